@@ -1,0 +1,156 @@
+// Grouped-query attention over a part of the positions, with an online softmax over blocks:
+//
+//     s_j = softcap(scale * dot(q[t, h, :], k[j, h / group, :]), cap) * temperature[t]
+//     stats[t, h, split] = (m, sum_j exp(s_j - m))   with m = max_j s_j
+//     acc[t, h, split, :] = sum_j exp(s_j - m) * v[j, h / group, :]
+//
+// for the positions j of the split that are not after the query's, t < step.rows. Queries of one
+// key head form rows (t, h within the group); a workgroup takes `rows` of them, a key head and a
+// split. A split that lies wholly after its queries is left alone: `attention_merge` knows.
+// Links: lib/step.wgsl, lib/math.wgsl.
+
+struct Params {
+    n_heads: u32,
+    n_kv_heads: u32,
+    dim4: u32,      // head_dim / 4
+    rows: u32,      // query rows of a workgroup: rows * dim4 at most 256, at most 8
+    block: u32,     // positions of a block: block * dim4 at most 512, rows * block at most 256
+    pos0: u32,      // first position of this shard of the cache
+    len: u32,       // positions of this shard
+    split_len: u32, // positions of a split, a multiple of block
+    split0: u32,    // index of this shard's first split
+    splits: u32,    // splits of all shards
+    scale: f32,
+    cap: f32,       // 0 is off
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;           // [tokens, n_heads, head_dim]
+@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;           // [len, n_kv_heads, head_dim]
+@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;           // [len, n_kv_heads, head_dim]
+@group(0) @binding(5) var<storage, read> temperature: array<f32>;       // [tokens]
+@group(0) @binding(6) var<storage, read_write> acc: array<vec4<f32>>;   // [tokens, n_heads, splits, head_dim]
+@group(0) @binding(7) var<storage, read_write> stats: array<vec2<f32>>; // [tokens, n_heads, splits, 2]
+
+const WG: u32 = 256u;
+
+var<workgroup> q_tile: array<vec4<f32>, 256>;  // [rows, dim4]
+var<workgroup> kv_tile: array<vec4<f32>, 512>; // [block, dim4]
+var<workgroup> scores: array<f32, 256>;        // [rows, block]
+var<workgroup> row_max: array<f32, 8>;
+var<workgroup> row_sum: array<f32, 8>;
+var<workgroup> row_scale: array<f32, 8>;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let group = params.n_heads / params.n_kv_heads;
+    let kv_head = group_id.y;
+    let row0 = group_id.x * params.rows;
+    let n_rows = step.rows * group; // query rows of this key head
+    if row0 >= n_rows {
+        return;
+    }
+    // The last row of the tile sees the most positions.
+    let last_token = (min(row0 + params.rows, n_rows) - 1u) / group;
+    let begin = params.pos0 + group_id.z * params.split_len;
+    let end = min(min(begin + params.split_len, params.pos0 + params.len), step.pos + last_token + 1u);
+    if begin >= end {
+        return;
+    }
+
+    // This invocation's row and quad of channels, in loads of q and in the weighted sum.
+    let row = local / params.dim4;
+    let quad = local % params.dim4;
+    let live = row < params.rows && row0 + row < n_rows;
+    let token = (row0 + row) / group;
+    let head = kv_head * group + (row0 + row) % group;
+    if live {
+        q_tile[local] = q[(token * params.n_heads + head) * params.dim4 + quad];
+    }
+    if local < params.rows {
+        row_max[local] = -3.0e38;
+        row_sum[local] = 0.0;
+    }
+
+    var sum = vec4<f32>();
+    for (var base = begin; base < end; base += params.block) {
+        workgroupBarrier();
+        for (var i = local; i < params.block * params.dim4; i += WG) {
+            let pos = base + i / params.dim4;
+            var value = vec4<f32>();
+            if pos < end {
+                let at = (pos - params.pos0) * params.n_kv_heads + kv_head;
+                value = k[at * params.dim4 + i % params.dim4];
+            }
+            kv_tile[i] = value;
+        }
+        workgroupBarrier();
+
+        // One score per invocation.
+        let score_row = local / params.block;
+        if score_row < params.rows && row0 + score_row < n_rows {
+            let j = local % params.block;
+            var s = vec4<f32>();
+            for (var c = 0u; c < params.dim4; c++) {
+                s += q_tile[score_row * params.dim4 + c] * kv_tile[j * params.dim4 + c];
+            }
+            let raw = ((s.x + s.y) + (s.z + s.w)) * params.scale;
+            let t = (row0 + score_row) / group;
+            scores[local] = softcap(raw, params.cap) * temperature[t];
+        }
+        workgroupBarrier();
+
+        // One invocation per row turns scores into weights; the others load values meanwhile.
+        if local < params.rows && row0 + local < n_rows {
+            let limit = min(end, step.pos + (row0 + local) / group + 1u);
+            let valid = min(params.block, limit - min(limit, base));
+            let at = local * params.block;
+            var largest = row_max[local];
+            for (var j = 0u; j < valid; j++) {
+                largest = max(largest, scores[at + j]);
+            }
+            var total = 0.0;
+            for (var j = 0u; j < params.block; j++) {
+                var weight = 0.0;
+                if j < valid {
+                    weight = exp(scores[at + j] - largest);
+                }
+                scores[at + j] = weight;
+                total += weight;
+            }
+            let shrink = select(0.0, exp(row_max[local] - largest), row_sum[local] > 0.0);
+            row_scale[local] = shrink;
+            row_sum[local] = row_sum[local] * shrink + total;
+            row_max[local] = largest;
+        }
+        for (var i = local; i < params.block * params.dim4; i += WG) {
+            let pos = base + i / params.dim4;
+            var value = vec4<f32>();
+            if pos < end {
+                let at = (pos - params.pos0) * params.n_kv_heads + kv_head;
+                value = v[at * params.dim4 + i % params.dim4];
+            }
+            kv_tile[i] = value;
+        }
+        workgroupBarrier();
+
+        if live {
+            sum *= row_scale[row];
+            for (var j = 0u; j < params.block; j++) {
+                sum += scores[row * params.block + j] * kv_tile[j * params.dim4 + quad];
+            }
+        }
+    }
+
+    if live && begin <= step.pos + token {
+        let at = (token * params.n_heads + head) * params.splits + params.split0 + group_id.z;
+        acc[at * params.dim4 + quad] = sum;
+        if quad == 0u {
+            stats[at] = vec2(row_max[row], row_sum[row]);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+// Matrix product with a transposed weight, in tiles of 32 x 32:
+//
+//     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
+//
+// Links: lib/step.wgsl, lib/tile.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+
+struct Params {
+    rows: u32,     // of this shard of the weight
+    cols8: u32,    // columns / 8
+    row0: u32,     // first output row of this shard
+    out_rows: u32,
+    scale: f32,
+    cap: f32,      // 0 is off
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;    // [tokens, cols]
+@group(0) @binding(3) var<storage, read> weight: array<Weight8>; // [rows, cols]
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
+
+@compute @workgroup_size(TILE_WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = group.x * TILE;
+    let token = group.y * TILE;
+    if token >= step.rows {
+        return;
+    }
+
+    var acc = mat4x4<f32>();
+    for (var c = 0u; c < params.cols8; c += QUADS / 2u) {
+        for (var i = local; i < TILE * QUADS; i += TILE_WG) {
+            let quad = i % QUADS;
+            let t = i / QUADS;
+            var v = vec4<f32>();
+            if token + t < step.rows && 2u * c + quad < 2u * params.cols8 {
+                v = x[2u * ((token + t) * params.cols8 + c) + quad];
+            }
+            x_tile[quad * TILE + t] = v;
+        }
+        for (var i = local; i < TILE * QUADS / 2u; i += TILE_WG) {
+            let chunk = i % (QUADS / 2u);
+            let r = i / (QUADS / 2u);
+            var e = Eight();
+            if row + r < params.rows && c + chunk < params.cols8 {
+                e = decode(weight[(row + r) * params.cols8 + c + chunk]);
+            }
+            w_tile[2u * chunk * TILE + r] = e.lo;
+            w_tile[(2u * chunk + 1u) * TILE + r] = e.hi;
+        }
+        workgroupBarrier();
+        acc = mul_tile(local, acc);
+        workgroupBarrier();
+    }
+
+    for (var i = 0u; i < 4u; i++) {
+        for (var j = 0u; j < 4u; j++) {
+            let t = token + local / 8u + 8u * i;
+            let r = row + local % 8u + 8u * j;
+            if t < step.rows && r < params.rows {
+                out[t * params.out_rows + params.row0 + r] = softcap(acc[i][j] * params.scale, params.cap);
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+// RMSNorm, one workgroup per row:
+//
+//     out[r, c] = x[r, c] / sqrt(mean(x[r, :]^2) + eps) * weight[c]
+//
+// Links: lib/reduce.wgsl.
+
+struct Params {
+    cols4: u32, // columns / 4
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;         // [rows, cols]
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;    // [cols]
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>; // [rows, cols]
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = group.x * params.cols4;
+
+    var squares = 0.0;
+    for (var c = local; c < params.cols4; c += WG) {
+        squares += dot(x[row + c], x[row + c]);
+    }
+    let mean = reduce_sum(local, squares) / f32(4u * params.cols4);
+    let scale = inverseSqrt(mean + params.eps);
+
+    for (var c = local; c < params.cols4; c += WG) {
+        out[row + c] = x[row + c] * scale * weight[c];
+    }
+}

@@ -1,0 +1,47 @@
+// Normalizes a block's output, adds it to the residual stream, and normalizes the stream for the
+// next block. One workgroup per row:
+//
+//     sum[r, :] += h[r, :] / sqrt(mean(h[r, :]^2) + eps) * weight
+//     out[r, :]  = sum[r, :] / sqrt(mean(sum[r, :]^2) + eps) * next_weight
+//
+// Each invocation reads back only what it wrote itself.
+// Links: lib/reduce.wgsl.
+
+struct Params {
+    cols4: u32, // columns / 4
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> h: array<vec4<f32>>;           // [rows, cols]
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;      // [cols]
+@group(0) @binding(3) var<storage, read> next_weight: array<vec4<f32>>; // [cols]
+@group(0) @binding(4) var<storage, read_write> sum: array<vec4<f32>>;   // [rows, cols]
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;   // [rows, cols]
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = group.x * params.cols4;
+    let cols = f32(4u * params.cols4);
+
+    var squares = 0.0;
+    for (var c = local; c < params.cols4; c += WG) {
+        squares += dot(h[row + c], h[row + c]);
+    }
+    let scale = inverseSqrt(reduce_sum(local, squares) / cols + params.eps);
+
+    squares = 0.0;
+    for (var c = local; c < params.cols4; c += WG) {
+        let s = sum[row + c] + h[row + c] * scale * weight[c];
+        sum[row + c] = s;
+        squares += dot(s, s);
+    }
+    let next_scale = inverseSqrt(reduce_sum(local, squares) / cols + params.eps);
+
+    for (var c = local; c < params.cols4; c += WG) {
+        out[row + c] = sum[row + c] * next_scale * next_weight[c];
+    }
+}

@@ -1,0 +1,82 @@
+// The router, one workgroup per token. `lanes` invocations share an expert's dot product:
+//
+//     c = softcap(router . x[t, :], cap);  p = softmax(c) over all experts
+//     ids[t, :], probs[t, :] = the `chosen` largest, ties to the lower index, not renormalized
+//
+// Links: lib/math.wgsl.
+
+struct Params {
+    experts: u32, // at most 64
+    lanes: u32,   // power of two, experts * lanes at most 256
+    chosen: u32,
+    cols4: u32,   // columns / 4
+    cap: f32,     // 0 is off
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;       // [tokens, cols]
+@group(0) @binding(2) var<storage, read> router: array<vec4<f32>>;  // [experts, cols]
+@group(0) @binding(3) var<storage, read_write> ids: array<u32>;     // [tokens, chosen]
+@group(0) @binding(4) var<storage, read_write> probs: array<f32>;   // [tokens, chosen]
+
+var<workgroup> partial: array<f32, 256>;
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let token = group.x;
+    let expert = local / params.lanes;
+    let lane = local % params.lanes;
+
+    var sum = 0.0;
+    if expert < params.experts {
+        for (var c = lane; c < params.cols4; c += params.lanes) {
+            sum += dot(x[token * params.cols4 + c], router[expert * params.cols4 + c]);
+        }
+    }
+    partial[local] = sum;
+    workgroupBarrier();
+    for (var half = params.lanes / 2u; half > 0u; half >>= 1u) {
+        if lane < half {
+            partial[local] += partial[local + half];
+        }
+        workgroupBarrier();
+    }
+    if local != 0u {
+        return;
+    }
+
+    var largest = -3.0e38;
+    for (var e = 0u; e < params.experts; e++) {
+        let c = softcap(partial[e * params.lanes], params.cap);
+        partial[e * params.lanes] = c;
+        largest = max(largest, c);
+    }
+    var total = 0.0;
+    for (var e = 0u; e < params.experts; e++) {
+        total += exp(partial[e * params.lanes] - largest);
+    }
+    // Each pick is the greatest of those that come after the last pick in (value, index) order.
+    var last = 0.0;
+    var last_id = params.experts;
+    for (var i = 0u; i < params.chosen; i++) {
+        var best = -3.0e38;
+        var best_id = params.experts;
+        for (var e = 0u; e < params.experts; e++) {
+            let c = partial[e * params.lanes];
+            let after = i == 0u || c < last || (c == last && e > last_id);
+            if after && (best_id == params.experts || c > best) {
+                best = c;
+                best_id = e;
+            }
+        }
+        // Only logits that are not numbers leave nothing to pick.
+        best_id = min(best_id, params.experts - 1u);
+        ids[token * params.chosen + i] = best_id;
+        probs[token * params.chosen + i] = exp(best - largest) / total;
+        last = best;
+        last_id = best_id;
+    }
+}

@@ -1,0 +1,161 @@
+//! Adapters, and the limits and features a device is opened with.
+
+use crate::{Error, Result};
+
+/// Which limits a device is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// WebGPU's defaults, whatever the adapter could do: what a browser gives at the least.
+    Baseline,
+    /// All the adapter has: larger bindings mean fewer shards.
+    Full,
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// The fastest kind there is: discrete, then integrated, virtual, CPU.
+    #[default]
+    Best,
+    /// The first whose name, driver or backend contains this text, whatever its case; or the one
+    /// with this number in the list.
+    Named(String),
+}
+
+/// An adapter and what its device was granted.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// Name, driver, backend and kind.
+    pub info: wgpu::AdapterInfo,
+    /// Limits of the device.
+    pub limits: wgpu::Limits,
+    /// Limits of the adapter behind it.
+    pub adapter_limits: wgpu::Limits,
+    /// Profile the device was opened with.
+    pub profile: Profile,
+    /// Whether dispatches can be timed on the device.
+    pub timestamps: bool,
+    /// Whether shaders may use `f16`. Nothing needs it.
+    pub f16: bool,
+    /// Whether shaders may use subgroup operations. Nothing needs it.
+    pub subgroups: bool,
+    /// Whether the adapter runs on a CPU.
+    pub is_cpu: bool,
+}
+
+impl Caps {
+    /// One line: name, kind, backend, driver.
+    pub fn describe(&self) -> String {
+        describe(&self.info)
+    }
+}
+
+fn describe(info: &wgpu::AdapterInfo) -> String {
+    let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
+    format!(
+        "{} ({:?}, {}{})",
+        info.name,
+        info.device_type,
+        info.backend,
+        match driver.trim() {
+            "" => String::new(),
+            driver => format!(", {driver}"),
+        }
+    )
+}
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::PRIMARY,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+/// Every adapter of this machine, one line each, in the order that numbers refer to.
+pub async fn adapters() -> Vec<String> {
+    let all = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    all.iter().map(|adapter| describe(&adapter.get_info())).collect()
+}
+
+pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+    let instance = instance();
+    let mut all = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    if all.is_empty() {
+        // Browsers do not enumerate; they give one.
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        return instance.request_adapter(&options).await.map_err(|error| {
+            Error::Adapter(format!(
+                "tried Vulkan, Metal, DirectX 12 and WebGPU ({error}); install a graphics driver, \
+                 or Mesa's software driver for Vulkan"
+            ))
+        });
+    }
+    let names: Vec<String> = all.iter().map(|a| describe(&a.get_info())).collect();
+    let index = match choice {
+        AdapterChoice::Best => {
+            (0..all.len()).min_by_key(|&i| rank(all[i].get_info().device_type)).unwrap_or(0)
+        }
+        AdapterChoice::Named(text) => {
+            let lower = text.to_lowercase();
+            text.parse()
+                .ok()
+                .filter(|&i: &usize| i < all.len())
+                .or_else(|| names.iter().position(|name| name.to_lowercase().contains(&lower)))
+                .ok_or_else(|| {
+                    Error::Adapter(format!(
+                        "none is called `{text}`; there are: {}",
+                        names.join("; ")
+                    ))
+                })?
+        }
+    };
+    Ok(all.swap_remove(index))
+}
+
+fn rank(kind: wgpu::DeviceType) -> u8 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+pub(super) async fn open(
+    adapter: &wgpu::Adapter,
+    profile: Profile,
+) -> Result<(wgpu::Device, wgpu::Queue, Caps)> {
+    let info = adapter.get_info();
+    let adapter_limits = adapter.limits();
+    let limits = match profile {
+        Profile::Baseline => wgpu::Limits::defaults(),
+        Profile::Full => adapter_limits.clone(),
+    };
+    let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+    let (device, queue) = adapter
+        .request_device(&wgpu::DeviceDescriptor {
+            label: Some("grok-wgpu"),
+            required_features: features,
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        })
+        .await
+        .map_err(|error| Error::Adapter(format!("{}: {error}", describe(&info))))?;
+    let caps = Caps {
+        limits: device.limits(),
+        adapter_limits,
+        profile,
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+        subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
+        is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+        info,
+    };
+    Ok((device, queue, caps))
+}

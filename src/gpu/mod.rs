@@ -1,0 +1,293 @@
+//! The device: memory, pipelines, recorded plans, and the one place that talks to wgpu.
+
+mod caps;
+mod pipelines;
+mod plan;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use caps::{AdapterChoice, Caps, Profile, adapters};
+pub use plan::{Counters, Plan, StepTime};
+
+use crate::{
+    DType, Error, Executor, Result, Shape, Tensor,
+    machine::{Machine, Role},
+    platform,
+    tuning::Tuning,
+};
+
+/// Where a tensor lives on the device.
+#[derive(Debug)]
+struct Slot {
+    buffer: wgpu::Buffer,
+    /// Start of the binding in the buffer.
+    offset: u64,
+    /// Bytes of the binding.
+    size: u64,
+}
+
+/// A device with everything made on it.
+#[derive(Debug)]
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    caps: Caps,
+    tuning: Tuning,
+    pipelines: pipelines::Cache,
+    slots: Vec<Slot>,
+    staging: Option<wgpu::Buffer>,
+    failure: Failure,
+    counters: Counters,
+}
+
+/// The first thing that went wrong on the device, as its callbacks reported it.
+#[derive(Clone, Debug, Default)]
+struct Failure(Arc<Mutex<Option<Error>>>);
+
+impl Failure {
+    fn set(&self, error: Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl Gpu {
+    /// Opens an adapter with the limits of `profile`.
+    pub async fn open(choice: &AdapterChoice, profile: Profile) -> Result<Self> {
+        let adapter = caps::choose(choice).await?;
+        let (device, queue, caps) = caps::open(&adapter, profile).await?;
+        let failure = Failure::default();
+        let on_error = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            on_error.set(match error {
+                wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
+                wgpu::Error::Validation { description, .. }
+                | wgpu::Error::Internal { description, .. } => Error::Device(description),
+            });
+        }));
+        let on_loss = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                on_loss.set(Error::Device(format!("device lost: {message}")));
+            }
+        });
+        let tuning = if caps.is_cpu { Tuning::CPU } else { Tuning::GPU };
+        Ok(Self {
+            device,
+            queue,
+            caps,
+            tuning,
+            pipelines: pipelines::Cache::default(),
+            slots: Vec::new(),
+            staging: None,
+            failure,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The adapter and what it grants.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// How work is divided.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    /// Divides work another way from now on.
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
+    /// What has been sent and read so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Frees every tensor made after the first `keep`.
+    pub fn truncate(&mut self, keep: usize) {
+        self.slots.truncate(keep);
+    }
+
+    /// How many tensors there are.
+    pub fn tensor_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes of every buffer made for tensors.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.buffer.size()).sum()
+    }
+
+    /// A tensor with guard bytes around it: `front` before the binding, `tail` inside it, after
+    /// the elements. Tests look there for stray writes.
+    pub fn alloc_guarded(
+        &mut self,
+        role: Role,
+        dtype: DType,
+        shape: Shape,
+        front: u64,
+        tail: u64,
+    ) -> Result<Tensor> {
+        let elements = shape.len().max(1) * dtype.size_bytes();
+        // Bindings of structs and vec4 arrays need whole 16-byte units, f32 chunks of eight 32.
+        let size = elements.next_multiple_of(32) + tail;
+        let limits = &self.caps.limits;
+        let what = || format!("a tensor of {dtype}{shape}");
+        if size > limits.max_storage_buffer_binding_size {
+            return Err(Error::Limit {
+                what: what(),
+                got: size,
+                limit: limits.max_storage_buffer_binding_size,
+            });
+        }
+        if front + size > limits.max_buffer_size {
+            return Err(Error::Limit {
+                what: what(),
+                got: front + size,
+                limit: limits.max_buffer_size,
+            });
+        }
+        let usage = match role {
+            Role::Storage => wgpu::BufferUsages::STORAGE,
+            Role::Uniform => wgpu::BufferUsages::UNIFORM,
+        };
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: front + size,
+            usage: usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        self.failure.check()?;
+        self.slots.push(Slot { buffer, offset: front, size });
+        Ok(Tensor { id: self.slots.len() - 1, shape, dtype })
+    }
+
+    /// Overwrites the whole buffer behind `tensor`, guards included, with one word.
+    pub fn poison(&self, tensor: Tensor, word: u32) {
+        let slot = &self.slots[tensor.id];
+        let words = usize::try_from(slot.buffer.size() / 4).expect("guarded tensors are small");
+        self.queue.write_buffer(&slot.buffer, 0, bytemuck::cast_slice(&vec![word; words]));
+    }
+
+    /// The whole buffer behind `tensor`, guards included.
+    pub async fn read_buffer(&mut self, tensor: Tensor) -> Result<Vec<u8>> {
+        let size = self.slots[tensor.id].buffer.size();
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let staging = self.staging(size);
+        encoder.copy_buffer_to_buffer(&self.slots[tensor.id].buffer, 0, &staging, 0, size);
+        self.queue.submit([encoder.finish()]);
+        platform::read_staging(&self.device, &staging, size).await
+    }
+
+    /// A buffer of at least `size` bytes that results are copied to.
+    fn staging(&mut self, size: u64) -> wgpu::Buffer {
+        if let Some(staging) = &self.staging
+            && staging.size() >= size
+        {
+            return staging.clone();
+        }
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size: size.next_multiple_of(256),
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.staging = Some(staging.clone());
+        staging
+    }
+}
+
+impl Machine for Gpu {
+    type Plan = Plan;
+
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        self.alloc_guarded(role, dtype, shape, 0, 0)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        let slot = &self.slots[tensor.id];
+        if offset + bytes.len() as u64 > slot.size {
+            return Err(Error::Limit {
+                what: format!("bytes written to {}{}", tensor.dtype, tensor.shape),
+                got: offset + bytes.len() as u64,
+                limit: slot.size,
+            });
+        }
+        self.queue.write_buffer(&slot.buffer, slot.offset + offset, bytes);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut recorder = plan::Recorder::new(self.tuning);
+        program(&mut recorder)?;
+        let plan = recorder.finish(&self.device, &self.queue, &mut self.pipelines, &self.slots)?;
+        self.failure.check()?;
+        Ok(plan)
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        let sizes: Vec<u64> = read.iter().map(|t| t.size_bytes().next_multiple_of(4)).collect();
+        let total: u64 = sizes.iter().sum();
+        let staging = (total > 0).then(|| self.staging(total));
+
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        plan.encode(&mut encoder);
+        let mut at = 0;
+        if let Some(staging) = &staging {
+            for (tensor, &size) in read.iter().zip(&sizes) {
+                let slot = &self.slots[tensor.id];
+                encoder.copy_buffer_to_buffer(&slot.buffer, slot.offset, staging, at, size);
+                at += size;
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        self.counters.submissions += 1;
+        self.counters.dispatches += plan.dispatches();
+        let Some(staging) = staging else {
+            return self.failure.check().map(|()| Vec::new());
+        };
+        self.counters.read_backs += 1;
+        self.counters.read_back_bytes += total;
+        let bytes = platform::read_staging(&self.device, &staging, total).await;
+        // A lost device still answers; what it answers is worthless.
+        self.failure.check()?;
+        let bytes = bytes?;
+        let mut rest = bytes.as_slice();
+        Ok(read
+            .iter()
+            .zip(&sizes)
+            .map(|(tensor, &size)| {
+                let (head, tail) = rest.split_at(usize::try_from(size).expect("read whole above"));
+                rest = tail;
+                let wanted = usize::try_from(tensor.size_bytes()).expect("not larger than head");
+                head[..wanted].to_vec()
+            })
+            .collect())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.queue.submit([]);
+        platform::wait(&self.device).await?;
+        self.failure.check()
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        // Element indices in the shaders are 32-bit words, so a binding stays below 4 GiB; whole
+        // 32-byte units keep every weight chunk inside.
+        let limit = self.caps.limits.max_storage_buffer_binding_size;
+        limit.min(self.caps.limits.max_buffer_size).min(u64::from(u32::MAX)) / 32 * 32
+    }
+}

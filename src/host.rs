@@ -1,0 +1,354 @@
+//! Host memory, and the executor that runs every kernel by its oracle in `f64`.
+
+use crate::{
+    Binder, DType, Error, Executor, Kernel, Result, Shape, Tensor,
+    machine::{Machine, Role},
+    tuning::Tuning,
+};
+
+/// Tensors in `f64` (or `u32`) on the host. Stands in for a device wherever correctness is the
+/// question.
+#[derive(Debug, Default)]
+pub struct Host {
+    data: Vec<Data>,
+    seed: u64,
+    /// How the device that is being checked divides its work: bounds depend on it.
+    pub tuning: Tuning,
+}
+
+#[derive(Debug)]
+enum Data {
+    Floats { values: Vec<f64>, bounds: Option<Vec<f64>> },
+    Ints(Vec<u32>),
+}
+
+/// What a test row puts into a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Normally distributed, standard deviation 1.
+    Normal,
+    /// Normal with one element in 64 a thousand times larger.
+    Outliers,
+    /// Normal, scaled to about 1e-15: products come near the smallest normal numbers.
+    Tiny,
+    /// Pairs that cancel: large values of alternating sign with a small remainder.
+    Cancelling,
+    /// Integers from `-n` to `n`: sums stay exact in `f32` however they are ordered.
+    Integers(u32),
+    /// Zero everywhere but for a one at this flat index.
+    OneHot(u64),
+    /// Ones among zeros, one in so many.
+    Sparse(u32),
+    /// The flat index modulo 4096, plus one: proves addressing.
+    Index,
+    /// The same value everywhere.
+    Constant(f64),
+}
+
+impl Host {
+    /// A host whose random tensors follow from `seed`.
+    pub fn with_seed(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// A tensor of `dtype` filled as `fill` says, every value exact in that type.
+    pub fn filled(&mut self, dtype: DType, shape: impl Into<Shape>, fill: Fill) -> Tensor {
+        let shape = shape.into();
+        let count = len(shape);
+        let values = (0..count as u64).map(|i| exact(dtype, self.draw(fill, i))).collect();
+        self.floats_from(dtype, shape, values)
+    }
+
+    /// An `f32` tensor filled as `fill` says.
+    pub fn f32(&mut self, shape: impl Into<Shape>, fill: Fill) -> Tensor {
+        self.filled(DType::F32, shape, fill)
+    }
+
+    /// A tensor of these values, rounded to `dtype`.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in a test row.
+    pub fn floats_from(
+        &mut self,
+        dtype: DType,
+        shape: impl Into<Shape>,
+        values: Vec<f64>,
+    ) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
+        let values = values.into_iter().map(|v| exact(dtype, v)).collect();
+        self.data.push(Data::Floats { values, bounds: None });
+        Tensor { id: self.data.len() - 1, shape, dtype }
+    }
+
+    /// A tensor of these integers.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in a test row.
+    pub fn ints_from(&mut self, shape: impl Into<Shape>, values: Vec<u32>) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
+        self.data.push(Data::Ints(values));
+        Tensor { id: self.data.len() - 1, shape, dtype: DType::U32 }
+    }
+
+    /// The record of a step: `rows` real rows, the first at position `pos`.
+    pub fn step(&mut self, pos: u32, rows: u32) -> Tensor {
+        self.ints_from([crate::kernel::STEP_LEN], vec![pos, rows, 0, 0])
+    }
+
+    /// An `f32` tensor whose every element is NaN, so that an element left unwritten shows.
+    pub fn unwritten(&mut self, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        self.data.push(Data::Floats { values: vec![f64::NAN; len(shape)], bounds: None });
+        Tensor { id: self.data.len() - 1, shape, dtype: DType::F32 }
+    }
+
+    /// A `u32` tensor whose every element is the poison of [`POISON`].
+    pub fn unwritten_ints(&mut self, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        self.ints_from(shape, vec![POISON; len(shape)])
+    }
+
+    /// The values of a float tensor.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds integers: a bug in an oracle.
+    pub fn floats(&self, tensor: Tensor) -> &[f64] {
+        match &self.data[tensor.id] {
+            Data::Floats { values, .. } => values,
+            Data::Ints(_) => panic!("an oracle read integers as floats"),
+        }
+    }
+
+    /// The values of an integer tensor.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn ints(&self, tensor: Tensor) -> &[u32] {
+        match &self.data[tensor.id] {
+            Data::Ints(values) => values,
+            Data::Floats { .. } => panic!("an oracle read floats as integers"),
+        }
+    }
+
+    /// How far a device may stray from each value of `tensor`; absent means not at all.
+    pub fn bounds(&self, tensor: Tensor) -> Option<&[f64]> {
+        match &self.data[tensor.id] {
+            Data::Floats { bounds, .. } => bounds.as_deref(),
+            Data::Ints(_) => None,
+        }
+    }
+
+    /// Replaces the values of a float tensor by results that a device must reproduce within the
+    /// bound beside each.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in an oracle.
+    pub fn write(&mut self, tensor: Tensor, results: Vec<Bounded>) {
+        assert_eq!(results.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        let (values, bounds) = results.into_iter().map(|r| (r.value, r.bound)).unzip();
+        self.data[tensor.id] = Data::Floats { values, bounds: Some(bounds) };
+    }
+
+    /// Replaces the values of an integer tensor.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in an oracle.
+    pub fn write_ints(&mut self, tensor: Tensor, values: Vec<u32>) {
+        assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        self.data[tensor.id] = Data::Ints(values);
+    }
+
+    /// What is in `tensor` now, as results without error: for oracles that write only a part.
+    pub fn current(&self, tensor: Tensor) -> Vec<Bounded> {
+        self.floats(tensor).iter().map(|&value| Bounded { value, bound: 0.0 }).collect()
+    }
+
+    /// The values of `tensor` in its stored form, as they go to a device.
+    pub fn bytes(&self, tensor: Tensor) -> Vec<u8> {
+        match &self.data[tensor.id] {
+            Data::Ints(values) => bytemuck::cast_slice(values).to_vec(),
+            Data::Floats { values, .. } => match tensor.dtype {
+                DType::F32 | DType::U32 => {
+                    values.iter().flat_map(|&v| round(v).to_le_bytes()).collect()
+                }
+                DType::F16 => {
+                    values.iter().flat_map(|&v| half::f16::from_f64(v).to_le_bytes()).collect()
+                }
+                DType::BF16 => {
+                    values.iter().flat_map(|&v| half::bf16::from_f64(v).to_le_bytes()).collect()
+                }
+            },
+        }
+    }
+
+    fn draw(&mut self, fill: Fill, i: u64) -> f64 {
+        match fill {
+            Fill::Normal => self.normal(),
+            Fill::Outliers => {
+                self.normal() * if self.next().is_multiple_of(64) { 1000.0 } else { 1.0 }
+            }
+            Fill::Tiny => self.normal() * 1e-15,
+            Fill::Cancelling => {
+                let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+                sign * 1000.0 + self.normal()
+            }
+            Fill::Integers(n) => (self.next() % u64::from(2 * n + 1)) as f64 - f64::from(n),
+            Fill::OneHot(at) => f64::from(u8::from(i == at)),
+            Fill::Sparse(n) => f64::from(u8::from(self.next().is_multiple_of(n.into()))),
+            Fill::Index => (i % 4096 + 1) as f64,
+            Fill::Constant(value) => value,
+        }
+    }
+
+    fn normal(&mut self) -> f64 {
+        // Box and Muller, from two uniform numbers in (0, 1].
+        let u = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let v = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Bits that no kernel writes on purpose: a quiet NaN as `f32`, an absurd index as `u32`.
+pub const POISON: u32 = 0x7fc0_dead;
+
+/// A result in `f64` and how far a correct device may stray from it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounded {
+    /// The value, as exact as `f64` gives it.
+    pub value: f64,
+    /// Largest absolute error that WGSL's accuracy rules allow the kernel.
+    pub bound: f64,
+}
+
+impl Bounded {
+    /// A result that leaves no room.
+    pub fn exact(value: f64) -> Self {
+        Self { value, bound: 0.0 }
+    }
+}
+
+impl Executor for Host {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        kernel.dispatch(Binder::new(kernel.shader(), &self.tuning))?;
+        kernel.oracle(self);
+        Ok(())
+    }
+}
+
+/// Kernels in the order of their recording.
+#[derive(Default)]
+pub struct HostPlan(Vec<Box<dyn Kernel>>);
+
+impl Executor for HostPlan {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        kernel.dispatch(Binder::new(kernel.shader(), &Tuning::GPU))?;
+        self.0.push(kernel.boxed());
+        Ok(())
+    }
+}
+
+impl Machine for Host {
+    type Plan = HostPlan;
+
+    fn alloc(&mut self, _: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        let count = len(shape);
+        self.data.push(match dtype {
+            DType::U32 => Data::Ints(vec![0; count]),
+            DType::F32 | DType::F16 | DType::BF16 => {
+                Data::Floats { values: vec![0.0; count], bounds: None }
+            }
+        });
+        Ok(Tensor { id: self.data.len() - 1, shape, dtype })
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        let start = usize::try_from(offset / tensor.dtype.size_bytes())
+            .map_err(|_| Error::Usage("offset past the host's memory".into()))?;
+        match &mut self.data[tensor.id] {
+            Data::Ints(values) => {
+                for (value, bytes) in values[start..].iter_mut().zip(bytes.chunks_exact(4)) {
+                    *value = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                }
+            }
+            Data::Floats { values, .. } => {
+                let decoded = decode(tensor.dtype, bytes);
+                values[start..start + decoded.len()].copy_from_slice(&decoded);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut plan = HostPlan::default();
+        program(&mut plan)?;
+        Ok(plan)
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        for kernel in &plan.0 {
+            kernel.oracle(self);
+        }
+        Ok(read.iter().map(|&tensor| self.bytes(tensor)).collect())
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        u64::from(u32::MAX)
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn len(shape: Shape) -> usize {
+    usize::try_from(shape.len()).expect("host tensors fit in memory")
+}
+
+/// Little-endian elements of a float type as `f64`.
+pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        DType::F32 | DType::U32 => bytes
+            .chunks_exact(4)
+            .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+            .collect(),
+        DType::F16 => {
+            bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64()).collect()
+        }
+        DType::BF16 => bytes
+            .chunks_exact(2)
+            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f64())
+            .collect(),
+    }
+}
+
+/// Rounds a value to the nearest `f32`.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what this is for")]
+pub fn round(value: f64) -> f32 {
+    value as f32
+}
+
+fn exact(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 | DType::U32 => round(value).into(),
+        DType::F16 => half::f16::from_f64(value).to_f64(),
+        DType::BF16 => half::bf16::from_f64(value).to_f64(),
+    }
+}

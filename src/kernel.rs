@@ -1,0 +1,273 @@
+//! What a kernel is: WGSL source, a dispatch, and a scalar reference.
+
+use crate::{DType, Error, Host, Result, Shape, Tensor, tuning::Tuning};
+
+/// One GPU operation, described by its operands. Building the value does nothing; an
+/// [`Executor`] runs it.
+pub trait Kernel {
+    /// The WGSL that implements it.
+    fn shader(&self) -> Shader;
+
+    /// Checks the operands and says what to dispatch.
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch>;
+
+    /// Computes the same thing on the host, slowly and plainly, with a bound on what a correct
+    /// device may add as error.
+    fn oracle(&self, host: &mut Host);
+
+    /// The same kernel in a box, for executors that keep what they record.
+    fn boxed(&self) -> Box<dyn Kernel>;
+}
+
+/// Something that can run kernels: a device, the host oracle, or a wrapper around either.
+pub trait Executor {
+    /// Runs one kernel after all the kernels run before it.
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()>;
+}
+
+/// A named WGSL program: library files first, then the kernel's own file.
+///
+/// WGSL lets a module declare things in any order, so linking is concatenation.
+#[derive(Clone, Copy, Debug)]
+pub struct Shader {
+    /// File stem under `shaders/`, and the label seen in GPU tools.
+    pub name: &'static str,
+    /// Source files in link order.
+    pub files: &'static [&'static str],
+    /// Element type of the weights it reads, if it reads any: picks `lib/weight_*.wgsl`.
+    pub weight: Option<DType>,
+}
+
+impl Shader {
+    /// The same program, reading weights of type `dtype`.
+    #[must_use]
+    pub fn with_weight(self, dtype: DType) -> Self {
+        Self { weight: Some(dtype), ..self }
+    }
+
+    /// The linked source.
+    pub fn source(self) -> String {
+        let weight = match self.weight {
+            None => "",
+            Some(DType::BF16) => include_str!("../shaders/lib/weight_bf16.wgsl"),
+            Some(DType::F16) => include_str!("../shaders/lib/weight_f16.wgsl"),
+            Some(DType::F32 | DType::U32) => include_str!("../shaders/lib/weight_f32.wgsl"),
+        };
+        self.files.concat() + weight
+    }
+
+    /// Name and weight type, as reports show it.
+    pub fn label(self) -> String {
+        match self.weight {
+            None => self.name.to_owned(),
+            Some(dtype) => format!("{}/{}", self.name, dtype.name().to_lowercase()),
+        }
+    }
+}
+
+/// How a kernel touches an operand. Mirrors the WGSL address space and access mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    Write,
+    /// `var<uniform>`: small, and uniform in the language's sense, so that loops over barriers may
+    /// depend on it.
+    Uniform,
+}
+
+/// One bound tensor, under the name it has in WGSL.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Name of the WGSL variable.
+    pub name: &'static str,
+    /// Declared access.
+    pub access: Access,
+    /// The memory behind it.
+    pub tensor: Tensor,
+}
+
+/// Name, WGSL type and byte offset of a field of a uniform struct.
+pub type Field = (&'static str, &'static str, usize);
+
+/// The host side of a WGSL `struct Params`. Implemented by [`params!`](crate::params).
+pub trait Params: bytemuck::Pod {
+    /// The fields, in order.
+    const FIELDS: &'static [Field];
+}
+
+/// Declares the `Params` of a kernel. Fields are `u32`, `i32` or `f32`, so that the Rust and the
+/// WGSL layout coincide without padding rules.
+#[macro_export]
+macro_rules! params {
+    ($($field:ident: $ty:ident),+ $(,)?) => {
+        #[repr(C)]
+        #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+        struct Params { $($field: $ty),+ }
+
+        impl $crate::kernel::Params for Params {
+            const FIELDS: &'static [$crate::kernel::Field] = &[
+                $((stringify!($field), stringify!($ty), std::mem::offset_of!(Params, $field))),+
+            ];
+        }
+    };
+}
+
+/// The [`Shader`] of a kernel: its own file after the named library files.
+#[macro_export]
+macro_rules! shader {
+    ($name:literal $(, $lib:literal)*) => {
+        $crate::kernel::Shader {
+            name: $name,
+            files: &[
+                $(include_str!(concat!("../../shaders/lib/", $lib, ".wgsl")),)*
+                include_str!(concat!("../../shaders/", $name, ".wgsl")),
+            ],
+            weight: None,
+        }
+    };
+}
+
+/// A checked dispatch, ready for an executor.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The program.
+    pub shader: Shader,
+    /// Tensors in binding order, starting at `@binding(1)`.
+    pub operands: Vec<Operand>,
+    /// Bytes of the uniform at `@binding(0)`.
+    pub params: Vec<u8>,
+    /// Layout of those bytes.
+    pub fields: &'static [Field],
+    /// Values of the shader's `override` declarations.
+    pub constants: Vec<(&'static str, u32)>,
+    /// Workgroups along x, y, z.
+    pub workgroups: [u32; 3],
+}
+
+/// WebGPU's limit on workgroups along each axis, and the only one a device is asked for.
+pub const MAX_WORKGROUPS: u32 = 65_535;
+
+/// Collects and checks operands, in WGSL binding order.
+#[derive(Debug)]
+pub struct Binder<'a> {
+    shader: Shader,
+    tuning: &'a Tuning,
+    operands: Vec<Operand>,
+    constants: Vec<(&'static str, u32)>,
+}
+
+impl<'a> Binder<'a> {
+    /// An empty binder that reports errors in the name of `shader` and dispatches for `tuning`.
+    pub fn new(shader: Shader, tuning: &'a Tuning) -> Self {
+        Self { shader, tuning, operands: Vec::new(), constants: Vec::new() }
+    }
+
+    /// How work is divided on this device.
+    pub fn tuning(&self) -> &'a Tuning {
+        self.tuning
+    }
+
+    /// Binds a tensor the kernel reads.
+    pub fn read(
+        self,
+        name: &'static str,
+        tensor: Tensor,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Self> {
+        self.bind(Access::Read, name, tensor, dtype, shape.into())
+    }
+
+    /// Binds a weight the kernel reads, stored as the shader was linked for.
+    pub fn weight(
+        self,
+        name: &'static str,
+        tensor: Tensor,
+        shape: impl Into<Shape>,
+    ) -> Result<Self> {
+        let dtype = self.shader.weight.unwrap_or(DType::F32);
+        self.bind(Access::Read, name, tensor, dtype, shape.into())
+    }
+
+    /// Binds a tensor the kernel writes.
+    pub fn write(
+        self,
+        name: &'static str,
+        tensor: Tensor,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Self> {
+        self.bind(Access::Write, name, tensor, dtype, shape.into())
+    }
+
+    /// Binds the record of the current step: see [`STEP_LEN`].
+    pub fn step(self, tensor: Tensor) -> Result<Self> {
+        self.bind(Access::Uniform, "step", tensor, DType::U32, [STEP_LEN].into())
+    }
+
+    /// Sets an `override` of the shader.
+    #[must_use]
+    pub fn constant(mut self, name: &'static str, value: u32) -> Self {
+        self.constants.push((name, value));
+        self
+    }
+
+    /// Ends the list with the uniform and the workgroups.
+    pub fn dispatch<P: Params>(self, params: P, workgroups: [u32; 3]) -> Result<Dispatch> {
+        for count in workgroups {
+            if count > MAX_WORKGROUPS {
+                return Err(Error::Limit {
+                    what: format!("{}: workgroups along one axis", self.shader.name),
+                    got: count.into(),
+                    limit: MAX_WORKGROUPS.into(),
+                });
+            }
+        }
+        Ok(Dispatch {
+            shader: self.shader,
+            operands: self.operands,
+            params: bytemuck::bytes_of(&params).to_vec(),
+            fields: P::FIELDS,
+            constants: self.constants,
+            workgroups,
+        })
+    }
+
+    fn bind(
+        mut self,
+        access: Access,
+        name: &'static str,
+        tensor: Tensor,
+        dtype: DType,
+        shape: Shape,
+    ) -> Result<Self> {
+        let kernel = self.shader.name;
+        if (tensor.dtype, tensor.shape) != (dtype, shape) {
+            return Err(Error::Operand {
+                kernel,
+                operand: name,
+                got_dtype: tensor.dtype,
+                got: tensor.shape,
+                want_dtype: dtype,
+                want: shape,
+            });
+        }
+        // WebGPU tracks usage per buffer and per dispatch: a buffer that is written may not also be
+        // bound for reading, so a kernel that works in place takes one operand, not two.
+        if let Some(other) = self.operands.iter().find(|other| other.tensor.id == tensor.id)
+            && (access == Access::Write || other.access == Access::Write)
+        {
+            return Err(Error::Aliased { kernel, first: other.name, second: name });
+        }
+        self.operands.push(Operand { name, access, tensor });
+        Ok(self)
+    }
+}
+
+/// Words of the step record: position of the first row, and how many rows are real.
+///
+/// A plan is recorded for a fixed number of rows; a step may fill fewer. Rows beyond are padding:
+/// kernels with side effects (the cache) or data-dependent work (experts) skip them.
+pub const STEP_LEN: u32 = 4;

@@ -1,0 +1,273 @@
+//! Grouped-query attention over a part of the positions.
+
+use super::{
+    Rows,
+    bounds::{FLUSHED, U, dot},
+};
+use crate::{
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
+    shader,
+};
+
+/// For each token, head and split of the positions: the running maximum and sum of the softmax, and
+/// the weighted sum of the values. [`super::AttentionMerge`] joins the splits.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Step record.
+    pub step: Tensor,
+    /// Rotated queries: `[tokens, n_heads, head_dim]`.
+    pub q: Tensor,
+    /// Keys of positions `pos0..`: `[len, n_kv_heads, head_dim]`.
+    pub k: Tensor,
+    /// Values of the same positions.
+    pub v: Tensor,
+    /// Factor on each token's capped logits: `[tokens]`.
+    pub temperature: Tensor,
+    /// First position of this shard of the cache; a multiple of `split_len`.
+    pub pos0: u32,
+    /// Positions of a split, a multiple of the block of [`Blocking`].
+    pub split_len: u32,
+    /// Splits of this shard that are dispatched.
+    pub splits: u32,
+    /// Factor on the dot products.
+    pub scale: f32,
+    /// Soft cap of the logits; 0 is off.
+    pub cap: f32,
+    /// Weighted sums: `[tokens, n_heads, all splits, head_dim]`.
+    pub acc: Tensor,
+    /// Maximum and sum: `[tokens, n_heads, all splits, 2]`.
+    pub stats: Tensor,
+}
+
+params! {
+    n_heads: u32, n_kv_heads: u32, dim4: u32, rows: u32, block: u32, pos0: u32, len: u32,
+    split_len: u32, split0: u32, splits: u32, scale: f32, cap: f32,
+}
+
+/// How the kernel's fixed workgroup memory is divided for a head size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Query rows of a workgroup.
+    pub rows: u32,
+    /// Positions of a block.
+    pub block: u32,
+}
+
+impl Blocking {
+    /// For heads of `head_dim` channels, at most 256.
+    pub fn of(head_dim: u32) -> Self {
+        let dim4 = head_dim / 4;
+        // The largest powers of two that fit `q_tile` (256 vectors) and `kv_tile` (512).
+        let fit = |room: u32| 1 << (room / dim4).ilog2();
+        Self { rows: fit(256).min(8), block: fit(512).min(32) }
+    }
+}
+
+impl Kernel for Attention {
+    fn shader(&self) -> Shader {
+        shader!("attention", "step", "math")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, n_heads, head_dim] = self.q.dims()?;
+        let [len, n_kv_heads, _] = self.k.dims()?;
+        let [_, _, all_splits, _] = self.acc.dims()?;
+        let Blocking { rows, block } = Blocking::of(head_dim);
+        binder
+            .step(self.step)?
+            .read("q", self.q, F32, [tokens, n_heads, head_dim])?
+            .read("k", self.k, F32, [len, n_kv_heads, head_dim])?
+            .read("v", self.v, F32, [len, n_kv_heads, head_dim])?
+            .read("temperature", self.temperature, F32, [tokens])?
+            .write("acc", self.acc, F32, [tokens, n_heads, all_splits, head_dim])?
+            .write("stats", self.stats, F32, [tokens, n_heads, all_splits, 2])?
+            .dispatch(
+                Params {
+                    n_heads,
+                    n_kv_heads,
+                    dim4: head_dim / 4,
+                    rows,
+                    block,
+                    pos0: self.pos0,
+                    len,
+                    split_len: self.split_len,
+                    split0: self.pos0 / self.split_len,
+                    splits: all_splits,
+                    scale: self.scale,
+                    cap: self.cap,
+                },
+                [(tokens * n_heads / n_kv_heads).div_ceil(rows), n_kv_heads, self.splits],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let [_, n_heads, head_dim] = self.q.shape.extents() else {
+            unreachable!("dispatch checked it")
+        };
+        let [len, n_kv, _] = self.k.shape.extents() else { unreachable!("dispatch checked it") };
+        let (n_heads, dim, n_kv) = (*n_heads as usize, *head_dim as usize, *n_kv as usize);
+        let (len, pos0) = (*len as usize, self.pos0 as usize);
+        let all_splits = self.acc.shape.extents()[2] as usize;
+        let split_len = self.split_len as usize;
+        let block = Blocking::of(*head_dim).block as usize;
+        let (pos, real) = (host.ints(self.step)[0] as usize, host.ints(self.step)[1] as usize);
+        let (mut acc, mut stats) = (host.current(self.acc), host.current(self.stats));
+        let (q, k, v) = (host.floats(self.q), host.floats(self.k), host.floats(self.v));
+        let temperature = host.floats(self.temperature);
+        for t in 0..real {
+            for head in 0..n_heads {
+                let kv_head = head / (n_heads / n_kv);
+                let query = &q[(t * n_heads + head) * dim..][..dim];
+                for split in 0..self.splits as usize {
+                    let begin = pos0 + split * split_len;
+                    let end = (begin + split_len).min(pos0 + len).min(pos + t + 1);
+                    if begin >= end {
+                        continue;
+                    }
+                    let row = |j: usize| ((j - pos0) * n_kv + kv_head) * dim;
+                    let scores: Vec<Bounded> = (begin..end)
+                        .map(|j| {
+                            dot(query, &k[row(j)..][..dim], dim as f64 / 4.0 + 3.0)
+                                .scaled(self.scale.into())
+                                .softcap(self.cap.into())
+                                .scaled(temperature[t])
+                        })
+                        .collect();
+                    let softmax = Softmax::of(&scores, block);
+                    let at = (t * n_heads + head) * all_splits + pos0 / split_len + split;
+                    stats[2 * at] = softmax.largest;
+                    stats[2 * at + 1] = softmax.total;
+                    for d in 0..dim {
+                        let values = (begin..end).map(|j| v[row(j) + d]);
+                        acc[at * dim + d] = softmax.weighted(values);
+                    }
+                }
+            }
+        }
+        host.write(self.acc, acc);
+        host.write(self.stats, stats);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+/// Weights `exp(s - max s)` with what a softmax by blocks may add as error.
+struct Softmax {
+    largest: Bounded,
+    total: Bounded,
+    weights: Vec<Bounded>,
+}
+
+impl Softmax {
+    fn of(scores: &[Bounded], block: usize) -> Self {
+        let top = scores.iter().map(|s| s.value).fold(f64::NEG_INFINITY, f64::max);
+        let low = scores.iter().map(|s| s.value).fold(f64::INFINITY, f64::min);
+        let widest = scores.iter().map(|s| s.bound).fold(0.0, f64::max);
+        // Each later block may scale what came before by another exponential of a difference of
+        // maxima; the differences sum to at most the range of the scores.
+        let blocks = scores.len().div_ceil(block) as f64;
+        let rescaled = (5.0 * blocks + 3.0 * (top - low)) * U;
+        let weights: Vec<Bounded> = scores
+            .iter()
+            .map(|s| {
+                let gap = s.value - top;
+                let weight = Bounded { value: gap, bound: s.bound + widest + U * gap.abs() }.exp();
+                Bounded { bound: weight.bound + weight.value * rescaled, ..weight }
+            })
+            .collect();
+        let value = weights.iter().map(|w| w.value).sum::<f64>();
+        let chain = (scores.len() as f64 + blocks) * U;
+        let bound = weights.iter().map(|w| w.bound).sum::<f64>() + chain * value;
+        Self {
+            largest: Bounded { value: top, bound: widest },
+            total: Bounded { value, bound },
+            weights,
+        }
+    }
+
+    fn weighted(&self, values: impl Iterator<Item = f64>) -> Bounded {
+        let (mut value, mut size, mut carried) = (0.0, 0.0, 0.0);
+        for (w, v) in self.weights.iter().zip(values) {
+            value += w.value * v;
+            size += (w.value * v).abs();
+            carried += w.bound * v.abs();
+        }
+        // Blocks are whole: their padding adds zeros.
+        let chain = (self.weights.len() as f64 + 40.0) * 2.0 * U;
+        Bounded { value, bound: carried + chain * size + FLUSHED }
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("attention");
+    // Tokens, query heads, key heads, head size; first position; cache length; split length.
+    for (name, shape, pos, len, split_len) in [
+        ("first token", [1, 4, 2, 16], 0, 64, 64),
+        ("decode", [1, 8, 2, 16], 45, 64, 64),
+        ("decode in splits", [1, 8, 2, 16], 100, 128, 32),
+        ("decode, Grok-2 group", [1, 16, 2, 128], 40, 64, 16),
+        ("prefill", [7, 6, 2, 32], 0, 64, 64),
+        ("prefill after a prefix", [9, 6, 2, 32], 30, 64, 64),
+        ("prefill in splits", [33, 4, 1, 64], 5, 64, 32),
+        ("group larger than a tile", [2, 20, 1, 16], 9, 32, 32),
+        ("wide head", [2, 2, 1, 256], 19, 32, 32),
+        ("ragged head", [2, 3, 1, 36], 11, 32, 32),
+    ] {
+        for cap in [0.0, 30.0, 2.0] {
+            rows.add(format!("{name}, cap {cap}"), move |host| {
+                case(host, shape, [pos, shape[0]], [0, len, split_len], cap, Fill::Normal)
+            });
+        }
+        rows.add(format!("{name}, outliers"), move |host| {
+            case(host, shape, [pos, shape[0]], [0, len, split_len], 30.0, Fill::Outliers)
+        });
+        // Equal keys weigh all positions alike: the sum of integers is exact.
+        rows.exact(format!("{name}, equal keys sum integers"), move |host| {
+            let kernel = case(host, shape, [pos, shape[0]], [0, len, split_len], 0.0, Fill::Normal);
+            let [_, _, n_kv, dim] = shape;
+            Attention {
+                k: host.f32([len, n_kv, dim], Fill::Constant(0.0)),
+                v: host.f32([len, n_kv, dim], Fill::Integers(100)),
+                ..kernel
+            }
+        });
+    }
+    rows.add("padded rows are left alone", |host| {
+        case(host, [16, 6, 2, 32], [3, 5], [0, 64, 64], 30.0, Fill::Normal)
+    });
+    rows.add("second shard of the cache", |host| {
+        case(host, [4, 6, 2, 32], [70, 4], [64, 64, 32], 30.0, Fill::Normal)
+    });
+    rows.add("second shard that the queries do not reach", |host| {
+        case(host, [4, 6, 2, 32], [7, 4], [64, 64, 32], 30.0, Fill::Normal)
+    });
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    [tokens, n_heads, n_kv, dim]: [u32; 4],
+    [pos, real]: [u32; 2],
+    [pos0, len, split_len]: [u32; 3],
+    cap: f32,
+    fill: Fill,
+) -> Attention {
+    let all_splits = (pos0 + len).div_ceil(split_len);
+    let temperature = (0..tokens).map(|t| 1.0 + f64::from(t) / 8.0).collect();
+    Attention {
+        step: host.step(pos, real),
+        q: host.f32([tokens, n_heads, dim], fill),
+        k: host.f32([len, n_kv, dim], fill),
+        v: host.f32([len, n_kv, dim], fill),
+        temperature: host.floats_from(F32, [tokens], temperature),
+        pos0,
+        split_len,
+        splits: len.div_ceil(split_len),
+        scale: crate::host::round(1.0 / f64::from(dim).sqrt()),
+        cap,
+        acc: host.unwritten([tokens, n_heads, all_splits, dim]),
+        stats: host.unwritten([tokens, n_heads, all_splits, 2]),
+    }
+}

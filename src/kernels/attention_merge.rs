@@ -1,0 +1,112 @@
+//! Joins the splits of attention.
+
+use super::Rows;
+use crate::{
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor,
+    kernels::bounds::U, params, shader,
+};
+
+/// `out = sum_i exp(m_i - m) acc_i / sum_i exp(m_i - m) l_i` over the splits that hold positions up
+/// to the query's own, for the rows that are real in this step.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionMerge {
+    /// Step record.
+    pub step: Tensor,
+    /// Weighted sums: `[tokens, n_heads, splits, head_dim]`.
+    pub acc: Tensor,
+    /// Maximum and sum: `[tokens, n_heads, splits, 2]`.
+    pub stats: Tensor,
+    /// Positions of a split.
+    pub split_len: u32,
+    /// Result: `[tokens, n_heads * head_dim]`.
+    pub out: Tensor,
+}
+
+params! { n_heads: u32, dim4: u32, splits: u32, split_len: u32 }
+
+impl Kernel for AttentionMerge {
+    fn shader(&self) -> Shader {
+        shader!("attention_merge", "step")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, n_heads, splits, head_dim] = self.acc.dims()?;
+        binder
+            .step(self.step)?
+            .read("acc", self.acc, F32, [tokens, n_heads, splits, head_dim])?
+            .read("stats", self.stats, F32, [tokens, n_heads, splits, 2])?
+            .write("out", self.out, F32, [tokens, n_heads * head_dim])?
+            .dispatch(
+                Params { n_heads, dim4: head_dim / 4, splits, split_len: self.split_len },
+                [n_heads, tokens, 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let [_, n_heads, splits, dim] = self.acc.shape.extents() else {
+            unreachable!("dispatch checked it")
+        };
+        let (n_heads, splits, dim) = (*n_heads as usize, *splits as usize, *dim as usize);
+        let (pos, real) = (host.ints(self.step)[0] as usize, host.ints(self.step)[1] as usize);
+        let mut out = host.current(self.out);
+        let (acc, stats) = (host.floats(self.acc), host.floats(self.stats));
+        for row in 0..real * n_heads {
+            let used = (pos + row / n_heads) / self.split_len as usize + 1;
+            let stat = |i: usize| &stats[2 * (row * splits + i)..][..2];
+            let largest = (0..used).map(|i| stat(i)[0]).fold(f64::NEG_INFINITY, f64::max);
+            let weight = |i: usize| {
+                let gap = stat(i)[0] - largest;
+                Bounded { value: gap, bound: U * gap.abs() }.exp()
+            };
+            let total = (0..used)
+                .map(|i| weight(i).scaled(stat(i)[1]))
+                .fold(Bounded::exact(0.0), Bounded::plus);
+            for d in 0..dim {
+                let sum = (0..used)
+                    .map(|i| weight(i).scaled(acc[(row * splits + i) * dim + d]))
+                    .fold(Bounded::exact(0.0), Bounded::plus);
+                out[row * dim + d] = sum.over(total);
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("attention_merge");
+    for (name, shape, [pos, real, split_len]) in [
+        ("one split", [1, 4, 1, 16], [9, 1, 64]),
+        ("all of eight splits", [1, 8, 8, 128], [127, 1, 16]),
+        ("some of eight splits", [3, 6, 8, 32], [46, 3, 16]),
+        ("first position", [1, 2, 4, 8], [0, 1, 16]),
+        ("padded rows", [9, 2, 4, 36], [14, 5, 16]),
+        ("wide head", [2, 2, 3, 256], [40, 2, 16]),
+    ] {
+        for (fill_name, fill) in super::FILLS {
+            rows.add(format!("{name} {fill_name}"), move |host| {
+                let [tokens, n_heads, splits, dim] = shape;
+                let stats = (0..tokens * n_heads * splits)
+                    .flat_map(|i| [f64::from(i * 7 % 11) - 5.0, 0.5 + f64::from(i * 5 % 13)]);
+                AttentionMerge {
+                    step: host.step(pos, real),
+                    acc: host.f32(shape, fill),
+                    stats: host.floats_from(F32, [tokens, n_heads, splits, 2], stats.collect()),
+                    split_len,
+                    out: host.unwritten([tokens, n_heads * dim]),
+                }
+            });
+        }
+    }
+    rows.exact("one split divides by its sum", |host| AttentionMerge {
+        step: host.step(3, 1),
+        acc: host.f32([1, 2, 1, 8], Fill::Integers(8)),
+        stats: host.f32([1, 2, 1, 2], Fill::Constant(1.0)),
+        split_len: 16,
+        out: host.unwritten([1, 16]),
+    });
+    rows
+}

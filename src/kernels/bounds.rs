@@ -1,0 +1,114 @@
+//! Running error analysis: what WGSL's accuracy rules allow each operation, carried along.
+//!
+//! Source: WGSL, section "Floating Point Accuracy". Basic operations are correctly rounded in either
+//! direction, so one operation may err by a whole unit in the last place.
+
+use crate::{Gelu, host::Bounded};
+
+/// One unit in the last place of 1: WGSL leaves the direction of rounding open.
+pub(crate) const U: f64 = 1.0 / 8_388_608.0;
+
+/// Room for results that a device may flush to zero.
+pub(crate) const FLUSHED: f64 = 1.0e-36;
+
+impl Bounded {
+    /// `self + other`.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let value = self.value + other.value;
+        Self { value, bound: self.bound + other.bound + U * value.abs() }
+    }
+
+    /// `self * other`.
+    pub(crate) fn times(self, other: Self) -> Self {
+        let value = self.value * other.value;
+        let bound = self.bound * other.value.abs()
+            + other.bound * self.value.abs()
+            + self.bound * other.bound
+            + U * value.abs()
+            + FLUSHED;
+        Self { value, bound }
+    }
+
+    /// `self * factor`, the factor being exact.
+    pub(crate) fn scaled(self, factor: f64) -> Self {
+        self.times(Self::exact(factor))
+    }
+
+    /// `self / other`, for a positive `other` well above its own error.
+    pub(crate) fn over(self, other: Self) -> Self {
+        let value = self.value / other.value;
+        let relative = other.bound / other.value;
+        let bound = (self.bound / other.value + value.abs() * relative) / (1.0 - relative)
+            + 2.5 * U * value.abs()
+            + FLUSHED;
+        Self { value, bound }
+    }
+
+    /// `exp(self)`: 3 + 2|x| units in the last place.
+    pub(crate) fn exp(self) -> Self {
+        let value = self.value.exp();
+        let own = (3.0 + 2.0 * self.value.abs()) * U;
+        Self { value, bound: value * (self.bound.exp_m1() + own) + FLUSHED }
+    }
+
+    /// `cap * tanh(self / cap)` as `lib/math.wgsl` computes it; `self` where `cap` is 0.
+    pub(crate) fn softcap(self, cap: f64) -> Self {
+        if cap <= 0.0 {
+            return self;
+        }
+        let z = self.value / cap;
+        let value = cap * z.tanh();
+        // The argument's own error, its division, then the quotient of exponentials: about eight
+        // units of 1, or of 4|z| where the polynomial serves.
+        let bound = self.bound
+            + 2.5 * U * self.value.abs().min(cap)
+            + 8.0 * U * cap * (4.0 * z.abs()).min(1.0)
+            + U * value.abs()
+            + FLUSHED;
+        Self { value, bound }
+    }
+
+    /// The activation of the gated MLPs as `lib/math.wgsl` computes it.
+    pub(crate) fn gelu(self, kind: Gelu) -> Self {
+        let x = self.value;
+        let slope = 1.13 * self.bound;
+        match kind {
+            Gelu::Erf => {
+                let z = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
+                let tail = 0.5 * libm::erfc(z);
+                let value = if x > 0.0 { x * (1.0 - tail) } else { x * tail };
+                // The fit is good to one unit; its exponential carries the error of z squared.
+                let relative = (26.0 + 7.0 * z.min(9.0).powi(2)) * U;
+                let bound = slope + x.abs() * tail * relative + 3.0 * U * value.abs() + FLUSHED;
+                Self { value, bound }
+            }
+            Gelu::Tanh => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+                let value = 0.5 * x * (1.0 + inner.tanh());
+                Self { value, bound: slope + 8.0 * U * x.abs() + FLUSHED }
+            }
+        }
+    }
+}
+
+/// A dot product whose longest chain of roundings has `longest` links.
+pub(crate) fn dot(x: &[f64], w: &[f64], longest: f64) -> Bounded {
+    let (mut value, mut size) = (0.0, 0.0);
+    for (x, w) in x.iter().zip(w) {
+        value += x * w;
+        size += (x * w).abs();
+    }
+    Bounded { value, bound: longest * U * size + x.len() as f64 * FLUSHED }
+}
+
+/// Roundings on the longest chain of a dot product by lanes: two additions per chunk of eight, the
+/// sum over a vector, the tree over the lanes, and the product.
+pub(crate) fn lanes_depth(cols: usize, lanes: u32) -> f64 {
+    2.0 * (cols as f64 / 8.0 / f64::from(lanes)).ceil() + 2.0 + f64::from(lanes).log2() + 1.0
+}
+
+/// Roundings on the longest chain of a dot product by tiles: one addition per four columns, the sum
+/// in a vector, and the product. Columns are padded to whole tiles of 32.
+pub(crate) fn tile_depth(cols: usize) -> f64 {
+    8.0 * (cols as f64 / 32.0).ceil() + 4.0
+}

@@ -1,0 +1,171 @@
+//! The first half of the experts' gated MLPs for many tokens, grouped by expert.
+
+use super::{
+    Rows,
+    bounds::{dot, tile_depth},
+    expert_groups::{ExpertGroups, max_tiles},
+    matmul::TILE,
+};
+use crate::{
+    Binder, DType,
+    DType::{F32, U32},
+    Dispatch, Executor as _, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// `out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` for each slot
+/// `s` of a tile, with its token `t` and its expert `e`.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertGatedMatMul {
+    /// Activations: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Slots by expert: `[tokens * chosen]`.
+    pub order: Tensor,
+    /// Tiles of [`ExpertGroups`]: `[max_tiles, 4]`.
+    pub tiles: Tensor,
+    /// Rows `row0..` of each expert's gate: `[experts, rows, cols]`.
+    pub gate: Tensor,
+    /// The same rows of the other factor: `[experts, rows, cols]`.
+    pub up: Tensor,
+    /// Output row of each expert's first row.
+    pub row0: u32,
+    /// Activation.
+    pub gelu: Gelu,
+    /// Result: `[tokens, chosen, out_rows]`.
+    pub out: Tensor,
+}
+
+params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
+
+impl Kernel for ExpertGatedMatMul {
+    fn shader(&self) -> Shader {
+        shader!("expert_gated_matmul", "tile", "math").with_weight(self.gate.dtype)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [experts, rows, _] = self.gate.dims()?;
+        let [_, chosen, out_rows] = self.out.dims()?;
+        let tiles = max_tiles(tokens * chosen, experts);
+        binder
+            .read("x", self.x, F32, [tokens, cols])?
+            .read("order", self.order, U32, [tokens * chosen])?
+            .read("tiles", self.tiles, U32, [tiles, 4])?
+            .weight("gate", self.gate, [experts, rows, cols])?
+            .weight("up", self.up, [experts, rows, cols])?
+            .write("out", self.out, F32, [tokens, chosen, out_rows])?
+            .dispatch(
+                Params {
+                    rows,
+                    cols8: cols / 8,
+                    row0: self.row0,
+                    out_rows,
+                    chosen,
+                    gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
+                },
+                [rows.div_ceil(TILE), tiles, 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let mut out = host.current(self.out);
+        let [_, n, cols] = self.gate.shape.extents() else { unreachable!("dispatch checked it") };
+        let (n, cols) = (*n as usize, *cols as usize);
+        let [_, chosen, out_rows] = self.out.shape.extents() else {
+            unreachable!("dispatch checked it")
+        };
+        let (chosen, out_rows) = (*chosen as usize, *out_rows as usize);
+        let depth = tile_depth(cols);
+        let (gate, up) = (host.floats(self.gate), host.floats(self.up));
+        let x = host.floats(self.x);
+        for (expert, slot) in slots(host, self.order, self.tiles) {
+            let x = &x[slot / chosen * cols..][..cols];
+            for r in 0..n {
+                let at = (expert * n + r) * cols;
+                let g = dot(x, &gate[at..][..cols], depth).gelu(self.gelu);
+                out[slot * out_rows + self.row0 as usize + r] =
+                    g.times(dot(x, &up[at..][..cols], depth));
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+/// Expert and slot of every slot that some tile names.
+pub(super) fn slots(host: &Host, order: Tensor, tiles: Tensor) -> Vec<(usize, usize)> {
+    let order = host.ints(order);
+    host.ints(tiles)
+        .chunks_exact(4)
+        .flat_map(|tile| {
+            let part = &order[tile[1] as usize..][..tile[2] as usize];
+            part.iter().map(|&slot| (tile[0] as usize, slot as usize))
+        })
+        .collect()
+}
+
+/// Slots and tiles for `real` of `tokens` tokens that choose two of `experts` experts.
+pub(super) fn grouped(host: &mut Host, [tokens, real, experts]: [u32; 3]) -> (Tensor, Tensor) {
+    let ids =
+        (0..tokens).flat_map(|t| [(t * t + t) % experts, (t * t + t + 1) % experts]).collect();
+    let groups = ExpertGroups {
+        step: host.step(0, real),
+        ids: host.ints_from([tokens, 2], ids),
+        experts,
+        order: host.ints_from([tokens * 2], vec![0; 2 * tokens as usize]),
+        tiles: host.ints_from(
+            [max_tiles(tokens * 2, experts), 4],
+            vec![0; 4 * max_tiles(tokens * 2, experts) as usize],
+        ),
+    };
+    host.run(&groups).expect("the groups are well formed");
+    (groups.order, groups.tiles)
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("expert_gated_matmul");
+    for dtype in super::WEIGHTS {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            for (fill_name, fill) in super::FILLS {
+                rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
+                    case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
+                });
+            }
+        }
+        for cols in [8192, 16384, 32768] {
+            rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
+                case(host, dtype, [2, 2, 2], [3, cols], Fill::Sparse(4), Fill::Sparse(32))
+            });
+        }
+        rows.add(format!("{dtype} padded rows, second shard, tanh"), move |host| {
+            let mut kernel = case(host, dtype, [70, 37, 8], [33, 40], Fill::Normal, Fill::Normal);
+            kernel.out = host.unwritten([70, 2, 50]);
+            ExpertGatedMatMul { row0: 11, gelu: Gelu::Tanh, ..kernel }
+        });
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    dtype: DType,
+    groups: [u32; 3],
+    [n, cols]: [u32; 2],
+    x: Fill,
+    weight: Fill,
+) -> ExpertGatedMatMul {
+    let [tokens, _, experts] = groups;
+    let (order, tiles) = grouped(host, groups);
+    ExpertGatedMatMul {
+        x: host.f32([tokens, cols], x),
+        order,
+        tiles,
+        gate: host.filled(dtype, [experts, n, cols], weight),
+        up: host.filled(dtype, [experts, n, cols], weight),
+        row0: 0,
+        gelu: Gelu::Erf,
+        out: host.unwritten([tokens, 2, n]),
+    }
+}

@@ -1,0 +1,141 @@
+//! The first half of the chosen experts' gated MLPs for single tokens.
+
+use super::{
+    Rows,
+    bounds::{dot, lanes_depth},
+};
+use crate::{
+    Binder, DType,
+    DType::{F32, U32},
+    Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// `out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` with
+/// `e = ids[t, i]`.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertGatedMatVec {
+    /// Vectors: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Chosen experts: `[tokens, chosen]`.
+    pub ids: Tensor,
+    /// Rows `row0..` of each expert's gate: `[experts, rows, cols]`.
+    pub gate: Tensor,
+    /// The same rows of the other factor: `[experts, rows, cols]`.
+    pub up: Tensor,
+    /// Output row of each expert's first row.
+    pub row0: u32,
+    /// Activation.
+    pub gelu: Gelu,
+    /// Result: `[tokens, chosen, out_rows]`.
+    pub out: Tensor,
+}
+
+params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
+
+impl Kernel for ExpertGatedMatVec {
+    fn shader(&self) -> Shader {
+        shader!("expert_gated_matvec", "lanes", "math").with_weight(self.gate.dtype)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [experts, rows, _] = self.gate.dims()?;
+        let [_, chosen, out_rows] = self.out.dims()?;
+        let tuning = *binder.tuning();
+        binder
+            .read("x", self.x, F32, [tokens, cols])?
+            .read("ids", self.ids, U32, [tokens, chosen])?
+            .weight("gate", self.gate, [experts, rows, cols])?
+            .weight("up", self.up, [experts, rows, cols])?
+            .write("out", self.out, F32, [tokens, chosen, out_rows])?
+            .constant("WG", tuning.lanes * tuning.rows)
+            .constant("LANES", tuning.lanes)
+            .dispatch(
+                Params {
+                    rows,
+                    cols8: cols / 8,
+                    row0: self.row0,
+                    out_rows,
+                    chosen,
+                    gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
+                },
+                [rows.div_ceil(tuning.rows), chosen, tokens],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let mut out = host.current(self.out);
+        let [_, n, cols] = self.gate.shape.extents() else { unreachable!("dispatch checked it") };
+        let (n, cols) = (*n as usize, *cols as usize);
+        let [_, chosen, out_rows] = self.out.shape.extents() else {
+            unreachable!("dispatch checked it")
+        };
+        let depth = lanes_depth(cols, host.tuning.lanes);
+        let (gate, up) = (host.floats(self.gate), host.floats(self.up));
+        let x = host.floats(self.x);
+        let choices = host.ints(self.ids).iter().zip(out.chunks_exact_mut(*out_rows as usize));
+        for (choice, (&expert, out)) in choices.enumerate() {
+            let x = &x[choice / *chosen as usize * cols..][..cols];
+            let first = expert as usize * n * cols;
+            for (r, out) in out[self.row0 as usize..][..n].iter_mut().enumerate() {
+                let at = first + r * cols;
+                let g = dot(x, &gate[at..][..cols], depth);
+                *out = g.gelu(self.gelu).times(dot(x, &up[at..][..cols], depth));
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("expert_gated_matvec");
+    for dtype in super::WEIGHTS {
+        for (n, cols) in super::EDGES {
+            for (fill_name, fill) in super::FILLS {
+                rows.add(format!("{dtype} {n}x{cols} {fill_name}"), move |host| {
+                    case(host, dtype, [5, n, cols], fill, fill, &[[4, 0]])
+                });
+            }
+        }
+        for cols in [8192, 16384, 32768] {
+            rows.exact(format!("{dtype} 3x{cols} integers"), move |host| {
+                case(host, dtype, [2, 3, cols], Fill::Sparse(4), Fill::Sparse(32), &[[1, 0]])
+            });
+        }
+        rows.add(format!("{dtype} three tokens, tanh"), move |host| {
+            let ids = [[7, 2], [2, 7], [0, 1]];
+            let kernel = case(host, dtype, [8, 9, 40], Fill::Normal, Fill::Normal, &ids);
+            ExpertGatedMatVec { gelu: Gelu::Tanh, ..kernel }
+        });
+        rows.add(format!("{dtype} second shard"), move |host| {
+            let mut kernel = case(host, dtype, [3, 33, 64], Fill::Normal, Fill::Normal, &[[2, 1]]);
+            kernel.out = host.unwritten([1, 2, 50]);
+            ExpertGatedMatVec { row0: 11, ..kernel }
+        });
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    dtype: DType,
+    [experts, n, cols]: [u32; 3],
+    x: Fill,
+    weight: Fill,
+    ids: &[[u32; 2]],
+) -> ExpertGatedMatVec {
+    let tokens = u32::try_from(ids.len()).expect("a row has few tokens");
+    ExpertGatedMatVec {
+        x: host.f32([tokens, cols], x),
+        ids: host.ints_from([tokens, 2], ids.concat()),
+        gate: host.filled(dtype, [experts, n, cols], weight),
+        up: host.filled(dtype, [experts, n, cols], weight),
+        row0: 0,
+        gelu: Gelu::Erf,
+        out: host.unwritten([tokens, 2, n]),
+    }
+}

@@ -1,0 +1,109 @@
+//! Sorts the slots of a prefill by expert, in tiles.
+
+use super::{Rows, matmul::TILE};
+use crate::{Binder, DType::U32, Dispatch, Host, Kernel, Result, Shader, Tensor, params, shader};
+
+/// Orders the slots `t * chosen + i` of the real tokens by expert, then by slot, and cuts each
+/// expert's share into tiles `(expert, start, count, 0)`.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertGroups {
+    /// Step record.
+    pub step: Tensor,
+    /// Chosen experts: `[tokens, chosen]`.
+    pub ids: Tensor,
+    /// Experts of the layer, at most 64.
+    pub experts: u32,
+    /// Slots by expert: `[tokens * chosen]`.
+    pub order: Tensor,
+    /// Tiles: `[max_tiles, 4]`; see [`max_tiles`].
+    pub tiles: Tensor,
+}
+
+params! { experts: u32, chosen: u32, tiles: u32 }
+
+/// Tiles that `slots` slots of `experts` experts can need at the most.
+pub fn max_tiles(slots: u32, experts: u32) -> u32 {
+    slots / TILE + experts.min(slots)
+}
+
+impl Kernel for ExpertGroups {
+    fn shader(&self) -> Shader {
+        shader!("expert_groups", "step")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, chosen] = self.ids.dims()?;
+        let tiles = max_tiles(tokens * chosen, self.experts);
+        binder
+            .step(self.step)?
+            .read("ids", self.ids, U32, [tokens, chosen])?
+            .write("order", self.order, U32, [tokens * chosen])?
+            .write("tiles", self.tiles, U32, [tiles, 4])?
+            .dispatch(Params { experts: self.experts, chosen, tiles }, [1, 1, 1])
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let chosen = self.ids.shape.extents()[1];
+        let slots = host.ints(self.step)[1] * chosen;
+        let ids = host.ints(self.ids);
+        let mut order = host.ints(self.order).to_vec();
+        let mut tiles = vec![0; host.ints(self.tiles).len()];
+        let (mut start, mut tile) = (0, 0);
+        for expert in 0..self.experts {
+            let mine: Vec<u32> = (0..slots).filter(|&s| ids[s as usize] == expert).collect();
+            for part in mine.chunks(TILE as usize) {
+                let count = u32::try_from(part.len()).expect("at most a tile");
+                order[start as usize..][..part.len()].copy_from_slice(part);
+                tiles[4 * tile..][..4].copy_from_slice(&[expert, start, count, 0]);
+                start += count;
+                tile += 1;
+            }
+        }
+        host.write_ints(self.order, order);
+        host.write_ints(self.tiles, tiles);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("expert_groups");
+    for (tokens, real, experts, chosen) in [
+        (1, 1, 8, 2),
+        (5, 5, 8, 2),
+        (40, 40, 8, 2),
+        (64, 33, 8, 2),
+        (256, 256, 8, 2),
+        (32, 32, 1, 1),
+        (33, 33, 64, 8),
+        (64, 64, 2, 2),
+        (16, 0, 8, 2),
+    ] {
+        let name = format!("{real} of {tokens} tokens, {chosen} of {experts}");
+        rows.exact(format!("{name}, mixed"), move |host| {
+            case(host, [tokens, real, experts, chosen], |t, i| (t * t + 3 * t + i * 5) % experts)
+        });
+        rows.exact(format!("{name}, one expert takes all"), move |host| {
+            case(host, [tokens, real, experts, chosen], |_, i| (experts - 1 + i) % experts)
+        });
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    [tokens, real, experts, chosen]: [u32; 4],
+    pick: impl Fn(u32, u32) -> u32,
+) -> ExpertGroups {
+    let pick = &pick;
+    let ids = (0..tokens).flat_map(|t| (0..chosen).map(move |i| pick(t, i))).collect();
+    ExpertGroups {
+        step: host.step(0, real),
+        ids: host.ints_from([tokens, chosen], ids),
+        experts,
+        order: host.unwritten_ints([tokens * chosen]),
+        tiles: host.unwritten_ints([max_tiles(tokens * chosen, experts), 4]),
+    }
+}

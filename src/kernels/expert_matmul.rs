@@ -1,0 +1,125 @@
+//! The second half of the experts for many tokens, grouped by expert.
+
+use super::{
+    Rows,
+    bounds::{dot, tile_depth},
+    expert_gated_matmul::{grouped, slots},
+    expert_groups::max_tiles,
+    matmul::TILE,
+};
+use crate::{
+    Binder, DType,
+    DType::{F32, U32},
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// `out[s, row0 + r] = dot(x[s, :], weight[e, r, :])` for each slot `s` of a tile of expert `e`.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertMatMul {
+    /// Activations of the slots: `[tokens, chosen, cols]`.
+    pub x: Tensor,
+    /// Slots by expert: `[tokens * chosen]`.
+    pub order: Tensor,
+    /// Tiles of [`super::ExpertGroups`]: `[max_tiles, 4]`.
+    pub tiles: Tensor,
+    /// Rows `row0..` of each expert: `[experts, rows, cols]`.
+    pub weight: Tensor,
+    /// Output row of each expert's first row.
+    pub row0: u32,
+    /// Result: `[tokens, chosen, out_rows]`.
+    pub out: Tensor,
+}
+
+params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
+
+impl Kernel for ExpertMatMul {
+    fn shader(&self) -> Shader {
+        shader!("expert_matmul", "tile").with_weight(self.weight.dtype)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, chosen, cols] = self.x.dims()?;
+        let [experts, rows, _] = self.weight.dims()?;
+        let [_, _, out_rows] = self.out.dims()?;
+        let tiles = max_tiles(tokens * chosen, experts);
+        binder
+            .read("x", self.x, F32, [tokens, chosen, cols])?
+            .read("order", self.order, U32, [tokens * chosen])?
+            .read("tiles", self.tiles, U32, [tiles, 4])?
+            .weight("weight", self.weight, [experts, rows, cols])?
+            .write("out", self.out, F32, [tokens, chosen, out_rows])?
+            .dispatch(
+                Params { rows, cols8: cols / 8, row0: self.row0, out_rows },
+                [rows.div_ceil(TILE), tiles, 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let mut out = host.current(self.out);
+        let [_, n, cols] = self.weight.shape.extents() else { unreachable!("dispatch checked it") };
+        let (n, cols) = (*n as usize, *cols as usize);
+        let out_rows = self.out.shape.extents()[2] as usize;
+        let depth = tile_depth(cols);
+        let (x, weight) = (host.floats(self.x), host.floats(self.weight));
+        for (expert, slot) in slots(host, self.order, self.tiles) {
+            for r in 0..n {
+                let w = &weight[(expert * n + r) * cols..][..cols];
+                out[slot * out_rows + self.row0 as usize + r] =
+                    dot(&x[slot * cols..][..cols], w, depth);
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("expert_matmul");
+    for dtype in super::WEIGHTS {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            for (fill_name, fill) in super::FILLS {
+                rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
+                    case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
+                });
+            }
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} integers"), move |host| {
+                let ints = Fill::Integers(8);
+                case(host, dtype, [tokens, tokens, 8], [n, cols], ints, ints)
+            });
+        }
+        for cols in [8192, 16384, 32768] {
+            rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
+                case(host, dtype, [2, 2, 2], [3, cols], Fill::Integers(8), Fill::Integers(8))
+            });
+        }
+        rows.add(format!("{dtype} padded rows, second shard"), move |host| {
+            let mut kernel = case(host, dtype, [70, 37, 8], [33, 40], Fill::Normal, Fill::Normal);
+            kernel.out = host.unwritten([70, 2, 50]);
+            ExpertMatMul { row0: 11, ..kernel }
+        });
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    dtype: DType,
+    groups: [u32; 3],
+    [n, cols]: [u32; 2],
+    x: Fill,
+    weight: Fill,
+) -> ExpertMatMul {
+    let [tokens, _, experts] = groups;
+    let (order, tiles) = grouped(host, groups);
+    ExpertMatMul {
+        x: host.f32([tokens, 2, cols], x),
+        order,
+        tiles,
+        weight: host.filled(dtype, [experts, n, cols], weight),
+        row0: 0,
+        out: host.unwritten([tokens, 2, n]),
+    }
+}

@@ -1,0 +1,129 @@
+//! The first half of a gated MLP for many tokens.
+
+use super::{
+    Rows,
+    bounds::{dot, tile_depth},
+    matmul::TILE,
+};
+use crate::{
+    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params,
+    shader,
+};
+
+/// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`, for the rows `t`
+/// that are real in this step.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedMatMul {
+    /// Step record.
+    pub step: Tensor,
+    /// Activations: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Rows `row0..` of the gate: `[rows, cols]`.
+    pub gate: Tensor,
+    /// The same rows of the other factor: `[rows, cols]`.
+    pub up: Tensor,
+    /// Output row of the weights' first row.
+    pub row0: u32,
+    /// Activation.
+    pub gelu: Gelu,
+    /// Result: `[tokens, out_rows]`.
+    pub out: Tensor,
+}
+
+params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
+
+impl Kernel for GatedMatMul {
+    fn shader(&self) -> Shader {
+        shader!("gated_matmul", "step", "tile", "math").with_weight(self.gate.dtype)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [rows, _] = self.gate.dims()?;
+        let [_, out_rows] = self.out.dims()?;
+        binder
+            .step(self.step)?
+            .read("x", self.x, F32, [tokens, cols])?
+            .weight("gate", self.gate, [rows, cols])?
+            .weight("up", self.up, [rows, cols])?
+            .write("out", self.out, F32, [tokens, out_rows])?
+            .dispatch(
+                Params {
+                    rows,
+                    cols8: cols / 8,
+                    row0: self.row0,
+                    out_rows,
+                    gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
+                },
+                [rows.div_ceil(TILE), tokens.div_ceil(TILE), 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let mut out = host.current(self.out);
+        let cols = self.gate.shape.extents()[1] as usize;
+        let out_rows = self.out.shape.extents()[1] as usize;
+        let real = host.ints(self.step)[1] as usize;
+        let depth = tile_depth(cols);
+        let (gate, up) = (host.floats(self.gate), host.floats(self.up));
+        let tokens = host.floats(self.x).chunks_exact(cols).take(real);
+        for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {
+            let weights = gate.chunks_exact(cols).zip(up.chunks_exact(cols));
+            for ((g, u), out) in weights.zip(&mut out[self.row0 as usize..]) {
+                *out = dot(x, g, depth).gelu(self.gelu).times(dot(x, u, depth));
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("gated_matmul");
+    for dtype in super::WEIGHTS {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            for (fill_name, fill) in super::FILLS {
+                rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
+                    case(host, dtype, [tokens, n, cols], fill, fill, Gelu::Erf)
+                });
+            }
+        }
+        rows.add(format!("{dtype} tanh"), move |host| {
+            case(host, dtype, [40, 40, 40], Fill::Normal, Fill::Normal, Gelu::Tanh)
+        });
+        // A gate of at least 16 passes the activation unchanged, so integers stay exact.
+        for cols in [8192, 16384, 32768] {
+            rows.exact(format!("{dtype} 3x5x{cols} integers"), move |host| {
+                case(host, dtype, [3, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)
+            });
+        }
+        rows.add(format!("{dtype} padded rows, second shard"), move |host| {
+            let mut kernel = case(host, dtype, [70, 33, 72], Fill::Normal, Fill::Normal, Gelu::Erf);
+            kernel.out = host.unwritten([70, 50]);
+            GatedMatMul { step: host.step(5, 37), row0: 11, ..kernel }
+        });
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    dtype: DType,
+    [tokens, n, cols]: [u32; 3],
+    x: Fill,
+    weight: Fill,
+    gelu: Gelu,
+) -> GatedMatMul {
+    GatedMatMul {
+        step: host.step(0, tokens),
+        x: host.f32([tokens, cols], x),
+        gate: host.filled(dtype, [n, cols], weight),
+        up: host.filled(dtype, [n, cols], weight),
+        row0: 0,
+        gelu,
+        out: host.unwritten([tokens, n]),
+    }
+}

@@ -1,0 +1,140 @@
+//! The first half of a gated MLP for single tokens.
+
+use super::{
+    Rows,
+    bounds::{dot, lanes_depth},
+};
+use crate::{
+    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params,
+    shader,
+};
+
+/// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`
+#[derive(Clone, Copy, Debug)]
+pub struct GatedMatVec {
+    /// Vectors: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Rows `row0..` of the gate: `[rows, cols]`.
+    pub gate: Tensor,
+    /// The same rows of the other factor: `[rows, cols]`.
+    pub up: Tensor,
+    /// Output row of the weights' first row.
+    pub row0: u32,
+    /// Activation.
+    pub gelu: Gelu,
+    /// Result: `[tokens, out_rows]`.
+    pub out: Tensor,
+}
+
+params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
+
+impl Kernel for GatedMatVec {
+    fn shader(&self) -> Shader {
+        shader!("gated_matvec", "lanes", "math").with_weight(self.gate.dtype)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [rows, _] = self.gate.dims()?;
+        let [_, out_rows] = self.out.dims()?;
+        let tuning = *binder.tuning();
+        binder
+            .read("x", self.x, F32, [tokens, cols])?
+            .weight("gate", self.gate, [rows, cols])?
+            .weight("up", self.up, [rows, cols])?
+            .write("out", self.out, F32, [tokens, out_rows])?
+            .constant("WG", tuning.lanes * tuning.rows)
+            .constant("LANES", tuning.lanes)
+            .dispatch(
+                Params {
+                    rows,
+                    cols8: cols / 8,
+                    row0: self.row0,
+                    out_rows,
+                    gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
+                },
+                [rows.div_ceil(tuning.rows), tokens, 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let mut out = host.current(self.out);
+        let cols = self.gate.shape.extents()[1] as usize;
+        let out_rows = self.out.shape.extents()[1] as usize;
+        let depth = lanes_depth(cols, host.tuning.lanes);
+        let (gate, up) = (host.floats(self.gate), host.floats(self.up));
+        for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
+            let weights = gate.chunks_exact(cols).zip(up.chunks_exact(cols));
+            for ((g, u), out) in weights.zip(&mut out[self.row0 as usize..]) {
+                *out = dot(x, g, depth).gelu(self.gelu).times(dot(x, u, depth));
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("gated_matvec");
+    for dtype in super::WEIGHTS {
+        for (n, cols) in super::EDGES {
+            for (fill_name, fill) in super::FILLS {
+                rows.add(format!("{dtype} {n}x{cols} {fill_name}"), move |host| {
+                    case(host, dtype, [1, n, cols], fill, fill, Gelu::Erf)
+                });
+            }
+            rows.add(format!("{dtype} {n}x{cols} tanh"), move |host| {
+                case(host, dtype, [2, n, cols], Fill::Normal, Fill::Normal, Gelu::Tanh)
+            });
+        }
+        // A gate of at least 16 passes the activation unchanged, so integers stay exact.
+        for cols in [8192, 16384, 32768] {
+            rows.exact(format!("{dtype} 5x{cols} integers"), move |host| {
+                case(host, dtype, [1, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)
+            });
+        }
+        rows.add(format!("{dtype} second shard"), move |host| {
+            let mut kernel = case(host, dtype, [1, 33, 64], Fill::Normal, Fill::Normal, Gelu::Erf);
+            kernel.out = host.unwritten([1, 50]);
+            GatedMatVec { row0: 11, ..kernel }
+        });
+        for gelu in [Gelu::Erf, Gelu::Tanh] {
+            rows.add(format!("{dtype} {gelu:?} over a range"), move |host| {
+                let x = host.f32([1, 8], Fill::OneHot(0));
+                let range: Vec<f64> = (-120..=120).map(|i| f64::from(i) / 8.0).collect();
+                let gate: Vec<f64> =
+                    range.iter().flat_map(|&g| [g, 0., 0., 0., 0., 0., 0., 0.]).collect();
+                GatedMatVec {
+                    x,
+                    gate: host.floats_from(dtype, [241, 8], gate),
+                    up: host.filled(dtype, [241, 8], Fill::Constant(1.0)),
+                    row0: 0,
+                    gelu,
+                    out: host.unwritten([1, 241]),
+                }
+            });
+        }
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    dtype: DType,
+    [tokens, n, cols]: [u32; 3],
+    x: Fill,
+    weight: Fill,
+    gelu: Gelu,
+) -> GatedMatVec {
+    GatedMatVec {
+        x: host.f32([tokens, cols], x),
+        gate: host.filled(dtype, [n, cols], weight),
+        up: host.filled(dtype, [n, cols], weight),
+        row0: 0,
+        gelu,
+        out: host.unwritten([tokens, n]),
+    }
+}

@@ -1,0 +1,69 @@
+//! Picks rows of a matrix.
+
+use super::Rows;
+use crate::{
+    Binder,
+    DType::{F32, U32},
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// `out[i, :] = x[rows[i], :]`
+#[derive(Clone, Copy, Debug)]
+pub struct Gather {
+    /// Rows to pick from: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Which: `[picked]`.
+    pub rows: Tensor,
+    /// Result: `[picked, cols]`.
+    pub out: Tensor,
+}
+
+params! { cols4: u32 }
+
+impl Kernel for Gather {
+    fn shader(&self) -> Shader {
+        shader!("gather")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [picked] = self.rows.dims()?;
+        binder
+            .read("x", self.x, F32, [tokens, cols])?
+            .read("rows", self.rows, U32, [picked])?
+            .write("out", self.out, F32, [picked, cols])?
+            .dispatch(Params { cols4: cols / 4 }, [picked, 1, 1])
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let x = host.current(self.x);
+        let cols = x.len() / self.x.shape.extents()[0] as usize;
+        let rows = host.ints(self.rows);
+        let out = rows.iter().flat_map(|&r| x[r as usize * cols..][..cols].to_vec()).collect();
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("gather");
+    for (name, [tokens, cols], picks) in [
+        ("one", [1, 4], vec![0]),
+        ("last of many", [37, 260], vec![36]),
+        ("several, repeated", [9, 1024], vec![8, 0, 8, 3]),
+        ("model width", [2, 8192], vec![1]),
+    ] {
+        rows.exact(name, move |host| {
+            let picked = u32::try_from(picks.len()).expect("a row has few picks");
+            Gather {
+                x: host.f32([tokens, cols], Fill::Index),
+                rows: host.ints_from([picked], picks.clone()),
+                out: host.unwritten([picked, cols]),
+            }
+        });
+    }
+    rows
+}

@@ -1,0 +1,135 @@
+//! Matrix product of many tokens, with an optional factor and soft cap on the result.
+
+use super::{
+    Rows,
+    bounds::{dot, tile_depth},
+};
+use crate::{
+    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`, for the rows `t` that are
+/// real in this step.
+#[derive(Clone, Copy, Debug)]
+pub struct MatMul {
+    /// Step record.
+    pub step: Tensor,
+    /// Activations: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Rows `row0..` of the matrix: `[rows, cols]`.
+    pub weight: Tensor,
+    /// Output row of the weight's first row.
+    pub row0: u32,
+    /// Factor on the product.
+    pub scale: f32,
+    /// Soft cap; 0 is off.
+    pub cap: f32,
+    /// Result: `[tokens, out_rows]`.
+    pub out: Tensor,
+}
+
+params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
+
+/// Rows and tokens of a tile.
+pub(super) const TILE: u32 = 32;
+
+impl Kernel for MatMul {
+    fn shader(&self) -> Shader {
+        shader!("matmul", "step", "tile", "math").with_weight(self.weight.dtype)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [rows, _] = self.weight.dims()?;
+        let [_, out_rows] = self.out.dims()?;
+        binder
+            .step(self.step)?
+            .read("x", self.x, F32, [tokens, cols])?
+            .weight("weight", self.weight, [rows, cols])?
+            .write("out", self.out, F32, [tokens, out_rows])?
+            .dispatch(
+                Params {
+                    rows,
+                    cols8: cols / 8,
+                    row0: self.row0,
+                    out_rows,
+                    scale: self.scale,
+                    cap: self.cap,
+                },
+                [rows.div_ceil(TILE), tokens.div_ceil(TILE), 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let mut out = host.current(self.out);
+        let cols = self.weight.shape.extents()[1] as usize;
+        let out_rows = self.out.shape.extents()[1] as usize;
+        let real = host.ints(self.step)[1] as usize;
+        let depth = tile_depth(cols);
+        let weight = host.floats(self.weight);
+        let tokens = host.floats(self.x).chunks_exact(cols).take(real);
+        for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {
+            for (w, out) in weight.chunks_exact(cols).zip(&mut out[self.row0 as usize..]) {
+                *out = dot(x, w, depth).scaled(self.scale.into()).softcap(self.cap.into());
+            }
+        }
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("matmul");
+    for dtype in super::WEIGHTS {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            for (fill_name, fill) in super::FILLS {
+                rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
+                    case(host, dtype, [tokens, n, cols], fill, fill)
+                });
+            }
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} integers"), move |host| {
+                case(host, dtype, [tokens, n, cols], Fill::Integers(8), Fill::Integers(8))
+            });
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
+                let last = u64::from(tokens * cols) - 3;
+                case(host, dtype, [tokens, n, cols], Fill::OneHot(last), Fill::Index)
+            });
+        }
+        for cols in [8192, 16384, 32768] {
+            rows.exact(format!("{dtype} 3x5x{cols} integers"), move |host| {
+                case(host, dtype, [3, 5, cols], Fill::Integers(8), Fill::Integers(8))
+            });
+        }
+        rows.add(format!("{dtype} padded rows are left alone"), move |host| {
+            let kernel = case(host, dtype, [70, 40, 72], Fill::Normal, Fill::Normal);
+            MatMul { step: host.step(5, 37), ..kernel }
+        });
+        rows.add(format!("{dtype} capped and scaled, second shard"), move |host| {
+            let mut kernel = case(host, dtype, [5, 33, 64], Fill::Outliers, Fill::Normal);
+            kernel.out = host.unwritten([5, 50]);
+            MatMul { row0: 11, scale: 0.5, cap: 50.0, ..kernel }
+        });
+    }
+    rows
+}
+
+fn case(
+    host: &mut Host,
+    dtype: DType,
+    [tokens, n, cols]: [u32; 3],
+    x: Fill,
+    weight: Fill,
+) -> MatMul {
+    MatMul {
+        step: host.step(0, tokens),
+        x: host.f32([tokens, cols], x),
+        weight: host.filled(dtype, [n, cols], weight),
+        row0: 0,
+        scale: 1.0,
+        cap: 0.0,
+        out: host.unwritten([tokens, n]),
+    }
+}

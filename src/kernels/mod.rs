@@ -1,0 +1,156 @@
+//! Every kernel: its operands, its dispatch, its oracle and its test rows.
+
+mod attention;
+mod attention_merge;
+pub(crate) mod bounds;
+mod combine;
+mod embed;
+mod expert_gated_matmul;
+mod expert_gated_matvec;
+mod expert_groups;
+mod expert_matmul;
+mod expert_matvec;
+mod gated_matmul;
+mod gated_matvec;
+mod gather;
+mod matmul;
+mod matvec;
+mod rms_norm;
+mod rms_norm_add;
+mod rope_cache;
+mod route;
+mod top_chunks;
+mod top_merge;
+
+pub use attention::{Attention, Blocking};
+pub use attention_merge::AttentionMerge;
+pub use combine::Combine;
+pub use embed::Embed;
+pub use expert_gated_matmul::ExpertGatedMatMul;
+pub use expert_gated_matvec::ExpertGatedMatVec;
+pub use expert_groups::{ExpertGroups, max_tiles};
+pub use expert_matmul::ExpertMatMul;
+pub use expert_matvec::ExpertMatVec;
+pub use gated_matmul::GatedMatMul;
+pub use gated_matvec::GatedMatVec;
+pub use gather::Gather;
+pub use matmul::MatMul;
+pub use matvec::MatVec;
+pub use rms_norm::RmsNorm;
+pub use rms_norm_add::RmsNormAdd;
+pub use rope_cache::RopeCache;
+pub use route::Route;
+pub use top_chunks::TopChunks;
+pub use top_merge::TopMerge;
+
+use crate::{DType, Fill, Host, Kernel};
+
+/// One row of the kernel test table.
+pub struct Case {
+    /// Stem of the kernel's files.
+    pub kernel: &'static str,
+    /// What is special about this row.
+    pub name: String,
+    /// Whether every intermediate result is exact, so that no error at all is allowed.
+    pub exact: bool,
+    build: Box<dyn Fn(&mut Host) -> Box<dyn Kernel> + Send + Sync>,
+}
+
+impl Case {
+    /// Allocates the operands on `host` and builds the kernel.
+    pub fn build(&self, host: &mut Host) -> Box<dyn Kernel> {
+        (self.build)(host)
+    }
+
+    /// Kernel and row, as commands and reports name them.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.kernel, self.name)
+    }
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.full_name())
+    }
+}
+
+/// The rows of one kernel while its table is being written.
+struct Rows {
+    kernel: &'static str,
+    cases: Vec<Case>,
+}
+
+impl Rows {
+    fn of(kernel: &'static str) -> Self {
+        Self { kernel, cases: Vec::new() }
+    }
+
+    /// A row whose error is bounded by its oracle.
+    fn add<K: Kernel + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        build: impl Fn(&mut Host) -> K + Send + Sync + 'static,
+    ) {
+        self.push(name.into(), false, build);
+    }
+
+    /// A row in which every intermediate result is exact.
+    fn exact<K: Kernel + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        build: impl Fn(&mut Host) -> K + Send + Sync + 'static,
+    ) {
+        self.push(name.into(), true, build);
+    }
+
+    fn push<K: Kernel + 'static>(
+        &mut self,
+        name: String,
+        exact: bool,
+        build: impl Fn(&mut Host) -> K + Send + Sync + 'static,
+    ) {
+        let build = Box::new(move |host: &mut Host| Box::new(build(host)) as Box<dyn Kernel>);
+        self.cases.push(Case { kernel: self.kernel, name, exact, build });
+    }
+}
+
+/// Types that weights are stored in.
+const WEIGHTS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// Random fills that every reduction meets, with a name.
+const FILLS: [(&str, Fill); 4] = [
+    ("normal", Fill::Normal),
+    ("outliers", Fill::Outliers),
+    ("tiny", Fill::Tiny),
+    ("cancelling", Fill::Cancelling),
+];
+
+/// Rows and columns around the edges of vectors, tiles and workgroups.
+const EDGES: [(u32, u32); 6] = [(1, 8), (3, 24), (31, 32), (33, 64), (67, 136), (5, 1024)];
+
+/// Every row of every kernel.
+pub fn cases() -> Vec<Case> {
+    let tables = [
+        attention::cases(),
+        attention_merge::cases(),
+        combine::cases(),
+        embed::cases(),
+        expert_gated_matmul::cases(),
+        expert_gated_matvec::cases(),
+        expert_groups::cases(),
+        expert_matmul::cases(),
+        expert_matvec::cases(),
+        gated_matmul::cases(),
+        gated_matvec::cases(),
+        gather::cases(),
+        matmul::cases(),
+        matvec::cases(),
+        rms_norm::cases(),
+        rms_norm_add::cases(),
+        rope_cache::cases(),
+        route::cases(),
+        top_chunks::cases(),
+        top_merge::cases(),
+    ];
+    tables.into_iter().flat_map(|rows| rows.cases).collect()
+}

@@ -1,0 +1,98 @@
+//! Root-mean-square normalization of the rows of a matrix.
+
+use super::{
+    Rows,
+    bounds::{FLUSHED, U},
+};
+use crate::{
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
+    shader,
+};
+
+/// `out[r, c] = x[r, c] / sqrt(mean(x[r, :]^2) + eps) * weight[c]`
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNorm {
+    /// Rows to normalize: `[rows, cols]`.
+    pub x: Tensor,
+    /// Gain per column: `[cols]`.
+    pub weight: Tensor,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// Result, shaped like `x`.
+    pub out: Tensor,
+}
+
+params! { cols4: u32, eps: f32 }
+
+impl Kernel for RmsNorm {
+    fn shader(&self) -> Shader {
+        shader!("rms_norm", "reduce")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [rows, cols] = self.x.dims()?;
+        let wide = binder.tuning().wide;
+        binder
+            .read("x", self.x, F32, [rows, cols])?
+            .read("weight", self.weight, F32, [cols])?
+            .write("out", self.out, F32, [rows, cols])?
+            .constant("WG", wide)
+            .dispatch(Params { cols4: cols / 4, eps: self.eps }, [rows, 1, 1])
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let x = host.current(self.x);
+        let weight = host.floats(self.weight);
+        let out = x
+            .chunks_exact(weight.len())
+            .flat_map(|row| normalize(row, weight, self.eps.into(), host.tuning.wide))
+            .collect();
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+/// A row normalized by a workgroup of `wide` invocations.
+pub(super) fn normalize(row: &[Bounded], weight: &[f64], eps: f64, wide: u32) -> Vec<Bounded> {
+    let cols = row.len() as f64;
+    let squares: f64 = row.iter().map(|x| x.value.powi(2)).sum();
+    // Error of the sum: each element's own, then one addition per vector of four and invocation,
+    // the sum in a vector, the tree, the product.
+    let carried: f64 = row.iter().map(|x| 2.0 * x.value.abs() * x.bound + x.bound.powi(2)).sum();
+    let chain = (cols / 4.0 / f64::from(wide)).ceil() + 4.0 + f64::from(wide).log2();
+    let mean = squares / cols + eps;
+    let relative = (carried + chain * U * squares + cols * FLUSHED) / cols / mean + 4.0 * U;
+    // The square root halves the relative error; then its own two units.
+    let scale = Bounded {
+        value: 1.0 / mean.sqrt(),
+        bound: (0.5 * relative + relative.powi(2) + 2.0 * U) / mean.sqrt(),
+    };
+    row.iter().zip(weight).map(|(&x, &w)| x.times(scale).scaled(w)).collect()
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("rms_norm");
+    for (n, cols) in [(1, 8), (3, 264), (7, 1000), (2, 8192), (1, 32768)] {
+        for (fill_name, fill) in super::FILLS {
+            rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
+        }
+        rows.add(format!("{n}x{cols} one-hot"), move |host| {
+            case(host, n, cols, Fill::OneHot((cols - 1).into()))
+        });
+        rows.add(format!("{n}x{cols} zero"), move |host| case(host, n, cols, Fill::Constant(0.0)));
+        rows.add(format!("{n}x{cols} index"), move |host| case(host, n, cols, Fill::Index));
+    }
+    rows
+}
+
+fn case(host: &mut Host, rows: u32, cols: u32, fill: Fill) -> RmsNorm {
+    RmsNorm {
+        x: host.f32([rows, cols], fill),
+        weight: host.f32([cols], Fill::Normal),
+        eps: 1e-5,
+        out: host.unwritten([rows, cols]),
+    }
+}

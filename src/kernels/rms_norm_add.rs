@@ -1,0 +1,83 @@
+//! Normalization of a block's output, the residual sum, and the next block's normalization.
+
+use super::{Rows, rms_norm::normalize};
+use crate::{
+    Binder, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// `sum += norm(h) * weight`, then `out = norm(sum) * next_weight`, where
+/// `norm(x) = x / sqrt(mean(x^2) + eps)` by rows.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNormAdd {
+    /// Output of the block: `[rows, cols]`.
+    pub h: Tensor,
+    /// Gain of the block's post norm: `[cols]`.
+    pub weight: Tensor,
+    /// Gain of the norm before the next block: `[cols]`.
+    pub next_weight: Tensor,
+    /// Added to each mean square.
+    pub eps: f32,
+    /// Residual stream, updated in place: `[rows, cols]`.
+    pub sum: Tensor,
+    /// Input of the next block: `[rows, cols]`.
+    pub out: Tensor,
+}
+
+params! { cols4: u32, eps: f32 }
+
+impl Kernel for RmsNormAdd {
+    fn shader(&self) -> Shader {
+        shader!("rms_norm_add", "reduce")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [rows, cols] = self.h.dims()?;
+        let wide = binder.tuning().wide;
+        binder
+            .read("h", self.h, F32, [rows, cols])?
+            .read("weight", self.weight, F32, [cols])?
+            .read("next_weight", self.next_weight, F32, [cols])?
+            .write("sum", self.sum, F32, [rows, cols])?
+            .write("out", self.out, F32, [rows, cols])?
+            .constant("WG", wide)
+            .dispatch(Params { cols4: cols / 4, eps: self.eps }, [rows, 1, 1])
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let (eps, wide) = (self.eps.into(), host.tuning.wide);
+        let weight = host.floats(self.weight);
+        let next_weight = host.floats(self.next_weight);
+        let mut sum = host.current(self.sum);
+        let mut out = Vec::with_capacity(sum.len());
+        let cols = weight.len();
+        for (h, sum) in host.current(self.h).chunks_exact(cols).zip(sum.chunks_exact_mut(cols)) {
+            for (sum, h) in sum.iter_mut().zip(normalize(h, weight, eps, wide)) {
+                *sum = sum.plus(h);
+            }
+            out.extend(normalize(sum, next_weight, eps, wide));
+        }
+        host.write(self.sum, sum);
+        host.write(self.out, out);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("rms_norm_add");
+    for (n, cols) in [(1, 8), (3, 264), (7, 1000), (2, 8192), (1, 32768)] {
+        for (fill_name, fill) in super::FILLS {
+            rows.add(format!("{n}x{cols} {fill_name}"), move |host| RmsNormAdd {
+                h: host.f32([n, cols], fill),
+                weight: host.f32([cols], Fill::Normal),
+                next_weight: host.f32([cols], Fill::Normal),
+                eps: 1e-5,
+                sum: host.f32([n, cols], Fill::Normal),
+                out: host.unwritten([n, cols]),
+            });
+        }
+    }
+    rows
+}

@@ -1,0 +1,159 @@
+//! The router: which experts a token goes to, and with what weight.
+
+use super::{
+    Rows,
+    bounds::{U, dot},
+};
+use crate::{
+    Binder, Bounded,
+    DType::{F32, U32},
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// Softmax over the soft-capped logits of all experts; the largest `chosen` are kept as they are,
+/// ties to the lower index, not renormalized.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Activations: `[tokens, cols]`.
+    pub x: Tensor,
+    /// Router: `[experts, cols]`, at most 64 experts.
+    pub router: Tensor,
+    /// Soft cap of the logits; 0 is off.
+    pub cap: f32,
+    /// Chosen experts, by falling probability: `[tokens, chosen]`.
+    pub ids: Tensor,
+    /// Their probabilities: `[tokens, chosen]`.
+    pub probs: Tensor,
+}
+
+params! { experts: u32, lanes: u32, chosen: u32, cols4: u32, cap: f32 }
+
+/// Invocations of the workgroup.
+const WG: u32 = 256;
+
+fn lanes(experts: u32) -> u32 {
+    WG / experts.next_power_of_two()
+}
+
+impl Kernel for Route {
+    fn shader(&self) -> Shader {
+        shader!("route", "math")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [tokens, cols] = self.x.dims()?;
+        let [experts, _] = self.router.dims()?;
+        let [_, chosen] = self.ids.dims()?;
+        binder
+            .read("x", self.x, F32, [tokens, cols])?
+            .read("router", self.router, F32, [experts, cols])?
+            .write("ids", self.ids, U32, [tokens, chosen])?
+            .write("probs", self.probs, F32, [tokens, chosen])?
+            .dispatch(
+                Params { experts, lanes: lanes(experts), chosen, cols4: cols / 4, cap: self.cap },
+                [tokens, 1, 1],
+            )
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let [experts, cols] = self.router.shape.extents() else {
+            unreachable!("dispatch checked it")
+        };
+        let (experts, cols) = (*experts, *cols as usize);
+        let chosen = self.ids.shape.extents()[1] as usize;
+        let lanes = f64::from(lanes(experts));
+        let depth = (cols as f64 / 4.0 / lanes).ceil() + 4.0 + lanes.log2() + 1.0;
+        let router = host.floats(self.router);
+        let (mut ids, mut probs) = (Vec::new(), Vec::new());
+        for x in host.floats(self.x).chunks_exact(cols) {
+            let logits: Vec<Bounded> = router
+                .chunks_exact(cols)
+                .map(|w| dot(x, w, depth).softcap(self.cap.into()))
+                .collect();
+            let largest =
+                logits.iter().copied().reduce(|a, b| if b.value > a.value { b } else { a });
+            let largest = largest.unwrap_or(Bounded::exact(0.0));
+            let widest = logits.iter().map(|l| l.bound).fold(0.0, f64::max);
+            let weight = |l: Bounded| {
+                let gap = l.value - largest.value;
+                Bounded { value: gap, bound: l.bound + widest + U * gap.abs() }.exp()
+            };
+            let total = logits.iter().map(|&l| weight(l)).fold(Bounded::exact(0.0), Bounded::plus);
+            let mut order: Vec<u32> = (0..experts).collect();
+            order.sort_by(|&a, &b| {
+                logits[b as usize].value.total_cmp(&logits[a as usize].value).then(a.cmp(&b))
+            });
+            for &expert in &order[..chosen] {
+                ids.push(expert);
+                probs.push(weight(logits[expert as usize]).over(total));
+            }
+        }
+        host.write_ints(self.ids, ids);
+        host.write(self.probs, probs);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("route");
+    for [tokens, experts, chosen, cols] in [
+        [1, 8, 2, 64],
+        [33, 8, 2, 264],
+        [2, 8, 2, 8192],
+        [3, 4, 2, 128],
+        [2, 64, 8, 512],
+        [2, 5, 5, 32],
+        [1, 1, 1, 8],
+    ] {
+        for cap in [0.0, 30.0, 1.0] {
+            rows.add(format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, cap {cap}"), {
+                move |host| case(host, [tokens, experts, chosen, cols], cap, Fill::Normal, 0.3)
+            });
+        }
+    }
+    for cap in [0.0, 30.0] {
+        rows.add(format!("large logits, cap {cap}"), move |host| {
+            case(host, [4, 8, 2, 64], cap, Fill::Normal, 40.0)
+        });
+        rows.add(format!("all logits equal, cap {cap}"), move |host| {
+            case(host, [2, 8, 2, 64], cap, Fill::Constant(0.25), 0.0)
+        });
+        // Experts 2, 3 and 6 share the largest logit, the others another.
+        rows.add(format!("ties go to the lower index, cap {cap}"), move |host| {
+            let columns = [1., 1., 3., 3., 1., 1., 3., 1.];
+            let router = columns.iter().flat_map(|&v| vec![v; 64]).collect();
+            Route {
+                router: host.floats_from(F32, [8, 64], router),
+                ..case(host, [2, 8, 3, 64], cap, Fill::Constant(0.125), 0.0)
+            }
+        });
+    }
+    rows.add("one-hot probes", |host| Route {
+        router: host.f32([8, 64], Fill::Index),
+        ..case(host, [1, 8, 8, 64], 0.0, Fill::OneHot(63), 0.0)
+    });
+    rows
+}
+
+/// Random activations, and a router of normal values times `spread / sqrt(cols)`.
+fn case(
+    host: &mut Host,
+    [tokens, experts, chosen, cols]: [u32; 4],
+    cap: f32,
+    x: Fill,
+    spread: f64,
+) -> Route {
+    let normal = host.f32([experts, cols], Fill::Normal);
+    let scale = spread / f64::from(cols).sqrt();
+    let router = host.floats(normal).iter().map(|v| v * scale).collect();
+    Route {
+        x: host.f32([tokens, cols], x),
+        router: host.floats_from(F32, [experts, cols], router),
+        cap,
+        ids: host.unwritten_ints([tokens, chosen]),
+        probs: host.unwritten([tokens, chosen]),
+    }
+}

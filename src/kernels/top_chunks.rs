@@ -1,0 +1,133 @@
+//! The largest logits of each chunk of 1024.
+
+use super::Rows;
+use crate::{
+    Binder, Bounded,
+    DType::{F32, U32},
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// The `count` largest logits of each chunk in falling order, ties to the lower id. A logit that is
+/// not a finite number counts as the largest finite one, so that it is seen.
+#[derive(Clone, Copy, Debug)]
+pub struct TopChunks {
+    /// Logits: `[rows, len]`.
+    pub logits: Tensor,
+    /// Logits kept of each chunk, at most 1024.
+    pub count: u32,
+    /// The largest: `[rows, chunks * count]`.
+    pub values: Tensor,
+    /// Their ids: `[rows, chunks * count]`.
+    pub ids: Tensor,
+}
+
+params! { len: u32, chunks: u32, count: u32 }
+
+/// Logits of a chunk.
+pub(crate) const CHUNK: u32 = 1024;
+
+/// What fills up a chunk that is not whole.
+const LOWEST: f32 = -3.4e38;
+
+impl Kernel for TopChunks {
+    fn shader(&self) -> Shader {
+        shader!("top_chunks", "sort")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [rows, len] = self.logits.dims()?;
+        let chunks = len.div_ceil(CHUNK);
+        binder
+            .read("logits", self.logits, F32, [rows, len])?
+            .write("values", self.values, F32, [rows, chunks * self.count])?
+            .write("ids", self.ids, U32, [rows, chunks * self.count])?
+            .dispatch(Params { len, chunks, count: self.count }, [chunks, rows, 1])
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let len = self.logits.shape.extents()[1] as usize;
+        let (mut values, mut ids) = (Vec::new(), Vec::new());
+        for row in host.floats(self.logits).chunks_exact(len) {
+            let pairs: Vec<(f64, u32)> = row
+                .iter()
+                .map(|&v| if v.is_finite() { v } else { f32::MAX.into() })
+                .zip(0..)
+                .collect();
+            largest(&pairs, |id| id, self.count, &mut values, &mut ids);
+        }
+        host.write(self.values, values.into_iter().map(Bounded::exact).collect());
+        host.write_ints(self.ids, ids);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+/// Appends the `count` largest of each chunk of `pairs`. Chunks are filled up with [`LOWEST`] and
+/// the id that `filler` makes of the index.
+pub(super) fn largest(
+    pairs: &[(f64, u32)],
+    filler: impl Fn(u32) -> u32,
+    count: u32,
+    values: &mut Vec<f64>,
+    ids: &mut Vec<u32>,
+) {
+    for (chunk, first) in pairs.chunks(CHUNK as usize).zip((0u32..).step_by(CHUNK as usize)) {
+        let mut chunk = chunk.to_vec();
+        let missing = u32::try_from(chunk.len()).expect("at most CHUNK")..CHUNK;
+        chunk.extend(missing.map(|i| (f64::from(LOWEST), filler(first + i))));
+        chunk.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        for &(value, id) in &chunk[..count as usize] {
+            values.push(value);
+            ids.push(id);
+        }
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("top_chunks");
+    for (n, len, count) in [
+        (1, 1, 1),
+        (1, 5, 3),
+        (2, 1000, 64),
+        (1, 1024, 1),
+        (3, 1025, 16),
+        (1, 4096, 64),
+        (1, 2500, 1024),
+    ] {
+        for (fill_name, fill) in [
+            ("normal", Fill::Normal),
+            ("many ties", Fill::Integers(3)),
+            ("all equal", Fill::Constant(1.5)),
+            ("falling and rising", Fill::Index),
+        ] {
+            rows.exact(format!("{count} of {n}x{len} {fill_name}"), move |host| {
+                let logits = host.f32([n, len], fill);
+                case(host, logits, count)
+            });
+        }
+    }
+    for (name, odd) in
+        [("NaN", f64::NAN), ("infinity", f64::INFINITY), ("-infinity", f64::NEG_INFINITY)]
+    {
+        rows.exact(format!("{name} is seen"), move |host| {
+            let mut values = vec![0.5; 100];
+            values[37] = odd;
+            let logits = host.floats_from(F32, [1, 100], values);
+            case(host, logits, 4)
+        });
+    }
+    rows
+}
+
+fn case(host: &mut Host, logits: Tensor, count: u32) -> TopChunks {
+    let [n, len] = logits.dims().expect("logits have rows");
+    let chunks = len.div_ceil(CHUNK);
+    TopChunks {
+        logits,
+        count,
+        values: host.unwritten([n, chunks * count]),
+        ids: host.unwritten_ints([n, chunks * count]),
+    }
+}

@@ -1,0 +1,88 @@
+//! The largest of the lists that chunks have left.
+
+use super::{
+    Rows,
+    top_chunks::{CHUNK, largest},
+};
+use crate::{
+    Binder, Bounded,
+    DType::{F32, U32},
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+};
+
+/// The `count` largest candidates of each chunk of 1024 in falling order, ties to the lower id.
+#[derive(Clone, Copy, Debug)]
+pub struct TopMerge {
+    /// Values of the candidates: `[rows, len]`.
+    pub values: Tensor,
+    /// Their ids: `[rows, len]`.
+    pub ids: Tensor,
+    /// Candidates kept of each chunk, at most 1024.
+    pub count: u32,
+    /// The largest: `[rows, chunks * count]`.
+    pub out_values: Tensor,
+    /// Their ids: `[rows, chunks * count]`.
+    pub out_ids: Tensor,
+}
+
+params! { len: u32, chunks: u32, count: u32 }
+
+impl Kernel for TopMerge {
+    fn shader(&self) -> Shader {
+        shader!("top_merge", "sort")
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let [rows, len] = self.values.dims()?;
+        let chunks = len.div_ceil(CHUNK);
+        binder
+            .read("values", self.values, F32, [rows, len])?
+            .read("ids", self.ids, U32, [rows, len])?
+            .write("out_values", self.out_values, F32, [rows, chunks * self.count])?
+            .write("out_ids", self.out_ids, U32, [rows, chunks * self.count])?
+            .dispatch(Params { len, chunks, count: self.count }, [chunks, rows, 1])
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        let len = self.values.shape.extents()[1] as usize;
+        let rows = host.floats(self.values).chunks_exact(len);
+        let (mut values, mut ids) = (Vec::new(), Vec::new());
+        for (row, row_ids) in rows.zip(host.ints(self.ids).chunks_exact(len)) {
+            let pairs: Vec<(f64, u32)> = row.iter().copied().zip(row_ids.iter().copied()).collect();
+            largest(&pairs, |_| u32::MAX, self.count, &mut values, &mut ids);
+        }
+        host.write(self.out_values, values.into_iter().map(Bounded::exact).collect());
+        host.write_ints(self.out_ids, ids);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(*self)
+    }
+}
+
+pub(super) fn cases() -> Rows {
+    let mut rows = Rows::of("top_merge");
+    for (n, len, count) in
+        [(1u32, 1u32, 1), (2, 128, 1), (1, 640, 64), (3, 1025, 16), (1, 3000, 64)]
+    {
+        for (fill_name, fill) in [
+            ("normal", Fill::Normal),
+            ("many ties", Fill::Integers(3)),
+            ("all equal", Fill::Constant(1.5)),
+        ] {
+            rows.exact(format!("{count} of {n}x{len} {fill_name}"), move |host| {
+                let chunks = len.div_ceil(CHUNK);
+                // Ids in an order of their own: multiples of an odd number, modulo a power of two.
+                let ids = (0..n * len).map(|i| i.wrapping_mul(40_503) % 131_072).collect();
+                TopMerge {
+                    values: host.f32([n, len], fill),
+                    ids: host.ints_from([n, len], ids),
+                    count,
+                    out_values: host.unwritten([n, chunks * count]),
+                    out_ids: host.unwritten_ints([n, chunks * count]),
+                }
+            });
+        }
+    }
+    rows
+}

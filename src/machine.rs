@@ -1,0 +1,43 @@
+//! What the session needs of the thing that runs a model: memory, recorded plans, results.
+
+use crate::{DType, Executor, Result, Shape, Tensor};
+
+/// What a tensor is bound as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A storage buffer.
+    Storage,
+    /// A small uniform buffer, written once per step.
+    Uniform,
+}
+
+/// A device, or the host in its place.
+pub trait Machine {
+    /// A recorded sequence of dispatches.
+    type Plan;
+
+    /// A zeroed tensor.
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor>;
+
+    /// Puts bytes into a tensor, `offset` bytes from its start. Both are multiples of four.
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Records what `program` runs, without running it.
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan>;
+
+    /// Runs a plan in one submission, then reads whole tensors back.
+    fn run_plan(
+        &mut self,
+        plan: &Self::Plan,
+        read: &[Tensor],
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>>>;
+
+    /// Waits until everything written so far has left the host's memory.
+    fn flush(&mut self) -> impl Future<Output = Result<()>>;
+
+    /// Bytes of the largest storage binding.
+    fn max_binding_bytes(&self) -> u64;
+}

@@ -1,0 +1,49 @@
+//! Waiting for a device: natively by polling, in browsers by their event loop.
+
+use crate::{Error, Result};
+
+/// Waits until the device has done everything submitted so far.
+pub(crate) async fn wait(device: &wgpu::Device) -> Result<()> {
+    #[cfg(not(target_arch = "wasm32"))]
+    poll(device)?;
+    #[cfg(target_arch = "wasm32")]
+    let _ = device;
+    Ok(())
+}
+
+/// Maps the first `size` bytes of a staging buffer, copies them out and unmaps it.
+pub(crate) async fn read_staging(
+    device: &wgpu::Device,
+    staging: &wgpu::Buffer,
+    size: u64,
+) -> Result<Vec<u8>> {
+    let (sender, receiver) = futures_channel::oneshot::channel();
+    staging.map_async(wgpu::MapMode::Read, 0..size, move |result| {
+        // The receiver is gone only if the whole read was dropped.
+        let _ = sender.send(result);
+    });
+    #[cfg(not(target_arch = "wasm32"))]
+    poll(device)?;
+    #[cfg(target_arch = "wasm32")]
+    let _ = device;
+    let lost = |what: String| Error::Device(format!("results could not be read back: {what}"));
+    receiver
+        .await
+        .map_err(|_| lost("the request was dropped".into()))?
+        .map_err(|error| lost(error.to_string()))?;
+    let view = staging.get_mapped_range(0..size).map_err(|error| lost(error.to_string()))?;
+    let bytes = view.to_vec();
+    drop(view);
+    staging.unmap();
+    Ok(bytes)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn poll(device: &wgpu::Device) -> Result<()> {
+    // Long enough for the slowest software adapter, short enough that a hung device is noticed.
+    let timeout = Some(std::time::Duration::from_secs(600));
+    device
+        .poll(wgpu::PollType::Wait { submission_index: None, timeout })
+        .map(|_| ())
+        .map_err(|error| Error::Device(format!("the device did not finish: {error}")))
+}

@@ -1,0 +1,289 @@
+//! Checks kernels on a device against their oracles: every row, element by element.
+
+use std::collections::HashMap;
+
+use crate::{
+    Binder, DType, Error, Executor, Gpu, Host, Kernel, Machine, Result, Tensor, host::POISON,
+    kernel::Access, kernels::Case, machine::Role, tuning::Tuning,
+};
+
+/// What one row showed on a device.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Elements compared.
+    pub elements: usize,
+    /// Largest error, as a fraction of what is allowed.
+    pub worst: f64,
+    /// The first thing that was wrong, if anything was.
+    pub failure: Option<String>,
+}
+
+/// Bytes before each binding and after its elements that no kernel may touch.
+const GUARD: u64 = 256;
+
+/// Runs one row on `gpu`, with its work divided as `tuning` says.
+///
+/// The row runs three times: twice with guard bytes around every operand and another poison in
+/// them and in every output, once with bindings that end with their elements. Each run must stay
+/// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
+pub async fn check(gpu: &mut Gpu, case: &Case, tuning: Tuning) -> Result<Report> {
+    let mut host = Host::with_seed(seed(&case.full_name()));
+    host.tuning = tuning;
+    let kernel = case.build(&mut host);
+    let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+    let inputs: HashMap<usize, Vec<u8>> =
+        dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
+    kernel.oracle(&mut host);
+
+    let keep = gpu.tensor_count();
+    let before = gpu.tuning();
+    gpu.set_tuning(tuning);
+    let mut report = Report { elements: 0, worst: 0.0, failure: None };
+    let mut bits: Option<Vec<Vec<u8>>> = None;
+    for (run, guard) in [(0u32, GUARD), (1, GUARD), (2, 0)] {
+        let poison = POISON ^ (run << 4);
+        let result = run_once(gpu, kernel.as_ref(), &inputs, poison, guard).await;
+        gpu.truncate(keep);
+        let outputs = match result {
+            Ok(outputs) => outputs,
+            Err(error @ Error::Verification(_)) => {
+                report.failure.get_or_insert(error.to_string());
+                break;
+            }
+            Err(error) => {
+                gpu.set_tuning(before);
+                return Err(error);
+            }
+        };
+        let written = dispatch.operands.iter().filter(|o| o.access == Access::Write);
+        for (operand, bytes) in written.clone().zip(&outputs) {
+            let untouched = Untouched { poison, before: &inputs[&operand.tensor.id] };
+            let found = compare(&host, operand.tensor, bytes, case.exact, untouched);
+            report.elements += if run == 0 { found.elements } else { 0 };
+            report.worst = report.worst.max(found.worst);
+            if let Some(failure) = found.failure {
+                report.failure.get_or_insert(format!("`{}` {failure}", operand.name));
+            }
+        }
+        // Bits must repeat wherever the kernel wrote: a poisoned element differs by its poison.
+        let settled = |outputs: &[Vec<u8>]| -> Vec<Vec<u8>> {
+            outputs.iter().map(|bytes| masked(bytes, poison)).collect()
+        };
+        let now = settled(&outputs);
+        match &bits {
+            Some(first) if *first != now => {
+                report.failure.get_or_insert(format!("run {run} gave other bits than the first"));
+            }
+            Some(_) => {}
+            None => bits = Some(now),
+        }
+    }
+    gpu.set_tuning(before);
+    Ok(report)
+}
+
+/// Seed of a row's random tensors: the row's name decides, so that rows can be run alone.
+fn seed(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// An executor whose tensors are renumbered: a kernel built on the host, run on a device.
+struct Renumbered<'a> {
+    inner: &'a mut dyn Executor,
+    ids: &'a HashMap<usize, usize>,
+}
+
+impl Executor for Renumbered<'_> {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        self.inner.run(&Moved { kernel: kernel.boxed(), ids: self.ids.clone() })
+    }
+}
+
+/// A kernel whose operands live elsewhere.
+struct Moved {
+    kernel: Box<dyn Kernel>,
+    ids: HashMap<usize, usize>,
+}
+
+impl Kernel for Moved {
+    fn shader(&self) -> crate::Shader {
+        self.kernel.shader()
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<crate::Dispatch> {
+        let mut dispatch = self.kernel.dispatch(binder)?;
+        for operand in &mut dispatch.operands {
+            operand.tensor.id = self.ids[&operand.tensor.id];
+        }
+        Ok(dispatch)
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        self.kernel.oracle(host);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(Self { kernel: self.kernel.boxed(), ids: self.ids.clone() })
+    }
+}
+
+/// Uploads the operands, runs the kernel, checks guards and inputs; gives each output's elements.
+async fn run_once(
+    gpu: &mut Gpu,
+    kernel: &dyn Kernel,
+    inputs: &HashMap<usize, Vec<u8>>,
+    poison: u32,
+    guard: u64,
+) -> Result<Vec<Vec<u8>>> {
+    let tuning = gpu.tuning();
+    let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+    let mut ids = HashMap::new();
+    let mut placed = Vec::new();
+    for operand in &dispatch.operands {
+        if ids.contains_key(&operand.tensor.id) {
+            continue;
+        }
+        let role = if operand.access == Access::Uniform { Role::Uniform } else { Role::Storage };
+        let Tensor { dtype, shape, .. } = operand.tensor;
+        let tensor = gpu.alloc_guarded(role, dtype, shape, guard, guard)?;
+        gpu.poison(tensor, poison);
+        let bytes = &inputs[&operand.tensor.id];
+        if operand.access == Access::Write {
+            // What is poisoned on the host is poison here; the rest is a value the kernel may read.
+            let own: Vec<u8> = bytes
+                .chunks(4)
+                .flat_map(|word| {
+                    let poisoned = is_poison(word, dtype);
+                    if poisoned { poison.to_le_bytes().to_vec() } else { word.to_vec() }
+                })
+                .collect();
+            gpu.write(tensor, 0, &own)?;
+        } else {
+            let mut padded = bytes.clone();
+            padded.resize(bytes.len().next_multiple_of(4), 0);
+            gpu.write(tensor, 0, &padded)?;
+        }
+        ids.insert(operand.tensor.id, tensor.id);
+        placed.push((*operand, tensor));
+    }
+    let plan = gpu.record(&mut |exec| Renumbered { inner: exec, ids: &ids }.run(kernel))?;
+    gpu.run_plan(&plan, &[]).await?;
+
+    let mut outputs = Vec::new();
+    for (operand, tensor) in placed {
+        let bytes = gpu.read_buffer(tensor).await?;
+        let start = usize::try_from(guard).expect("small");
+        let len = usize::try_from(operand.tensor.size_bytes()).expect("rows are small");
+        let padded = len.next_multiple_of(4);
+        let guards = bytes[..start].iter().chain(&bytes[start + padded..]);
+        let word = poison.to_le_bytes();
+        for (i, &byte) in guards.enumerate() {
+            if byte != word[i % 4] {
+                return Err(Error::Verification(format!(
+                    "a byte outside `{}` was overwritten (guard byte {i})",
+                    operand.name
+                )));
+            }
+        }
+        let elements = bytes[start..start + len].to_vec();
+        if operand.access == Access::Write {
+            outputs.push(elements);
+        } else if elements != inputs[&operand.tensor.id] {
+            return Err(Error::Verification(format!("the input `{}` was changed", operand.name)));
+        }
+    }
+    Ok(outputs)
+}
+
+fn is_poison(word: &[u8], dtype: DType) -> bool {
+    let bits = u32::from_le_bytes(word.try_into().expect("outputs have four-byte elements"));
+    match dtype {
+        DType::U32 => bits == POISON,
+        _ => f32::from_bits(bits).is_nan(),
+    }
+}
+
+fn masked(bytes: &[u8], poison: u32) -> Vec<u8> {
+    let word = poison.to_le_bytes();
+    bytes.chunks(4).flat_map(|w| if w == word { vec![0xff; 4] } else { w.to_vec() }).collect()
+}
+
+/// How to tell that an element the kernel must not write was not written.
+#[derive(Clone, Copy)]
+struct Untouched<'a> {
+    poison: u32,
+    before: &'a [u8],
+}
+
+/// Compares a device's bytes with the oracle's values. NaN is never within a bound.
+fn compare(
+    host: &Host,
+    tensor: Tensor,
+    bytes: &[u8],
+    exact: bool,
+    untouched: Untouched<'_>,
+) -> Report {
+    let words: Vec<u32> = bytes
+        .chunks_exact(4)
+        .map(|b| u32::from_le_bytes(b.try_into().expect("chunks of four")))
+        .collect();
+    let mut report = Report { elements: words.len(), worst: 0.0, failure: None };
+    let mut fail = |index: usize, got: String, want: String| {
+        report.failure.get_or_insert(format!(
+            "{} of {}: got {got}, expected {want}",
+            place(index, tensor),
+            tensor.shape
+        ));
+    };
+    if tensor.dtype == DType::U32 {
+        for (i, (&got, &want)) in words.iter().zip(host.ints(tensor)).enumerate() {
+            let was_poison = is_poison(&untouched.before[4 * i..][..4], DType::U32);
+            let want = if was_poison && want == POISON { untouched.poison } else { want };
+            if got != want {
+                fail(i, got.to_string(), want.to_string());
+            }
+        }
+        return report;
+    }
+    let bounds = host.bounds(tensor);
+    let mut worst: f64 = 0.0;
+    for (i, (&got_bits, &want)) in words.iter().zip(host.floats(tensor)).enumerate() {
+        if want.is_nan() {
+            if got_bits != untouched.poison {
+                fail(i, f32::from_bits(got_bits).to_string(), "no write at all".into());
+            }
+            continue;
+        }
+        let got = f64::from(f32::from_bits(got_bits));
+        let bound = if exact { 0.0 } else { bounds.map_or(0.0, |b| b[i]) };
+        let error = (got - want).abs();
+        let within = error <= bound;
+        if within {
+            worst = worst.max(if bound > 0.0 { error / bound } else { 0.0 });
+        } else {
+            let ratio = error / bound;
+            worst = worst.max(if ratio.is_nan() { f64::INFINITY } else { ratio });
+            fail(i, format!("{got:e}"), format!("{want:e} within {bound:e}"));
+        }
+    }
+    report.worst = worst;
+    report
+}
+
+fn place(index: usize, tensor: Tensor) -> String {
+    let mut rest = index;
+    let mut coordinates: Vec<String> = tensor
+        .shape
+        .extents()
+        .iter()
+        .rev()
+        .map(|&extent| {
+            let at = rest % extent as usize;
+            rest /= extent as usize;
+            at.to_string()
+        })
+        .collect();
+    coordinates.reverse();
+    format!("element [{}]", coordinates.join(", "))
+}

@@ -1,0 +1,22 @@
+//! Every kernel row on the adapter under test, each as a test of its own.
+
+mod common;
+
+use grok_wgpu::{kernels, selftest, tuning::Tuning};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let args = Arguments::from_args();
+    let mut trials = Vec::new();
+    for (tuning_name, tuning) in Tuning::ALL {
+        for case in kernels::cases() {
+            let name = format!("{} [{tuning_name}]", case.full_name());
+            trials.push(Trial::test(name, move || {
+                let mut gpu = common::shared();
+                let report = pollster::block_on(selftest::check(&mut gpu, &case, tuning))?;
+                report.failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
+            }));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
