@@ -5,7 +5,7 @@ wrong in the ways listed in `WRONG`, to show that the golden numbers would tell.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -272,13 +272,20 @@ WRONG = {
     "tau_position_plus_one": "temperature computed from position + 1",
     "no_attention_cap": "attention cap left out",
     "no_router_cap": "router cap left out",
+    "router_cap_added": "router cap 30 where the config has none",
     "renormalised_top_k": "expert weights renormalised to sum to 1",
     "other_gelu": "tanh GELU for erf (Grok-1: erf for tanh)",
     "cap_before_output_scale": "final cap before the output scale",
     "no_final_cap": "final cap left out",
+    "final_cap_added": "final cap 50 where the config has none",
+    "no_output_scale": "output scale left out",
+    "scaled_tied_head": "tied head taken with the embedding scale",
     "no_sqrt2": "(mlp + moe) not divided by the square root of 2",
     "interleaved_rope": "rotary pairs (2d, 2d + 1)",
     "yarn_for_original": "rope_type original taken for yarn",
+    "no_rope_scaling": "rope_type linear, yarn, yarn_log, theta_scale taken for original",
+    "yarn_kinds_swapped": "yarn and yarn_log taken for each other",
+    "yarn_magnitude": "yarn with cos and sin times 1 + 0.1 ln(scaling_factor)",
     "rope_both_plus_one": "rotary positions of queries and keys off by one",
     "rope_query_plus_one": "rotary positions of queries alone off by one",
     "w1_w3_swapped": "expert gate and up swapped",
@@ -296,6 +303,8 @@ def attention(spec, weights, at, a, pos, wrong):
     v = (a @ weights[f"{at}v_proj.weight"].T).view(n, spec.kv_heads, d)
 
     inv = inv_freq(spec)
+    if wrong == "yarn_magnitude" and spec.rope_type.startswith("yarn"):
+        q, k = ((1.0 + 0.1 * math.log(spec.factor)) * x for x in (q, k))
     q_pos = pos + 1 if wrong in ("rope_both_plus_one", "rope_query_plus_one") else pos
     k_pos = pos + 1 if wrong == "rope_both_plus_one" else pos
     interleaved = wrong == "interleaved_rope"
@@ -303,8 +312,8 @@ def attention(spec, weights, at, a, pos, wrong):
     k = rotate(k, rope_table(inv, k_pos), interleaved)
 
     head = torch.arange(spec.heads)
-    group = head % spec.kv_heads if wrong == "kv_head_modulo" else head // (
-        spec.heads // spec.kv_heads
+    group = (
+        head % spec.kv_heads if wrong == "kv_head_modulo" else head // (spec.heads // spec.kv_heads)
     )
     q = q.transpose(0, 1)  # [heads, n, d]
     k = k[:, group].transpose(0, 1)
@@ -336,6 +345,8 @@ def feed_forward(spec, weights, at, m, wrong):
         flavour = "tanh" if flavour == "erf" else "erf"
     logits = m @ weights[f"{moe_at}gate.weight"].T
     cap = 0.0 if wrong == "no_router_cap" else spec.router_cap
+    if wrong == "router_cap_added" and cap == 0.0:
+        cap = 30.0
     chosen, probs, margin = route(logits, cap, spec.top_k)
     applied = probs / probs.sum(-1, keepdim=True) if wrong == "renormalised_top_k" else probs
 
@@ -356,12 +367,20 @@ def feed_forward(spec, weights, at, m, wrong):
     return f, chosen, probs, margin
 
 
+def rope_kind(spec, wrong):
+    kind = spec.rope_type
+    if wrong == "yarn_for_original" and kind == "original" and spec.factor != 1.0:
+        return "yarn"
+    if wrong == "yarn_kinds_swapped":
+        return {"yarn": "yarn_log", "yarn_log": "yarn"}.get(kind, kind)
+    return "original" if wrong == "no_rope_scaling" else kind
+
+
 def forward(spec, weights, ids, wrong=None):
     """Logits and what led to them, for every position of the prompt."""
     eps = 1e-6 if wrong == "eps_1e-6" else spec.eps
     extra = 1.0 if wrong == "one_plus_norm_weight" else 0.0
-    if wrong == "yarn_for_original" and spec.rope_type == "original" and spec.factor != 1.0:
-        spec = Spec(**{**vars(spec), "rope_type": "yarn"})
+    spec = replace(spec, rope_type=rope_kind(spec, wrong))
 
     def norm(x, name):
         return rms_norm(x, weights[f"{name}.weight"] + extra, eps)
@@ -383,12 +402,17 @@ def forward(spec, weights, ids, wrong=None):
         margins.append(margin)
     y = norm(h, "model.norm")
     head = weights["model.embed_tokens.weight" if spec.tied else "lm_head.weight"]
+    scale = 1.0 if wrong == "no_output_scale" else spec.output_scale
+    cap = 0.0 if wrong == "no_final_cap" else spec.final_cap
+    if wrong == "final_cap_added" and cap == 0.0:
+        cap = 50.0
+    if wrong == "scaled_tied_head" and spec.tied:
+        head = head * spec.embed_scale
     z = y @ head.T
     if wrong == "cap_before_output_scale":
-        logits = softcap(z, spec.final_cap) * spec.output_scale
+        logits = softcap(z, cap) * scale
     else:
-        cap = 0.0 if wrong == "no_final_cap" else spec.final_cap
-        logits = softcap(z * spec.output_scale, cap)
+        logits = softcap(z * scale, cap)
     return {
         "logits": logits,
         "hidden": torch.stack(hidden),
