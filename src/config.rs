@@ -1,9 +1,16 @@
 //! The model's configuration: `config.json` with Hugging Face's field names.
 
+mod check;
+mod json;
+mod presets;
+
+pub(crate) use json::rope_name;
+pub use presets::PRESETS;
+
 /// Which polynomial stands for the Gaussian error linear unit in the gated MLPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gelu {
-    /// `x/2 (1 + erf(x / sqrt 2))`: what SGLang computes, and the default.
+    /// `x/2 (1 + erf(x / sqrt 2))`: what `SGLang` computes, and the default.
     Erf,
     /// The tanh approximation: JAX's default, and llama.cpp's.
     Tanh,
@@ -78,7 +85,7 @@ pub struct Config {
     pub original_max_position_embeddings: u32,
     /// Weight of unscaled frequencies in `YaRN`.
     pub extrapolation_factor: f64,
-    /// Read for completeness; the reference never applies it.
+    /// Read for completeness; `SGLang` never applies it.
     pub attn_factor: f64,
     /// Rotations above which a frequency is not scaled (`YaRN`).
     pub beta_fast: f64,
@@ -88,4 +95,59 @@ pub struct Config {
     pub tie_word_embeddings: bool,
     /// Activation of the gated MLPs.
     pub hidden_act: Gelu,
+}
+
+/// Numbers in a model's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// All of them. A tied head counts once.
+    pub total: u64,
+    /// Those multiplied for one token: the experts that run, everything else in the layers, the
+    /// last norm and the head. The embedding table counts only where it is the head.
+    pub active: u64,
+}
+
+impl Config {
+    /// Counts the numbers in the weights.
+    pub fn parameters(&self) -> Parameters {
+        let [vocab, hidden, layers, heads, kv_heads, head_dim] = [
+            self.vocab_size,
+            self.hidden_size,
+            self.num_hidden_layers,
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+        ]
+        .map(u64::from);
+        let table = vocab * hidden;
+        let attention = 2 * hidden * head_dim * (heads + kv_heads);
+        let dense =
+            if self.residual_moe { 3 * hidden * u64::from(self.intermediate_size) } else { 0 };
+        let expert = 3 * hidden * u64::from(self.moe_intermediate_size);
+        let router = hidden * u64::from(self.num_local_experts);
+        let always = layers * (attention + dense + router + 4 * hidden) + hidden;
+        let tables = if self.tie_word_embeddings { table } else { 2 * table };
+        Parameters {
+            total: always + layers * u64::from(self.num_local_experts) * expert + tables,
+            active: always + layers * u64::from(self.num_experts_per_tok) * expert + table,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_counts_are_the_published_ones() {
+        let count = |name| Config::preset(name).map(|config| config.parameters());
+        assert_eq!(
+            count("grok-2"),
+            Some(Parameters { total: 269_515_497_472, active: 113_822_932_992 })
+        );
+        assert_eq!(
+            count("grok-1"),
+            Some(Parameters { total: 315_684_820_992, active: 83_756_587_008 })
+        );
+    }
 }

@@ -1,0 +1,378 @@
+//! Where the bytes of every tensor lie: whole in one file, or in tensor-parallel slices.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    names,
+    safetensors::Entry,
+    schema::{self, Wanted},
+};
+use crate::{DType, json};
+
+/// Problems of one kind that are listed; the rest is counted.
+const MAX_LISTED: usize = 10;
+
+/// The header of one file.
+#[derive(Debug)]
+pub(crate) struct Header {
+    /// The file's name.
+    pub name: String,
+    /// Its place in the list of sources.
+    pub source: usize,
+    /// Its tensors.
+    pub entries: Vec<Entry>,
+}
+
+/// Contiguous bytes of a tensor in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The file's place in the list of sources.
+    pub source: usize,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Extent along the axis on which pieces are joined.
+    pub extent: u64,
+}
+
+/// A tensor as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    /// Element type of every piece.
+    pub dtype: DType,
+    /// Extents of the whole tensor.
+    pub shape: Vec<u64>,
+    /// The axis on which pieces are joined.
+    pub axis: usize,
+    /// In order; together they are the whole tensor.
+    pub pieces: Vec<Piece>,
+    /// Further copies of the whole tensor, which must be equal to it.
+    pub copies: Vec<Piece>,
+}
+
+impl Stored {
+    /// Bytes of the whole tensor.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shape.iter().product::<u64>() * self.dtype.size_bytes()
+    }
+
+    /// Elements of a row: the tensor without its first axis.
+    pub(crate) fn row_elements(&self) -> u64 {
+        self.shape.iter().skip(1).product()
+    }
+}
+
+/// Everything that [`resolve`] found.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    /// The wanted tensors by canonical name.
+    pub tensors: BTreeMap<String, Stored>,
+    /// A copy of the head that a tied model does not need.
+    pub spare_head: Option<Stored>,
+    /// For each set of slice files, the pieces of one tensor: no two may hold the same bytes.
+    pub slices: Vec<Stored>,
+    /// Tensor-parallel slices of the tensor that has the most.
+    pub slice_count: usize,
+}
+
+/// Problems of a kind, of which the first few are listed.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    listed: Vec<String>,
+    more: usize,
+}
+
+impl Tally {
+    pub(crate) fn push(&mut self, problem: String) {
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Moves what was found to `problems`. `kind` says what the ones not listed are.
+    pub(crate) fn finish(self, kind: &str, problems: &mut Vec<String>) {
+        problems.extend(self.listed);
+        if self.more > 0 {
+            problems.push(format!("and {} more {kind}", self.more));
+        }
+    }
+}
+
+/// A tensor in one file.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    header: &'a Header,
+    entry: &'a Entry,
+    /// The tensor-parallel rank of the file, if its name has one.
+    rank: Option<u64>,
+}
+
+/// Problems by kind.
+#[derive(Default)]
+struct Problems {
+    missing: Tally,
+    unexpected: Tally,
+    duplicate: Tally,
+    dtype: Tally,
+    shape: Tally,
+    slices: Tally,
+    /// Set of slice files, rank, slices that there should be.
+    absent: BTreeSet<(String, u64, u64)>,
+}
+
+/// Finds every wanted tensor in the files.
+///
+/// # Errors
+///
+/// Every tensor that is missing, not wanted, stored twice, of a type or shape that does not fit,
+/// and every slice that is missing.
+pub(crate) fn resolve(
+    headers: &[Header],
+    wanted: &[Wanted],
+    tied: bool,
+) -> Result<Resolved, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<Found<'_>>> = BTreeMap::new();
+    for header in headers {
+        let rank = rank(&header.name).map(|(_, rank)| rank);
+        for entry in &header.entries {
+            let name = names::canonical(&entry.name).into_owned();
+            found.entry(name).or_default().push(Found { header, entry, rank });
+        }
+    }
+
+    let mut layout = Resolved::default();
+    let mut problems = Problems::default();
+    let mut seen = BTreeSet::new();
+    for want in wanted {
+        let Some(places) = found.remove(&want.name) else {
+            let why =
+                if want.name == schema::HEAD { ", as tie_word_embeddings is false" } else { "" };
+            problems
+                .missing
+                .push(format!("`{}` is missing (wanted {:?}{why})", want.name, want.shape));
+            continue;
+        };
+        if let Some(stored) = problems.place(want, &places) {
+            if stored.pieces.len() > 1 {
+                layout.slice_count = layout.slice_count.max(stored.pieces.len());
+                if let Some((set, _)) = rank(&places[0].header.name)
+                    && seen.insert(set)
+                {
+                    layout.slices.push(stored.clone());
+                }
+            }
+            layout.tensors.insert(want.name.clone(), stored);
+        }
+    }
+    if tied
+        && let Some(places) = found.remove(schema::HEAD)
+        && let Some(table) = wanted.iter().find(|want| want.name == schema::EMBEDDING)
+    {
+        let want = Wanted { name: schema::HEAD.into(), ..table.clone() };
+        layout.spare_head = problems.place(&want, &places);
+    }
+    for (name, places) in found {
+        problems.unexpected.push(format!(
+            "`{}` in {} is not expected ({} {:?})",
+            json::clipped(&name),
+            places[0].header.name,
+            places[0].entry.dtype.name(),
+            places[0].entry.shape
+        ));
+    }
+    let problems = problems.finish();
+    if problems.is_empty() { Ok(layout) } else { Err(problems) }
+}
+
+impl Problems {
+    fn finish(self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut absent = Tally::default();
+        for (set, rank, count) in self.absent {
+            absent.push(format!(
+                "tensor-parallel slice {rank} of {count} is missing \
+                 ({set}-TP-{rank:03}.safetensors)"
+            ));
+        }
+        absent.finish("missing slices", &mut problems);
+        self.slices.finish("slices that do not fit", &mut problems);
+        self.dtype.finish("tensors of unsupported types", &mut problems);
+        self.shape.finish("tensors of the wrong shape", &mut problems);
+        self.duplicate.finish("tensors that are stored twice", &mut problems);
+        self.missing.finish("missing tensors", &mut problems);
+        self.unexpected.finish("unexpected tensors", &mut problems);
+        problems
+    }
+
+    /// Where `want` is stored, or `None` with the reason noted.
+    fn place(&mut self, want: &Wanted, places: &[Found<'_>]) -> Option<Stored> {
+        let first = places.first()?;
+        let Some(dtype) = first.entry.dtype.dtype() else {
+            self.dtype.push(format!(
+                "unsupported dtype {} for `{}` in {}, wanted F32, F16 or BF16",
+                first.entry.dtype.name(),
+                want.name,
+                first.header.name
+            ));
+            return None;
+        };
+        if let Some(other) = places.iter().find(|place| place.entry.dtype != first.entry.dtype) {
+            self.slices.push(format!(
+                "`{}` is {} in {}, but {} in {}",
+                want.name,
+                first.entry.dtype.name(),
+                first.header.name,
+                other.entry.dtype.name(),
+                other.header.name
+            ));
+            return None;
+        }
+        let shape = want.shape.clone();
+        let stored = |axis, pieces, copies| Stored { dtype, shape, axis, pieces, copies };
+
+        let mut ranked: Vec<(u64, Found<'_>)> =
+            places.iter().filter_map(|place| Some((place.rank?, *place))).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let twice = ranked.windows(2).find(|pair| pair[0].0 == pair[1].0);
+        let twice = if let Some(pair) = twice {
+            Some([pair[0].1, pair[1].1])
+        } else if ranked.len() < places.len() && places.len() > 1 {
+            Some([places[0], places[1]])
+        } else {
+            None
+        };
+        if let Some([a, b]) = twice {
+            self.duplicate.push(format!(
+                "`{}` is stored twice: in {} and in {}",
+                want.name, a.header.name, b.header.name
+            ));
+            return None;
+        }
+
+        let full = |place: &Found<'_>| place.entry.shape == want.shape;
+        let whole = |place: &Found<'_>| Piece {
+            source: place.header.source,
+            offset: place.entry.offset,
+            extent: want.shape.first().copied().unwrap_or(1),
+        };
+        match (ranked.is_empty(), want.tp_axis) {
+            // Tensors that are never cut may come once with every rank.
+            (_, None) | (true, _) => {
+                if let Some(other) = places.iter().find(|place| !full(place)) {
+                    self.wrong_shape(want, other);
+                    return None;
+                }
+                let mut copies: Vec<Piece> = places.iter().map(whole).collect();
+                let piece = copies.remove(0);
+                Some(stored(0, vec![piece], copies))
+            }
+            (false, Some(_)) if ranked.len() == 1 && full(first) => {
+                Some(stored(0, vec![whole(first)], Vec::new()))
+            }
+            (false, Some(axis)) => {
+                let pieces = self.join(want, axis, &ranked)?;
+                Some(stored(axis, pieces, Vec::new()))
+            }
+        }
+    }
+
+    /// The slices of `want`, which are cut along `axis`, in order.
+    fn join(
+        &mut self,
+        want: &Wanted,
+        axis: usize,
+        ranked: &[(u64, Found<'_>)],
+    ) -> Option<Vec<Piece>> {
+        let (first_rank, first) = ranked.first()?;
+        let extent = first.entry.shape.get(axis).copied().unwrap_or(0);
+        let whole = want.shape.get(axis).copied().unwrap_or(0);
+        let mut cut = want.shape.clone();
+        cut[axis] = extent;
+        if first.entry.shape != cut || extent == 0 || !whole.is_multiple_of(extent) {
+            self.slices.push(format!(
+                "slice {first_rank} of `{}` in {} has shape {:?}, wanted equal parts of {:?} \
+                 along axis {axis}",
+                want.name, first.header.name, first.entry.shape, want.shape
+            ));
+            return None;
+        }
+        let odd = ranked.iter().find(|(_, place)| place.entry.shape != cut);
+        if let Some((rank, place)) = odd {
+            self.slices.push(format!(
+                "slice {rank} of `{}` in {} has shape {:?}, but slice {first_rank} has {cut:?}",
+                want.name, place.header.name, place.entry.shape
+            ));
+            return None;
+        }
+        let count = whole / extent;
+        if let Some((rank, place)) = ranked.iter().find(|(rank, _)| *rank >= count) {
+            self.slices.push(format!(
+                "slice {rank} of `{}` in {} is one too many: {count} slices of {cut:?} make \
+                 {:?}",
+                want.name, place.header.name, want.shape
+            ));
+            return None;
+        }
+        if (ranked.len() as u64) < count {
+            let set = rank(&first.header.name).map_or("", |(set, _)| set);
+            for rank in 0..count {
+                if !ranked.iter().any(|(present, _)| *present == rank) {
+                    self.absent.insert((set.to_owned(), rank, count));
+                }
+            }
+            return None;
+        }
+        let piece = |(_, place): &(u64, Found<'_>)| Piece {
+            source: place.header.source,
+            offset: place.entry.offset,
+            extent,
+        };
+        Some(ranked.iter().map(piece).collect())
+    }
+
+    fn wrong_shape(&mut self, want: &Wanted, found: &Found<'_>) {
+        let mut turned = want.shape.clone();
+        turned.reverse();
+        let hint = if turned.len() == 2 && turned == found.entry.shape {
+            " (it is transposed)"
+        } else {
+            ""
+        };
+        self.shape.push(format!(
+            "`{}` in {} has shape {:?}, wanted {:?}{hint}",
+            want.name, found.header.name, found.entry.shape, want.shape
+        ));
+    }
+}
+
+/// The set and the rank that the name of a slice file has: `pytorch_model-00006-TP-003.safetensors`
+/// is rank 3 of the set `pytorch_model-00006`. `None` for files of whole tensors.
+fn rank(name: &str) -> Option<(&str, u64)> {
+    let (set, rank) = name.strip_suffix(".safetensors")?.rsplit_once("-TP-")?;
+    let digits = rank.len() == 3 && rank.bytes().all(|byte| byte.is_ascii_digit());
+    Some((set, digits.then(|| rank.parse().ok())??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_of_file_names() {
+        assert_eq!(
+            rank("pytorch_model-00006-TP-003.safetensors"),
+            Some(("pytorch_model-00006", 3))
+        );
+        for whole in [
+            "pytorch_model-00000-TP-common.safetensors",
+            "model-00001-of-00003.safetensors",
+            "model.safetensors",
+            "a-TP-3.safetensors",
+            "a-TP-+03.safetensors",
+            "a-TP-003.bin",
+        ] {
+            assert_eq!(rank(whole), None, "{whole}");
+        }
+    }
+}

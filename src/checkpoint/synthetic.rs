@@ -1,0 +1,185 @@
+//! Weights made by a formula, so that two programs can build the same model without a file.
+
+use std::collections::HashMap;
+
+use half::{bf16, f16};
+
+use super::{
+    Weights, check_rows,
+    schema::{self, Kind},
+};
+use crate::{Config, DType, Error, Result};
+
+/// The weights of a model as a hash of name, index and seed.
+///
+/// Every value has eight significant bits, so it is the same number in all three element types.
+/// Matrices hold values around zero of about unit gain; the router, the head and the query and key
+/// projections hold larger ones, so that soft caps bite and routing is not uniform. Gains of norms
+/// lie in 0.5 .. 1.5.
+#[derive(Clone, Debug)]
+pub struct Synthetic {
+    dtype: DType,
+    tensors: HashMap<String, Recipe>,
+}
+
+#[derive(Clone, Debug)]
+struct Recipe {
+    shape: Vec<u64>,
+    hash: u64,
+    /// Largest magnitude of a matrix; `None` for a norm.
+    scale: Option<f64>,
+}
+
+impl Synthetic {
+    /// The weights of `config` for a seed, stored as `dtype`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if `dtype` is not one of F32, F16 and BF16.
+    pub fn new(config: &Config, dtype: DType, seed: u64) -> Result<Self> {
+        if dtype == DType::U32 {
+            return Err(Error::Usage("weights are F32, F16 or BF16, not U32".into()));
+        }
+        let tensors = schema::tensors(config)
+            .into_iter()
+            .map(|want| {
+                let hash = fnv_1a(&want.name) ^ seed.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+                let scale = match want.kind {
+                    Kind::Norm => None,
+                    _ => Some(scale(gain(&want.name), want.shape.last().copied().unwrap_or(1))),
+                };
+                (want.name, Recipe { shape: want.shape, hash, scale })
+            })
+            .collect();
+        Ok(Self { dtype, tensors })
+    }
+
+    fn recipe(&self, name: &str) -> Result<&Recipe> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::Usage(format!("the synthetic model has no tensor `{name}`")))
+    }
+}
+
+impl Weights for Synthetic {
+    fn dtype(&self, name: &str) -> Result<DType> {
+        self.recipe(name).map(|_| self.dtype)
+    }
+
+    async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
+        let recipe = self.recipe(name)?;
+        check_rows(name, &recipe.shape, row0, rows)?;
+        let row_elements: u64 = recipe.shape.iter().skip(1).product();
+        into.clear();
+        // 256 values are all there are.
+        let table: Vec<f32> = (0..=255).map(|byte| value(byte, recipe.scale)).collect();
+        let values = (row0 * row_elements..(row0 + rows) * row_elements)
+            .map(|i| table[usize::from(byte(recipe.hash, i))]);
+        match self.dtype {
+            DType::F16 => into.extend(values.flat_map(|v| f16::from_f32(v).to_le_bytes())),
+            DType::BF16 => into.extend(values.flat_map(|v| bf16::from_f32(v).to_le_bytes())),
+            _ => into.extend(values.flat_map(f32::to_le_bytes)),
+        }
+        Ok(())
+    }
+}
+
+fn fnv_1a(name: &str) -> u64 {
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
+}
+
+fn gain(name: &str) -> f64 {
+    let is = |part: &str| name.ends_with(part);
+    if is("block_sparse_moe.gate.weight") || name == schema::HEAD {
+        4.0
+    } else if is("q_proj.weight") || is("k_proj.weight") {
+        2.0
+    } else {
+        1.0
+    }
+}
+
+/// The power of two next to the bound of a uniform distribution of variance `gain^2 / cols`.
+fn scale(gain: f64, cols: u64) -> f64 {
+    (gain * (3.0 / cols as f64).sqrt()).log2().round().exp2()
+}
+
+/// The top byte of splitmix64 at index `i`.
+fn byte(hash: u64, i: u64) -> u8 {
+    let z = hash.wrapping_add((i.wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 56) as u8
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "eight significant bits fit in an f32")]
+fn value(byte: u8, scale: Option<f64>) -> f32 {
+    (match scale {
+        Some(scale) => (2.0 * f64::from(byte) - 255.0) / 256.0 * scale,
+        None => 0.5 + f64::from(byte >> 1) / 128.0,
+    }) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(weights: &Synthetic, name: &str, row0: u64, rows: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        pollster::block_on(weights.read_rows(name, row0, rows, &mut bytes)).expect("rows exist");
+        bytes
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+
+    fn tiny(dtype: DType, seed: u64) -> Synthetic {
+        let config = Config::preset("tiny").expect("a preset");
+        Synthetic::new(&config, dtype, seed).expect("a float type")
+    }
+
+    #[test]
+    fn the_formula_is_the_agreed_one() {
+        // FNV-1a of the empty string and of "a", and splitmix64 from state 0, as published.
+        assert_eq!(fnv_1a(""), 0xCBF2_9CE4_8422_2325);
+        assert_eq!(fnv_1a("a"), 0xAF63_DC4C_8601_EC8C);
+        assert_eq!([byte(0, 0), byte(0, 1), byte(0, 2)], [0xE2, 0x6E, 0x06]);
+        assert_eq!(scale(1.0, 64).to_bits(), 0.25_f64.to_bits());
+        assert_eq!(scale(4.0, 64).to_bits(), 1_f64.to_bits());
+        assert_eq!(value(255, Some(0.25)).to_bits(), (255.0 / 1024_f32).to_bits());
+        assert_eq!(value(255, None).to_bits(), (0.5 + 127.0 / 128_f32).to_bits());
+    }
+
+    #[test]
+    fn every_type_holds_the_same_numbers() {
+        for name in ["model.layers.1.pre_moe_norm.weight", "lm_head.weight"] {
+            let wide = floats(&read(&tiny(DType::F32, 7), name, 0, 64));
+            let halves = read(&tiny(DType::F16, 7), name, 0, 64);
+            let brains = read(&tiny(DType::BF16, 7), name, 0, 64);
+            for ((wide, half), brain) in
+                wide.iter().zip(halves.as_chunks::<2>().0).zip(brains.as_chunks::<2>().0)
+            {
+                assert_eq!(wide.to_bits(), f16::from_le_bytes(*half).to_f32().to_bits());
+                assert_eq!(wide.to_bits(), bf16::from_le_bytes(*brain).to_f32().to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_windows_of_the_whole() {
+        let weights = tiny(DType::F32, 0);
+        let name = "model.layers.0.block_sparse_moe.experts.3.w2.weight";
+        let all = read(&weights, name, 0, 64);
+        assert_eq!(all.len(), 64 * 64 * 4);
+        assert_eq!(read(&weights, name, 5, 3), all[5 * 64 * 4..8 * 64 * 4]);
+        assert_ne!(all, read(&tiny(DType::F32, 1), name, 0, 64));
+        let mut bytes = Vec::new();
+        for (name, row0, rows) in [(name, 64, 1), (name, u64::MAX, 2), ("no", 0, 1)] {
+            let read = pollster::block_on(weights.read_rows(name, row0, rows, &mut bytes));
+            assert!(matches!(read, Err(Error::Usage(_))));
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Writes a checkpoint in any of the layouts that can be read.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+};
+
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+
+use super::{
+    WINDOW, Weights, names,
+    schema::{self, Wanted},
+};
+use crate::{Config, DType, Error, Result};
+
+/// How a checkpoint is spread over files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One `model.safetensors`.
+    Single,
+    /// `model-00001-of-0000N.safetensors` and `model.safetensors.index.json`.
+    Indexed {
+        /// Files; at most as many as there are tensors.
+        shards: u32,
+    },
+    /// As Grok-2 was released: a file for each kind of tensor, experts cut into slices, no index.
+    TensorParallel {
+        /// Slices; must divide `moe_intermediate_size`.
+        slices: u32,
+    },
+    /// One `model.safetensors` with hpcai-tech/grok-1's names and a copy of a tied head.
+    Grok1,
+}
+
+/// Where files go.
+pub trait Output {
+    /// A file that is being written.
+    type File: Write;
+
+    /// Starts a file.
+    fn create(&mut self, name: &str) -> Result<Self::File>;
+
+    /// Ends a file that was written whole.
+    fn finish(&mut self, name: &str, file: Self::File) -> Result<()>;
+}
+
+/// A file of the checkpoint and what it holds.
+struct Plan {
+    name: String,
+    parts: Vec<Part>,
+}
+
+/// A tensor, or a slice of one, in a file.
+#[derive(Clone)]
+struct Part {
+    /// Its name in the file.
+    name: String,
+    /// The tensor it comes from.
+    source: String,
+    /// Extents of the whole tensor.
+    shape: Vec<u64>,
+    /// Axis, number and count of the slice.
+    slice: Option<(usize, u64, u64)>,
+}
+
+impl Part {
+    fn whole(want: &Wanted) -> Self {
+        Self {
+            name: want.name.clone(),
+            source: want.name.clone(),
+            shape: want.shape.clone(),
+            slice: None,
+        }
+    }
+
+    /// Extents of what the file holds.
+    fn cut(&self) -> Vec<u64> {
+        let mut cut = self.shape.clone();
+        if let Some((axis, _, count)) = self.slice {
+            cut[axis] /= count;
+        }
+        cut
+    }
+
+    fn elements(&self) -> u64 {
+        self.cut().iter().product()
+    }
+}
+
+/// Writes `config.json` and the weights. Holds a few megabytes at a time, or one row if that is
+/// more.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if the layout does not suit the model; whatever `weights` and `output` give.
+pub async fn write<W: Weights>(
+    output: &mut impl Output,
+    config: &Config,
+    weights: &W,
+    layout: Layout,
+) -> Result<()> {
+    let plans = plan(config, layout)?;
+    write_text(output, "config.json", &config.to_json())?;
+    let mut weight_map = BTreeMap::new();
+    let mut total = 0;
+    for plan in plans {
+        let mut file = output.create(&plan.name)?;
+        for part in &plan.parts {
+            total += part.elements() * weights.dtype(&part.source)?.size_bytes();
+            weight_map.insert(part.name.clone(), plan.name.clone());
+        }
+        write_file(&mut file, &plan, weights).await?;
+        output.finish(&plan.name, file)?;
+    }
+    if matches!(layout, Layout::Indexed { .. }) {
+        let index = serde_json::json!({
+            "metadata": { "total_size": total },
+            "weight_map": weight_map,
+        });
+        write_text(output, "model.safetensors.index.json", &format!("{index:#}\n"))?;
+    }
+    Ok(())
+}
+
+fn write_text(output: &mut impl Output, name: &str, text: &str) -> Result<()> {
+    let mut file = output.create(name)?;
+    file.write_all(text.as_bytes()).map_err(|source| Error::io(name, source))?;
+    output.finish(name, file)
+}
+
+async fn write_file<W: Weights>(file: &mut impl Write, plan: &Plan, weights: &W) -> Result<()> {
+    let mut parts: Vec<(DType, &Part)> = Vec::new();
+    for part in &plan.parts {
+        parts.push((weights.dtype(&part.source)?, part));
+    }
+    // Wider elements first keeps every tensor aligned.
+    parts.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.size_bytes()));
+    let header = header(&plan.name, &parts)?;
+    let fail = |source| Error::io(&plan.name, source);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(fail)?;
+    file.write_all(&header).map_err(fail)?;
+
+    let mut rows = Vec::new();
+    let mut narrow = Vec::new();
+    for (dtype, part) in parts {
+        let row_bytes = part.shape.iter().skip(1).product::<u64>() * dtype.size_bytes();
+        let at_once = (WINDOW / row_bytes.max(1)).max(1);
+        let (mut row, end) = match part.slice {
+            Some((0, number, count)) => {
+                let cut = part.shape[0] / count;
+                (number * cut, (number + 1) * cut)
+            }
+            _ => (0, part.shape.first().copied().unwrap_or(1)),
+        };
+        while row < end {
+            let now = at_once.min(end - row);
+            weights.read_rows(&part.source, row, now, &mut rows).await?;
+            let bytes = match part.slice {
+                Some((1, number, count)) => {
+                    let width = size(row_bytes / count)?;
+                    let skip = size(number)? * width;
+                    narrow.clear();
+                    for row in rows.chunks_exact(size(row_bytes)?) {
+                        narrow.extend_from_slice(&row[skip..skip + width]);
+                    }
+                    &narrow
+                }
+                _ => &rows,
+            };
+            file.write_all(bytes).map_err(fail)?;
+            row += now;
+        }
+    }
+    Ok(())
+}
+
+/// The header's JSON, padded so that the data begins at a multiple of eight bytes.
+fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
+    let mut offset = 0;
+    let mut infos = Vec::new();
+    for (dtype, part) in parts {
+        let end = offset + size(part.elements() * dtype.size_bytes())?;
+        let info = TensorInfo {
+            dtype: match dtype {
+                DType::F32 => Dtype::F32,
+                DType::F16 => Dtype::F16,
+                DType::BF16 => Dtype::BF16,
+                DType::U32 => Dtype::U32,
+            },
+            shape: part.cut().into_iter().map(size).collect::<Result<_>>()?,
+            data_offsets: (offset, end),
+        };
+        infos.push((part.name.clone(), info));
+        offset = end;
+    }
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(metadata), infos)
+        .map_err(|error| Error::format(name, error.to_string()))?;
+    let mut header =
+        serde_json::to_vec(&metadata).map_err(|error| Error::format(name, error.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+fn plan(config: &Config, layout: Layout) -> Result<Vec<Plan>> {
+    let wanted = schema::tensors(config);
+    match layout {
+        Layout::Single => Ok(vec![Plan {
+            name: "model.safetensors".into(),
+            parts: wanted.iter().map(Part::whole).collect(),
+        }]),
+        Layout::Indexed { shards } => indexed(&wanted, shards),
+        Layout::TensorParallel { slices } => sliced(config, &wanted, slices),
+        Layout::Grok1 => grok_1(config, &wanted),
+    }
+}
+
+/// Fills one file after the other to an equal share of the elements.
+fn indexed(wanted: &[Wanted], shards: u32) -> Result<Vec<Plan>> {
+    if shards == 0 || shards as usize > wanted.len() || shards > 99_999 {
+        return Err(Error::Usage(format!(
+            "{shards} files cannot hold {} tensors, wanted 1 to {}",
+            wanted.len(),
+            wanted.len().min(99_999)
+        )));
+    }
+    let total: u64 = wanted.iter().map(|want| want.shape.iter().product::<u64>()).sum();
+    let mut plans: Vec<Plan> = (1..=shards)
+        .map(|number| Plan {
+            name: format!("model-{number:05}-of-{shards:05}.safetensors"),
+            parts: Vec::new(),
+        })
+        .collect();
+    let mut before = 0;
+    let mut shard = 0;
+    for (i, want) in wanted.iter().enumerate() {
+        let share = u128::from(before) * u128::from(shards) / u128::from(total.max(1));
+        // No file stays empty: go on when the share is full, and when the rest is just enough.
+        let due =
+            usize::try_from(share).unwrap_or(0).max((i + plans.len()).saturating_sub(wanted.len()));
+        if due > shard && !plans[shard].parts.is_empty() {
+            shard = (shard + 1).min(plans.len() - 1);
+        }
+        plans[shard].parts.push(Part::whole(want));
+        before += want.shape.iter().product::<u64>();
+    }
+    Ok(plans)
+}
+
+/// The released files: number, and the end of the names of the tensors in it.
+const RELEASED: [&str; 18] = [
+    "model.embed_tokens",
+    "lm_head",
+    "model.norm",
+    ".mlp.gate_proj",
+    ".mlp.down_proj",
+    ".mlp.up_proj",
+    ".w1",
+    ".w2",
+    ".w3",
+    ".self_attn.k_proj",
+    ".self_attn.o_proj",
+    ".self_attn.q_proj",
+    ".self_attn.v_proj",
+    ".pre_attn_norm",
+    ".post_attn_norm",
+    ".pre_moe_norm",
+    ".post_moe_norm",
+    ".block_sparse_moe.gate",
+];
+
+fn sliced(config: &Config, wanted: &[Wanted], slices: u32) -> Result<Vec<Plan>> {
+    let width = config.moe_intermediate_size;
+    if slices == 0 || slices > 999 || !width.is_multiple_of(slices) {
+        return Err(Error::Usage(format!(
+            "{slices} slices do not divide moe_intermediate_size ({width})"
+        )));
+    }
+    let mut plans = Vec::new();
+    for (number, end) in RELEASED.iter().enumerate() {
+        let end = format!("{end}.weight");
+        let of_kind: Vec<&Wanted> =
+            wanted.iter().filter(|want| want.name.ends_with(&end)).collect();
+        let Some(first) = of_kind.first() else { continue };
+        let name = |rank: &str| format!("pytorch_model-{number:05}-TP-{rank}.safetensors");
+        let (schema::Kind::Expert, Some(axis)) = (first.kind, first.tp_axis) else {
+            let parts = of_kind.into_iter().map(Part::whole).collect();
+            plans.push(Plan { name: name("common"), parts });
+            continue;
+        };
+        for rank in 0..u64::from(slices) {
+            let slice = Some((axis, rank, u64::from(slices)));
+            let part = |want: &&Wanted| Part { slice, ..Part::whole(want) };
+            plans.push(Plan {
+                name: name(&format!("{rank:03}")),
+                parts: of_kind.iter().map(part).collect(),
+            });
+        }
+    }
+    Ok(plans)
+}
+
+fn grok_1(config: &Config, wanted: &[Wanted]) -> Result<Vec<Plan>> {
+    if config.residual_moe {
+        return Err(Error::Usage(
+            "Grok-1's names have none for the dense MLP of a model with residual_moe".into(),
+        ));
+    }
+    let mut parts: Vec<Part> = wanted
+        .iter()
+        .map(|want| Part { name: names::to_hpcai(&want.name), ..Part::whole(want) })
+        .collect();
+    if config.tie_word_embeddings {
+        let table = wanted.iter().find(|want| want.name == schema::EMBEDDING);
+        parts.extend(table.map(|want| Part { name: schema::HEAD.into(), ..Part::whole(want) }));
+    }
+    Ok(vec![Plan { name: "model.safetensors".into(), parts }])
+}
+
+fn size(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes).map_err(|_| Error::Limit {
+        what: "a tensor in bytes".into(),
+        got: bytes,
+        limit: usize::MAX as u64,
+    })
+}
