@@ -1,5 +1,6 @@
 //! A portable WebGPU engine for Grok-2-class mixture-of-experts transformers.
 
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
@@ -9,12 +10,17 @@ mod json;
 pub mod kernel;
 pub mod kernels;
 pub mod machine;
+pub mod model;
 pub mod platform;
 pub mod rope;
+pub mod sampler;
 pub mod selftest;
+pub mod session;
 pub mod tensor;
+pub mod tokenizer;
 pub mod tuning;
 
+pub use chat::{Message, Role, encode_chat};
 pub use checkpoint::{Checkpoint, Synthetic, Weights};
 pub use config::{Config, Gelu, PRESETS, Parameters, RopeType};
 pub use error::{Error, Result};
@@ -22,4 +28,6 @@ pub use gpu::Gpu;
 pub use host::{Bounded, Fill, Host};
 pub use kernel::{Binder, Dispatch, Executor, Kernel, Shader};
 pub use machine::Machine;
+pub use sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};
 pub use tensor::{DType, Shape, Tensor};
+pub use tokenizer::{StreamDecoder, Tokenizer, synthetic_tok_json};

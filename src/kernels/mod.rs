@@ -40,6 +40,7 @@ pub use rms_norm::RmsNorm;
 pub use rms_norm_add::RmsNormAdd;
 pub use rope_cache::RopeCache;
 pub use route::Route;
+pub(crate) use top_chunks::CHUNK;
 pub use top_chunks::TopChunks;
 pub use top_merge::TopMerge;
 

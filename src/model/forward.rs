@@ -1,0 +1,325 @@
+//! The forward pass, in the order of the mathematics.
+//!
+//! Order and constants are SGLang's `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
+
+use std::f32::consts::FRAC_1_SQRT_2;
+
+use super::{Layer, LayerCache, Matrix, Mlp, Model, Phase, Routes, Scratch, TopList};
+use crate::{
+    Config, Executor, Result, Tensor,
+    host::round,
+    kernels::{
+        Attention, AttentionMerge, Combine, Embed, ExpertGatedMatMul, ExpertGatedMatVec,
+        ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec, Gather, MatMul, MatVec,
+        RmsNorm, RmsNormAdd, RopeCache, Route, TopChunks, TopMerge,
+    },
+};
+
+/// What a pass leaves behind beside the cache.
+#[derive(Clone, Copy, Debug)]
+pub enum Output<'a> {
+    /// Nothing: more tokens follow.
+    Nothing,
+    /// Logits of the last real row, in `s.logits`.
+    Last,
+    /// The largest logits of the last real row, in the last of these lists.
+    Top(&'a [TopList]),
+    /// Logits of every row, here: `[tokens, vocab_size]`.
+    All(Tensor),
+}
+
+/// How far a pass reaches.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    /// What is wanted of it.
+    pub output: Output<'a>,
+    /// Positions that attention must cover: those of all tokens so far, and possibly more.
+    pub positions: u32,
+}
+
+/// Runs the tokens staged in `s` through the model.
+pub fn forward(
+    exec: &mut dyn Executor,
+    m: &Model,
+    s: &Scratch,
+    kv: &[LayerCache],
+    pass: Pass<'_>,
+) -> Result<()> {
+    let c = &m.config;
+    let eps = round(c.rms_norm_eps);
+
+    // `s.x` is the residual stream. Each block reads it normalized, in `s.h`, and adds back its own
+    // normalized output.
+    embed(exec, m, s)?;
+    exec.run(&RmsNorm { x: s.x, weight: m.layers[0].pre_attn_norm, eps, out: s.h })?;
+
+    for (i, layer) in m.layers.iter().enumerate() {
+        attention(exec, c, layer, s, &kv[i], pass.positions)?;
+        exec.run(&RmsNormAdd {
+            h: s.block,
+            weight: layer.post_attn_norm,
+            next_weight: layer.pre_moe_norm,
+            eps,
+            sum: s.x,
+            out: s.h,
+        })?;
+
+        feed_forward(exec, c, layer, s, s.routes[i])?;
+        exec.run(&RmsNormAdd {
+            h: s.block,
+            weight: layer.post_moe_norm,
+            next_weight: m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm),
+            eps,
+            sum: s.x,
+            out: s.h,
+        })?;
+    }
+    head(exec, m, s, pass.output)
+}
+
+fn embed(exec: &mut dyn Executor, m: &Model, s: &Scratch) -> Result<()> {
+    for shard in &m.embed_tokens.shards {
+        exec.run(&Embed {
+            ids: s.ids,
+            table: shard.tensor,
+            row0: shard.row0,
+            scale: round(m.config.embedding_multiplier_scale),
+            out: s.x,
+        })?;
+    }
+    Ok(())
+}
+
+/// Grouped-query attention over the cache: `s.h` in, `s.block` out.
+fn attention(
+    exec: &mut dyn Executor,
+    c: &Config,
+    w: &Layer,
+    s: &Scratch,
+    kv: &LayerCache,
+    positions: u32,
+) -> Result<()> {
+    matmul(exec, s, s.h, &w.qkv_proj, s.qkv)?;
+    for shard in kv.shards.iter().filter(|shard| shard.pos0 < positions) {
+        exec.run(&RopeCache {
+            step: s.step,
+            qkv: s.qkv,
+            cos_sin: s.cos_sin,
+            q: s.q,
+            k: shard.k,
+            v: shard.v,
+            pos0: shard.pos0,
+        })?;
+    }
+    for shard in kv.shards.iter().filter(|shard| shard.pos0 < positions) {
+        exec.run(&Attention {
+            step: s.step,
+            q: s.q,
+            k: shard.k,
+            v: shard.v,
+            temperature: s.temperature,
+            pos0: shard.pos0,
+            split_len: s.split_len,
+            splits: shard.len.min(positions - shard.pos0).div_ceil(s.split_len),
+            scale: round(1.0 / f64::from(c.head_dim).sqrt()),
+            cap: round(c.attn_logit_softcapping),
+            acc: s.split_acc,
+            stats: s.split_stats,
+        })?;
+    }
+    exec.run(&AttentionMerge {
+        step: s.step,
+        acc: s.split_acc,
+        stats: s.split_stats,
+        split_len: s.split_len,
+        out: s.heads,
+    })?;
+    matmul(exec, s, s.heads, &w.o_proj, s.block)
+}
+
+/// The dense MLP and the routed experts side by side: `s.h` in, `s.block` out.
+///
+/// Routing never leaves the device: the expert kernels read the chosen ids themselves.
+fn feed_forward(
+    exec: &mut dyn Executor,
+    c: &Config,
+    w: &Layer,
+    s: &Scratch,
+    routes: Routes,
+) -> Result<()> {
+    exec.run(&Route {
+        x: s.h,
+        router: w.router,
+        cap: round(c.router_logit_softcapping),
+        ids: routes.ids,
+        probs: routes.probs,
+    })?;
+    if let Some(mlp) = &w.mlp {
+        gated(exec, c, mlp, s)?;
+        matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+    }
+    let scale = if c.residual_moe { FRAC_1_SQRT_2 } else { 1.0 };
+    match s.phase {
+        Phase::Decode => experts_of_one(exec, c, &w.experts, s, routes, scale),
+        Phase::Prefill => experts_of_many(exec, c, &w.experts, s, routes, scale),
+    }
+}
+
+/// `s.dense_act = gelu(gate x) * up x`
+fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<()> {
+    for (gate, up) in mlp.gate_proj.shards.iter().zip(&mlp.up_proj.shards) {
+        let (gelu, row0, out) = (c.hidden_act, gate.row0, s.dense_act);
+        let (gate, up) = (gate.tensor, up.tensor);
+        match s.phase {
+            Phase::Decode => exec.run(&GatedMatVec { x: s.h, gate, up, row0, gelu, out })?,
+            Phase::Prefill => {
+                exec.run(&GatedMatMul { step: s.step, x: s.h, gate, up, row0, gelu, out })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn experts_of_one(
+    exec: &mut dyn Executor,
+    c: &Config,
+    experts: &Mlp,
+    s: &Scratch,
+    Routes { ids, probs }: Routes,
+    scale: f32,
+) -> Result<()> {
+    for (gate, up) in experts.gate_proj.shards.iter().zip(&experts.up_proj.shards) {
+        exec.run(&ExpertGatedMatVec {
+            x: s.h,
+            ids,
+            gate: gate.tensor,
+            up: up.tensor,
+            row0: gate.row0,
+            gelu: c.hidden_act,
+            out: s.expert_act,
+        })?;
+    }
+    for down in &experts.down_proj.shards {
+        exec.run(&ExpertMatVec {
+            x: s.expert_act,
+            ids,
+            probs,
+            weight: down.tensor,
+            dense: s.dense,
+            row0: down.row0,
+            scale,
+            out: s.block,
+        })?;
+    }
+    Ok(())
+}
+
+fn experts_of_many(
+    exec: &mut dyn Executor,
+    c: &Config,
+    experts: &Mlp,
+    s: &Scratch,
+    Routes { ids, probs }: Routes,
+    scale: f32,
+) -> Result<()> {
+    let (order, tiles) = (s.order, s.tiles);
+    exec.run(&ExpertGroups { step: s.step, ids, experts: c.num_local_experts, order, tiles })?;
+    for (gate, up) in experts.gate_proj.shards.iter().zip(&experts.up_proj.shards) {
+        exec.run(&ExpertGatedMatMul {
+            x: s.h,
+            order,
+            tiles,
+            gate: gate.tensor,
+            up: up.tensor,
+            row0: gate.row0,
+            gelu: c.hidden_act,
+            out: s.expert_act,
+        })?;
+    }
+    for down in &experts.down_proj.shards {
+        exec.run(&ExpertMatMul {
+            x: s.expert_act,
+            order,
+            tiles,
+            weight: down.tensor,
+            row0: down.row0,
+            out: s.routed,
+        })?;
+    }
+    exec.run(&Combine {
+        step: s.step,
+        dense: s.dense,
+        routed: s.routed,
+        probs,
+        scale,
+        out: s.block,
+    })
+}
+
+/// Logits of what is in `s.h`: scaled first, then capped.
+fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> Result<()> {
+    let scale = round(m.config.output_multiplier_scale);
+    let cap = round(m.config.final_logit_softcapping);
+    let lists = match output {
+        Output::Nothing => return Ok(()),
+        Output::All(out) => {
+            for shard in &m.lm_head.shards {
+                let (weight, row0) = (shard.tensor, shard.row0);
+                exec.run(&MatMul { step: s.step, x: s.h, weight, row0, scale, cap, out })?;
+            }
+            return Ok(());
+        }
+        Output::Last => &[],
+        Output::Top(lists) => lists,
+    };
+    let x = match s.phase {
+        Phase::Decode => s.h,
+        Phase::Prefill => {
+            exec.run(&Gather { x: s.h, rows: s.last_row, out: s.last })?;
+            s.last
+        }
+    };
+    for shard in &m.lm_head.shards {
+        let (weight, row0) = (shard.tensor, shard.row0);
+        exec.run(&MatVec { x, weight, row0, scale, cap, out: s.logits })?;
+    }
+    if let Some(first) = lists.first() {
+        let [_, len] = lists[lists.len() - 1].values.dims()?;
+        exec.run(&TopChunks {
+            logits: s.logits,
+            count: len,
+            values: first.values,
+            ids: first.ids,
+        })?;
+        for pair in lists.windows(2) {
+            exec.run(&TopMerge {
+                values: pair[0].values,
+                ids: pair[0].ids,
+                count: len,
+                out_values: pair[1].values,
+                out_ids: pair[1].ids,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// `out = x weightᵀ`, one dispatch per shard of a matrix too large to bind at once.
+fn matmul(
+    exec: &mut dyn Executor,
+    s: &Scratch,
+    x: Tensor,
+    weight: &Matrix,
+    out: Tensor,
+) -> Result<()> {
+    for shard in &weight.shards {
+        let (weight, row0, scale, cap) = (shard.tensor, shard.row0, 1.0, 0.0);
+        match s.phase {
+            Phase::Decode => exec.run(&MatVec { x, weight, row0, scale, cap, out })?,
+            Phase::Prefill => {
+                exec.run(&MatMul { step: s.step, x, weight, row0, scale, cap, out })?;
+            }
+        }
+    }
+    Ok(())
+}

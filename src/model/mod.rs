@@ -1,0 +1,64 @@
+//! The model: weights and buffers on a machine, and the forward pass over them.
+
+mod forward;
+mod scratch;
+mod weights;
+
+pub use forward::{Output, Pass, forward};
+pub use scratch::{
+    CacheShard, LayerCache, Phase, Routes, SPLIT_LEN, Scratch, TopList, alloc_cache,
+};
+pub use weights::{Matrix, Shard};
+
+use crate::{Config, Tensor};
+
+/// All weights of a model. Handles only: the bytes are on the machine.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What the weights are for.
+    pub config: Config,
+    /// `[vocab_size, hidden_size]`
+    pub embed_tokens: Matrix,
+    /// In order.
+    pub layers: Vec<Layer>,
+    /// `[hidden_size]`
+    pub norm: Tensor,
+    /// `[vocab_size, hidden_size]`; the embedding table where the two are tied.
+    pub lm_head: Matrix,
+}
+
+/// Weights of a layer, in forward order.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// `[hidden_size]`
+    pub pre_attn_norm: Tensor,
+    /// Query, key and value projections, one below the other:
+    /// `[(num_attention_heads + 2 num_key_value_heads) head_dim, hidden_size]`
+    pub qkv_proj: Matrix,
+    /// `[hidden_size, num_attention_heads head_dim]`
+    pub o_proj: Matrix,
+    /// `[hidden_size]`
+    pub post_attn_norm: Tensor,
+    /// `[hidden_size]`
+    pub pre_moe_norm: Tensor,
+    /// The dense path beside the experts, if there is one.
+    pub mlp: Option<Mlp>,
+    /// `[num_local_experts, hidden_size]`
+    pub router: Tensor,
+    /// The experts, each matrix holding all of them:
+    /// `[num_local_experts, moe_intermediate_size, hidden_size]` and `down_proj` transposed.
+    pub experts: Mlp,
+    /// `[hidden_size]`
+    pub post_moe_norm: Tensor,
+}
+
+/// A gated MLP: `down(gelu(gate x) * up x)`.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    /// `[intermediate_size, hidden_size]`; an expert's `w1`.
+    pub gate_proj: Matrix,
+    /// `[intermediate_size, hidden_size]`; an expert's `w3`.
+    pub up_proj: Matrix,
+    /// `[hidden_size, intermediate_size]`; an expert's `w2`.
+    pub down_proj: Matrix,
+}

@@ -1,0 +1,217 @@
+//! Every buffer of a pass, with its shape, made before the first token.
+
+use crate::{
+    Config,
+    DType::{F32, U32},
+    Result, Shape, Tensor,
+    kernel::STEP_LEN,
+    kernels::max_tiles,
+    machine::{Machine, Role},
+};
+
+/// Positions of a split of attention in decode: enough work for a workgroup, and enough splits to
+/// fill a device at long contexts.
+pub const SPLIT_LEN: u32 = 128;
+
+/// Which kernels a pass uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Many tokens, by tiles. A token's result does not depend on how many there are.
+    Prefill,
+    /// One token, by vectors.
+    Decode,
+}
+
+/// Keys and values of a layer, cut by position into as many tensors as bindings need.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    /// In position order.
+    pub shards: Vec<CacheShard>,
+}
+
+/// Keys and values of some positions.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheShard {
+    /// First position.
+    pub pos0: u32,
+    /// Positions.
+    pub len: u32,
+    /// `[len, num_key_value_heads, head_dim]`
+    pub k: Tensor,
+    /// `[len, num_key_value_heads, head_dim]`
+    pub v: Tensor,
+}
+
+/// Which experts a layer chose.
+#[derive(Clone, Copy, Debug)]
+pub struct Routes {
+    /// By falling probability: `[tokens, num_experts_per_tok]`
+    pub ids: Tensor,
+    /// `[tokens, num_experts_per_tok]`
+    pub probs: Tensor,
+}
+
+/// One level of the search for the largest logits.
+#[derive(Clone, Copy, Debug)]
+pub struct TopList {
+    /// `[rows, chunks * count]`
+    pub values: Tensor,
+    /// `[rows, chunks * count]`
+    pub ids: Tensor,
+}
+
+/// Buffers of a pass over `tokens` rows.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    /// Which kernels use it.
+    pub phase: Phase,
+    /// Rows.
+    pub tokens: u32,
+    /// Positions of a split of attention.
+    pub split_len: u32,
+
+    // Staged before each step.
+    /// Token ids: `[tokens]`
+    pub ids: Tensor,
+    /// Position of row 0 and real rows: `[4]`
+    pub step: Tensor,
+    /// Cosine and sine of each rotary angle: `[tokens, head_dim]`
+    pub cos_sin: Tensor,
+    /// Attention temperature: `[tokens]`
+    pub temperature: Tensor,
+    /// The row whose logits are wanted: `[1]`
+    pub last_row: Tensor,
+
+    // Computed by each step.
+    /// Residual stream: `[tokens, hidden_size]`
+    pub x: Tensor,
+    /// Normalized input of a block: `[tokens, hidden_size]`
+    pub h: Tensor,
+    /// Output of a block: `[tokens, hidden_size]`
+    pub block: Tensor,
+    /// `[tokens, (num_attention_heads + 2 num_key_value_heads) head_dim]`
+    pub qkv: Tensor,
+    /// Rotated queries: `[tokens, num_attention_heads, head_dim]`
+    pub q: Tensor,
+    /// Weighted sums of each split: `[tokens, num_attention_heads, splits, head_dim]`
+    pub split_acc: Tensor,
+    /// Maximum and sum of each split: `[tokens, num_attention_heads, splits, 2]`
+    pub split_stats: Tensor,
+    /// Attention's result: `[tokens, num_attention_heads head_dim]`
+    pub heads: Tensor,
+    /// Inside of the dense MLP: `[tokens, intermediate_size]`
+    pub dense_act: Tensor,
+    /// Its result, zero where there is none: `[tokens, hidden_size]`
+    pub dense: Tensor,
+    /// Of each layer.
+    pub routes: Vec<Routes>,
+    /// Slots by expert, in prefill: `[tokens num_experts_per_tok]`
+    pub order: Tensor,
+    /// Tiles of slots, in prefill: `[max_tiles, 4]`
+    pub tiles: Tensor,
+    /// Inside of the experts: `[tokens, num_experts_per_tok, moe_intermediate_size]`
+    pub expert_act: Tensor,
+    /// Results of the experts, in prefill: `[tokens, num_experts_per_tok, hidden_size]`
+    pub routed: Tensor,
+    /// The row whose logits are wanted, normalized: `[1, hidden_size]`
+    pub last: Tensor,
+    /// `[1, vocab_size]`
+    pub logits: Tensor,
+}
+
+impl Scratch {
+    /// Buffers for `tokens` rows over a context of `context` positions.
+    pub fn alloc<M: Machine>(
+        machine: &mut M,
+        c: &Config,
+        phase: Phase,
+        tokens: u32,
+        cache: &LayerCache,
+    ) -> Result<Self> {
+        let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
+        // In prefill there are rows enough; splits would only cost memory.
+        let split_len = match phase {
+            Phase::Decode => SPLIT_LEN,
+            Phase::Prefill => cache.shards[0].len.next_multiple_of(SPLIT_LEN),
+        };
+        let splits = context.div_ceil(split_len);
+        let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
+        let chosen = c.num_experts_per_tok;
+        let tiles = max_tiles(tokens * chosen, c.num_local_experts);
+        let qkv = (heads + 2 * c.num_key_value_heads) * head_dim;
+        let mut make = |role, dtype, shape: Shape| machine.alloc(role, dtype, shape);
+        let mut floats = |shape: Shape| make(Role::Storage, F32, shape);
+        let cos_sin = floats([tokens, head_dim].into())?;
+        let temperature = floats([tokens].into())?;
+        let x = floats([tokens, c.hidden_size].into())?;
+        let h = floats([tokens, c.hidden_size].into())?;
+        let block = floats([tokens, c.hidden_size].into())?;
+        let qkv = floats([tokens, qkv].into())?;
+        let q = floats([tokens, heads, head_dim].into())?;
+        let split_acc = floats([tokens, heads, splits, head_dim].into())?;
+        let split_stats = floats([tokens, heads, splits, 2].into())?;
+        let heads = floats([tokens, heads * head_dim].into())?;
+        let dense_act = floats([tokens, c.intermediate_size].into())?;
+        let dense = floats([tokens, c.hidden_size].into())?;
+        let expert_act = floats([tokens, chosen, c.moe_intermediate_size].into())?;
+        let routed = floats([tokens, chosen, c.hidden_size].into())?;
+        let last = floats([1, c.hidden_size].into())?;
+        let logits = floats([1, c.vocab_size].into())?;
+        let probs = (0..c.num_hidden_layers)
+            .map(|_| floats([tokens, chosen].into()))
+            .collect::<Result<Vec<_>>>()?;
+        let mut ints = |shape: Shape| make(Role::Storage, U32, shape);
+        let routes = probs
+            .into_iter()
+            .map(|probs| Ok(Routes { ids: ints([tokens, chosen].into())?, probs }))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            phase,
+            tokens,
+            split_len,
+            ids: ints([tokens].into())?,
+            last_row: ints([1].into())?,
+            order: ints([tokens * chosen].into())?,
+            tiles: ints([tiles, 4].into())?,
+            step: make(Role::Uniform, U32, [STEP_LEN].into())?,
+            cos_sin,
+            temperature,
+            x,
+            h,
+            block,
+            qkv,
+            q,
+            split_acc,
+            split_stats,
+            heads,
+            dense_act,
+            dense,
+            routes,
+            expert_act,
+            routed,
+            last,
+            logits,
+        })
+    }
+}
+
+/// Keys and values of one layer for `context` positions. Shards end at whole splits.
+pub fn alloc_cache<M: Machine>(machine: &mut M, c: &Config, context: u32) -> Result<LayerCache> {
+    let position_bytes = u64::from(c.num_key_value_heads) * u64::from(c.head_dim) * 4;
+    let fit = machine.max_binding_bytes() / position_bytes / u64::from(SPLIT_LEN);
+    let fit = u32::try_from(fit).unwrap_or(u32::MAX / SPLIT_LEN).max(1) * SPLIT_LEN;
+    let shards = (0..context)
+        .step_by(fit as usize)
+        .map(|pos0| {
+            let len = fit.min(context - pos0);
+            let shape: Shape = [len, c.num_key_value_heads, c.head_dim].into();
+            Ok(CacheShard {
+                pos0,
+                len,
+                k: machine.alloc(Role::Storage, F32, shape)?,
+                v: machine.alloc(Role::Storage, F32, shape)?,
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(LayerCache { shards })
+}

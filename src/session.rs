@@ -1,0 +1,424 @@
+//! A conversation with a model: what is in the cache, and what comes next.
+
+use std::collections::HashMap;
+
+use crate::{
+    Candidate, Config, DType, Error, Needs, Result, Tensor, Weights,
+    kernels::CHUNK,
+    machine::{Machine, Role},
+    model::{
+        LayerCache, Model, Output, Pass, Phase, SPLIT_LEN, Scratch, TopList, alloc_cache, forward,
+    },
+    rope,
+};
+
+/// Sizes that a session is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Positions of the key-value cache.
+    pub context: u32,
+    /// Most tokens of a prompt that go through the model at once.
+    pub prefill: u32,
+}
+
+impl Sizes {
+    /// Contexts longer than this are made only when asked for: the cache costs memory.
+    const DEFAULT_CONTEXT: u32 = 4096;
+
+    /// The model's own context up to 4096, and prompts by 256 tokens.
+    pub fn of(config: &Config) -> Self {
+        Self { context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT), prefill: 256 }
+    }
+}
+
+/// Tokens at the most in a pass that gives logits of every row: they are large.
+const ALL_ROWS: u32 = 32;
+
+/// What to read back after tokens have gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Read {
+    /// Nothing.
+    Nothing,
+    /// This many of the last token's largest logits.
+    Top(u32),
+    /// All logits of the last token.
+    Logits,
+    /// All logits of every token.
+    AllLogits,
+}
+
+impl From<Needs> for Read {
+    fn from(needs: Needs) -> Self {
+        match needs {
+            Needs::Greedy => Self::Top(1),
+            Needs::Top(count) => Self::Top(count),
+            Needs::All => Self::Logits,
+        }
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reply {
+    /// Candidates for the next token: the largest logits in falling order, or all by id.
+    pub candidates: Vec<Candidate>,
+    /// Logits of every token, if they were asked for: `[tokens][vocab_size]`.
+    pub rows: Vec<Vec<f32>>,
+}
+
+/// A model, its buffers, and the tokens it has seen.
+#[derive(Debug)]
+pub struct Session<M: Machine> {
+    machine: M,
+    model: Model,
+    sizes: Sizes,
+    inv_freq: Vec<f32>,
+    caches: Vec<LayerCache>,
+    /// The decode buffers first, then prefill buffers of rising size.
+    scratches: Vec<Scratch>,
+    all_logits: Tensor,
+    lists: HashMap<u32, Vec<TopList>>,
+    plans: HashMap<PlanKey, M::Plan>,
+    tokens: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct PlanKey {
+    scratch: usize,
+    read: Read,
+    positions: u32,
+}
+
+impl<M: Machine> Session<M> {
+    /// Loads a model onto `machine`. `progress` hears how many bytes of the weights are done; an
+    /// error from it stops the loading.
+    pub async fn load(
+        mut machine: M,
+        config: &Config,
+        weights: &impl Weights,
+        sizes: Sizes,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let model = Model::alloc(&mut machine, config, weights)?;
+        let session = Self::with_model(machine, model, sizes)?;
+        let Self { mut machine, model, .. } = session;
+        model.fill(&mut machine, weights, progress).await?;
+        Ok(Self { machine, model, ..session })
+    }
+
+    /// A session whose weights are still to be filled in: what [`crate::machine::Machine`]s that
+    /// only count need.
+    pub fn with_model(mut machine: M, model: Model, sizes: Sizes) -> Result<Self> {
+        let c = &model.config;
+        check_sizes(c, sizes)?;
+        let caches = (0..c.num_hidden_layers)
+            .map(|_| alloc_cache(&mut machine, c, sizes.context))
+            .collect::<Result<Vec<_>>>()?;
+        let mut scratches = vec![Scratch::alloc(&mut machine, c, Phase::Decode, 1, &caches[0])?];
+        let mut rows = vec![sizes.prefill.min(ALL_ROWS)];
+        rows.extend((sizes.prefill > ALL_ROWS).then_some(sizes.prefill));
+        for tokens in rows {
+            scratches.push(Scratch::alloc(&mut machine, c, Phase::Prefill, tokens, &caches[0])?);
+        }
+        let shape = [scratches[1].tokens, c.vocab_size].into();
+        let all_logits = machine.alloc(Role::Storage, DType::F32, shape)?;
+        Ok(Self {
+            inv_freq: rope::inv_freq(c),
+            machine,
+            model,
+            sizes,
+            caches,
+            scratches,
+            all_logits,
+            lists: HashMap::new(),
+            plans: HashMap::new(),
+            tokens: Vec::new(),
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Config {
+        &self.model.config
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The machine, to measure with.
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// What the session was made for.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Tokens in the cache.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Forgets all tokens after the first `keep`.
+    pub fn rewind(&mut self, keep: usize) {
+        self.tokens.truncate(keep);
+    }
+
+    /// Sends a prompt through the model, in chunks, after what is in the cache.
+    pub async fn prefill(&mut self, ids: &[u32], read: Read) -> Result<Reply> {
+        self.check_ids(ids)?;
+        let chunk = match read {
+            Read::AllLogits => self.scratches[1].tokens,
+            _ => self.sizes.prefill,
+        };
+        let mut reply = Reply::default();
+        let mut chunks = ids.chunks(chunk as usize).peekable();
+        while let Some(ids) = chunks.next() {
+            let read = match read {
+                Read::AllLogits => read,
+                _ if chunks.peek().is_some() => Read::Nothing,
+                _ => read,
+            };
+            let fits = |scratch: &Scratch| scratch.tokens as usize >= ids.len();
+            let scratch = (1..self.scratches.len())
+                .find(|&i| fits(&self.scratches[i]))
+                .expect("a chunk is no longer than the largest scratch");
+            let part = self.run(scratch, ids, read).await?;
+            reply.candidates = part.candidates;
+            reply.rows.extend(part.rows);
+        }
+        Ok(reply)
+    }
+
+    /// Sends one generated token through the model.
+    pub async fn decode(&mut self, id: u32, read: Read) -> Result<Reply> {
+        self.check_ids(&[id])?;
+        self.run(0, &[id], read).await
+    }
+
+    /// Which experts each layer chose for the tokens of the last step, read back now:
+    /// `[layers][tokens][chosen]` ids and probabilities. `decoded` says which kind of step it was.
+    pub async fn routes(
+        &mut self,
+        decoded: bool,
+        count: usize,
+    ) -> Result<Vec<(Vec<u32>, Vec<f32>)>> {
+        let scratch = if decoded {
+            &self.scratches[0]
+        } else {
+            self.scratches[1..]
+                .iter()
+                .find(|scratch| scratch.tokens as usize >= count)
+                .ok_or_else(|| Error::Usage("no step had so many tokens".into()))?
+        };
+        let tensors: Vec<Tensor> =
+            scratch.routes.iter().flat_map(|routes| [routes.ids, routes.probs]).collect();
+        let nothing = self.machine.record(&mut |_| Ok(()))?;
+        let bytes = self.machine.run_plan(&nothing, &tensors).await?;
+        let most = count * self.model.config.num_experts_per_tok as usize;
+        Ok(bytes
+            .chunks_exact(2)
+            .map(|pair| {
+                let ids = words(&pair[0]).take(most).collect();
+                let probs = words(&pair[1]).take(most).map(f32::from_bits).collect();
+                (ids, probs)
+            })
+            .collect())
+    }
+
+    /// The plan of a decode step at the current length, for measuring.
+    pub fn decode_plan(&mut self, read: Read) -> Result<&M::Plan> {
+        let key = self.plan(0, read, self.tokens.len() + 1)?;
+        Ok(&self.plans[&key])
+    }
+
+    /// The plan of a whole prefill chunk at the current length, for measuring.
+    pub fn prefill_plan(&mut self, read: Read) -> Result<&M::Plan> {
+        let last = self.scratches.len() - 1;
+        let end = self.tokens.len() + self.scratches[last].tokens as usize;
+        let key = self.plan(last, read, end.min(self.sizes.context as usize))?;
+        Ok(&self.plans[&key])
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            return Err(Error::Usage("there are no tokens to run: the prompt is empty".into()));
+        }
+        let vocab = self.model.config.vocab_size;
+        if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
+            return Err(Error::Usage(format!("token id {id} is not below vocab_size {vocab}")));
+        }
+        let context = self.sizes.context as usize;
+        if self.tokens.len() + ids.len() > context {
+            return Err(Error::ContextLength {
+                prompt: self.tokens.len(),
+                wanted: ids.len(),
+                context,
+            });
+        }
+        Ok(())
+    }
+
+    /// One step: stages what changes, runs the plan, and remembers the tokens.
+    async fn run(&mut self, scratch: usize, ids: &[u32], read: Read) -> Result<Reply> {
+        let end = self.tokens.len() + ids.len();
+        let key = self.plan(scratch, read, end)?;
+        self.stage(scratch, ids)?;
+        let s = &self.scratches[scratch];
+        let wanted = match read {
+            Read::Nothing => vec![],
+            Read::Logits => vec![s.logits],
+            Read::AllLogits => vec![self.all_logits],
+            Read::Top(count) => {
+                let list = self.lists[&count].last().expect("a list has levels");
+                vec![list.values, list.ids]
+            }
+        };
+        let bytes = self.machine.run_plan(&self.plans[&key], &wanted).await?;
+        self.tokens.extend_from_slice(ids);
+        self.reply(read, &bytes, ids.len())
+    }
+
+    fn reply(&self, read: Read, bytes: &[Vec<u8>], rows: usize) -> Result<Reply> {
+        let mut reply = Reply::default();
+        match read {
+            Read::Nothing => {}
+            Read::Top(_) => {
+                let logits = words(&bytes[0]).map(f32::from_bits);
+                reply.candidates = words(&bytes[1])
+                    .zip(logits)
+                    .map(|(id, logit)| Candidate { id, logit })
+                    .collect();
+                // `top_chunks` shows what is not a number as the largest finite one.
+                if reply.candidates.iter().any(|c| !c.logit.is_finite() || c.logit == f32::MAX) {
+                    return Err(self.non_finite());
+                }
+            }
+            Read::Logits => {
+                let logits = words(&bytes[0]).map(f32::from_bits);
+                reply.candidates =
+                    (0..).zip(logits).map(|(id, logit)| Candidate { id, logit }).collect();
+                if reply.candidates.iter().any(|c| !c.logit.is_finite()) {
+                    return Err(self.non_finite());
+                }
+            }
+            Read::AllLogits => {
+                let logits: Vec<f32> = words(&bytes[0]).map(f32::from_bits).collect();
+                let vocab = self.model.config.vocab_size as usize;
+                reply.rows = logits.chunks_exact(vocab).take(rows).map(<[f32]>::to_vec).collect();
+                if reply.rows.iter().flatten().any(|logit| !logit.is_finite()) {
+                    return Err(self.non_finite());
+                }
+            }
+        }
+        Ok(reply)
+    }
+
+    fn non_finite(&self) -> Error {
+        Error::NonFinite { what: format!("after token {}", self.tokens.len()) }
+    }
+
+    fn stage(&mut self, scratch: usize, ids: &[u32]) -> Result<()> {
+        let s = &self.scratches[scratch];
+        let pos = u32::try_from(self.tokens.len()).expect("the context is a u32");
+        let rows = u32::try_from(ids.len()).expect("a step has few tokens");
+        let head_dim = self.model.config.head_dim as usize;
+        let mut padded = ids.to_vec();
+        padded.resize(s.tokens as usize, 0);
+        let mut cos_sin = vec![0.0f32; padded.len() * head_dim];
+        for (pos, row) in (pos..).zip(cos_sin.chunks_exact_mut(head_dim)).take(ids.len()) {
+            rope::cos_sin(&self.inv_freq, pos, row);
+        }
+        let temperature_len = self.model.config.attn_temperature_len;
+        let temperature: Vec<f32> =
+            (pos..).take(padded.len()).map(|pos| rope::temperature(temperature_len, pos)).collect();
+        let machine = &mut self.machine;
+        machine.write(s.ids, 0, bytemuck::cast_slice(&padded))?;
+        machine.write(s.step, 0, bytemuck::cast_slice(&[pos, rows, 0, 0]))?;
+        machine.write(s.cos_sin, 0, bytemuck::cast_slice(&cos_sin))?;
+        machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
+        machine.write(s.last_row, 0, bytemuck::cast_slice(&[rows - 1]))
+    }
+
+    /// Makes sure that there is a plan for a step that ends before position `end`.
+    fn plan(&mut self, scratch: usize, read: Read, end: usize) -> Result<PlanKey> {
+        // Plans are made for lengths that double, so that few are made.
+        let end = u32::try_from(end).expect("the context is a u32");
+        let positions = end
+            .div_ceil(SPLIT_LEN)
+            .next_power_of_two()
+            .saturating_mul(SPLIT_LEN)
+            .min(self.sizes.context);
+        let key = PlanKey { scratch, read, positions };
+        if self.plans.contains_key(&key) {
+            return Ok(key);
+        }
+        if let Read::Top(count) = read
+            && !self.lists.contains_key(&count)
+        {
+            let lists = top_lists(&mut self.machine, self.model.config.vocab_size, count)?;
+            self.lists.insert(count, lists);
+        }
+        let output = match read {
+            Read::Nothing => Output::Nothing,
+            Read::Top(count) => Output::Top(&self.lists[&count]),
+            Read::Logits => Output::Last,
+            Read::AllLogits => Output::All(self.all_logits),
+        };
+        let (model, caches, s) = (&self.model, &self.caches, &self.scratches[scratch]);
+        let pass = Pass { output, positions };
+        let plan = self.machine.record(&mut |exec| forward(exec, model, s, caches, pass))?;
+        self.plans.insert(key, plan);
+        Ok(key)
+    }
+}
+
+fn check_sizes(c: &Config, sizes: Sizes) -> Result<()> {
+    let most = c.max_position_embeddings;
+    if sizes.context == 0 || sizes.context > most {
+        return Err(Error::Usage(format!(
+            "the context is {}, expected 1 to max_position_embeddings ({most})",
+            sizes.context
+        )));
+    }
+    if sizes.prefill == 0 || sizes.prefill > 4096 {
+        return Err(Error::Usage(format!(
+            "the prefill chunk is {}, expected 1 to 4096",
+            sizes.prefill
+        )));
+    }
+    Ok(())
+}
+
+/// Lists for each level of the search for the `count` largest of `vocab` logits.
+fn top_lists<M: Machine>(machine: &mut M, vocab: u32, count: u32) -> Result<Vec<TopList>> {
+    // Each level must at least halve what is left.
+    let most = (CHUNK / 2).min(vocab);
+    if count == 0 || count > most {
+        return Err(Error::Usage(format!("{count} candidates asked for, expected 1 to {most}")));
+    }
+    let mut lists = Vec::new();
+    let mut len = vocab;
+    loop {
+        let chunks = len.div_ceil(CHUNK);
+        len = chunks * count;
+        lists.push(TopList {
+            values: machine.alloc(Role::Storage, DType::F32, [1, len].into())?,
+            ids: machine.alloc(Role::Storage, DType::U32, [1, len].into())?,
+        });
+        if chunks == 1 {
+            return Ok(lists);
+        }
+    }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}

@@ -1,0 +1,172 @@
+//! Byte-pair merges where a token's id is its rank, as tiktoken does them.
+//!
+//! The `tokenizers` crate could run these merges, but it wants a merge list, which this format
+//! does not have, and tokens spelt in its byte alphabet, though they need not be UTF-8 here.
+//! Deriving both at load costs more code and time than the merges themselves.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+/// A part that was merged into the one on its left.
+const GONE: usize = usize::MAX;
+
+/// A vocabulary of byte strings.
+pub(super) struct Bpe {
+    /// The id of every regular token's bytes.
+    ranks: HashMap<Box<[u8]>, u32>,
+    /// The ids of the single bytes.
+    bytes: [u32; 256],
+    /// Bytes of the longest token, beyond which no look-up is worth its hash.
+    longest: usize,
+}
+
+/// The parts of one run while they merge, kept for the next run.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// By the part's first byte: its id.
+    ids: Vec<u32>,
+    /// By the part's first byte: where the next part starts, or [`GONE`].
+    next: Vec<usize>,
+    /// By the part's first byte: where the part on its left starts.
+    prev: Vec<usize>,
+    /// Pairs by id, then from the left: id, start, end.
+    pairs: BinaryHeap<Reverse<(u32, usize, usize)>>,
+}
+
+impl Bpe {
+    /// Refuses, with the byte, a vocabulary that lacks one of the 256 single bytes.
+    pub(super) fn new(ranks: HashMap<Box<[u8]>, u32>) -> Result<Self, Vec<u8>> {
+        let mut bytes = [0; 256];
+        let mut missing = Vec::new();
+        for byte in 0..=u8::MAX {
+            match ranks.get(&[byte][..]) {
+                Some(&id) => bytes[usize::from(byte)] = id,
+                None => missing.push(byte),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        let longest = ranks.keys().map(|token| token.len()).max().unwrap_or(1);
+        Ok(Self { ranks, bytes, longest })
+    }
+
+    fn rank(&self, token: &[u8]) -> Option<u32> {
+        if token.len() > self.longest { None } else { self.ranks.get(token).copied() }
+    }
+
+    /// Appends the ids of `run` to `out`, in time `n log n` of its length.
+    pub(super) fn encode(&self, run: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if let Some(id) = self.rank(run) {
+            out.push(id);
+            return;
+        }
+        let Scratch { ids, next, prev, pairs } = scratch;
+        ids.clear();
+        ids.extend(run.iter().map(|&byte| self.bytes[usize::from(byte)]));
+        next.clear();
+        next.extend(1..=run.len());
+        prev.clear();
+        prev.extend((0..run.len()).map(|start| start.saturating_sub(1)));
+        pairs.clear();
+        pairs.extend(
+            run.windows(2).enumerate().filter_map(|(start, pair)| {
+                self.rank(pair).map(|id| Reverse((id, start, start + 2)))
+            }),
+        );
+
+        while let Some(Reverse((id, start, end))) = pairs.pop() {
+            // A pair is stale once either part has merged: then no part starts here, or the two
+            // parts from here do not end where they did.
+            let right = next[start];
+            if right >= run.len() || next[right] != end {
+                continue;
+            }
+            ids[start] = id;
+            next[start] = end;
+            next[right] = GONE;
+            if end < run.len() {
+                prev[end] = start;
+                let after = next[end];
+                if let Some(id) = self.rank(&run[start..after]) {
+                    pairs.push(Reverse((id, start, after)));
+                }
+            }
+            if start > 0 {
+                let before = prev[start];
+                if let Some(id) = self.rank(&run[before..end]) {
+                    pairs.push(Reverse((id, before, end)));
+                }
+            }
+        }
+
+        let mut start = 0;
+        while start < run.len() {
+            out.push(ids[start]);
+            start = next[start];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::{Rng, SeedableRng};
+
+    /// The definition: look at every pair, merge the best, begin again.
+    fn by_definition(ranks: &HashMap<Box<[u8]>, u32>, run: &[u8]) -> Vec<u32> {
+        let mut parts: Vec<Vec<u8>> = run.iter().map(|&byte| vec![byte]).collect();
+        if ranks.contains_key(run) {
+            parts = vec![run.to_vec()];
+        }
+        loop {
+            let best = parts
+                .windows(2)
+                .enumerate()
+                .filter_map(|(i, pair)| ranks.get(&pair.concat()[..]).map(|&rank| (rank, i)))
+                .min();
+            let Some((_, i)) = best else { break };
+            let right = parts.remove(i + 1);
+            parts[i].extend(right);
+        }
+        parts.iter().map(|part| ranks[&part[..]]).collect()
+    }
+
+    fn random_ranks(rng: &mut ChaCha8Rng, merges: u32) -> HashMap<Box<[u8]>, u32> {
+        let mut ranks: HashMap<Box<[u8]>, u32> =
+            (0..=u8::MAX).map(|byte| (vec![byte].into(), u32::from(byte))).collect();
+        // Small alphabet, lengths 2 to 6, in random order: tokens that no merge reaches included.
+        for id in 256..256 + merges {
+            let len = 2 + rng.next_u32() as usize % 5;
+            let token: Vec<u8> = (0..len).map(|_| b'a' + (rng.next_u32() % 3) as u8).collect();
+            ranks.entry(token.into()).or_insert(id);
+        }
+        ranks
+    }
+
+    #[test]
+    fn merges_by_definition() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut scratch = Scratch::default();
+        for round in 0..40 {
+            let ranks = random_ranks(&mut rng, 5 * round);
+            let bpe = Bpe::new(ranks.clone()).expect("all bytes are there");
+            for _ in 0..50 {
+                let len = rng.next_u32() as usize % 40;
+                let run: Vec<u8> = (0..len).map(|_| b'a' + (rng.next_u32() % 3) as u8).collect();
+                let mut ids = Vec::new();
+                bpe.encode(&run, &mut scratch, &mut ids);
+                assert_eq!(ids, by_definition(&ranks, &run), "{run:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn missing_bytes_are_named() {
+        let mut ranks = random_ranks(&mut ChaCha8Rng::seed_from_u64(1), 10);
+        ranks.remove(&[0x7f][..]);
+        ranks.remove(&[0xff][..]);
+        assert_eq!(Bpe::new(ranks).err(), Some(vec![0x7f, 0xff]));
+    }
+}
