@@ -234,13 +234,10 @@ impl Problems {
         let mut ranked: Vec<(u64, Found<'_>)> =
             places.iter().filter_map(|place| Some((place.rank?, *place))).collect();
         ranked.sort_by_key(|(rank, _)| *rank);
-        let twice = ranked.windows(2).find(|pair| pair[0].0 == pair[1].0);
-        let twice = if let Some(pair) = twice {
-            Some([pair[0].1, pair[1].1])
-        } else if ranked.len() < places.len() && places.len() > 1 {
-            Some([places[0], places[1]])
-        } else {
-            None
+        let mut unranked = places.iter().filter(|place| place.rank.is_none());
+        let twice = match (unranked.next(), unranked.next(), ranked.first()) {
+            (Some(a), Some(b), _) | (Some(a), None, Some((_, b))) => Some([*a, *b]),
+            _ => ranked.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|p| [p[0].1, p[1].1]),
         };
         if let Some([a, b]) = twice {
             self.duplicate.push(format!(

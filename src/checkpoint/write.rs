@@ -179,10 +179,10 @@ async fn write_file<W: Weights>(file: &mut impl Write, plan: &Plan, weights: &W)
 
 /// The header's JSON, padded so that the data begins at a multiple of eight bytes.
 fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
-    let mut offset = 0;
+    let mut offset = 0_u64;
     let mut infos = Vec::new();
     for (dtype, part) in parts {
-        let end = offset + size(part.elements() * dtype.size_bytes())?;
+        let end = offset + part.elements() * dtype.size_bytes();
         let info = TensorInfo {
             dtype: match dtype {
                 DType::F32 => Dtype::F32,
@@ -191,7 +191,7 @@ fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
                 DType::U32 => Dtype::U32,
             },
             shape: part.cut().into_iter().map(size).collect::<Result<_>>()?,
-            data_offsets: (offset, end),
+            data_offsets: (size(offset)?, size(end)?),
         };
         infos.push((part.name.clone(), info));
         offset = end;

@@ -1,0 +1,155 @@
+//! Real files: folders, links, pipes, and files that change.
+
+use std::{fs, path::Path};
+
+use grok_wgpu::{
+    Checkpoint, Config, DType, Error, Synthetic,
+    checkpoint::{schema, write::Layout},
+    platform::{
+        Source,
+        native::{FileSource, open_folder, write_checkpoint},
+    },
+};
+use pollster::block_on;
+
+use crate::memory::read_all;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn tiny() -> (Config, Synthetic) {
+    let config = Config::preset("tiny").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("a float type");
+    (config, weights)
+}
+
+#[test]
+fn a_folder_is_written_and_read() -> Outcome {
+    let (config, weights) = tiny();
+    for (layout, files) in [
+        (Layout::Single, 1),
+        (Layout::Indexed { shards: 3 }, 4),
+        (Layout::TensorParallel { slices: 8 }, 15 + 24),
+    ] {
+        let folder = tempfile::tempdir()?;
+        let dir = folder.path().join("made/here");
+        write_checkpoint(&dir, &config, &weights, layout)?;
+        assert_eq!(Config::open(&dir)?, (config.clone(), Vec::new()));
+        assert_eq!(Config::open(&dir.join("config.json"))?.0, config);
+        let sources = open_folder(&dir)?;
+        assert_eq!(sources.len(), files);
+        assert_eq!(fs::read_dir(&dir)?.count(), files + 1, "no temporary file is left");
+        let checkpoint = block_on(Checkpoint::open(&dir, sources, &config))?;
+        for want in schema::tensors(&config) {
+            assert_eq!(
+                read_all(&checkpoint, &want.name, want.shape[0]),
+                read_all(&weights, &want.name, want.shape[0])
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn one_file_is_a_checkpoint() -> Outcome {
+    let (config, weights) = tiny();
+    let folder = tempfile::tempdir()?;
+    write_checkpoint(folder.path(), &config, &weights, Layout::Single)?;
+    let path = folder.path().join("model.safetensors");
+    assert_eq!(Config::open(&path)?.0, config);
+    block_on(Checkpoint::open(&path, open_folder(&path)?, &config))?;
+
+    fs::write(&path, b"version https://git-lfs.github.com/spec/v1\n")?;
+    let error = block_on(Checkpoint::open(&path, open_folder(&path)?, &config))
+        .expect_err("a pointer is no checkpoint");
+    assert!(error.to_string().starts_with(&format!("{}: this is a Git LFS", path.display())));
+    Ok(())
+}
+
+#[test]
+fn folders_without_weights() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    assert!(matches!(open_folder(&folder.path().join("no")), Err(Error::Io { .. })));
+    assert!(matches!(Config::open(folder.path()), Err(Error::Io { .. })));
+    fs::write(folder.path().join("model.bin"), b"")?;
+    fs::write(folder.path().join(".hidden.safetensors"), b"")?;
+    let error = open_folder(folder.path()).expect_err("nothing to read");
+    assert!(error.to_string().ends_with("the folder holds no *.safetensors file"), "{error}");
+    Ok(())
+}
+
+/// F18: anything but a regular file is refused at once.
+#[cfg(unix)]
+#[test]
+fn only_regular_files() -> Outcome {
+    use std::os::unix::{ffi::OsStrExt, fs::symlink, net::UnixListener};
+
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    symlink("loop", at("loop"))?;
+    symlink("nowhere", at("dangling"))?;
+    symlink("/dev/zero", at("zero.safetensors"))?;
+    fs::create_dir(at("folder.safetensors"))?;
+    let _socket = UnixListener::bind(at("socket"))?;
+    let made = std::process::Command::new("mkfifo").arg(at("pipe")).status()?;
+    assert!(made.success());
+    for name in
+        ["loop", "dangling", "zero.safetensors", "folder.safetensors", "socket", "pipe", "absent"]
+    {
+        let error = FileSource::open(at(name)).expect_err(name);
+        assert!(matches!(error, Error::Io { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    for name in [&b"nul\0name"[..], b"bytes\xff.safetensors"] {
+        let path = Path::new(std::ffi::OsStr::from_bytes(name));
+        assert!(FileSource::open(path).is_err());
+    }
+    assert!(open_folder(folder.path()).is_err());
+    assert!(Config::open(&at("pipe.json")).is_err());
+
+    fs::write(at("real"), b"0123456789")?;
+    symlink("real", at("link.safetensors"))?;
+    let source = FileSource::open(at("link.safetensors"))?;
+    assert_eq!((source.name(), source.len()), ("link.safetensors", 10));
+    Ok(())
+}
+
+/// F15 and F19: a file that is shortened, or grows, between opening and reading.
+#[test]
+fn files_that_change() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a.safetensors");
+    fs::write(&path, [7; 100])?;
+    let source = FileSource::open(&path)?;
+    let mut bytes = [0; 10];
+    block_on(source.read(90, &mut bytes))?;
+    assert_eq!(bytes, [7; 10]);
+    for (offset, len) in [(91, 10), (100, 1), (u64::from(u32::MAX), 1)] {
+        let error = block_on(source.read(offset, &mut bytes[..len])).expect_err("beyond the end");
+        let told = error.to_string();
+        let part = format!("reading {len} bytes at offset {offset}: the file ends before that");
+        assert!(told.contains(&part) && told.contains("a.safetensors"), "{told}");
+    }
+
+    fs::OpenOptions::new().write(true).open(&path)?.set_len(95)?;
+    let told = block_on(source.read(90, &mut bytes)).expect_err("shortened").to_string();
+    assert!(told.contains("the file ends before that; it had 100 bytes when opened"), "{told}");
+    let told = block_on(source.read(0, &mut bytes)).expect_err("shortened").to_string();
+    assert!(told.contains("the file's length went from 100 to 95 bytes"), "{told}");
+    fs::OpenOptions::new().write(true).open(&path)?.set_len(101)?;
+    assert!(block_on(source.read(0, &mut bytes)).is_err());
+    Ok(())
+}
+
+/// F46: a `config.json` that is too large is not read.
+#[test]
+fn a_large_config_is_not_read() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("config.json");
+    fs::File::create(&path)?.set_len(200 << 20)?;
+    let told = Config::open(folder.path()).expect_err("too large").to_string();
+    assert!(told.contains("209715200 bytes are more than"), "{told}");
+    fs::write(&path, b"{\"a\": \"\xff\"}")?;
+    let told = Config::open(folder.path()).expect_err("not text").to_string();
+    assert!(told.ends_with("not UTF-8 text: the byte at 7 is wrong"), "{told}");
+    Ok(())
+}
