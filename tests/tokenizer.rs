@@ -386,6 +386,41 @@ fn the_longest_special_wins_and_may_spell_a_regular_token() {
 }
 
 #[test]
+fn stop_ids_are_those_there_are_in_order() {
+    let file = changed(|file| {
+        token(file, 0)["bytes"] = json!(b"<|eos|>");
+        token(file, 2)["bytes"] = json!(b"<|separator|>");
+        token(file, 1)["bytes"] = json!(b"<|none|>");
+    });
+    let tokenizer = Tokenizer::from_tok_json("file", &file).expect("valid");
+    assert_eq!(tokenizer.stop_ids(), [0, 2]);
+    let file = changed(|file| {
+        for id in 0..3 {
+            token(file, id)["bytes"] = json!(format!("<|{id}|>").as_bytes());
+        }
+    });
+    let tokenizer = Tokenizer::from_tok_json("file", &file).expect("valid");
+    assert!(tokenizer.stop_ids().is_empty());
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let mut rng = ChaCha8Rng::seed_from_u64(48);
+    for _ in 0..400 {
+        let mut bytes = TOK_JSON.to_vec();
+        for _ in 0..=rng.next_u32() % 3 {
+            let at = rng.next_u32() as usize % bytes.len();
+            bytes[at] = b"0159[]{}\",:nt-\xff"[rng.next_u32() as usize % 15];
+        }
+        if let Ok(tokenizer) = Tokenizer::from_tok_json("file", &bytes) {
+            let text = "Hello, the world!\n\n 你好 <|eos|>";
+            let ids = tokenizer.encode(text).expect("every byte has a token");
+            assert_eq!(tokenizer.decode_lossy(&ids).expect("ids"), text);
+        }
+    }
+}
+
+#[test]
 fn a_foreign_pattern_is_honoured() {
     let file = changed(|file| file["pat_str"] = json!("."));
     let tokenizer = Tokenizer::from_tok_json("file", &file).expect("valid");

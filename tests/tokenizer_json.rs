@@ -138,10 +138,11 @@ fn settings_that_change_prompts_are_overruled() {
         assert_eq!(tokenizer.encode("the ").expect("text"), ids);
     }
     assert!(tokenizer.encode(&"the ".repeat(20)).expect("text").len() >= 20);
-    // Templates would add tokens around every piece of text.
+    // Templates would add tokens around every piece of text, or double it.
     file["post_processor"] = json!({
         "type": "TemplateProcessing", "pair": [],
         "single": [{ "SpecialToken": { "id": "<|pad|>", "type_id": 0 } },
+                   { "Sequence": { "id": "A", "type_id": 0 } },
                    { "Sequence": { "id": "A", "type_id": 0 } }],
         "special_tokens": { "<|pad|>": { "id": "<|pad|>", "ids": [0], "tokens": ["<|pad|>"] } },
     });
@@ -183,6 +184,33 @@ fn vocabularies_that_would_lose_text_are_refused() {
     file["model"]["merges"] = json!([]);
     let text = complaint(&file);
     assert!(text.contains("0x20, 0x7f"), "{text}");
+
+    // These bytes occur in no text.
+    let mut file = small();
+    for c in ["À", "Á", "õ", "ÿ"] {
+        file["model"]["vocab"].as_object_mut().expect("an object").remove(c);
+    }
+    assert_eq!(load(&file).encode("õ").expect("text").len(), 2);
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let whole = include_bytes!("data/tokenizer/small.tokenizer.json");
+    let mut rng = ChaCha8Rng::seed_from_u64(50);
+    for round in 0..400 {
+        let mut bytes = whole.to_vec();
+        // Half the damage is to the settings at the start, which are a twentieth of the file.
+        let reach = if round % 2 == 0 { bytes.len() } else { 1500 };
+        for _ in 0..=rng.next_u32() % 3 {
+            let at = rng.next_u32() as usize % reach;
+            bytes[at] = b"0159[]{}\",:nt-\xff"[rng.next_u32() as usize % 15];
+        }
+        if let Ok(tokenizer) = Tokenizer::from_tokenizer_json("file", &bytes) {
+            let ids = tokenizer.encode("Hello, the world!\n\n 你好 <|eos|>").unwrap_or_default();
+            // The damage may have hit a token, but an id of the vocabulary can be decoded.
+            assert!(tokenizer.decode_lossy(&ids).is_ok());
+        }
+    }
 }
 
 #[test]
