@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn only_an_answer_loses_its_first_blank() {
+        let content = |role| Message::new(role, "  x").content;
+        assert_eq!(content(Role::Assistant), " x");
+        assert_eq!(content(Role::User), "  x");
+        assert_eq!(content(Role::System), "  x");
+    }
+
+    #[test]
     fn unknown_roles_are_named() {
         assert_eq!("user".parse::<Role>().expect("a role"), Role::User);
         for name in ["tool", "User", ""] {

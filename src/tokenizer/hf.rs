@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper};
 
 /// A tokenizer from `tokenizer.json`.
 pub(super) struct Hf {
@@ -147,9 +147,7 @@ fn check_bytes(
     inner: &tokenizers::Tokenizer,
     alphabet: Option<&HashMap<char, u8>>,
 ) -> Result<(), String> {
-    let (Some(alphabet), ModelWrapper::BPE(bpe), Some(PreTokenizerWrapper::ByteLevel(_))) =
-        (alphabet, inner.get_model(), inner.get_pre_tokenizer())
-    else {
+    let (Some(alphabet), ModelWrapper::BPE(bpe)) = (alphabet, inner.get_model()) else {
         return Ok(());
     };
     if bpe.unk_token.is_some() || bpe.byte_fallback {
