@@ -1,6 +1,7 @@
 // Grouped-query attention over a part of the positions, with an online softmax over blocks:
 //
-//     s_j = softcap(scale * dot(q[t, h, :], k[j, h / group, :]), cap) * temperature[t]
+//     s_j = cap * tanh(inner * dot(q[t, h, :], k[j, h / group, :])) * temperature[t]
+//     or, where the cap is off (0), inner * dot(...) * temperature[t]
 //     stats[t, h, split] = (m, sum_j exp(s_j - m))   with m = max_j s_j
 //     acc[t, h, split, :] = sum_j exp(s_j - m) * v[j, h / group, :]
 //
@@ -20,8 +21,8 @@ struct Params {
     split_len: u32, // positions of a split, a multiple of block
     split0: u32,    // index of this shard's first split
     splits: u32,    // splits of all shards
-    scale: f32,
-    cap: f32,       // 0 is off
+    inner: f32,     // factor on the dot products; divided by the cap where there is one
+    cap: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -98,9 +99,15 @@ fn main(
             for (var c = 0u; c < params.dim4; c++) {
                 s += q_tile[score_row * params.dim4 + c] * kv_tile[j * params.dim4 + c];
             }
-            let raw = ((s.x + s.y) + (s.z + s.w)) * params.scale;
-            let t = (row0 + score_row) / group;
-            scores[local] = softcap(raw, params.cap) * temperature[t];
+            // Scores reach tens, and their rounding errors become relative errors of the weights: as
+            // few operations as possible follow the dot product.
+            let inner = ((s.x + s.y) + (s.z + s.w)) * params.inner;
+            let heat = temperature[(row0 + score_row) / group];
+            if params.cap > 0.0 {
+                scores[local] = tanh_bounded(inner) * (params.cap * heat);
+            } else {
+                scores[local] = inner * heat;
+            }
         }
         workgroupBarrier();
 

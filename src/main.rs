@@ -1,1 +1,3 @@
+//! The command line. What it can do is in `cli`.
+
 fn main() {}

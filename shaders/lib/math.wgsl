@@ -8,7 +8,7 @@ fn tanh_bounded(x: f32) -> f32 {
     let s = a * a;
     let small = a * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
     let e = exp(-2.0 * a);
-    let large = (1.0 - e) / (1.0 + e);
+    let large = 1.0 - 2.0 * e / (1.0 + e);
     return sign(x) * select(large, small, a < 0.25);
 }
 

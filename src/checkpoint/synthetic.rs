@@ -103,7 +103,8 @@ fn gain(name: &str) -> f64 {
 
 /// The power of two next to the bound of a uniform distribution of variance `gain^2 / cols`.
 fn scale(gain: f64, cols: u64) -> f64 {
-    (gain * (3.0 / cols as f64).sqrt()).log2().round().exp2()
+    // Without a square root, so that half-way cases are exact on every machine.
+    (0.5 * (gain * gain * 3.0 / cols as f64).log2()).round().exp2()
 }
 
 /// The top byte of splitmix64 at index `i`.

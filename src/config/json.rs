@@ -182,7 +182,13 @@ impl Reader {
         if experts.is_none() {
             self.missing("num_local_experts");
         }
-        let head_dim = self.int("head_dim").unwrap_or(128);
+        // SGLang's default for Grok-2; Grok-1 files leave it to the width.
+        let grok_1_head_dim = || {
+            let hidden = self.fields.get("hidden_size")?.as_u64()?;
+            u32::try_from(hidden.checked_div(heads?.into())?).ok().filter(|&dim| dim > 0)
+        };
+        let stand_in = if grok_1 { grok_1_head_dim().unwrap_or(128) } else { 128 };
+        let head_dim = self.int("head_dim").unwrap_or(stand_in);
         self.attention_scale(head_dim);
 
         let max_position_embeddings =

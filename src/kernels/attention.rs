@@ -41,7 +41,7 @@ pub struct Attention {
 
 params! {
     n_heads: u32, n_kv_heads: u32, dim4: u32, rows: u32, block: u32, pos0: u32, len: u32,
-    split_len: u32, split0: u32, splits: u32, scale: f32, cap: f32,
+    split_len: u32, split0: u32, splits: u32, inner: f32, cap: f32,
 }
 
 /// How the kernel's fixed workgroup memory is divided for a head size.
@@ -93,7 +93,7 @@ impl Kernel for Attention {
                     split_len: self.split_len,
                     split0: self.pos0 / self.split_len,
                     splits: all_splits,
-                    scale: self.scale,
+                    inner: if self.cap > 0.0 { self.scale / self.cap } else { self.scale },
                     cap: self.cap,
                 },
                 [(tokens * n_heads / n_kv_heads).div_ceil(rows), n_kv_heads, self.splits],
