@@ -124,12 +124,12 @@ fn main(
             for (var j = 0u; j < params.block; j++) {
                 var weight = 0.0;
                 if j < valid {
-                    weight = exp(scores[at + j] - largest);
+                    weight = exp_bounded(scores[at + j] - largest);
                 }
                 scores[at + j] = weight;
                 total += weight;
             }
-            let shrink = select(0.0, exp(row_max[local] - largest), row_sum[local] > 0.0);
+            let shrink = select(0.0, exp_bounded(row_max[local] - largest), row_sum[local] > 0.0);
             row_scale[local] = shrink;
             row_sum[local] = row_sum[local] * shrink + total;
             row_max[local] = largest;

@@ -4,7 +4,7 @@
 //
 // with (m_i, l_i) = stats[t, h, i], m = max_i m_i, over the splits that hold positions up to the
 // query's own; t < step.rows.
-// Links: lib/step.wgsl.
+// Links: lib/step.wgsl, lib/math.wgsl.
 
 struct Params {
     n_heads: u32,
@@ -39,7 +39,7 @@ fn main(
     var sum = vec4<f32>();
     for (var i = 0u; i < used; i++) {
         let at = row * params.splits + i;
-        let weight = exp(stats[at].x - largest);
+        let weight = exp_bounded(stats[at].x - largest);
         total += weight * stats[at].y;
         sum += weight * acc[at * params.dim4 + quad];
     }

@@ -56,7 +56,7 @@ fn main(
     }
     var total = 0.0;
     for (var e = 0u; e < params.experts; e++) {
-        total += exp(partial[e * params.lanes] - largest);
+        total += exp_bounded(partial[e * params.lanes] - largest);
     }
     // Each pick is the greatest of those that come after the last pick in (value, index) order.
     var last = 0.0;
@@ -75,7 +75,7 @@ fn main(
         // Only logits that are not numbers leave nothing to pick.
         best_id = min(best_id, params.experts - 1u);
         ids[token * params.chosen + i] = best_id;
-        probs[token * params.chosen + i] = exp(best - largest) / total;
+        probs[token * params.chosen + i] = exp_bounded(best - largest) / total;
         last = best;
         last_id = best_id;
     }

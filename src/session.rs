@@ -156,6 +156,11 @@ impl<M: Machine> Session<M> {
         &mut self.machine
     }
 
+    /// Gives the machine back, with its pipelines, for another model.
+    pub fn into_machine(self) -> M {
+        self.machine
+    }
+
     /// What the session was made for.
     pub fn sizes(&self) -> Sizes {
         self.sizes

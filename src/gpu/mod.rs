@@ -38,6 +38,7 @@ pub struct Gpu {
     staging: Option<wgpu::Buffer>,
     failure: Failure,
     counters: Counters,
+    binding_limit: u64,
 }
 
 /// The first thing that went wrong on the device, as its callbacks reported it.
@@ -88,6 +89,7 @@ impl Gpu {
             staging: None,
             failure,
             counters: Counters::default(),
+            binding_limit: u64::MAX,
         })
     }
 
@@ -104,6 +106,11 @@ impl Gpu {
     /// Divides work another way from now on.
     pub fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = tuning;
+    }
+
+    /// Binds no more than `bytes` at once from now on, as if the device allowed no more.
+    pub fn limit_bindings(&mut self, bytes: u64) {
+        self.binding_limit = bytes;
     }
 
     /// What has been sent and read so far.
@@ -288,6 +295,7 @@ impl Machine for Gpu {
         // Element indices in the shaders are 32-bit words, so a binding stays below 4 GiB; whole
         // 32-byte units keep every weight chunk inside.
         let limit = self.caps.limits.max_storage_buffer_binding_size;
-        limit.min(self.caps.limits.max_buffer_size).min(u64::from(u32::MAX)) / 32 * 32
+        let limit = limit.min(self.caps.limits.max_buffer_size).min(self.binding_limit);
+        limit.min(u64::from(u32::MAX)) / 32 * 32
     }
 }

@@ -26,7 +26,7 @@ params! { n_heads: u32, dim4: u32, splits: u32, split_len: u32 }
 
 impl Kernel for AttentionMerge {
     fn shader(&self) -> Shader {
-        shader!("attention_merge", "step")
+        shader!("attention_merge", "step", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {

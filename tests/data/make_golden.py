@@ -147,13 +147,13 @@ def config(base, **overrides):
 
 
 SOME = [0, 1, 2, 3, *range(14, 20), *range(30, 40)]  # both sides of attn_temperature_len
-LONG = [*range(15, 19), *range(1096, 1100)]
+LONG = [*range(15, 19), *range(1096, 1100)]  # beyond the released attn_temperature_len of 1024
 LARGE_THETA = 208533496
 
 CASES = [
     Case("grok2_12", GROK2, 12, hidden=True),
     Case("grok2_40", GROK2, 40),
-    Case("grok2_1100", GROK2, 1100, LONG),
+    Case("grok2_1100", config(GROK2, attn_temperature_len=1024), 1100, LONG),
     Case("grok2_theta_40", config(GROK2, rope_theta=LARGE_THETA), 40, SOME),
     Case("grok2_theta_1100", config(GROK2, rope_theta=LARGE_THETA), 1100, LONG),
     Case("grok2_linear_40", config(GROK2, rope_type="linear", scaling_factor=4.0), 40, SOME),
@@ -398,7 +398,7 @@ def cross_check(cases):
     problems = []
     same = [
         ("grok2_12", "grok2_40"),
-        ("grok2_40", "grok2_1100"),
+        ("grok2_theta_40", "grok2_theta_1100"),
         ("grok1_12", "grok1_40"),
         ("grok2_no_rope_type_40", "grok2_linear_40"),
     ]
