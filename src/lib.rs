@@ -4,6 +4,7 @@ pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod generate;
 pub mod gpu;
 pub mod host;
 mod json;
