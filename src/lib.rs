@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod kernels;
 pub mod machine;
 pub mod model;
+pub mod plan;
 pub mod platform;
 pub mod rope;
 pub mod sampler;

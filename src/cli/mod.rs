@@ -1,7 +1,10 @@
 //! The command line: what was typed, and which command it means.
 
 mod generate;
+mod logits;
 mod model;
+mod perplexity;
+mod selftest;
 mod terminal;
 
 use std::{
@@ -56,7 +59,7 @@ pub(crate) struct Globals {
     /// Print nothing but results and errors
     #[arg(long, short, global = true)]
     quiet: bool,
-    /// When to use colours; NO_COLOR is respected
+    /// When to use colours; `NO_COLOR` is respected
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }
@@ -101,6 +104,9 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(generate::Options),
+    Logits(logits::Options),
+    Perplexity(perplexity::Options),
+    Selftest(selftest::Options),
     /// Print a script that completes this program's options in a shell
     #[command(after_help = "\
 Examples:
@@ -154,6 +160,9 @@ async fn run(cli: &Cli) -> Result<()> {
     }
     match &cli.command {
         Some(Command::Generate(options)) => generate::run(globals, options).await,
+        Some(Command::Logits(options)) => logits::run(globals, options).await,
+        Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
+        Some(Command::Selftest(options)) => selftest::run(globals, options).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);
@@ -175,8 +184,10 @@ async fn list_adapters(globals: &Globals) -> Result<()> {
     if all.is_empty() {
         globals.terminal().note("there is no adapter");
     }
-    let lines: String = (0..).zip(&all).map(|(i, name)| format!("{i}: {name}\n")).collect();
-    terminal::out(&lines)
+    for (i, name) in all.iter().enumerate() {
+        terminal::out(&format!("{i}: {name}\n"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
