@@ -1,5 +1,6 @@
 //! The command line: what was typed, and which command it means.
 
+mod chat;
 mod generate;
 mod logits;
 mod model;
@@ -104,6 +105,7 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(generate::Options),
+    Chat(chat::Options),
     Logits(logits::Options),
     Perplexity(perplexity::Options),
     Selftest(selftest::Options),
@@ -160,6 +162,7 @@ async fn run(cli: &Cli) -> Result<()> {
     }
     match &cli.command {
         Some(Command::Generate(options)) => generate::run(globals, options).await,
+        Some(Command::Chat(options)) => chat::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,
         Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
         Some(Command::Selftest(options)) => selftest::run(globals, options).await,
