@@ -213,19 +213,19 @@ impl Planner {
         })
     }
 
-    /// The longest context that fits in `memory` bytes, if any does. It is at most the model's own.
+    /// The longest context that fits in `memory` bytes, at most the model's own; 0 if none does.
     ///
     /// # Errors
     ///
     /// Those of [`Planner::plan`] other than for a context that is too long.
-    pub fn longest_context(&self, memory: u64, prefill: u32) -> Result<Option<u32>> {
+    pub fn longest_context(&self, memory: u64, prefill: u32) -> Result<u32> {
         let fits = |context| match self.plan(Sizes { context, prefill }) {
             Ok(plan) => Ok(plan.total() <= memory),
             Err(Error::Limit { .. }) => Ok(false),
             Err(error) => Err(error),
         };
         if !fits(1)? {
-            return Ok(None);
+            return Ok(0);
         }
         let (mut low, mut high) = (1, self.model.config.max_position_embeddings);
         while low < high {
@@ -236,7 +236,7 @@ impl Planner {
                 high = middle - 1;
             }
         }
-        Ok(Some(low))
+        Ok(low)
     }
 }
 
@@ -287,10 +287,10 @@ mod tests {
         let planner = planner("tiny", DeviceLimits::BASELINE);
         let total = |context| planner.plan(Sizes { context, prefill: 64 }).expect("fits").total();
         let memory = total(1000) + 1;
-        let longest = planner.longest_context(memory, 64).expect("a plan").expect("fits");
+        let longest = planner.longest_context(memory, 64).expect("a plan");
         assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
-        assert_eq!(planner.longest_context(1000, 64).expect("a plan"), None);
-        assert_eq!(planner.longest_context(u64::MAX, 64).expect("a plan"), Some(4096));
+        assert_eq!(planner.longest_context(1000, 64).expect("a plan"), 0);
+        assert_eq!(planner.longest_context(u64::MAX, 64).expect("a plan"), 4096);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The command line: what was typed, and which command it means.
 
+mod bench;
 mod chat;
 mod generate;
+mod inspect;
 mod logits;
 mod model;
 mod perplexity;
@@ -106,9 +108,11 @@ impl Globals {
 enum Command {
     Generate(generate::Options),
     Chat(chat::Options),
+    Inspect(inspect::Options),
     Logits(logits::Options),
     Perplexity(perplexity::Options),
     Selftest(selftest::Options),
+    Bench(bench::Options),
     /// Print a script that completes this program's options in a shell
     #[command(after_help = "\
 Examples:
@@ -163,9 +167,11 @@ async fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Some(Command::Generate(options)) => generate::run(globals, options).await,
         Some(Command::Chat(options)) => chat::run(globals, options).await,
+        Some(Command::Inspect(options)) => inspect::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,
         Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
         Some(Command::Selftest(options)) => selftest::run(globals, options).await,
+        Some(Command::Bench(options)) => bench::run(globals, options).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Checkpoint, Config, Error, Gpu, Result, Tokenizer, Weights,
+    Checkpoint, Config, DType, Error, Gpu, Result, Tokenizer, Weights,
     platform::native::{FileSource, open_folder},
     session::{Session, Sizes},
 };
@@ -123,4 +123,40 @@ pub(crate) async fn load(
     let session = Session::load(gpu, config, weights, sizes, &mut progress).await;
     bar.finish_and_clear();
     session
+}
+
+/// Element types of weights that are made up.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// A configuration without weights: by name, or a file.
+pub(crate) fn preset(
+    name: Option<&str>,
+    file: Option<&Path>,
+    terminal: Terminal,
+) -> Result<Config> {
+    let Some(file) = file else {
+        let name = name.ok_or_else(|| Error::Usage("--preset or --config is needed".into()))?;
+        return Config::preset(name)
+            .ok_or_else(|| Error::Usage(format!("no preset is called {name}")));
+    };
+    let (config, warnings) = Config::open(file)?;
+    for warning in warnings {
+        terminal.warn(warning);
+    }
+    Ok(config)
 }
