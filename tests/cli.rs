@@ -1,7 +1,5 @@
 //! The program as a person runs it: its output, its exit codes, its manners.
 
-mod common;
-
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -10,9 +8,9 @@ use std::{
 };
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Synthetic,
+    Checkpoint, Config, DType, Gpu, Synthetic,
     checkpoint::write::Layout,
-    gpu::Profile,
+    gpu::{AdapterChoice, Profile},
     platform::native::{open_folder, write_checkpoint},
     session::{Read, Session, Sizes},
     synthetic_tok_json,
@@ -25,7 +23,7 @@ const PROMPT: &str = "The other day she said";
 fn model() -> &'static Path {
     static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = MODEL.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a folder");
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let config = Config::preset("small").expect("a preset");
         let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
         let layout = Layout::TensorParallel { slices: 8 };
@@ -35,6 +33,13 @@ fn model() -> &'static Path {
         dir
     });
     dir.path()
+}
+
+/// A device on the adapter that the program uses too.
+fn device(profile: Profile) -> Gpu {
+    let choice =
+        std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
+    pollster::block_on(Gpu::open(&choice, profile)).expect("tests need an adapter")
 }
 
 fn program() -> Command {
@@ -207,7 +212,7 @@ fn library_logits(ids: &[u32]) -> Vec<Vec<f32>> {
         let weights = Checkpoint::open(model(), sources, &config).await.expect("a checkpoint");
         let context = u32::try_from(ids.len()).expect("few");
         let sizes = Sizes { context, prefill: 256 };
-        let gpu = common::open(Profile::Full);
+        let gpu = device(Profile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
         session.prefill(ids, Read::AllLogits).await.map(|reply| reply.rows)
     })
@@ -303,7 +308,7 @@ fn a_plan_is_what_a_session_allocates() {
     let config = Config::preset("small").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let sizes = Sizes { context: 300, prefill: 64 };
-    let gpu = common::open(Profile::Baseline);
+    let gpu = device(Profile::Baseline);
     let limits = grok_wgpu::plan::DeviceLimits::of(gpu.caps());
     assert_eq!(limits, grok_wgpu::plan::DeviceLimits::BASELINE);
     let planner = grok_wgpu::plan::Planner::new(&config, &weights, limits).expect("a layout");

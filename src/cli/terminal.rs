@@ -58,11 +58,11 @@ impl Terminal {
             ProgressDrawTarget::stderr()
         };
         let count = if bytes {
-            "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}"
+            "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left"
         } else {
-            "{pos} of {len}"
+            "{pos} of {len}, {elapsed}"
         };
-        let template = format!("{{msg}} [{{bar:30}}] {count}, {{eta}} left");
+        let template = format!("{{msg}} [{{bar:30}}] {count}");
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
