@@ -194,3 +194,138 @@ fn report(candidates: &[Candidate], id: u32, count: usize) -> Result<Logprobs> {
     let top = top_logprobs(&logits, count)?;
     Ok(Logprobs { chosen: logprobs(&logits, &[id])?[0], top })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, DType, Host, Sampling, Synthetic, session::Sizes, synthetic_tok_json};
+
+    fn tokenizer(vocab: u32) -> Tokenizer {
+        let json = synthetic_tok_json(vocab).expect("in range");
+        Tokenizer::from_tok_json("synthetic", json.as_bytes()).expect("valid")
+    }
+
+    fn session(context: u32) -> Session<Host> {
+        let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("a preset") };
+        let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
+        let sizes = Sizes { context, prefill: 2 };
+        pollster::block_on(async {
+            Session::load(Host::default(), &config, &weights, sizes, &mut |_| Ok(())).await
+        })
+        .expect("a session")
+    }
+
+    fn settings(max_tokens: usize) -> Settings {
+        Settings { max_tokens, stop_ids: Vec::new(), logprobs: None }
+    }
+
+    /// Greedy text after three tokens; `hear` says when to stop.
+    fn run(
+        session: &mut Session<Host>,
+        settings: &Settings,
+        hear: &mut dyn FnMut(Event<'_>) -> bool,
+    ) -> Generation {
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut on_event = |event: Event<'_>| {
+            Ok(if hear(event) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        };
+        let tokenizer = tokenizer(512);
+        let prompt = [200, 201, 202];
+        let made = generate(session, &tokenizer, &mut sampler, &prompt, settings, &mut on_event);
+        pollster::block_on(made).expect("a text")
+    }
+
+    fn ids(made: &Generation) -> Vec<u32> {
+        made.tokens.iter().map(|token| token.id).collect()
+    }
+
+    #[test]
+    fn every_end_is_told_apart() {
+        let all = run(&mut session(64), &settings(6), &mut |_| true);
+        assert_eq!((all.finish, all.tokens.len(), all.reused), (Finish::Length, 6, 0));
+        // Three of the prompt, one made from a full cache.
+        let full = run(&mut session(3), &settings(6), &mut |_| true);
+        assert_eq!((full.finish, ids(&full)), (Finish::Context, ids(&all)[..1].to_vec()));
+        assert_eq!(full.finish.name(), "length");
+
+        let stop = ids(&all)[3];
+        let first = ids(&all).iter().position(|&id| id == stop).expect("it is there");
+        let stops = Settings { stop_ids: vec![stop], ..settings(6) };
+        let stopped = run(&mut session(64), &stops, &mut |_| true);
+        assert_eq!((stopped.finish, ids(&stopped)), (Finish::Stop, ids(&all)[..first].to_vec()));
+
+        let mut left = 2;
+        let stopped = run(&mut session(64), &settings(6), &mut |event| {
+            left -= usize::from(matches!(event, Event::Token(_)));
+            left > 0
+        });
+        assert_eq!((stopped.finish, ids(&stopped)), (Finish::Interrupted, ids(&all)[..2].to_vec()));
+        let nothing = run(&mut session(64), &settings(6), &mut |_| false);
+        assert_eq!((nothing.finish, nothing.tokens.len()), (Finish::Interrupted, 0));
+    }
+
+    #[test]
+    fn events_are_the_text_in_pieces() {
+        let (mut text, mut prompt) = (String::new(), Vec::new());
+        let made = run(&mut session(64), &settings(8), &mut |event| {
+            match event {
+                Event::Prompt { done, total } => prompt.push((done, total)),
+                Event::Token(token) => text += &token.text,
+                Event::Rest(rest) => text += rest,
+            }
+            true
+        });
+        assert_eq!(prompt, [(2, 3), (3, 3)]);
+        assert_eq!(made.text, text);
+        assert_eq!(made.text, tokenizer(512).decode_lossy(&ids(&made)).expect("ids"));
+    }
+
+    #[test]
+    fn what_is_cached_is_not_run_again() {
+        let mut session = session(64);
+        let first = run(&mut session, &settings(4), &mut |_| true);
+        let again = run(&mut session, &settings(4), &mut |_| true);
+        assert_eq!((first.reused, again.reused), (0, 2));
+        assert_eq!(ids(&first), ids(&again));
+    }
+
+    #[test]
+    fn logprobs_are_of_the_whole_vocabulary() {
+        let settings = Settings { logprobs: Some(512), ..settings(2) };
+        for token in run(&mut session(64), &settings, &mut |_| true).tokens {
+            let logprobs = token.logprobs.expect("asked for");
+            assert_eq!(logprobs.top[0], (token.id, logprobs.chosen));
+            let total: f64 = logprobs.top.iter().map(|(_, logprob)| logprob.exp()).sum();
+            assert!((total - 1.0).abs() < 1e-9, "{total}");
+        }
+    }
+
+    #[test]
+    fn rows_without_a_token_are_never_chosen() {
+        // The model has 512 rows; most of them have no token.
+        let tokenizer = tokenizer(300);
+        let sampling = Sampling { temperature: 2.0, seed: 5, ..Sampling::default() };
+        let mut sampler = Sampler::new(sampling).expect("in range");
+        let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+        let mut session = session(64);
+        let settings = settings(40);
+        let made =
+            generate(&mut session, &tokenizer, &mut sampler, &[50], &settings, &mut on_event);
+        let made = pollster::block_on(made).expect("a text");
+        assert_eq!(made.tokens.len(), 40);
+        assert!(ids(&made).iter().all(|&id| id < 300));
+    }
+
+    #[test]
+    fn prompts_that_cannot_be_are_errors() {
+        let (mut session, tokenizer) = (session(4), tokenizer(512));
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+        for (prompt, code) in [(&[][..], "usage"), (&[9; 5], "context_length_exceeded")] {
+            let settings = settings(1);
+            let made =
+                generate(&mut session, &tokenizer, &mut sampler, prompt, &settings, &mut on_event);
+            assert_eq!(pollster::block_on(made).expect_err("cannot be").code(), code);
+        }
+    }
+}

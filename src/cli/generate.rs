@@ -44,10 +44,6 @@ pub(super) struct Options {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
-    #[command(flatten)]
-    sampling: SamplingOptions,
-    #[command(flatten)]
-    sizes: SizeOptions,
     /// Report log-probabilities of each token and of the N likeliest ones (with --json)
     #[arg(long, value_name = "N", requires = "json")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=20))]
@@ -55,28 +51,33 @@ pub(super) struct Options {
     /// Go on after the model has ended its text
     #[arg(long)]
     ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
 }
 
 /// How tokens are chosen.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Sampling")]
 pub(super) struct SamplingOptions {
     /// Divides the logits: 0 takes the likeliest token, up to 2
-    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     top_k: u32,
     /// Keep the likeliest tokens that have this probability together
-    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
     /// Keep tokens with at least this fraction of the likeliest one's probability
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// Divides positive logits of tokens that were there before; 1 is off
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
     /// The same seed gives the same text; random if not given
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 

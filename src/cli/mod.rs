@@ -33,6 +33,9 @@ Examples:
 Exit codes: 0 success, 1 failure, 2 usage, 3 bad model or file, 4 out of memory or limits,
 5 no GPU or GPU lost, 7 verification failed, 130 interrupted.";
 
+/// Heading of the options that every command has.
+const EVERY: &str = "Options of every command";
+
 /// Runs Grok-2-class models on any GPU that WebGPU reaches
 #[derive(Debug, Parser)]
 #[command(name = "grok-wgpu", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -48,22 +51,22 @@ struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Globals {
     /// Adapter to run on: part of its name, or its number in --list-adapters
-    #[arg(long, global = true, value_name = "NAME|N", env = "GROK_WGPU_ADAPTER")]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "NAME|N", env = "GROK_WGPU_ADAPTER")]
     adapter: Option<String>,
     /// List the adapters of this machine and stop
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERY)]
     list_adapters: bool,
     /// Limits to ask the device for
-    #[arg(long, global = true, value_enum, default_value = "full")]
+    #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "full")]
     profile: Limits,
     /// Print results as JSON on the standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
     /// Print nothing but results and errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = EVERY)]
     quiet: bool,
-    /// When to use colours; `NO_COLOR` is respected
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(help = "When to use colours; NO_COLOR is respected")]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }
 

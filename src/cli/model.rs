@@ -16,6 +16,7 @@ use super::{
 
 /// Sizes of a session.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Sizes")]
 pub(crate) struct SizeOptions {
     /// Positions of the key-value cache. The default is what the command needs
     #[arg(long, value_name = "TOKENS")]
