@@ -1,13 +1,13 @@
 //! Writes a checkpoint of made-up weights: any size, any layout, no download.
 //!
-//! `cargo run --release --example make_checkpoint -- --preset tiny --layout tp --slices 8 --out /tmp/tiny`
+//! `cargo run --release --example make_checkpoint -- --preset small --layout tp --slices 8 --out /tmp/small`
 
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use grok_wgpu::{
     Config, DType, Error, PRESETS, Result, Synthetic, checkpoint::write::Layout,
-    platform::native::write_checkpoint,
+    platform::native::write_checkpoint, synthetic_tok_json,
 };
 
 #[derive(Parser)]
@@ -91,6 +91,13 @@ fn run(options: &Options) -> Result<()> {
     };
     let weights = Synthetic::new(&config, dtype, options.seed)?;
     write_checkpoint(&options.out, &config, &weights, layout)?;
+    match synthetic_tok_json(config.vocab_size) {
+        Ok(text) => {
+            let path = options.out.join("tokenizer.tok.json");
+            std::fs::write(&path, text).map_err(|error| Error::io(path, error))?;
+        }
+        Err(error) => eprintln!("warning: no tokenizer is written: {error}"),
+    }
     let bytes = config.parameters().total * dtype.size_bytes();
     eprintln!("wrote {bytes} bytes of {dtype} weights to {}", options.out.display());
     Ok(())

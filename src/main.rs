@@ -1,3 +1,7 @@
-//! The command line. What it can do is in `cli`.
+//! The program `grok-wgpu`. What it can do is in `cli`.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -3,13 +3,13 @@
 use super::{Config, Gelu, RopeType};
 
 /// The names that [`Config::preset`] knows.
-pub const PRESETS: &[&str] = &["grok-2", "grok-1", "bench", "tiny", "tiny-grok-1"];
+pub const PRESETS: &[&str] = &["grok-2", "grok-1", "bench", "small", "tiny", "tiny-grok-1"];
 
 impl Config {
     /// A configuration by name, or `None` for a name that is not in [`PRESETS`].
     ///
     /// `grok-2` and `grok-1` are the released models. `bench` is Grok-2 at a size that a small
-    /// device holds; `tiny` and `tiny-grok-1` are small enough for a scalar oracle.
+    /// device holds; `small` is the least with tokens enough for a tokenizer; `tiny` and `tiny-grok-1` are small enough for a scalar oracle.
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "grok-2" => Some(grok_2()),
@@ -25,6 +25,7 @@ impl Config {
                 embedding_multiplier_scale: 32.0,
                 ..grok_2()
             }),
+            "small" => Some(Self { vocab_size: 512, ..Self::preset("tiny")? }),
             "tiny" => Some(Self {
                 vocab_size: 256,
                 hidden_size: 64,

@@ -16,14 +16,15 @@ pub struct Counters {
     pub read_back_bytes: u64,
 }
 
-/// A recorded sequence of dispatches, ready to be encoded as often as wanted.
-#[derive(Debug)]
+/// A recorded sequence of dispatches, ready to be encoded as often as wanted. Copies share all that
+/// is on the device.
+#[derive(Clone, Debug)]
 pub struct Plan {
     steps: Vec<Step>,
     bytes_bound: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Step {
     label: String,
     pipeline: wgpu::ComputePipeline,

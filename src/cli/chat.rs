@@ -1,0 +1,305 @@
+//! `chat`: a conversation, line by line.
+
+use std::{
+    io::{self, BufRead, IsTerminal},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use grok_wgpu::{
+    Error, Gpu, Message, Result, Role, Sampler, Tokenizer, encode_chat,
+    generate::{Event, Finish, Generation, Settings, generate},
+    session::{Session, Sizes},
+};
+use rustyline::{DefaultEditor, error::ReadlineError};
+use serde_json::{Value, json};
+
+use super::{
+    Globals,
+    generate::{Clock, SamplingOptions},
+    model::{Opened, SizeOptions, locate},
+    terminal::{Terminal, forget_interrupts, interrupted, out},
+};
+
+const HELP: &str = "\
+/reset         begin a new conversation; the system text stays
+/system TEXT   set the system text, or remove it if there is no TEXT
+/save FILE     write the conversation to a JSON file
+/help          this list
+/quit          leave (also Ctrl-D, or Ctrl-C twice)
+Ctrl-C stops an answer.";
+
+/// Talk with a model
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  grok-wgpu chat models/demo
+  grok-wgpu chat models/demo --system \"Answer briefly.\" --temperature 0.5
+  printf 'Hello\\n/quit\\n' | grok-wgpu chat models/demo --seed 1
+
+In a conversation, /help lists the commands.")]
+pub(super) struct Options {
+    /// Folder or file of the model; the one that is shipped if none is given
+    model: Option<PathBuf>,
+    /// Instructions for the whole conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Most tokens of an answer
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1024)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
+}
+
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    if globals.json {
+        return Err(Error::Usage("chat has no --json: use generate".into()));
+    }
+    let terminal = globals.terminal();
+    let sampler = options.sampling.sampler()?;
+    let opened = Opened::open(&locate(options.model.as_deref())?, terminal).await?;
+    let tokenizer = opened.tokenizer()?;
+    let mut messages = Vec::new();
+    set_system(&mut messages, options.system.as_deref().unwrap_or_default());
+    // Whether the tokenizer can do it at all is better known before the weights are read.
+    encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
+    let enough = Sizes::of(&opened.config).context;
+    let sizes = options.sizes.sizes(&opened.config, enough.into());
+    let session = opened.load(globals, sizes).await?;
+    terminal.faint("type a message, or /help");
+    let settings = Settings {
+        max_tokens: options.max_tokens as usize,
+        stop_ids: tokenizer.stop_ids(),
+        logprobs: None,
+    };
+    let mut chat = Chat { terminal, session, tokenizer: &tokenizer, sampler, settings, messages };
+    let mut lines = Lines::open();
+    while let Some(line) = lines.next()? {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        if let Some(command) = line.strip_prefix('/') {
+            if chat.command(command)?.is_break() {
+                break;
+            }
+        } else {
+            chat.answer(line).await?;
+        }
+    }
+    lines.save();
+    Ok(())
+}
+
+struct Chat<'t> {
+    terminal: Terminal,
+    session: Session<Gpu>,
+    tokenizer: &'t Tokenizer,
+    sampler: Sampler,
+    settings: Settings,
+    messages: Vec<Message>,
+}
+
+impl Chat<'_> {
+    /// Does what a line that begins with a slash says; a break leaves the conversation.
+    fn command(&mut self, line: &str) -> Result<ControlFlow<()>> {
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match name {
+            "quit" | "exit" => return Ok(ControlFlow::Break(())),
+            "help" => out(&format!("{HELP}\n"))?,
+            "reset" => {
+                self.messages.retain(|message| message.role == Role::System);
+                self.session.rewind(0);
+                self.terminal.note("a new conversation");
+            }
+            "system" => {
+                set_system(&mut self.messages, rest);
+                self.terminal.note(if rest.is_empty() {
+                    "there is no system text"
+                } else {
+                    "the system text is set"
+                });
+            }
+            "save" if rest.is_empty() => self.terminal.warn("which file? /save FILE"),
+            "save" => match save(Path::new(rest), &self.messages) {
+                Ok(()) => self.terminal.note(format!("saved to {rest}")),
+                Err(error) => self.terminal.warn(error),
+            },
+            _ => self.terminal.warn(format!("/{name} is not known; /help lists the commands")),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Sends a message and prints the answer as it comes.
+    async fn answer(&mut self, text: &str) -> Result<()> {
+        self.messages.push(Message::new(Role::User, text));
+        let ids = encode_chat(self.tokenizer, &self.messages)?;
+        let context = self.session.sizes().context;
+        if ids.len() >= context as usize {
+            self.messages.pop();
+            self.terminal.warn(format!(
+                "this message would make {} tokens, but the context holds {context}",
+                ids.len()
+            ));
+            self.go_on();
+            return Ok(());
+        }
+        forget_interrupts();
+        let mut clock = Clock::start();
+        let mut first = true;
+        let mut on_event = |event: Event<'_>| {
+            clock.hear(event);
+            match event {
+                Event::Prompt { .. } => {}
+                Event::Token(token) => {
+                    // The blank after `Assistant:` belongs to the format.
+                    let text = token.text.as_str();
+                    out(if first { text.strip_prefix(' ').unwrap_or(text) } else { text })?;
+                    first &= text.is_empty();
+                }
+                Event::Rest(text) => out(text)?,
+            }
+            Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let (session, sampler) = (&mut self.session, &mut self.sampler);
+        let made =
+            generate(session, self.tokenizer, sampler, &ids, &self.settings, &mut on_event).await?;
+        out("\n")?;
+        forget_interrupts();
+        self.terminal.faint(clock.summary(&made, ids.len()));
+        self.finish(made);
+        Ok(())
+    }
+
+    fn finish(&mut self, made: Generation) {
+        match made.finish {
+            Finish::Stop => {}
+            Finish::Interrupted => self.terminal.note("stopped"),
+            Finish::Length => self.terminal.note(format!(
+                "the answer was cut at {} tokens (--max-tokens)",
+                self.settings.max_tokens
+            )),
+            Finish::Context => {
+                let context = self.session.sizes().context;
+                self.terminal.warn(format!("the context of {context} tokens is full"));
+                self.go_on();
+            }
+        }
+        if made.tokens.is_empty() && made.finish == Finish::Interrupted {
+            // Nothing was said, so the question is taken back.
+            self.messages.pop();
+        } else {
+            self.messages.push(Message::new(Role::Assistant, made.text));
+        }
+    }
+
+    fn go_on(&self) {
+        let most = self.session.config().max_position_embeddings;
+        let context = self.session.sizes().context;
+        let longer = if context < most {
+            format!(", or start again with a longer one (--context, up to {most})")
+        } else {
+            String::new()
+        };
+        self.terminal
+            .note(format!("/save FILE keeps the conversation, /reset begins anew{longer}"));
+    }
+}
+
+fn set_system(messages: &mut Vec<Message>, text: &str) {
+    messages.retain(|message| message.role != Role::System);
+    if !text.is_empty() {
+        messages.insert(0, Message::new(Role::System, text));
+    }
+}
+
+/// Writes the conversation as a list of messages, as chat interfaces have them.
+fn save(path: &Path, messages: &[Message]) -> Result<()> {
+    let list: Vec<Value> = messages
+        .iter()
+        .map(|message| json!({"role": message.role.name(), "content": message.content}))
+        .collect();
+    std::fs::write(path, format!("{:#}\n", json!({ "messages": list })))
+        .map_err(|error| Error::io(path, error))
+}
+
+/// Where lines come from.
+enum Lines {
+    /// A person at a terminal, and the file that keeps what was typed.
+    Editor { editor: Box<DefaultEditor>, history: Option<PathBuf> },
+    /// Anything else.
+    Plain,
+}
+
+impl Lines {
+    fn open() -> Self {
+        if !io::stdin().is_terminal() {
+            return Self::Plain;
+        }
+        let Ok(mut editor) = DefaultEditor::new() else { return Self::Plain };
+        let history = history_file();
+        if let Some(path) = &history {
+            // There is none before the first conversation.
+            let _ = editor.load_history(path);
+        }
+        Self::Editor { editor: Box::new(editor), history }
+    }
+
+    /// The next line; `None` at the end, or after Ctrl-C was pressed twice.
+    fn next(&mut self) -> Result<Option<String>> {
+        let failed = |error| Error::io("standard input", error);
+        let editor = match self {
+            Self::Editor { editor, .. } => editor,
+            Self::Plain => {
+                let mut line = String::new();
+                let read = io::stdin().lock().read_line(&mut line).map_err(failed)?;
+                return Ok((read > 0).then_some(line));
+            }
+        };
+        let mut pressed = false;
+        loop {
+            match editor.readline("> ") {
+                Ok(line) => {
+                    // A history that cannot grow is no reason to stop.
+                    let _ = editor.add_history_entry(&line);
+                    return Ok(Some(line));
+                }
+                Err(ReadlineError::Interrupted) if pressed => return Ok(None),
+                Err(ReadlineError::Interrupted) => {
+                    pressed = true;
+                    out("(Ctrl-C again leaves)\n")?;
+                }
+                Err(ReadlineError::Eof) => return Ok(None),
+                Err(ReadlineError::Io(error)) => return Err(failed(error)),
+                Err(error) => return Err(failed(io::Error::other(error.to_string()))),
+            }
+        }
+    }
+
+    fn save(&mut self) {
+        if let Self::Editor { editor, history: Some(path), .. } = self {
+            // A conversation that cannot be remembered was still one.
+            let _ = path.parent().map(std::fs::create_dir_all);
+            let _ = editor.save_history(path);
+        }
+    }
+}
+
+/// Where this platform keeps a program's data, if the person has a home.
+fn history_file() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = if cfg!(windows) {
+        folder("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        folder("HOME").map(|home| home.join("Library/Application Support"))
+    } else {
+        folder("XDG_DATA_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/share")))
+    };
+    data.map(|data| data.join("grok-wgpu").join("history"))
+}

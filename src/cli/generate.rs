@@ -1,0 +1,316 @@
+//! `generate`: text after a prompt.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    io::{self, IsTerminal, Read as _},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use grok_wgpu::{
+    Error, Result, Sampler, Sampling, Tokenizer,
+    generate::{Event, Finish, Generation, Settings, generate},
+    platform::native::read_text,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Globals,
+    model::{Opened, SizeOptions, locate},
+    terminal::{interrupted, out, out_json},
+};
+
+/// Longest text that is read as a prompt, in bytes.
+const MAX_PROMPT: u64 = 64 << 20;
+
+/// Continue a text
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  grok-wgpu generate models/demo \"Once upon a time\" --max-tokens 200
+  echo \"Once upon a time\" | grok-wgpu generate models/demo -
+  grok-wgpu generate models/demo --file story.txt --temperature 0 --json")]
+pub(super) struct Options {
+    /// Folder or file of the model; the one that is shipped if only a prompt is given
+    model: Option<String>,
+    /// The text to continue; `-` reads it from the standard input
+    prompt: Option<String>,
+    /// Read the text to continue from a file
+    #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
+    file: Option<PathBuf>,
+    /// Most tokens to make
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
+    /// Report log-probabilities of each token and of the N likeliest ones (with --json)
+    #[arg(long, value_name = "N", requires = "json")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=20))]
+    logprobs: Option<u8>,
+    /// Go on after the model has ended its text
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Sampling")]
+pub(super) struct SamplingOptions {
+    /// Divides the logits: 0 takes the likeliest token, up to 2
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Keep this many of the likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    top_k: u32,
+    /// Keep the likeliest tokens that have this probability together
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Keep tokens with at least this fraction of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Divides positive logits of tokens that were there before; 1 is off
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    repetition_penalty: f32,
+    /// The same seed gives the same text; random if not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SamplingOptions {
+    /// A sampler; the seed is made up if none was given.
+    pub(super) fn sampler(self) -> Result<Sampler> {
+        // The standard library's hash keys are random.
+        let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+        Sampler::new(Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            // Short enough to be typed again.
+            seed: self.seed.unwrap_or_else(|| random() >> 32),
+        })
+    }
+
+    /// Whether a person must be told the seed to have the same text again.
+    fn seed_is_news(self) -> bool {
+        self.seed.is_none() && self.temperature > 0.0
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    let terminal = globals.terminal();
+    let mut sampler = options.sampling.sampler()?;
+    let (model, prompt) = options.model_and_prompt()?;
+    let opened = Opened::open(&locate(model.as_deref())?, terminal).await?;
+    let tokenizer = opened.tokenizer()?;
+    let ids = tokenizer.encode(&prompt)?;
+    if ids.is_empty() {
+        return Err(Error::Usage("the prompt is empty".into()));
+    }
+    let wanted = ids.len() as u64 + u64::from(options.max_tokens);
+    let sizes = options.sizes.sizes(&opened.config, wanted);
+    if ids.len() > sizes.context as usize {
+        let context = sizes.context as usize;
+        return Err(Error::ContextLength { prompt: ids.len(), wanted: 1, context });
+    }
+    let seed = sampler.sampling().seed;
+    let mut session = opened.load(globals, sizes).await?;
+    if options.sampling.seed_is_news() {
+        terminal.faint(format!("seed {seed}"));
+    }
+
+    let settings = Settings {
+        max_tokens: options.max_tokens as usize,
+        stop_ids: if options.ignore_eos { Vec::new() } else { tokenizer.stop_ids() },
+        logprobs: options.logprobs.map(usize::from),
+    };
+    let mut clock = Clock::start();
+    let mut on_event = |event: Event<'_>| {
+        clock.hear(event);
+        match event {
+            _ if globals.json => {}
+            Event::Token(token) => out(&token.text)?,
+            Event::Rest(text) => out(text)?,
+            Event::Prompt { .. } => {}
+        }
+        Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    let made =
+        generate(&mut session, &tokenizer, &mut sampler, &ids, &settings, &mut on_event).await?;
+    if globals.json {
+        out_json(&report(&made, &tokenizer, ids.len(), seed, &clock))?;
+    } else {
+        out("\n")?;
+        terminal.faint(clock.summary(&made, ids.len()));
+    }
+    match made.finish {
+        Finish::Interrupted => Err(Error::Interrupted),
+        Finish::Context => {
+            terminal.note(format!("stopped: the context of {} tokens is full", sizes.context));
+            Ok(())
+        }
+        Finish::Stop | Finish::Length => Ok(()),
+    }
+}
+
+impl Options {
+    /// One word alone is a model if there is such a file, and a prompt if not.
+    fn model_and_prompt(&self) -> Result<(Option<PathBuf>, String)> {
+        if let Some(file) = &self.file {
+            return Ok((self.model.as_ref().map(PathBuf::from), read_text(file, MAX_PROMPT)?));
+        }
+        let (model, prompt) = match (&self.model, &self.prompt) {
+            (model, Some(prompt)) => (model.as_ref(), Some(prompt)),
+            (Some(word), None) if !is_model(word) => (None, Some(word)),
+            (model, None) => (model.as_ref(), None),
+        };
+        let prompt = match prompt.map(String::as_str) {
+            Some("-") => read_stdin()?,
+            Some(text) => text.to_owned(),
+            None if io::stdin().is_terminal() => {
+                return Err(Error::Usage(
+                    "there is no prompt: give a text, --file FILE, or - for the standard input"
+                        .into(),
+                ));
+            }
+            None => read_stdin()?,
+        };
+        Ok((model.map(PathBuf::from), prompt))
+    }
+}
+
+/// Whether a word is meant as a path: it exists, or could only be one.
+fn is_model(word: &str) -> bool {
+    let looks = word.contains(std::path::MAIN_SEPARATOR) && !word.contains(char::is_whitespace);
+    word != "-" && (looks || Path::new(word).exists())
+}
+
+fn read_stdin() -> Result<String> {
+    const STDIN: &str = "standard input";
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .take(MAX_PROMPT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io(STDIN, error))?;
+    if bytes.len() as u64 > MAX_PROMPT {
+        return Err(Error::format(STDIN, format!("more than {MAX_PROMPT} bytes are not read")));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Error::format(STDIN, format!("not UTF-8 text: {error}")))?;
+    // The end of the last line is the shell's, not the prompt's.
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+/// When things happened.
+#[derive(Debug)]
+pub(super) struct Clock {
+    start: Instant,
+    prompt: Duration,
+    first: Option<Duration>,
+    last: Duration,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let zero = Duration::ZERO;
+        Self { start: Instant::now(), prompt: zero, first: None, last: zero }
+    }
+
+    pub(super) fn hear(&mut self, event: Event<'_>) {
+        let now = self.start.elapsed();
+        match event {
+            Event::Prompt { .. } => self.prompt = now,
+            Event::Token(_) => {
+                self.first.get_or_insert(now);
+                self.last = now;
+            }
+            Event::Rest(_) => {}
+        }
+    }
+
+    /// Tokens of the prompt for each second.
+    fn prompt_rate(&self, tokens: usize) -> f64 {
+        rate(tokens, self.prompt)
+    }
+
+    /// Tokens after the first for each second.
+    fn rate(&self, made: usize) -> f64 {
+        rate(made.saturating_sub(1), self.last.saturating_sub(self.first.unwrap_or_default()))
+    }
+
+    /// One line about a text that was made.
+    pub(super) fn summary(&self, made: &Generation, prompt: usize) -> String {
+        let new = prompt - made.reused;
+        let mut parts = vec![format!("prompt: {new} tokens, {:.1}/s", self.prompt_rate(new))];
+        if made.reused > 0 {
+            parts.push(format!("{} more in the cache", made.reused));
+        }
+        if let Some(first) = self.first {
+            parts.push(format!("first token after {:.3} s", first.as_secs_f64()));
+        }
+        let count = made.tokens.len();
+        parts.push(match count {
+            0 | 1 => format!("tokens made: {count}"),
+            _ => format!("tokens made: {count}, {:.1}/s", self.rate(count)),
+        });
+        parts.join("; ")
+    }
+}
+
+fn rate(count: usize, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
+}
+
+fn report(
+    made: &Generation,
+    tokenizer: &Tokenizer,
+    prompt: usize,
+    seed: u64,
+    clock: &Clock,
+) -> Value {
+    let text = |id| {
+        let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let logprobs: Vec<Value> = made
+        .tokens
+        .iter()
+        .filter_map(|token| {
+            let found = token.logprobs.as_ref()?;
+            let top: Vec<Value> = found
+                .top
+                .iter()
+                .map(|&(id, logprob)| json!({"id": id, "text": text(id), "logprob": logprob}))
+                .collect();
+            let (id, logprob) = (token.id, found.chosen);
+            Some(json!({"id": id, "text": text(id), "logprob": logprob, "top": top}))
+        })
+        .collect();
+    let mut report = json!({
+        "text": made.text,
+        "ids": made.tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
+        "finish_reason": made.finish.name(),
+        "prompt_tokens": prompt,
+        "seed": seed,
+        "timings": {
+            "prompt_seconds": clock.prompt.as_secs_f64(),
+            "prompt_tokens_per_second": clock.prompt_rate(prompt),
+            "first_token_seconds": clock.first.map(|first| first.as_secs_f64()),
+            "tokens_per_second": clock.rate(made.tokens.len()),
+            "total_seconds": clock.start.elapsed().as_secs_f64(),
+        },
+    });
+    if !logprobs.is_empty() {
+        report["logprobs"] = logprobs.into();
+    }
+    report
+}

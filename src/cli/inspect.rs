@@ -1,0 +1,395 @@
+//! `inspect`: what a model is, and what it needs.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use grok_wgpu::{
+    Config, DType, Error, Gpu, Parameters, Result, Synthetic, Weights,
+    checkpoint::schema,
+    plan::{DeviceLimits, MemoryPlan, Planner, layer_dispatches},
+    rope,
+    session::Sizes,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Globals,
+    model::{Element, Opened, SizeOptions, gpu, locate, preset},
+    terminal::{out, out_json, size},
+};
+
+/// Show what a model is and what it needs
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  grok-wgpu inspect models/demo --tensors
+  grok-wgpu inspect --preset grok-2 --no-device --context 8192
+  grok-wgpu inspect --config config.json --memory 80GiB --json")]
+pub(super) struct Options {
+    /// Folder or file of the model; the one that is shipped if none is given
+    #[arg(conflicts_with_all = ["preset", "config"])]
+    model: Option<PathBuf>,
+    /// A configuration by name, without weights
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
+    preset: Option<String>,
+    /// A config.json, without weights
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    config: Option<PathBuf>,
+    /// Element type of weights that are not there
+    #[arg(long = "type", value_enum, default_value = "bf16")]
+    element: Element,
+    /// List all tensors
+    #[arg(long)]
+    tensors: bool,
+    /// Do not ask an adapter for its limits
+    #[arg(long)]
+    no_device: bool,
+    /// Memory of the device: what context fits? A number with or without KiB, MiB, GiB
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    memory: Option<u64>,
+    #[command(flatten)]
+    sizes: SizeOptions,
+}
+
+/// What is known of a model.
+struct Known {
+    config: Config,
+    bytes: u64,
+    slices: Option<usize>,
+    files: Vec<String>,
+    tensors: Vec<(String, DType, Vec<u64>)>,
+    tokenizer: Option<String>,
+}
+
+/// A plan under some limits, or why there is none.
+struct Planned {
+    name: String,
+    limits: DeviceLimits,
+    plan: Result<MemoryPlan>,
+    layer_dispatches: f64,
+    /// In the memory that was given; 0 if none fits.
+    longest: Option<u32>,
+}
+
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    if options.preset.is_none() && options.config.is_none() {
+        let path = locate(options.model.as_deref())?;
+        let opened = Opened::open(&path, globals.terminal()).await?;
+        let known = of_checkpoint(&opened);
+        return show(globals, options, &known, &opened.checkpoint).await;
+    }
+    let config = preset(options.preset.as_deref(), options.config.as_deref(), globals.terminal())?;
+    let dtype = options.element.dtype();
+    let weights = Synthetic::new(&config, dtype, 0)?;
+    let tensors: Vec<_> = schema::tensors(&config)
+        .into_iter()
+        .map(|tensor| (tensor.name, dtype, tensor.shape))
+        .collect();
+    let bytes = config.parameters().total * dtype.size_bytes();
+    let known = Known { config, bytes, slices: None, files: Vec::new(), tensors, tokenizer: None };
+    show(globals, options, &known, &weights).await
+}
+
+fn of_checkpoint(opened: &Opened) -> Known {
+    let checkpoint = &opened.checkpoint;
+    let tokenizer = match opened.tokenizer() {
+        Ok(tokenizer) => {
+            let (path, tokens) = (tokenizer.path().display(), tokenizer.vocab_size());
+            let stops: Vec<String> = tokenizer.stop_ids().iter().map(u32::to_string).collect();
+            format!("{path}, {tokens} tokens, an answer ends with {}", stops.join(" or "))
+        }
+        Err(error) => format!("cannot be used: {error}"),
+    };
+    Known {
+        config: opened.config.clone(),
+        bytes: checkpoint.bytes(),
+        slices: Some(checkpoint.slices()),
+        files: checkpoint
+            .sources()
+            .iter()
+            .map(|source| source.path().display().to_string())
+            .collect(),
+        tensors: checkpoint
+            .tensors()
+            .map(|(name, dtype, shape)| (name.to_owned(), dtype, shape.to_vec()))
+            .collect(),
+        tokenizer: Some(tokenizer),
+    }
+}
+
+async fn show(
+    globals: &Globals,
+    options: &Options,
+    known: &Known,
+    weights: &impl Weights,
+) -> Result<()> {
+    let sizes = options.sizes.sizes(&known.config, Sizes::of(&known.config).context.into());
+    let device = device(globals, options).await?;
+    let mut all = Vec::new();
+    if let Some(gpu) = &device {
+        all.push((gpu.caps().describe(), DeviceLimits::of(gpu.caps())));
+    }
+    all.push(("WebGPU's default limits".into(), DeviceLimits::BASELINE));
+    let mut plans = Vec::new();
+    for (name, limits) in all {
+        plans.push(planned(name, limits, known, weights, sizes, options.memory)?);
+    }
+    if globals.json {
+        out_json(&as_json(options, known, &plans, sizes))
+    } else {
+        out(&(describe(options, known) + &describe_plans(&plans, sizes, options.memory)))
+    }
+}
+
+/// The device to plan for. Without an adapter there are still the limits that all have.
+async fn device(globals: &Globals, options: &Options) -> Result<Option<Gpu>> {
+    if options.no_device {
+        return Ok(None);
+    }
+    match gpu(globals).await {
+        Ok(gpu) => Ok(Some(gpu)),
+        Err(error @ Error::Adapter(_)) if globals.adapter.is_none() => {
+            globals.terminal().warn(error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn planned(
+    name: String,
+    limits: DeviceLimits,
+    known: &Known,
+    weights: &impl Weights,
+    sizes: Sizes,
+    memory: Option<u64>,
+) -> Result<Planned> {
+    let planner = match Planner::new(&known.config, weights, limits) {
+        Ok(planner) => planner,
+        Err(error @ Error::Limit { .. }) => {
+            let (plan, longest) = (Err(error), memory.map(|_| 0));
+            return Ok(Planned { name, limits, plan, layer_dispatches: 0.0, longest });
+        }
+        Err(error) => return Err(error),
+    };
+    let plan = match planner.plan(sizes) {
+        Err(error) if !matches!(error, Error::Limit { .. }) => return Err(error),
+        plan => plan,
+    };
+    let layer_dispatches =
+        plan.as_ref().map_or(0.0, |plan| layer_dispatches(planner.model(), &plan.decode.kernels));
+    let longest = match memory {
+        Some(memory) => Some(planner.longest_context(memory, sizes.prefill)?),
+        None => None,
+    };
+    Ok(Planned { name, limits, plan, layer_dispatches, longest })
+}
+
+/// Tensors and their parameters, by what they are for.
+fn kinds(known: &Known) -> BTreeMap<String, (usize, u64)> {
+    let mut kinds = BTreeMap::new();
+    for tensor in schema::tensors(&known.config) {
+        let entry: &mut (usize, u64) =
+            kinds.entry(format!("{:?}", tensor.kind).to_lowercase()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.shape.iter().product::<u64>();
+    }
+    kinds
+}
+
+/// How many tensors have each element type.
+fn types(known: &Known) -> BTreeMap<DType, usize> {
+    let mut types = BTreeMap::new();
+    for (_, dtype, _) in &known.tensors {
+        *types.entry(*dtype).or_default() += 1;
+    }
+    types
+}
+
+fn config_fields(known: &Known) -> Value {
+    // It is what `Config` itself writes.
+    serde_json::from_str(&known.config.to_json()).unwrap_or_default()
+}
+
+fn describe(options: &Options, known: &Known) -> String {
+    let mut lines = Vec::new();
+    lines.push("Configuration".to_owned());
+    for (name, value) in config_fields(known).as_object().into_iter().flatten() {
+        lines.push(format!("  {name:<34} {value}"));
+    }
+    lines.push(format!("  rope: {}", rope::explain(&known.config)));
+    let Parameters { total, active } = known.config.parameters();
+    let types: Vec<String> =
+        types(known).iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+    lines.push("\nWeights".into());
+    lines.push(format!("  parameters   {total}, of which {active} run for a token"));
+    lines.push(format!("  bytes        {} ({})", known.bytes, size(known.bytes)));
+    lines.push(format!("  tensors      {} ({})", known.tensors.len(), types.join(", ")));
+    for (kind, (count, parameters)) in kinds(known) {
+        lines.push(format!("    {kind:<10} {count:>6} {parameters:>16} parameters"));
+    }
+    if let Some(slices) = known.slices {
+        let files = known.files.len();
+        lines.push(format!("  layout       {files} files, tensor-parallel slices: {slices}"));
+    }
+    if let Some(tokenizer) = &known.tokenizer {
+        lines.push(format!("  tokenizer    {tokenizer}"));
+    }
+    if options.tensors {
+        lines.push("\nTensors".into());
+        for (name, dtype, shape) in &known.tensors {
+            lines.push(format!("  {dtype:<5} {name} {shape:?}"));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn describe_plans(plans: &[Planned], sizes: Sizes, memory: Option<u64>) -> String {
+    let mut lines = Vec::new();
+    for planned in plans {
+        let DeviceLimits { binding, buffer } = planned.limits;
+        lines.push(format!("\nMemory plan: {}", planned.name));
+        lines.push(format!("  bindings of {}, buffers of {}", size(binding), size(buffer)));
+        match &planned.plan {
+            Err(error) => lines.push(format!("  does not fit: {error}")),
+            Ok(plan) => {
+                let shards = plan.cache_shards;
+                lines.push(format!(
+                    "  weights      {} in bindings, {} cuts",
+                    size(plan.weights),
+                    plan.cuts
+                ));
+                lines.push(format!(
+                    "  KV cache     {} for {} positions, {} each, in shards for each layer: {shards}",
+                    size(plan.cache),
+                    sizes.context,
+                    size(plan.cache_position),
+                ));
+                lines.push(format!(
+                    "  scratch      {} for prompts by {} tokens",
+                    size(plan.scratch),
+                    sizes.prefill
+                ));
+                lines.push(format!("  total        {} ({})", plan.total(), size(plan.total())));
+                lines.push(format!(
+                    "  one token    {} dispatches, {:.1} for each layer",
+                    plan.decode.dispatches, planned.layer_dispatches
+                ));
+                if let Some(memory) = memory {
+                    let verdict = if plan.total() <= memory { "fits" } else { "does not fit" };
+                    lines.push(format!("  {verdict} in {}", size(memory)));
+                }
+            }
+        }
+        match planned.longest {
+            Some(0) => lines.push("  no context fits".into()),
+            Some(longest) => lines.push(format!("  the longest context that fits: {longest}")),
+            None => lines.push(
+                "  WebGPU does not tell how much memory there is: --memory BYTES says what fits"
+                    .into(),
+            ),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: Sizes) -> Value {
+    let Parameters { total, active } = known.config.parameters();
+    let kinds: BTreeMap<_, _> = kinds(known)
+        .into_iter()
+        .map(|(kind, (count, numbers))| (kind, json!({"count": count, "parameters": numbers})))
+        .collect();
+    let types: BTreeMap<_, _> =
+        types(known).into_iter().map(|(dtype, count)| (dtype.name(), count)).collect();
+    let mut value = json!({
+        "config": config_fields(known),
+        "rope": rope::explain(&known.config),
+        "parameters": {"total": total, "active": active},
+        "bytes": known.bytes,
+        "tensors": {"count": known.tensors.len(), "types": types, "kinds": kinds},
+        "slices": known.slices,
+        "files": known.files,
+        "tokenizer": known.tokenizer,
+        "context": sizes.context,
+        "prefill": sizes.prefill,
+        "plans": plans
+            .iter()
+            .map(|planned| plan_json(planned, options.memory))
+            .collect::<Vec<_>>(),
+    });
+    if options.tensors {
+        let list = known.tensors.iter().map(
+            |(name, dtype, shape)| json!({"name": name, "dtype": dtype.name(), "shape": shape}),
+        );
+        value["tensors"]["list"] = list.collect::<Vec<_>>().into();
+    }
+    value
+}
+
+fn plan_json(planned: &Planned, memory: Option<u64>) -> Value {
+    let mut value = json!({
+        "device": planned.name,
+        "max_binding_bytes": planned.limits.binding,
+        "max_buffer_bytes": planned.limits.buffer,
+    });
+    match &planned.plan {
+        Err(error) => value["problem"] = error.to_string().into(),
+        Ok(plan) => {
+            value["weights_bytes"] = plan.weights.into();
+            value["cuts"] = plan.cuts.into();
+            value["kv_bytes_per_position"] = plan.cache_position.into();
+            value["kv_bytes"] = plan.cache.into();
+            value["kv_shards"] = plan.cache_shards.into();
+            value["scratch_bytes"] = plan.scratch.into();
+            value["total_bytes"] = plan.total().into();
+            value["dispatches_per_token"] = plan.decode.dispatches.into();
+            value["dispatches_per_layer"] = planned.layer_dispatches.into();
+            if let Some(memory) = memory {
+                value["fits"] = (plan.total() <= memory).into();
+            }
+        }
+    }
+    if let Some(longest) = planned.longest {
+        value["longest_context"] = longest.into();
+    }
+    value
+}
+
+/// Bytes as people write them.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        unit => return Err(format!("unit {unit} is not known")),
+    };
+    digits
+        .trim_end()
+        .parse::<u64>()
+        .map_err(|error| error.to_string())?
+        .checked_mul(unit)
+        .ok_or_else(|| "too large".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_of_memory() {
+        assert_eq!(bytes("80GiB"), Ok(80 << 30));
+        assert_eq!(bytes("16 gb"), Ok(16_000_000_000));
+        assert_eq!(bytes("123"), Ok(123));
+        for wrong in ["", "GiB", "-1", "1.5G", "5 parsecs", "99999999999T"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

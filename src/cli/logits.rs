@@ -1,0 +1,127 @@
+//! `logits`: what the model thinks of every next token, to compare engines.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use grok_wgpu::{Error, Result, Tokenizer, session::Read, session::Sizes, top_logprobs};
+use safetensors::{Dtype, tensor::TensorView};
+
+use super::{
+    Globals,
+    model::Opened,
+    terminal::{check_interrupt, out, out_json},
+};
+
+/// Tokens that a person is shown.
+const SHOWN: usize = 10;
+
+/// Compute the logits of a text
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  grok-wgpu logits models/demo --text \"Once upon\"
+  grok-wgpu logits models/demo --ids 5,17,3 --all --out logits.safetensors
+  grok-wgpu logits models/demo --ids 5,17,3 --json")]
+pub(super) struct Options {
+    /// Folder or file of the model
+    model: PathBuf,
+    /// Token ids, with commas between them
+    #[arg(long, value_delimiter = ',', required_unless_present = "text")]
+    ids: Vec<u32>,
+    /// A text, instead of ids
+    #[arg(long, conflicts_with = "ids")]
+    text: Option<String>,
+    /// Logits after every token, not only after the last one
+    #[arg(long)]
+    all: bool,
+    /// Write a safetensors file with a tensor `logits`, F32 [positions, vocab]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Tokens that go through the model at once
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    prefill: u32,
+}
+
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    let terminal = globals.terminal();
+    let opened = Opened::open(&options.model, terminal).await?;
+    let ids = match &options.text {
+        Some(text) => opened.tokenizer()?.encode(text)?,
+        None => options.ids.clone(),
+    };
+    let most = opened.config.max_position_embeddings;
+    let context = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    if context == 0 {
+        return Err(Error::Usage("there are no tokens".into()));
+    }
+    if context > most {
+        let context = most as usize;
+        return Err(Error::ContextLength { prompt: 0, wanted: ids.len(), context });
+    }
+    let sizes = Sizes { context, prefill: options.prefill };
+    let mut session = opened.load(globals, sizes).await?;
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    if options.all {
+        let bar = terminal.bar("computing", ids.len() as u64, false);
+        for part in ids.chunks(options.prefill as usize) {
+            check_interrupt()?;
+            rows.extend(session.prefill(part, Read::AllLogits).await?.rows);
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+    } else {
+        let reply = session.prefill(&ids, Read::Logits).await?;
+        rows.push(reply.candidates.iter().map(|candidate| candidate.logit).collect());
+    }
+
+    if let Some(path) = &options.out {
+        write(path, &rows)?;
+        terminal.note(format!(
+            "wrote logits of {} positions and {} tokens to {}",
+            rows.len(),
+            opened.config.vocab_size,
+            path.display()
+        ));
+    }
+    if globals.json {
+        let first = ids.len() - rows.len();
+        let positions: Vec<usize> = (first..ids.len()).collect();
+        out_json(&serde_json::json!({"ids": ids, "positions": positions, "logits": rows}))
+    } else if options.out.is_none() {
+        show(&ids, &rows, opened.tokenizer().ok().as_ref())
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes the file beside its place and moves it there when it is whole.
+fn write(path: &Path, rows: &[Vec<f32>]) -> Result<()> {
+    let vocab = rows.first().map_or(0, Vec::len);
+    let bytes: Vec<u8> = rows.iter().flatten().flat_map(|logit| logit.to_le_bytes()).collect();
+    let format = |error: safetensors::SafeTensorError| Error::format(path, error.to_string());
+    let view = TensorView::new(Dtype::F32, vec![rows.len(), vocab], &bytes).map_err(format)?;
+    let file = safetensors::serialize([("logits", view)], None).map_err(format)?;
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    std::fs::write(&part, file)
+        .and_then(|()| std::fs::rename(&part, path))
+        .map_err(|error| Error::io(path, error))
+}
+
+/// The likeliest next tokens after each position.
+fn show(ids: &[u32], rows: &[Vec<f32>], tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let text = |id| {
+        let bytes = tokenizer.and_then(|tokenizer| tokenizer.token_bytes(id).ok());
+        bytes.map_or_else(String::new, |bytes| format!("{:?}", String::from_utf8_lossy(&bytes)))
+    };
+    for (position, row) in (ids.len() - rows.len()..).zip(rows) {
+        let id = ids[position];
+        out(&format!("after position {position}, token {id} {}\n", text(id)))?;
+        for (id, logprob) in top_logprobs(row, SHOWN)? {
+            let logit = row[id as usize];
+            out(&format!("{id:>8} {logit:>11.5} {:>8.4}% {}\n", 100.0 * logprob.exp(), text(id)))?;
+        }
+    }
+    Ok(())
+}

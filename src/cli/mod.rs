@@ -1,0 +1,221 @@
+//! The command line: what was typed, and which command it means.
+
+mod bench;
+mod chat;
+mod generate;
+mod inspect;
+mod logits;
+mod model;
+mod perplexity;
+mod selftest;
+mod terminal;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use grok_wgpu::{
+    Result,
+    gpu::{AdapterChoice, Profile, adapters},
+};
+
+use terminal::Terminal;
+
+const EXAMPLES: &str = "\
+Examples:
+  grok-wgpu generate models/demo \"Once upon a time\"
+  grok-wgpu chat models/demo
+  grok-wgpu inspect --preset grok-2 --no-device
+
+Exit codes: 0 success, 1 failure, 2 usage, 3 bad model or file, 4 out of memory or limits,
+5 no GPU or GPU lost, 7 verification failed, 130 interrupted.";
+
+/// Heading of the options that every command has.
+const EVERY: &str = "Options of every command";
+
+/// Runs Grok-2-class models on any GPU that WebGPU reaches
+#[derive(Debug, Parser)]
+#[command(name = "grok-wgpu", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Globals {
+    /// Adapter to run on: part of its name, or its number in --list-adapters
+    #[arg(long, global = true, help_heading = EVERY, value_name = "NAME|N", env = "GROK_WGPU_ADAPTER")]
+    adapter: Option<String>,
+    /// List the adapters of this machine and stop
+    #[arg(long, global = true, help_heading = EVERY)]
+    list_adapters: bool,
+    /// Limits to ask the device for
+    #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "full")]
+    profile: Limits,
+    /// Print results as JSON on the standard output
+    #[arg(long, global = true, help_heading = EVERY)]
+    json: bool,
+    /// Print nothing but results and errors
+    #[arg(long, short, global = true, help_heading = EVERY)]
+    quiet: bool,
+    #[arg(help = "When to use colours; NO_COLOR is respected")]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+/// Names of [`Profile`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Limits {
+    /// WebGPU's defaults: what a browser gives at the least
+    Baseline,
+    /// All the adapter has
+    Full,
+}
+
+impl From<Limits> for Profile {
+    fn from(limits: Limits) -> Self {
+        match limits {
+            Limits::Baseline => Self::Baseline,
+            Limits::Full => Self::Full,
+        }
+    }
+}
+
+impl Globals {
+    fn choice(&self) -> AdapterChoice {
+        match self.adapter.as_deref() {
+            None | Some("") => AdapterChoice::Best,
+            Some(name) => AdapterChoice::Named(name.to_owned()),
+        }
+    }
+
+    fn terminal(&self) -> Terminal {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match self.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => !plain && io::stderr().is_terminal(),
+        };
+        Terminal { quiet: self.quiet, color }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::Options),
+    Chat(chat::Options),
+    Inspect(inspect::Options),
+    Logits(logits::Options),
+    Perplexity(perplexity::Options),
+    Selftest(selftest::Options),
+    Bench(bench::Options),
+    /// Print a script that completes this program's options in a shell
+    #[command(after_help = "\
+Examples:
+  grok-wgpu completions bash > ~/.local/share/bash-completion/completions/grok-wgpu
+  grok-wgpu completions fish > ~/.config/fish/completions/grok-wgpu.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let parsed = Cli::command()
+        .color(color(&args))
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to the standard output, which may be closed.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2).into();
+        }
+    };
+    let terminal = cli.globals.terminal();
+    match terminal::catch_interrupts().and_then(|()| pollster::block_on(run(&cli))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error @ grok_wgpu::Error::Interrupted) => error.exit_code().into(),
+        Err(error) => {
+            terminal.error(error.code(), &error);
+            error.exit_code().into()
+        }
+    }
+}
+
+/// Colours of help and of usage errors, which are written before options are known.
+fn color(args: &[OsString]) -> ColorChoice {
+    let words = || args.iter().filter_map(|arg| arg.to_str());
+    let joined = words().find_map(|arg| arg.strip_prefix("--color="));
+    let value = joined.or_else(|| words().skip_while(|arg| *arg != "--color").nth(1));
+    value.and_then(|value| ColorChoice::from_str(value, true).ok()).unwrap_or_default()
+}
+
+async fn run(cli: &Cli) -> Result<()> {
+    let globals = &cli.globals;
+    if globals.list_adapters {
+        return list_adapters(globals).await;
+    }
+    match &cli.command {
+        Some(Command::Generate(options)) => generate::run(globals, options).await,
+        Some(Command::Chat(options)) => chat::run(globals, options).await,
+        Some(Command::Inspect(options)) => inspect::run(globals, options).await,
+        Some(Command::Logits(options)) => logits::run(globals, options).await,
+        Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
+        Some(Command::Selftest(options)) => selftest::run(globals, options).await,
+        Some(Command::Bench(options)) => bench::run(globals, options).await,
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);
+            terminal::out(&String::from_utf8_lossy(&script))
+        }
+        None => {
+            let mut command = Cli::command();
+            let usage = command.render_usage();
+            Err(grok_wgpu::Error::Usage(format!("a command is needed; try --help\n{usage}")))
+        }
+    }
+}
+
+async fn list_adapters(globals: &Globals) -> Result<()> {
+    let all = adapters().await;
+    if globals.json {
+        return terminal::out_json(&serde_json::json!(all));
+    }
+    if all.is_empty() {
+        globals.terminal().note("there is no adapter");
+    }
+    for (i, name) in all.iter().enumerate() {
+        terminal::out(&format!("{i}: {name}\n"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn colours_are_known_before_parsing() {
+        let color = |args: &[&str]| color(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(color(&["x", "--color", "never"]), ColorChoice::Never);
+        assert_eq!(color(&["x", "--color=always", "chat"]), ColorChoice::Always);
+        assert_eq!(color(&["x", "--color"]), ColorChoice::Auto);
+    }
+}

@@ -1,0 +1,163 @@
+//! Finds, opens and loads the model that a command is about.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use grok_wgpu::{
+    Checkpoint, Config, DType, Error, Gpu, Result, Tokenizer, Weights,
+    platform::native::{FileSource, open_folder},
+    session::{Session, Sizes},
+};
+
+use super::{
+    Globals,
+    terminal::{self, Terminal},
+};
+
+/// Sizes of a session.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Sizes")]
+pub(crate) struct SizeOptions {
+    /// Positions of the key-value cache. The default is what the command needs
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<u32>,
+    /// Tokens of a prompt that go through the model at once
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    pub(crate) prefill: u32,
+}
+
+impl SizeOptions {
+    /// The sizes asked for; `enough` positions if no context was.
+    pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
+        let most = config.max_position_embeddings;
+        let enough = u32::try_from(enough).unwrap_or(most).min(most);
+        Sizes { context: self.context.unwrap_or(enough), prefill: self.prefill }
+    }
+}
+
+/// A checkpoint whose headers have been read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) dir: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) checkpoint: Checkpoint<FileSource>,
+}
+
+/// The model named, or the one that is shipped.
+pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
+    const SHIPPED: &str = "models/demo";
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    let beside = std::env::current_exe().ok();
+    let folders = beside.iter().flat_map(|exe| exe.ancestors().skip(1));
+    std::iter::once(Path::new("."))
+        .chain(folders)
+        .map(|folder| folder.join(SHIPPED))
+        .find(|model| model.join("config.json").is_file())
+        .ok_or_else(|| {
+            Error::Usage(format!(
+                "no model was named, and there is no {SHIPPED} in this folder or around the \
+                 program: give the folder of a model"
+            ))
+        })
+}
+
+impl Opened {
+    /// Reads the configuration and all headers.
+    pub(crate) async fn open(path: &Path, terminal: Terminal) -> Result<Self> {
+        // Otherwise the error would be about a config.json that nobody named.
+        let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+        let (config, warnings) = Config::open(path)?;
+        let sources = open_folder(path)?;
+        let checkpoint = Checkpoint::open(path, sources, &config).await?;
+        for warning in warnings.iter().chain(checkpoint.warnings()) {
+            terminal.warn(warning);
+        }
+        let dir = if metadata.is_dir() { path } else { path.parent().unwrap_or(path) };
+        Ok(Self { dir: dir.to_owned(), config, checkpoint })
+    }
+
+    /// The model's tokenizer, which must not know more tokens than the model.
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
+        let dir = if self.dir.as_os_str().is_empty() { Path::new(".") } else { &self.dir };
+        let tokenizer = Tokenizer::open(dir)?;
+        let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab_size);
+        if tokens > rows as usize {
+            return Err(Error::Tokenizer {
+                path: tokenizer.path().to_owned(),
+                what: format!("it has {tokens} tokens, but vocab_size of the model is {rows}"),
+            });
+        }
+        Ok(tokenizer)
+    }
+
+    /// A session with the weights on the device.
+    pub(crate) async fn load(&self, globals: &Globals, sizes: Sizes) -> Result<Session<Gpu>> {
+        load(globals, &self.config, &self.checkpoint, self.checkpoint.bytes(), sizes).await
+    }
+}
+
+/// Opens the adapter that the options name.
+pub(crate) async fn gpu(globals: &Globals) -> Result<Gpu> {
+    Gpu::open(&globals.choice(), globals.profile.into()).await
+}
+
+/// Opens a device and loads `bytes` of weights onto it, with a progress bar.
+pub(crate) async fn load(
+    globals: &Globals,
+    config: &Config,
+    weights: &impl Weights,
+    bytes: u64,
+    sizes: Sizes,
+) -> Result<Session<Gpu>> {
+    let gpu = gpu(globals).await?;
+    let terminal = globals.terminal();
+    if gpu.caps().is_cpu {
+        terminal.faint(format!("running on {}", gpu.caps().describe()));
+    }
+    let bar = terminal.bar("loading", bytes, true);
+    let mut progress = |done| {
+        bar.set_position(done);
+        terminal::check_interrupt()
+    };
+    let session = Session::load(gpu, config, weights, sizes, &mut progress).await;
+    bar.finish_and_clear();
+    session
+}
+
+/// Element types of weights that are made up.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// A configuration without weights: by name, or a file.
+pub(crate) fn preset(
+    name: Option<&str>,
+    file: Option<&Path>,
+    terminal: Terminal,
+) -> Result<Config> {
+    let Some(file) = file else {
+        let name = name.ok_or_else(|| Error::Usage("--preset or --config is needed".into()))?;
+        return Config::preset(name)
+            .ok_or_else(|| Error::Usage(format!("no preset is called {name}")));
+    };
+    let (config, warnings) = Config::open(file)?;
+    for warning in warnings {
+        terminal.warn(warning);
+    }
+    Ok(config)
+}

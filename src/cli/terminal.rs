@@ -1,0 +1,139 @@
+//! What a person sees: notes, warnings, progress, colours; and what another program reads.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use grok_wgpu::{Error, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What stands for the standard output in errors.
+const STDOUT: &str = "standard output";
+
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+/// How to talk to the person.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    pub(crate) quiet: bool,
+    pub(crate) color: bool,
+}
+
+impl Terminal {
+    /// A line on the standard error, unless the person wants quiet.
+    pub(crate) fn note(self, text: impl Display) {
+        if !self.quiet {
+            line(text);
+        }
+    }
+
+    /// A note in a faint colour.
+    pub(crate) fn faint(self, text: impl Display) {
+        self.note(self.paint("2", text));
+    }
+
+    /// Something odd that does not stop the work.
+    pub(crate) fn warn(self, text: impl Display) {
+        self.note(format!("{}: {text}", self.paint("1;33", "warning")));
+    }
+
+    /// What ends the program.
+    pub(crate) fn error(self, code: &str, text: impl Display) {
+        line(format!("{}: {text}", self.paint("1;31", format!("error[{code}]"))));
+    }
+
+    /// Text in an ANSI style, if colours are wanted.
+    pub(crate) fn paint(self, style: &str, text: impl Display) -> String {
+        if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    /// A bar on a terminal's standard error; elsewhere nothing. `bytes` counts in units of memory.
+    pub(crate) fn bar(self, what: &'static str, total: u64, bytes: bool) -> ProgressBar {
+        let target = if self.quiet || !io::stderr().is_terminal() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let count = if bytes {
+            "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left"
+        } else {
+            "{pos} of {len}, {elapsed}"
+        };
+        let template = format!("{{msg}} [{{bar:30}}] {count}");
+        let style = ProgressStyle::with_template(&template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        bar.set_style(style);
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(250));
+        bar
+    }
+}
+
+fn line(text: impl Display) {
+    // A closed standard error is no reason to stop.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes to the standard output at once.
+pub(crate) fn out(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Error::io(STDOUT, error))
+}
+
+/// Writes a JSON value and a line's end to the standard output.
+pub(crate) fn out_json(value: &serde_json::Value) -> Result<()> {
+    out(&format!("{value}\n"))
+}
+
+/// Whether an error says that nobody reads the standard output any more.
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { path, source }
+        if path.as_os_str() == STDOUT && source.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Lets Ctrl-C only be remembered; a second one that nobody has acted on ends the program.
+pub(crate) fn catch_interrupts() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
+            std::process::exit(130);
+        }
+    })
+    .map_err(|error| Error::Usage(format!("Ctrl-C cannot be caught: {error}")))
+}
+
+/// Whether Ctrl-C was pressed.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTS.load(Ordering::Relaxed) > 0
+}
+
+/// Forgets earlier presses of Ctrl-C.
+pub(crate) fn forget_interrupts() {
+    INTERRUPTS.store(0, Ordering::Relaxed);
+}
+
+/// An error if Ctrl-C was pressed.
+pub(crate) fn check_interrupt() -> Result<()> {
+    if interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.2} {unit}") }
+}

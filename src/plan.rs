@@ -1,0 +1,312 @@
+//! What a model needs on a device, counted without one.
+
+use crate::{
+    Binder, Config, DType, Error, Executor, Kernel, Result, Shape, Tensor, Weights,
+    gpu::Caps,
+    machine::{Machine, Role},
+    model::{Model, alloc_cache},
+    session::{Read, Session, Sizes},
+    tuning::Tuning,
+};
+
+/// The limits of a device that memory is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Bytes of the largest storage binding.
+    pub binding: u64,
+    /// Bytes of the largest buffer.
+    pub buffer: u64,
+}
+
+impl DeviceLimits {
+    /// What WebGPU promises on every device (`WebGPU`, section 3.6.2, limits).
+    pub const BASELINE: Self = Self { binding: 128 << 20, buffer: 256 << 20 };
+
+    /// The limits that a device was opened with.
+    pub fn of(caps: &Caps) -> Self {
+        Self {
+            binding: caps.limits.max_storage_buffer_binding_size,
+            buffer: caps.limits.max_buffer_size,
+        }
+    }
+}
+
+/// A machine that has limits and no memory: it counts what it is asked for and runs nothing.
+#[derive(Clone, Debug)]
+pub struct Counting {
+    limits: DeviceLimits,
+    tensors: usize,
+    bytes: u64,
+}
+
+/// What a recorded plan would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Dispatches.
+    pub dispatches: u64,
+    /// How often each kernel runs, in order of first use.
+    pub kernels: Vec<(String, u64)>,
+    /// Bytes of all tensors bound, each as often as it is bound.
+    pub bytes_bound: u64,
+}
+
+impl Counting {
+    /// A machine with nothing on it.
+    pub fn new(limits: DeviceLimits) -> Self {
+        Self { limits, tensors: 0, bytes: 0 }
+    }
+
+    /// Bytes of all tensors, as a device allocates them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many tensors there are.
+    pub fn tensors(&self) -> usize {
+        self.tensors
+    }
+}
+
+impl Executor for Counted {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &Tuning::GPU))?;
+        let label = dispatch.shader.label();
+        self.dispatches += 1;
+        self.bytes_bound +=
+            dispatch.operands.iter().map(|operand| operand.tensor.size_bytes()).sum::<u64>();
+        match self.kernels.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, count)) => *count += 1,
+            None => self.kernels.push((label, 1)),
+        }
+        Ok(())
+    }
+}
+
+impl Machine for Counting {
+    type Plan = Counted;
+
+    fn alloc(&mut self, _role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        // As on a device: whole 32-byte units, and no empty buffer.
+        let bytes = (shape.len().max(1) * dtype.size_bytes()).next_multiple_of(32);
+        let limit = self.limits.binding.min(self.limits.buffer);
+        if bytes > limit {
+            return Err(Error::Limit {
+                what: format!("a tensor of {dtype}{shape}"),
+                got: bytes,
+                limit,
+            });
+        }
+        self.bytes += bytes;
+        self.tensors += 1;
+        Ok(Tensor { id: self.tensors - 1, shape, dtype })
+    }
+
+    fn write(&mut self, _tensor: Tensor, _offset: u64, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut counted = Counted::default();
+        program(&mut counted)?;
+        Ok(counted)
+    }
+
+    async fn run_plan(&mut self, _plan: &Self::Plan, _read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        Err(Error::Usage("a machine that only counts cannot run a model".into()))
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        // The same rule as on a device.
+        self.limits.binding.min(self.limits.buffer).min(u64::from(u32::MAX)) / 32 * 32
+    }
+}
+
+/// What a model takes on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// What it is for.
+    pub sizes: Sizes,
+    /// Bytes of the weights.
+    pub weights: u64,
+    /// Tensors beyond one for each matrix, because of the largest binding.
+    pub cuts: usize,
+    /// Bytes of keys and values for one position.
+    pub cache_position: u64,
+    /// Bytes of keys and values for the whole context.
+    pub cache: u64,
+    /// Tensors that the keys of one layer are cut into.
+    pub cache_shards: usize,
+    /// Bytes of everything else.
+    pub scratch: u64,
+    /// Tensors.
+    pub tensors: usize,
+    /// A step that makes one token.
+    pub decode: Counted,
+}
+
+impl MemoryPlan {
+    /// Bytes of everything.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.scratch
+    }
+}
+
+/// A model laid out under some limits, to be asked for its needs at one context or another.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    model: Model,
+    machine: Counting,
+}
+
+impl Planner {
+    /// Lays out the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if a single row of a matrix is larger than a binding.
+    pub fn new(config: &Config, weights: &impl Weights, limits: DeviceLimits) -> Result<Self> {
+        let mut machine = Counting::new(limits);
+        let model = Model::alloc(&mut machine, config, weights)?;
+        Ok(Self { model, machine })
+    }
+
+    /// The model as it is laid out.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The needs of a session of these sizes, with its buffers to sample from 40 candidates.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if a buffer is larger than a binding, [`Error::Usage`] if the sizes do not
+    /// suit the model.
+    pub fn plan(&self, sizes: Sizes) -> Result<MemoryPlan> {
+        let c = &self.model.config;
+        let weights = self.machine.bytes();
+        let mut session = Session::with_model(self.machine.clone(), self.model.clone(), sizes)?;
+        let candidates = c.vocab_size.min(40);
+        let decode = session.decode_plan(Read::Top(candidates))?.clone();
+        let mut cache = Counting::new(self.machine.limits);
+        let mut cache_shards = 0;
+        for _ in 0..c.num_hidden_layers {
+            cache_shards = alloc_cache(&mut cache, c, sizes.context)?.shards.len();
+        }
+        let all = session.machine();
+        Ok(MemoryPlan {
+            sizes,
+            weights,
+            cuts: self.model.cuts(),
+            cache_position: cache_position_bytes(c),
+            cache: cache.bytes(),
+            cache_shards,
+            scratch: all.bytes() - weights - cache.bytes(),
+            tensors: all.tensors(),
+            decode,
+        })
+    }
+
+    /// The longest context that fits in `memory` bytes, at most the model's own; 0 if none does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Planner::plan`] other than for a context that is too long.
+    pub fn longest_context(&self, memory: u64, prefill: u32) -> Result<u32> {
+        let fits = |context| match self.plan(Sizes { context, prefill }) {
+            Ok(plan) => Ok(plan.total() <= memory),
+            Err(Error::Limit { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if !fits(1)? {
+            return Ok(0);
+        }
+        let (mut low, mut high) = (1, self.model.config.max_position_embeddings);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if fits(middle)? {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// Bytes of keys and values for one position of all layers.
+pub fn cache_position_bytes(c: &Config) -> u64 {
+    let [layers, heads, channels] =
+        [c.num_hidden_layers, c.num_key_value_heads, c.head_dim].map(u64::from);
+    2 * layers * heads * channels * DType::F32.size_bytes()
+}
+
+/// Dispatches of one layer, on average, in a decode step that runs `kernels`.
+pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
+    let all: u64 = kernels.iter().map(|(_, count)| count).sum();
+    let searches: u64 =
+        kernels.iter().filter(|(label, _)| label.starts_with("top_")).map(|(_, count)| count).sum();
+    let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
+    // One norm comes before the first layer.
+    (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Synthetic;
+
+    fn planner(name: &str, limits: DeviceLimits) -> Planner {
+        let config = Config::preset(name).expect("a preset");
+        let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+        Planner::new(&config, &weights, limits).expect("fits")
+    }
+
+    #[test]
+    fn the_released_model_is_laid_out_without_a_device() {
+        let planner = planner("grok-2", DeviceLimits::BASELINE);
+        let plan = planner.plan(Sizes { context: 4096, prefill: 256 }).expect("fits");
+        // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
+        let widened = 2 * 8192 * (64 * (4 + 8) + 1);
+        assert_eq!(plan.weights, 539_030_994_944 + widened);
+        assert_eq!(plan.cache_position, 524_288);
+        assert_eq!(plan.cache, 4096 * 524_288);
+        // 2 GiB of embeddings in bindings of 128 MiB, and so for the head.
+        assert_eq!(planner.model().embed_tokens.shards.len(), 16);
+        assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");
+    }
+
+    #[test]
+    fn the_longest_context_is_the_last_that_fits() {
+        let planner = planner("tiny", DeviceLimits::BASELINE);
+        let total = |context| planner.plan(Sizes { context, prefill: 64 }).expect("fits").total();
+        let memory = total(1000) + 1;
+        let longest = planner.longest_context(memory, 64).expect("a plan");
+        assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
+        assert_eq!(planner.longest_context(1000, 64).expect("a plan"), 0);
+        assert_eq!(planner.longest_context(u64::MAX, 64).expect("a plan"), 4096);
+    }
+
+    #[test]
+    fn a_layer_has_few_dispatches() {
+        let planner = planner("tiny", DeviceLimits::BASELINE);
+        let plan = planner.plan(Sizes { context: 128, prefill: 64 }).expect("fits");
+        let each = layer_dispatches(planner.model(), &plan.decode.kernels);
+        assert!((each - each.round()).abs() < 1e-9 && (5.0..=14.0).contains(&each), "{each}");
+    }
+
+    #[test]
+    fn too_small_a_binding_is_an_error() {
+        let config = Config::preset("tiny").expect("a preset");
+        let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
+        let limits = DeviceLimits { binding: 128, buffer: 128 };
+        let error = Planner::new(&config, &weights, limits).expect_err("too small");
+        assert_eq!(error.code(), "limit");
+    }
+}

@@ -1,0 +1,461 @@
+//! The program as a person runs it: its output, its exit codes, its manners.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use grok_wgpu::{
+    Checkpoint, Config, DType, Gpu, Synthetic,
+    checkpoint::write::Layout,
+    gpu::{AdapterChoice, Profile},
+    platform::native::{open_folder, write_checkpoint},
+    session::{Read, Session, Sizes},
+    synthetic_tok_json,
+};
+use serde_json::Value;
+
+const PROMPT: &str = "The other day she said";
+
+/// A small model in the released layout, made once for all tests.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let dir = MODEL.get_or_init(|| {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let config = Config::preset("small").expect("a preset");
+        let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+        let layout = Layout::TensorParallel { slices: 8 };
+        write_checkpoint(dir.path(), &config, &weights, layout).expect("written");
+        let tokenizer = synthetic_tok_json(config.vocab_size).expect("a tokenizer");
+        std::fs::write(dir.path().join("tokenizer.tok.json"), tokenizer).expect("written");
+        dir
+    });
+    dir.path()
+}
+
+/// A device on the adapter that the program uses too.
+fn device(profile: Profile) -> Gpu {
+    let choice =
+        std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
+    pollster::block_on(Gpu::open(&choice, profile)).expect("tests need an adapter")
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"));
+    command.env_remove("NO_COLOR").env_remove("HOME").env_remove("XDG_DATA_HOME");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().expect("the program starts")
+}
+
+/// The standard output of a run that must succeed.
+fn good(args: &[&str]) -> String {
+    text(&run(args), args)
+}
+
+fn text(output: &Output, args: &[&str]) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {:?}\n{stderr}", output.status);
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn with_stdin(args: &[&str], input: &str) -> Output {
+    let mut child = program()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("read");
+    child.wait_with_output().expect("ends")
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&good(args)).expect("one JSON value")
+}
+
+/// Code of a run that must fail, which says so in the agreed form.
+fn code(args: &[&str], name: &str) -> i32 {
+    let output = run(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(&format!("error[{name}]: ")), "{args:?}: {stderr}");
+    assert!(!stderr.contains('\x1b') && output.stdout.is_empty(), "{args:?}: {stderr}");
+    output.status.code().expect("not a signal")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+fn greedy<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["generate", path(model()), PROMPT, "--temperature", "0", "-n", "12"];
+    args.push("--ignore-eos");
+    args.extend(more);
+    args
+}
+
+#[test]
+fn a_seed_repeats_its_text() {
+    let args = ["generate", path(model()), PROMPT, "-n", "16", "--seed", "7", "--ignore-eos"];
+    let first = good(&args);
+    assert!(first.len() > 16, "{first:?}");
+    assert_eq!(first, good(&args));
+    let mut other = args;
+    other[6] = "8";
+    assert_ne!(first, good(&other));
+}
+
+#[test]
+fn an_unnamed_seed_is_told_and_works() {
+    let args = ["generate", path(model()), PROMPT, "-n", "8", "--ignore-eos"];
+    let output = run(&args);
+    let text = text(&output, &args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let seed = stderr.lines().find_map(|line| line.strip_prefix("seed ")).expect("a seed");
+    assert_eq!(text, good(&[&args[..], &["--seed", seed]].concat()));
+}
+
+#[test]
+fn profiles_give_the_same_greedy_text() {
+    let full = good(&greedy(&["--profile", "full"]));
+    assert_eq!(full, good(&greedy(&["--profile", "baseline"])));
+    assert_eq!(full, good(&greedy(&["--prefill", "3", "--context", "64"])));
+}
+
+#[test]
+fn prompts_come_from_anywhere() {
+    let typed = good(&greedy(&[]));
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("prompt.txt");
+    std::fs::write(&file, PROMPT).expect("written");
+    let options = ["--temperature", "0", "-n", "12", "--ignore-eos"];
+    let args = |words: &[&'static str]| [&["generate", path(model())], words, &options].concat();
+    let from_file = [&args(&["--file"])[..3], &[path(&file)], &options].concat();
+    assert_eq!(typed, good(&from_file));
+    for words in [&["-"][..], &[]] {
+        let args = args(words);
+        assert_eq!(typed, text(&with_stdin(&args, &format!("{PROMPT}\n")), &args));
+    }
+}
+
+#[test]
+fn json_holds_everything() {
+    let value = json(&greedy(&["--json", "--logprobs", "3", "--quiet"]));
+    let text = value["text"].as_str().expect("text");
+    assert_eq!(format!("{text}\n"), good(&greedy(&[])));
+    assert_eq!(value["finish_reason"], "length");
+    let ids = value["ids"].as_array().expect("ids");
+    assert_eq!(ids.len(), 12);
+    let logprobs = value["logprobs"].as_array().expect("logprobs");
+    assert_eq!(logprobs.len(), 12);
+    for (id, logprob) in ids.iter().zip(logprobs) {
+        assert_eq!(&logprob["id"], id);
+        let top = logprob["top"].as_array().expect("three");
+        // Greedy takes the likeliest.
+        assert_eq!((top.len(), &top[0]["id"]), (3, id));
+        assert_eq!(top[0]["logprob"], logprob["logprob"]);
+        assert!(logprob["logprob"].as_f64().expect("a number") <= 0.0);
+    }
+    assert!(value["timings"]["tokens_per_second"].as_f64().expect("a rate") > 0.0);
+}
+
+#[test]
+fn a_full_context_ends_the_text() {
+    let value = json(&greedy(&["--json", "--context", "16"]));
+    let made = value["ids"].as_array().expect("ids").len();
+    let prompt = usize::try_from(value["prompt_tokens"].as_u64().expect("a count")).expect("few");
+    // The last token is made from a full cache.
+    assert_eq!(made + prompt, 17);
+    assert_eq!(value["finish_reason"], "length");
+    assert_eq!(code(&greedy(&["--context", "2"]), "context_length_exceeded"), 2);
+}
+
+#[test]
+fn mistakes_have_their_codes() {
+    let model = path(model());
+    let dir = tempfile::tempdir().expect("a folder");
+    assert_eq!(code(&["generate", "/no/such/model", "hi"], "io"), 3);
+    assert_eq!(code(&["generate", path(dir.path()), "hi"], "io"), 3);
+    std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": -1}"#).expect("written");
+    assert_eq!(code(&["generate", path(dir.path()), "hi"], "config"), 3);
+    assert_eq!(code(&["generate", model, "hi", "--temperature", "-1"], "usage"), 2);
+    assert_eq!(code(&["generate", model, "hi", "--top-p", "NaN"], "usage"), 2);
+    assert_eq!(code(&["generate", model, ""], "usage"), 2);
+    assert_eq!(code(&["generate", model, "hi", "--adapter", "no such thing"], "no_adapter"), 5);
+    assert_eq!(code(&["logits", model, "--ids", "512"], "usage"), 2);
+    assert_eq!(code(&["selftest", "--kernel", "nothing"], "usage"), 2);
+    for args in [&["nonsense"][..], &["generate", "--max-tokens", "0"], &["logits", model], &[]] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn one_kernel_passes_its_selftest() {
+    let table = good(&["selftest", "--kernel", "gather", "--tuning", "all"]);
+    assert!(table.contains("gather") && !table.contains("FAILED"), "{table}");
+    let value = json(&["selftest", "--kernel", "gather", "--json"]);
+    assert_eq!(value["failures"], 0);
+    assert!(!value["rows"].as_array().expect("rows").is_empty());
+}
+
+/// Logits of every position, from the library.
+fn library_logits(ids: &[u32]) -> Vec<Vec<f32>> {
+    pollster::block_on(async {
+        let (config, _) = Config::open(model()).expect("a config");
+        let sources = open_folder(model()).expect("files");
+        let weights = Checkpoint::open(model(), sources, &config).await.expect("a checkpoint");
+        let context = u32::try_from(ids.len()).expect("few");
+        let sizes = Sizes { context, prefill: 256 };
+        let gpu = device(Profile::Full);
+        let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
+        session.prefill(ids, Read::AllLogits).await.map(|reply| reply.rows)
+    })
+    .expect("logits")
+}
+
+#[test]
+fn logits_are_those_of_the_library() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("out.safetensors");
+    let model = path(model());
+    good(&["logits", model, "--ids", "5,17,3", "--all", "--out", path(&file)]);
+    let want = library_logits(&[5, 17, 3]);
+    let bytes = std::fs::read(&file).expect("a file");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let tensor = tensors.tensor("logits").expect("logits");
+    assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F32, &[3, 512][..]));
+    let want: Vec<u8> = want.iter().flatten().flat_map(|logit| logit.to_le_bytes()).collect();
+    assert!(tensor.data() == want);
+
+    let value = json(&["logits", model, "--ids", "5,17,3", "--json"]);
+    assert_eq!(value["positions"], serde_json::json!([2]));
+    let last = value["logits"][0].as_array().expect("a row");
+    // The last row alone comes from another kernel, which sums in another order.
+    for (got, want) in last.iter().zip(want[2 * 2048..].chunks_exact(4)) {
+        let want = f32::from_le_bytes(want.try_into().expect("four bytes"));
+        let got = got.as_f64().expect("a number");
+        assert!((got - f64::from(want)).abs() < 1e-4, "{got} {want}");
+    }
+    assert!(good(&["logits", model, "--text", PROMPT]).lines().count() == 11);
+}
+
+#[test]
+fn perplexity_is_that_of_the_logits() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("text.txt");
+    std::fs::write(&file, PROMPT).expect("written");
+    let model = path(model());
+    let value = json(&["perplexity", model, path(&file), "--window", "4", "--json"]);
+    let ids = json(&["logits", model, "--text", PROMPT, "--json"])["ids"].clone();
+    let ids: Vec<u32> = serde_json::from_value(ids).expect("ids");
+    let (mut sum, mut scored) = (0.0, 0);
+    for window in ids.chunks(4) {
+        for (row, id) in library_logits(window).iter().zip(&window[1..]) {
+            let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            sum += total.ln() - f64::from(row[*id as usize]);
+            scored += 1;
+        }
+    }
+    assert_eq!(value["scored"], scored);
+    assert_eq!(value["tokens"], ids.len());
+    let got = value["nll"].as_f64().expect("a number");
+    assert!((got - sum).abs() < 1e-6 * sum, "{got} {sum}");
+    let perplexity = value["perplexity"].as_f64().expect("a number");
+    assert!((perplexity - (sum / f64::from(scored)).exp()).abs() < 1e-6 * perplexity);
+}
+
+#[test]
+fn the_released_model_can_be_inspected_anywhere() {
+    let text = good(&["inspect", "--preset", "grok-2", "--no-device"]);
+    for want in ["269515497472", "539030994944", "113822932992", "theta 208533496"] {
+        assert!(text.contains(want), "{want} in {text}");
+    }
+    let args = ["inspect", "--preset", "grok-2", "--no-device", "--json", "--memory", "600GiB"];
+    let value = json(&args);
+    assert_eq!(value["parameters"]["total"], 269_515_497_472_u64);
+    assert_eq!(value["bytes"], 539_030_994_944_u64);
+    assert_eq!(value["plans"][0]["max_binding_bytes"], 128 << 20);
+    assert_eq!(value["plans"][0]["kv_bytes_per_position"], 524_288);
+    assert_eq!(value["plans"][0]["fits"], true);
+    assert_eq!(value["plans"][0]["longest_context"], 131_072);
+}
+
+#[test]
+fn a_checkpoint_can_be_inspected() {
+    let value = json(&["inspect", path(model()), "--tensors", "--json"]);
+    assert_eq!(value["slices"], 8);
+    let count = value["tensors"]["count"].as_u64().expect("a count");
+    assert_eq!(value["tensors"]["list"].as_array().expect("a list").len() as u64, count);
+    let plans = value["plans"].as_array().expect("plans");
+    assert_eq!(plans.len(), 2);
+    let fits = |memory: u64| {
+        let memory = memory.to_string();
+        let args = ["inspect", path(model()), "--no-device", "--json", "--memory", &memory];
+        json(&args)["plans"][0]["fits"].clone()
+    };
+    let total = plans[1]["total_bytes"].as_u64().expect("bytes");
+    assert_eq!((fits(total), fits(total - 1)), (true.into(), false.into()));
+}
+
+#[test]
+fn a_plan_is_what_a_session_allocates() {
+    let config = Config::preset("small").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    let sizes = Sizes { context: 300, prefill: 64 };
+    let gpu = device(Profile::Baseline);
+    let limits = grok_wgpu::plan::DeviceLimits::of(gpu.caps());
+    assert_eq!(limits, grok_wgpu::plan::DeviceLimits::BASELINE);
+    let planner = grok_wgpu::plan::Planner::new(&config, &weights, limits).expect("a layout");
+    let plan = planner.plan(sizes).expect("a plan");
+    let mut session =
+        pollster::block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
+            .expect("a session");
+    let recorded = session.decode_plan(Read::Top(40)).expect("a plan");
+    assert_eq!(plan.decode.dispatches, recorded.dispatches());
+    assert_eq!(plan.decode.kernels, recorded.kernels());
+    assert_eq!(plan.decode.bytes_bound, recorded.bytes_bound());
+    assert_eq!(plan.total(), session.machine().allocated_bytes());
+    assert_eq!(plan.tensors, session.machine().tensor_count());
+}
+
+#[test]
+fn bench_reports_rates_and_counts() {
+    let args = ["bench", "--random", "--preset", "tiny", "--type", "f32", "--prompt", "40"];
+    let value =
+        json(&[&args[..], &["--tokens", "3", "--repeats", "1", "--json", "--kernels"]].concat());
+    for rate in ["prefill_tokens_per_second", "decode_tokens_per_second", "host_seconds_per_token"]
+    {
+        assert!(value[rate].as_f64().expect("a number") > 0.0, "{rate}");
+    }
+    assert_eq!(value["submissions_per_token"], 1.0);
+    assert_eq!(value["read_back_bytes_per_token"], 8.0);
+    assert!(value["dispatches_per_layer"].as_f64().expect("a number") <= 14.0);
+    assert!(value["bytes_ratio"].as_f64().expect("a number") >= 1.0);
+    if let Some(kernels) = value["decode_kernels"].as_array() {
+        let share: f64 = kernels.iter().map(|k| k["share"].as_f64().expect("a share")).sum();
+        assert!((share - 1.0).abs() < 1e-9, "{share}");
+    }
+}
+
+#[test]
+fn a_conversation_by_lines() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("saved.json");
+    let save = format!("/save {}", file.display());
+    let lines = ["/help", "/system Be brief.", "hello", "and then?", &save, "/reset", "/nonsense"];
+    let input = lines.join("\n") + "\n/quit\nnever read\n";
+    let args = ["chat", path(model()), "--seed", "1", "-n", "5"];
+    let output = with_stdin(&args, &input);
+    let stdout = text(&output, &args);
+    assert!(stdout.contains("/reset"), "{stdout}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("more in the cache") && stderr.contains("/nonsense"), "{stderr}");
+    let saved = std::fs::read(&file).expect("a file");
+    let saved: Value = serde_json::from_slice(&saved).expect("JSON");
+    let messages = saved["messages"].as_array().expect("messages");
+    let roles: Vec<&str> = messages.iter().filter_map(|m| m["role"].as_str()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
+    assert_eq!(messages[1]["content"], "hello");
+    // What was printed is what was kept.
+    let answer = messages[2]["content"].as_str().expect("text");
+    assert!(stdout.contains(answer), "{stdout:?} {answer:?}");
+}
+
+#[test]
+fn a_conversation_that_is_full_says_so() {
+    let args = ["chat", path(model()), "--context", "16", "--temperature", "0"];
+    let output = with_stdin(&args, "hello\nA much longer message that has no room here\n");
+    text(&output, &args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("the context holds 16") && stderr.contains("/reset"), "{stderr}");
+}
+
+#[test]
+fn adapters_are_listed() {
+    let list = json(&["--list-adapters", "--json"]);
+    let first = list[0].as_str().expect("there is one");
+    assert!(good(&["--list-adapters"]).starts_with(&format!("0: {first}")));
+}
+
+#[test]
+fn completions_and_help_exist() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(good(&["completions", shell]).contains("perplexity"), "{shell}");
+    }
+    let commands =
+        ["generate", "chat", "inspect", "logits", "perplexity", "selftest", "bench", "completions"];
+    for command in commands {
+        let help = good(&[command, "--help"]);
+        let examples = help.split("Examples:").nth(1).unwrap_or_default();
+        let count = examples.matches(&format!("grok-wgpu {command}")).count();
+        assert!(count >= 2, "{command}: {count} examples");
+        assert!(good(&["--help"]).contains(command), "{command}");
+    }
+    assert!(good(&["--version"]).starts_with("grok-wgpu "));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let mut child = program()
+        .args(greedy(&["--prefill", "2"]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !stderr.contains("error["), "{stderr}");
+}
+
+#[test]
+fn quiet_is_quiet_and_colours_are_asked_for() {
+    let output = run(&greedy(&["--quiet"]));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("tokens") && output.status.success(), "{stderr}");
+    let colored = run(&["generate", "/no/such/model", "hi", "--color", "always"]);
+    assert!(String::from_utf8_lossy(&colored.stderr).contains("\x1b[1;31merror[io]"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_the_text() {
+    use std::io::Read as _;
+
+    let mut child = program()
+        .args(["generate", path(model()), PROMPT, "-n", "3000", "--ignore-eos", "--quiet"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut first = [0];
+    stdout.read_exact(&mut first).expect("text");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).expect("text");
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert_eq!(rest.last(), Some(&b'\n'));
+}
+
+#[test]
+fn the_file_of_a_model_names_it_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config::preset("small").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    write_checkpoint(dir.path(), &config, &weights, Layout::Single).expect("written");
+    let tokenizer = "tokenizer.tok.json";
+    std::fs::copy(model().join(tokenizer), dir.path().join(tokenizer)).expect("copied");
+    let file: PathBuf = dir.path().join("model.safetensors");
+    let mut args = greedy(&[]);
+    let sliced = good(&args);
+    args[1] = path(&file);
+    assert_eq!(sliced, good(&args));
+}
