@@ -81,7 +81,8 @@ struct File {
 impl File {
     /// Path below `src/`.
     fn inner(&self) -> Option<&str> {
-        self.path.strip_prefix("src/").filter(|path| path.ends_with(".rs"))
+        self.path.strip_suffix(".rs")?;
+        self.path.strip_prefix("src/")
     }
 
     /// `a::b` of `src/a/b.rs` and of `src/a/b/mod.rs`.

@@ -51,7 +51,7 @@ fn name(dispatch: &Dispatch) -> String {
 /// If a constant is not declared as `override NAME: u32 = ...;`, or an override has no constant.
 pub(crate) fn expanded(dispatch: &Dispatch) -> String {
     let mut left = dispatch.constants.clone();
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for line in dispatch.shader.source().lines() {
         let declared = line.strip_prefix("override ").and_then(|rest| rest.split_once(": u32 = "));
         if let Some((name, _)) = declared {
@@ -59,12 +59,11 @@ pub(crate) fn expanded(dispatch: &Dispatch) -> String {
                 panic!("{}: nothing is dispatched for `{line}`", dispatch.shader.label())
             });
             let (_, value) = left.swap_remove(at);
-            text += &format!("const {name}: u32 = {value}u;\n");
+            lines.push(format!("const {name}: u32 = {value}u;"));
         } else {
-            text += line;
-            text += "\n";
+            lines.push(line.to_owned());
         }
     }
     assert!(left.is_empty(), "{}: no override is called {left:?}", dispatch.shader.label());
-    text
+    lines.join("\n") + "\n"
 }
