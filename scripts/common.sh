@@ -9,11 +9,15 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# rustup puts cargo where a shell that is already running does not look.
+# Finds a Rust that is new enough, if there is one: rustup puts it where a shell that is already
+# running does not look, or where an older one of the system hides it.
 use_cargo() {
-    if ! have cargo && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-        PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
-        export PATH
+    local bin="${CARGO_HOME:-$HOME/.cargo}/bin"
+    if ! rust_is_new && [ -x "$bin/cargo" ]; then
+        export PATH="$bin:$PATH"
+    fi
+    if ! rust_is_new && have rustup; then
+        export RUSTUP_TOOLCHAIN=stable
     fi
 }
 
@@ -22,7 +26,7 @@ rust_is_new() {
     local want got
     want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     got=$(rustc --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1/p')
-    [ -n "$got" ] && [ "$(printf '%s\n%s\n' "$want" "$got" | sort -V | head -n 1)" = "$want" ]
+    have cargo && [ -n "$got" ] && [ "$(printf '%s\n%s\n' "$want" "$got" | sort -V | head -n 1)" = "$want" ]
 }
 
 # The first file that exists, of patterns.
