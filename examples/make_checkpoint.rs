@@ -1,4 +1,4 @@
-//! Writes a checkpoint of made-up weights: any size, any layout, no download.
+//! Writes a checkpoint of made-up weights with its tokenizer: any size, any layout, no download.
 //!
 //! `cargo run --release --example make_checkpoint -- --preset small --layout tp --slices 8 --out /tmp/small`
 
@@ -91,12 +91,11 @@ fn run(options: &Options) -> Result<()> {
     };
     let weights = Synthetic::new(&config, dtype, options.seed)?;
     write_checkpoint(&options.out, &config, &weights, layout)?;
-    match synthetic_tok_json(config.vocab_size) {
-        Ok(text) => {
-            let path = options.out.join("tokenizer.tok.json");
-            std::fs::write(&path, text).map_err(|error| Error::io(path, error))?;
-        }
-        Err(error) => eprintln!("warning: no tokenizer is written: {error}"),
+    // Smaller vocabularies have no room for the single bytes that a tokenizer needs.
+    if config.vocab_size >= 259 {
+        let path = options.out.join("tokenizer.tok.json");
+        std::fs::write(&path, synthetic_tok_json(config.vocab_size)?)
+            .map_err(|error| Error::io(&path, error))?;
     }
     let bytes = config.parameters().total * dtype.size_bytes();
     eprintln!("wrote {bytes} bytes of {dtype} weights to {}", options.out.display());

@@ -177,6 +177,10 @@ impl<M: Machine> Session<M> {
     }
 
     /// Sends a prompt through the model, in chunks, after what is in the cache.
+    ///
+    /// # Panics
+    ///
+    /// Never: a chunk is no longer than the buffers that were made for it.
     pub async fn prefill(&mut self, ids: &[u32], read: Read) -> Result<Reply> {
         self.check_ids(ids)?;
         let chunk = match read {
@@ -302,7 +306,7 @@ impl<M: Machine> Session<M> {
                     .map(|(id, logit)| Candidate { id, logit })
                     .collect();
                 // `top_chunks` shows what is not a number as the largest finite one.
-                if reply.candidates.iter().any(|c| !c.logit.is_finite() || c.logit == f32::MAX) {
+                if reply.candidates.iter().any(|c| !c.logit.is_finite() || c.logit >= f32::MAX) {
                     return Err(self.non_finite());
                 }
             }

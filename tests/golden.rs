@@ -1,4 +1,4 @@
-//! Whole models against logits of an independent PyTorch program in f64 (`data/make_golden.py`).
+//! Whole models against logits of an independent `PyTorch` program in f64 (`data/make_golden.py`).
 
 mod common;
 
@@ -99,7 +99,8 @@ impl Golden {
             seen += 1;
             for (id, (&got, &want)) in got.iter().zip(&self.logits[at]).enumerate() {
                 let error = (f64::from(got) - want).abs();
-                if !(error <= MOST) {
+                let within = error <= MOST; // false for NaN
+                if !within {
                     return Err(format!(
                         "position {position}, token {id}: {got} against {want}, off by {error:e}"
                     )
@@ -179,14 +180,17 @@ async fn by_prefill_and_decode<M: Machine>(
     Ok((golden.compare(&rows)?, session.into_machine()))
 }
 
+/// Compares a model with its golden file; gives the largest difference.
+type Run = Box<dyn Fn(&Golden) -> Result<f64, Failed> + Send + Sync>;
+
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
-    let mut add = |name: String, run: Box<dyn Fn(&Golden) -> Result<f64, Failed> + Send + Sync>| {
+    let mut add = |name: String, run: Run| {
         let golden = name.split(' ').next().expect("a name has words").to_owned();
         trials.push(Trial::test(name.clone(), move || {
             let worst = run(&Golden::read(&golden))?;
-            println!("{name}: largest difference {worst:.1e}");
+            eprintln!("{name}: largest difference {worst:.1e}");
             Ok(())
         }));
     };

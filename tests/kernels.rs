@@ -2,7 +2,9 @@
 
 mod common;
 
-use grok_wgpu::{kernels, selftest, tuning::Tuning};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use grok_wgpu::{Gpu, gpu::Profile, kernels, selftest, tuning::Tuning};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
@@ -12,11 +14,19 @@ fn main() {
         for case in kernels::cases() {
             let name = format!("{} [{tuning_name}]", case.full_name());
             trials.push(Trial::test(name, move || {
-                let mut gpu = common::shared();
+                let mut gpu = shared();
                 let report = pollster::block_on(selftest::check(&mut gpu, &case, tuning))?;
                 report.failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
             }));
         }
     }
     libtest_mimic::run(&args, trials).exit();
+}
+
+/// One device for all rows, with WebGPU's default limits.
+fn shared() -> MutexGuard<'static, Gpu> {
+    static GPU: OnceLock<Mutex<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| Mutex::new(common::open(Profile::Baseline)))
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }

@@ -24,6 +24,7 @@ pub enum AdapterChoice {
 
 /// An adapter and what its device was granted.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "features are granted one by one")]
 pub struct Caps {
     /// Name, driver, backend and kind.
     pub info: wgpu::AdapterInfo,

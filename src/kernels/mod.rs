@@ -46,6 +46,9 @@ pub use top_merge::TopMerge;
 
 use crate::{DType, Fill, Host, Kernel};
 
+/// Allocates the operands of a row and builds its kernel.
+type Build = Box<dyn Fn(&mut Host) -> Box<dyn Kernel> + Send + Sync>;
+
 /// One row of the kernel test table.
 pub struct Case {
     /// Stem of the kernel's files.
@@ -54,7 +57,7 @@ pub struct Case {
     pub name: String,
     /// Whether every intermediate result is exact, so that no error at all is allowed.
     pub exact: bool,
-    build: Box<dyn Fn(&mut Host) -> Box<dyn Kernel> + Send + Sync>,
+    build: Build,
 }
 
 impl Case {

@@ -1,6 +1,6 @@
 //! The forward pass, in the order of the mathematics.
 //!
-//! Order and constants are SGLang's `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
+//! Order and constants are `SGLang`'s `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
 
 use std::f32::consts::FRAC_1_SQRT_2;
 

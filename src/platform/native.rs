@@ -1,4 +1,4 @@
-//! Files: checkpoints read at offsets, configurations, and folders that are written.
+//! Files: checkpoints read at offsets, configurations, tokenizers, and folders that are written.
 
 use std::{
     fs::{File, Metadata},
@@ -8,8 +8,9 @@ use std::{
 
 use super::Source;
 use crate::{
-    Config, Error, Result, Weights,
+    Config, Error, Result, Tokenizer, Weights,
     checkpoint::write::{self, Layout, Output},
+    tokenizer::{MAX_FILE, SENTENCE_PIECE, TOK_JSON, TOKENIZER_JSON},
 };
 
 /// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not
@@ -130,6 +131,58 @@ impl Config {
         // Longer than this is refused by the parser, so there is no need to read on.
         let text = read_text(&path, 5 << 20)?;
         Self::from_json(&path, &text)
+    }
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer of the checkpoint in `dir`: `tokenizer.tok.json` if it is there, else
+    /// `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a file or the folder cannot be read, [`Error::Tokenizer`] if there is none
+    /// of the files or it makes no sense.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let read = |path: &Path| match open_regular(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(path, error)),
+            Ok((file, metadata)) => {
+                let size = metadata.len();
+                if size > MAX_FILE {
+                    let what =
+                        format!("the file has {size} bytes, more than the {MAX_FILE} allowed");
+                    return Err(Error::Tokenizer { path: path.to_owned(), what });
+                }
+                let mut bytes = Vec::new();
+                io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE + 1), &mut bytes)
+                    .map(|_| Some(bytes))
+                    .map_err(|error| Error::io(path, error))
+            }
+        };
+        let tok_json = dir.join(TOK_JSON);
+        if let Some(bytes) = read(&tok_json)? {
+            return Self::from_tok_json(&tok_json, &bytes);
+        }
+        let tokenizer_json = dir.join(TOKENIZER_JSON);
+        if let Some(bytes) = read(&tokenizer_json)? {
+            return Self::from_tokenizer_json(&tokenizer_json, &bytes);
+        }
+        let sentence_piece = dir.join(SENTENCE_PIECE);
+        if sentence_piece.exists() {
+            return Err(Error::Tokenizer {
+                path: sentence_piece,
+                what: format!(
+                    "SentencePiece models are not read; convert it to {TOKENIZER_JSON} with the \
+                     transformers library and put that beside it"
+                ),
+            });
+        }
+        // A folder that is not there is a different mistake.
+        std::fs::metadata(dir).map_err(|error| Error::io(dir, error))?;
+        Err(Error::Tokenizer {
+            path: dir.to_owned(),
+            what: format!("there is no {TOK_JSON} and no {TOKENIZER_JSON} here"),
+        })
     }
 }
 

@@ -8,7 +8,6 @@ mod synthetic;
 mod tok_json;
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -21,16 +20,16 @@ pub use stream::StreamDecoder;
 pub use synthetic::synthetic_tok_json;
 
 /// Grok-2's own file, looked for first.
-const TOK_JSON: &str = "tokenizer.tok.json";
+pub(crate) const TOK_JSON: &str = "tokenizer.tok.json";
 
 /// The `tokenizers` crate's file, looked for second.
-const TOKENIZER_JSON: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
 
 /// Grok-1's file, which only gets a better message.
-const SENTENCE_PIECE: &str = "tokenizer.model";
+pub(crate) const SENTENCE_PIECE: &str = "tokenizer.model";
 
 /// Largest tokenizer file accepted, in bytes. The largest known has 20 million.
-const MAX_FILE: u64 = 256 << 20;
+pub(crate) const MAX_FILE: u64 = 256 << 20;
 
 /// Ends of a turn or a text, by the names that models give them.
 const STOPS: &[&str] = &[
@@ -66,35 +65,6 @@ enum Backend {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer of the checkpoint in `dir`: `tokenizer.tok.json` if it is there, else
-    /// `tokenizer.json`.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let tok_json = dir.join(TOK_JSON);
-        if let Some(bytes) = read(&tok_json)? {
-            return Self::from_tok_json(&tok_json, &bytes);
-        }
-        let tokenizer_json = dir.join(TOKENIZER_JSON);
-        if let Some(bytes) = read(&tokenizer_json)? {
-            return Self::from_tokenizer_json(&tokenizer_json, &bytes);
-        }
-        let sentence_piece = dir.join(SENTENCE_PIECE);
-        if sentence_piece.exists() {
-            return Err(Error::Tokenizer {
-                path: sentence_piece,
-                what: format!(
-                    "SentencePiece models are not read; convert it to {TOKENIZER_JSON} with the \
-                     transformers library and put that beside it"
-                ),
-            });
-        }
-        // A folder that is not there is a different mistake.
-        fs::metadata(dir).map_err(|error| Error::io(dir, error))?;
-        Err(Error::Tokenizer {
-            path: dir.to_owned(),
-            what: format!("there is no {TOK_JSON} and no {TOKENIZER_JSON} here"),
-        })
-    }
-
     /// A tokenizer from the bytes of a `tokenizer.tok.json`. `path` is for messages.
     pub fn from_tok_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
         Self::new(path.into(), bytes, |bytes| {
@@ -268,17 +238,6 @@ impl Tokenizer {
     pub(crate) fn error(&self, what: impl Into<String>) -> Error {
         Error::Tokenizer { path: self.path.clone(), what: what.into() }
     }
-}
-
-/// The bytes of a file, or nothing if there is none.
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    let size = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(path, error)),
-    };
-    check_size(size).map_err(|what| Error::Tokenizer { path: path.to_owned(), what })?;
-    fs::read(path).map(Some).map_err(|error| Error::io(path, error))
 }
 
 /// Refuses a file of `size` bytes that no tokenizer needs.

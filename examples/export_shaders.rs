@@ -1,0 +1,34 @@
+//! Writes every linked shader to a folder, constants filled in: input for WGSL compilers.
+//!
+//! `cargo run --example export_shaders -- DIR`
+
+use std::{path::PathBuf, process::ExitCode};
+
+#[path = "../tests/common/variants.rs"]
+mod variants;
+
+fn main() -> ExitCode {
+    let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("usage: export_shaders DIR");
+        return ExitCode::from(2);
+    };
+    match export(&folder) {
+        Ok(count) => {
+            eprintln!("wrote {count} shaders to {}", folder.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {}: {error}", folder.display());
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn export(folder: &std::path::Path) -> std::io::Result<usize> {
+    std::fs::create_dir_all(folder)?;
+    let all = variants::variants();
+    for (name, dispatch) in &all {
+        std::fs::write(folder.join(format!("{name}.wgsl")), variants::expanded(dispatch))?;
+    }
+    Ok(all.len())
+}

@@ -1,0 +1,423 @@
+//! The invariants of `ARCHITECTURE.md` that can be read off the source: floors, forbidden words,
+//! stems that pair up. Needs no device.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use grok_wgpu::kernels;
+
+/// Floors, lowest first, by module. A file imports from its own floor or below. A longer path beats
+/// the shorter one that it begins with.
+const FLOORS: &[(&str, u8)] = &[
+    ("error", 0),
+    ("tensor", 0),
+    ("json", 0),
+    ("config", 0),
+    ("rope", 0),
+    ("tuning", 1),
+    ("kernel", 1),
+    ("host", 1),
+    ("machine", 1),
+    ("gpu", 1),
+    ("platform", 1),
+    ("kernels", 2),
+    ("checkpoint", 3),
+    ("tokenizer", 3),
+    ("sampler", 3),
+    ("chat", 3),
+    ("model", 3),
+    // Opens and writes the files of checkpoints, so it knows what they are. `platform` itself and
+    // what the floors below use of it does not.
+    ("platform::native", 3),
+    ("session", 4),
+    ("generate", 4),
+    ("selftest", 4),
+    ("plan", 4),
+    ("cli", 5),
+    ("web", 5),
+    ("main", 5),
+];
+
+/// Modules that a kernel, a model or a parser must not know: who runs it, and where.
+const UNAWARE: &[(&str, &[&str])] = &[
+    ("kernels", &["gpu", "platform", "machine"]),
+    ("model", &["gpu", "platform"]),
+    ("checkpoint", &["gpu", "platform::native"]),
+    ("tokenizer", &["gpu", "platform", "machine"]),
+    ("sampler", &["gpu", "platform", "machine"]),
+    ("chat", &["gpu", "platform", "machine"]),
+    ("session", &["gpu", "platform"]),
+];
+
+/// Words, why they are confined, and to which paths under `src/`.
+const CONFINED: &[(&str, &str, &[&str])] = &[
+    ("wgpu::", "one place talks to the device", &["gpu/", "platform/gpu.rs"]),
+    ("naga", "shaders are checked in tests", &[]),
+    ("cfg(target_arch", "browsers differ in one place", &["platform/", "lib.rs", "main.rs"]),
+    ("cfg(not(target_arch", "browsers differ in one place", &["platform/", "lib.rs", "main.rs"]),
+    ("web_sys", "browsers differ in one place", &["platform/", "web"]),
+    ("js_sys", "browsers differ in one place", &["platform/", "web"]),
+    ("std::fs", "parsing is pure", &["platform/native.rs", "cli/"]),
+    ("fs::", "parsing is pure", &["platform/native.rs", "cli/"]),
+    ("std::thread", "a session is one thread", &["platform/", "cli/"]),
+    ("std::time", "browsers have another clock", &["platform/", "cli/"]),
+    ("std::env", "options come in through the doors", &["cli/", "main.rs"]),
+    ("println!", "only the doors print", &["cli/"]),
+    ("print!", "only the doors print", &["cli/"]),
+    ("unsafe", "there is none", &[]),
+    (".unwrap()", "say with `expect` why it cannot fail", &[]),
+];
+
+struct File {
+    /// Relative to the repository, with `/`.
+    path: String,
+    text: String,
+}
+
+impl File {
+    /// Path below `src/`.
+    fn inner(&self) -> Option<&str> {
+        self.path.strip_suffix(".rs")?;
+        self.path.strip_prefix("src/")
+    }
+
+    /// `a::b` of `src/a/b.rs` and of `src/a/b/mod.rs`.
+    fn module(&self) -> Option<String> {
+        let stem = self.inner()?.strip_suffix(".rs")?;
+        Some(stem.strip_suffix("/mod").unwrap_or(stem).replace('/', "::"))
+    }
+
+    /// The lines that ship, numbered: without comments, and without the tests at the end.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+        (1..).zip(lines.map(|line| {
+            let comment = line.find("//").filter(|&at| !line[..at].contains('"'));
+            &line[..comment.unwrap_or(line.len())]
+        }))
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files that git tracks, or would; where there is no git, all but what is built.
+fn tracked() -> Vec<File> {
+    let git = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    let names: Vec<String> = match git {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
+            .split_terminator('\0')
+            .map(str::to_owned)
+            .collect(),
+        _ => {
+            let mut found = Vec::new();
+            walk(root(), &mut found);
+            found
+        }
+    };
+    let mut files: Vec<File> = names
+        .into_iter()
+        .filter_map(|path| {
+            let text = String::from_utf8(fs::read(root().join(&path)).ok()?).ok()?;
+            Some(File { path, text })
+        })
+        .collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(files.iter().any(|file| file.path == "src/lib.rs"), "the source tree was not found");
+    files
+}
+
+fn walk(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).expect("a folder of the source tree").flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if ["target", ".git", "node_modules", "models"].iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, found);
+        } else {
+            let relative = path.strip_prefix(root()).expect("below the root");
+            found.push(relative.to_string_lossy().replace('\\', "/"));
+        }
+    }
+}
+
+fn sources() -> Vec<File> {
+    tracked().into_iter().filter(|file| file.inner().is_some()).collect()
+}
+
+/// The text of a file's code on one line, for imports that are broken over lines.
+fn joined(file: &File) -> String {
+    file.code().map(|(_, line)| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// Names that the crate's root re-exports, and the modules they come from.
+fn exports(files: &[File]) -> BTreeMap<String, String> {
+    let lib = files.iter().find(|file| file.path == "src/lib.rs").expect("there is a lib.rs");
+    let text = joined(lib);
+    let mut found = BTreeMap::new();
+    for import in text.split("pub use ").skip(1) {
+        let import = import.split(';').next().expect("split gives one part");
+        let (module, names) = import.split_once("::").expect("re-exports name their module");
+        for name in names.trim_matches(['{', '}']).split(',') {
+            found.insert(name.trim().to_owned(), module.to_owned());
+        }
+    }
+    found
+}
+
+/// Paths below the crate's root that a text names: `a::b` of `crate::a::b` and of
+/// `crate::{a::{b, c}, d}`.
+fn imports(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for prefix in ["crate::", "grok_wgpu::"] {
+        for (at, _) in text.match_indices(prefix) {
+            if !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+                expand("", &text[at + prefix.len()..], &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Adds the paths of one use tree; returns what follows it.
+fn expand<'a>(before: &str, text: &'a str, found: &mut BTreeSet<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(group) = text.strip_prefix('{') {
+        let mut rest = group.trim_start();
+        while !rest.is_empty() && !rest.starts_with('}') {
+            rest = expand(before, rest, found).trim_start();
+            rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+        }
+        return rest.strip_prefix('}').unwrap_or(rest);
+    }
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
+    let end = text.find(|c| !word(c)).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let path = if before.is_empty() { name.to_owned() } else { format!("{before}::{name}") };
+    if let Some(rest) = rest.strip_prefix("::") {
+        return expand(&path, rest, found);
+    }
+    if !name.is_empty() {
+        found.insert(path);
+    }
+    if let Some(renamed) = rest.trim_start().strip_prefix("as ") {
+        return renamed.trim_start().trim_start_matches(word);
+    }
+    // Whatever is no name is passed over, so that a damaged tree ends.
+    if name.is_empty() { &rest[rest.chars().next().map_or(0, char::len_utf8)..] } else { rest }
+}
+
+/// Whether a path is a module or lies in it.
+fn within(path: &str, module: &str) -> bool {
+    path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn floor(path: &str) -> Option<u8> {
+    let matching = FLOORS.iter().filter(|(module, _)| within(path, module));
+    matching.max_by_key(|(module, _)| module.len()).map(|&(_, floor)| floor)
+}
+
+#[test]
+fn files_import_from_their_floor_or_below() {
+    let files = sources();
+    let exports = exports(&files);
+    let mut wrong = Vec::new();
+    for file in &files {
+        let module = file.module().expect("sources have modules");
+        if module == "lib" {
+            continue;
+        }
+        let Some(own) = floor(&module) else {
+            wrong.push(format!("{}: give it a floor in this test", file.path));
+            continue;
+        };
+        for import in imports(&joined(file)) {
+            let first = import.split("::").next().expect("split gives one part");
+            let target = match exports.get(first) {
+                Some(module) => module.clone(),
+                // Macros are exported at the root.
+                None if ["params", "shader"].contains(&first) => "kernel".to_owned(),
+                None => import.clone(),
+            };
+            let Some(theirs) = floor(&target) else {
+                wrong.push(format!("{}: what is `{import}`?", file.path));
+                continue;
+            };
+            if theirs > own {
+                wrong.push(format!("{} (floor {own}) imports {target} ({theirs})", file.path));
+            }
+            for (unaware, unknown) in UNAWARE {
+                let known = unknown.iter().find(|unknown| within(&target, unknown));
+                if let (true, Some(known)) = (within(&module, unaware), known) {
+                    wrong.push(format!("{} must not know of {known}", file.path));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn use_trees_are_read() {
+    let text = "use crate::{A, b::{self, c as d, e::{f, g}}, h}; let x = crate::i::j(k); $crate::l";
+    let found: Vec<_> = imports(text).into_iter().collect();
+    assert_eq!(found, ["A", "b::c", "b::e::f", "b::e::g", "b::self", "h", "i::j"]);
+}
+
+#[test]
+fn words_stay_where_they_belong() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let inner = file.inner().expect("sources are below src").to_owned();
+        for (number, line) in file.code() {
+            for (word, why, places) in CONFINED {
+                let boundary = |at: usize| {
+                    at == 0
+                        || !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+                        || word.starts_with('.')
+                };
+                // `eprintln!` is not `println!`, and `grok_wgpu::` not `wgpu::`.
+                if line.match_indices(word).any(|(at, _)| boundary(at))
+                    && !places.iter().any(|place| inner.starts_with(place))
+                {
+                    wrong.push(format!("{}:{number}: `{word}`: {why}", file.path));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// File stems of a folder with an extension.
+fn stems(files: &[File], folder: &str, extension: &str) -> BTreeSet<String> {
+    files
+        .iter()
+        .filter_map(|file| file.path.strip_prefix(folder)?.strip_suffix(extension))
+        .filter(|stem| !stem.contains('/'))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn kernels_pair_up_and_have_rows() {
+    let files = tracked();
+    let shaders = stems(&files, "shaders/", ".wgsl");
+    let mut rust = stems(&files, "src/kernels/", ".rs");
+    // The list of kernels, and the error bounds that their oracles share.
+    for shared in ["mod", "bounds"] {
+        assert!(rust.remove(shared), "src/kernels/{shared}.rs is missing");
+    }
+    assert_eq!(shaders, rust, "a kernel is shaders/x.wgsl and src/kernels/x.rs");
+    let rows: BTreeSet<String> = kernels::cases().iter().map(|c| c.kernel.to_owned()).collect();
+    assert_eq!(rust, rows, "every kernel has rows");
+}
+
+/// What keeps sums right however they are ordered: whole numbers, as long as a model can be wide.
+#[test]
+fn rows_are_many_and_reductions_are_exact() {
+    let cases = kernels::cases();
+    assert!(cases.len() >= 300, "only {} rows", cases.len());
+    let mut names = BTreeSet::new();
+    for case in &cases {
+        assert!(names.insert(case.full_name()), "two rows are called {}", case.full_name());
+    }
+    let products = [
+        "matvec",
+        "gated_matvec",
+        "expert_matvec",
+        "expert_gated_matvec",
+        "matmul",
+        "gated_matmul",
+        "expert_matmul",
+        "expert_gated_matmul",
+    ];
+    for kernel in products {
+        for cols in [8192, 16384, 32768] {
+            let wide = |name: &str| {
+                name.split([' ', 'x']).any(|word| word.parse::<u32>().is_ok_and(|n| n == cols))
+            };
+            assert!(
+                cases.iter().any(|c| c.kernel == kernel && c.exact && wide(&c.name)),
+                "{kernel}: no exact row of {cols} columns"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are_for() {
+    let mut wrong = Vec::new();
+    for file in tracked() {
+        let extension = Path::new(&file.path).extension().and_then(|e| e.to_str());
+        let lines = file.text.lines().count();
+        if matches!(extension, Some("rs" | "wgsl" | "py" | "mjs" | "js")) && lines > 650 {
+            wrong.push(format!("{}: {lines} lines are too many", file.path));
+        }
+        if extension == Some("rs") && !file.text.starts_with("//! ") {
+            wrong.push(format!("{}: open with one sentence on what it is for", file.path));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_over() {
+    // Put together here so that this file does not contain them.
+    let leftovers = [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"]].map(|parts| parts.concat());
+    let machine =
+        [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"], ["sha", "red/"]].map(|p| p.concat());
+    let mut wrong = Vec::new();
+    for file in tracked() {
+        for (number, line) in (1..).zip(file.text.lines()) {
+            let found = leftovers
+                .iter()
+                .filter(|word| {
+                    let around = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+                    line.match_indices(word.as_str()).any(|(at, _)| {
+                        !around(line[..at].chars().next_back())
+                            && !around(line[at + word.len()..].chars().next())
+                    })
+                })
+                .chain(machine.iter().filter(|path| {
+                    // A path of some machine starts where a word starts.
+                    line.match_indices(path.as_str()).any(|(at, _)| {
+                        !line[..at]
+                            .ends_with(|c: char| c.is_alphanumeric() || "_-}.*$/".contains(c))
+                    })
+                }));
+            wrong.extend(found.map(|word| format!("{}:{number}: `{word}`", file.path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let mut wrong = Vec::new();
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root().join(document)).expect("the document is there");
+        // Every other piece between back-quotes is code; those that look like paths must be paths.
+        for code in text.split('`').skip(1).step_by(2) {
+            let known = ["src/", "shaders/", "tests/", "scripts/", "examples/", "benches/"];
+            // `x` stands for any kernel.
+            let example = Path::new(code).file_stem().is_some_and(|stem| stem == "x");
+            let plain = code.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
+            if plain && !example && known.iter().any(|folder| code.starts_with(folder)) {
+                let path: PathBuf = root().join(code);
+                if !path.exists() {
+                    wrong.push(format!("{document}: there is no {code}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

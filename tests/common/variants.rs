@@ -1,0 +1,69 @@
+//! Every program that is ever dispatched: each shader with each set of constants.
+
+use std::collections::BTreeMap;
+
+use grok_wgpu::{Binder, Dispatch, Host, kernels, tuning::Tuning};
+
+/// One dispatch for each program, by shader, weight type and constants, in order of their names.
+///
+/// # Panics
+///
+/// If two rows of one program bind different operands: pipelines are cached by program.
+pub(crate) fn variants() -> Vec<(String, Dispatch)> {
+    let mut found: BTreeMap<String, Dispatch> = BTreeMap::new();
+    for case in kernels::cases() {
+        for (_, tuning) in Tuning::ALL {
+            let mut host = Host::with_seed(0);
+            host.tuning = tuning;
+            let kernel = case.build(&mut host);
+            let dispatch = kernel
+                .dispatch(Binder::new(kernel.shader(), &tuning))
+                .unwrap_or_else(|error| panic!("{}: {error}", case.full_name()));
+            let name = name(&dispatch);
+            match found.get(&name) {
+                None => drop(found.insert(name, dispatch)),
+                Some(first) => assert_eq!(
+                    (signature(first), first.fields),
+                    (signature(&dispatch), dispatch.fields),
+                    "{name}: rows of one program differ"
+                ),
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn signature(dispatch: &Dispatch) -> Vec<(&'static str, grok_wgpu::kernel::Access)> {
+    dispatch.operands.iter().map(|operand| (operand.name, operand.access)).collect()
+}
+
+/// Shader, weight type and constants, as one word that can name a file.
+fn name(dispatch: &Dispatch) -> String {
+    let label = dispatch.shader.label().replace('/', "-");
+    dispatch.constants.iter().fold(label, |name, (key, value)| format!("{name}-{key}{value}"))
+}
+
+/// The linked text with every `override` replaced by a constant of the dispatched value, for tools
+/// that take no pipeline constants.
+///
+/// # Panics
+///
+/// If a constant is not declared as `override NAME: u32 = ...;`, or an override has no constant.
+pub(crate) fn expanded(dispatch: &Dispatch) -> String {
+    let mut left = dispatch.constants.clone();
+    let mut lines = Vec::new();
+    for line in dispatch.shader.source().lines() {
+        let declared = line.strip_prefix("override ").and_then(|rest| rest.split_once(": u32 = "));
+        if let Some((name, _)) = declared {
+            let at = left.iter().position(|(constant, _)| *constant == name).unwrap_or_else(|| {
+                panic!("{}: nothing is dispatched for `{line}`", dispatch.shader.label())
+            });
+            let (_, value) = left.swap_remove(at);
+            lines.push(format!("const {name}: u32 = {value}u;"));
+        } else {
+            lines.push(line.to_owned());
+        }
+    }
+    assert!(left.is_empty(), "{}: no override is called {left:?}", dispatch.shader.label());
+    lines.join("\n") + "\n"
+}
