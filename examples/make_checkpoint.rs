@@ -1,4 +1,4 @@
-//! Writes a checkpoint of made-up weights with its tokenizer: any size, any layout, no download.
+//! Writes a checkpoint of made-up weights: any size, any layout, no download.
 //!
 //! `cargo run --release --example make_checkpoint -- --preset small --layout tp --slices 8 --out /tmp/small`
 
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use grok_wgpu::{
     Config, DType, Error, PRESETS, Result, Synthetic, checkpoint::write::Layout,
-    platform::native::write_checkpoint, synthetic_tok_json,
+    platform::native::write_checkpoint,
 };
 
 #[derive(Parser)]
@@ -91,12 +91,6 @@ fn run(options: &Options) -> Result<()> {
     };
     let weights = Synthetic::new(&config, dtype, options.seed)?;
     write_checkpoint(&options.out, &config, &weights, layout)?;
-    // Smaller vocabularies have no room for the single bytes that a tokenizer needs.
-    if config.vocab_size >= 259 {
-        let path = options.out.join("tokenizer.tok.json");
-        std::fs::write(&path, synthetic_tok_json(config.vocab_size)?)
-            .map_err(|error| Error::io(&path, error))?;
-    }
     let bytes = config.parameters().total * dtype.size_bytes();
     eprintln!("wrote {bytes} bytes of {dtype} weights to {}", options.out.display());
     Ok(())
