@@ -7,7 +7,7 @@
 
 struct Params {
     experts: u32, // at most 64
-    lanes: u32,   // power of two, experts * lanes at most 256
+    lanes: u32,   // power of two, experts * lanes at most WG
     chosen: u32,
     cols4: u32,   // columns / 4
     cap: f32,     // 0 is off
@@ -19,9 +19,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> ids: array<u32>;     // [tokens, chosen]
 @group(0) @binding(4) var<storage, read_write> probs: array<f32>;   // [tokens, chosen]
 
-var<workgroup> partial: array<f32, 256>;
+override WG: u32 = 256u;
 
-@compute @workgroup_size(256)
+var<workgroup> partial: array<f32, WG>;
+
+@compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,

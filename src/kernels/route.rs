@@ -8,6 +8,7 @@ use crate::{
     Binder, Bounded,
     DType::{F32, U32},
     Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    tuning::Tuning,
 };
 
 /// Softmax over the soft-capped logits of all experts; the largest `chosen` are kept as they are,
@@ -28,11 +29,14 @@ pub struct Route {
 
 params! { experts: u32, lanes: u32, chosen: u32, cols4: u32, cap: f32 }
 
-/// Invocations of the workgroup.
-const WG: u32 = 256;
+/// Invocations of the workgroup: one for each expert at the least.
+fn workgroup(tuning: &Tuning, experts: u32) -> u32 {
+    tuning.wide.max(experts.next_power_of_two())
+}
 
-fn lanes(experts: u32) -> u32 {
-    WG / experts.next_power_of_two()
+/// Invocations that share an expert.
+fn lanes(tuning: &Tuning, experts: u32) -> u32 {
+    workgroup(tuning, experts) / experts.next_power_of_two()
 }
 
 impl Kernel for Route {
@@ -44,13 +48,21 @@ impl Kernel for Route {
         let [tokens, cols] = self.x.dims()?;
         let [experts, _] = self.router.dims()?;
         let [_, chosen] = self.ids.dims()?;
+        let tuning = binder.tuning();
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .read("router", self.router, F32, [experts, cols])?
             .write("ids", self.ids, U32, [tokens, chosen])?
             .write("probs", self.probs, F32, [tokens, chosen])?
+            .constant("WG", workgroup(tuning, experts))
             .dispatch(
-                Params { experts, lanes: lanes(experts), chosen, cols4: cols / 4, cap: self.cap },
+                Params {
+                    experts,
+                    lanes: lanes(tuning, experts),
+                    chosen,
+                    cols4: cols / 4,
+                    cap: self.cap,
+                },
                 [tokens, 1, 1],
             )
     }
@@ -61,7 +73,7 @@ impl Kernel for Route {
         };
         let (experts, cols) = (*experts, *cols as usize);
         let chosen = self.ids.shape.extents()[1] as usize;
-        let lanes = f64::from(lanes(experts));
+        let lanes = f64::from(lanes(&host.tuning, experts));
         let depth = (cols as f64 / 4.0 / lanes).ceil() + 4.0 + lanes.log2() + 1.0;
         let router = host.floats(self.router);
         let (mut ids, mut probs) = (Vec::new(), Vec::new());
