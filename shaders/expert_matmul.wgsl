@@ -49,8 +49,7 @@ fn main(
             if row + r < params.rows && c + chunk < params.cols8 {
                 e = decode(weight[(w + row + r) * params.cols8 + c + chunk]);
             }
-            w_tile[2u * chunk * TILE + r] = e.lo;
-            w_tile[(2u * chunk + 1u) * TILE + r] = e.hi;
+            store_w(chunk, r, e);
         }
         workgroupBarrier();
         acc = mul_tile(local, acc);

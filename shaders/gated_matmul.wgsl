@@ -19,11 +19,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read> up: array<Weight8>;    // [rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
 
-fn store_w(chunk: u32, r: u32, e: Eight) {
-    w_tile[2u * chunk * TILE + r] = e.lo;
-    w_tile[(2u * chunk + 1u) * TILE + r] = e.hi;
-}
-
 @compute @workgroup_size(TILE_WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -10,6 +10,12 @@ const QUADS: u32 = 8u; // vec4 columns of a tile
 var<workgroup> x_tile: array<vec4<f32>, 256>;
 var<workgroup> w_tile: array<vec4<f32>, 256>;
 
+// Puts eight columns of a row of w in place: chunk 0 to 3 of the 32.
+fn store_w(chunk: u32, row: u32, e: Eight) {
+    w_tile[2u * chunk * TILE + row] = e.lo;
+    w_tile[(2u * chunk + 1u) * TILE + row] = e.hi;
+}
+
 // Adds the product of the two tiles: column i of `acc` is row `local / 8 + 8 i` of x, its
 // components are rows `local % 8 + 8 j` of w. The 32 columns are summed by themselves first: a chain
 // of 8 + cols / 32 additions errs less than one of cols / 4.
