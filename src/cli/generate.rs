@@ -48,6 +48,9 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", requires = "json")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=20))]
     logprobs: Option<u8>,
+    /// Print the prompt before what the model adds
+    #[arg(long, conflicts_with = "json")]
+    echo: bool,
     /// Go on after the model has ended its text
     #[arg(long)]
     ignore_eos: bool,
@@ -131,6 +134,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         stop_ids: if options.ignore_eos { Vec::new() } else { tokenizer.stop_ids() },
         logprobs: options.logprobs.map(usize::from),
     };
+    if options.echo {
+        out(&prompt)?;
+    }
     let mut clock = Clock::start();
     let mut on_event = |event: Event<'_>| {
         clock.hear(event);
