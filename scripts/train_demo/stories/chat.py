@@ -64,16 +64,6 @@ NEXT_ASK = ["What happened next?", "Tell me what happened next.", "And then?", "
 ANOTHER = ["Tell me another story about {X}.", "Another one, please. About {X}.", "Now tell me a story about {X}.", "Now one about {X}.", "One more! About {X}."]
 
 
-def subject(s, plot, with_helper):
-    """What the request is about: someone in the story, often with what happens to them."""
-    r = s.r
-    if r.chance(0.5):
-        about = r.choice(plot["about"])
-        who = r.choice(["a [K]", "a [K]", "a [A] [K]", "a [K] named [N]", "[N] the [K]", "a [A] [K] named [N]"])
-        return s.say(who)[0:] + " " + s.say(about), True
-    return s.say(r.choice(SUBJECT)), False
-
-
 def lower_article(text):
     """The state capitalises sentence starts; a subject stands inside a sentence."""
     for article in ("A ", "An "):

@@ -59,28 +59,27 @@ def parse(template):
             if ch == "{":
                 pos += 1
                 alternatives = [sequence("|}")]
-                while template[pos] == "|":
+                while template[pos : pos + 1] == "|":
                     pos += 1
                     alternatives.append(sequence("|}"))
+                if template[pos : pos + 1] != "}":
+                    raise ValueError(f"an open brace: {template}")
                 pos += 1
                 out.append(("any", alternatives))
             elif ch == "[":
                 end = template.index("]", pos)
                 out.append(("slot", template[pos + 1 : end]))
                 pos = end + 1
+            elif ch in "|}":
+                raise ValueError(f"a {ch} without its brace at {pos}: {template}")
             else:
                 start = pos
                 while pos < len(template) and template[pos] not in "{|}[":
                     pos += 1
-                    if template[pos - 1] in closers:
-                        break
                 out.append(template[start:pos])
         return out
 
-    tree = sequence("")
-    if pos != len(template):
-        raise ValueError(f"unbalanced template: {template}")
-    return tree
+    return sequence("")
 
 
 AN = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])")

@@ -15,7 +15,6 @@ def friend(s):
         "[He] wrote on a {piece of paper|big leaf}: \"I am looking for a friend.\" {The wind took it away.|[He] put it on [spot2].} The next day, a [fA] [fK] {stood at the door|came}. \"I am [fN],\" [fhe] said. \"I read your words. I am looking for a friend too.\"",
         "Near [spot2], [he] {heard someone cry|saw someone who was sad too}. It was a [fA] [fK]. \"{Why do you cry|What is the matter}?\" asked [N]. \"{I am new here|I am all alone}, and I have no friends,\" said the [fK]. \"My name is [fN].\" \"I am [N],\" said [N]. \"{Then we can be friends|Now you have one}!\"",
     ])
-    v["spot4"] = v["spot"]
     return dict(
         title="A Friend for [N]",
         beats=[
@@ -71,7 +70,7 @@ def fear(s):
             "[N] {ran to help|wanted to help}. But {then |}[event]. [scene]. {[His] legs shook.|[His] heart beat fast.|\"Oh no,\" [he] said.}",
             act,
             "{Step by step|Slowly}, [N] went on. {[He] did not look back.|[He] was still afraid, but [he] did not stop.} {At last|Soon} [he] {came to|found} [fN] and {helped [fhim] up|took [fhim] home|stayed with [fhim]}.",
-            "\"{You came|You saved me|Thank you},\" said [fN]. \"You are the bravest [K] I know!\" {\"I was very afraid,\" said [N].|[N] smiled. [Fear] did not seem so bad now.}".replace("[Fear]", "[fear]"),
+            "\"{You came|You saved me|Thank you},\" said [fN]. \"You are the bravest [K] I know!\" {\"I was very afraid,\" said [N].|[N] smiled. [fear] did not seem so bad now.}",
         ],
         morals="brave", friend=True, mood="afraid",
         about=["who was afraid of [fear]", "who is afraid of [fear]", "who learns to be brave", "who saves a friend"],
@@ -203,7 +202,7 @@ def lostway(s):
         beats=[
             "One day, [N] {wanted|went} to visit [his] [rel], who lived {on the other side of the hill|behind the woods|a long way off}. [He] {took|carried} a basket with [food]. \"{Stay on the path|Come back before dark},\" said everyone.",
             why[1],
-            "{Now [he] was lost.|[N] did not know where [he] was.} {All the trees looked the same.|It was very quiet.} \"{I want to go home|What shall I do|Hello? Is anybody there|Which way is it}?\" [he] said.".replace("I want to go home", "Where am I"),
+            "{Now [he] was lost.|[N] did not know where [he] was.} {All the trees looked the same.|It was very quiet.} \"{Where am I|What shall I do|Hello? Is anybody there|Which way is it}?\" [he] said.",
             meet(s) + " \"Are you lost?\" asked [fN]. \"{Yes|I am},\" said [N]. {[His] voice was very small.|[He] told [fhim] everything.} \"{I know these woods|I know the way},\" said [fN]. \"{Come with me|Follow me}!\"",
             "They walked past [spot2] and [spot3]. {[fN] told jokes, and [N] was not afraid anymore.|They sang as they walked.|The moon came out and lit the way.} {At last|Soon}, [N] saw [see].",
             "[His] [rel] {stood at the door|came running}. \"{There you are|I was so worried}!\" [rhe] {said|cried}. {Then they all sat down and ate the [food].|[fN] came in too, and they all ate the [food].}",
@@ -261,7 +260,7 @@ def seed(s):
         title="The Little Seed",
         beats=[
             "One day, {[N] found a tiny seed on the path|[his] [rel] gave [him] a tiny seed}. \"What will {it|this} become?\" [he] asked. [He] planted it [place] and gave it some water.",
-            "Every day, [N] {looked at the ground|went to look}. {One day went by. Two days went by.|He waited and waited.} But nothing {happened|grew}. \"{It is a bad seed|It will never grow},\" [he] said.".replace("He waited", "[He] waited"),
+            "Every day, [N] {looked at the ground|went to look}. {One day went by. Two days went by.|[He] waited and waited.} But nothing {happened|grew}. \"{It is a bad seed|It will never grow},\" [he] said.",
             meet(s) + " \"{Be patient|You must wait},\" said [fN]. \"{A seed needs sun, water and time|Good things grow slowly}.\"",
             "So {they waited together|[N] waited}. {It rained. Then the sun came out.|They told stories to the seed.|They sang to the seed every day.} {After [num] days|One morning}, there was a tiny green leaf! \"{It grows|Look, look}!\" {shouted|cried} [N].",
             "{The plant grew and grew.|Every day it was a little taller.} {In the summer|Soon}, it was [plant]. {Everyone came to see it.|It was the prettiest thing of all.}",
@@ -289,16 +288,16 @@ def race(s):
         tail = [
             "{But then|Suddenly}, [he] heard a cry. [fN], a [fA] [fK], had {fallen down|hurt [fhis] foot}. {Everyone else went on.|Nobody stopped.}",
             "[N] {stopped|looked back}. If [he] helped, [he] would lose. But [he] {could not leave [fN] alone|turned around}. \"{Hold on to me|I will help you},\" [he] said. They finished together, and they were last.",
-            "But everyone clapped and cheered. \"{You did the right thing|You have the biggest heart},\" said the judge. And [he] gave [N] the [c] [t] after all.".replace("[he] gave", "the judge gave").replace("And the judge gave [N]", "And [N] got"),
+            "But everyone clapped and cheered. \"{You did the right thing|You have the biggest heart},\" said the judge. And [N] got the [c] [t] after all.",
         ]
         end = "[N] came in last because [he] helped [fN], but [he] got the [c] [t] after all."
         who = ("{Why did [N] stop?|Why did [N] not win?}", "[N] stopped to help [fN].")
-        result = ("{Who won?|Did [N] win?}", "{No, |}[N] came in last, because [he] helped [fN].".replace("{No, |}", ""))
+        result = ("{Who won?|Did [N] win?}", "[N] came in last, because [he] helped [fN].")
     else:
         tail = [
             "[fN], a [fA] [fK], was the fastest of all. \"{You will never win|I am much faster than you},\" [fhe] laughed. {[fN] stopped to rest under a tree and fell asleep.|[fN] stopped to eat [food], and then to drink, and then to sleep.}",
             "But [N] {did not stop|went on and on}. {Step by step|Slowly}, [he] passed the tree. [He] passed [spot3]. \"{Go, [N], go|Hurry, [N]}!\" called the others.",
-            "When [fN] {woke up|opened [fhis] eyes}, it was too late. [N] had won! [He] got the [c] [t]. \"{Next time I will not sleep|I was too proud},\" said [fN]. \"{You did well|You are a good runner},\" [fhe] said, and they shook [hands].".replace("shook [hands]", "became friends"),
+            "When [fN] {woke up|opened [fhis] eyes}, it was too late. [N] had won! [He] got the [c] [t]. \"{Next time I will not sleep|I was too proud},\" said [fN]. \"{You did well|You are a good runner},\" [fhe] said, and they became friends.",
         ]
         end = "[N] won the [contest] and got the [c] [t]."
         who = ("{Why did [fN] lose?|Why did [fN] not win?}", "[fN] lost because [fhe] fell asleep.")
@@ -307,7 +306,7 @@ def race(s):
         title="The Big [contest]",
         beats=[
             "There was going to be a big [contest]. The way went from [spot] to [spot2]. The prize was a [c] [t]. {[N] wanted to win it very much.|Every day, [N] practiced for [num] hours.}",
-            "{On the big day|At last the day came, and} everyone came to watch. [W] \"{One, two, three, go|Ready, set, go}!\"".replace("{On the big day|At last the day came, and}", "{On the big day,|At last the day came, and}"),
+            "{On the big day,|At last the day came, and} everyone came to watch. [W] \"{One, two, three, go|Ready, set, go}!\"",
             "[N] {went|ran} as fast as [he] could. {[His] heart beat fast.|Soon [he] was in front.}" if helps else "[N] was not the fastest, but [he] {did [his] best|was careful and strong}.",
         ] + tail,
         morals="kind" if helps else "patient", friend=True, mood="eager",
@@ -330,7 +329,7 @@ def star(s):
         beats=[
             "Every night, [N] looked up at the sky. {\"I wish I could touch it,\" [he] often said.|[He] loved the stars and the moon.}",
             "One night, [body] fell down {near [spot]|beside [spot]}. [N] ran to see it. The [b] was {crying|very sad|pale and cold}. \"I want to go home,\" it said. \"{Home is up there|But the sky is so far away}.\"",
-            "\"{Do not cry|I will help you},\" said [N]. [He] {put it gently in a [c] [t2]|carried it carefully}. But how could it go back to the sky?".replace("a [c] [t2]", "a basket"),
+            "\"{Do not cry|I will help you},\" said [N]. [He] {put it gently in a basket|carried it carefully}. But how could it go back to the sky?",
             "[N] asked [fN], a [fA] [fK]. \"{Take it|Carry it} [where],\" said [fN]. \"{There the sky is close|The wind there is strong}. {I will come with you|Let us go together}.\" They walked {all night|for a long time}.",
             "At the top, [N] lifted the [b] high. {\"One, two, three!\" they called.|The wind came.} Whoosh! The [b] flew up, up, up {into the night|to the sky}. \"Thank you, [N]! Thank you, [fN]!\" it called.",
             "{Now, every night,|Since then,} the [b] {smiles down|looks down} at them, and they wave back.",
@@ -357,7 +356,7 @@ def surprise(s):
             "{It was|One day, it was} [N]'s birthday. But {nobody said a word|everyone seemed to forget it}.",
             "[He] went to [fN], a [fA] [fK]. \"{Do you know what day it is|Will you play with me}?\" asked [N]. \"{I have no time|I am busy},\" said [fN]. {[fHe] hid something behind [fhis] back.|And [fhe] closed the door.}",
             "Then [he] went to [gN] the [gK]. But [gN] {was not at home|had no time either}. [N] {walked home slowly|sat down by [spot]}. \"{They forgot my birthday|Nobody likes me},\" [he] thought. {A tear ran down [his] nose.|[He] felt very sad.}",
-            "It {was|grew} dark when [he] {opened the door|came home}. \"Surprise!\" There were [fN] and [gN] and {all the others|[his] [rel]}! There was a big [food], {and [num] candles|and there were [c2] lights}.".replace("a big [food]", "[food]"),
+            "It {was|grew} dark when [he] {opened the door|came home}. \"Surprise!\" There were [fN] and [gN] and {all the others|[his] [rel]}! There was [food], {and [num] candles|and there were [c2] lights}.",
             "\"{We did not forget|We worked all day},\" laughed [fN]. [gN] gave [him] a [c] [t]. {\"It is just what I wanted!\" said [N].|[N] laughed and cried at the same time.}",
         ],
         morals="friend", friend=True, mood="sad",
@@ -415,7 +414,7 @@ def egg(s):
         title="The Egg",
         beats=[
             "One day, [N] found a [c] egg {near [spot]|by [spot]}. It was {cold|all alone}. [N] looked left and right, but there was no nest.",
-            "[He] took it home and {put it in a warm [t2]|wrapped it in a blanket}. [His] friend [fN] the [fK] came to see it. \"{What is inside|Who is in there}?\" asked [fN]. \"{I do not know|We must wait},\" said [N].".replace("{put it in a warm [t2]|wrapped it in a blanket}", "{put it near the fire|wrapped it in a blanket}"),
+            "[He] took it home and {put it near the fire|wrapped it in a blanket}. [His] friend [fN] the [fK] came to see it. \"{What is inside|Who is in there}?\" asked [fN]. \"{I do not know|We must wait},\" said [N].",
             "They {sat with the egg|kept the egg warm} {day and night|for [num] days}. {[fN] sang to it.|They told it stories.} Then, one morning: crack! The egg opened, and out came [baby].",
             "\"{Hello, little one|Welcome},\" said [N]. They called it [bn]. {[bn] ate and ate and grew and grew.|[bn] followed them everywhere.}",
             "{When summer came|One day}, a {big|proud} mother came {from far away|over the hill}. \"{I lost my egg in the wind|I have looked for my egg everywhere},\" she said. [N] was sad, but [he] {knew what was right|took [bn] to her}. \"Thank you for taking care of my child,\" said the mother.",
@@ -424,7 +423,7 @@ def egg(s):
         morals="kind", friend=True, mood="curious",
         about=["who found an egg", "who finds an egg", "and a [c] egg", "and [baby]"],
         qa=[
-            ("{What was in the egg?|What came out of the egg?}", "{It was|There was} [baby] in the egg.".replace("{It was|There was}", "There was")),
+            ("{What was in the egg?|What came out of the egg?}", "There was [baby] in the egg."),
             ("{What color was the egg?}", "The egg was [c]."),
             ("{What did they call it?|What was the name of the [b]?}", "They called it [bn]."),
             ("{Where did [N] find the egg?|Where was the egg?}", "[N] found the egg near [spot]."),
@@ -447,11 +446,11 @@ def kingdom(s):
     return dict(
         title="[lack]",
         beats=[
-            "One {day|year}, [lack] was gone. {Everyone was sad.|Nobody knew what to do.|The whole land was sad.} \"{Somebody must find it|I will bring it back},\" {said|thought} [N].".replace("Somebody must find it", "I must find it"),
+            "One {day|year}, [lack] was gone. {Everyone was sad.|Nobody knew what to do.|The whole land was sad.} \"{I must find it|I will bring it back},\" {said|thought} [N].",
             "[N] {packed [food] and went away|took [his] [c] [t] and set out}. {[He] walked over hills and through woods.|[He] walked for [num] days.} " + meet(s),
             "\"{Where are you going|What are you looking for}?\" asked [fN]. \"I am looking for [lack],\" said [N]. \"{I have heard about it|I know},\" said [fN]. \"It is [asleep]. {I will show you|Come, I will go with you}.\"",
             "They {walked|went} past [spot] and [spot2]. {The way was long.|The night was cold.} And there it was, [asleep]. But an old {troll|ghost|snow bear} sat in front of it. \"{Nobody may pass|Go away},\" {it said|it growled}, \"{because I am so sad and alone|for nobody is ever kind to me}.\"",
-            "[N] was {afraid|not afraid}, but [fN] {whispered|said}, \"{Be kind|Give it something}.\" So [N] gave it [ask]. {Nobody had ever done that before.|A smile came to its face.} \"{Thank you|You are kind},\" it said. \"{Take it with you|You may take it home}.\"".replace("afraid|not afraid}, but", "a little afraid|very quiet}, but"),
+            "[N] was {a little afraid|very quiet}, but [fN] {whispered|said}, \"{Be kind|Give it something}.\" So [N] gave it [ask]. {Nobody had ever done that before.|A smile came to its face.} \"{Thank you|You are kind},\" it said. \"{Take it with you|You may take it home}.\"",
             "{So they brought [lack] home.|And [lack] came back.} {Everyone danced and sang.|There was a big feast with [food2].}",
         ],
         morals="kind brave", friend=True, mood="worried",

@@ -238,13 +238,11 @@ def share(s):
             "They sat {under a tree|on the grass|side by side} and ate the [food]. {Now it tasted wonderful.|It tasted better than before.} {Then [fN] took out some [fruit], and they shared them too.|}",
         ]
     else:
-        v["gN"] = v["fN"]
         beats += [
             "\"Are you hungry?\" asked [N]. \"{Yes, very|I have not eaten since yesterday},\" said [fN]. [N] {cut the [food] in half|gave [fhim] the bigger half}.",
             "They {sat down|sat} {under a tree|side by side} and ate. {\"This is the best [food] in the world,\" said [fN].|[fN] ate every bit of it.}",
             "Then [fN] said, \"{Now I have something for you|I want to give you something too}.\" [fHe] took out a [c] [t]. \"{You can have it|It is yours now}!\"",
         ]
-        del v["gN"]
     return dict(
         title="[N] Shares", beats=beats, morals="share", friend=True, mood="hungry",
         about=["who learns to share", "who had some [food]", "and some [food]", "who shares [his] [food]"],
