@@ -1,6 +1,6 @@
 """Makes the corpus, the tokenizer and the token rows from seeds; the bytes are the same on every run.
 
-    python data.py OUT_DIR            writes train.bin, valid.bin, tokenizer.tok.json, heldout.txt, corpus.json
+    python data.py OUT_DIR            writes train.bin, train2.bin, valid.bin, tokenizer.tok.json, heldout.txt, corpus.json
     python data.py OUT_DIR --check F  compares the digests with the file F (models/demo/corpus.json)
 """
 
@@ -17,6 +17,8 @@ from tokenizer import EOS, SEPARATOR, Tokenizer, train
 
 SEED = "grok-wgpu-demo-1"
 DOCUMENTS = 80_000
+SECOND_SEED = "grok-wgpu-demo-2"
+SECOND_DOCUMENTS = 45_000
 PLAIN_SHARE = 0.4
 VOCAB_SIZE = 2560
 ROW = 512
@@ -24,11 +26,11 @@ HELDOUT_STORIES = 36
 VALID_DOCUMENTS = 400
 
 
-def document(seed):
+def document(seed, vivid=False):
     """One training document: a plain story (str) or a chat (list of turns)."""
     if Rng(f"kind-{seed}").chance(PLAIN_SHARE):
-        return tell.story(seed)
-    return chat.chat(seed)
+        return tell.story(seed, vivid)
+    return chat.chat(seed, vivid)
 
 
 def render(doc):
@@ -87,19 +89,28 @@ def main():
     corpus = hashlib.sha256()
     for doc in docs:
         corpus.update(render(doc).encode())
+    docs2 = [document(f"{SECOND_SEED}-{i}", vivid=True) for i in range(SECOND_DOCUMENTS)]
+    corpus2 = hashlib.sha256()
+    for doc in docs2:
+        corpus2.update(render(doc).encode())
     sample = [render(d).replace("<|eos|>", "").replace("<|separator|>", "") for d in docs[:12_000]]
     tok = train(sample, VOCAB_SIZE)
     path = os.path.join(args.out, "tokenizer.tok.json")
     tok.save(path)
     tok = Tokenizer.load(path)
     rows = pack([encode(tok, d) for d in docs])
+    rows2 = pack([encode(tok, d) for d in docs2])
     valid = pack([encode(tok, document(f"valid-{SEED}-{i}")) for i in range(VALID_DOCUMENTS)])
     text = heldout()
+    docs = docs + docs2
     stories = {d for d in docs if isinstance(d, str)} | {t for d in docs if not isinstance(d, str) for _, t in d}
     seen = sum(tell.story(f"heldout-{SEED}-{i}") in stories for i in range(HELDOUT_STORIES))
     if seen:
         raise ValueError(f"{seen} held-out stories occur in the training data")
-    blobs = {"train.bin": array.array("H", [i for r in rows for i in r]), "valid.bin": array.array("H", [i for r in valid for i in r])}
+    blobs = {
+        name: array.array("H", [i for row in part for i in row])
+        for name, part in (("train.bin", rows), ("train2.bin", rows2), ("valid.bin", valid))
+    }
     for name, values in blobs.items():
         if sys.byteorder == "big":
             values.byteswap()
@@ -111,6 +122,11 @@ def main():
         "seed": SEED, "documents": DOCUMENTS, "plain_share": PLAIN_SHARE, "vocab_size": VOCAB_SIZE, "row": ROW,
         "rows": len(rows), "tokens": sum(1 for r in rows for i in r if i), "corpus_sha256": corpus.hexdigest(),
         "tokenizer_sha256": sha(open(path, "rb").read()), "train_sha256": sha(blobs["train.bin"].tobytes()),
+        "second": {
+            "seed": SECOND_SEED, "documents": SECOND_DOCUMENTS, "rows": len(rows2),
+            "tokens": sum(1 for r in rows2 for i in r if i), "corpus_sha256": corpus2.hexdigest(),
+            "train_sha256": sha(blobs["train2.bin"].tobytes()),
+        },
         "valid_sha256": sha(blobs["valid.bin"].tobytes()), "heldout_sha256": sha(text.encode()),
     }
     with open(os.path.join(args.out, "corpus.json"), "w", encoding="utf-8") as f:

@@ -19,6 +19,8 @@ ap = argparse.ArgumentParser()
 ap.add_argument("data")
 ap.add_argument("run")
 ap.add_argument("--steps", type=int, default=2800, help="length of the schedule")
+ap.add_argument("--first-steps", type=int, default=3200, help="schedule length that the first stage assumes")
+ap.add_argument("--switch", type=int, default=0, help="step at which train2.bin takes over")
 ap.add_argument("--batch", type=int, default=8, help="rows of 512 tokens a step")
 ap.add_argument("--lr", type=float, default=3e-3, help="AdamW: embeddings, head, router, norms")
 ap.add_argument("--muon-lr", type=float, default=0.02)
@@ -43,7 +45,8 @@ def rows_of(name):
     return np.fromfile(os.path.join(args.data, name), dtype="<u2").reshape(-1, ROW + 1)
 
 
-train_rows, valid_rows = rows_of("train.bin"), rows_of("valid.bin")[:VALID_ROWS]
+train_rows, second_rows = rows_of("train.bin"), rows_of("train2.bin")
+valid_rows = rows_of("valid.bin")[:VALID_ROWS]
 cfg = Config()
 model = Grok(cfg)
 
@@ -57,10 +60,12 @@ def make_batch(rows):
 
 def batch(step):
     """The rows of a step: each pass over the corpus has its own permutation."""
-    n = len(train_rows) // args.batch
-    order = np.random.default_rng([args.seed, step // n]).permutation(len(train_rows))
+    rows, stage = (train_rows, 0) if step < args.switch else (second_rows, 1)
+    step -= stage * args.switch
+    n = len(rows) // args.batch
+    order = np.random.default_rng([args.seed + stage, step // n]).permutation(len(rows))
     i = step % n
-    return make_batch(train_rows[order[i * args.batch : (i + 1) * args.batch]])
+    return make_batch(rows[order[i * args.batch : (i + 1) * args.batch]])
 
 
 @torch.no_grad()
@@ -169,7 +174,7 @@ if fresh:
 last = saved_at = time.time()
 window = []
 while step < args.steps and not (args.stop and step >= args.stop):
-    left = 1 - step / args.steps
+    left = 1 - step / (args.steps if step >= args.switch else args.first_steps)
     k = min(1.0, (step + 1) / args.warmup) * min(1.0, left / args.decay)
     x, y, m = batch(step)
     with torch.autocast("cpu", dtype=torch.bfloat16):

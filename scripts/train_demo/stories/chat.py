@@ -98,10 +98,10 @@ def questions(s, plot, n):
     return pairs
 
 
-def chat(seed):
+def chat(seed, vivid=False):
     """One chat as a list of (role, text)."""
     r = Rng(f"chat-{seed}")
-    s, plot, text = tell.build(seed)
+    s, plot, text = tell.build(seed, vivid)
     kind = r.below(100)
     out = []
 
@@ -139,7 +139,7 @@ def chat(seed):
     elif r.chance(0.1):
         small(THANKS, WELCOME)
     elif r.chance(0.25):
-        s2, plot2, text2 = tell.build(f"{seed}-second")
+        s2, plot2, text2 = tell.build(f"{seed}-second", vivid)
         out.append(("Human", request(s2, plot2, ANOTHER)))
         out.append(("Assistant", text2))
     return out

@@ -1,6 +1,8 @@
 """Puts a whole story together: opening, plot, lesson and ending, in paragraphs."""
 
-from . import plots_deeds, plots_lost
+import re
+
+from . import plots_color, plots_deeds, plots_lost
 from .engine import Story
 
 INTRO = [
@@ -56,10 +58,21 @@ END_FRIEND = [
 ]
 
 
-def build(seed):
-    """Returns (state, plot dict, story text) of one seed. The plot dict is documented in plots_lost."""
+BARE_THING = re.compile(r"(?<!\[c\] )(?<!\[c2\] )(?<!a )\[t\]")
+
+
+def build(seed, vivid=False):
+    """Returns (state, plot dict, story text) of one seed. The plot dict is documented in plots_lost.
+
+    A vivid story (the second stage of training) names colors more often and has plots about them.
+    """
     s = Story(seed)
-    plot = s.r.choice(plots_lost.PLOTS + plots_deeds.PLOTS)(s)
+    if vivid and s.r.chance(0.3):
+        plot = s.r.choice(plots_color.PLOTS)(s)
+    else:
+        plot = s.r.choice(plots_lost.PLOTS + plots_deeds.PLOTS)(s)
+        if vivid and "[c] [t]" in plot["end"] + "".join(plot["beats"]):
+            plot["beats"] = [BARE_THING.sub(lambda m: "[c] [t]" if s.r.chance(0.5) else "[t]", b) for b in plot["beats"]]
     s.v["moral"] = s.r.choice(MORALS[s.r.choice(plot["morals"].split())])
     intro = s.r.choice(INTRO)
     beats = [s.say(intro)] + [s.say(b) for b in plot["beats"]]
@@ -79,6 +92,6 @@ def build(seed):
     return s, plot, "\n\n".join(paragraphs)
 
 
-def story(seed):
+def story(seed, vivid=False):
     """The text of one story."""
-    return build(seed)[2]
+    return build(seed, vivid)[2]
