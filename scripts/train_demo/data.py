@@ -1,7 +1,7 @@
 """Makes the corpus, the tokenizer and the token rows from seeds; the bytes are the same on every run.
 
-    python data.py OUT_DIR            writes train.bin, train2.bin, valid.bin, tokenizer.tok.json, heldout.txt, corpus.json
-    python data.py OUT_DIR --check F  compares the digests with the file F (models/demo/corpus.json)
+python data.py OUT_DIR            writes train.bin, train2.bin, valid.bin, tokenizer.tok.json, heldout.txt, corpus.json
+python data.py OUT_DIR --check F  compares the digests with the file F (models/demo/corpus.json)
 """
 
 import argparse
@@ -103,7 +103,9 @@ def main():
     valid = pack([encode(tok, document(f"valid-{SEED}-{i}")) for i in range(VALID_DOCUMENTS)])
     text = heldout()
     docs = docs + docs2
-    stories = {d for d in docs if isinstance(d, str)} | {t for d in docs if not isinstance(d, str) for _, t in d}
+    stories = {d for d in docs if isinstance(d, str)} | {
+        t for d in docs if not isinstance(d, str) for _, t in d
+    }
     seen = sum(tell.story(f"heldout-{SEED}-{i}") in stories for i in range(HELDOUT_STORIES))
     if seen:
         raise ValueError(f"{seen} held-out stories occur in the training data")
@@ -119,15 +121,26 @@ def main():
     with open(os.path.join(args.out, "heldout.txt"), "w", encoding="utf-8", newline="\n") as f:
         f.write(text)
     report = {
-        "seed": SEED, "documents": DOCUMENTS, "plain_share": PLAIN_SHARE, "vocab_size": VOCAB_SIZE, "row": ROW,
-        "rows": len(rows), "tokens": sum(1 for r in rows for i in r if i), "corpus_sha256": corpus.hexdigest(),
-        "tokenizer_sha256": sha(open(path, "rb").read()), "train_sha256": sha(blobs["train.bin"].tobytes()),
+        "seed": SEED,
+        "documents": DOCUMENTS,
+        "plain_share": PLAIN_SHARE,
+        "vocab_size": VOCAB_SIZE,
+        "row": ROW,
+        "rows": len(rows),
+        "tokens": sum(1 for r in rows for i in r if i),
+        "corpus_sha256": corpus.hexdigest(),
+        "tokenizer_sha256": sha(open(path, "rb").read()),
+        "train_sha256": sha(blobs["train.bin"].tobytes()),
         "second": {
-            "seed": SECOND_SEED, "documents": SECOND_DOCUMENTS, "rows": len(rows2),
-            "tokens": sum(1 for r in rows2 for i in r if i), "corpus_sha256": corpus2.hexdigest(),
+            "seed": SECOND_SEED,
+            "documents": SECOND_DOCUMENTS,
+            "rows": len(rows2),
+            "tokens": sum(1 for r in rows2 for i in r if i),
+            "corpus_sha256": corpus2.hexdigest(),
             "train_sha256": sha(blobs["train2.bin"].tobytes()),
         },
-        "valid_sha256": sha(blobs["valid.bin"].tobytes()), "heldout_sha256": sha(text.encode()),
+        "valid_sha256": sha(blobs["valid.bin"].tobytes()),
+        "heldout_sha256": sha(text.encode()),
     }
     with open(os.path.join(args.out, "corpus.json"), "w", encoding="utf-8") as f:
         json.dump(report, f, indent=2)
@@ -138,7 +151,10 @@ def main():
             want = json.load(f)
         bad = [k for k in want if report.get(k) != want[k]]
         if bad:
-            sys.exit(f"differs from {args.check}: " + ", ".join(f"{k}: got {report.get(k)}, wanted {want[k]}" for k in bad))
+            sys.exit(
+                f"differs from {args.check}: "
+                + ", ".join(f"{k}: got {report.get(k)}, wanted {want[k]}" for k in bad)
+            )
         print(f"same as {args.check}")
 
 

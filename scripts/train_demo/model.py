@@ -66,7 +66,9 @@ class RMSNorm(nn.Module):
 
 def rotary_tables(c, length):
     """cos and sin, [length, head_dim]: the angle is one f32 product, its cosine is taken in f64."""
-    inv = (1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)).float()
+    inv = (
+        1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
+    ).float()
     angle = torch.outer(torch.arange(length).float(), inv).double()
     angle = torch.cat([angle, angle], -1)
     return angle.cos().float(), angle.sin().float()
@@ -116,7 +118,10 @@ class Attention(nn.Module):
             s = qs @ k[:, :, :end].transpose(-1, -2)
             s = s.float() * (d**-0.5 / c.attn_logit_softcapping)
             s = torch.tanh(s).view(b, kv, group, n, end)
-            s = s * (c.attn_logit_softcapping * tau[start:end, None]) + mask[:, None, None, start:end, :end]
+            s = (
+                s * (c.attn_logit_softcapping * tau[start:end, None])
+                + mask[:, None, None, start:end, :end]
+            )
             p = s.softmax(-1).to(v.dtype).view(b, kv, group * n, end)
             outs.append((p @ v[:, :, :end]).view(b, kv, group, n, d))
         y = torch.cat(outs, 3).reshape(b, h, t, d).transpose(1, 2).reshape(b, t, h * d)
@@ -238,7 +243,9 @@ class Grok(nn.Module):
         logits = torch.tanh(logits / c.final_logit_softcapping) * c.final_logit_softcapping
         if targets is None:
             return logits
-        loss = F.cross_entropy(logits.view(-1, c.vocab_size), targets.reshape(-1), ignore_index=-100)
+        loss = F.cross_entropy(
+            logits.view(-1, c.vocab_size), targets.reshape(-1), ignore_index=-100
+        )
         n = c.num_hidden_layers
         return loss, balance / n, z / n, torch.stack(loads)
 

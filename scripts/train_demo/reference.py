@@ -17,7 +17,10 @@ class Reference:
         with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
             self.c = json.load(f)
         self.dtype = dtype
-        self.w = {k: v.to(dtype) for k, v in load_file(os.path.join(directory, "model.safetensors")).items()}
+        self.w = {
+            k: v.to(dtype)
+            for k, v in load_file(os.path.join(directory, "model.safetensors")).items()
+        }
         self.tok = Tokenizer.load(os.path.join(directory, "tokenizer.tok.json"))
 
     def norm(self, x, name):
@@ -47,7 +50,9 @@ class Reference:
 
         pos = torch.arange(start, start + n, dtype=torch.float64)
         t_len = c["attn_temperature_len"]
-        tau = torch.where(pos > t_len, torch.log2(pos.clamp(min=1)) / math.log2(t_len), torch.ones_like(pos)).to(self.dtype)
+        tau = torch.where(
+            pos > t_len, torch.log2(pos.clamp(min=1)) / math.log2(t_len), torch.ones_like(pos)
+        ).to(self.dtype)
         hidden = torch.arange(start + n)[None, :] > (start + torch.arange(n))[:, None]
         x = w["model.embed_tokens.weight"][torch.tensor(ids)] * c["embedding_multiplier_scale"]
         fresh = []
@@ -82,7 +87,9 @@ class Reference:
                     q_ = p + f"block_sparse_moe.experts.{e}."
                     y = self.gated(m[rows], q_ + "w1.weight", q_ + "w3.weight", q_ + "w2.weight")
                     moe[rows] += share[rows, slot, None] * y
-            mlp = self.gated(m, p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight", p + "mlp.down_proj.weight")
+            mlp = self.gated(
+                m, p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight", p + "mlp.down_proj.weight"
+            )
             x = x + self.norm((mlp + moe) / math.sqrt(2), p + "post_moe_norm.weight")
         if cache is not None:
             cache[:] = fresh

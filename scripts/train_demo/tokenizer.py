@@ -61,7 +61,9 @@ def train(texts, vocab_size):
             if pairs[other] > 0:
                 heapq.heappush(heap, (-pairs[other], other))
     if len(vocab) + FIRST_BYTE != vocab_size:
-        raise ValueError(f"only {len(vocab) + FIRST_BYTE} of {vocab_size} tokens can be learned from this text")
+        raise ValueError(
+            f"only {len(vocab) + FIRST_BYTE} of {vocab_size} tokens can be learned from this text"
+        )
     return Tokenizer(vocab)
 
 
@@ -108,8 +110,13 @@ class Tokenizer:
 
     def save(self, path):
         data = {
-            "regular_tokens": [{"bytes": list(b), "token": i} for b, i in sorted(self.vocab.items(), key=lambda x: x[1])],
-            "special_tokens": [{"bytes": list(s.encode()), "token": i} for i, s in enumerate(SPECIALS)],
+            "regular_tokens": [
+                {"bytes": list(b), "token": i}
+                for b, i in sorted(self.vocab.items(), key=lambda x: x[1])
+            ],
+            "special_tokens": [
+                {"bytes": list(s.encode()), "token": i} for i, s in enumerate(SPECIALS)
+            ],
             "word_split": "V1",
             "vocab_size": self.size,
         }

@@ -1,6 +1,6 @@
 """Trains the demo model: Muon for the matrices of the layers, AdamW for the rest; resumes from its checkpoint.
 
-    python train.py DATA_DIR RUN_DIR --steps N
+python train.py DATA_DIR RUN_DIR --steps N
 """
 
 import argparse
@@ -19,7 +19,11 @@ ap = argparse.ArgumentParser()
 ap.add_argument("data")
 ap.add_argument("run")
 ap.add_argument("--steps", type=int, default=2800, help="length of the schedule")
-ap.add_argument("--first-steps", type=int, default=3200, help="schedule length that the first stage assumes")
+ap.add_argument(
+    "--lengths",
+    default="",
+    help="FROM:STEPS,... the schedule length assumed from a step on, if it was changed on the way",
+)
 ap.add_argument("--switch", type=int, default=0, help="step at which train2.bin takes over")
 ap.add_argument("--batch", type=int, default=8, help="rows of 512 tokens a step")
 ap.add_argument("--lr", type=float, default=3e-3, help="AdamW: embeddings, head, router, norms")
@@ -39,6 +43,16 @@ torch.manual_seed(args.seed)
 os.makedirs(args.run, exist_ok=True)
 ROW = 512
 VALID_ROWS = 48
+
+
+def length(step):
+    """The schedule length in force at a step."""
+    out = args.steps
+    for part in filter(None, args.lengths.split(",")):
+        start, steps = map(int, part.split(":"))
+        if step >= start:
+            out = steps
+    return out
 
 
 def rows_of(name):
@@ -105,10 +119,16 @@ class Muon:
             else:
                 o = orthogonal(u[None])[0]
             rows, cols = (u.shape[-1], u.shape[-2]) if u.dim() == 3 else (u.shape[-2], u.shape[-1])
-            p.mul_(1 - lr * self.decay).add_(o.to(p.dtype), alpha=-lr * max(1.0, rows / cols) ** 0.5)
+            p.mul_(1 - lr * self.decay).add_(
+                o.to(p.dtype), alpha=-lr * max(1.0, rows / cols) ** 0.5
+            )
 
 
-matrices = [(n, p) for n, p in model.named_parameters() if n.startswith("layers") and p.dim() >= 2 and "gate" not in n]
+matrices = [
+    (n, p)
+    for n, p in model.named_parameters()
+    if n.startswith("layers") and p.dim() >= 2 and "gate" not in n
+]
 chosen = {id(p) for _, p in matrices}
 rest = [p for p in model.parameters() if id(p) not in chosen]
 muon = Muon(matrices)
@@ -117,7 +137,9 @@ adam = torch.optim.AdamW(
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": 0.1},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ],
-    lr=args.lr, betas=(0.9, 0.98), fused=True,
+    lr=args.lr,
+    betas=(0.9, 0.98),
+    fused=True,
 )
 
 
@@ -154,8 +176,12 @@ if os.path.exists(checkpoint_path):
 
 def save():
     data = {
-        "model": model.state_dict(), "adam": adam.state_dict(), "muon": [b for _, _, b in muon.items],
-        "step": step, "seconds": seconds, "args": vars(args),
+        "model": model.state_dict(),
+        "adam": adam.state_dict(),
+        "muon": [b for _, _, b in muon.items],
+        "step": step,
+        "seconds": seconds,
+        "args": vars(args),
     }
     torch.save(data, checkpoint_path + ".new")
     os.replace(checkpoint_path + ".new", checkpoint_path)
@@ -164,17 +190,33 @@ def save():
 run = model if args.no_compile else torch.compile(model)
 total = sum(p.numel() for p in model.parameters())
 expert = sum(l.moe.w13.numel() + l.moe.w2.numel() for l in model.layers)
-print(json.dumps({"parameters": total, "active": total - expert * 3 // 4, "rows": len(train_rows), **vars(args)}), flush=True)
+print(
+    json.dumps(
+        {
+            "parameters": total,
+            "active": total - expert * 3 // 4,
+            "rows": len(train_rows),
+            **vars(args),
+        }
+    ),
+    flush=True,
+)
 fresh = not os.path.exists(log_path)
 log = open(log_path, "a", newline="")
 writer = csv.writer(log)
 if fresh:
-    writer.writerow(["step", "tokens", "seconds", "train_loss", "valid_loss", "balance", "z"]
-                    + [f"load_{l}_{e}" for l in range(cfg.num_hidden_layers) for e in range(cfg.num_local_experts)])
+    writer.writerow(
+        ["step", "tokens", "seconds", "train_loss", "valid_loss", "balance", "z"]
+        + [
+            f"load_{l}_{e}"
+            for l in range(cfg.num_hidden_layers)
+            for e in range(cfg.num_local_experts)
+        ]
+    )
 last = saved_at = time.time()
 window = []
 while step < args.steps and not (args.stop and step >= args.stop):
-    left = 1 - step / (args.steps if step >= args.switch else args.first_steps)
+    left = 1 - step / length(step)
     k = min(1.0, (step + 1) / args.warmup) * min(1.0, left / args.decay)
     x, y, m = batch(step)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -194,14 +236,31 @@ while step < args.steps and not (args.stop and step >= args.stop):
     seconds += now - last
     last = now
     if step % 20 == 0:
-        print(f"step {step}/{args.steps} loss {sum(window) / len(window):.4f} lr {k:.3f} {seconds:.0f}s "
-              f"{step * args.batch * ROW / seconds:.0f} tok/s", flush=True)
+        print(
+            f"step {step}/{args.steps} loss {sum(window) / len(window):.4f} lr {k:.3f}"
+            f" {seconds:.0f}s {step * args.batch * ROW / seconds:.0f} tok/s",
+            flush=True,
+        )
     if step % 100 == 0 or step == args.steps:
         valid, share = evaluate()
-        writer.writerow([step, step * args.batch * ROW, round(seconds, 1), round(sum(window) / len(window), 5), round(valid, 5),
-                         round(balance.item(), 5), round(z.item(), 5)] + [round(v, 4) for v in share.flatten().tolist()])
+        writer.writerow(
+            [
+                step,
+                step * args.batch * ROW,
+                round(seconds, 1),
+                round(sum(window) / len(window), 5),
+                round(valid, 5),
+                round(balance.item(), 5),
+                round(z.item(), 5),
+            ]
+            + [round(v, 4) for v in share.flatten().tolist()]
+        )
         log.flush()
-        print(f"step {step} valid {valid:.4f} load {share.min().item():.3f}..{share.max().item():.3f}", flush=True)
+        print(
+            f"step {step} valid {valid:.4f} load"
+            f" {share.min().item():.3f}..{share.max().item():.3f}",
+            flush=True,
+        )
         last = time.time()
     if len(window) >= 100:
         window.clear()

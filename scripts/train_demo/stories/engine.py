@@ -100,8 +100,11 @@ class Story:
         r, v = self.r, self.v
         self.person("")
         v["P"] = r.choice(w.PLACES)
-        banned = {"near a blue lake": "the pond", "behind the old mill": "the mill",
-                  "on the bank of a wide river": "the river"}.get(v["P"])
+        banned = {
+            "near a blue lake": "the pond",
+            "behind the old mill": "the mill",
+            "on the bank of a wide river": "the river",
+        }.get(v["P"])
         spots = [s for s in w.SPOTS if s != banned]
         v["spot"], v["spot2"], v["spot3"] = r.sample(spots, 3)
         v["c"], v["c2"] = r.sample(w.COLORS, 2)
@@ -142,7 +145,12 @@ class Story:
         rare = [k for k in w.RARE_KINDS if k not in used_kinds]
         if not ability and people and r.chance(RARE):
             kind = r.choice(rare)
-            plural, home, hands, gender = w.RARE_KINDS[kind], r.choice(w.RARE_HOMES), "", w.RARE_GENDER.get(kind, "")
+            plural, home, hands, gender = (
+                w.RARE_KINDS[kind],
+                r.choice(w.RARE_HOMES),
+                "",
+                w.RARE_GENDER.get(kind, ""),
+            )
         if not gender:
             gender = "f" if r.chance(0.5) else "m"
             # Two characters of one gender make "he" and "she" ambiguous: mostly avoid it.

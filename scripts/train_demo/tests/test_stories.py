@@ -29,7 +29,9 @@ class Engine(unittest.TestCase):
     def test_templates_choose_and_mend(self):
         s = Story("x")
         s.v.update(A="old", K="owl", he="she")
-        self.assertEqual(s.say("{a [A] [K]|a [A] [K]} sat. [He] sang."), "An old owl sat. She sang.")
+        self.assertEqual(
+            s.say("{a [A] [K]|a [A] [K]} sat. [He] sang."), "An old owl sat. She sang."
+        )
         with self.assertRaises(ValueError):
             parse("one } two")
 
@@ -53,7 +55,9 @@ class Consistency(unittest.TestCase):
             s, _, text = tell.build(f"kind-{i}")
             kinds = {s.v[p + "N"]: s.v[p + "K"] for p in ("", "f", "g") if p + "N" in s.v}
             self.assertEqual(len(kinds), len([p for p in ("", "f", "g") if p + "N" in s.v]), text)
-            for name, kind in re.findall(rf"\b([A-Z][a-z]+)(?:,? (?:the|an?)(?: \w+)?) ({KIND})\b", text):
+            for name, kind in re.findall(
+                rf"\b([A-Z][a-z]+)(?:,? (?:the|an?)(?: \w+)?) ({KIND})\b", text
+            ):
                 if name in kinds:
                     self.assertEqual(kind, kinds[name], text)
 
@@ -61,7 +65,11 @@ class Consistency(unittest.TestCase):
         for i in range(2000):
             s, _, text = tell.build(f"name-{i}")
             known = {s.v[k] for k in ("N", "fN", "gN", "bn") if k in s.v}
-            strangers = (NAMES & set(re.findall(r"\b[A-Z][a-z]+\b", text))) - known - {"Will", "Mark", "Sunny"}
+            strangers = (
+                (NAMES & set(re.findall(r"\b[A-Z][a-z]+\b", text)))
+                - known
+                - {"Will", "Mark", "Sunny"}
+            )
             self.assertEqual(strangers, set(), text)
 
     def test_a_thing_keeps_its_color(self):
@@ -110,7 +118,10 @@ class Chats(unittest.TestCase):
 class Tokens(unittest.TestCase):
     def test_the_split_is_v1(self):
         text = "Human: I'm 12!\n\nAn owl.  Yes"
-        self.assertEqual(V1.findall(text), ["Human", ":", " I", "'m", " ", "1", "2", "!\n\n", "An", " owl", ".", " ", " Yes"])
+        self.assertEqual(
+            V1.findall(text),
+            ["Human", ":", " I", "'m", " ", "1", "2", "!\n\n", "An", " owl", ".", " ", " Yes"],
+        )
 
     def test_a_trained_tokenizer_round_trips(self):
         tok = train([tell.story(i) for i in range(200)], FIRST_MERGE + 100)
@@ -123,16 +134,25 @@ class Tokens(unittest.TestCase):
     def test_runs_between_specials_are_tokenized_apart(self):
         tok = train([tell.story(i) for i in range(200)], FIRST_MERGE + 100)
         ids = data.encode(tok, [("Human", "Hi."), ("Assistant", "Hello.")])
-        want = tok.encode("Human: Hi.") + [SEPARATOR] + tok.encode("\n\nAssistant: Hello.") + [SEPARATOR, EOS]
+        want = (
+            tok.encode("Human: Hi.")
+            + [SEPARATOR]
+            + tok.encode("\n\nAssistant: Hello.")
+            + [SEPARATOR, EOS]
+        )
         self.assertEqual(ids, want)
-        self.assertEqual(want[: len(tok.encode("Human: Hi.")) + 1 + len(tok.encode("\n\nAssistant:"))][-1],
-                         tok.encode("\n\nAssistant:")[-1])
+        self.assertEqual(
+            want[: len(tok.encode("Human: Hi.")) + 1 + len(tok.encode("\n\nAssistant:"))][-1],
+            tok.encode("\n\nAssistant:")[-1],
+        )
 
     def test_packing_keeps_every_document_whole(self):
         docs = [[3 + i % 900] * (1 + i * 37 % 400) for i in range(300)]
         rows = data.pack(docs)
         self.assertTrue(all(len(r) == data.ROW + 1 for r in rows))
-        self.assertEqual(sorted(x for r in rows for x in r if x), sorted(x for d in docs for x in d))
+        self.assertEqual(
+            sorted(x for r in rows for x in r if x), sorted(x for d in docs for x in d)
+        )
 
     def test_the_shipped_files_are_those_of_the_recipe(self):
         with open(os.path.join(MODEL, "corpus.json"), encoding="utf-8") as f:
@@ -143,7 +163,9 @@ class Tokens(unittest.TestCase):
         self.assertEqual(hashlib.sha256(text).hexdigest(), report["heldout_sha256"])
         with open(os.path.join(MODEL, "heldout.txt"), "rb") as f:
             self.assertEqual(f.read(), text)
-        self.assertEqual(Tokenizer.load(os.path.join(MODEL, "tokenizer.tok.json")).size, report["vocab_size"])
+        self.assertEqual(
+            Tokenizer.load(os.path.join(MODEL, "tokenizer.tok.json")).size, report["vocab_size"]
+        )
 
 
 if __name__ == "__main__":
