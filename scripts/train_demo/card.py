@@ -69,7 +69,7 @@ def main():
     with open(os.path.join(args.model, "training_log.csv"), newline="") as f:
         log = list(csv.DictReader(f))
     last = log[-1]
-    recipe = {"steps": int(last["step"]), "switch": 0, "first_steps": 0, "seed": 0}
+    recipe = {"steps": int(last["step"]), "switch": 0, "lengths": "", "seed": 0}
     if args.run:
         recipe.update(
             torch.load(os.path.join(args.run, "checkpoint.pt"), weights_only=True)["args"]
@@ -141,7 +141,8 @@ occurs in the training text.
 One thread of a shared CPU, {float(last["seconds"]) / 60:.0f} minutes, PyTorch in bf16 autocast. Muon for the matrices of the layers, AdamW
 for embeddings, head, router and norms; {recipe["steps"]} steps of 8 rows of 512 tokens; load-balancing loss 0.01; router z-loss 0.001;
 warm-up 60 steps, then flat, then linear to zero. Documents do not see each other inside a row.
-The second stage began at step {recipe["switch"]}; until then the schedule was laid out for {recipe["first_steps"]} steps. Seed {recipe["seed"]}.
+The second stage began at step {recipe["switch"]}. The machine was shared, so the length of the schedule was changed on the way
+(step from which it held : length): {recipe["lengths"].replace(",", ", ")}. Seed {recipe["seed"]}.
 `recipe.json` has every value. The command is in `scripts/train_demo/README.md`.
 
 ![Training and validation loss](loss.svg)
