@@ -1,0 +1,202 @@
+"""Writes MODEL_CARD.md of an exported model: data, recipe, curves, expert load and ten unselected samples.
+
+python card.py MODEL_DIR [RUN_DIR]
+"""
+
+import argparse
+import csv
+import json
+import os
+
+import torch
+
+from reference import Reference
+
+SETTINGS = {"temperature": 0.5, "top_p": 0.95, "limit": 400}
+CONVERSATION = [
+    "Tell me a story about a fox who lost her hat.",
+    "What was the fox's name?",
+    "What color was the hat?",
+    "Where did she find the hat?",
+    "Who helped her?",
+    "What happened next?",
+]
+SAMPLES = [
+    # (seed, plain opening or None, request or None): fixed before the model was trained to its end
+    (1, "Once upon a time", None),
+    (2, "Once upon a time", None),
+    (3, "One day", None),
+    (4, "Lily was a brave mouse", None),
+    (5, "In the forest", None),
+    (6, None, "Tell me a story."),
+    (7, None, "Tell me a story about a brave knight and a dragon."),
+    (8, None, "Tell me a story about a girl named Emma who found an egg."),
+    (9, None, "Can you tell me a story about a penguin who wants to learn to sing?"),
+    (10, None, "tell me a story about a robot and a red kite"),
+]
+
+
+def converse(ref, turns, seed):
+    """Asks the turns one after another; the history is rendered as the chat template has it."""
+    ids, out = [], []
+    for i, turn in enumerate(turns):
+        ids += ref.tok.encode(("\n\n" if i else "") + f"Human: {turn}") + [1]
+        answer = ref.tok.decode(
+            ref.sample(ids + ref.tok.encode("\n\nAssistant:"), seed, **SETTINGS)
+        ).strip()
+        ids += ref.tok.encode(f"\n\nAssistant: {answer}") + [1]
+        out.append((turn, answer))
+    return out
+
+
+def quote(text):
+    return "\n".join("> " + line if line else ">" for line in text.split("\n"))
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("model")
+    ap.add_argument("run", nargs="?")
+    args = ap.parse_args()
+    torch.set_num_threads(1)
+    ref = Reference(args.model, torch.float32)
+
+    def read(name):
+        with open(os.path.join(args.model, name), encoding="utf-8") as f:
+            return json.load(f)
+
+    c, corpus, report = ref.c, read("corpus.json"), read("reference.json")
+    with open(os.path.join(args.model, "training_log.csv"), newline="") as f:
+        log = list(csv.DictReader(f))
+    last = log[-1]
+    recipe = {"steps": int(last["step"]), "switch": 0, "lengths": "", "seed": 0}
+    if args.run:
+        recipe.update(
+            torch.load(os.path.join(args.run, "checkpoint.pt"), weights_only=True)["args"]
+        )
+        with open(os.path.join(args.model, "recipe.json"), "w", encoding="utf-8") as f:
+            json.dump({k: v for k, v in recipe.items() if k not in ("data", "run")}, f, indent=2)
+            f.write("\n")
+    else:
+        recipe.update(read("recipe.json"))
+    parameters = sum(v.numel() for v in ref.w.values())
+    expert = sum(v.numel() for k, v in ref.w.items() if ".experts." in k)
+    active = parameters - expert + expert * c["num_experts_per_tok"] // c["num_local_experts"]
+    load = report["expert_load"]
+    samples = []
+    for seed, opening, ask in SAMPLES:
+        if opening:
+            text = opening + ref.tok.decode(ref.sample(ref.tok.encode(opening), seed, **SETTINGS))
+            samples.append(f"**Seed {seed}**, after the words “{opening}”\n\n{quote(text)}\n")
+        else:
+            ((_, text),) = converse(ref, [ask], seed)
+            samples.append(f"**Seed {seed}**, asked “{ask}”\n\n{quote(text)}\n")
+    talk = "\n\n".join(f"**Human:** {q}\n\n{quote(a)}" for q, a in converse(ref, CONVERSATION, 1))
+    load_rows = "\n".join(
+        f"| {i} | " + " | ".join(f"{100 * x:.1f} %" for x in row) + " |"
+        for i, row in enumerate(load)
+    )
+    heads = " | ".join(f"expert {e}" for e in range(c["num_local_experts"]))
+    held = report["heldout"]
+    second = corpus["second"]
+    text = f"""# Model card: grok-wgpu demo
+
+A very small language model with the whole architecture of Grok-2. It tells children's stories and answers
+simple questions about them. It was made for this project, so that a newcomer sees text in the first minute and
+so that tests, benchmarks and figures of quality have a real model. It is not derived from any released weights.
+
+| | |
+|---|---|
+| Parameters | {parameters:,} in all, {active:,} active for each token |
+| Layers, hidden size | {c["num_hidden_layers"]}, {c["hidden_size"]} |
+| Attention | {c["num_attention_heads"]} query heads, {c["num_key_value_heads"]} key and value heads of {c["head_dim"]}, rotary base {c["rope_theta"]:,} |
+| Feed-forward | dense {c["intermediate_size"]} beside {c["num_local_experts"]} experts of {c["moe_intermediate_size"]}, two of them for each token, not renormalized |
+| Caps | attention {c["attn_logit_softcapping"]:g}, router {c["router_logit_softcapping"]:g}, logits {c["final_logit_softcapping"]:g} |
+| Multipliers | embedding {c["embedding_multiplier_scale"]:g}, output {c["output_multiplier_scale"]:g} |
+| Context | {c["max_position_embeddings"]} tokens; the attention temperature acts after position {c["attn_temperature_len"]} |
+| Vocabulary | {c["vocab_size"]:,}, byte-level BPE in the schema of `tokenizer.tok.json` |
+| Activation | GELU in its exact (erf) form |
+| Weights | bf16, the tensor names of the released Grok-2 |
+
+## Data
+
+All text comes from the generator in `scripts/train_demo/stories/`, written for this project. A story is built from
+parts: a character, a place, a want, an obstacle, a helper, a deed, dialogue, a lesson, an ending. Its facts are
+kept in one state, so a name, a kind or a color never changes inside a story. About 40 % of the documents are plain
+stories. The others are chats: a request, a story that obeys it, and questions answered from the state.
+The data of two runs are the same byte for byte:
+
+| | documents | tokens | SHA-256 of the text |
+|---|---|---|---|
+| first stage, seed `{corpus["seed"]}` | {corpus["documents"]:,} | {corpus["tokens"]:,} | `{corpus["corpus_sha256"]}` |
+| second stage, seed `{second["seed"]}` | {second["documents"]:,} | {second["tokens"]:,} | `{second["corpus_sha256"]}` |
+
+`python data.py OUT --check ../../models/demo/corpus.json` makes both again and compares.
+The training saw {int(last["tokens"]):,} tokens of them (padding included), none twice.
+The stories of `heldout.txt` and of the validation set have seeds of their own. `data.py` stops if a held-out story
+occurs in the training text.
+
+## Training
+
+One thread of a shared CPU, {float(last["seconds"]) / 60:.0f} minutes, PyTorch in bf16 autocast. Muon for the matrices of the layers, AdamW
+for embeddings, head, router and norms; {recipe["steps"]} steps of 8 rows of 512 tokens; load-balancing loss 0.01; router z-loss 0.001;
+warm-up 60 steps, then flat, then linear to zero. Documents do not see each other inside a row.
+The second stage began at step {recipe["switch"]}. The machine was shared, so the length of the schedule was changed on the way
+(step from which it held : length): {recipe["lengths"].replace(",", ", ")}. Seed {recipe["seed"]}.
+`recipe.json` has every value. The command is in `scripts/train_demo/README.md`.
+
+![Training and validation loss](loss.svg)
+
+The blue line rises where the second stage brings in new kinds of stories. The validation set is of the first stage.
+
+| | |
+|---|---|
+| Last validation loss | {float(last["valid_loss"]):.4f} nats a token |
+| Held-out perplexity | **{held["perplexity"]:.4f}** over {held["scored_tokens"]:,} tokens of `heldout.txt`, in float64 on the bf16 weights |
+
+The held-out rule: {held["rule"]}. Much of what is left is chance: nobody can know which name or animal comes next.
+
+## Expert load
+
+Share of the token slots of each layer on the held-out text (12.5 % is even):
+
+| layer | {heads} |
+|---|{"---|" * c["num_local_experts"]}
+{load_rows}
+
+## Ten samples, as they came
+
+Not selected, not edited. Temperature {SETTINGS["temperature"]}, top-p {SETTINGS["top_p"]}; `python card.py` makes them again
+(float32 reference, splitmix64 random numbers of the seed). Where a sample goes wrong, it stays wrong here.
+
+{chr(10).join(samples)}
+## One conversation, as it came
+
+Seed 1, same settings.
+
+{talk}
+
+## What it cannot do
+
+- It knows nothing about the world. It cannot count, reason, translate, write code or give advice.
+- It knows about 2,000 words. Names and things that it never saw are copied letter by letter, and often wrongly.
+- Requests far from its plots bring a story about something else.
+- A color or a detail may still change inside a story, more often at a high temperature.
+- Answers to questions about a story are right more often than not, but not always.
+- It was trained on at most {c["max_position_embeddings"]} tokens. A longer chat goes wrong.
+- English only.
+
+## Files
+
+`config.json`, `model.safetensors`, `tokenizer.tok.json`: the model. `heldout.txt`: the text of the perplexity.
+`golden.safetensors`: prompts (`*.input_ids`) and float64 logits of their last position (`*.logits`).
+`reference.json`: perplexity, expert load, 64 greedy ids with the gap between the two best logits.
+`corpus.json`, `recipe.json`, `training_log.csv`, `loss.svg`: how it was made.
+"""
+    with open(os.path.join(args.model, "MODEL_CARD.md"), "w", encoding="utf-8") as f:
+        f.write(text)
+    print(f"wrote {os.path.join(args.model, 'MODEL_CARD.md')}")
+
+
+if __name__ == "__main__":
+    main()

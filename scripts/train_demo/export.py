@@ -1,0 +1,179 @@
+"""Writes the trained model as a Grok-2 checkpoint: config, bf16 weights, tokenizer and the reference values.
+
+python export.py DATA_DIR RUN_DIR OUT_DIR
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import shutil
+
+import torch
+from safetensors.torch import save_file
+
+from model import Config
+from reference import Reference
+
+
+def tensors(state, c):
+    """Names and [out, in] layout of the released checkpoint."""
+    out = {
+        "model.embed_tokens.weight": state["embed.weight"],
+        "model.norm.weight": state["norm.weight"],
+        "lm_head.weight": state["lm_head.weight"],
+    }
+    for i in range(c.num_hidden_layers):
+        src, dst = f"layers.{i}.", f"model.layers.{i}."
+        for name in ("pre_attn_norm", "post_attn_norm", "pre_moe_norm", "post_moe_norm"):
+            out[f"{dst}{name}.weight"] = state[f"{src}{name}.weight"]
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            out[f"{dst}self_attn.{name}.weight"] = state[f"{src}attn.{name}.weight"]
+        gate, up = state[f"{src}mlp.w13.weight"].chunk(2, 0)
+        out[f"{dst}mlp.gate_proj.weight"], out[f"{dst}mlp.up_proj.weight"] = gate, up
+        out[f"{dst}mlp.down_proj.weight"] = state[f"{src}mlp.w2.weight"]
+        out[f"{dst}block_sparse_moe.gate.weight"] = state[f"{src}moe.gate.weight"]
+        w13, w2 = state[f"{src}moe.w13"], state[f"{src}moe.w2"]
+        for e in range(c.num_local_experts):
+            w1, w3 = w13[e].T.chunk(2, 0)
+            name = f"{dst}block_sparse_moe.experts.{e}."
+            out[name + "w1.weight"], out[name + "w3.weight"], out[name + "w2.weight"] = (
+                w1,
+                w3,
+                w2[e].T,
+            )
+    return {k: v.detach().to(torch.bfloat16).contiguous().clone() for k, v in out.items()}
+
+
+def curve(log, path):
+    """The loss curve as an SVG picture."""
+    with open(log, newline="") as f:
+        rows = list(csv.DictReader(f))
+    width, height, left, bottom, top = 640, 320, 52, 40, 20
+    tokens = [int(r["tokens"]) / 1e6 for r in rows]
+    series = {
+        "#2563eb": [float(r["train_loss"]) for r in rows],
+        "#dc2626": [float(r["valid_loss"]) for r in rows],
+    }
+    high = math.ceil(max(series["#2563eb"]) * 2) / 2
+    span = max(tokens)
+
+    def xy(t, v):
+        return (
+            f"{left + t / span * (width - left - 16):.1f},{height - bottom - v / high * (height - bottom - top):.1f}"
+        )
+
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
+            ' font-family="sans-serif" font-size="12">'
+        ),
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for i in range(int(high * 2) + 1):
+        x0, y0 = xy(0, i / 2).split(",")
+        parts.append(
+            f'<path d="M{x0} {y0}H{width - 16}" stroke="#ddd"/><text x="{left - 8}"'
+            f' y="{float(y0) + 4}" text-anchor="end">{i / 2}</text>'
+        )
+    for i in range(5):
+        x0 = xy(span * i / 4, 0).split(",")[0]
+        parts.append(
+            f'<text x="{x0}" y="{height - 22}" text-anchor="middle">{span * i / 4:.1f}</text>'
+        )
+    for color, values in series.items():
+        points = " ".join(xy(t, v) for t, v in zip(tokens, values))
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>'
+        )
+    parts.append(
+        f'<text x="{width / 2}" y="{height - 6}" text-anchor="middle">million training'
+        " tokens</text>"
+    )
+    parts.append(
+        f'<text x="{width - 20}" y="36" text-anchor="end" fill="#2563eb">training loss (nats a'
+        " token)</text>"
+    )
+    parts.append(
+        f'<text x="{width - 20}" y="52" text-anchor="end" fill="#dc2626">validation'
+        " loss</text></svg>"
+    )
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("\n".join(parts) + "\n")
+
+
+def long_prompt(ref, text):
+    """A prompt of held-out text that is longer than attn_temperature_len."""
+    return ref.tok.encode(text)[: ref.c["attn_temperature_len"] + 64]
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("data")
+    ap.add_argument("run")
+    ap.add_argument("out")
+    args = ap.parse_args()
+    os.makedirs(args.out, exist_ok=True)
+    ck = torch.load(os.path.join(args.run, "checkpoint.pt"), weights_only=True)
+    c = Config()
+    with open(os.path.join(args.out, "config.json"), "w", encoding="utf-8") as f:
+        json.dump(c.to_json(), f, indent=2)
+        f.write("\n")
+    save_file(
+        tensors(ck["model"], c),
+        os.path.join(args.out, "model.safetensors"),
+        metadata={"format": "pt"},
+    )
+    for name in ("tokenizer.tok.json", "heldout.txt", "corpus.json"):
+        shutil.copyfile(os.path.join(args.data, name), os.path.join(args.out, name))
+    shutil.copyfile(os.path.join(args.run, "log.csv"), os.path.join(args.out, "training_log.csv"))
+    curve(os.path.join(args.run, "log.csv"), os.path.join(args.out, "loss.svg"))
+
+    ref = Reference(args.out)
+    with open(os.path.join(args.out, "heldout.txt"), encoding="utf-8") as f:
+        heldout = f.read()
+    user = "Tell me a story about a fox who lost her hat."
+    runs = {
+        "plain": ref.tok.encode("Once upon a time"),
+        "chat": ref.prompt(user),
+        "long": long_prompt(ref, heldout),
+    }
+    golden = {}
+    for name, ids in runs.items():
+        golden[f"{name}.input_ids"] = torch.tensor(ids, dtype=torch.int32)
+        golden[f"{name}.logits"] = ref.forward(ids)[-1].clone()
+    save_file(golden, os.path.join(args.out, "golden.safetensors"))
+    ppl, scored, total, loads = ref.perplexity(heldout)
+    greedy, gaps = ref.greedy(runs["chat"], 64)
+    report = {
+        "step": ck["step"],
+        "arithmetic": "float64 on the bf16 weights; rotary cosines rounded to f32",
+        "heldout": {
+            "perplexity": ppl,
+            "tokens": total,
+            "scored_tokens": scored,
+            "window": 512,
+            "rule": (
+                "the whole file as one run of text without special tokens; windows of 512 ids"
+                " without overlap; the first id of each window is not scored; exp of the mean loss"
+            ),
+        },
+        "expert_load": [[round(n / sum(row), 4) for n in row] for row in loads],
+        "greedy": {
+            "prompt": f"Human: {user}<|separator|>\n\nAssistant:",
+            "prompt_ids": runs["chat"],
+            "ids": greedy,
+            "text": ref.tok.decode(greedy),
+            "top2_gap": [round(g, 6) for g in gaps],
+        },
+    }
+    with open(os.path.join(args.out, "reference.json"), "w", encoding="utf-8") as f:
+        json.dump(report, f, indent=1)
+        f.write("\n")
+    print(f"step {ck['step']}: held-out perplexity {ppl:.4f} over {scored} tokens")
+    print(ref.tok.decode(greedy))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Deterministic generator of small children's stories and chats about them."""
