@@ -129,6 +129,23 @@ fn profiles_give_the_same_greedy_text() {
 }
 
 #[test]
+fn the_shipped_model_tells_a_story_and_remembers_it() {
+    let story = good(&["generate", "Once upon a time", "--echo", "--seed", "1", "-n", "40"]);
+    assert!(story.starts_with("Once upon a time"), "{story}");
+    assert!(story.split_whitespace().count() > 25, "{story}");
+
+    let turns = "Tell me a story about a fox who lost her hat.\nWhat was the name of the fox?\n";
+    let args = ["chat", "--seed", "1"];
+    let output = with_stdin(&args, turns);
+    let said = text(&output, &args);
+    assert!(said.contains("fox") && said.contains("hat"), "{said}");
+    let name = said.split("fox named ").nth(1).or_else(|| said.split("fox called ").nth(1));
+    let name = name.and_then(|rest| rest.split_whitespace().next()).expect("the fox has a name");
+    let answer = said.trim_end().lines().last().expect("an answer");
+    assert!(answer.contains(name.trim_matches(['.', ','])), "{said}");
+}
+
+#[test]
 fn prompts_come_from_anywhere() {
     let typed = good(&greedy(&[]));
     let dir = tempfile::tempdir().expect("a folder");

@@ -189,7 +189,7 @@ Seed 1, same settings.
 ## Files
 
 `config.json`, `model.safetensors`, `tokenizer.tok.json`: the model. `heldout.txt`: the text of the perplexity.
-`golden.safetensors`: prompts (`*.input_ids`) and float64 logits of their last position (`*.logits`).
+`golden/logits.safetensors`: prompts (`*.input_ids`) and float64 logits of their last position (`*.logits`).
 `reference.json`: perplexity, expert load, 64 greedy ids with the gap between the two best logits.
 `corpus.json`, `recipe.json`, `training_log.csv`, `loss.svg`: how it was made.
 """

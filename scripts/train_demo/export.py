@@ -143,7 +143,9 @@ def main():
     for name, ids in runs.items():
         golden[f"{name}.input_ids"] = torch.tensor(ids, dtype=torch.int32)
         golden[f"{name}.logits"] = ref.forward(ids)[-1].clone()
-    save_file(golden, os.path.join(args.out, "golden.safetensors"))
+    # In a folder of its own: every *.safetensors beside config.json counts as weights.
+    os.makedirs(os.path.join(args.out, "golden"), exist_ok=True)
+    save_file(golden, os.path.join(args.out, "golden", "logits.safetensors"))
     ppl, scored, total, loads = ref.perplexity(heldout)
     greedy, gaps = ref.greedy(runs["chat"], 64)
     report = {

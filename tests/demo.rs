@@ -1,0 +1,133 @@
+//! The shipped model against figures of an independent PyTorch program in f64
+//! (`scripts/train_demo/reference.py`).
+
+mod common;
+
+use std::path::PathBuf;
+
+use grok_wgpu::{
+    Checkpoint, Config, Gpu, Result, Tokenizer,
+    gpu::Profile,
+    logprobs,
+    platform::native::{FileSource, open_folder},
+    session::{Read, Session, Sizes},
+};
+use pollster::block_on;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Largest absolute difference of a logit.
+const MOST: f64 = 1e-4;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+fn session() -> Result<Session<Gpu>> {
+    let (config, warnings) = Config::open(&folder())?;
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let sources: Vec<FileSource> = open_folder(&folder())?;
+    let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
+    let sizes = Sizes { context: 512, prefill: 256 };
+    let gpu = common::open(Profile::Baseline);
+    block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
+}
+
+fn reference() -> Value {
+    let text = std::fs::read_to_string(folder().join("reference.json")).expect("reference.json");
+    serde_json::from_str(&text).expect("reference.json is JSON")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let list = value.as_array().expect("a list of ids");
+    list.iter().map(|id| u32::try_from(id.as_u64().expect("an id")).expect("a small id")).collect()
+}
+
+#[test]
+fn logits_are_those_of_the_reference() -> Result<()> {
+    let bytes = std::fs::read(folder().join("golden/logits.safetensors")).expect("golden logits");
+    let file = SafeTensors::deserialize(&bytes).expect("golden files are safetensors");
+    let mut session = session()?;
+    let mut compared = 0;
+    for name in ["plain", "chat", "long"] {
+        let tensor = |part: &str| file.tensor(&format!("{name}.{part}")).expect("golden tensor");
+        let ids: Vec<u32> = tensor("input_ids")
+            .data()
+            .chunks_exact(4)
+            .map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")))
+            .collect();
+        let wanted = tensor("logits").data().to_vec();
+        session.rewind(0);
+        let reply = block_on(session.prefill(&ids, Read::Logits))?;
+        for (got, want) in reply.candidates.iter().zip(wanted.chunks_exact(8)) {
+            let want = f64::from_le_bytes(want.try_into().expect("eight bytes"));
+            let error = (f64::from(got.logit) - want).abs();
+            assert!(error <= MOST, "{name}, token {}: {} against {want}", got.id, got.logit);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 3 * session.config().vocab_size);
+    Ok(())
+}
+
+#[test]
+fn greedy_text_is_that_of_the_reference() -> Result<()> {
+    let reference = reference();
+    let greedy = &reference["greedy"];
+    let gaps = greedy["top2_gap"].as_array().expect("gaps");
+    let mut session = session()?;
+    let mut reply = block_on(session.prefill(&ids(&greedy["prompt_ids"]), Read::Top(1)))?;
+    let wanted = ids(&greedy["ids"]);
+    assert_eq!(wanted.len(), 64);
+    for (at, &id) in wanted.iter().enumerate() {
+        let gap = gaps[at].as_f64().expect("a gap");
+        if gap < 10.0 * MOST {
+            eprintln!("token {at} is a near tie ({gap:e}): the comparison ends here");
+            return Ok(());
+        }
+        assert_eq!(reply.candidates[0].id, id, "token {at}, the best two are {gap} apart");
+        reply = block_on(session.decode(id, Read::Top(1)))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn perplexity_is_that_of_the_reference() -> Result<()> {
+    let reference = reference();
+    let held = &reference["heldout"];
+    let window = usize::try_from(held["window"].as_u64().expect("a window")).expect("small");
+    let text = std::fs::read_to_string(folder().join("heldout.txt")).expect("heldout.txt");
+    let ids = Tokenizer::open(&folder())?.encode(&text)?;
+    assert_eq!(Some(ids.len() as u64), held["tokens"].as_u64());
+    let mut session = session()?;
+    let (mut loss, mut scored) = (0.0, 0u64);
+    for ids in ids.chunks(window) {
+        session.rewind(0);
+        let reply = block_on(session.prefill(ids, Read::AllLogits))?;
+        for (row, &next) in reply.rows.iter().zip(&ids[1..]) {
+            loss -= logprobs(row, &[next])?[0];
+            scored += 1;
+        }
+    }
+    assert_eq!(Some(scored), held["scored_tokens"].as_u64());
+    let perplexity = (loss / scored as f64).exp();
+    let wanted = held["perplexity"].as_f64().expect("a perplexity");
+    let off = (perplexity / wanted - 1.0).abs();
+    assert!(off <= 1e-3, "perplexity {perplexity}, the reference has {wanted}");
+    Ok(())
+}
+
+#[test]
+fn every_expert_is_used() {
+    let reference = reference();
+    let layers = reference["expert_load"].as_array().expect("loads by layer");
+    assert_eq!(layers.len(), 4);
+    for (layer, loads) in layers.iter().enumerate() {
+        let loads = loads.as_array().expect("loads");
+        assert_eq!(loads.len(), 8);
+        for (expert, load) in loads.iter().enumerate() {
+            let load = load.as_f64().expect("a load");
+            assert!((0.05..=0.25).contains(&load), "layer {layer}, expert {expert}: {load}");
+        }
+    }
+}
