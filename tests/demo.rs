@@ -1,4 +1,4 @@
-//! The shipped model against figures of an independent PyTorch program in f64
+//! The shipped model against figures of an independent `PyTorch` program in f64
 //! (`scripts/train_demo/reference.py`).
 
 mod common;
