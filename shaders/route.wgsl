@@ -46,10 +46,13 @@ fn main(
         }
         workgroupBarrier();
     }
-    if local != 0u {
-        return;
+    if local == 0u {
+        choose(token);
     }
+}
 
+// Softmax and choice, by one invocation: there are few experts.
+fn choose(token: u32) {
     var largest = -3.0e38;
     for (var e = 0u; e < params.experts; e++) {
         let c = softcap(partial[e * params.lanes], params.cap);
