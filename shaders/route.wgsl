@@ -22,6 +22,10 @@ struct Params {
 override WG: u32 = 256u;
 
 var<workgroup> partial: array<f32, WG>;
+// Bounds of the loops of `choose`, in memory: lavapipe compiles a shader anew in each dispatch for
+// the uniforms that bound its simple loops.
+var<workgroup> n_experts: u32;
+var<workgroup> n_chosen: u32;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -39,6 +43,10 @@ fn main(
         }
     }
     partial[local] = sum;
+    if local == 0u {
+        n_experts = params.experts;
+        n_chosen = params.chosen;
+    }
     workgroupBarrier();
     for (var half = params.lanes / 2u; half > 0u; half >>= 1u) {
         if lane < half {
@@ -53,34 +61,36 @@ fn main(
 
 // Softmax and choice, by one invocation: there are few experts.
 fn choose(token: u32) {
+    let experts = n_experts;
+    let chosen = n_chosen;
     var largest = -3.0e38;
-    for (var e = 0u; e < params.experts; e++) {
+    for (var e = 0u; e < experts; e++) {
         let c = softcap(partial[e * params.lanes], params.cap);
         partial[e * params.lanes] = c;
         largest = max(largest, c);
     }
     var total = 0.0;
-    for (var e = 0u; e < params.experts; e++) {
+    for (var e = 0u; e < experts; e++) {
         total += exp_bounded(partial[e * params.lanes] - largest);
     }
     // Each pick is the greatest of those that come after the last pick in (value, index) order.
     var last = 0.0;
-    var last_id = params.experts;
-    for (var i = 0u; i < params.chosen; i++) {
+    var last_id = experts;
+    for (var i = 0u; i < chosen; i++) {
         var best = -3.0e38;
-        var best_id = params.experts;
-        for (var e = 0u; e < params.experts; e++) {
+        var best_id = experts;
+        for (var e = 0u; e < experts; e++) {
             let c = partial[e * params.lanes];
             let after = i == 0u || c < last || (c == last && e > last_id);
-            if after && (best_id == params.experts || c > best) {
+            if after && (best_id == experts || c > best) {
                 best = c;
                 best_id = e;
             }
         }
         // Only logits that are not numbers leave nothing to pick.
-        best_id = min(best_id, params.experts - 1u);
-        ids[token * params.chosen + i] = best_id;
-        probs[token * params.chosen + i] = exp_bounded(best - largest) / total;
+        best_id = min(best_id, experts - 1u);
+        ids[token * chosen + i] = best_id;
+        probs[token * chosen + i] = exp_bounded(best - largest) / total;
         last = best;
         last_id = best_id;
     }
