@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    Binder, DType, Error, Executor, Gpu, Host, Kernel, Machine, Result, Tensor, host::POISON,
-    kernel::Access, kernels::Case, machine::Role, tuning::Tuning,
+    Binder, DType, Error, Gpu, Host, Kernel, Machine, Result, Tensor, host::POISON, kernel::Access,
+    kernels::Case, machine::Role, tuning::Tuning,
 };
 
 /// What one row showed on a device.
@@ -88,19 +88,7 @@ fn seed(name: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// An executor whose tensors are renumbered: a kernel built on the host, run on a device.
-struct Renumbered<'a> {
-    inner: &'a mut dyn Executor,
-    ids: &'a HashMap<usize, usize>,
-}
-
-impl Executor for Renumbered<'_> {
-    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        self.inner.run(&Moved { kernel: kernel.boxed(), ids: self.ids.clone() })
-    }
-}
-
-/// A kernel whose operands live elsewhere.
+/// A kernel whose operands live elsewhere: built on the host, run on a device.
 struct Moved {
     kernel: Box<dyn Kernel>,
     ids: HashMap<usize, usize>,
@@ -167,7 +155,8 @@ async fn run_once(
         ids.insert(operand.tensor.id, tensor.id);
         placed.push((*operand, tensor));
     }
-    let plan = gpu.record(&mut |exec| Renumbered { inner: exec, ids: &ids }.run(kernel))?;
+    let moved = Moved { kernel: kernel.boxed(), ids };
+    let plan = gpu.record(&mut |exec| exec.run(&moved))?;
     gpu.run_plan(&plan, &[]).await?;
 
     let mut outputs = Vec::new();

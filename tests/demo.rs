@@ -3,12 +3,11 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use grok_wgpu::{
-    Checkpoint, Config, Gpu, Result, Tokenizer,
+    Checkpoint, Config, Gpu, Result,
     gpu::Profile,
-    logprobs,
     platform::native::{FileSource, open_folder},
     session::{Read, Session, Sizes},
 };
@@ -92,29 +91,24 @@ fn greedy_text_is_that_of_the_reference() -> Result<()> {
 }
 
 #[test]
-fn perplexity_is_that_of_the_reference() -> Result<()> {
+fn perplexity_is_that_of_the_reference() {
     let reference = reference();
     let held = &reference["heldout"];
-    let window = usize::try_from(held["window"].as_u64().expect("a window")).expect("small");
-    let text = std::fs::read_to_string(folder().join("heldout.txt")).expect("heldout.txt");
-    let ids = Tokenizer::open(&folder())?.encode(&text)?;
-    assert_eq!(Some(ids.len() as u64), held["tokens"].as_u64());
-    let mut session = session()?;
-    let (mut loss, mut scored) = (0.0, 0u64);
-    for ids in ids.chunks(window) {
-        session.rewind(0);
-        let reply = block_on(session.prefill(ids, Read::AllLogits))?;
-        for (row, &next) in reply.rows.iter().zip(&ids[1..]) {
-            loss -= logprobs(row, &[next])?[0];
-            scored += 1;
-        }
-    }
-    assert_eq!(Some(scored), held["scored_tokens"].as_u64());
-    let perplexity = (loss / scored as f64).exp();
+    let window = held["window"].to_string();
+    let text = folder().join("heldout.txt");
+    let output = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"))
+        .args(["--json", "--profile", "baseline", "perplexity", "--window", &window])
+        .args([folder(), text])
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+    assert_eq!(report["tokens"], held["tokens"]);
+    assert_eq!(report["scored"], held["scored_tokens"]);
+    let perplexity = report["perplexity"].as_f64().expect("a perplexity");
     let wanted = held["perplexity"].as_f64().expect("a perplexity");
     let off = (perplexity / wanted - 1.0).abs();
     assert!(off <= 1e-3, "perplexity {perplexity}, the reference has {wanted}");
-    Ok(())
 }
 
 #[test]
