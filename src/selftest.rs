@@ -229,7 +229,7 @@ fn compare(
         for (i, (&got, &want)) in words.iter().zip(host.ints(tensor)).enumerate() {
             let was_poison = is_poison(&untouched.before[4 * i..][..4], DType::U32);
             let want = if was_poison && want == POISON { untouched.poison } else { want };
-            if got != want {
+            if got != want && !host.allows(tensor, i, got) {
                 fail(i, got.to_string(), want.to_string());
             }
         }
