@@ -186,9 +186,11 @@ pub fn random_cases(per_kernel: u32) -> Vec<Case> {
     let of = |table: &Table| {
         let mut rows = Rows::of(table.kernel);
         for number in 0..per_kernel {
+            let first = rows.cases.len();
             (table.random)(&mut rows, &mut Pick::new(table.kernel, number));
-            let row = rows.cases.last_mut().expect("a random row was added");
-            row.name = format!("random {number}: {}", row.name);
+            for row in &mut rows.cases[first..] {
+                row.name = format!("random {number}: {}", row.name);
+            }
         }
         rows.cases
     };
