@@ -1,0 +1,249 @@
+//! Mutation testing of the shaders: small wrong changes, each of which some row must see.
+//!
+//! `scripts/mutate` runs it; `tests/mutation/README.md` has what came out.
+
+#[path = "../../tests/common/edited.rs"]
+mod edited;
+mod hunt;
+mod operators;
+mod report;
+mod tokens;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use hunt::{Hunt, Outcome, State};
+use operators::Mutant;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use worker::Worker;
+
+pub(crate) type Error = Box<dyn std::error::Error>;
+
+/// A file of `shaders/`.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Path below `shaders/`.
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Changes shaders in small ways and lists the changes that no row sees.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Only files whose names contain this
+    #[arg(long, default_value = "")]
+    kernel: String,
+    /// Only operators whose names contain this
+    #[arg(long, default_value = "")]
+    operator: String,
+    /// Adapter, by a part of its name
+    #[arg(long, default_value = "llvmpipe")]
+    adapter: String,
+    /// Adapter on which barrier mutants that survive are tried again
+    #[arg(long)]
+    also: Option<String>,
+    /// Take about so many mutants, evenly over files and operators; the choice is always the same
+    #[arg(long)]
+    sample: Option<usize>,
+    /// List the mutants that compile, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Keep what an earlier run found; survivors run again
+    #[arg(long)]
+    resume: bool,
+    /// Stop after so many seconds; `--resume` goes on
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Seconds after which a row that gives no answer counts as failed
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+    /// Where results are kept while they come in
+    #[arg(long, default_value = "target/mutate/results.jsonl")]
+    state: PathBuf,
+    /// Write the tables here
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Be the child
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// Whether every survivor has a reason.
+fn run(options: &Options) -> Result<bool, Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = files(&root.join("shaders"))?;
+    let all: Vec<Mutant> =
+        files.iter().flat_map(|file| operators::mutants(&file.name, &file.text)).collect();
+    if options.worker {
+        return worker::serve(&files, &all, &options.adapter).map(|()| true);
+    }
+
+    let programs = programs();
+    let wanted = |mutant: &Mutant| {
+        mutant.file.contains(&options.kernel) && mutant.operator.contains(&options.operator)
+    };
+    let text = |mutant: &Mutant| -> &str {
+        files.iter().find(|file| file.name == mutant.file).map_or("", |file| &file.text)
+    };
+    let tried: Vec<usize> = (0..all.len()).filter(|&i| wanted(&all[i])).collect();
+    let mut chosen: Vec<usize> = tried
+        .iter()
+        .copied()
+        .filter(|&i| compiles(&programs, text(&all[i]), &all[i].apply(text(&all[i]))))
+        .collect();
+    eprintln!("{} mutants, {} compile", tried.len(), chosen.len());
+    if let Some(count) = options.sample {
+        chosen = sample(&all, chosen, count);
+        eprintln!("{} of them are taken", chosen.len());
+    }
+    if options.list {
+        for &i in &chosen {
+            eprintln!("{}", all[i].id);
+        }
+        return Ok(true);
+    }
+
+    let mut state = State::open(&options.state, options.resume)?;
+    let started = Instant::now();
+    let timeout = Duration::from_secs(options.timeout);
+    let late = || options.seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
+    let mut hunt = Hunt::new(&files, &all, Worker::new(&options.adapter, timeout), &mut state)?;
+    eprintln!("all rows pass without a mutant, {} s", started.elapsed().as_secs());
+    for (n, &i) in chosen.iter().enumerate() {
+        let known = state.outcome(&all[i], text(&all[i]));
+        if known.is_some_and(|known| *known != Outcome::Survived) || late() {
+            continue;
+        }
+        if hunt.rows_of(&all[i].file) == 0 {
+            return Err(format!("no row links {}", all[i].file).into());
+        }
+        let outcome = hunt.run(i, &mut state)?;
+        let seconds = started.elapsed().as_secs();
+        let word = match &outcome {
+            Outcome::Refused => "refused".into(),
+            Outcome::Killed { by, .. } => format!("killed by {by}"),
+            Outcome::Survived => "SURVIVED".into(),
+        };
+        eprintln!("{}/{} {seconds} s: {}: {word}", n + 1, chosen.len(), all[i].id);
+    }
+    if let Some(other) = &options.also {
+        let left: Vec<usize> = chosen
+            .iter()
+            .copied()
+            .filter(|&i| all[i].operator.starts_with("barrier"))
+            .filter(|&i| state.outcome(&all[i], text(&all[i])) == Some(&Outcome::Survived))
+            .collect();
+        eprintln!("{} barrier mutants again on {other}", left.len());
+        let mut second = State::open(&options.state.with_extension("also.jsonl"), options.resume)?;
+        let mut hunt = Hunt::new(&files, &all, Worker::new(other, timeout), &mut second)?;
+        for i in left {
+            if let Outcome::Killed { by, how } = hunt.run(i, &mut second)? {
+                let by = format!("{by} on {other}");
+                eprintln!("{}: killed by {by}", all[i].id);
+                state.settle(&all[i], text(&all[i]), Outcome::Killed { by, how })?;
+            }
+        }
+    }
+
+    let unfinished =
+        chosen.iter().filter(|&&i| state.outcome(&all[i], text(&all[i])).is_none()).count();
+    let results: Vec<(&Mutant, &Outcome)> = chosen
+        .iter()
+        .filter_map(|&i| Some((&all[i], state.outcome(&all[i], text(&all[i]))?)))
+        .collect();
+    let reasons = report::reasons(&root.join("tests/mutation/survivors.json"))?;
+    let tables = report::Tables::new(&results, &reasons);
+    eprintln!("{tables}");
+    if unfinished > 0 {
+        eprintln!("{unfinished} mutants have not run; --resume goes on");
+    }
+    if let Some(path) = &options.report {
+        fs::write(path, tables.document(&options.adapter, options.also.as_deref()))?;
+    }
+    let faults = tables.faults();
+    for fault in &faults {
+        eprintln!("error: {fault}");
+    }
+    Ok(faults.is_empty() && unfinished == 0)
+}
+
+/// Kernels first, then what they link, each in the order of names.
+fn files(shaders: &Path) -> Result<Vec<File>, Error> {
+    let mut files = Vec::new();
+    for (folder, prefix) in [(shaders.to_path_buf(), ""), (shaders.join("lib"), "lib/")] {
+        let mut names: Vec<String> = fs::read_dir(&folder)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_, Error>>()?;
+        names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "wgsl"));
+        names.sort();
+        for name in names {
+            let text = fs::read_to_string(folder.join(&name))?;
+            files.push(File { name: format!("{prefix}{name}"), text });
+        }
+    }
+    Ok(files)
+}
+
+/// Every linked text.
+fn programs() -> Vec<String> {
+    let mut found = BTreeMap::new();
+    for (case, _, tuning) in worker::rows() {
+        let mut host = grok_wgpu::Host::with_seed(0);
+        host.tuning = tuning;
+        let shader = case.build(&mut host).shader();
+        found.entry(shader.label()).or_insert_with(|| shader.source());
+    }
+    found.into_values().collect()
+}
+
+/// Whether naga accepts every program that links the file, with the mutant in its place.
+fn compiles(programs: &[String], file: &str, mutant: &str) -> bool {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    programs.iter().filter(|program| program.contains(file)).all(|program| {
+        let source = program.replacen(file, mutant, 1);
+        let Ok(module) = naga::front::wgsl::parse_str(&source) else { return false };
+        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        Validator::new(ValidationFlags::all(), core).validate(&module).is_ok()
+    })
+}
+
+/// About `count` of the mutants, from each file and operator its share.
+fn sample(all: &[Mutant], mut chosen: Vec<usize>, count: usize) -> Vec<usize> {
+    if chosen.len() <= count {
+        return chosen;
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for i in chosen.drain(..) {
+        groups.entry((&all[i].file, all[i].operator)).or_default().push(i);
+    }
+    // Taken in turns, so that no file and no operator is left out.
+    while chosen.len() < count && !groups.is_empty() {
+        for group in groups.values_mut() {
+            let at = random.next_u32() as usize % group.len();
+            chosen.push(group.swap_remove(at));
+        }
+        groups.retain(|_, group| !group.is_empty());
+    }
+    chosen.sort_unstable();
+    chosen
+}
