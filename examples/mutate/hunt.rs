@@ -81,7 +81,12 @@ impl State {
         self.outcomes.get(&(mutant.id.clone(), digest(&mutant.apply(text))))
     }
 
-    pub(crate) fn settle(&mut self, mutant: &Mutant, text: &str, outcome: Outcome) -> Result<(), Error> {
+    pub(crate) fn settle(
+        &mut self,
+        mutant: &Mutant,
+        text: &str,
+        outcome: Outcome,
+    ) -> Result<(), Error> {
         let (id, text) = (mutant.id.clone(), digest(&mutant.apply(text)));
         self.write(&Line::Mutant { id: id.clone(), text, outcome: outcome.clone() })?;
         self.outcomes.insert((id, text), outcome);

@@ -81,13 +81,17 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
             // A fresh device for each mutant: no pipeline is kept, and no loss spreads.
             gpu = None;
             before = mutant.into();
-            let edit = mutant.parse::<usize>().ok().map(|number| {
-                let mutant = &mutants[number];
-                let file = files.iter().find(|file| file.name == mutant.file);
-                let text = file.map_or("", |file| &file.text);
-                Arc::new(Edit::new(format!("#{number}"), text.into(), mutant.apply(text)))
-            });
-            *current.lock().unwrap_or_else(PoisonError::into_inner) = edit;
+            let edit = match mutant.parse::<usize>() {
+                Ok(number) => {
+                    let mutant = &mutants[number];
+                    let file = files.iter().find(|file| file.name == mutant.file);
+                    let text = file.map_or("", |file| &file.text);
+                    Edit::new(format!("#{number}"), text.into(), mutant.apply(text))
+                }
+                // No mutant, but all else that a mutant goes through.
+                Err(_) => Edit::new("unchanged".into(), String::new(), "// unchanged\n".into()),
+            };
+            *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(edit));
         }
         let (case, tuning) = &rows[row.parse::<usize>()?];
         let mut device = match gpu.take() {
