@@ -56,9 +56,12 @@ struct Options {
     /// List the mutants that compile, and run nothing
     #[arg(long)]
     list: bool,
-    /// Keep what an earlier run found; survivors run again
+    /// Keep what an earlier run found
     #[arg(long)]
     resume: bool,
+    /// Keep what an earlier run found, but run survivors again
+    #[arg(long)]
+    retry: bool,
     /// Stop after so many seconds; `--resume` goes on
     #[arg(long)]
     seconds: Option<u64>,
@@ -122,7 +125,8 @@ fn run(options: &Options) -> Result<bool, Error> {
         return Ok(true);
     }
 
-    let mut state = State::open(&options.state, options.resume)?;
+    let resume = options.resume || options.retry;
+    let mut state = State::open(&options.state, resume)?;
     let started = Instant::now();
     let timeout = Duration::from_secs(options.timeout);
     let late = || options.seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
@@ -130,7 +134,7 @@ fn run(options: &Options) -> Result<bool, Error> {
     eprintln!("all rows pass without a mutant, {} s", started.elapsed().as_secs());
     for (n, &i) in chosen.iter().enumerate() {
         let known = state.outcome(&all[i], text(&all[i]));
-        if known.is_some_and(|known| *known != Outcome::Survived) || late() {
+        if known.is_some_and(|known| !options.retry || *known != Outcome::Survived) || late() {
             continue;
         }
         if hunt.rows_of(&all[i].file) == 0 {
@@ -153,7 +157,7 @@ fn run(options: &Options) -> Result<bool, Error> {
             .filter(|&i| state.outcome(&all[i], text(&all[i])) == Some(&Outcome::Survived))
             .collect();
         eprintln!("{} barrier mutants again on {other}", left.len());
-        let mut second = State::open(&options.state.with_extension("also.jsonl"), options.resume)?;
+        let mut second = State::open(&options.state.with_extension("also.jsonl"), resume)?;
         let mut hunt = Hunt::new(&files, &all, Worker::new(other, timeout), &mut second)?;
         for i in left {
             if let Outcome::Killed { by, how } = hunt.run(i, &mut second)? {

@@ -126,7 +126,10 @@ impl Found<'_> {
             }
         } else if let Ok(value) = text.trim_end_matches(['u', 'i']).parse::<u32>() {
             let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit());
-            for near in [Some(value + 1), value.checked_sub(1)].into_iter().flatten() {
+            // A loop with a smaller stride only does some things twice.
+            let stride = self.source.word(i - 1) == "+=" && self.source.word(i + 1) == ")";
+            let less = if stride { None } else { value.checked_sub(1) };
+            for near in [Some(value + 1), less].into_iter().flatten() {
                 self.replace("integer off by one", i..i + 1, &format!("{near}{suffix}"));
             }
         } else if let Ok(value) = text.trim_end_matches('f').parse::<f64>() {
@@ -251,8 +254,9 @@ impl Found<'_> {
         }
         let close = source.close[&i];
         let inside = i + 1..close;
+        // A product in a product only rounds otherwise.
         let mut sums = inside.clone().filter(|&j| {
-            matches!(source.word(j), "+" | "-" | "%" | "/" | "&" | "*") && source.is_binary(j)
+            matches!(source.word(j), "+" | "-" | "%" | "/" | "&") && source.is_binary(j)
         });
         let around = |j: usize| matches!(source.word(j), "*" | "/" | "%" | "<<" | "&");
         if sums.next().is_some() && (around(i - 1) || around(close + 1)) {
@@ -268,12 +272,16 @@ impl Found<'_> {
             if first == "workgroupBarrier" {
                 self.replace("barrier dropped", statement.clone(), "");
                 let barrier = source.slice(statement.clone());
-                let next = all[n + 1..].iter().find(|s| s.start == statement.end);
+                // Past a name for a value that no memory is read for, a barrier does the same.
+                let reads = |s: &Range<usize>| {
+                    source.word(s.start) != "let" || source.slice(s.clone()).contains('[')
+                };
+                let next = all[n + 1..].iter().find(|s| s.start == statement.end && reads(s));
                 if let Some(next) = next {
                     let after = format!("{} {barrier}", source.slice(next.clone()));
                     self.replace("barrier moved", statement.start..next.end, &after);
                 }
-                let last = all[..n].iter().find(|s| s.end == statement.start);
+                let last = all[..n].iter().find(|s| s.end == statement.start && reads(s));
                 if let Some(last) = last {
                     let after = format!("{barrier} {}", source.slice(last.clone()));
                     self.replace("barrier moved", last.start..statement.end, &after);

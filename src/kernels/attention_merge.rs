@@ -92,6 +92,26 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
+    // Maxima so far apart that only the largest can stand for zero; splits that are not used have
+    // larger ones yet.
+    for (name, shape, [pos, real, split_len]) in [
+        ("all of eight splits", [1, 8, 8, 32], [127, 1, 16]),
+        ("some of eight splits", [5, 6, 8, 32], [30, 5, 16]),
+        ("two of three splits", [4, 5, 3, 8], [12, 4, 8]),
+    ] {
+        rows.add(format!("{name}, maxima far apart"), move |host| {
+            let [tokens, n_heads, splits, _] = shape;
+            let stats = (0..tokens * n_heads * splits).flat_map(|i| {
+                let unused = i % splits > (pos + i / splits / n_heads) / split_len;
+                let largest = if unused { 3000.0 } else { f64::from(i * 7 % 11) * 100.0 - 900.0 };
+                [largest, 3.0 + f64::from(i * 5 % 13)]
+            });
+            AttentionMerge {
+                stats: host.floats_from(F32, [tokens, n_heads, splits, 2], stats.collect()),
+                ..case(host, shape, [pos, real, split_len], Fill::Normal)
+            }
+        });
+    }
     rows.exact("one split divides by its sum", |host| AttentionMerge {
         step: host.step(3, 1),
         acc: host.f32([1, 2, 1, 8], Fill::Integers(8)),
