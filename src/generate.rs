@@ -389,15 +389,13 @@ mod tests {
                 assert!(route.probs.is_sorted_by(|a, b| a >= b) && route.probs[0] <= 1.0);
             }
         }
-        // The same choice as is read back on its own.
+        // The same choice as is read back on its own; the last chunk has one token.
         session.rewind(0);
         pollster::block_on(session.prefill(&[200, 201, 202], Read::Top(1))).expect("runs");
-        let alone = pollster::block_on(session.routes(false, 3)).expect("there are routes");
+        let alone = pollster::block_on(session.routes(false, 1)).expect("there are routes");
         let first = made.tokens[0].inside.as_ref().expect("asked for");
         for ((experts, probs), route) in alone.iter().zip(&first.routes) {
-            let count = route.experts.len();
-            assert_eq!(experts[2 * count..], route.experts);
-            assert_eq!(probs[2 * count..], route.probs);
+            assert_eq!((experts, probs), (&route.experts, &route.probs));
         }
     }
 
