@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Serves folders over HTTP, with ranges and versions, to this machine alone:
+// Serves folders and files over HTTP, with ranges and versions, to this machine alone:
 //
 //     node bin/serve.mjs 8080 /=site /models/demo=../models/demo
 import { createReadStream } from "node:fs";
@@ -22,12 +22,15 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-/** The file behind an address: the folder with the longest prefix counts. */
+/** The file behind an address: the longest prefix counts, and leads to a folder or a file. */
 function locate(mounts, pathname) {
   for (const [prefix, folder] of mounts) {
-    if (pathname === prefix || pathname.startsWith(prefix.endsWith("/") ? prefix : `${prefix}/`)) {
-      const inner = path.normalize(`/${pathname.slice(prefix.length)}`);
-      return path.join(folder, inner);
+    if (pathname === prefix) {
+      return folder;
+    }
+    if (pathname.startsWith(prefix.endsWith("/") ? prefix : `${prefix}/`)) {
+      // Normal paths from the root do not lead out of it.
+      return path.join(folder, path.normalize(`/${pathname.slice(prefix.length)}`));
     }
   }
   return undefined;
@@ -95,7 +98,7 @@ async function answer(mounts, request, response) {
 }
 
 /**
- * Serves folders; `mounts` are pairs of a prefix of addresses and a folder. Port 0 is any that is
+ * Serves `mounts`: pairs of a prefix of addresses and a folder or a file. Port 0 is any that is
  * free. Resolves to the server when it listens.
  */
 export function serve(port, mounts) {
