@@ -76,11 +76,6 @@ impl<R: Rebuild> Resuming<R> {
         })
     }
 
-    /// The session, unless its device is lost.
-    pub fn session_mut(&mut self) -> Option<&mut Session<R::Machine>> {
-        self.session.as_mut()
-    }
-
     /// Makes the session whole if its device was lost. A step would do the same when it comes.
     pub async fn heal(&mut self) -> Result<()> {
         self.persist(async |session| session.machine_mut().flush().await).await

@@ -55,8 +55,9 @@ const CONFIG: &str = "config.json";
 
 /// What a device was granted, for a page.
 fn describe(caps: &Caps) -> Value {
-    let limits: serde_json::Map<String, Value> =
-        caps.named_limits().into_iter().map(|(name, limit)| (name.into(), limit.into())).collect();
+    let limits =
+        caps.named_limits().into_iter().map(|(name, device, _)| (name.into(), device.into()));
+    let limits: serde_json::Map<String, Value> = limits.collect();
     let features: &[&str] = if caps.timestamps { &["timestamp-query"] } else { &[] };
     json!({ "limits": limits, "features": features })
 }

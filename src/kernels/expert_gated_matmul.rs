@@ -1,7 +1,7 @@
 //! The first half of the experts' gated MLPs for many tokens, grouped by expert.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, tile_depth},
     expert_groups::{ExpertGroups, max_tiles},
     matmul::TILE,
@@ -146,6 +146,20 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(66);
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {gelu:?} {fill_name}");
+    rows.add(name, move |host| ExpertGatedMatMul {
+        gelu,
+        ..case(host, dtype, [tokens, real, experts], [n, cols], fill, fill)
+    });
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The first half of the chosen experts' gated MLPs for single tokens.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, lanes_depth},
 };
 use crate::{
@@ -118,6 +118,20 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(3);
+    let ids: Vec<[u32; 2]> = (0..tokens).map(|_| pick.two(experts)).collect();
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {experts}x{n}x{cols}, experts {ids:?}, {gelu:?} {fill_name}");
+    rows.add(name, move |host| ExpertGatedMatVec {
+        gelu,
+        ..case(host, dtype, [experts, n, cols], fill, fill, &ids)
+    });
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The second half of the experts for many tokens, grouped by expert.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, tile_depth},
     expert_gated_matmul::{grouped, slots},
     expert_groups::max_tiles,
@@ -102,6 +102,18 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(66);
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let (exact, fill_name, fill) = pick.fill_or_integers();
+    let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {fill_name}");
+    rows.push(name, exact, move |host| {
+        case(host, dtype, [tokens, real, experts], [n, cols], fill, fill)
+    });
 }
 
 fn case(

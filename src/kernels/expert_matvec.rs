@@ -1,7 +1,7 @@
 //! The second half of the chosen experts for single tokens, joined with the dense path.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{U, dot, lanes_depth},
 };
 use crate::{
@@ -142,6 +142,16 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(3);
+    let ids: Vec<[u32; 2]> = (0..tokens).map(|_| pick.two(experts)).collect();
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {experts}x{n}x{cols}, experts {ids:?}, {fill_name}");
+    rows.add(name, move |host| case(host, dtype, [experts, n, cols], fill, fill, &ids));
 }
 
 fn case(

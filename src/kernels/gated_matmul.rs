@@ -1,7 +1,7 @@
 //! The first half of a gated MLP for many tokens.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, tile_depth},
     matmul::TILE,
 };
@@ -107,6 +107,19 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let [tokens, n, cols] = pick.product(66);
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {real} of {tokens}, {n}x{cols} {gelu:?} {fill_name}");
+    rows.add(name, move |host| GatedMatMul {
+        step: host.step(3, real),
+        ..case(host, dtype, [tokens, n, cols], fill, fill, gelu)
+    });
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The first half of a gated MLP for single tokens.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, lanes_depth},
 };
 use crate::{
@@ -119,6 +119,16 @@ pub(super) fn cases() -> Rows {
         }
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let [tokens, n, cols] = pick.product(3);
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    rows.add(format!("{dtype} {tokens}x{n}x{cols} {gelu:?} {fill_name}"), move |host| {
+        case(host, dtype, [tokens, n, cols], fill, fill, gelu)
+    });
 }
 
 fn case(

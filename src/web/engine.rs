@@ -14,7 +14,7 @@ use wasm_bindgen_futures::spawn_local;
 
 use super::{
     CONFIG, describe,
-    options::{LoadOptions, Request, parse},
+    options::{LoadOptions, Request, TOP_K, parse},
     throw,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     gpu::{AdapterChoice, Profile},
     platform::web::{FileSource, JsFile, pause},
     resume::{Change, Rebuild, Resuming},
-    session::{Read, Session, Sizes},
+    session::{Read, Session, Sizes, Steps},
 };
 
 /// Bytes of the longest `config.json` that is read.
@@ -208,7 +208,7 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
         before: false,
     };
     let mut session = Resuming::new(reload).await?;
-    prepare(&mut session, &device.ear).await?;
+    prepare(&mut session, &tokenizer, &device.ear).await?;
 
     let question = [Message::new(Role::User, "")];
     let info = json!({
@@ -223,24 +223,26 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     Ok(Engine { session: Cell::new(Some(session)), tokenizer, device, info })
 }
 
-/// Compiles what the first prompt and the first tokens need, before they have to wait for it.
-async fn prepare(session: &mut Resuming<Reload>, ear: &Ear) -> Result<()> {
-    const PLANS: u32 = 3;
-    let done = |count: u32| {
-        let flow = ear.tell(&json!({ "progress": ["pipelines", count, PLANS] }));
-        if flow.is_break() { Err(Error::Interrupted) } else { Ok(()) }
-    };
-    done(0)?;
-    // Without a session its device was lost: it is made again when it is needed.
-    if let Some(session) = session.session_mut() {
-        session.prefill_plan(Read::Nothing)?;
-        done(1)?;
-        session.prefill_plan(Read::Logits)?;
-        done(2)?;
-        session.decode_plan(Read::Logits)?;
+/// Runs what the first prompt and the first tokens will run, so that they need not wait for
+/// anything to be compiled.
+async fn prepare(session: &mut Resuming<Reload>, tokenizer: &Tokenizer, ear: &Ear) -> Result<()> {
+    let all = tokenizer.vocab_size() < session.config().vocab_size as usize;
+    let sampled = if all { Read::Logits } else { Read::Top(TOP_K) };
+    let Sizes { context, prefill } = session.sizes();
+    // A short prompt and a long one have buffers of their own.
+    let prompts = [(1, sampled), (prefill, Read::Nothing), (1, Read::Logits)];
+    let total = prompts.len() + 2;
+    for (done, (tokens, read)) in (0..).zip(prompts) {
+        ear.progress("pipelines", done, total as u64)?;
+        session.prefill(&vec![0; tokens.min(context) as usize], read).await?;
+        session.rewind(0);
     }
-    session.heal().await?;
-    done(PLANS)
+    for (done, read) in (prompts.len() as u64..).zip([sampled, Read::Logits]) {
+        ear.progress("pipelines", done, total as u64)?;
+        session.decode(0, read).await?;
+        session.rewind(0);
+    }
+    ear.progress("pipelines", total as u64, total as u64)
 }
 
 fn source_name(source: &FileSource) -> &str {
@@ -277,6 +279,14 @@ impl Ear {
         match self.0.call1(&JsValue::NULL, &news.to_string().into()) {
             Ok(answer) if answer.is_truthy() => ControlFlow::Continue(()),
             _ => ControlFlow::Break(()),
+        }
+    }
+
+    /// Tells how far the loading is; an error if it is to stop.
+    fn progress(&self, phase: &str, done: u64, total: u64) -> Result<()> {
+        match self.tell(&json!({ "progress": [phase, done, total] })) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
         }
     }
 
@@ -353,8 +363,8 @@ impl Rebuild for Reload {
         self.before = true;
         let ear = &self.device.ear;
         let mut progress = |done: u64| {
-            let news = json!({ "progress": ["weights", done, total] });
-            if first && ear.tell(&news).is_break() { Err(Error::Interrupted) } else { Ok(()) }
+            // Later ones are not for whoever waited for the first.
+            if first { ear.progress("weights", done, total) } else { Ok(()) }
         };
         Session::load(gpu, &self.config, &self.checkpoint, self.sizes, &mut progress).await
     }

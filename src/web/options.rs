@@ -7,6 +7,9 @@ use crate::{
     session::Sizes,
 };
 
+/// Of how many of the likeliest tokens one is taken, where nothing is said.
+pub(super) const TOP_K: u32 = 40;
+
 /// Sizes of a session.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -73,7 +76,7 @@ impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
             temperature: 0.8,
-            top_k: 40,
+            top_k: TOP_K,
             top_p: 0.95,
             min_p: 0.0,
             repetition_penalty: 1.0,
