@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// More tokens than the context holds.
     #[error(
-        "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds {context}; shorten the prompt or raise --context"
+        "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds {context}; shorten the prompt or make the context longer"
     )]
     ContextLength {
         /// Tokens already there.

@@ -37,10 +37,16 @@ pub(crate) async fn read_staging(
     #[cfg(target_arch = "wasm32")]
     let _ = device;
     let lost = |what: String| Error::Lost(format!("results could not be read back: {what}"));
-    receiver
+    let mapped = receiver
         .await
-        .map_err(|_| lost("the request was dropped".into()))?
-        .map_err(|error| lost(error.to_string()))?;
+        .map_err(|_| lost("the request was dropped".into()))
+        .and_then(|mapped| mapped.map_err(|error| lost(error.to_string())));
+    if mapped.is_err() {
+        // Browsers tell the reason after what follows from it.
+        #[cfg(target_arch = "wasm32")]
+        super::web::pause(50).await;
+        mapped?;
+    }
     let view = staging.get_mapped_range(0..size).map_err(|error| lost(error.to_string()))?;
     let bytes = view.to_vec();
     drop(view);

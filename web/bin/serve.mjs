@@ -22,6 +22,9 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
+/** What bundlers name by its content. */
+const HASHED = /[\\/]assets[\\/][^\\/]+-[\w-]{8}\.\w+$/;
+
 /** The file behind an address: the longest prefix counts, and leads to a folder or a file. */
 function locate(mounts, pathname) {
   for (const [prefix, folder] of mounts) {
@@ -68,7 +71,8 @@ async function answer(mounts, request, response) {
   const etag = `"${info.size.toString(16)}-${Math.floor(info.mtimeMs).toString(16)}"`;
   const headers = {
     "accept-ranges": "bytes",
-    "cache-control": "no-cache",
+    // Names with a hash in them stand for one content for ever.
+    "cache-control": HASHED.test(file) ? "public, max-age=31536000, immutable" : "no-cache",
     "content-type": TYPES[path.extname(file)] ?? "application/octet-stream",
     etag,
     "last-modified": info.mtime.toUTCString(),

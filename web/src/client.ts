@@ -33,8 +33,16 @@ export class Client {
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const what = event.message || "its script could not be loaded";
-      this.close(new GrokWgpuError("internal", `the engine's worker failed: ${what}`));
+      this.close(
+        event.message
+          ? new GrokWgpuError("internal", `the engine's worker failed: ${event.message}`)
+          : // Scripts that cannot be had have no message.
+            new GrokWgpuError(
+              "network",
+              "the script of the engine's worker could not be loaded",
+              "Check the connection and load again. A page without a network needs worker.js and what it imports in a cache of its own.",
+            ),
+      );
     };
     this.#worker.onmessageerror = () =>
       this.close(new GrokWgpuError("internal", "a message of the engine's worker could not be read"));

@@ -30,7 +30,6 @@ interface GpuAdapter {
 type Caps = Pick<AdapterInfo, "limits" | "features">;
 
 let engine: Engine | undefined;
-let modelName = "";
 let disposed = false;
 
 /** Each call that goes on, and what stops it. */
@@ -115,9 +114,8 @@ async function load(
   const watched = new Watched(found.files);
   engine = await watched.during(Engine.load(watched.files, JSON.stringify({ context, prefill }), hear));
   stop.signal = undefined;
-  modelName = found.name;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
-  return { model: { name: modelName, ...model }, adapter: await describeAdapter(engine.caps()) };
+  return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
 }
 
 /** Files whose failures keep their code: the Rust side knows only that reading failed. */
