@@ -264,8 +264,10 @@ mod tests {
         type Machine = Mortal;
 
         async fn build(&mut self) -> Result<Session<Mortal>> {
-            let mut lives = self.lives.borrow_mut();
-            let left = if lives.len() > 1 { lives.remove(0) } else { lives[0] };
+            let left = {
+                let mut lives = self.lives.borrow_mut();
+                if lives.len() > 1 { lives.remove(0) } else { lives[0] }
+            };
             let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("one") };
             let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
             let sizes = Sizes { context: 64, prefill: 2 };

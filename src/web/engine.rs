@@ -163,8 +163,8 @@ impl Engine {
             piece["inside"] = json!({
                 "position": inside.position,
                 "attentionTemperature": inside.attention_temperature,
-                "routes": Value::from_iter(routes),
-                "top": Value::from_iter(top),
+                "routes": routes.collect::<Value>(),
+                "top": top.collect::<Value>(),
             });
         }
         piece
@@ -174,7 +174,7 @@ impl Engine {
 async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     let options: LoadOptions = parse(options)?;
     let mut sources: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
-    let here = Path::new("");
+    let here = Path::new("the model");
     let named = |name: &str| sources.iter().find(|source| source_name(source) == name);
 
     let config = named(CONFIG).ok_or_else(|| Error::format(CONFIG, "the file is missing"))?;
@@ -192,7 +192,7 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     sources.retain(|source| checkpoint::is_part(source_name(source)));
     sources.sort_by(|a, b| source_name(a).cmp(source_name(b)));
     if sources.is_empty() {
-        return Err(Error::format("the model", "there is no *.safetensors file"));
+        return Err(Error::format(here, "there is no *.safetensors file"));
     }
     let checkpoint = Checkpoint::open(here, sources, &config).await?;
     warnings.extend_from_slice(checkpoint.warnings());

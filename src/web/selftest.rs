@@ -35,7 +35,7 @@ impl SelfTest {
     /// Kernel and name of each row.
     pub fn rows(&self) -> String {
         let row = |case: &Case| json!({ "kernel": case.kernel, "case": case.name });
-        Value::from_iter(self.cases.iter().map(row)).to_string()
+        self.cases.iter().map(row).collect::<Value>().to_string()
     }
 
     /// Checks one row.

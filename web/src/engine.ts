@@ -233,7 +233,7 @@ async function* chunks(head: Head, running: Generation): AsyncGenerator<ChatComp
 
 /** Refuses early, with the reason, where there is no WebGPU at all. */
 function requireWebGpu(): void {
-  if ("gpu" in navigator) {
+  if ((navigator as { gpu?: unknown }).gpu) {
     return;
   }
   if (!globalThis.isSecureContext) {

@@ -6,7 +6,7 @@ import { GrokWgpuError, abortedError } from "./errors.js";
 const PIECE = 8 << 20;
 
 /** How often in a row a request may fail without a byte before that is an error. */
-const TRIES = 5;
+export const TRIES = 5;
 
 /** Milliseconds before the second try; doubled for each further one. */
 const BACKOFF = 400;
@@ -62,7 +62,12 @@ function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<vo
 }
 
 /** Does something over the network, again after each failure that may pass. */
-async function persist<T>(url: string, signal: AbortSignal | undefined, work: (progressed: () => void) => Promise<T>): Promise<T> {
+async function persist<T>(
+  url: string,
+  signal: AbortSignal | undefined,
+  work: (progressed: () => void) => Promise<T>,
+  tries = TRIES,
+): Promise<T> {
   let failures = 0;
   for (;;) {
     if (signal?.aborted) {
@@ -80,7 +85,7 @@ async function persist<T>(url: string, signal: AbortSignal | undefined, work: (p
         error instanceof ChangedError ||
         (error instanceof HttpError ? !passes(error.status) : error instanceof GrokWgpuError);
       failures += 1;
-      if (final || failures >= TRIES) {
+      if (final || failures >= tries) {
         throw final || error instanceof HttpError ? error : cut(url, error);
       }
       await wait(BACKOFF * 2 ** (failures - 1) * (0.75 + Math.random() / 2), signal);
@@ -133,21 +138,25 @@ function isPage(response: Response): boolean {
 }
 
 /** A small file, or nothing if there is none. */
-export function getText(url: string, signal?: AbortSignal): Promise<{ text: string; version: string | undefined } | undefined> {
-  return persist(url, signal, () =>
+export function getText(
+  url: string,
+  signal: AbortSignal | undefined,
+  tries: number,
+): Promise<{ text: string; version: string | undefined } | undefined> {
+  const get = () =>
     request(url, { cache: "no-cache" }, signal, async (response) => {
       if (response.status === 404 || (response.ok && isPage(response))) {
         return undefined;
       }
       check(response, url);
       return { text: await response.text(), version: versionOf(response) };
-    }),
-  );
+    });
+  return persist(url, signal, get, tries);
 }
 
 /** What a server says of a file, or nothing if there is none. */
-export function getHead(url: string, signal?: AbortSignal): Promise<Head | undefined> {
-  return persist(url, signal, () =>
+export function getHead(url: string, signal: AbortSignal | undefined, tries: number): Promise<Head | undefined> {
+  const get = () =>
     request(url, { method: "HEAD", cache: "no-cache" }, signal, async (response) => {
       if (response.status === 404 || (response.ok && isPage(response))) {
         return undefined;
@@ -158,8 +167,8 @@ export function getHead(url: string, signal?: AbortSignal): Promise<Head | undef
       const plain = !response.headers.get("content-encoding");
       const size = plain && Number.isSafeInteger(length) ? length : undefined;
       return { size, version: versionOf(response) };
-    }),
-  );
+    });
+  return persist(url, signal, get, tries);
 }
 
 /** A whole file whose size is not known before. */

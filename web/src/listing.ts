@@ -83,10 +83,10 @@ function wanted(files: ListedFile[]): ListedFile[] {
   );
 }
 
-/** Asks the server which files there are. */
-export async function list(address: string, signal?: AbortSignal): Promise<Listing> {
+/** Asks the server which files there are; `tries` says how patiently. */
+export async function list(address: string, signal: AbortSignal | undefined, tries: number): Promise<Listing> {
   const { base, manifest, named } = locate(address);
-  const text = await getText(manifest, signal);
+  const text = await getText(manifest, signal, tries);
   if (text) {
     return { base, files: wanted(parseManifest(manifest, text.text)) };
   }
@@ -94,7 +94,7 @@ export async function list(address: string, signal?: AbortSignal): Promise<Listi
     throw new GrokWgpuError("network", `${manifest}: there is no such manifest`, "Check the address.");
   }
   const look = async (name: string): Promise<ListedFile | undefined> => {
-    const head = await getHead(fileUrl(base, name), signal);
+    const head = await getHead(fileUrl(base, name), signal, tries);
     return head && { name, ...head };
   };
   const files: (ListedFile | undefined)[] = [await look("config.json")];
@@ -106,7 +106,7 @@ export async function list(address: string, signal?: AbortSignal): Promise<Listi
     }
   }
   const INDEX = "model.safetensors.index.json";
-  const index = await getText(fileUrl(base, INDEX), signal);
+  const index = await getText(fileUrl(base, INDEX), signal, tries);
   if (index) {
     files.push({ name: INDEX, version: index.version });
     for (const name of indexFiles(INDEX, index.text)) {

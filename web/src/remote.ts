@@ -2,7 +2,7 @@
 
 import { GrokWgpuError, abortedError, toError } from "./errors.js";
 import { BlobFile, type Stop } from "./files.js";
-import { ChangedError, getBytes, getRange } from "./http.js";
+import { ChangedError, TRIES, getBytes, getRange } from "./http.js";
 import { type ListedFile, type Listing, fileUrl, list, locate } from "./listing.js";
 import { type FileState, Store, type Writer } from "./store.js";
 import type { LoadProgress } from "./types.js";
@@ -33,7 +33,7 @@ export async function remoteFiles(address: string, options: RemoteOptions): Prom
   const name = decodeURIComponent(new URL(base).pathname.split("/").filter(Boolean).pop() ?? "model");
   const store = options.cache ? await Store.open(base) : undefined;
   if (!store) {
-    return { name, files: await streamed(await list(address, options.stop.signal), options) };
+    return { name, files: await streamed(await list(address, options.stop.signal, TRIES), options) };
   }
   const { signal } = options.stop;
   // Two pages that load the same model share one download.
@@ -50,12 +50,14 @@ const LISTING = "listing";
 /** Fetches what is not there yet, and gives the kept files. */
 async function kept(address: string, store: Store, options: RemoteOptions): Promise<SourceFile[]> {
   const { signal } = options.stop;
+  const earlier = await store.readJson<Listing>(LISTING);
+  const complete = earlier !== undefined && (await whole(store, earlier));
   let listing: Listing;
   try {
-    listing = await list(address, signal);
+    // Who has the files need not wait long for a server that is gone.
+    listing = await list(address, signal, complete ? 1 : TRIES);
   } catch (error) {
-    const earlier = await store.readJson<Listing>(LISTING);
-    if (toError(error).code !== "network" || !earlier || !(await whole(store, earlier))) {
+    if (toError(error).code !== "network" || !complete) {
       throw error;
     }
     // Without a network the files of the last visit are the model.
