@@ -1,11 +1,15 @@
 //! Checks kernels on a device against their oracles: every row, element by element.
 
+mod row;
+
 use std::collections::HashMap;
 
 use crate::{
     Binder, DType, Error, Gpu, Host, Kernel, Machine, Result, Tensor, host::POISON, kernel::Access,
     kernels::Case, machine::Role, tuning::Tuning,
 };
+
+pub use row::{Expected, OperandData, Row};
 
 /// What one row showed on a device.
 #[derive(Clone, Debug)]
