@@ -1,0 +1,338 @@
+//! Expressions of the interpreter, and its loads and stores.
+
+use naga::{Expression, Handle, MathFunction, ScalarKind, TypeInner};
+
+use crate::{
+    machine::{Frame, LOCAL, MOST_STEPS, Machine, Mask, Value, WIDEST, column_words},
+    math,
+    memory::Stamp,
+};
+
+impl<'a> Machine<'a> {
+    /// Evaluates an expression for these invocations.
+    pub(crate) fn emit(
+        &mut self,
+        frame: &mut Frame<'a>,
+        handle: Handle<Expression>,
+        mask: Mask,
+    ) -> Result<(), String> {
+        self.steps += mask.lanes().count() as u64;
+        if self.steps > MOST_STEPS {
+            return Err("it does not end".into());
+        }
+        let values = match frame.function.expressions[handle] {
+            Expression::Load { pointer } => self.load(frame, pointer, mask)?,
+            Expression::Access { base, index } => {
+                self.access(frame, handle, base, mask, |machine, frame, lane| {
+                    Ok(machine.get(frame, index, lane)?[0])
+                })?
+            }
+            Expression::AccessIndex { base, index } => {
+                self.access(frame, handle, base, mask, |_, _, _| Ok(index))?
+            }
+            _ => self.each(frame, handle, mask)?,
+        };
+        // Invocations that are masked out keep what they had.
+        let kept = &mut frame.values[handle.index()];
+        if kept.is_empty() {
+            *kept = values;
+        } else {
+            mask.lanes().for_each(|lane| kept[lane] = values[lane]);
+        }
+        Ok(())
+    }
+
+    /// Expressions that touch no memory.
+    fn each(
+        &mut self,
+        frame: &Frame<'a>,
+        handle: Handle<Expression>,
+        mask: Mask,
+    ) -> Result<Vec<Value>, String> {
+        let mut values = vec![[0; WIDEST]; self.lanes];
+        let mut undefined = None;
+        let mut word = |result: math::Word| match result {
+            Ok(word) => word,
+            Err(why) => {
+                undefined = Some(why);
+                0
+            }
+        };
+        match frame.function.expressions[handle] {
+            Expression::Compose { ty, ref components } => {
+                let words: Vec<usize> = components
+                    .iter()
+                    .map(|&part| self.value_words(frame, part))
+                    .collect::<Result<_, _>>()?;
+                for lane in mask.lanes() {
+                    let mut sizes = words.iter();
+                    values[lane] = self.compose(ty, components, |part| {
+                        let words = sizes.next().copied().unwrap_or_default();
+                        Ok((self.get(frame, part, lane)?, words))
+                    })?;
+                }
+            }
+            Expression::Splat { size, value } => {
+                for lane in mask.lanes() {
+                    values[lane][..size as usize].fill(self.get(frame, value, lane)?[0]);
+                }
+            }
+            Expression::Swizzle { size, vector, pattern } => {
+                for lane in mask.lanes() {
+                    let from = self.get(frame, vector, lane)?;
+                    for (to, component) in pattern.iter().take(size as usize).enumerate() {
+                        values[lane][to] = from[*component as usize];
+                    }
+                }
+            }
+            Expression::Unary { op, expr } => {
+                let (kind, len) = self.components(frame, expr)?;
+                for lane in mask.lanes() {
+                    let a = self.get(frame, expr, lane)?;
+                    (0..len).for_each(|i| values[lane][i] = word(math::unary(op, kind, a[i])));
+                }
+            }
+            Expression::Binary { op, left, right } => {
+                let (kind, left_len) = self.components(frame, left)?;
+                let (_, right_len) = self.components(frame, right)?;
+                let matrix = |e| matches!(self.inner(frame, e), TypeInner::Matrix { .. });
+                let product = op == naga::BinaryOperator::Multiply;
+                if product && (matrix(left) && right_len > 1 || matrix(right) && left_len > 1) {
+                    return Err("a product of matrices".into());
+                }
+                // A scalar is joined with each component of the other side.
+                let at = |len: usize, i: usize| if len == 1 { 0 } else { i };
+                for lane in mask.lanes() {
+                    let a = self.get(frame, left, lane)?;
+                    let b = self.get(frame, right, lane)?;
+                    for i in 0..left_len.max(right_len) {
+                        let (a, b) = (a[at(left_len, i)], b[at(right_len, i)]);
+                        values[lane][i] = word(math::binary(op, kind, a, b));
+                    }
+                }
+            }
+            Expression::Select { condition, accept, reject } => {
+                let (_, conditions) = self.components(frame, condition)?;
+                let (_, len) = self.components(frame, accept)?;
+                for lane in mask.lanes() {
+                    let c = self.get(frame, condition, lane)?;
+                    let a = self.get(frame, accept, lane)?;
+                    let b = self.get(frame, reject, lane)?;
+                    for i in 0..len {
+                        let yes = c[if conditions == 1 { 0 } else { i }] != 0;
+                        values[lane][i] = if yes { a[i] } else { b[i] };
+                    }
+                }
+            }
+            Expression::Math { fun, arg, arg1, arg2, .. } => {
+                let (kind, len) = self.components(frame, arg)?;
+                for lane in mask.lanes() {
+                    let argument = |e: Option<_>| match e {
+                        Some(e) => self.get(frame, e, lane),
+                        None => Ok([0; WIDEST]),
+                    };
+                    let [a, b, c] = [argument(Some(arg))?, argument(arg1)?, argument(arg2)?];
+                    match fun {
+                        MathFunction::Dot if kind == ScalarKind::Float => {
+                            values[lane][0] = math::dot(&a[..len], &b[..len]);
+                        }
+                        MathFunction::Unpack2x16float => {
+                            values[lane][..2].copy_from_slice(&math::unpack_halves(a[0]));
+                        }
+                        _ => (0..len).for_each(|i| {
+                            values[lane][i] = word(math::math(fun, kind, [a[i], b[i], c[i]]));
+                        }),
+                    }
+                }
+            }
+            Expression::As { expr, kind: to, convert } => {
+                let (from, len) = self.components(frame, expr)?;
+                for lane in mask.lanes() {
+                    let a = self.get(frame, expr, lane)?;
+                    (0..len).for_each(|i| {
+                        let converted = convert.map_or(Ok(a[i]), |_| math::convert(from, to, a[i]));
+                        values[lane][i] = word(converted);
+                    });
+                }
+            }
+            ref other => return Err(format!("the expression {other:?}")),
+        }
+        if let Some(why) = undefined {
+            self.fault(frame, handle, why);
+        }
+        Ok(values)
+    }
+
+    /// An element or member: of what a pointer points to, or of a value.
+    fn access(
+        &mut self,
+        frame: &Frame<'a>,
+        handle: Handle<Expression>,
+        base: Handle<Expression>,
+        mask: Mask,
+        index: impl Fn(&Self, &Frame<'a>, usize) -> Result<u32, String>,
+    ) -> Result<Vec<Value>, String> {
+        let types = &self.program.module.types;
+        let (target, is_pointer) = match *self.inner(frame, base) {
+            TypeInner::Pointer { base, .. } => (&types[base].inner, true),
+            TypeInner::ValuePointer { size: Some(size), scalar, .. } => {
+                (&TypeInner::Vector { size, scalar }, true)
+            }
+            ref other => (other, false),
+        };
+        let mut values = vec![[0; WIDEST]; self.lanes];
+        for lane in mask.lanes() {
+            let base = self.get(frame, base, lane)?;
+            let index = index(self, frame, lane)?;
+            let (stride, len) = match *target {
+                TypeInner::Array { size, stride, .. } => {
+                    let stride = stride / 4;
+                    let len = self.program.len(size)?.unwrap_or_else(|| {
+                        let words = self.memories[base[1] as usize].words().len();
+                        u32::try_from(words).expect("rows are small") / stride
+                    });
+                    (stride, len)
+                }
+                TypeInner::Vector { size, .. } => (1, size as u32),
+                TypeInner::Matrix { columns, rows, .. } => {
+                    (u32::try_from(column_words(rows)).expect("at most 4"), columns as u32)
+                }
+                TypeInner::Struct { ref members, .. } => {
+                    let offset = members[index as usize].offset / 4;
+                    values[lane] = step(base, offset, is_pointer);
+                    continue;
+                }
+                ref other => return Err(format!("an element of {other:?}")),
+            };
+            let within = if index < len {
+                index
+            } else {
+                self.beyond(frame, handle, index, len);
+                // As devices that clamp do; it has been reported.
+                len.saturating_sub(1)
+            };
+            values[lane] = step(base, within * stride, is_pointer);
+        }
+        Ok(values)
+    }
+
+    /// Words of the value that an expression has.
+    fn value_words(
+        &self,
+        frame: &Frame<'a>,
+        expression: Handle<Expression>,
+    ) -> Result<usize, String> {
+        match *self.inner(frame, expression) {
+            TypeInner::Struct { span, .. } => Ok(span as usize / 4),
+            _ => Ok(self.components(frame, expression)?.1),
+        }
+    }
+
+    /// Words that a pointer points to.
+    fn pointee_words(
+        &self,
+        frame: &Frame<'a>,
+        pointer: Handle<Expression>,
+    ) -> Result<usize, String> {
+        let words = match *self.inner(frame, pointer) {
+            TypeInner::Pointer { base, .. } => self.program.words(base),
+            TypeInner::ValuePointer { size, .. } => size.map_or(1, |size| size as usize),
+            ref other => return Err(format!("a pointer of type {other:?}")),
+        };
+        if words > WIDEST { Err("a value wider than a matrix".into()) } else { Ok(words) }
+    }
+
+    pub(crate) fn load(
+        &mut self,
+        frame: &Frame<'a>,
+        pointer: Handle<Expression>,
+        mask: Mask,
+    ) -> Result<Vec<Value>, String> {
+        let words = self.pointee_words(frame, pointer)?;
+        let mut values = vec![[0; WIDEST]; self.lanes];
+        for lane in mask.lanes() {
+            let [space, variable, at, ..] = self.get(frame, pointer, lane)?;
+            let at = at as usize;
+            if space == LOCAL {
+                let start = lane * frame.local_words + at;
+                values[lane][..words].copy_from_slice(&frame.locals[start..start + words]);
+                continue;
+            }
+            let by = self.stamp(frame, pointer, variable, lane);
+            for i in 0..words {
+                let memory = &mut self.memories[variable as usize];
+                if at + i >= memory.words().len() {
+                    self.fault(frame, pointer, "a load past the end of a binding");
+                    break;
+                }
+                let (word, conflict) = memory.read(at + i, by);
+                values[lane][i] = word;
+                if let Some(conflict) = conflict {
+                    self.conflict(frame, pointer, variable, by, conflict, false);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    pub(crate) fn store(
+        &mut self,
+        frame: &mut Frame<'a>,
+        pointer: Handle<Expression>,
+        value: Handle<Expression>,
+        mask: Mask,
+    ) -> Result<(), String> {
+        let words = self.pointee_words(frame, pointer)?;
+        for lane in mask.lanes() {
+            let value = self.get(frame, value, lane)?;
+            let [space, variable, at, ..] = self.get(frame, pointer, lane)?;
+            let at = at as usize;
+            if space == LOCAL {
+                let start = lane * frame.local_words + at;
+                frame.locals[start..start + words].copy_from_slice(&value[..words]);
+                continue;
+            }
+            let by = self.stamp(frame, pointer, variable, lane);
+            for (i, &word) in value[..words].iter().enumerate() {
+                let memory = &mut self.memories[variable as usize];
+                if at + i >= memory.words().len() {
+                    self.fault(frame, pointer, "a store past the end of a binding");
+                    break;
+                }
+                if let Some(conflict) = memory.write(at + i, word, by) {
+                    self.conflict(frame, pointer, variable, by, conflict, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who accesses a variable, and when. No barrier orders the workgroups of a dispatch, and
+    /// `workgroupBarrier` orders nothing in storage: for storage, all is one phase.
+    fn stamp(
+        &self,
+        frame: &Frame<'a>,
+        pointer: Handle<Expression>,
+        variable: u32,
+        lane: usize,
+    ) -> Stamp {
+        Stamp {
+            phase: if self.in_workgroup[variable as usize] { self.phase } else { 1 },
+            who: self.first + u32::try_from(lane).expect("at most 256"),
+            line: frame.lines[pointer.index()],
+        }
+    }
+}
+
+/// The value or the pointer `offset` words further.
+fn step(base: Value, offset: u32, is_pointer: bool) -> Value {
+    let mut value = base;
+    if is_pointer {
+        value[2] += offset;
+    } else {
+        let from = offset as usize;
+        value = [0; WIDEST];
+        value[..WIDEST - from].copy_from_slice(&base[from..]);
+    }
+    value
+}

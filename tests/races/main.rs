@@ -1,0 +1,159 @@
+//! Races, divergent barriers, accesses out of bounds and reads of what nobody wrote, in every kernel
+//! at small shapes. Needs no device: an interpreter of naga's IR runs the rows.
+
+mod evaluate;
+mod machine;
+mod math;
+mod memory;
+mod planted;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use grok_wgpu::{
+    host::POISON,
+    kernels::{self, Case},
+    selftest::{Expected, OperandData, Row},
+    tuning::Tuning,
+};
+use machine::{Outcome, Program, run};
+
+/// Bytes of all operands of the largest rows that are interpreted.
+const LARGEST: usize = 32 << 10;
+
+/// Barriers that no row needs, and why that is right: kernel, tuning, which of the program, reason.
+const REDUNDANT: &[(&str, &str, usize, &str)] = &[];
+
+/// A row that is small enough, with how its work is divided.
+struct Small {
+    case: Case,
+    tuning: &'static str,
+    row: Row,
+    bytes: usize,
+}
+
+impl Small {
+    fn name(&self) -> String {
+        format!("{} [{}]", self.case.full_name(), self.tuning)
+    }
+
+    fn source(&self) -> String {
+        self.row.dispatch.shader.source()
+    }
+
+    /// Runs the row with this source instead of its own.
+    fn run(&self, source: &str) -> Outcome {
+        let program = Program::parse(source, &self.row.dispatch.constants)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name()));
+        run(&program, &self.row)
+            .unwrap_or_else(|error| panic!("{}: cannot be interpreted: {error}", self.name()))
+    }
+}
+
+/// Rows in order of their size.
+fn small_rows() -> Vec<Small> {
+    let mut rows = Vec::new();
+    for (tuning, value) in Tuning::ALL {
+        for case in kernels::cases() {
+            let row = Row::of(&case, value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+            let bytes = row.data.iter().map(|data| data.initial.len()).sum();
+            if bytes <= LARGEST {
+                rows.push(Small { case, tuning, row, bytes });
+            }
+        }
+    }
+    rows.sort_by_key(|row| row.bytes);
+    rows
+}
+
+/// Applies a check to all items on all cores; gives what it found wrong.
+fn wrong<T: Sync>(items: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend(check(item));
+        }
+        found
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let found = threads.into_iter().map(|thread| thread.join().expect("a check panicked"));
+        found.flatten().collect()
+    })
+}
+
+/// What is wrong with an output: the interpreter must agree with the oracle as a device must.
+fn differs(data: &OperandData, words: &[u32]) -> Option<String> {
+    let at = match data.expected.as_ref()? {
+        Expected::Ints(ints) => {
+            let same = |(&got, want): (&u32, &Option<u32>)| got == want.unwrap_or(POISON);
+            words.iter().zip(ints).position(|pair| !same(pair))
+        }
+        Expected::Floats { values, bounds } => {
+            let within = |i: usize| {
+                let (got, want) = (f64::from(f32::from_bits(words[i])), values[i]);
+                if want.is_nan() { words[i] == POISON } else { (got - want).abs() <= bounds[i] }
+            };
+            (0..values.len()).find(|&i| !within(i))
+        }
+    };
+    at.map(|at| format!("`{}` differs from its oracle at {at}", data.operand.name))
+}
+
+#[test]
+fn rows_keep_to_the_rules() {
+    let rows = small_rows();
+    let kernels: BTreeSet<&str> = rows.iter().map(|row| row.case.kernel).collect();
+    let all: BTreeSet<&str> = kernels::cases().iter().map(|case| case.kernel).collect();
+    assert_eq!(kernels, all, "every kernel has small rows");
+    let wrong = wrong(&rows, |row| {
+        let Outcome { mut faults, operands } = row.run(&row.source());
+        let outputs = row.row.data.iter().zip(&operands);
+        faults.extend(outputs.filter_map(|(data, words)| differs(data, words)));
+        (!faults.is_empty()).then(|| format!("{}: {faults:#?}", row.name()))
+    });
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+const BARRIER: &str = "workgroupBarrier();";
+
+/// Without a barrier, some row must show a race: that the rows above show none then means something.
+#[test]
+fn every_barrier_is_missed() {
+    let rows = small_rows();
+    let mut programs: BTreeMap<(&str, &str), Vec<&Small>> = BTreeMap::new();
+    for row in &rows {
+        if row.source().contains(BARRIER) {
+            programs.entry((row.case.kernel, row.tuning)).or_default().push(row);
+        }
+    }
+    let barriers: Vec<_> = programs
+        .iter()
+        .flat_map(|(&(kernel, tuning), rows)| {
+            let count = rows[0].source().matches(BARRIER).count();
+            (0..count).map(move |which| (kernel, tuning, which, rows))
+        })
+        .collect();
+    assert!(barriers.len() >= 50, "only {} barriers were found", barriers.len());
+    let wrong = wrong(&barriers, |&(kernel, tuning, which, rows)| {
+        let missed = rows.iter().any(|row| {
+            let source = row.source();
+            let (at, _) = source.match_indices(BARRIER).nth(which).expect("counted above");
+            let without = source[..at].to_owned() + &source[at + BARRIER.len()..];
+            row.run(&without).faults.iter().any(|fault| fault.starts_with("a race"))
+        });
+        let excused = REDUNDANT.iter().any(|&(k, t, w, _)| (k, t, w) == (kernel, tuning, which));
+        let name = format!("{kernel} [{tuning}]: barrier {which}");
+        match (missed, excused) {
+            (true, true) => Some(format!("{name} is listed as redundant, and is not")),
+            (false, false) => Some(format!("{name} is not missed by {} rows", rows.len())),
+            _ => None,
+        }
+    });
+    assert!(wrong.is_empty(), "{} barriers:\n{}", wrong.len(), wrong.join("\n"));
+}
