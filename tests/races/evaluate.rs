@@ -3,9 +3,10 @@
 use naga::{Expression, Handle, MathFunction, ScalarKind, TypeInner};
 
 use crate::{
-    machine::{Frame, LOCAL, MOST_STEPS, Machine, Mask, Value, WIDEST, column_words},
+    machine::{Frame, LOCAL, Machine, Mask, Value, WIDEST},
     math,
     memory::Stamp,
+    program::column_words,
 };
 
 impl<'a> Machine<'a> {
@@ -16,10 +17,7 @@ impl<'a> Machine<'a> {
         handle: Handle<Expression>,
         mask: Mask,
     ) -> Result<(), String> {
-        self.steps += mask.lanes().count() as u64;
-        if self.steps > MOST_STEPS {
-            return Err("it does not end".into());
-        }
+        self.count(mask)?;
         let values = match frame.function.expressions[handle] {
             Expression::Load { pointer } => self.load(frame, pointer, mask)?,
             Expression::Access { base, index } => {
@@ -30,7 +28,7 @@ impl<'a> Machine<'a> {
             Expression::AccessIndex { base, index } => {
                 self.access(frame, handle, base, mask, |_, _, _| Ok(index))?
             }
-            _ => self.each(frame, handle, mask)?,
+            _ => self.calculate(frame, handle, mask)?,
         };
         // Invocations that are masked out keep what they had.
         let kept = &mut frame.values[handle.index()];
@@ -42,22 +40,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Expressions that touch no memory.
-    fn each(
-        &mut self,
+    /// Expressions that put values together.
+    fn assemble(
+        &self,
         frame: &Frame<'a>,
         handle: Handle<Expression>,
         mask: Mask,
     ) -> Result<Vec<Value>, String> {
         let mut values = vec![[0; WIDEST]; self.lanes];
-        let mut undefined = None;
-        let mut word = |result: math::Word| match result {
-            Ok(word) => word,
-            Err(why) => {
-                undefined = Some(why);
-                0
-            }
-        };
         match frame.function.expressions[handle] {
             Expression::Compose { ty, ref components } => {
                 let words: Vec<usize> = components
@@ -85,6 +75,40 @@ impl<'a> Machine<'a> {
                     }
                 }
             }
+            Expression::Select { condition, accept, reject } => {
+                let (_, conditions) = self.components(frame, condition)?;
+                let (_, len) = self.components(frame, accept)?;
+                for lane in mask.lanes() {
+                    let c = self.get(frame, condition, lane)?;
+                    let a = self.get(frame, accept, lane)?;
+                    let b = self.get(frame, reject, lane)?;
+                    for i in 0..len {
+                        let yes = c[if conditions == 1 { 0 } else { i }] != 0;
+                        values[lane][i] = if yes { a[i] } else { b[i] };
+                    }
+                }
+            }
+            ref other => return Err(format!("the expression {other:?}")),
+        }
+        Ok(values)
+    }
+
+    /// Expressions that calculate.
+    fn calculate(
+        &mut self,
+        frame: &Frame<'a>,
+        handle: Handle<Expression>,
+        mask: Mask,
+    ) -> Result<Vec<Value>, String> {
+        let mut values = vec![[0; WIDEST]; self.lanes];
+        let mut undefined = None;
+        let mut word = |result: math::Word| {
+            result.unwrap_or_else(|why| {
+                undefined = Some(why);
+                0
+            })
+        };
+        match frame.function.expressions[handle] {
             Expression::Unary { op, expr } => {
                 let (kind, len) = self.components(frame, expr)?;
                 for lane in mask.lanes() {
@@ -108,19 +132,6 @@ impl<'a> Machine<'a> {
                     for i in 0..left_len.max(right_len) {
                         let (a, b) = (a[at(left_len, i)], b[at(right_len, i)]);
                         values[lane][i] = word(math::binary(op, kind, a, b));
-                    }
-                }
-            }
-            Expression::Select { condition, accept, reject } => {
-                let (_, conditions) = self.components(frame, condition)?;
-                let (_, len) = self.components(frame, accept)?;
-                for lane in mask.lanes() {
-                    let c = self.get(frame, condition, lane)?;
-                    let a = self.get(frame, accept, lane)?;
-                    let b = self.get(frame, reject, lane)?;
-                    for i in 0..len {
-                        let yes = c[if conditions == 1 { 0 } else { i }] != 0;
-                        values[lane][i] = if yes { a[i] } else { b[i] };
                     }
                 }
             }
@@ -155,7 +166,7 @@ impl<'a> Machine<'a> {
                     });
                 }
             }
-            ref other => return Err(format!("the expression {other:?}")),
+            _ => return self.assemble(frame, handle, mask),
         }
         if let Some(why) = undefined {
             self.fault(frame, handle, why);
@@ -259,14 +270,14 @@ impl<'a> Machine<'a> {
                 continue;
             }
             let by = self.stamp(frame, pointer, variable, lane);
-            for i in 0..words {
+            for (i, value) in values[lane][..words].iter_mut().enumerate() {
                 let memory = &mut self.memories[variable as usize];
                 if at + i >= memory.words().len() {
                     self.fault(frame, pointer, "a load past the end of a binding");
                     break;
                 }
                 let (word, conflict) = memory.read(at + i, by);
-                values[lane][i] = word;
+                *value = word;
                 if let Some(conflict) = conflict {
                     self.conflict(frame, pointer, variable, by, conflict, false);
                 }

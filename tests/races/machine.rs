@@ -9,13 +9,14 @@ use std::collections::{BTreeSet, HashSet};
 
 use grok_wgpu::{host::POISON, kernel::Access, selftest::Row};
 use naga::{
-    AddressSpace, ArraySize, Barrier, Binding, Block, BuiltIn, Expression, Function, Handle,
-    Literal, Module, ScalarKind, Statement, Type, TypeInner, VectorSize,
-    proc::{IndexableLength, Layouter},
-    valid::{FunctionInfo, ModuleInfo},
+    AddressSpace, Barrier, Binding, Block, BuiltIn, Expression, Function, Handle, Literal,
+    ScalarKind, Statement, Type, TypeInner, valid::FunctionInfo,
 };
 
-use crate::memory::{Conflict, Memory, Stamp};
+use crate::{
+    memory::{Conflict, Memory, Stamp},
+    program::{Program, column_words},
+};
 
 /// Words of the largest value that an expression may have, a matrix of 4 x 4.
 pub(crate) const WIDEST: usize = 16;
@@ -23,89 +24,12 @@ pub(crate) const WIDEST: usize = 16;
 /// A value of any type, laid out as in memory.
 pub(crate) type Value = [u32; WIDEST];
 
-/// Evaluations of expressions after which a program is taken to be endless.
-pub(crate) const MOST_STEPS: u64 = 2_000_000_000;
+/// Evaluations and rounds of loops, by all invocations, that no row comes near.
+const MOST_STEPS: u64 = 2_000_000_000;
 
 /// What a pointer points into: a global variable, or a local one of this function.
 pub(crate) const GLOBAL: u32 = 0;
 pub(crate) const LOCAL: u32 = 1;
-
-/// A parsed program with its constants filled in.
-pub(crate) struct Program {
-    pub(crate) module: Module,
-    info: ModuleInfo,
-    layouter: Layouter,
-    source: String,
-    /// Lines of expressions, by function.
-    function_lines: Vec<Vec<u32>>,
-    /// The same, by entry point.
-    entry_lines: Vec<Vec<u32>>,
-}
-
-impl Program {
-    /// Parses WGSL and fills in `constants`. Errors say where.
-    pub(crate) fn parse(source: &str, constants: &[(&str, u32)]) -> Result<Self, String> {
-        use naga::valid::{Capabilities, ValidationFlags, Validator};
-        let module =
-            naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-        let info = Validator::new(ValidationFlags::all(), core)
-            .validate(&module)
-            .map_err(|error| error.emit_to_string(source))?;
-        let constants = constants.iter().map(|&(key, value)| (key.to_owned(), value.into()));
-        let (module, info) = naga::back::pipeline_constants::process_overrides(
-            &module,
-            &info,
-            None,
-            &constants.collect(),
-        )
-        .map_err(|error| error.to_string())?;
-        let (module, info) = (module.into_owned(), info.into_owned());
-        let mut layouter = Layouter::default();
-        layouter.update(module.to_ctx()).map_err(|error| error.to_string())?;
-        let lines_of = |function| lines(function, source);
-        let function_lines = module.functions.iter().map(|(_, f)| lines_of(f)).collect();
-        let entry_lines = module.entry_points.iter().map(|e| lines_of(&e.function)).collect();
-        let source = source.to_owned();
-        Ok(Self { module, info, layouter, source, function_lines, entry_lines })
-    }
-
-    /// Whether it has workgroup memory, which barriers are for.
-    pub(crate) fn shares_memory(&self) -> bool {
-        self.module.global_variables.iter().any(|(_, v)| v.space == AddressSpace::WorkGroup)
-    }
-
-    pub(crate) fn words(&self, ty: Handle<Type>) -> usize {
-        // Of arrays with an `override` as length, the layouter knows the elements alone.
-        if let TypeInner::Array { size, stride, .. } = self.module.types[ty].inner
-            && let Ok(Some(len)) = self.len(size)
-        {
-            return (len * stride) as usize / 4;
-        }
-        (self.layouter[ty].size as usize).div_ceil(4)
-    }
-
-    /// Elements of an array; of those that end with their binding, none are known.
-    pub(crate) fn len(&self, size: ArraySize) -> Result<Option<u32>, String> {
-        match size.resolve(self.module.to_ctx()) {
-            Ok(IndexableLength::Known(len)) => Ok(Some(len)),
-            Ok(IndexableLength::Dynamic) => Ok(None),
-            Err(error) => Err(format!("the length of an array: {error}")),
-        }
-    }
-
-    /// A line of the program, as reports show it.
-    fn quote(&self, line: u32) -> String {
-        let text = self.source.lines().nth((line as usize).saturating_sub(1)).unwrap_or_default();
-        format!("`{}`", text.trim())
-    }
-}
-
-/// Lines of a function's expressions.
-fn lines(function: &Function, source: &str) -> Vec<u32> {
-    let arena = &function.expressions;
-    arena.iter().map(|(handle, _)| arena.get_span(handle).location(source).line_number).collect()
-}
 
 /// What a run showed.
 #[derive(Debug, Default)]
@@ -386,6 +310,7 @@ impl<'a> Machine<'a> {
                     let outer = (frame.breaks, frame.continues);
                     let (mut active, mut left) = (mask, Mask::default());
                     while !active.is_empty() {
+                        self.count(active)?;
                         (frame.breaks, frame.continues) = Default::default();
                         let fallen = self.block(frame, body, active)?;
                         let next = fallen.or(frame.continues);
@@ -439,6 +364,12 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(mask)
+    }
+
+    /// Counts what invocations do, so that what does not end is given up.
+    pub(crate) fn count(&mut self, mask: Mask) -> Result<(), String> {
+        self.steps += mask.lanes().count() as u64;
+        if self.steps > MOST_STEPS { Err("it does not end".into()) } else { Ok(()) }
     }
 
     fn barrier(&mut self, mask: Mask) {
@@ -635,9 +566,4 @@ impl<'a> Machine<'a> {
             self.program.quote(by.line),
         ));
     }
-}
-
-/// Words from one column of a matrix to the next.
-pub(crate) fn column_words(rows: VectorSize) -> usize {
-    if rows == VectorSize::Bi { 2 } else { 4 }
 }

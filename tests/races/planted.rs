@@ -1,9 +1,6 @@
 //! Small programs, each with one fault: the proof that the interpreter sees it.
 
-use crate::{
-    machine::{Program, dispatch},
-    memory::Memory,
-};
+use crate::{machine::dispatch, memory::Memory, program::Program};
 use grok_wgpu::host::POISON;
 
 /// What the interpreter says of a program with 64 invocations, two workgroups, inputs that count
@@ -122,7 +119,11 @@ fn divergent_barriers_are_caught() {
 #[test]
 fn accesses_out_of_bounds_are_caught() {
     caught("index 128 of 128 elements: `out[at] = x[at + 1u];`", "", "out[at] = x[at + 1u];");
-    caught("index 64 of 64 elements", "", "tile[local + group.x] = 1u; out[at] = 2u;");
+    caught(
+        "index 64 of 64 elements",
+        "",
+        "tile[local] = 1u; workgroupBarrier(); out[at] = tile[local + group.x];",
+    );
     caught("index 4294967295 of 128 elements", "", "out[at] = x[at - 1u];");
     caught("index 4 of 4 elements", "", "if local == 4u { out[at] = params[local]; }");
 }
