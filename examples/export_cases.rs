@@ -5,7 +5,8 @@
 //!
 //! The index holds the linked WGSL of each program once. Its `override` declarations stay: rows give
 //! the values, as the engine does. Data is `[offset, bytes]` in the blob. Expected values are f64,
-//! bounds as well; integers are u32. `kept` are the elements that must keep their poison.
+//! bounds as well; integers are u32. `kept` are the elements that must keep their poison; `also` are
+//! other integers that an element may be, where rounding may decide a choice.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -19,7 +20,7 @@ use grok_wgpu::{
     host::POISON,
     kernel::Access,
     kernels::{self, Case},
-    selftest::{Expected, OperandData, Row},
+    selftest::{CaseData, Expected, OperandData},
     tuning::Tuning,
 };
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ fn row(
     programs: &mut Vec<String>,
     blob: &mut Blob,
 ) -> Result<Value> {
-    let Row { dispatch, data } = Row::of(case, value).map_err(Error::other)?;
+    let CaseData { dispatch, data } = CaseData::of(case, value).map_err(Error::other)?;
     let source = dispatch.shader.source();
     let program = programs.iter().position(|other| *other == source).unwrap_or_else(|| {
         programs.push(source);
@@ -114,10 +115,13 @@ fn operand(data: &OperandData, blob: &mut Blob) -> Result<Value> {
     match &data.expected {
         None => {}
         Some(Expected::Ints(ints)) => {
-            let kept: Vec<usize> = (0..ints.len()).filter(|&i| ints[i].is_none()).collect();
-            let ints: Vec<u32> = ints.iter().map(|v| v.unwrap_or(POISON)).collect();
-            value["expected"] = blob.put(bytemuck::cast_slice(&ints))?;
+            let kept: Vec<usize> = (0..ints.len()).filter(|&i| ints[i].is_empty()).collect();
+            let first: Vec<u32> =
+                ints.iter().map(|allowed| allowed.first().copied().unwrap_or(POISON)).collect();
+            let several = ints.iter().enumerate().filter(|(_, allowed)| allowed.len() > 1);
+            value["expected"] = blob.put(bytemuck::cast_slice(&first))?;
             value["kept"] = kept.into();
+            value["also"] = several.map(|(i, allowed)| json!([i, allowed[1..]])).collect();
         }
         Some(Expected::Floats { values, bounds }) => {
             let kept: Vec<usize> = (0..values.len()).filter(|&i| values[i].is_nan()).collect();

@@ -18,8 +18,15 @@ pub struct Host {
 
 #[derive(Debug)]
 enum Data {
-    Floats { values: Vec<f64>, bounds: Option<Vec<f64>> },
-    Ints(Vec<u32>),
+    Floats {
+        values: Vec<f64>,
+        bounds: Option<Vec<f64>>,
+    },
+    /// `also`, if there is one: what each element may be instead.
+    Ints {
+        values: Vec<u32>,
+        also: Option<Vec<Vec<u32>>>,
+    },
 }
 
 /// What a test row puts into a tensor.
@@ -90,8 +97,23 @@ impl Host {
     pub fn ints_from(&mut self, shape: impl Into<Shape>, values: Vec<u32>) -> Tensor {
         let shape = shape.into();
         assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
-        self.data.push(Data::Ints(values));
+        self.data.push(Data::Ints { values, also: None });
         Tensor { id: self.data.len() - 1, shape, dtype: DType::U32 }
+    }
+
+    /// Puts a tensor of another machine under the id that it has there, with the elements in
+    /// `bytes`: for an oracle whose kernel was built elsewhere.
+    pub fn place(&mut self, tensor: Tensor, bytes: &[u8]) {
+        while self.data.len() <= tensor.id {
+            self.data.push(Data::Ints { values: Vec::new(), also: None });
+        }
+        self.data[tensor.id] = match tensor.dtype {
+            DType::U32 => {
+                let of = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                Data::Ints { values: bytes.chunks_exact(4).map(of).collect(), also: None }
+            }
+            dtype => Data::Floats { values: decode(dtype, bytes), bounds: None },
+        };
     }
 
     /// The record of a step: `rows` real rows, the first at position `pos`.
@@ -120,7 +142,7 @@ impl Host {
     pub fn floats(&self, tensor: Tensor) -> &[f64] {
         match &self.data[tensor.id] {
             Data::Floats { values, .. } => values,
-            Data::Ints(_) => panic!("an oracle read integers as floats"),
+            Data::Ints { .. } => panic!("an oracle read integers as floats"),
         }
     }
 
@@ -131,7 +153,7 @@ impl Host {
     /// If `tensor` holds floats: a bug in an oracle.
     pub fn ints(&self, tensor: Tensor) -> &[u32] {
         match &self.data[tensor.id] {
-            Data::Ints(values) => values,
+            Data::Ints { values, .. } => values,
             Data::Floats { .. } => panic!("an oracle read floats as integers"),
         }
     }
@@ -140,7 +162,38 @@ impl Host {
     pub fn bounds(&self, tensor: Tensor) -> Option<&[f64]> {
         match &self.data[tensor.id] {
             Data::Floats { bounds, .. } => bounds.as_deref(),
-            Data::Ints(_) => None,
+            Data::Ints { .. } => None,
+        }
+    }
+
+    /// Whether a device may give `value` for this element of an integer tensor: it is the value,
+    /// or another choice that rounding could make.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn allows(&self, tensor: Tensor, index: usize, value: u32) -> bool {
+        match &self.data[tensor.id] {
+            Data::Ints { values, also } => {
+                values[index] == value
+                    || also.as_ref().is_some_and(|also| also[index].contains(&value))
+            }
+            Data::Floats { .. } => panic!("an oracle read floats as integers"),
+        }
+    }
+
+    /// All values that a device may give for this element of an integer tensor, the oracle's first.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn choices(&self, tensor: Tensor, index: usize) -> Vec<u32> {
+        match &self.data[tensor.id] {
+            Data::Ints { values, also } => {
+                let also = also.iter().flat_map(|also| also[index].iter().copied());
+                std::iter::once(values[index]).chain(also).collect()
+            }
+            Data::Floats { .. } => panic!("an oracle read floats as integers"),
         }
     }
 
@@ -163,7 +216,19 @@ impl Host {
     /// If there are too few or too many values: a bug in an oracle.
     pub fn write_ints(&mut self, tensor: Tensor, values: Vec<u32>) {
         assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
-        self.data[tensor.id] = Data::Ints(values);
+        self.data[tensor.id] = Data::Ints { values, also: None };
+    }
+
+    /// Replaces the values of an integer tensor by choices among close values, with what a device
+    /// may choose instead of each.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in an oracle.
+    pub fn write_choices(&mut self, tensor: Tensor, values: Vec<u32>, also: Vec<Vec<u32>>) {
+        assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        assert_eq!(also.len(), values.len(), "an oracle gave the wrong number of alternatives");
+        self.data[tensor.id] = Data::Ints { values, also: Some(also) };
     }
 
     /// What is in `tensor` now, as results without error: for oracles that write only a part.
@@ -174,7 +239,7 @@ impl Host {
     /// The values of `tensor` in its stored form, as they go to a device.
     pub fn bytes(&self, tensor: Tensor) -> Vec<u8> {
         match &self.data[tensor.id] {
-            Data::Ints(values) => bytemuck::cast_slice(values).to_vec(),
+            Data::Ints { values, .. } => bytemuck::cast_slice(values).to_vec(),
             Data::Floats { values, .. } => match tensor.dtype {
                 DType::F32 | DType::U32 => {
                     values.iter().flat_map(|&v| round(v).to_le_bytes()).collect()
@@ -268,7 +333,7 @@ impl Machine for Host {
     fn alloc(&mut self, _: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
         let count = len(shape);
         self.data.push(match dtype {
-            DType::U32 => Data::Ints(vec![0; count]),
+            DType::U32 => Data::Ints { values: vec![0; count], also: None },
             DType::F32 | DType::F16 | DType::BF16 => {
                 Data::Floats { values: vec![0.0; count], bounds: None }
             }
@@ -280,7 +345,7 @@ impl Machine for Host {
         let start = usize::try_from(offset / tensor.dtype.size_bytes())
             .map_err(|_| Error::Usage("offset past the host's memory".into()))?;
         match &mut self.data[tensor.id] {
-            Data::Ints(values) => {
+            Data::Ints { values, .. } => {
                 for (value, bytes) in values[start..].iter_mut().zip(bytes.chunks_exact(4)) {
                     *value = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
                 }

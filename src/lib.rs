@@ -30,6 +30,7 @@ pub use gpu::Gpu;
 pub use host::{Bounded, Fill, Host};
 pub use kernel::{Binder, Dispatch, Executor, Kernel, Shader};
 pub use machine::Machine;
+pub use model::Model;
 pub use sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};
 pub use tensor::{DType, Shape, Tensor};
 pub use tokenizer::{StreamDecoder, Tokenizer, synthetic_tok_json};

@@ -41,3 +41,35 @@ pub trait Machine {
     /// Bytes of the largest storage binding.
     fn max_binding_bytes(&self) -> u64;
 }
+
+/// A machine that is lent: what is left on it stays when the session ends.
+impl<M: Machine> Machine for &mut M {
+    type Plan = M::Plan;
+
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        (**self).alloc(role, dtype, shape)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        (**self).write(tensor, offset, bytes)
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        (**self).record(program)
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        (**self).run_plan(plan, read).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        (**self).flush().await
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        (**self).max_binding_bytes()
+    }
+}

@@ -312,8 +312,8 @@ fn kernels_pair_up_and_have_rows() {
     let files = tracked();
     let shaders = stems(&files, "shaders/", ".wgsl");
     let mut rust = stems(&files, "src/kernels/", ".rs");
-    // The list of kernels, and the error bounds that their oracles share.
-    for shared in ["mod", "bounds"] {
+    // The list of kernels, the error bounds that their oracles share, and the choices of random rows.
+    for shared in ["mod", "bounds", "pick"] {
         assert!(rust.remove(shared), "src/kernels/{shared}.rs is missing");
     }
     assert_eq!(shaders, rust, "a kernel is shaders/x.wgsl and src/kernels/x.rs");
@@ -325,7 +325,7 @@ fn kernels_pair_up_and_have_rows() {
 #[test]
 fn rows_are_many_and_reductions_are_exact() {
     let cases = kernels::cases();
-    assert!(cases.len() >= 300, "only {} rows", cases.len());
+    assert!(cases.len() >= 1000, "only {} rows", cases.len());
     let mut names = BTreeSet::new();
     for case in &cases {
         assert!(names.insert(case.full_name()), "two rows are called {}", case.full_name());

@@ -122,9 +122,9 @@ fn an_unnamed_seed_is_told_and_works() {
 }
 
 #[test]
-fn profiles_give_the_same_greedy_text() {
-    let full = good(&greedy(&["--profile", "full"]));
-    assert_eq!(full, good(&greedy(&["--profile", "baseline"])));
+fn limits_give_the_same_greedy_text() {
+    let full = good(&greedy(&["--limits", "full"]));
+    assert_eq!(full, good(&greedy(&["--limits", "baseline"])));
     assert_eq!(full, good(&greedy(&["--prefill", "3", "--context", "64"])));
 }
 

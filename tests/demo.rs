@@ -9,14 +9,11 @@ use grok_wgpu::{
     Checkpoint, Config, Gpu, Result,
     gpu::Profile,
     platform::native::{FileSource, open_folder},
+    selftest::{MOST, check_logits},
     session::{Read, Session, Sizes},
 };
 use pollster::block_on;
-use safetensors::SafeTensors;
 use serde_json::Value;
-
-/// Largest absolute difference of a logit.
-const MOST: f64 = 1e-4;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo")
@@ -45,27 +42,9 @@ fn ids(value: &Value) -> Vec<u32> {
 #[test]
 fn logits_are_those_of_the_reference() -> Result<()> {
     let bytes = std::fs::read(folder().join("golden/logits.safetensors")).expect("golden logits");
-    let file = SafeTensors::deserialize(&bytes).expect("golden files are safetensors");
-    let mut session = session()?;
-    let mut compared = 0;
-    for name in ["plain", "chat", "long"] {
-        let tensor = |part: &str| file.tensor(&format!("{name}.{part}")).expect("golden tensor");
-        let ids: Vec<u32> = tensor("input_ids")
-            .data()
-            .chunks_exact(4)
-            .map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")))
-            .collect();
-        let wanted = tensor("logits").data().to_vec();
-        session.rewind(0);
-        let reply = block_on(session.prefill(&ids, Read::Logits))?;
-        for (got, want) in reply.candidates.iter().zip(wanted.chunks_exact(8)) {
-            let want = f64::from_le_bytes(want.try_into().expect("eight bytes"));
-            let error = (f64::from(got.logit) - want).abs();
-            assert!(error <= MOST, "{name}, token {}: {} against {want}", got.id, got.logit);
-            compared += 1;
-        }
-    }
-    assert_eq!(compared, 3 * session.config().vocab_size);
+    let worst = block_on(check_logits(&mut session()?, &bytes))?;
+    eprintln!("largest difference {worst:.1e}");
+    assert!(worst <= MOST);
     Ok(())
 }
 
@@ -97,7 +76,7 @@ fn perplexity_is_that_of_the_reference() {
     let window = held["window"].to_string();
     let text = folder().join("heldout.txt");
     let output = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"))
-        .args(["--json", "--profile", "baseline", "perplexity", "--window", &window])
+        .args(["--json", "--limits", "baseline", "perplexity", "--window", &window])
         .args([folder(), text])
         .output()
         .expect("the program starts");

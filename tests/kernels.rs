@@ -1,4 +1,5 @@
-//! Every kernel row on the adapter under test, each as a test of its own.
+//! Every chosen kernel row on the adapter under test, and some random ones, each as a test of its
+//! own. `grok-wgpu selftest --profile full` runs many more random rows.
 
 mod common;
 
@@ -7,11 +8,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use grok_wgpu::{Gpu, gpu::Profile, kernels, selftest, tuning::Tuning};
 use libtest_mimic::{Arguments, Failed, Trial};
 
+/// Random rows of each kernel.
+const RANDOM: u32 = 20;
+
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for (tuning_name, tuning) in Tuning::ALL {
-        for case in kernels::cases() {
+        for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
             let name = format!("{} [{tuning_name}]", case.full_name());
             trials.push(Trial::test(name, move || {
                 let mut gpu = shared();

@@ -58,7 +58,7 @@ pub(crate) struct Globals {
     list_adapters: bool,
     /// Limits to ask the device for
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "full")]
-    profile: Limits,
+    limits: Limits,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     json: bool,

@@ -100,7 +100,7 @@ impl Opened {
 
 /// Opens the adapter that the options name.
 pub(crate) async fn gpu(globals: &Globals) -> Result<Gpu> {
-    Gpu::open(&globals.choice(), globals.profile.into()).await
+    Gpu::open(&globals.choice(), globals.limits.into()).await
 }
 
 /// Opens a device and loads `bytes` of weights onto it, with a progress bar.

@@ -1,17 +1,23 @@
 //! `selftest`: every kernel of the engine against its reference, on this adapter.
 
+use std::{
+    path::{Path, PathBuf},
+    time::{Instant, SystemTime},
+};
+
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Error, Result, kernels,
-    selftest::{Report, check},
+    Error, Gpu, Result, kernels,
+    selftest::{self, Bisect, ModelReport, Row, Summary, Totals, check, check_logits},
+    session::{Read, Session, Sizes},
     tuning::Tuning,
 };
 use serde_json::{Value, json};
 
 use super::{
     Globals,
-    model::gpu,
-    terminal::{check_interrupt, out, out_json},
+    model::{Opened, gpu, locate},
+    terminal::{Terminal, check_interrupt, out, out_json},
 };
 
 /// Check every kernel on this adapter against its reference
@@ -19,18 +25,50 @@ use super::{
 #[command(after_help = "\
 Examples:
   grok-wgpu selftest
+  grok-wgpu selftest --profile full --report report.html
   grok-wgpu selftest --kernel attention --adapter nvidia
-  grok-wgpu selftest --kernel matvec --case bf16 --tuning all --json")]
+  grok-wgpu selftest --kernel matvec --case bf16 --tuning all --json
+  grok-wgpu selftest --bisect models/demo")]
 pub(super) struct Options {
+    /// How many rows: the chosen ones, or thousands of random ones as well
+    #[arg(long, value_enum, default_value = "quick")]
+    profile: Profile,
     /// Only this kernel
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
-    /// Only rows whose name contains this text
+    /// Only rows whose name contains this text, random ones included
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
-    /// How work is divided; this adapter's own way unless given
+    /// How work is divided; as the profile has it unless given
     #[arg(long, value_enum)]
     tuning: Option<Tunings>,
+    /// Write a page that can be attached to a bug report
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Run this model kernel by kernel beside the reference, and name the first that parts from it
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["kernel", "case", "report", "profile"])]
+    bisect: Option<PathBuf>,
+    /// What the model to bisect is given to read
+    #[arg(long, value_name = "TEXT", requires = "bisect")]
+    #[arg(default_value = "Once upon a time, there was a little fox who lived by the sea.")]
+    prompt: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// Chosen rows, work divided as this adapter has it
+    Quick,
+    /// Chosen and random rows, work divided in every way
+    Full,
+}
+
+impl From<Profile> for selftest::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Quick => Self::Quick,
+            Profile::Full => Self::Full,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,41 +81,89 @@ enum Tunings {
     All,
 }
 
-/// One row that was run.
-struct Row {
-    kernel: &'static str,
-    case: String,
-    tuning: &'static str,
-    report: Report,
-}
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    if let Some(model) = &options.bisect {
+        return bisect(globals, options, model).await;
+    }
+    let terminal = globals.terminal();
+    let cases = cases(options)?;
+    if let Some(report) = &options.report {
+        // Better now than after minutes of work.
+        std::fs::write(report, "").map_err(|error| Error::io(report, error))?;
+    }
 
-impl Row {
-    fn replay(&self, adapter: &str) -> String {
-        format!(
-            "grok-wgpu selftest --adapter {} --kernel {} --case {} --tuning {}",
-            quoted(adapter),
-            self.kernel,
-            quoted(&self.case),
-            self.tuning
-        )
+    let started = Instant::now();
+    let mut gpu = gpu(globals).await?;
+    terminal.note(gpu.caps().describe());
+    let tunings = match options.tuning {
+        None => selftest::Profile::from(options.profile).tunings(gpu.tuning()),
+        Some(which) => {
+            let wanted = |name| match which {
+                Tunings::All => true,
+                Tunings::Gpu => name == "gpu",
+                Tunings::Cpu => name == "cpu",
+            };
+            Tuning::ALL.into_iter().filter(|(name, _)| wanted(*name)).collect()
+        }
+    };
+    let bar = terminal.bar("checking", (cases.len() * tunings.len()) as u64, false);
+    let mut rows = Vec::new();
+    for case in &cases {
+        for &(tuning_name, tuning) in &tunings {
+            check_interrupt()?;
+            let report = check(&mut gpu, case, tuning).await?;
+            rows.push(Row {
+                kernel: case.kernel,
+                case: case.name.clone(),
+                tuning: tuning_name,
+                exact: case.exact,
+                report,
+            });
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+
+    let all = options.kernel.is_none() && options.case.is_none();
+    let models = if all { models(&mut gpu, terminal).await? } else { Vec::new() };
+    let summary = Summary {
+        caps: gpu.caps().clone(),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        seconds: started.elapsed().as_secs_f64(),
+        rows,
+        models,
+    };
+    if let Some(report) = &options.report {
+        std::fs::write(report, summary.html()).map_err(|error| Error::io(report, error))?;
+        terminal.note(format!("the report is in {}", report.display()));
+    }
+    if globals.json {
+        out_json(&as_json(&summary))?;
+    } else {
+        out(&table(&summary))?;
+    }
+    match summary.failures() {
+        0 => Ok(()),
+        failures => {
+            let checks = summary.rows.len() + summary.models.len();
+            Err(Error::Verification(format!("{failures} of {checks} checks failed")))
+        }
     }
 }
 
-/// A word as shells take it.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// Runs the command.
-pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
-    let terminal = globals.terminal();
-    let mut cases = kernels::cases();
-    let names: Vec<&str> = cases.iter().map(|case| case.kernel).collect();
+/// The rows that the options ask for.
+fn cases(options: &Options) -> Result<Vec<kernels::Case>> {
+    // A row that is named may be one of the random ones.
+    let profile = if options.case.is_some() { Profile::Full } else { options.profile };
+    let mut cases = selftest::Profile::from(profile).cases();
+    let mut names: Vec<&str> = cases.iter().map(|case| case.kernel).collect();
+    names.dedup();
     if let Some(kernel) = &options.kernel
         && !names.contains(&kernel.as_str())
     {
-        let mut names = names;
-        names.dedup();
         return Err(Error::Usage(format!(
             "no kernel is called `{kernel}`; there are: {}",
             names.join(", ")
@@ -90,84 +176,187 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if cases.is_empty() {
         return Err(Error::Usage("no row of the table has this name".into()));
     }
+    Ok(cases)
+}
 
-    let mut gpu = gpu(globals).await?;
-    terminal.note(gpu.caps().describe());
-    let tunings: Vec<_> = Tuning::ALL
-        .into_iter()
-        .filter(|(name, tuning)| match options.tuning {
-            None => *tuning == gpu.tuning(),
-            Some(Tunings::All) => true,
-            Some(Tunings::Gpu) => *name == "gpu",
-            Some(Tunings::Cpu) => *name == "cpu",
+/// Small models whose logits come with the program, and the shipped one where it is found.
+async fn models(gpu: &mut Gpu, terminal: Terminal) -> Result<Vec<ModelReport>> {
+    let mut reports = selftest::check_models(gpu).await?;
+    let Ok(folder) = locate(None) else {
+        terminal.faint("the shipped model is not here, so it was not run");
+        return Ok(reports);
+    };
+    let golden = folder.join("golden/logits.safetensors");
+    let golden = std::fs::read(&golden).map_err(|error| Error::io(&golden, error))?;
+    let opened = Opened::open(&folder, terminal).await?;
+    let keep = gpu.tensor_count();
+    let sizes = Sizes { context: opened.config.max_position_embeddings.min(512), prefill: 256 };
+    let config = &opened.config;
+    let mut session =
+        Session::load(&mut *gpu, config, &opened.checkpoint, sizes, &mut |_| check_interrupt())
+            .await?;
+    let result = check_logits(&mut session, &golden).await;
+    drop(session);
+    gpu.truncate(keep);
+    reports.push(ModelReport::of("the shipped model, after its golden prompts".into(), result)?);
+    Ok(reports)
+}
+
+fn as_json(summary: &Summary) -> Value {
+    // Not a number in JSON if it is infinite.
+    let finite = |value: f64| value.is_finite().then_some(value);
+    let adapter = &summary.caps.info.name;
+    let rows: Vec<Value> = summary
+        .rows
+        .iter()
+        .map(|row| {
+            let mut value = json!({
+                "kernel": row.kernel,
+                "case": row.case,
+                "tuning": row.tuning,
+                "exact": row.exact,
+                "elements": row.report.elements,
+                "worst": finite(row.report.worst),
+            });
+            if let Some(failure) = &row.report.failure {
+                value["failure"] = failure.as_str().into();
+                value["replay"] = row.replay(adapter).into();
+            }
+            value
         })
         .collect();
-    let bar = terminal.bar("checking", (cases.len() * tunings.len()) as u64, false);
-    let mut rows = Vec::new();
-    for case in &cases {
-        for &(name, tuning) in &tunings {
-            check_interrupt()?;
-            let report = check(&mut gpu, case, tuning).await?;
-            rows.push(Row { kernel: case.kernel, case: case.name.clone(), tuning: name, report });
-            bar.inc(1);
-        }
-    }
-    bar.finish_and_clear();
-
-    let adapter = &gpu.caps().info.name;
-    let failures = rows.iter().filter(|row| row.report.failure.is_some()).count();
-    if globals.json {
-        out_json(&json!({
-            "adapter": gpu.caps().describe(),
-            "rows": rows.iter().map(|row| as_json(row, adapter)).collect::<Vec<_>>(),
-            "failures": failures,
-        }))?;
-    } else {
-        out(&table(&rows, adapter))?;
-    }
-    if failures > 0 {
-        return Err(Error::Verification(format!("{failures} of {} rows failed", rows.len())));
-    }
-    Ok(())
+    let models: Vec<Value> = summary
+        .models
+        .iter()
+        .map(|model| {
+            json!({
+                "name": model.name,
+                "worst": finite(model.worst),
+                "most": model.most,
+                "failure": model.failure,
+            })
+        })
+        .collect();
+    let limits: serde_json::Map<String, Value> = summary
+        .caps
+        .named_limits()
+        .into_iter()
+        .map(|(name, device, _)| (name.to_owned(), device.into()))
+        .collect();
+    json!({
+        "engine": env!("CARGO_PKG_VERSION"),
+        "adapter": summary.caps.describe(),
+        "limits": limits,
+        "date": summary.date,
+        "seconds": summary.seconds,
+        "rows": rows,
+        "models": models,
+        "failures": summary.failures(),
+    })
 }
 
-fn as_json(row: &Row, adapter: &str) -> Value {
-    let mut value = json!({
-        "kernel": row.kernel,
-        "case": row.case,
-        "tuning": row.tuning,
-        "elements": row.report.elements,
-        // Not a number in JSON if it is infinite.
-        "worst": row.report.worst.is_finite().then_some(row.report.worst),
-    });
-    if let Some(failure) = &row.report.failure {
-        value["failure"] = failure.as_str().into();
-        value["replay"] = row.replay(adapter).into();
-    }
-    value
-}
-
-/// A line for each kernel, then what failed.
-fn table(rows: &[Row], adapter: &str) -> String {
+/// A line for each kernel and model, then what failed.
+fn table(summary: &Summary) -> String {
     let mut lines = vec![format!(
-        "{:<22} {:>5} {:>12} {:>12} {:>8}",
+        "{:<22} {:>6} {:>12} {:>12} {:>8}",
         "kernel", "rows", "elements", "worst/bound", "failed"
     )];
     let line = |name: &str, rows: &[Row]| {
-        let elements: usize = rows.iter().map(|row| row.report.elements).sum();
-        let worst = rows.iter().map(|row| row.report.worst).fold(0.0, f64::max);
-        let failed = rows.iter().filter(|row| row.report.failure.is_some()).count();
-        format!("{name:<22} {:>5} {elements:>12} {worst:>12.3} {failed:>8}", rows.len())
+        let Totals { rows, elements, worst, failed, .. } = Totals::of(rows);
+        format!("{name:<22} {rows:>6} {elements:>12} {worst:>12.3} {failed:>8}")
     };
-    for rows in rows.chunk_by(|one, other| one.kernel == other.kernel) {
+    for rows in summary.kernels() {
         lines.push(line(rows[0].kernel, rows));
     }
-    lines.push(line("all", rows));
-    for row in rows {
+    lines.push(line("all", &summary.rows));
+    for model in &summary.models {
+        let verdict = if model.failure.is_some() { "FAILED" } else { "passed" };
+        lines.push(format!(
+            "{verdict} {}: largest difference of a logit {:.1e}, allowed {:.0e}",
+            model.name, model.worst, model.most
+        ));
+        if let Some(failure) = &model.failure {
+            lines.push(format!("  {failure}"));
+        }
+    }
+    for row in &summary.rows {
         if let Some(failure) = &row.report.failure {
             lines.push(format!("FAILED {}/{} [{}]: {failure}", row.kernel, row.case, row.tuning));
-            lines.push(format!("  {}", row.replay(adapter)));
+            lines.push(format!("  {}", row.replay(&summary.caps.info.name)));
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// Tokens that are decoded one by one after the prompt.
+const DECODED: u32 = 4;
+
+/// Runs a model kernel by kernel beside the oracles.
+async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()> {
+    let terminal = globals.terminal();
+    let opened = Opened::open(model, terminal).await?;
+    let ids = opened.tokenizer()?.encode(&options.prompt)?;
+    if ids.is_empty() {
+        return Err(Error::Usage("the prompt is empty".into()));
+    }
+    let mut gpu = gpu(globals).await?;
+    terminal.note(gpu.caps().describe());
+    let prompt = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    let context = prompt.saturating_add(DECODED);
+    let sizes = Sizes { context, prefill: prompt.min(256) };
+    let config = &opened.config;
+    let bar = terminal.bar("loading", opened.checkpoint.bytes(), true);
+    let mut progress = |done| {
+        bar.set_position(done);
+        check_interrupt()
+    };
+    let mut session =
+        Session::load(Bisect::new(&mut gpu), config, &opened.checkpoint, sizes, &mut progress)
+            .await?;
+    bar.finish_and_clear();
+    let named = session.model().clone();
+    session.machine_mut().name_weights(&named);
+
+    let bar = terminal.bar("bisecting", u64::from(DECODED) + 1, false);
+    let mut reply = session.prefill(&ids, Read::Top(1)).await?;
+    bar.inc(1);
+    for _ in 0..DECODED {
+        check_interrupt()?;
+        if session.machine().parted().is_some() {
+            break;
+        }
+        let id = reply.candidates.first().map_or(0, |best| best.id);
+        reply = session.decode(id, Read::Top(1)).await?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let machine = session.machine();
+    let (worst, at) = machine.worst().cloned().unwrap_or_default();
+    let parted = machine.parted();
+    if globals.json {
+        out_json(&json!({
+            "kernels": machine.compared(),
+            "worst": worst.is_finite().then_some(worst),
+            "worst_at": at,
+            "parted": parted.map(|p| json!({
+                "kernel": p.kernel, "after": p.after, "near": p.near, "failure": p.failure,
+            })),
+        }))?;
+    } else if parted.is_none() {
+        out(&format!(
+            "{} kernels agree with their references, {} tokens of prompt and {DECODED} decoded\n\
+             largest error: {worst:.3} of what is allowed, by {at}\n",
+            machine.compared(),
+            ids.len()
+        ))?;
+    }
+    match parted {
+        None => Ok(()),
+        Some(p) => Err(Error::Verification(format!(
+            "kernel `{}` parts from its reference, after {} kernels that agree\n  at {}\n  {}\n  \
+             its rows: grok-wgpu selftest --kernel {} --tuning all",
+            p.kernel, p.after, p.near, p.failure, p.kernel
+        ))),
+    }
 }

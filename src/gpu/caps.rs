@@ -49,6 +49,43 @@ impl Caps {
     pub fn describe(&self) -> String {
         describe(&self.info)
     }
+
+    /// The limits that compute shaders meet, by their names in WebGPU: of the device, and of the
+    /// adapter behind it.
+    pub fn named_limits(&self) -> Vec<(&'static str, u64, u64)> {
+        let of = |limits: &wgpu::Limits| {
+            [
+                ("maxBufferSize", limits.max_buffer_size),
+                ("maxStorageBufferBindingSize", limits.max_storage_buffer_binding_size),
+                ("maxUniformBufferBindingSize", limits.max_uniform_buffer_binding_size),
+                (
+                    "maxStorageBuffersPerShaderStage",
+                    limits.max_storage_buffers_per_shader_stage.into(),
+                ),
+                (
+                    "maxComputeWorkgroupStorageSize",
+                    limits.max_compute_workgroup_storage_size.into(),
+                ),
+                (
+                    "maxComputeInvocationsPerWorkgroup",
+                    limits.max_compute_invocations_per_workgroup.into(),
+                ),
+                ("maxComputeWorkgroupSizeX", limits.max_compute_workgroup_size_x.into()),
+                ("maxComputeWorkgroupSizeY", limits.max_compute_workgroup_size_y.into()),
+                ("maxComputeWorkgroupSizeZ", limits.max_compute_workgroup_size_z.into()),
+                (
+                    "maxComputeWorkgroupsPerDimension",
+                    limits.max_compute_workgroups_per_dimension.into(),
+                ),
+                (
+                    "minStorageBufferOffsetAlignment",
+                    limits.min_storage_buffer_offset_alignment.into(),
+                ),
+            ]
+        };
+        let both = of(&self.limits).into_iter().zip(of(&self.adapter_limits));
+        both.map(|((name, device), (_, adapter))| (name, device, adapter)).collect()
+    }
 }
 
 fn describe(info: &wgpu::AdapterInfo) -> String {

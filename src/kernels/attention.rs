@@ -1,7 +1,7 @@
 //! Grouped-query attention over a part of the positions.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{FLUSHED, U, dot},
 };
 use crate::{
@@ -223,6 +223,31 @@ pub(super) fn cases() -> Rows {
         rows.add(format!("{name}, outliers"), move |host| {
             case(host, shape, [pos, shape[0]], [0, len, split_len], 30.0, Fill::Outliers)
         });
+        // Logits so far apart that one position has all the weight.
+        rows.add(format!("{name}, one key takes all"), move |host| {
+            let [tokens, n_heads, n_kv, dim] = shape;
+            let kernel = case(host, shape, [pos, tokens], [0, len, split_len], 0.0, Fill::Index);
+            let keys =
+                (0..len * n_kv * dim).map(|i| if i / (n_kv * dim) == pos { 100.0 } else { -100.0 });
+            let keys = keys.collect();
+            Attention {
+                q: host.f32([tokens, n_heads, dim], Fill::Constant(100.0)),
+                k: host.floats_from(F32, [len, n_kv, dim], keys),
+                ..kernel
+            }
+        });
+        for size in [89.0, -89.0, 1e20, -1e20] {
+            rows.add(format!("{name}, cap 30 at {size:e}"), move |host| {
+                let [tokens, n_heads, n_kv, dim] = shape;
+                let kernel =
+                    case(host, shape, [pos, tokens], [0, len, split_len], 30.0, Fill::Normal);
+                Attention {
+                    q: host.f32([tokens, n_heads, dim], Fill::OneHot(0)),
+                    k: host.f32([len, n_kv, dim], Fill::Constant(size * f64::from(dim).sqrt())),
+                    ..kernel
+                }
+            });
+        }
         // Equal keys weigh all positions alike: the sum of integers is exact.
         rows.exact(format!("{name}, equal keys sum integers"), move |host| {
             let kernel = case(host, shape, [pos, shape[0]], [0, len, split_len], 0.0, Fill::Normal);
@@ -244,6 +269,26 @@ pub(super) fn cases() -> Rows {
         case(host, [4, 6, 2, 32], [7, 4], [64, 64, 32], 30.0, Fill::Normal)
     });
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let n_kv = pick.size(3);
+    let dim = pick.of(&[8, 16, 36, 64, 128, 256]);
+    let n_heads = n_kv * pick.size(8);
+    let split_len = Blocking::of(dim).block * pick.of(&[1, 2, 4]);
+    let len = pick.size(2 * split_len + 1);
+    let tokens = pick.size(33.min(len)).min((1 << 17) / (n_heads * dim * len)).max(1);
+    let pos0 = split_len * pick.of(&[0, 0, 0, 1, 3]);
+    let pos = (pos0 + pick.below(len)).saturating_sub(pick.below(tokens));
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let cap = pick.of(&[0.0, 2.0, 30.0, 50.0]);
+    let (fill_name, fill) = pick.fill();
+    let shape = [tokens, n_heads, n_kv, dim];
+    let name = format!(
+        "{real} of {tokens} tokens, {n_heads} on {n_kv} heads of {dim}, {pos0}+{len} by {split_len} \
+         at {pos}, cap {cap}, {fill_name}"
+    );
+    rows.add(name, move |host| case(host, shape, [pos, real], [pos0, len, split_len], cap, fill));
 }
 
 fn case(

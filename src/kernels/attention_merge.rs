@@ -1,6 +1,6 @@
 //! Joins the splits of attention.
 
-use super::Rows;
+use super::{Pick, Rows};
 use crate::{
     Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor,
     kernels::bounds::U, params, shader,
@@ -88,16 +88,7 @@ pub(super) fn cases() -> Rows {
     ] {
         for (fill_name, fill) in super::FILLS {
             rows.add(format!("{name} {fill_name}"), move |host| {
-                let [tokens, n_heads, splits, dim] = shape;
-                let stats = (0..tokens * n_heads * splits)
-                    .flat_map(|i| [f64::from(i * 7 % 11) - 5.0, 0.5 + f64::from(i * 5 % 13)]);
-                AttentionMerge {
-                    step: host.step(pos, real),
-                    acc: host.f32(shape, fill),
-                    stats: host.floats_from(F32, [tokens, n_heads, splits, 2], stats.collect()),
-                    split_len,
-                    out: host.unwritten([tokens, n_heads * dim]),
-                }
+                case(host, shape, [pos, real, split_len], fill)
             });
         }
     }
@@ -109,4 +100,39 @@ pub(super) fn cases() -> Rows {
         out: host.unwritten([1, 16]),
     });
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let split_len = pick.of(&[8, 16, 32]);
+    let splits = pick.size(9);
+    let tokens = pick.size(9.min(splits * split_len));
+    let shape = [tokens, pick.size(16), splits, pick.multiple(4, 256)];
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    // The last row may see as many positions as the splits hold.
+    let pos = pick.below(splits * split_len - tokens + 1);
+    let (fill_name, fill) = pick.fill();
+    let [_, n_heads, _, dim] = shape;
+    let name = format!(
+        "{real} of {tokens} tokens, {n_heads} heads of {dim}, {splits} splits of {split_len} at \
+         {pos}, {fill_name}"
+    );
+    rows.add(name, move |host| case(host, shape, [pos, real, split_len], fill));
+}
+
+fn case(
+    host: &mut Host,
+    shape: [u32; 4],
+    [pos, real, split_len]: [u32; 3],
+    fill: Fill,
+) -> AttentionMerge {
+    let [tokens, n_heads, splits, dim] = shape;
+    let stats = (0..tokens * n_heads * splits)
+        .flat_map(|i| [f64::from(i * 7 % 11) - 5.0, 0.5 + f64::from(i * 5 % 13)]);
+    AttentionMerge {
+        step: host.step(pos, real),
+        acc: host.f32(shape, fill),
+        stats: host.floats_from(F32, [tokens, n_heads, splits, 2], stats.collect()),
+        split_len,
+        out: host.unwritten([tokens, n_heads * dim]),
+    }
 }

@@ -1,6 +1,6 @@
 //! Joins the dense path and the routed experts of many tokens.
 
-use super::Rows;
+use super::{Pick, Rows};
 use crate::{
     Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
     shader,
@@ -84,6 +84,15 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [tokens, chosen, cols] = [pick.size(33), pick.size(8), pick.multiple(4, 1028)];
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let (fill_name, fill) = pick.fill();
+    rows.add(format!("{real} of {tokens}, {chosen}x{cols} {fill_name}"), move |host| {
+        case(host, [tokens, real, chosen, cols], fill, std::f32::consts::FRAC_1_SQRT_2)
+    });
 }
 
 fn case(

@@ -1,6 +1,6 @@
 //! Embedding lookup with the embedding multiplier.
 
-use super::Rows;
+use super::{Pick, Rows};
 use crate::{
     Binder, Bounded,
     DType::{F32, U32},
@@ -81,6 +81,18 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let shape = [pick.size(300), pick.multiple(8, 264)];
+    let row0 = pick.of(&[0, 0, 77]);
+    let ids: Vec<u32> = (0..pick.size(9)).map(|_| pick.below(row0 + shape[0] + 3)).collect();
+    let (fill_name, fill) = pick.fill();
+    let [n, cols] = shape;
+    rows.add(format!("{dtype} {n}x{cols} from {row0}, ids {ids:?}, {fill_name}"), move |host| {
+        case(host, dtype, fill, shape, row0, 90.509_67, &ids)
+    });
 }
 
 fn case(

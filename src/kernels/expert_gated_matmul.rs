@@ -1,7 +1,7 @@
 //! The first half of the experts' gated MLPs for many tokens, grouped by expert.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, tile_depth},
     expert_groups::{ExpertGroups, max_tiles},
     matmul::TILE,
@@ -133,6 +133,12 @@ pub(super) fn cases() -> Rows {
                     case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
                 });
             }
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
+                let x = Fill::OneHot(u64::from(tokens * cols) - 3);
+                let kernel = case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index);
+                let gate = host.filled(dtype, [3, n, cols], Fill::Constant(16.0));
+                ExpertGatedMatMul { gate, ..kernel }
+            });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
@@ -146,6 +152,20 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(66);
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {gelu:?} {fill_name}");
+    rows.add(name, move |host| ExpertGatedMatMul {
+        gelu,
+        ..case(host, dtype, [tokens, real, experts], [n, cols], fill, fill)
+    });
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The first half of the chosen experts' gated MLPs for single tokens.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, lanes_depth},
 };
 use crate::{
@@ -100,6 +100,12 @@ pub(super) fn cases() -> Rows {
                     case(host, dtype, [5, n, cols], fill, fill, &[[4, 0]])
                 });
             }
+            rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
+                let x = Fill::OneHot((cols - 3).into());
+                let kernel = case(host, dtype, [5, n, cols], x, Fill::Index, &[[4, 1]]);
+                let gate = host.filled(dtype, [5, n, cols], Fill::Constant(16.0));
+                ExpertGatedMatVec { gate, ..kernel }
+            });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x{cols} integers"), move |host| {
@@ -118,6 +124,20 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(3);
+    let ids: Vec<[u32; 2]> = (0..tokens).map(|_| pick.two(experts)).collect();
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {experts}x{n}x{cols}, experts {ids:?}, {gelu:?} {fill_name}");
+    rows.add(name, move |host| ExpertGatedMatVec {
+        gelu,
+        ..case(host, dtype, [experts, n, cols], fill, fill, &ids)
+    });
 }
 
 fn case(

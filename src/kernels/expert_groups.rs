@@ -1,6 +1,6 @@
 //! Sorts the slots of a prefill by expert, in tiles.
 
-use super::{Rows, matmul::TILE};
+use super::{Pick, Rows, matmul::TILE};
 use crate::{Binder, DType::U32, Dispatch, Host, Kernel, Result, Shader, Tensor, params, shader};
 
 /// Orders the slots `t * chosen + i` of the real tokens by expert, then by slot, and cuts each
@@ -90,6 +90,17 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [tokens, experts] = [pick.size(257), pick.size(64)];
+    let chosen = pick.size(8.min(experts));
+    let real = tokens - if pick.once_in(2) { pick.below(tokens + 1) } else { 0 };
+    let (from, by) = (pick.below(experts), pick.below(9));
+    let name = format!("{real} of {tokens} tokens, {chosen} of {experts} from {from} by {by}");
+    rows.exact(name, move |host| {
+        case(host, [tokens, real, experts, chosen], |t, i| (from + t * t * by + i) % experts)
+    });
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The second half of the experts for many tokens, grouped by expert.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, tile_depth},
     expert_gated_matmul::{grouped, slots},
     expert_groups::max_tiles,
@@ -90,6 +90,12 @@ pub(super) fn cases() -> Rows {
                 case(host, dtype, [tokens, tokens, 8], [n, cols], ints, ints)
             });
         }
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
+                let x = Fill::OneHot(u64::from(2 * tokens * cols) - 3);
+                case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index)
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
                 case(host, dtype, [2, 2, 2], [3, cols], Fill::Integers(8), Fill::Integers(8))
@@ -102,6 +108,18 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(66);
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let (exact, fill_name, fill) = pick.fill_or_integers();
+    let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {fill_name}");
+    rows.push(name, exact, move |host| {
+        case(host, dtype, [tokens, real, experts], [n, cols], fill, fill)
+    });
 }
 
 fn case(

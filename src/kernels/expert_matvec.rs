@@ -1,7 +1,7 @@
 //! The second half of the chosen experts for single tokens, joined with the dense path.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{U, dot, lanes_depth},
 };
 use crate::{
@@ -123,6 +123,14 @@ pub(super) fn cases() -> Rows {
                 }
             });
         }
+        for (n, cols) in super::EDGES {
+            rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
+                let x = Fill::OneHot(u64::from(2 * cols) - 3);
+                let kernel = case(host, dtype, [5, n, cols], x, Fill::Index, &[[3, 1]]);
+                let probs = host.floats_from(F32, [1, 2], vec![0.5, 0.25]);
+                ExpertMatVec { probs, scale: 0.5, ..kernel }
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x{cols} integers"), move |host| {
                 let ints = Fill::Integers(4);
@@ -142,6 +150,16 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let experts = pick.of(&[2, 3, 8, 16]);
+    let [tokens, n, cols] = pick.product(3);
+    let ids: Vec<[u32; 2]> = (0..tokens).map(|_| pick.two(experts)).collect();
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{dtype} {experts}x{n}x{cols}, experts {ids:?}, {fill_name}");
+    rows.add(name, move |host| case(host, dtype, [experts, n, cols], fill, fill, &ids));
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The first half of a gated MLP for single tokens.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, lanes_depth},
 };
 use crate::{
@@ -91,6 +91,13 @@ pub(super) fn cases() -> Rows {
             });
         }
         // A gate of at least 16 passes the activation unchanged, so integers stay exact.
+        for (n, cols) in super::EDGES {
+            rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
+                let x = Fill::OneHot((cols - 3).into());
+                let kernel = case(host, dtype, [1, n, cols], x, Fill::Index, Gelu::Erf);
+                GatedMatVec { gate: host.filled(dtype, [n, cols], Fill::Constant(16.0)), ..kernel }
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 5x{cols} integers"), move |host| {
                 case(host, dtype, [1, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)
@@ -119,6 +126,16 @@ pub(super) fn cases() -> Rows {
         }
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let [tokens, n, cols] = pick.product(3);
+    let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
+    let (fill_name, fill) = pick.fill();
+    rows.add(format!("{dtype} {tokens}x{n}x{cols} {gelu:?} {fill_name}"), move |host| {
+        case(host, dtype, [tokens, n, cols], fill, fill, gelu)
+    });
 }
 
 fn case(

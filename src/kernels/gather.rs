@@ -1,6 +1,6 @@
 //! Picks rows of a matrix.
 
-use super::Rows;
+use super::{Pick, Rows};
 use crate::{
     Binder,
     DType::{F32, U32},
@@ -56,14 +56,24 @@ pub(super) fn cases() -> Rows {
         ("several, repeated", [9, 1024], vec![8, 0, 8, 3]),
         ("model width", [2, 8192], vec![1]),
     ] {
-        rows.exact(name, move |host| {
-            let picked = u32::try_from(picks.len()).expect("a row has few picks");
-            Gather {
-                x: host.f32([tokens, cols], Fill::Index),
-                rows: host.ints_from([picked], picks.clone()),
-                out: host.unwritten([picked, cols]),
-            }
-        });
+        rows.exact(name, move |host| case(host, [tokens, cols], &picks));
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [tokens, cols] = [pick.size(65), pick.multiple(4, 1028)];
+    let picks: Vec<u32> = (0..pick.size(9)).map(|_| pick.below(tokens)).collect();
+    rows.exact(format!("{picks:?} of {tokens}x{cols}"), move |host| {
+        case(host, [tokens, cols], &picks)
+    });
+}
+
+fn case(host: &mut Host, [tokens, cols]: [u32; 2], picks: &[u32]) -> Gather {
+    let picked = u32::try_from(picks.len()).expect("a row has few picks");
+    Gather {
+        x: host.f32([tokens, cols], Fill::Index),
+        rows: host.ints_from([picked], picks.to_vec()),
+        out: host.unwritten([picked, cols]),
+    }
 }

@@ -1,7 +1,7 @@
 //! Matrix product of many tokens, with an optional factor and soft cap on the result.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, tile_depth},
 };
 use crate::{
@@ -114,6 +114,26 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let [tokens, n, cols] = pick.product(66);
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let (exact, fill_name, fill) = pick.fill_or_integers();
+    let cap = if exact { 0.0 } else { pick.of(&[0.0, 30.0, 50.0]) };
+    let [row0, extra] = [pick.of(&[0, 0, 5]), pick.of(&[0, 0, 3])];
+    let name = format!(
+        "{dtype} {real} of {tokens}, {n}x{cols} from {row0} of {}, cap {cap}, {fill_name}",
+        row0 + n + extra
+    );
+    rows.push(name, exact, move |host| MatMul {
+        step: host.step(3, real),
+        row0,
+        cap,
+        out: host.unwritten([tokens, row0 + n + extra]),
+        ..case(host, dtype, [tokens, n, cols], fill, fill)
+    });
 }
 
 fn case(

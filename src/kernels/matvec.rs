@@ -1,7 +1,7 @@
 //! Matrix-vector product, with an optional factor and soft cap on the result.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{dot, lanes_depth},
 };
 use crate::{
@@ -115,6 +115,24 @@ pub(super) fn cases() -> Rows {
         }
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.weight();
+    let [tokens, n, cols] = pick.product(3);
+    let (exact, fill_name, fill) = pick.fill_or_integers();
+    let cap = if exact { 0.0 } else { pick.of(&[0.0, 30.0, 50.0]) };
+    let [row0, extra] = [pick.of(&[0, 0, 5]), pick.of(&[0, 0, 3])];
+    let name = format!(
+        "{dtype} {tokens}x{n}x{cols} from {row0} of {}, cap {cap}, {fill_name}",
+        row0 + n + extra
+    );
+    rows.push(name, exact, move |host| MatVec {
+        row0,
+        cap,
+        out: host.unwritten([tokens, row0 + n + extra]),
+        ..case(host, dtype, [tokens, n, cols], fill, fill)
+    });
 }
 
 fn case(

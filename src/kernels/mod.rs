@@ -15,6 +15,7 @@ mod gated_matvec;
 mod gather;
 mod matmul;
 mod matvec;
+mod pick;
 mod rms_norm;
 mod rms_norm_add;
 mod rope_cache;
@@ -44,6 +45,7 @@ pub(crate) use top_chunks::CHUNK;
 pub use top_chunks::TopChunks;
 pub use top_merge::TopMerge;
 
+use self::pick::Pick;
 use crate::{DType, Fill, Host, Kernel};
 
 /// Allocates the operands of a row and builds its kernel.
@@ -132,29 +134,65 @@ const FILLS: [(&str, Fill); 4] = [
 /// Rows and columns around the edges of vectors, tiles and workgroups.
 const EDGES: [(u32, u32); 6] = [(1, 8), (3, 24), (31, 32), (33, 64), (67, 136), (5, 1024)];
 
-/// Every row of every kernel.
+/// Where the rows of a kernel come from.
+struct Table {
+    kernel: &'static str,
+    /// The rows that somebody chose.
+    cases: fn() -> Rows,
+    /// Adds one row of random sizes.
+    random: fn(&mut Rows, &mut Pick),
+}
+
+macro_rules! tables {
+    ($($kernel:ident),+ $(,)?) => {
+        [$(Table {
+            kernel: stringify!($kernel),
+            cases: $kernel::cases,
+            random: $kernel::random,
+        }),+]
+    };
+}
+
+const TABLES: [Table; 20] = tables![
+    attention,
+    attention_merge,
+    combine,
+    embed,
+    expert_gated_matmul,
+    expert_gated_matvec,
+    expert_groups,
+    expert_matmul,
+    expert_matvec,
+    gated_matmul,
+    gated_matvec,
+    gather,
+    matmul,
+    matvec,
+    rms_norm,
+    rms_norm_add,
+    rope_cache,
+    route,
+    top_chunks,
+    top_merge,
+];
+
+/// Every chosen row of every kernel.
 pub fn cases() -> Vec<Case> {
-    let tables = [
-        attention::cases(),
-        attention_merge::cases(),
-        combine::cases(),
-        embed::cases(),
-        expert_gated_matmul::cases(),
-        expert_gated_matvec::cases(),
-        expert_groups::cases(),
-        expert_matmul::cases(),
-        expert_matvec::cases(),
-        gated_matmul::cases(),
-        gated_matvec::cases(),
-        gather::cases(),
-        matmul::cases(),
-        matvec::cases(),
-        rms_norm::cases(),
-        rms_norm_add::cases(),
-        rope_cache::cases(),
-        route::cases(),
-        top_chunks::cases(),
-        top_merge::cases(),
-    ];
-    tables.into_iter().flat_map(|rows| rows.cases).collect()
+    TABLES.iter().flat_map(|table| (table.cases)().cases).collect()
+}
+
+/// Rows of random sizes, so many for each kernel. A row's number decides all about it.
+pub fn random_cases(per_kernel: u32) -> Vec<Case> {
+    let of = |table: &Table| {
+        let mut rows = Rows::of(table.kernel);
+        for number in 0..per_kernel {
+            let first = rows.cases.len();
+            (table.random)(&mut rows, &mut Pick::new(table.kernel, number));
+            for row in &mut rows.cases[first..] {
+                row.name = format!("random {number}: {}", row.name);
+            }
+        }
+        rows.cases
+    };
+    TABLES.iter().flat_map(of).collect()
 }

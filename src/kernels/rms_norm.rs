@@ -1,7 +1,7 @@
 //! Root-mean-square normalization of the rows of a matrix.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{FLUSHED, U},
 };
 use crate::{
@@ -86,6 +86,12 @@ pub(super) fn cases() -> Rows {
         rows.add(format!("{n}x{cols} index"), move |host| case(host, n, cols, Fill::Index));
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [n, cols] = [pick.size(17), pick.multiple(4, 2052)];
+    let (fill_name, fill) = pick.fill();
+    rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
 }
 
 fn case(host: &mut Host, rows: u32, cols: u32, fill: Fill) -> RmsNorm {

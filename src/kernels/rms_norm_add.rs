@@ -1,6 +1,6 @@
 //! Normalization of a block's output, the residual sum, and the next block's normalization.
 
-use super::{Rows, rms_norm::normalize};
+use super::{Pick, Rows, rms_norm::normalize};
 use crate::{
     Binder, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
 };
@@ -69,15 +69,35 @@ pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("rms_norm_add");
     for (n, cols) in [(1, 8), (3, 264), (7, 1000), (2, 8192), (1, 32768)] {
         for (fill_name, fill) in super::FILLS {
-            rows.add(format!("{n}x{cols} {fill_name}"), move |host| RmsNormAdd {
-                h: host.f32([n, cols], fill),
-                weight: host.f32([cols], Fill::Normal),
-                next_weight: host.f32([cols], Fill::Normal),
-                eps: 1e-5,
-                sum: host.f32([n, cols], Fill::Normal),
-                out: host.unwritten([n, cols]),
+            rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
+        }
+        for (fill_name, fill) in [
+            ("one-hot", Fill::OneHot((cols - 1).into())),
+            ("zero", Fill::Constant(0.0)),
+            ("index", Fill::Index),
+        ] {
+            rows.add(format!("{n}x{cols} {fill_name}"), move |host| {
+                let sum = host.f32([n, cols], fill);
+                RmsNormAdd { sum, ..case(host, n, cols, fill) }
             });
         }
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [n, cols] = [pick.size(17), pick.multiple(4, 2052)];
+    let (fill_name, fill) = pick.fill();
+    rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
+}
+
+fn case(host: &mut Host, n: u32, cols: u32, fill: Fill) -> RmsNormAdd {
+    RmsNormAdd {
+        h: host.f32([n, cols], fill),
+        weight: host.f32([cols], Fill::Normal),
+        next_weight: host.f32([cols], Fill::Normal),
+        eps: 1e-5,
+        sum: host.f32([n, cols], Fill::Normal),
+        out: host.unwritten([n, cols]),
+    }
 }

@@ -1,6 +1,6 @@
 //! Rotary embedding of queries and keys, and the write of keys and values to the cache.
 
-use super::Rows;
+use super::{Pick, Rows};
 use crate::{
     Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
     shader,
@@ -142,6 +142,18 @@ pub(super) fn cases() -> Rows {
         case(host, [8, 4, 2, 16], [12, 8], 16, 16, Fill::Normal)
     });
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let tokens = pick.size(17);
+    let n_kv_heads = pick.size(4);
+    let shape = [tokens, n_kv_heads * pick.size(8), n_kv_heads, pick.multiple(4, 256)];
+    let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
+    let len = pick.size(33);
+    let [pos0, pos] = [len * pick.of(&[0, 0, 1]), pick.below(2 * len)];
+    let (fill_name, fill) = pick.fill();
+    let name = format!("{real} of {shape:?} at {pos}, shard {pos0}+{len}, {fill_name}");
+    rows.add(name, move |host| case(host, shape, [pos, real], pos0, len, fill));
 }
 
 fn case(

@@ -1,7 +1,7 @@
 //! The router: which experts a token goes to, and with what weight.
 
 use super::{
-    Rows,
+    Pick, Rows,
     bounds::{U, dot},
 };
 use crate::{
@@ -76,7 +76,7 @@ impl Kernel for Route {
         let lanes = f64::from(lanes(&host.tuning, experts));
         let depth = (cols as f64 / 4.0 / lanes).ceil() + 4.0 + lanes.log2() + 1.0;
         let router = host.floats(self.router);
-        let (mut ids, mut probs) = (Vec::new(), Vec::new());
+        let (mut ids, mut also, mut probs) = (Vec::new(), Vec::new(), Vec::new());
         for x in host.floats(self.x).chunks_exact(cols) {
             let logits: Vec<Bounded> = router
                 .chunks_exact(cols)
@@ -96,11 +96,29 @@ impl Kernel for Route {
                 logits[b as usize].value.total_cmp(&logits[a as usize].value).then(a.cmp(&b))
             });
             for &expert in &order[..chosen] {
+                let logit = logits[expert as usize];
+                let mut prob = weight(logit).over(total);
+                // Experts whose logits no device can be asked to tell apart. Where all of them are
+                // equal it can: the lower index comes first.
+                let gap = |other: u32| (logits[other as usize].value - logit.value).abs();
+                let close = |&other: &u32| {
+                    other != expert && gap(other) <= logits[other as usize].bound + logit.bound
+                };
+                let mut near: Vec<u32> = (0..experts).filter(close).collect();
+                if near.iter().all(|&other| gap(other) == 0.0) {
+                    near.clear();
+                }
+                for &other in &near {
+                    let other = weight(logits[other as usize]).over(total);
+                    let reach = (other.value - prob.value).abs() + other.bound;
+                    prob.bound = prob.bound.max(reach);
+                }
                 ids.push(expert);
-                probs.push(weight(logits[expert as usize]).over(total));
+                also.push(near);
+                probs.push(prob);
             }
         }
-        host.write_ints(self.ids, ids);
+        host.write_choices(self.ids, ids, also);
         host.write(self.probs, probs);
     }
 
@@ -130,6 +148,13 @@ pub(super) fn cases() -> Rows {
         rows.add(format!("large logits, cap {cap}"), move |host| {
             case(host, [4, 8, 2, 64], cap, Fill::Normal, 40.0)
         });
+        if cap > 0.0 {
+            for spread in [89.0, 1e20] {
+                rows.add(format!("cap {cap} at {spread:e}"), move |host| {
+                    case(host, [4, 8, 2, 64], cap, Fill::Constant(1.0), spread)
+                });
+            }
+        }
         rows.add(format!("all logits equal, cap {cap}"), move |host| {
             case(host, [2, 8, 2, 64], cap, Fill::Constant(0.25), 0.0)
         });
@@ -148,6 +173,18 @@ pub(super) fn cases() -> Rows {
         ..case(host, [1, 8, 8, 64], 0.0, Fill::OneHot(63), 0.0)
     });
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [tokens, experts] = [pick.size(33), pick.size(64)];
+    let chosen = pick.size(8.min(experts));
+    let cols = pick.multiple(8, 512);
+    let cap = pick.of(&[0.0, 1.0, 30.0]);
+    let spread = pick.of(&[0.3, 3.0, 40.0]);
+    let name = format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, cap {cap}, {spread}");
+    rows.add(name, move |host| {
+        case(host, [tokens, experts, chosen, cols], cap, Fill::Normal, spread)
+    });
 }
 
 /// Random activations, and a router of normal values times `spread / sqrt(cols)`.

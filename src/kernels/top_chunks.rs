@@ -1,6 +1,6 @@
 //! The largest logits of each chunk of 1024.
 
-use super::Rows;
+use super::{Pick, Rows};
 use crate::{
     Binder, Bounded,
     DType::{F32, U32},
@@ -119,6 +119,16 @@ pub(super) fn cases() -> Rows {
         });
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [n, len] = [pick.size(3), pick.size(3000)];
+    let count = pick.size(1024);
+    let (fill_name, fill) = pick.of(&[("normal", Fill::Normal), ("many ties", Fill::Integers(3))]);
+    rows.exact(format!("{count} of {n}x{len} {fill_name}"), move |host| {
+        let logits = host.f32([n, len], fill);
+        case(host, logits, count)
+    });
 }
 
 fn case(host: &mut Host, logits: Tensor, count: u32) -> TopChunks {

@@ -1,7 +1,7 @@
 //! The largest of the lists that chunks have left.
 
 use super::{
-    Rows,
+    Pick, Rows,
     top_chunks::{CHUNK, largest},
 };
 use crate::{
@@ -71,18 +71,31 @@ pub(super) fn cases() -> Rows {
             ("all equal", Fill::Constant(1.5)),
         ] {
             rows.exact(format!("{count} of {n}x{len} {fill_name}"), move |host| {
-                let chunks = len.div_ceil(CHUNK);
-                // Ids in an order of their own: multiples of an odd number, modulo a power of two.
-                let ids = (0..n * len).map(|i| i.wrapping_mul(40_503) % 131_072).collect();
-                TopMerge {
-                    values: host.f32([n, len], fill),
-                    ids: host.ints_from([n, len], ids),
-                    count,
-                    out_values: host.unwritten([n, chunks * count]),
-                    out_ids: host.unwritten_ints([n, chunks * count]),
-                }
+                case(host, [n, len, count], fill)
             });
         }
     }
     rows
+}
+
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let [n, len] = [pick.size(3), pick.size(3000)];
+    let count = pick.size(1024);
+    let (fill_name, fill) = pick.of(&[("normal", Fill::Normal), ("many ties", Fill::Integers(3))]);
+    rows.exact(format!("{count} of {n}x{len} {fill_name}"), move |host| {
+        case(host, [n, len, count], fill)
+    });
+}
+
+fn case(host: &mut Host, [n, len, count]: [u32; 3], fill: Fill) -> TopMerge {
+    let chunks = len.div_ceil(CHUNK);
+    // Ids in an order of their own: multiples of an odd number, modulo a power of two.
+    let ids = (0..n * len).map(|i| i.wrapping_mul(40_503) % 131_072).collect();
+    TopMerge {
+        values: host.f32([n, len], fill),
+        ids: host.ints_from([n, len], ids),
+        count,
+        out_values: host.unwritten([n, chunks * count]),
+        out_ids: host.unwritten_ints([n, chunks * count]),
+    }
 }

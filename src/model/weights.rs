@@ -109,6 +109,26 @@ impl Model {
         self.matrices().iter().map(|matrix| matrix.shards.len() - 1).sum()
     }
 
+    /// The tensors of all weights, each with a name of the checkpoint: of its first part, where a
+    /// tensor holds several.
+    pub fn named_tensors(&self) -> impl Iterator<Item = (String, Tensor)> {
+        let matrices = self.matrices().into_iter().flat_map(|matrix| {
+            let name = &matrix.sources[0].name;
+            matrix.shards.iter().map(|shard| (name.clone(), shard.tensor))
+        });
+        let vectors = self.layers.iter().enumerate().flat_map(|(i, layer)| {
+            [
+                ("pre_attn_norm", layer.pre_attn_norm),
+                ("post_attn_norm", layer.post_attn_norm),
+                ("pre_moe_norm", layer.pre_moe_norm),
+                ("block_sparse_moe.gate", layer.router),
+                ("post_moe_norm", layer.post_moe_norm),
+            ]
+            .map(|(name, tensor)| (format!("model.layers.{i}.{name}.weight"), tensor))
+        });
+        matrices.chain(vectors).chain([(FINAL_NORM.to_owned(), self.norm)])
+    }
+
     fn matrices(&self) -> Vec<&Matrix> {
         let mut all = vec![&self.embed_tokens, &self.lm_head];
         for layer in &self.layers {
@@ -121,12 +141,7 @@ impl Model {
     }
 
     fn tensors(&self) -> Vec<Tensor> {
-        let shards = self.matrices().into_iter().flat_map(|m| &m.shards).map(|shard| shard.tensor);
-        let vectors = self.layers.iter().flat_map(|layer| {
-            let norms = [layer.pre_attn_norm, layer.post_attn_norm, layer.pre_moe_norm];
-            norms.into_iter().chain([layer.post_moe_norm, layer.router])
-        });
-        shards.chain(vectors).chain([self.norm]).collect()
+        self.named_tensors().map(|(_, tensor)| tensor).collect()
     }
 }
 

@@ -30,9 +30,9 @@ function expectMore(row) {
     const at = operand.expected?.findLastIndex((_, i) => !operand.kept.has(i)) ?? -1;
     if (at < 0) return operand;
     const expected = operand.expected.slice();
-    if (operand.dtype === "U32") expected[at] ^= 1;
+    if (operand.dtype === "U32") expected[at] ^= 1 << 30;
     else expected[at] += 3 * operand.bounds[at] + Math.abs(expected[at]) * 2 ** -20 + 1e-30;
-    return { ...operand, expected };
+    return { ...operand, expected, also: new Map() };
   });
   return { ...row, operands };
 }

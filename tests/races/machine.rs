@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use grok_wgpu::{host::POISON, kernel::Access, selftest::Row};
+use grok_wgpu::{host::POISON, kernel::Access, selftest::CaseData};
 use naga::{
     AddressSpace, Barrier, Binding, Block, BuiltIn, Expression, Function, Handle, Literal,
     ScalarKind, Statement, Type, TypeInner, valid::FunctionInfo,
@@ -41,7 +41,7 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a row's dispatch. An error is what this interpreter cannot run.
-pub(crate) fn run(program: &Program, row: &Row) -> Result<Outcome, String> {
+pub(crate) fn run(program: &Program, row: &CaseData) -> Result<Outcome, String> {
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks(4).map(|b| b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))).collect()
     };

@@ -7,7 +7,7 @@ use crate::{
 
 /// A row's dispatch, its operands' bytes, and what a device must make of them.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct CaseData {
     /// Program, constants, `Params` and workgroups.
     pub dispatch: Dispatch,
     /// The operands of `dispatch`, in the same order.
@@ -29,8 +29,9 @@ pub struct OperandData {
 /// Values of the oracle. Elements that the kernel must not write are told apart from the others.
 #[derive(Clone, Debug)]
 pub enum Expected {
-    /// Equal to the bit; `None` where the poison must stay.
-    Ints(Vec<Option<u32>>),
+    /// For each element the values allowed, the oracle's own first. There are several where rounding
+    /// may decide a choice, and none where the poison must stay.
+    Ints(Vec<Vec<u32>>),
     /// Each value with the largest error allowed, which is 0 in exact rows. A value of NaN stands
     /// for poison that must stay.
     Floats {
@@ -41,7 +42,7 @@ pub enum Expected {
     },
 }
 
-impl Row {
+impl CaseData {
     /// Builds a row on the host and runs its oracle.
     pub fn of(case: &Case, tuning: Tuning) -> Result<Self> {
         let mut host = Host::with_seed(super::seed(&case.full_name()));
@@ -76,11 +77,12 @@ fn initial(host: &Host, operand: Operand) -> Vec<u8> {
 fn expected(host: &Host, operand: Operand, initial: &[u8], exact: bool) -> Expected {
     let tensor = operand.tensor;
     if tensor.dtype == DType::U32 {
-        let before = initial.chunks_exact(4).map(|word| super::is_poison(word, DType::U32));
-        let values = host.ints(tensor).iter().zip(before);
-        return Expected::Ints(
-            values.map(|(&v, poison)| (!(poison && v == POISON)).then_some(v)).collect(),
-        );
+        let allowed = |(index, word)| {
+            let choices = host.choices(tensor, index);
+            let kept = super::is_poison(word, DType::U32) && choices == [POISON];
+            if kept { Vec::new() } else { choices }
+        };
+        return Expected::Ints(initial.chunks_exact(4).enumerate().map(allowed).collect());
     }
     let values = host.floats(tensor).to_vec();
     let bounds = match host.bounds(tensor) {

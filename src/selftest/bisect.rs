@@ -1,0 +1,212 @@
+//! Finds the first kernel of a whole model that strays from its oracle on a device.
+
+use std::collections::HashMap;
+
+use super::place;
+use crate::{
+    Binder, DType, Executor, Gpu, Host, Kernel, Machine, Model, Result, Shape, Tensor,
+    kernel::Access, machine::Role, tuning::Tuning,
+};
+
+/// A device that runs each kernel beside its oracle.
+///
+/// The oracle gets the operands that the device has, so errors do not add up and every kernel must
+/// stay within its own bound. Only the operands of one kernel are on the host at a time.
+pub struct Bisect<'a> {
+    gpu: &'a mut Gpu,
+    swap: Swap,
+    compared: usize,
+    worst: Option<(f64, String)>,
+    parted: Option<Parted>,
+    weights: HashMap<usize, String>,
+    near: String,
+}
+
+/// What runs on the device in place of a kernel of the model.
+type Swap = Box<dyn Fn(&dyn Kernel) -> Box<dyn Kernel>>;
+
+/// Where a device first left its oracle.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parted {
+    /// Stem of the kernel's files.
+    pub kernel: &'static str,
+    /// Kernels that agreed before it.
+    pub after: usize,
+    /// The weight it reads, or the last that was read before it: this tells the layer.
+    pub near: String,
+    /// The operand, the first wrong element, what it is and what it should be.
+    pub failure: String,
+}
+
+impl<'a> Bisect<'a> {
+    /// Runs a model on `gpu`, which gives and keeps the memory.
+    pub fn new(gpu: &'a mut Gpu) -> Self {
+        Self::with_swap(gpu, Box::new(|kernel| kernel.boxed()))
+    }
+
+    /// The same, but the device runs what `swap` gives for each kernel: how to see what a broken
+    /// kernel does.
+    pub fn with_swap(gpu: &'a mut Gpu, swap: Swap) -> Self {
+        Self {
+            gpu,
+            swap,
+            compared: 0,
+            worst: None,
+            parted: None,
+            weights: HashMap::new(),
+            near: "the embedding".into(),
+        }
+    }
+
+    /// Names the weights of `model`, which was loaded onto this machine.
+    pub fn name_weights(&mut self, model: &Model) {
+        self.weights = model.named_tensors().map(|(name, tensor)| (tensor.id, name)).collect();
+    }
+
+    /// Kernels that were compared.
+    pub fn compared(&self) -> usize {
+        self.compared
+    }
+
+    /// Largest error as a fraction of its bound, and the kernel that made it.
+    pub fn worst(&self) -> Option<&(f64, String)> {
+        self.worst.as_ref()
+    }
+
+    /// Where the device first left its oracle, if it did.
+    pub fn parted(&self) -> Option<&Parted> {
+        self.parted.as_ref()
+    }
+
+    async fn step(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        let tuning = self.gpu.tuning();
+        let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+        let operands: Vec<Tensor> = dispatch.operands.iter().map(|o| o.tensor).collect();
+        let named = operands.iter().find_map(|tensor| self.weights.get(&tensor.id));
+        if let Some(name) = named {
+            self.near.clone_from(name);
+        }
+        let nothing = self.gpu.record(&mut |_| Ok(()))?;
+        let before = self.gpu.run_plan(&nothing, &operands).await?;
+        let swapped = (self.swap)(kernel);
+        let plan = self.gpu.record(&mut |exec| exec.run(swapped.as_ref()))?;
+        let after = self.gpu.run_plan(&plan, &operands).await?;
+
+        let mut host = Host::default();
+        host.tuning = tuning;
+        for (&tensor, bytes) in operands.iter().zip(&before) {
+            host.place(tensor, bytes);
+        }
+        kernel.oracle(&mut host);
+        let name = dispatch.shader.name;
+        for (operand, bytes) in dispatch.operands.iter().zip(&after) {
+            if operand.access != Access::Write {
+                continue;
+            }
+            let (worst, failure) = compare(&host, operand.tensor, bytes);
+            if self.worst.as_ref().is_none_or(|(most, _)| worst > *most) {
+                self.worst = Some((worst, format!("{name}, {}", self.near)));
+            }
+            if let Some(failure) = failure {
+                self.parted.get_or_insert(Parted {
+                    kernel: name,
+                    after: self.compared,
+                    near: self.near.clone(),
+                    failure: format!("`{}` {failure}", operand.name),
+                });
+            }
+        }
+        self.compared += 1;
+        Ok(())
+    }
+}
+
+impl Machine for Bisect<'_> {
+    type Plan = Steps;
+
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        self.gpu.alloc(role, dtype, shape)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.gpu.write(tensor, offset, bytes)
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut steps = Steps { tuning: self.gpu.tuning(), kernels: Vec::new() };
+        program(&mut steps)?;
+        Ok(steps)
+    }
+
+    /// Runs kernel by kernel until one parts from its oracle; then nothing more.
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        for kernel in &plan.kernels {
+            if self.parted.is_some() {
+                break;
+            }
+            self.step(kernel.as_ref()).await?;
+        }
+        let nothing = self.gpu.record(&mut |_| Ok(()))?;
+        self.gpu.run_plan(&nothing, read).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.gpu.flush().await
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        self.gpu.max_binding_bytes()
+    }
+}
+
+/// Kernels in the order of their recording.
+pub struct Steps {
+    tuning: Tuning,
+    kernels: Vec<Box<dyn Kernel>>,
+}
+
+impl Executor for Steps {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        kernel.dispatch(Binder::new(kernel.shader(), &self.tuning))?;
+        self.kernels.push(kernel.boxed());
+        Ok(())
+    }
+}
+
+/// Largest error as a fraction of its bound, and the first element that is wrong.
+fn compare(host: &Host, tensor: Tensor, bytes: &[u8]) -> (f64, Option<String>) {
+    let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+    let mut failure = None;
+    let mut fail = |index: usize, what: String| {
+        failure.get_or_insert(format!("{} of {}: {what}", place(index, tensor), tensor.shape));
+    };
+    if tensor.dtype == DType::U32 {
+        for (i, word) in words.enumerate() {
+            let got = u32::from_le_bytes(word);
+            if !host.allows(tensor, i, got) {
+                fail(i, format!("got {got}, expected {}", host.ints(tensor)[i]));
+            }
+        }
+        return (0.0, failure);
+    }
+    let mut worst: f64 = 0.0;
+    let bounds = host.bounds(tensor);
+    for (i, (word, &want)) in words.zip(host.floats(tensor)).enumerate() {
+        let got = f64::from(f32::from_le_bytes(word));
+        let bound = bounds.map_or(0.0, |bounds| bounds[i]);
+        let error = (got - want).abs();
+        // What is not finite in the oracle came in with the operands.
+        let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+        let within = same || error <= bound;
+        if !within {
+            fail(i, format!("got {got:e}, expected {want:e} within {bound:e}"));
+            worst = f64::INFINITY;
+        } else if bound > 0.0 && error.is_finite() {
+            worst = worst.max(error / bound);
+        }
+    }
+    (worst, failure)
+}

@@ -1,0 +1,259 @@
+//! Whole models with made-up weights, compared with logits of an independent program in f64.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+
+use super::MOST;
+use crate::{
+    Config, DType, Error, Machine, Result, Synthetic,
+    session::{Read, Session, Sizes},
+};
+
+/// Gap of router probabilities below which f32 may choose another expert.
+const NEAR_TIE: f64 = 1e-5;
+
+/// Logits and choices of a model whose weights follow from their names, by position.
+#[derive(Clone, Debug)]
+pub struct Golden {
+    /// The model.
+    pub config: Config,
+    /// Tokens that went through it.
+    pub ids: Vec<u32>,
+    /// Positions whose logits were kept.
+    positions: Vec<usize>,
+    /// `[positions][vocab_size]`
+    logits: Vec<Vec<f64>>,
+    /// `[layers][rows][chosen]`
+    experts: Vec<Vec<Vec<u32>>>,
+    /// How far the last chosen expert was from the first left out: `[layers][rows]`
+    margin: Vec<Vec<f64>>,
+}
+
+impl Golden {
+    /// Reads a golden file, and the `config.json` beside it. `name` stands for both in errors.
+    pub fn parse(name: &str, config: &str, file: &[u8]) -> Result<Self> {
+        let path = Path::new(name);
+        let (config, _) = Config::from_json(path, config)?;
+        let bad = |what: String| Error::format(path, what);
+        let file = SafeTensors::deserialize(file).map_err(|error| bad(error.to_string()))?;
+        let tensor = |name: &str| {
+            file.tensor(name).map_err(|error| bad(format!("tensor `{name}`: {error}")))
+        };
+        let ints = |name: &str| -> Result<Vec<u32>> {
+            let of = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            Ok(tensor(name)?.data().chunks_exact(4).map(of).collect())
+        };
+        let floats = |name: &str| -> Result<Vec<f64>> {
+            let of = |b: &[u8]| f64::from_le_bytes(b.try_into().unwrap_or([0xff; 8]));
+            Ok(tensor(name)?.data().chunks_exact(8).map(of).collect())
+        };
+        let experts = tensor("experts")?;
+        let [_, rows, chosen] = *experts.shape() else {
+            return Err(bad(format!("tensor `experts` has shape {:?}", experts.shape())));
+        };
+        if rows == 0 || chosen == 0 {
+            return Err(bad(format!("tensor `experts` has shape {:?}", experts.shape())));
+        }
+        Ok(Self {
+            logits: floats("logits")?
+                .chunks_exact(config.vocab_size as usize)
+                .map(<[f64]>::to_vec)
+                .collect(),
+            experts: ints("experts")?
+                .chunks_exact(rows * chosen)
+                .map(|layer| layer.chunks_exact(chosen).map(<[u32]>::to_vec).collect())
+                .collect(),
+            margin: floats("margin")?.chunks_exact(rows).map(<[f64]>::to_vec).collect(),
+            ids: ints("ids")?,
+            positions: ints("positions")?.iter().map(|&p| p as usize).collect(),
+            config,
+        })
+    }
+
+    /// Largest error of the logits of all positions, by chunks of 32 and with weights of `dtype`.
+    /// The routers' choices must be right as well.
+    pub async fn by_chunks<M: Machine>(&self, machine: M, dtype: DType) -> Result<f64> {
+        let mut session = self.session(machine, dtype, 32).await?;
+        let mut rows = Vec::new();
+        for ids in self.ids.chunks(32) {
+            let first = session.tokens().len();
+            let reply = session.prefill(ids, Read::AllLogits).await?;
+            let routes = session.routes(false, ids.len()).await?;
+            self.compare_routes(first, &routes)?;
+            rows.extend((first..).zip(reply.rows));
+        }
+        self.compare(&rows)
+    }
+
+    /// Largest error of the logits after `prompt` tokens, which go through by chunks of `prefill`,
+    /// and of every later position, by decoding.
+    pub async fn by_prefill_and_decode<M: Machine>(
+        &self,
+        machine: M,
+        prefill: u32,
+        prompt: usize,
+    ) -> Result<f64> {
+        let mut session = self.session(machine, DType::F32, prefill).await?;
+        let logits =
+            |reply: crate::session::Reply| reply.candidates.iter().map(|c| c.logit).collect();
+        let reply = session.prefill(&self.ids[..prompt], Read::Logits).await?;
+        let mut rows = vec![(prompt - 1, logits(reply))];
+        for (position, &id) in self.ids.iter().enumerate().skip(prompt) {
+            let reply = session.decode(id, Read::Logits).await?;
+            self.compare_routes(position, &session.routes(true, 1).await?)?;
+            rows.push((position, logits(reply)));
+        }
+        self.compare(&rows)
+    }
+
+    async fn session<M: Machine>(
+        &self,
+        machine: M,
+        dtype: DType,
+        prefill: u32,
+    ) -> Result<Session<M>> {
+        let weights = Synthetic::new(&self.config, dtype, 0)?;
+        let context = u32::try_from(self.ids.len()).unwrap_or(u32::MAX).max(16);
+        let sizes = Sizes { context, prefill };
+        Session::load(machine, &self.config, &weights, sizes, &mut |_| Ok(())).await
+    }
+
+    /// Compares those rows that the file has.
+    fn compare(&self, rows: &[(usize, Vec<f32>)]) -> Result<f64> {
+        let mut worst: f64 = 0.0;
+        let mut seen = 0;
+        for (position, got) in rows {
+            let Some(at) = self.positions.iter().position(|p| p == position) else { continue };
+            seen += 1;
+            let here = super::compare_logits(got, &self.logits[at]);
+            let here = here.map_err(|what| {
+                Error::Verification(format!("logits at position {position}, {what}"))
+            })?;
+            worst = worst.max(here);
+        }
+        if seen == 0 {
+            return Err(Error::Verification("no position was compared".into()));
+        }
+        Ok(worst)
+    }
+
+    /// Compares the choices of a step that began at `first`, outside near ties.
+    fn compare_routes(&self, first: usize, routes: &[(Vec<u32>, Vec<f32>)]) -> Result<()> {
+        let chosen = self.config.num_experts_per_tok as usize;
+        for (layer, (ids, _)) in routes.iter().enumerate() {
+            for (row, ids) in ids.chunks_exact(chosen).enumerate() {
+                let position = first + row;
+                // Long cases keep only some rows.
+                let at = if self.experts[layer].len() == self.ids.len() {
+                    position
+                } else if let Some(at) = self.positions.iter().position(|&p| p == position) {
+                    at
+                } else {
+                    continue;
+                };
+                let mut want = self.experts[layer][at].clone();
+                let mut got = ids.to_vec();
+                want.sort_unstable();
+                got.sort_unstable();
+                if got != want && self.margin[layer][at] > NEAR_TIE {
+                    return Err(Error::Verification(format!(
+                        "layer {layer}, position {position}: experts {got:?}, expected {want:?}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Largest error of a model's logits after each prompt of a file of golden logits, which has tensors
+/// `NAME.input_ids` and `NAME.logits` for each.
+pub async fn check_logits<M: Machine>(session: &mut Session<M>, file: &[u8]) -> Result<f64> {
+    let path = Path::new("golden logits");
+    let file =
+        SafeTensors::deserialize(file).map_err(|error| Error::format(path, error.to_string()))?;
+    let mut worst: f64 = 0.0;
+    let mut prompts = 0;
+    for (name, tensor) in file.tensors() {
+        let Some(prompt) = name.strip_suffix(".input_ids") else { continue };
+        let of = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        let ids: Vec<u32> = tensor.data().chunks_exact(4).map(of).collect();
+        let wanted = file
+            .tensor(&format!("{prompt}.logits"))
+            .map_err(|error| Error::format(path, format!("`{prompt}.logits`: {error}")))?;
+        let of = |b: &[u8]| f64::from_le_bytes(b.try_into().unwrap_or([0xff; 8]));
+        let wanted: Vec<f64> = wanted.data().chunks_exact(8).map(of).collect();
+        session.rewind(0);
+        let reply = session.prefill(&ids, Read::Logits).await?;
+        let got: Vec<f32> = reply.candidates.iter().map(|candidate| candidate.logit).collect();
+        let here = super::compare_logits(&got, &wanted);
+        worst = worst.max(
+            here.map_err(|what| Error::Verification(format!("after prompt `{prompt}`, {what}")))?,
+        );
+        prompts += 1;
+    }
+    if prompts == 0 {
+        return Err(Error::format(path, "there is no tensor `NAME.input_ids`"));
+    }
+    Ok(worst)
+}
+
+/// What a whole model showed.
+#[derive(Clone, Debug)]
+pub struct ModelReport {
+    /// Which model, and how it ran.
+    pub name: String,
+    /// Largest difference of a logit.
+    pub worst: f64,
+    /// Largest difference that passes.
+    pub most: f64,
+    /// The first thing that was wrong, if anything was.
+    pub failure: Option<String>,
+}
+
+impl ModelReport {
+    /// The report of a comparison; an error that is not about values stays an error.
+    pub fn of(name: String, result: Result<f64>) -> Result<Self> {
+        let (worst, failure) = match result {
+            Ok(worst) => (worst, None),
+            Err(Error::Verification(what)) => (f64::INFINITY, Some(what)),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { name, worst, most: MOST, failure })
+    }
+}
+
+/// Runs two small models, one of each generation, against logits that come with the program. Their
+/// weights are made up, so nothing else is needed.
+pub async fn check_models(gpu: &mut crate::Gpu) -> Result<Vec<ModelReport>> {
+    let keep = gpu.tensor_count();
+    let mut reports = Vec::new();
+    for (name, config, file) in SHIPPED {
+        let golden = Golden::parse(name, config, file)?;
+        let (len, last) = (golden.ids.len(), golden.ids.len() - 4);
+        let text = format!("{name}, BF16, prompt of {len} by chunks");
+        let result = golden.by_chunks(&mut *gpu, DType::BF16).await;
+        gpu.truncate(keep);
+        reports.push(ModelReport::of(text, result)?);
+        let text = format!("{name}, F32, prompt of {last} and {} single tokens", len - last);
+        let result = golden.by_prefill_and_decode(&mut *gpu, 256, last).await;
+        gpu.truncate(keep);
+        reports.push(ModelReport::of(text, result)?);
+    }
+    Ok(reports)
+}
+
+/// Name, configuration and golden file.
+const SHIPPED: [(&str, &str, &[u8]); 2] = [
+    (
+        "small Grok-2",
+        include_str!("../../tests/data/golden/grok2_40.json"),
+        include_bytes!("../../tests/data/golden/grok2_40.safetensors"),
+    ),
+    (
+        "small Grok-1",
+        include_str!("../../tests/data/golden/grok1_12.json"),
+        include_bytes!("../../tests/data/golden/grok1_12.safetensors"),
+    ),
+];

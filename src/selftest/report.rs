@@ -1,0 +1,325 @@
+//! The report of a self-test, as one page that a person can attach to a message.
+
+use std::fmt::Write;
+
+use html_escape::encode_text as text;
+
+use super::{ModelReport, Report};
+use crate::gpu::Caps;
+
+/// Failures that a page shows; the first few tell the most.
+const SHOWN: usize = 100;
+
+/// Everything before the first section.
+const HEAD: &str = include_str!("report_head.html");
+
+/// One row that was run.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Stem of the kernel's files.
+    pub kernel: &'static str,
+    /// The row's name.
+    pub case: String,
+    /// How work was divided.
+    pub tuning: &'static str,
+    /// Whether no error at all was allowed.
+    pub exact: bool,
+    /// What it showed.
+    pub report: Report,
+}
+
+impl Row {
+    /// The command that runs this row alone.
+    pub fn replay(&self, adapter: &str) -> String {
+        format!(
+            "grok-wgpu selftest --adapter {} --kernel {} --case {} --tuning {}",
+            quoted(adapter),
+            self.kernel,
+            quoted(&self.case),
+            self.tuning
+        )
+    }
+}
+
+/// A word as shells take it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Everything that a self-test found.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The adapter and its limits.
+    pub caps: Caps,
+    /// Operating system and processor, or browser.
+    pub system: String,
+    /// The command that ran it.
+    pub command: String,
+    /// When, for people.
+    pub date: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Every row, those of a kernel side by side.
+    pub rows: Vec<Row>,
+    /// Whole models.
+    pub models: Vec<ModelReport>,
+}
+
+impl Summary {
+    /// Rows and models that failed.
+    pub fn failures(&self) -> usize {
+        self.failed_rows().count() + self.models.iter().filter(|m| m.failure.is_some()).count()
+    }
+
+    fn failed_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.report.failure.is_some())
+    }
+
+    /// The page: one file that needs nothing else.
+    pub fn html(&self) -> String {
+        let failures = self.failures();
+        let verdict = if failures == 0 { "pass" } else { "fail" };
+        let headline = if failures == 0 {
+            format!("All {} checks passed", self.rows.len() + self.models.len())
+        } else {
+            format!("{failures} of {} checks failed", self.rows.len() + self.models.len())
+        };
+        let mut page = String::from(HEAD);
+        let _ = writeln!(
+            page,
+            "<header class=\"{verdict}\"><p>grok-wgpu {} self-test</p><h1>{headline}</h1>\
+             <p>{}</p></header>",
+            env!("CARGO_PKG_VERSION"),
+            text(&self.caps.describe()),
+        );
+        self.failures_section(&mut page);
+        self.plot_section(&mut page);
+        self.kernels_section(&mut page);
+        self.models_section(&mut page);
+        self.adapter_section(&mut page);
+        page + "</main>\n</html>\n"
+    }
+
+    fn failures_section(&self, page: &mut String) {
+        if self.failures() == 0 {
+            return;
+        }
+        page.push_str("<section><h2>What failed</h2>\n");
+        for row in self.failed_rows().take(SHOWN) {
+            let failure = row.report.failure.as_deref().unwrap_or_default();
+            let _ = writeln!(
+                page,
+                "<article><h3>{kernel} <small>{} [{}]</small></h3><p>{}</p>\
+                 <p>The shader is <code>shaders/{kernel}.wgsl</code>, its reference is in \
+                 <code>src/kernels/{kernel}.rs</code>. To run this row alone:</p>\
+                 <pre>{}</pre></article>",
+                text(&row.case),
+                row.tuning,
+                text(failure),
+                text(&row.replay(&self.caps.info.name)),
+                kernel = row.kernel,
+            );
+        }
+        let more = self.failed_rows().count().saturating_sub(SHOWN);
+        if more > 0 {
+            let _ = writeln!(page, "<p>{more} more rows failed.</p>");
+        }
+        for model in &self.models {
+            if let Some(failure) = &model.failure {
+                let _ = writeln!(
+                    page,
+                    "<article><h3>{}</h3><p>{}</p></article>",
+                    text(&model.name),
+                    text(failure)
+                );
+            }
+        }
+        page.push_str("</section>\n");
+    }
+
+    /// Each row as a mark, by kernel, at its largest error as a fraction of what is allowed.
+    fn plot_section(&self, page: &mut String) {
+        const LEFT: f64 = 190.0;
+        const WIDTH: f64 = 620.0;
+        const LANE: usize = 22;
+        // Decades that the plot shows; what lies beyond is drawn at its edge.
+        const FROM: f64 = -4.0;
+        const TO: f64 = 1.0;
+        let at = |worst: f64| {
+            let decade = worst.max(f64::MIN_POSITIVE).log10().clamp(FROM, TO);
+            LEFT + (decade - FROM) / (TO - FROM) * WIDTH
+        };
+        let lanes = self.kernels().count();
+        let height = lanes * LANE + 44;
+        let _ = writeln!(
+            page,
+            "<section><h2>Error against bound</h2>\
+             <p>Each mark is a row of a kernel: its largest error, as a fraction of what WGSL's \
+             accuracy rules allow. Right of the line is wrong. Rows that are computed without any \
+             rounding have no mark unless they fail.</p>\
+             <svg viewBox=\"0 0 860 {height}\" role=\"img\" aria-label=\"Largest error of each row \
+             as a fraction of its bound, by kernel\">"
+        );
+        for (decade, label) in
+            [(-4.0, "0.0001"), (-3.0, "0.001"), (-2.0, "0.01"), (-1.0, "0.1"), (0.0, "bound")]
+        {
+            let x = at(10f64.powf(decade));
+            let class = if decade == 0.0 { "bound" } else { "grid" };
+            let bottom = lanes * LANE + 8;
+            let _ = writeln!(
+                page,
+                "<line class=\"{class}\" x1=\"{x:.1}\" y1=\"4\" x2=\"{x:.1}\" y2=\"{bottom}\"/>\
+                 <text class=\"tick\" x=\"{x:.1}\" y=\"{}\">{label}</text>",
+                bottom + 18
+            );
+        }
+        for (lane, rows) in self.kernels().enumerate() {
+            let y = lane * LANE + LANE / 2 + 6;
+            let _ = write!(
+                page,
+                "<text class=\"name\" x=\"{:.1}\" y=\"{}\">{}</text>",
+                LEFT - 12.0,
+                y + 4,
+                rows[0].kernel
+            );
+            // Marks closer than half a unit are one mark: a page has room for no more.
+            let mut places: Vec<(i64, bool)> = rows
+                .iter()
+                .filter(|row| row.report.worst > 0.0 || row.report.failure.is_some())
+                .map(|row| (place(at(row.report.worst)), row.report.failure.is_some()))
+                .collect();
+            places.sort_unstable();
+            places.dedup();
+            if places.is_empty() {
+                let _ = write!(
+                    page,
+                    "<text class=\"none\" x=\"{LEFT}\" y=\"{}\">no rounding in any row</text>",
+                    y + 4
+                );
+            }
+            for (place, failed) in places {
+                let (class, size) = if failed { ("bad", 5) } else { ("mark", 3) };
+                let x = place as f64 / 2.0;
+                let _ =
+                    write!(page, "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{size}\"/>");
+            }
+            page.push('\n');
+        }
+        page.push_str("</svg></section>\n");
+    }
+
+    fn kernels_section(&self, page: &mut String) {
+        page.push_str(
+            "<section><h2>Kernels</h2><div class=\"wide\"><table><thead><tr><th>kernel</th>\
+             <th>rows</th><th>without rounding</th><th>elements</th><th>largest error / bound</th>\
+             <th>failed</th></tr></thead><tbody>\n",
+        );
+        for rows in self.kernels() {
+            let totals = Totals::of(rows);
+            let class = if totals.failed > 0 { " class=\"fail\"" } else { "" };
+            let _ = writeln!(
+                page,
+                "<tr{class}><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td></tr>",
+                rows[0].kernel,
+                totals.rows,
+                totals.exact,
+                totals.elements,
+                totals.worst,
+                totals.failed
+            );
+        }
+        page.push_str("</tbody></table></div></section>\n");
+    }
+
+    fn models_section(&self, page: &mut String) {
+        if self.models.is_empty() {
+            return;
+        }
+        page.push_str(
+            "<section><h2>Whole models</h2><p>Logits against those of an independent program in \
+             f64.</p><div class=\"wide\"><table><thead><tr><th>model</th><th>largest difference</th>\
+             <th>allowed</th></tr></thead><tbody>\n",
+        );
+        for model in &self.models {
+            let class = if model.failure.is_some() { " class=\"fail\"" } else { "" };
+            let _ = writeln!(
+                page,
+                "<tr{class}><th>{}</th><td>{:.1e}</td><td>{:.0e}</td></tr>",
+                text(&model.name),
+                model.worst,
+                model.most
+            );
+        }
+        page.push_str("</tbody></table></div></section>\n");
+    }
+
+    fn adapter_section(&self, page: &mut String) {
+        let info = &self.caps.info;
+        let seconds = format!("{:.1} s", self.seconds);
+        let ids = format!("{:04x}:{:04x}", info.vendor, info.device);
+        let kind = format!("{:?}", info.device_type);
+        let backend = info.backend.to_string();
+        let driver = format!("{} {}", info.driver, info.driver_info);
+        page.push_str("<section><h2>Adapter and run</h2><div class=\"wide\"><table><tbody>\n");
+        for (name, value) in [
+            ("adapter", info.name.as_str()),
+            ("kind", &kind),
+            ("backend", &backend),
+            ("driver", driver.trim()),
+            ("vendor and device", &ids),
+            ("system", &self.system),
+            ("command", &self.command),
+            ("date", &self.date),
+            ("time taken", &seconds),
+        ] {
+            let _ = writeln!(page, "<tr><th>{name}</th><td>{}</td></tr>", text(value));
+        }
+        page.push_str(
+            "</tbody></table><table><thead><tr><th>limit</th><th>device</th><th>adapter</th></tr>\
+             </thead><tbody>\n",
+        );
+        for (name, device, adapter) in self.caps.named_limits() {
+            let _ = writeln!(page, "<tr><th>{name}</th><td>{device}</td><td>{adapter}</td></tr>");
+        }
+        page.push_str("</tbody></table></div></section>\n");
+    }
+
+    /// Rows by kernel.
+    pub fn kernels(&self) -> impl Iterator<Item = &[Row]> {
+        self.rows.chunk_by(|one, other| one.kernel == other.kernel)
+    }
+}
+
+/// Rows counted together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Totals {
+    /// Rows.
+    pub rows: usize,
+    /// Rows in which no error at all was allowed.
+    pub exact: usize,
+    /// Elements compared.
+    pub elements: usize,
+    /// Largest error, as a fraction of what is allowed.
+    pub worst: f64,
+    /// Rows that failed.
+    pub failed: usize,
+}
+
+impl Totals {
+    /// Counts `rows`.
+    pub fn of(rows: &[Row]) -> Self {
+        Self {
+            rows: rows.len(),
+            exact: rows.iter().filter(|row| row.exact).count(),
+            elements: rows.iter().map(|row| row.report.elements).sum(),
+            worst: rows.iter().map(|row| row.report.worst).fold(0.0, f64::max),
+            failed: rows.iter().filter(|row| row.report.failure.is_some()).count(),
+        }
+    }
+}
+
+/// A place on the plot in half units.
+#[expect(clippy::cast_possible_truncation, reason = "the plot is some hundred units wide")]
+fn place(x: f64) -> i64 {
+    (2.0 * x).round() as i64
+}
