@@ -18,25 +18,23 @@ impl<'a> Machine<'a> {
         mask: Mask,
     ) -> Result<(), String> {
         self.count(mask)?;
-        let values = match frame.function.expressions[handle] {
-            Expression::Load { pointer } => self.load(frame, pointer, mask)?,
+        // Invocations that are masked out keep what they had.
+        let mut values = std::mem::take(&mut frame.values[handle.index()]);
+        values.resize(self.lanes, [0; WIDEST]);
+        match frame.function.expressions[handle] {
+            Expression::Load { pointer } => self.load(frame, pointer, mask, &mut values)?,
             Expression::Access { base, index } => {
-                self.access(frame, handle, base, mask, |machine, frame, lane| {
+                let index = |machine: &Self, frame: &Frame<'a>, lane| {
                     Ok(machine.get(frame, index, lane)?[0])
-                })?
+                };
+                self.access(frame, (handle, base), mask, &mut values, index)?;
             }
             Expression::AccessIndex { base, index } => {
-                self.access(frame, handle, base, mask, |_, _, _| Ok(index))?
+                self.access(frame, (handle, base), mask, &mut values, |_, _, _| Ok(index))?;
             }
-            _ => self.calculate(frame, handle, mask)?,
-        };
-        // Invocations that are masked out keep what they had.
-        let kept = &mut frame.values[handle.index()];
-        if kept.is_empty() {
-            *kept = values;
-        } else {
-            mask.lanes().for_each(|lane| kept[lane] = values[lane]);
+            _ => self.calculate(frame, handle, mask, &mut values)?,
         }
+        frame.values[handle.index()] = values;
         Ok(())
     }
 
@@ -46,8 +44,8 @@ impl<'a> Machine<'a> {
         frame: &Frame<'a>,
         handle: Handle<Expression>,
         mask: Mask,
-    ) -> Result<Vec<Value>, String> {
-        let mut values = vec![[0; WIDEST]; self.lanes];
+        values: &mut [Value],
+    ) -> Result<(), String> {
         match frame.function.expressions[handle] {
             Expression::Compose { ty, ref components } => {
                 let words: Vec<usize> = components
@@ -90,7 +88,7 @@ impl<'a> Machine<'a> {
             }
             ref other => return Err(format!("the expression {other:?}")),
         }
-        Ok(values)
+        Ok(())
     }
 
     /// Expressions that calculate.
@@ -99,8 +97,8 @@ impl<'a> Machine<'a> {
         frame: &Frame<'a>,
         handle: Handle<Expression>,
         mask: Mask,
-    ) -> Result<Vec<Value>, String> {
-        let mut values = vec![[0; WIDEST]; self.lanes];
+        values: &mut [Value],
+    ) -> Result<(), String> {
         let mut undefined = None;
         let mut word = |result: math::Word| {
             result.unwrap_or_else(|why| {
@@ -166,23 +164,23 @@ impl<'a> Machine<'a> {
                     });
                 }
             }
-            _ => return self.assemble(frame, handle, mask),
+            _ => return self.assemble(frame, handle, mask, values),
         }
         if let Some(why) = undefined {
             self.fault(frame, handle, why);
         }
-        Ok(values)
+        Ok(())
     }
 
     /// An element or member: of what a pointer points to, or of a value.
     fn access(
         &mut self,
         frame: &Frame<'a>,
-        handle: Handle<Expression>,
-        base: Handle<Expression>,
+        (handle, base): (Handle<Expression>, Handle<Expression>),
         mask: Mask,
+        values: &mut [Value],
         index: impl Fn(&Self, &Frame<'a>, usize) -> Result<u32, String>,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<(), String> {
         let types = &self.program.module.types;
         let (target, is_pointer) = match *self.inner(frame, base) {
             TypeInner::Pointer { base, .. } => (&types[base].inner, true),
@@ -191,7 +189,6 @@ impl<'a> Machine<'a> {
             }
             ref other => (other, false),
         };
-        let mut values = vec![[0; WIDEST]; self.lanes];
         for lane in mask.lanes() {
             let base = self.get(frame, base, lane)?;
             let index = index(self, frame, lane)?;
@@ -224,7 +221,7 @@ impl<'a> Machine<'a> {
             };
             values[lane] = step(base, within * stride, is_pointer);
         }
-        Ok(values)
+        Ok(())
     }
 
     /// Words of the value that an expression has.
@@ -258,9 +255,9 @@ impl<'a> Machine<'a> {
         frame: &Frame<'a>,
         pointer: Handle<Expression>,
         mask: Mask,
-    ) -> Result<Vec<Value>, String> {
+        values: &mut [Value],
+    ) -> Result<(), String> {
         let words = self.pointee_words(frame, pointer)?;
-        let mut values = vec![[0; WIDEST]; self.lanes];
         for lane in mask.lanes() {
             let [space, variable, at, ..] = self.get(frame, pointer, lane)?;
             let at = at as usize;
@@ -283,7 +280,7 @@ impl<'a> Machine<'a> {
                 }
             }
         }
-        Ok(values)
+        Ok(())
     }
 
     pub(crate) fn store(

@@ -344,7 +344,8 @@ impl<'a> Machine<'a> {
                 Statement::ControlBarrier(Barrier::WORK_GROUP) => self.barrier(mask),
                 Statement::WorkGroupUniformLoad { pointer, result } => {
                     self.barrier(mask);
-                    let values = self.load(frame, pointer, mask)?;
+                    let mut values = vec![[0; WIDEST]; self.lanes];
+                    self.load(frame, pointer, mask, &mut values)?;
                     frame.values[result.index()] = values;
                     self.barrier(mask);
                 }

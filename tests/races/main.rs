@@ -24,7 +24,7 @@ use machine::{Outcome, run};
 use program::Program;
 
 /// Bytes of all operands of the largest rows that are interpreted each time.
-const SMALL: usize = 96 << 10;
+const SMALL: usize = 48 << 10;
 
 /// Barriers that a program could do without: kernel, tuning, which of the program's, and why.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[
