@@ -91,9 +91,6 @@ export class Runner {
 
   constructor(device) {
     this.device = device;
-    device.addEventListener?.("uncapturederror", (event) => {
-      this.#errors.push(event.error.message);
-    });
     device.lost.then((info) => this.#errors.push(`the device was lost: ${info.message}`));
   }
 
@@ -145,6 +142,7 @@ export class Runner {
 
   async #execute(batch, done, damage) {
     const { device } = this;
+    device.pushErrorScope("validation");
     const buffers = ["read", "write"].map((name) => {
       const arena = batch[name];
       const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
@@ -179,6 +177,8 @@ export class Runner {
       encoder.copyBufferToBuffer(part.buffer, 0, part.staging, 0, part.arena.length);
     }
     device.queue.submit([encoder.finish()]);
+    const refused = await device.popErrorScope();
+    if (refused) this.#errors.push(refused.message);
     for (const part of buffers) {
       await part.staging.mapAsync(GPUMapMode.READ);
       part.got = new Uint8Array(part.staging.getMappedRange().slice(0));
@@ -215,19 +215,23 @@ export class Runner {
       })),
     });
     device.pushErrorScope("validation");
+    const module = device.createShaderModule({ label: row.kernel, code: row.code });
     try {
       const pipeline = await device.createComputePipelineAsync({
         label: row.kernel,
         layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
         compute: {
-          module: device.createShaderModule({ label: row.kernel, code: row.code }),
+          module,
           entryPoint: "main",
           constants: row.constants,
         },
       });
       return { pipeline, layout };
     } catch (error) {
-      return { error: `Dawn refuses the program: ${error.message ?? error}` };
+      const { messages } = await module.getCompilationInfo();
+      const first = messages.find(({ type }) => type === "error");
+      const where = first ? `${first.lineNum}:${first.linePos}: ${first.message}` : error.message;
+      return { error: `Dawn refuses the program: ${where}` };
     } finally {
       await device.popErrorScope();
     }
