@@ -12,7 +12,8 @@ use std::{
 
 use grok_wgpu::{Dispatch, kernel::Access};
 use naga::{
-    AddressSpace, Expression, Literal, MathFunction, Module, ScalarKind, StorageAccess, TypeInner,
+    AddressSpace, BinaryOperator as B, Block, Expression, Function, Handle, Literal, LocalVariable,
+    MathFunction, Module, ScalarKind, Statement, StorageAccess, TypeInner,
     back::pipeline_constants::process_overrides,
     proc::GlobalCtx,
     valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator},
@@ -240,6 +241,137 @@ fn no_loose_functions_and_no_infinities() {
     }
 }
 
+/// Loops that could run for ever hang a device, and the page or desktop with it. Each must begin
+/// with a test of a counter, move that counter at its end, and leave it alone in between.
+#[test]
+fn loops_are_bounded() {
+    let mut loops = 0;
+    for Parsed { name, module, .. } in parsed() {
+        let (count, endless) = endless_loops(&module);
+        loops += count;
+        assert!(endless.is_empty(), "{name}: {endless:?}");
+    }
+    assert!(loops > 50, "only {loops} loops were seen");
+
+    for (body, problem) in [
+        ("loop { if x > 3u { break; } x += 1u; }", "no test at its head"),
+        ("while x < 3u { }", "does not move"),
+        ("for (var i = 0u; i < 3u; i += x) { i = 0u; }", "in its body"),
+        ("for (var i = 0u; i < 3u; x += 1u) { }", "does not move"),
+    ] {
+        let text = format!("@compute @workgroup_size(1) fn main() {{ var x = 0u; {body} }}");
+        let module = naga::front::wgsl::parse_str(&text).expect("good WGSL");
+        let (_, endless) = endless_loops(&module);
+        assert!(endless.iter().any(|e| e.contains(problem)), "{body}: {endless:?}");
+    }
+}
+
+/// How many loops there are, and what is wrong with them.
+fn endless_loops(module: &Module) -> (usize, Vec<String>) {
+    let (mut loops, mut endless) = (0, Vec::new());
+    let functions = module.functions.iter().map(|(_, function)| function);
+    for function in functions.chain(module.entry_points.iter().map(|entry| &entry.function)) {
+        visit(&function.body, &mut |statement| {
+            let Statement::Loop { body, continuing, break_if } = statement else { return };
+            loops += 1;
+            let counters = tested(body, function);
+            let moved: Vec<_> = counters
+                .iter()
+                .filter(|&&counter| {
+                    let values = stores(continuing, counter, function);
+                    values.iter().any(|&value| moves(value, counter, function))
+                })
+                .collect();
+            let problem = if break_if.is_some() || counters.is_empty() {
+                "no test at its head"
+            } else if moved.is_empty() {
+                "a counter that does not move"
+            } else if !moved.iter().any(|&&c| stores(body, c, function).is_empty()) {
+                "a counter that changes in its body"
+            } else {
+                return;
+            };
+            let place = function.name.as_deref().unwrap_or("main");
+            endless.push(format!("a loop of `{place}` has {problem}"));
+        });
+    }
+    (loops, endless)
+}
+
+/// Calls `see` for every statement, those inside others too.
+fn visit(block: &Block, see: &mut dyn FnMut(&Statement)) {
+    for statement in block {
+        see(statement);
+        match statement {
+            Statement::Block(inner) => visit(inner, see),
+            Statement::If { accept, reject, .. } => {
+                visit(accept, see);
+                visit(reject, see);
+            }
+            Statement::Loop { body, continuing, .. } => {
+                visit(body, see);
+                visit(continuing, see);
+            }
+            Statement::Switch { cases, .. } => {
+                for case in cases {
+                    visit(&case.body, see);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Variables that the test at the head of a loop compares.
+fn tested(body: &Block, function: &Function) -> Vec<Handle<LocalVariable>> {
+    let head = body.iter().find(|statement| !matches!(statement, Statement::Emit(_)));
+    let Some(Statement::If { condition, accept, reject }) = head else { return Vec::new() };
+    if !accept.is_empty() || !matches!(reject.first(), Some(Statement::Break)) {
+        return Vec::new();
+    }
+    let Expression::Binary { op, left, right } = function.expressions[*condition] else {
+        return Vec::new();
+    };
+    if !matches!(op, B::Less | B::LessEqual | B::Greater | B::GreaterEqual) {
+        return Vec::new();
+    }
+    [left, right].into_iter().filter_map(|side| loaded(side, function)).collect()
+}
+
+/// The variable whose value an expression is.
+fn loaded(value: Handle<Expression>, function: &Function) -> Option<Handle<LocalVariable>> {
+    let Expression::Load { pointer } = function.expressions[value] else { return None };
+    let Expression::LocalVariable(variable) = function.expressions[pointer] else { return None };
+    Some(variable)
+}
+
+/// Values that a block stores into a variable.
+fn stores(
+    block: &Block,
+    variable: Handle<LocalVariable>,
+    function: &Function,
+) -> Vec<Handle<Expression>> {
+    let mut found = Vec::new();
+    visit(block, &mut |statement| {
+        if let Statement::Store { pointer, value } = *statement
+            && let Expression::LocalVariable(to) = function.expressions[pointer]
+            && to == variable
+        {
+            found.push(value);
+        }
+    });
+    found
+}
+
+/// Whether a value is the variable plus, minus or shifted by something.
+fn moves(value: Handle<Expression>, variable: Handle<LocalVariable>, function: &Function) -> bool {
+    matches!(
+        function.expressions[value],
+        Expression::Binary { op: B::Add | B::Subtract | B::ShiftLeft | B::ShiftRight, left, .. }
+            if loaded(left, function) == Some(variable)
+    )
+}
+
 /// Files of a folder that end in `.wgsl`, with their text.
 fn wgsl(folder: &str) -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -324,11 +456,16 @@ fn tint_accepts_every_program() {
     }
     let mut refused = Vec::new();
     for (name, dispatch) in variants::variants() {
-        let file = folder.path().join(format!("{name}.wgsl"));
-        fs::write(&file, variants::expanded(&dispatch)).expect("a file in the scratch folder");
-        let output = run(&file).expect("tint ran a moment ago");
-        if !output.status.success() {
-            refused.push(format!("{name}:\n{}", String::from_utf8_lossy(&output.stderr)));
+        // As it is, and as a browser's device with subgroups would get it.
+        for preamble in ["", "enable subgroups;\n"] {
+            let file = folder.path().join(format!("{name}.wgsl"));
+            let text = preamble.to_owned() + &variants::expanded(&dispatch);
+            fs::write(&file, text).expect("a file in the scratch folder");
+            let output = run(&file).expect("tint ran a moment ago");
+            if !output.status.success() {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                refused.push(format!("{preamble}{name}:\n{errors}"));
+            }
         }
     }
     assert!(refused.is_empty(), "tint refuses {}:\n{}", refused.len(), refused.join("\n"));

@@ -223,6 +223,31 @@ pub(super) fn cases() -> Rows {
         rows.add(format!("{name}, outliers"), move |host| {
             case(host, shape, [pos, shape[0]], [0, len, split_len], 30.0, Fill::Outliers)
         });
+        // Logits so far apart that one position has all the weight.
+        rows.add(format!("{name}, one key takes all"), move |host| {
+            let [tokens, n_heads, n_kv, dim] = shape;
+            let kernel = case(host, shape, [pos, tokens], [0, len, split_len], 0.0, Fill::Index);
+            let keys =
+                (0..len * n_kv * dim).map(|i| if i / (n_kv * dim) == pos { 100.0 } else { -100.0 });
+            let keys = keys.collect();
+            Attention {
+                q: host.f32([tokens, n_heads, dim], Fill::Constant(100.0)),
+                k: host.floats_from(F32, [len, n_kv, dim], keys),
+                ..kernel
+            }
+        });
+        for size in [89.0, -89.0, 1e20, -1e20] {
+            rows.add(format!("{name}, cap 30 at {size:e}"), move |host| {
+                let [tokens, n_heads, n_kv, dim] = shape;
+                let kernel =
+                    case(host, shape, [pos, tokens], [0, len, split_len], 30.0, Fill::Normal);
+                Attention {
+                    q: host.f32([tokens, n_heads, dim], Fill::OneHot(0)),
+                    k: host.f32([len, n_kv, dim], Fill::Constant(size * f64::from(dim).sqrt())),
+                    ..kernel
+                }
+            });
+        }
         // Equal keys weigh all positions alike: the sum of integers is exact.
         rows.exact(format!("{name}, equal keys sum integers"), move |host| {
             let kernel = case(host, shape, [pos, shape[0]], [0, len, split_len], 0.0, Fill::Normal);

@@ -59,9 +59,12 @@ impl Bounded {
         }
         let z = self.value / cap;
         let value = cap * z.tanh();
-        // The argument's own error, its division, then the quotient of exponentials: about eight
-        // units of 1, or of 4|z| where the polynomial serves.
-        let bound = self.bound
+        // What the argument's own error makes of the value, which is little where the cap is flat.
+        let end = |argument: f64| (cap * (argument / cap).tanh() - value).abs();
+        let carried = end(self.value - self.bound).max(end(self.value + self.bound));
+        // Then its division, and the quotient of exponentials: about eight units of 1, or of 4|z|
+        // where the polynomial serves.
+        let bound = carried
             + 2.5 * U * self.value.abs().min(cap)
             + 8.0 * U * cap * (4.0 * z.abs()).min(1.0)
             + U * value.abs()

@@ -133,6 +133,12 @@ pub(super) fn cases() -> Rows {
                     case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
                 });
             }
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
+                let x = Fill::OneHot(u64::from(tokens * cols) - 3);
+                let kernel = case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index);
+                let gate = host.filled(dtype, [3, n, cols], Fill::Constant(16.0));
+                ExpertGatedMatMul { gate, ..kernel }
+            });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {

@@ -100,6 +100,12 @@ pub(super) fn cases() -> Rows {
                     case(host, dtype, [5, n, cols], fill, fill, &[[4, 0]])
                 });
             }
+            rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
+                let x = Fill::OneHot((cols - 3).into());
+                let kernel = case(host, dtype, [5, n, cols], x, Fill::Index, &[[4, 1]]);
+                let gate = host.filled(dtype, [5, n, cols], Fill::Constant(16.0));
+                ExpertGatedMatVec { gate, ..kernel }
+            });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x{cols} integers"), move |host| {

@@ -90,6 +90,12 @@ pub(super) fn cases() -> Rows {
                 case(host, dtype, [tokens, tokens, 8], [n, cols], ints, ints)
             });
         }
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
+                let x = Fill::OneHot(u64::from(2 * tokens * cols) - 3);
+                case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index)
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
                 case(host, dtype, [2, 2, 2], [3, cols], Fill::Integers(8), Fill::Integers(8))

@@ -123,6 +123,14 @@ pub(super) fn cases() -> Rows {
                 }
             });
         }
+        for (n, cols) in super::EDGES {
+            rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
+                let x = Fill::OneHot(u64::from(2 * cols) - 3);
+                let kernel = case(host, dtype, [5, n, cols], x, Fill::Index, &[[3, 1]]);
+                let probs = host.floats_from(F32, [1, 2], vec![0.5, 0.25]);
+                ExpertMatVec { probs, scale: 0.5, ..kernel }
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x{cols} integers"), move |host| {
                 let ints = Fill::Integers(4);

@@ -95,6 +95,13 @@ pub(super) fn cases() -> Rows {
             case(host, dtype, [40, 40, 40], Fill::Normal, Fill::Normal, Gelu::Tanh)
         });
         // A gate of at least 16 passes the activation unchanged, so integers stay exact.
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+            rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
+                let x = Fill::OneHot(u64::from(tokens * cols) - 3);
+                let kernel = case(host, dtype, [tokens, n, cols], x, Fill::Index, Gelu::Erf);
+                GatedMatMul { gate: host.filled(dtype, [n, cols], Fill::Constant(16.0)), ..kernel }
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x5x{cols} integers"), move |host| {
                 case(host, dtype, [3, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)

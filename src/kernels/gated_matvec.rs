@@ -91,6 +91,13 @@ pub(super) fn cases() -> Rows {
             });
         }
         // A gate of at least 16 passes the activation unchanged, so integers stay exact.
+        for (n, cols) in super::EDGES {
+            rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
+                let x = Fill::OneHot((cols - 3).into());
+                let kernel = case(host, dtype, [1, n, cols], x, Fill::Index, Gelu::Erf);
+                GatedMatVec { gate: host.filled(dtype, [n, cols], Fill::Constant(16.0)), ..kernel }
+            });
+        }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 5x{cols} integers"), move |host| {
                 case(host, dtype, [1, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)

@@ -71,6 +71,16 @@ pub(super) fn cases() -> Rows {
         for (fill_name, fill) in super::FILLS {
             rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
         }
+        for (fill_name, fill) in [
+            ("one-hot", Fill::OneHot((cols - 1).into())),
+            ("zero", Fill::Constant(0.0)),
+            ("index", Fill::Index),
+        ] {
+            rows.add(format!("{n}x{cols} {fill_name}"), move |host| {
+                let sum = host.f32([n, cols], fill);
+                RmsNormAdd { sum, ..case(host, n, cols, fill) }
+            });
+        }
     }
     rows
 }

@@ -148,6 +148,13 @@ pub(super) fn cases() -> Rows {
         rows.add(format!("large logits, cap {cap}"), move |host| {
             case(host, [4, 8, 2, 64], cap, Fill::Normal, 40.0)
         });
+        if cap > 0.0 {
+            for spread in [89.0, 1e20] {
+                rows.add(format!("cap {cap} at {spread:e}"), move |host| {
+                    case(host, [4, 8, 2, 64], cap, Fill::Constant(1.0), spread)
+                });
+            }
+        }
         rows.add(format!("all logits equal, cap {cap}"), move |host| {
             case(host, [2, 8, 2, 64], cap, Fill::Constant(0.25), 0.0)
         });

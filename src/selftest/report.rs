@@ -190,6 +190,13 @@ impl Summary {
                 .collect();
             places.sort_unstable();
             places.dedup();
+            if places.is_empty() {
+                let _ = write!(
+                    page,
+                    "<text class=\"none\" x=\"{LEFT}\" y=\"{}\">no rounding in any row</text>",
+                    y + 4
+                );
+            }
             for (place, failed) in places {
                 let (class, size) = if failed { ("bad", 5) } else { ("mark", 3) };
                 let x = place as f64 / 2.0;

@@ -1,0 +1,98 @@
+//! A model with one broken kernel: the bisection must name it, its layer and its element.
+
+mod common;
+
+use grok_wgpu::{
+    Binder, Config, DType, Dispatch, Gpu, Host, Kernel, Result, Shader, Synthetic,
+    gpu::Profile,
+    selftest::Bisect,
+    session::{Read, Session, Sizes},
+};
+use pollster::block_on;
+
+/// A kernel with other text in its shader.
+struct Broken {
+    kernel: Box<dyn Kernel>,
+    find: &'static str,
+    replace: &'static str,
+}
+
+impl Kernel for Broken {
+    fn shader(&self) -> Shader {
+        let shader = self.kernel.shader();
+        let text = shader.files.concat();
+        assert_eq!(text.matches(self.find).count(), 1, "`{}` is not there once", self.find);
+        let text: &'static str = text.replace(self.find, self.replace).leak();
+        Shader { files: Box::leak(Box::new([text])), ..shader }
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        Ok(Dispatch { shader: self.shader(), ..self.kernel.dispatch(binder)? })
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        self.kernel.oracle(host);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(Self { kernel: self.kernel.boxed(), ..*self })
+    }
+}
+
+/// Runs a small model with `machine`; some tokens of prompt, then one more.
+fn run<'a>(machine: Bisect<'a>, prompt: &[u32]) -> Result<Bisect<'a>> {
+    let config = Config::preset("tiny").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 3)?;
+    let sizes = Sizes { context: 32, prefill: 16 };
+    block_on(async {
+        let mut session = Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await?;
+        let model = session.model().clone();
+        session.machine_mut().name_weights(&model);
+        session.prefill(prompt, Read::Top(1)).await?;
+        session.decode(7, Read::Top(1)).await?;
+        Ok(session.into_machine())
+    })
+}
+
+fn gpu() -> Gpu {
+    common::open(Profile::Baseline)
+}
+
+const PROMPT: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];
+
+#[test]
+fn a_good_model_agrees_throughout() -> Result<()> {
+    let mut gpu = gpu();
+    let machine = run(Bisect::new(&mut gpu), &PROMPT)?;
+    assert_eq!(machine.parted(), None);
+    assert!(machine.compared() > 40, "{} kernels", machine.compared());
+    let (worst, at) = machine.worst().expect("something was compared");
+    assert!(*worst > 0.0 && *worst <= 1.0, "{worst} at {at}");
+    Ok(())
+}
+
+#[test]
+fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
+    for (name, find, replace, operand) in [
+        ("rope_cache", "a * angle.x - b", "a * angle.x + b", "`q` "),
+        ("route", "c > best", "c < best", "`ids` "),
+    ] {
+        let mut gpu = gpu();
+        let swap = move |kernel: &dyn Kernel| -> Box<dyn Kernel> {
+            let kernel = kernel.boxed();
+            if kernel.shader().name == name {
+                Box::new(Broken { kernel, find, replace })
+            } else {
+                kernel
+            }
+        };
+        let machine = run(Bisect::with_swap(&mut gpu, Box::new(swap)), &PROMPT)?;
+        let parted = machine.parted().unwrap_or_else(|| panic!("{name} was not seen"));
+        assert_eq!(parted.kernel, name);
+        assert!(parted.near.starts_with("model.layers.0."), "{parted:?}");
+        assert!(parted.failure.starts_with(operand), "{parted:?}");
+        assert!(parted.failure.contains("element ["), "{parted:?}");
+        assert_eq!(machine.compared(), parted.after + 1, "nothing runs after it");
+    }
+    Ok(())
+}
