@@ -36,9 +36,9 @@ export class Writer {
   }
 
   append(bytes: Uint8Array, at: number): void {
-    const written = this.handle.write(bytes, { at });
-    if (written !== bytes.length) {
-      throw new DOMException(`${written} of ${bytes.length} bytes could be written`, "QuotaExceededError");
+    // A full disk shows in the count alone.
+    if (this.handle.write(bytes, { at }) !== bytes.length) {
+      throw new DOMException("the browser has no room left for this site's files", "QuotaExceededError");
     }
   }
 }
