@@ -249,7 +249,9 @@ function requireWebGpu(): void {
 function sendable(source: ModelSource): SentSource {
   if (typeof source === "string" || source instanceof URL) {
     try {
-      return { url: new URL(source, document.baseURI).href };
+      // Workers have no document.
+      const here = globalThis.document?.baseURI ?? globalThis.location.href;
+      return { url: new URL(source, here).href };
     } catch {
       throw new GrokWgpuError("usage", `"${source}" is not the address of a model`);
     }

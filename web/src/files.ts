@@ -25,7 +25,13 @@ export class BlobFile implements SourceFile {
     if (this.stop.signal?.aborted) {
       throw abortedError("loading");
     }
-    return new Uint8Array(await this.blob.slice(offset, offset + length).arrayBuffer());
+    try {
+      return new Uint8Array(await this.blob.slice(offset, offset + length).arrayBuffer());
+    } catch (error) {
+      // A file on a disk that was changed, moved or deleted after it was chosen.
+      const why = error instanceof Error ? error.message : String(error);
+      throw new GrokWgpuError("checkpoint", `${this.name} can no longer be read: ${why}`, "Load the model again.");
+    }
   }
 }
 

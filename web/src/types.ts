@@ -55,6 +55,8 @@ export interface ModelInfo {
   bytes: number;
   context: number;
   chat: boolean;
+  /** Oddities of the files that do not stand in the way. */
+  warnings: string[];
   /** Fields of `config.json`, by Hugging Face's names. */
   config: {
     vocab_size: number;

@@ -30,6 +30,7 @@ interface GpuAdapter {
 type Caps = Pick<AdapterInfo, "limits" | "features">;
 
 let engine: Engine | undefined;
+let files: Watched | undefined;
 let disposed = false;
 
 /** Each call that goes on, and what stops it. */
@@ -112,7 +113,8 @@ async function load(
     return true;
   };
   const watched = new Watched(found.files);
-  engine = await watched.during(Engine.load(watched.files, JSON.stringify({ context, prefill }), hear));
+  files = watched;
+  engine = await watched.during(() => Engine.load(watched.files, JSON.stringify({ context, prefill }), hear));
   stop.signal = undefined;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
@@ -138,9 +140,10 @@ class Watched {
     }));
   }
 
-  async during<T>(task: Promise<T>): Promise<T> {
+  async during<T>(task: () => Promise<T>): Promise<T> {
+    this.#failure = undefined;
     try {
-      return await task;
+      return await task();
     } catch (error) {
       throw this.#failure ?? error;
     }
@@ -181,7 +184,8 @@ async function generate(
   if (signal.aborted) {
     made = { reason: "interrupted", ...nothing };
   } else {
-    if (!engine) {
+    const writer = engine;
+    if (!writer || !files) {
       throw new GrokWgpuError("usage", "no model is loaded");
     }
     const hear = (json: string): boolean => {
@@ -198,7 +202,9 @@ async function generate(
     const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
     const max_tokens = options.max_tokens ?? ("text" in prompt ? 256 : 1024);
     const request = { prompt, options: { ...options, seed, max_tokens } };
-    made = JSON.parse(await engine.generate(JSON.stringify(request), hear)) as typeof made;
+    // The files are read again if the device was lost.
+    const result = await files.during(() => writer.generate(JSON.stringify(request), hear));
+    made = JSON.parse(result) as typeof made;
   }
   const seconds = (times.last - times.first) / 1000;
   return {
