@@ -144,7 +144,13 @@ impl<'a> Hunt<'a> {
         Ok(Self { files, mutants, worker, targets, record: BTreeMap::new() })
     }
 
-    /// Kernels whose rows run a program with this file, by their files.
+    /// Whether a kernel has rows whose programs link this file.
+    pub(crate) fn links(&self, kernel: &str, file: &str) -> bool {
+        let of = |target: &Target| target.name.split('/').next() == Some(kernel);
+        self.targets.iter().any(|t| of(t) && t.files.iter().any(|name| name == file))
+    }
+
+    /// How many rows run a program with this file.
     pub(crate) fn rows_of(&self, file: &str) -> usize {
         self.targets.iter().filter(|target| target.files.iter().any(|name| name == file)).count()
     }

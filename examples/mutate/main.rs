@@ -4,9 +4,20 @@
 
 #[path = "../../tests/common/edited.rs"]
 mod edited;
+#[path = "../../tests/races/evaluate.rs"]
+mod evaluate;
 mod hunt;
+#[path = "../../tests/races/machine.rs"]
+mod machine;
+#[path = "../../tests/races/math.rs"]
+mod math;
+#[path = "../../tests/races/memory.rs"]
+mod memory;
 mod operators;
+#[path = "../../tests/races/program.rs"]
+mod program;
 mod report;
+mod rules;
 mod tokens;
 mod worker;
 
@@ -47,9 +58,6 @@ struct Options {
     /// Adapter, by a part of its name
     #[arg(long, default_value = "llvmpipe")]
     adapter: String,
-    /// Adapter on which barrier mutants that survive are tried again
-    #[arg(long)]
-    also: Option<String>,
     /// Take about so many mutants, evenly over files and operators; the choice is always the same
     #[arg(long)]
     sample: Option<usize>,
@@ -145,26 +153,25 @@ fn run(options: &Options) -> Result<bool, Error> {
         let word = match &outcome {
             Outcome::Refused => "refused".into(),
             Outcome::Killed { by, .. } => format!("killed by {by}"),
-            Outcome::Survived => "SURVIVED".into(),
+            Outcome::Faulty { .. } | Outcome::Survived => "SURVIVED".into(),
         };
         eprintln!("{}/{} {seconds} s: {}: {word}", n + 1, chosen.len(), all[i].id);
     }
-    if let Some(other) = &options.also {
-        let left: Vec<usize> = chosen
-            .iter()
-            .copied()
-            .filter(|&i| all[i].operator.starts_with("barrier"))
-            .filter(|&i| state.outcome(&all[i], text(&all[i])) == Some(&Outcome::Survived))
-            .collect();
-        eprintln!("{} barrier mutants again on {other}", left.len());
-        let mut second = State::open(&options.state.with_extension("also.jsonl"), resume)?;
-        let mut hunt = Hunt::new(&files, &all, Worker::new(other, timeout), &mut second)?;
-        for i in left {
-            if let Outcome::Killed { by, how } = hunt.run(i, &mut second)? {
-                let by = format!("{by} on {other}");
-                eprintln!("{}: killed by {by}", all[i].id);
-                state.settle(&all[i], text(&all[i]), Outcome::Killed { by, how })?;
-            }
+    let survivors: Vec<usize> = chosen
+        .iter()
+        .copied()
+        .filter(|&i| state.outcome(&all[i], text(&all[i])) == Some(&Outcome::Survived))
+        .collect();
+    let rows = rules::rows(&|kernel| survivors.iter().any(|&i| hunt.links(kernel, &all[i].file)))?;
+    eprintln!("{} survivors through the interpreter, {} rows", survivors.len(), rows.len());
+    for i in survivors {
+        if late() {
+            break;
+        }
+        let text = text(&all[i]);
+        if let Some((by, how)) = rules::fault(&rows, text, &all[i].apply(text)) {
+            eprintln!("{}: {how} ({by})", all[i].id);
+            state.settle(&all[i], text, Outcome::Faulty { by, how })?;
         }
     }
 
@@ -181,7 +188,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         eprintln!("{unfinished} mutants have not run; --resume goes on");
     }
     if let Some(path) = &options.report {
-        fs::write(path, tables.document(&options.adapter, options.also.as_deref()))?;
+        fs::write(path, tables.document(&options.adapter))?;
     }
     let faults = tables.faults();
     for fault in &faults {

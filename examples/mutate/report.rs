@@ -17,8 +17,8 @@ use crate::{Error, hunt::Outcome, operators::Mutant};
 enum Verdict {
     /// The program does the same, or stays within what WGSL lets any device do.
     Equivalent,
-    /// The program races; a software driver runs invocations in an order that hides it.
-    Race,
+    /// The program is wrong, where no row looks.
+    Unseen,
 }
 
 /// An entry of `tests/mutation/survivors.json`.
@@ -49,30 +49,36 @@ impl Reasons {
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     compiled: u32,
-    killed: u32,
+    /// By a row on the device.
+    wrong: u32,
+    /// By the interpreter alone.
+    faulty: u32,
     equivalent: u32,
-    races: u32,
 }
 
 impl Count {
+    fn killed(self) -> u32 {
+        self.wrong + self.faulty
+    }
+
     fn survived(self) -> u32 {
-        self.compiled - self.killed
+        self.compiled - self.killed()
     }
 
     fn raw(self) -> f64 {
-        percent(self.killed, self.compiled)
+        percent(self.killed(), self.compiled)
     }
 
     fn score(self) -> f64 {
-        percent(self.killed, self.compiled - self.equivalent)
+        percent(self.killed(), self.compiled - self.equivalent)
     }
 
     fn row(self, name: &str) -> String {
-        let Self { compiled, killed, equivalent, races } = self;
+        let Self { compiled, wrong, faulty, equivalent } = self;
         let survived = self.survived();
         let (raw, score) = (self.raw(), self.score());
         format!(
-            "| {name} | {compiled} | {killed} | {survived} | {equivalent} | {races} | {raw:.1} % | {score:.1} % |"
+            "| {name} | {compiled} | {wrong} | {faulty} | {survived} | {equivalent} | {raw:.1} % | {score:.1} % |"
         )
     }
 }
@@ -81,7 +87,7 @@ fn percent(part: u32, whole: u32) -> f64 {
     if whole == 0 { 100.0 } else { 100.0 * f64::from(part) / f64::from(whole) }
 }
 
-const HEAD: &str = "| | compiled | killed | survived | equivalent | races | killed / compiled | killed / (compiled - equivalent) |
+const HEAD: &str = "| | compiled | wrong result | broken rule | survived | equivalent | killed / compiled | killed / (compiled - equivalent) |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
 /// Counts by file and by operator, and the survivors.
@@ -112,17 +118,18 @@ impl<'a> Tables<'a> {
             let verdict = reasons.of(&mutant.id).map(|entry| entry.verdict);
             let add = |count: &mut Count| {
                 count.compiled += 1;
-                count.killed += u32::from(!survived);
+                count.wrong += u32::from(matches!(outcome, Outcome::Killed { .. }));
+                count.faulty += u32::from(matches!(outcome, Outcome::Faulty { .. }));
                 count.equivalent += u32::from(survived && verdict == Some(Verdict::Equivalent));
-                count.races += u32::from(survived && verdict == Some(Verdict::Race));
             };
+            let id = mutant.id.as_str();
             add(&mut tables.total);
             add(tables.files.entry(mutant.file.clone()).or_default());
             add(tables.operators.entry(mutant.operator).or_default());
             if survived {
-                tables.survivors.push(&mutant.id);
+                tables.survivors.push(id);
             } else {
-                tables.killed.insert(&mutant.id);
+                tables.killed.insert(id);
             }
         }
         tables
@@ -140,28 +147,23 @@ impl<'a> Tables<'a> {
     }
 
     /// The tables and all survivors as a document.
-    pub(crate) fn document(&self, adapter: &str, also: Option<&str>) -> String {
+    pub(crate) fn document(&self, adapter: &str) -> String {
         let mut text = String::from(INTRODUCTION);
-        let Count { compiled, killed, .. } = self.total;
+        let total = self.total;
         let _ = writeln!(
             text,
-            "\n## Result\n\nOn {adapter}: of {compiled} mutants that compile, rows kill {killed}, \
-             {:.1} %; of those that are not equivalent, {:.1} %.",
-            self.total.raw(),
-            self.total.score()
+            "\n## Result\n\nOn {adapter}: of {} mutants that compile, {} are killed, {:.1} %; of those \
+             that are not equivalent, {:.1} %.",
+            total.compiled,
+            total.killed(),
+            total.raw(),
+            total.score()
         );
-        if let Some(also) = also {
-            let _ = writeln!(
-                text,
-                "Barrier mutants that survived there ran again on {also}, and count as killed where it sees them."
-            );
-        }
         let _ = writeln!(text, "\n{self}\n## Survivors");
         let here: BTreeSet<&str> = self.survivors.iter().copied().collect();
-        for (verdict, title) in [
-            (Verdict::Equivalent, "Equivalent"),
-            (Verdict::Race, "Races that this order of invocations hides"),
-        ] {
+        for (verdict, title) in
+            [(Verdict::Equivalent, "Equivalent"), (Verdict::Unseen, "Wrong, and not seen")]
+        {
             let _ = writeln!(text, "\n### {title}");
             for entry in self.reasons.entries.iter().filter(|entry| entry.verdict == verdict) {
                 let mine: Vec<&String> =
@@ -210,7 +212,8 @@ The mutants are made from tokens (`examples/mutate/operators.rs` has the operato
 `survivors.json` says for each survivor why it may survive; a survivor without a reason is an error, and so is a reason for a mutant that is killed.
 A mutant's name is its file, line, column, operator, and the text before and after: who edits a shader moves them.
 
-`compiled` counts mutants that naga and the driver accept; the others are no mutants.
-`equivalent` are survivors that compute the same, or stay within what WGSL allows any device.
-`races` are survivors that are wrong, but only under an order of invocations that this driver never takes. They count as not killed.
+- `compiled`: mutants that naga and the driver accept; the others are no mutants.
+- `wrong result`: a row fails on the device, or does not end.
+- `broken rule`: all rows pass on the device, but the interpreter of `tests/races` reports a race, an access out of bounds, or a read of what nobody wrote, as `cargo test --test races` would. Software drivers run invocations in an order that hides races, and return zeros from outside of buffers.
+- `equivalent`: survivors that compute the same, or stay within what WGSL allows any device.
 ";

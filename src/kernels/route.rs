@@ -168,6 +168,14 @@ pub(super) fn cases() -> Rows {
             }
         });
     }
+    // The softmax must be of differences: each exponential by itself is nothing.
+    rows.add("all logits far below zero", |host| {
+        let router = (0..8).flat_map(|e| vec![-4.0 - f64::from(e * 5 % 8) / 64.0; 64]).collect();
+        Route {
+            router: host.floats_from(F32, [8, 64], router),
+            ..case(host, [2, 8, 2, 64], 0.0, Fill::Constant(1.0), 0.0)
+        }
+    });
     rows.add("one-hot probes", |host| Route {
         router: host.f32([8, 64], Fill::Index),
         ..case(host, [1, 8, 8, 64], 0.0, Fill::OneHot(63), 0.0)
