@@ -28,6 +28,14 @@ pub(crate) enum Outcome {
         /// What the row said.
         how: String,
     },
+    /// Every row passes, but breaks a rule: a race, an access out of bounds, a read of what nobody
+    /// wrote.
+    Faulty {
+        /// The row.
+        by: String,
+        /// What the interpreter said.
+        how: String,
+    },
     /// No row saw it.
     Survived,
 }
@@ -111,6 +119,8 @@ pub(crate) struct Hunt<'a> {
     files: &'a [File],
     mutants: &'a [Mutant],
     worker: Worker,
+    /// Rows that a mutant runs through at the most.
+    most: usize,
     targets: Vec<Target>,
     /// By file of mutants and row: kills, runs.
     record: BTreeMap<(String, usize), (f64, f64)>,
@@ -123,6 +133,7 @@ impl<'a> Hunt<'a> {
         files: &'a [File],
         mutants: &'a [Mutant],
         mut worker: Worker,
+        most: usize,
         state: &mut State,
     ) -> Result<Self, Error> {
         let mut targets = Vec::new();
@@ -141,7 +152,7 @@ impl<'a> Hunt<'a> {
             state.rows.insert(name.clone(), (millis, linked.clone()));
             targets.push(Target { name, millis, files: linked });
         }
-        Ok(Self { files, mutants, worker, targets, record: BTreeMap::new() })
+        Ok(Self { files, mutants, worker, most, targets, record: BTreeMap::new() })
     }
 
     /// Whether a kernel has rows whose programs link this file.
@@ -163,6 +174,7 @@ impl<'a> Hunt<'a> {
         let mut left: Vec<usize> = (0..self.targets.len())
             .filter(|&row| self.targets[row].files.contains(&mutant.file))
             .collect();
+        let mut tried = 0;
         let outcome = loop {
             let worth = |&row: &usize| {
                 let key = (mutant.file.clone(), row);
@@ -174,7 +186,10 @@ impl<'a> Hunt<'a> {
                 .map(worth)
                 .enumerate()
                 .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-            let Some((at, _)) = best else { break Outcome::Survived };
+            let Some((at, _)) = best.filter(|_| tried < self.most) else {
+                break Outcome::Survived;
+            };
+            tried += 1;
             let row = left.swap_remove(at);
             let record = self.record.entry((mutant.file.clone(), row)).or_insert((0.0, 0.0));
             record.1 += 1.0;

@@ -76,6 +76,9 @@ struct Options {
     /// Seconds after which a row that gives no answer counts as failed
     #[arg(long, default_value_t = 30)]
     timeout: u64,
+    /// Rows that a mutant runs through at the most: files of `lib/` are linked by thousands
+    #[arg(long, default_value_t = 600)]
+    rows: usize,
     /// Where results are kept while they come in
     #[arg(long, default_value = "target/mutate/results.jsonl")]
     state: PathBuf,
@@ -138,7 +141,8 @@ fn run(options: &Options) -> Result<bool, Error> {
     let started = Instant::now();
     let timeout = Duration::from_secs(options.timeout);
     let late = || options.seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
-    let mut hunt = Hunt::new(&files, &all, Worker::new(&options.adapter, timeout), &mut state)?;
+    let mut hunt =
+        Hunt::new(&files, &all, Worker::new(&options.adapter, timeout), options.rows, &mut state)?;
     eprintln!("all rows pass without a mutant, {} s", started.elapsed().as_secs());
     for (n, &i) in chosen.iter().enumerate() {
         let known = state.outcome(&all[i], text(&all[i]));

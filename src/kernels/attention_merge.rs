@@ -112,6 +112,19 @@ pub(super) fn cases() -> Rows {
             }
         });
     }
+    // One exponential by itself: the second split's weight, over a sum of one.
+    for (name, step) in [("near zero", 1.0 / 180.0), ("over its range", 0.33)] {
+        rows.add(format!("exponentials {name}"), move |host| {
+            let shape = [8, 32, 2, 4];
+            let stats = (0..256).flat_map(|i| [0.0, 1.0, -step * f64::from(i), 0.0]).collect();
+            let acc = (0..256).flat_map(|_| [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).collect();
+            AttentionMerge {
+                acc: host.floats_from(F32, shape, acc),
+                stats: host.floats_from(F32, [8, 32, 2, 2], stats),
+                ..case(host, shape, [16, 8, 16], Fill::Constant(0.0))
+            }
+        });
+    }
     rows.exact("one split divides by its sum", |host| AttentionMerge {
         step: host.step(3, 1),
         acc: host.f32([1, 2, 1, 8], Fill::Integers(8)),
