@@ -255,10 +255,10 @@ impl Found<'_> {
         let close = source.close[&i];
         let inside = i + 1..close;
         // A product in a product only rounds otherwise.
-        let mut sums = inside.clone().filter(|&j| {
-            matches!(source.word(j), "+" | "-" | "%" | "/" | "&") && source.is_binary(j)
-        });
-        let around = |j: usize| matches!(source.word(j), "*" | "/" | "%" | "<<" | "&");
+        let mut sums = inside
+            .clone()
+            .filter(|&j| matches!(source.word(j), "+" | "-" | "%" | "/") && source.is_binary(j));
+        let around = |j: usize| matches!(source.word(j), "*" | "/" | "%" | "<<");
         if sums.next().is_some() && (around(i - 1) || around(close + 1)) {
             self.replace("parentheses dropped", i..close + 1, source.slice(inside));
         }
