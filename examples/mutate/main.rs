@@ -49,6 +49,7 @@ pub(crate) struct File {
 
 /// Changes shaders in small ways and lists the changes that no row sees.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 struct Options {
     /// Only files whose names contain this
     #[arg(long, default_value = "")]
@@ -111,95 +112,140 @@ fn run(options: &Options) -> Result<bool, Error> {
     if options.worker {
         return worker::serve(&files, &all, &options.adapter).map(|()| true);
     }
-
-    let programs = programs();
-    let wanted = |mutant: &Mutant| {
-        mutant.file.contains(&options.kernel) && mutant.operator.contains(&options.operator)
-    };
-    let text = |mutant: &Mutant| -> &str {
-        files.iter().find(|file| file.name == mutant.file).map_or("", |file| &file.text)
-    };
-    let tried: Vec<usize> = (0..all.len()).filter(|&i| wanted(&all[i])).collect();
-    let mut chosen: Vec<usize> = tried
-        .iter()
-        .copied()
-        .filter(|&i| compiles(&programs, text(&all[i]), &all[i].apply(text(&all[i]))))
-        .collect();
-    eprintln!("{} mutants, {} compile", tried.len(), chosen.len());
-    if let Some(count) = options.sample {
-        chosen = sample(&all, chosen, count);
-        eprintln!("{} of them are taken", chosen.len());
-    }
+    let mut work =
+        Work { options, files: &files, all: &all, chosen: Vec::new(), started: Instant::now() };
+    work.choose();
     if options.list {
-        for &i in &chosen {
+        for &i in &work.chosen {
             eprintln!("{}", all[i].id);
         }
         return Ok(true);
     }
+    let mut state = State::open(&options.state, options.resume || options.retry)?;
+    let hunt = work.hunt(&mut state)?;
+    work.interpret(&hunt, &mut state)?;
+    work.conclude(&root.join("tests/mutation/survivors.json"), &state)
+}
 
-    let resume = options.resume || options.retry;
-    let mut state = State::open(&options.state, resume)?;
-    let started = Instant::now();
-    let timeout = Duration::from_secs(options.timeout);
-    let late = || options.seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
-    let mut hunt =
-        Hunt::new(&files, &all, Worker::new(&options.adapter, timeout), options.rows, &mut state)?;
-    eprintln!("all rows pass without a mutant, {} s", started.elapsed().as_secs());
-    for (n, &i) in chosen.iter().enumerate() {
-        let known = state.outcome(&all[i], text(&all[i]));
-        if known.is_some_and(|known| !options.retry || *known != Outcome::Survived) || late() {
-            continue;
-        }
-        if hunt.rows_of(&all[i].file) == 0 {
-            return Err(format!("no row links {}", all[i].file).into());
-        }
-        let outcome = hunt.run(i, &mut state)?;
-        let seconds = started.elapsed().as_secs();
-        let word = match &outcome {
-            Outcome::Refused => "refused".into(),
-            Outcome::Killed { by, .. } => format!("killed by {by}"),
-            Outcome::Faulty { .. } | Outcome::Survived => "SURVIVED".into(),
-        };
-        eprintln!("{}/{} {seconds} s: {}: {word}", n + 1, chosen.len(), all[i].id);
-    }
-    let survivors: Vec<usize> = chosen
-        .iter()
-        .copied()
-        .filter(|&i| state.outcome(&all[i], text(&all[i])) == Some(&Outcome::Survived))
-        .collect();
-    let rows = rules::rows(&|kernel| survivors.iter().any(|&i| hunt.links(kernel, &all[i].file)))?;
-    eprintln!("{} survivors through the interpreter, {} rows", survivors.len(), rows.len());
-    for i in survivors {
-        if late() {
-            break;
-        }
-        let text = text(&all[i]);
-        if let Some((by, how)) = rules::fault(&rows, text, &all[i].apply(text)) {
-            eprintln!("{}: {how} ({by})", all[i].id);
-            state.settle(&all[i], text, Outcome::Faulty { by, how })?;
-        }
+/// What is to be done, and since when.
+struct Work<'a> {
+    options: &'a Options,
+    files: &'a [File],
+    all: &'a [Mutant],
+    /// Mutants that compile and are wanted.
+    chosen: Vec<usize>,
+    started: Instant,
+}
+
+impl<'a> Work<'a> {
+    /// The file of a mutant.
+    fn text(&self, i: usize) -> &'a str {
+        let file = self.files.iter().find(|file| file.name == self.all[i].file);
+        file.map_or("", |file| &file.text)
     }
 
-    let unfinished =
-        chosen.iter().filter(|&&i| state.outcome(&all[i], text(&all[i])).is_none()).count();
-    let results: Vec<(&Mutant, &Outcome)> = chosen
-        .iter()
-        .filter_map(|&i| Some((&all[i], state.outcome(&all[i], text(&all[i]))?)))
-        .collect();
-    let reasons = report::reasons(&root.join("tests/mutation/survivors.json"))?;
-    let tables = report::Tables::new(&results, &reasons);
-    eprintln!("{tables}");
-    if unfinished > 0 {
-        eprintln!("{unfinished} mutants have not run; --resume goes on");
+    fn outcome<'s>(&self, i: usize, state: &'s State) -> Option<&'s Outcome> {
+        state.outcome(&self.all[i], self.text(i))
     }
-    if let Some(path) = &options.report {
-        fs::write(path, tables.document(&options.adapter))?;
+
+    fn late(&self) -> bool {
+        self.options.seconds.is_some_and(|most| self.started.elapsed().as_secs() >= most)
     }
-    let faults = tables.faults();
-    for fault in &faults {
-        eprintln!("error: {fault}");
+
+    fn choose(&mut self) {
+        let Options { kernel, operator, .. } = self.options;
+        let programs = programs();
+        let wanted: Vec<usize> = (0..self.all.len())
+            .filter(|&i| self.all[i].file.contains(kernel))
+            .filter(|&i| self.all[i].operator.contains(operator))
+            .collect();
+        let compile =
+            |&i: &usize| compiles(&programs, self.text(i), &self.all[i].apply(self.text(i)));
+        let mut chosen: Vec<usize> = wanted.iter().copied().filter(compile).collect();
+        eprintln!("{} mutants, {} compile", wanted.len(), chosen.len());
+        if let Some(count) = self.options.sample {
+            chosen = sample(self.all, chosen, count);
+            eprintln!("{} of them are taken", chosen.len());
+        }
+        self.chosen = chosen;
     }
-    Ok(faults.is_empty() && unfinished == 0)
+
+    /// Runs the mutants on the device.
+    fn hunt(&self, state: &mut State) -> Result<Hunt<'a>, Error> {
+        let Options { adapter, timeout, rows, retry, .. } = self.options;
+        let worker = Worker::new(adapter, Duration::from_secs(*timeout));
+        let mut hunt = Hunt::new(self.files, self.all, worker, *rows, state)?;
+        eprintln!("all rows pass without a mutant, {} s", self.started.elapsed().as_secs());
+        for (n, &i) in self.chosen.iter().enumerate() {
+            let known = self.outcome(i, state);
+            if known.is_some_and(|known| !retry || *known != Outcome::Survived) || self.late() {
+                continue;
+            }
+            let Mutant { id, file, .. } = &self.all[i];
+            if hunt.rows_of(file) == 0 {
+                return Err(format!("no row links {file}").into());
+            }
+            let word = match hunt.run(i, state)? {
+                Outcome::Refused => "refused".into(),
+                Outcome::Killed { by, .. } => format!("killed by {by}"),
+                Outcome::Faulty { .. } | Outcome::Survived => "SURVIVED".into(),
+            };
+            let seconds = self.started.elapsed().as_secs();
+            eprintln!("{}/{} {seconds} s: {id}: {word}", n + 1, self.chosen.len());
+        }
+        Ok(hunt)
+    }
+
+    /// Runs the survivors through the interpreter.
+    fn interpret(&self, hunt: &Hunt<'_>, state: &mut State) -> Result<(), Error> {
+        let survivors: Vec<usize> = self
+            .chosen
+            .iter()
+            .copied()
+            .filter(|&i| self.outcome(i, state) == Some(&Outcome::Survived))
+            .collect();
+        if self.late() {
+            return Ok(());
+        }
+        let links = |kernel: &str| survivors.iter().any(|&i| hunt.links(kernel, &self.all[i].file));
+        let rows = rules::rows(&links)?;
+        eprintln!("{} survivors through the interpreter, {} rows", survivors.len(), rows.len());
+        for i in survivors {
+            if self.late() {
+                break;
+            }
+            let text = self.text(i);
+            if let Some((by, how)) = rules::fault(&rows, text, &self.all[i].apply(text)) {
+                eprintln!("{}: {how} ({by})", self.all[i].id);
+                state.settle(&self.all[i], text, Outcome::Faulty { by, how })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the tables, writes the report, and says whether all is explained.
+    fn conclude(&self, reasons: &Path, state: &State) -> Result<bool, Error> {
+        let results: Vec<(&Mutant, &Outcome)> = self
+            .chosen
+            .iter()
+            .filter_map(|&i| Some((&self.all[i], self.outcome(i, state)?)))
+            .collect();
+        let reasons = report::reasons(reasons)?;
+        let tables = report::Tables::new(&results, &reasons);
+        eprintln!("{tables}");
+        let unfinished = self.chosen.len() - results.len();
+        if unfinished > 0 {
+            eprintln!("{unfinished} mutants have not run; --resume goes on");
+        }
+        if let Some(path) = &self.options.report {
+            fs::write(path, tables.document(&self.options.adapter))?;
+        }
+        let faults = tables.faults();
+        for fault in &faults {
+            eprintln!("error: {fault}");
+        }
+        Ok(faults.is_empty() && unfinished == 0)
+    }
 }
 
 /// Kernels first, then what they link, each in the order of names.

@@ -340,15 +340,18 @@ impl Found<'_> {
     /// or `Step`, or a variable of the module.
     fn declared(&mut self) {
         let source = self.source;
-        let mut fields: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
-        fields.insert("step", vec![("pos", "u32"), ("rows", "u32")]);
-        let mut variables: Vec<(&str, &str)> = Vec::new();
+        let mut fields: BTreeMap<&str, Vec<(&str, String)>> = BTreeMap::new();
+        fields.insert("step", vec![("pos", "u32".into()), ("rows", "u32".into())]);
+        let mut variables: Vec<(&str, String)> = Vec::new();
         for i in 0..source.tokens.len() {
             if source.word(i) == "struct" && source.word(i + 1) == "Params" {
                 let members = source.parts(i + 2, ",");
                 let named = members.iter().filter(|member| !member.is_empty());
                 let list = named.map(|member| {
-                    (source.word(member.start), source.slice(member.start + 2..member.end))
+                    (
+                        source.word(member.start),
+                        source.slice(member.start + 2..member.end).to_owned(),
+                    )
                 });
                 fields.insert("params", list.collect());
             }
@@ -357,7 +360,7 @@ impl Found<'_> {
                 let end = source.statement_end(i);
                 // The type with its address space, from `<` on; the name is between them.
                 let key = [source.slice(i + 1..close + 1), source.slice(close + 3..end)].concat();
-                variables.push((source.word(close + 1), Box::leak(key.into_boxed_str())));
+                variables.push((source.word(close + 1), key));
             }
         }
         for body in source.bodies.clone() {
@@ -380,10 +383,12 @@ impl Found<'_> {
 }
 
 /// The next and the last name before `name` that have its type, around the end of the list.
-fn siblings<'a>(list: &[(&'a str, &'a str)], name: &str) -> Vec<&'a str> {
-    let Some(at) = list.iter().position(|&(other, _)| other == name) else { return Vec::new() };
+fn siblings<'a>(list: &[(&'a str, String)], name: &str) -> Vec<&'a str> {
+    let Some((_, own_ty)) = list.iter().find(|(other, _)| *other == name) else {
+        return Vec::new();
+    };
     let alike: Vec<&str> =
-        list.iter().filter(|&&(_, ty)| ty == list[at].1).map(|&(other, _)| other).collect();
+        list.iter().filter(|(_, ty)| ty == own_ty).map(|&(other, _)| other).collect();
     let own = alike.iter().position(|&other| other == name).unwrap_or(0);
     let mut found =
         vec![alike[(own + 1) % alike.len()], alike[(own + alike.len() - 1) % alike.len()]];

@@ -173,7 +173,7 @@ impl<'a> Tables<'a> {
                 }
                 let _ = writeln!(text, "\n{}\n", entry.reason);
                 for id in mine {
-                    let _ = writeln!(text, "- {}", id);
+                    let _ = writeln!(text, "- {id}");
                 }
             }
         }
