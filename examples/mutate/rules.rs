@@ -41,9 +41,13 @@ pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
+/// Rows that a mutant runs through at the most. What breaks a rule breaks it at small shapes.
+const MOST: usize = 80;
+
 /// The first row, and its fault, that the interpreter finds with `replace` in place of `find`.
 pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, String)> {
-    let rows: Vec<&Row> = rows.iter().filter(|row| row.source.contains(find)).collect();
+    let linked = rows.iter().filter(|row| row.source.contains(find));
+    let rows: Vec<&Row> = linked.take(MOST).collect();
     let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
