@@ -132,6 +132,8 @@ pub(crate) enum Element {
     F32,
     F16,
     Bf16,
+    Q8,
+    Q4,
 }
 
 impl Element {
@@ -140,6 +142,8 @@ impl Element {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
+            Self::Q8 => DType::Q8,
+            Self::Q4 => DType::Q4,
         }
     }
 }
