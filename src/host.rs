@@ -226,6 +226,21 @@ impl Host {
         }
     }
 
+    /// All values that a device may give for this element of an integer tensor, the oracle's first.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn choices(&self, tensor: Tensor, index: usize) -> Vec<u32> {
+        match &self.data[tensor.id] {
+            Data::Ints { values, also } => {
+                let also = also.iter().flat_map(|also| also[index].iter().copied());
+                std::iter::once(values[index]).chain(also).collect()
+            }
+            Data::Floats { .. } => panic!("an oracle read floats as integers"),
+        }
+    }
+
     /// Replaces the values of a float tensor by results that a device must reproduce within the
     /// bound beside each.
     ///

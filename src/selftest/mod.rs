@@ -2,12 +2,14 @@
 //! models against logits of an independent program.
 
 mod bisect;
+mod data;
 mod golden;
 mod report;
 
 use std::collections::HashMap;
 
 pub use bisect::{Bisect, Parted};
+pub use data::{CaseData, Expected, OperandData};
 pub use golden::{Golden, ModelReport, check_logits, check_models};
 pub use report::{Row, Summary, Totals};
 

@@ -1,0 +1,164 @@
+//! Writes every row of the kernel table to a folder, for programs in other languages: inputs,
+//! expected values, bounds. For each kernel one JSON index and one binary blob.
+//!
+//! `cargo run --example export_cases -- DIR [KERNEL]`
+//!
+//! The index holds the linked WGSL of each program once. Its `override` declarations stay: rows give
+//! the values, as the engine does. Data is `[offset, bytes]` in the blob. Expected values are f64,
+//! bounds as well; integers are u32. `kept` are the elements that must keep their poison; `also` are
+//! other integers that an element may be, where rounding may decide a choice.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fs::File,
+    io::{BufWriter, Error, Result, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use grok_wgpu::{
+    host::POISON,
+    kernel::Access,
+    kernels::{self, Case},
+    selftest::{CaseData, Expected, OperandData},
+    tuning::Tuning,
+};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(folder), kernel) = (arguments.next().map(PathBuf::from), arguments.next()) else {
+        eprintln!("usage: export_cases DIR [KERNEL]");
+        return ExitCode::from(2);
+    };
+    let kernel = kernel.map(|kernel| kernel.to_string_lossy().into_owned());
+    match export(&folder, kernel.as_deref()) {
+        Ok(0) => {
+            eprintln!("error: no kernel is called {}", kernel.unwrap_or_default());
+            ExitCode::from(2)
+        }
+        Ok(count) => {
+            eprintln!("wrote {count} rows to {}", folder.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {}: {error}", folder.display());
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
+    std::fs::create_dir_all(folder)?;
+    let cases = kernels::cases();
+    let mut count = 0;
+    for cases in cases.chunk_by(|one, other| one.kernel == other.kernel) {
+        let name = cases[0].kernel;
+        if kernel.is_some_and(|kernel| kernel != name) {
+            continue;
+        }
+        let mut blob = Blob::create(&folder.join(format!("{name}.bin")))?;
+        let mut programs: Vec<String> = Vec::new();
+        let mut rows = Vec::new();
+        for case in cases {
+            for (tuning, value) in Tuning::ALL {
+                rows.push(row(case, tuning, value, &mut programs, &mut blob)?);
+            }
+        }
+        blob.file.flush()?;
+        count += rows.len();
+        let index = json!({ "kernel": name, "poison": POISON, "programs": programs, "rows": rows });
+        let file = BufWriter::new(File::create(folder.join(format!("{name}.json")))?);
+        serde_json::to_writer(file, &index)?;
+    }
+    Ok(count)
+}
+
+fn row(
+    case: &Case,
+    tuning: &str,
+    value: Tuning,
+    programs: &mut Vec<String>,
+    blob: &mut Blob,
+) -> Result<Value> {
+    let CaseData { dispatch, data } = CaseData::of(case, value).map_err(Error::other)?;
+    let source = dispatch.shader.source();
+    let program = programs.iter().position(|other| *other == source).unwrap_or_else(|| {
+        programs.push(source);
+        programs.len() - 1
+    });
+    let operands: Result<Vec<Value>> = data.iter().map(|data| operand(data, blob)).collect();
+    Ok(json!({
+        "name": case.name,
+        "tuning": tuning,
+        "program": program,
+        "constants": dispatch.constants.iter().copied().collect::<HashMap<_, _>>(),
+        "params": blob.put(&dispatch.params)?,
+        "workgroups": dispatch.workgroups,
+        "operands": operands?,
+    }))
+}
+
+fn operand(data: &OperandData, blob: &mut Blob) -> Result<Value> {
+    let operand = data.operand;
+    let mut value = json!({
+        "name": operand.name,
+        "access": match operand.access {
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::Uniform => "uniform",
+        },
+        "dtype": operand.tensor.dtype.name(),
+        "shape": operand.tensor.shape.extents(),
+        "initial": blob.put(&data.initial)?,
+    });
+    match &data.expected {
+        None => {}
+        Some(Expected::Ints(ints)) => {
+            let kept: Vec<usize> = (0..ints.len()).filter(|&i| ints[i].is_empty()).collect();
+            let first: Vec<u32> =
+                ints.iter().map(|allowed| allowed.first().copied().unwrap_or(POISON)).collect();
+            let several = ints.iter().enumerate().filter(|(_, allowed)| allowed.len() > 1);
+            value["expected"] = blob.put(bytemuck::cast_slice(&first))?;
+            value["kept"] = kept.into();
+            value["also"] = several.map(|(i, allowed)| json!([i, allowed[1..]])).collect();
+        }
+        Some(Expected::Floats { values, bounds }) => {
+            let kept: Vec<usize> = (0..values.len()).filter(|&i| values[i].is_nan()).collect();
+            value["expected"] = blob.put(bytemuck::cast_slice(values))?;
+            value["bounds"] = blob.put(bytemuck::cast_slice(bounds))?;
+            value["kept"] = kept.into();
+        }
+    }
+    Ok(value)
+}
+
+/// A file of byte strings at multiples of eight, the same string once.
+struct Blob {
+    file: BufWriter<File>,
+    len: usize,
+    known: HashMap<Vec<u8>, usize>,
+}
+
+impl Blob {
+    fn create(path: &Path) -> Result<Self> {
+        Ok(Self { file: BufWriter::new(File::create(path)?), len: 0, known: HashMap::new() })
+    }
+
+    /// Where the bytes are: offset and length.
+    fn put(&mut self, bytes: &[u8]) -> Result<Value> {
+        let len = bytes.len();
+        let at = match self.known.entry(bytes.to_vec()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let at = *new.insert(self.len);
+                self.file.write_all(bytes)?;
+                let padding = len.next_multiple_of(8) - len;
+                self.file.write_all(&[0; 8][..padding])?;
+                self.len += len + padding;
+                at
+            }
+        };
+        Ok(json!([at, len]))
+    }
+}

@@ -1,0 +1,93 @@
+//! A row as data: all that a program which does not link this crate's executors needs to run it.
+
+use crate::{
+    Binder, DType, Dispatch, Host, Result, host::POISON, kernel::Access, kernel::Operand,
+    kernels::Case, tuning::Tuning,
+};
+
+/// A row's dispatch, its operands' bytes, and what a device must make of them.
+#[derive(Clone, Debug)]
+pub struct CaseData {
+    /// Program, constants, `Params` and workgroups.
+    pub dispatch: Dispatch,
+    /// The operands of `dispatch`, in the same order.
+    pub data: Vec<OperandData>,
+}
+
+/// One operand before and after the dispatch.
+#[derive(Clone, Debug)]
+pub struct OperandData {
+    /// Name, access, type and shape.
+    pub operand: Operand,
+    /// Little-endian elements, padded to whole words. What the kernel must not read holds
+    /// [`POISON`].
+    pub initial: Vec<u8>,
+    /// What an operand that is written must hold afterwards; others must not change.
+    pub expected: Option<Expected>,
+}
+
+/// Values of the oracle. Elements that the kernel must not write are told apart from the others.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// For each element the values allowed, the oracle's own first. There are several where rounding
+    /// may decide a choice, and none where the poison must stay.
+    Ints(Vec<Vec<u32>>),
+    /// Each value with the largest error allowed, which is 0 in exact rows. A value of NaN stands
+    /// for poison that must stay.
+    Floats {
+        /// Exact results.
+        values: Vec<f64>,
+        /// Absolute errors allowed.
+        bounds: Vec<f64>,
+    },
+}
+
+impl CaseData {
+    /// Builds a row on the host and runs its oracle.
+    pub fn of(case: &Case, tuning: Tuning) -> Result<Self> {
+        let mut host = Host::with_seed(super::seed(&case.full_name()));
+        host.tuning = tuning;
+        let kernel = case.build(&mut host);
+        let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+        let initial: Vec<Vec<u8>> =
+            dispatch.operands.iter().map(|operand| initial(&host, *operand)).collect();
+        kernel.oracle(&mut host);
+        let data = dispatch.operands.iter().zip(initial).map(|(&operand, initial)| {
+            let written = operand.access == Access::Write;
+            let expected = written.then(|| expected(&host, operand, &initial, case.exact));
+            OperandData { operand, initial, expected }
+        });
+        Ok(Self { data: data.collect(), dispatch })
+    }
+}
+
+fn initial(host: &Host, operand: Operand) -> Vec<u8> {
+    let mut bytes = host.bytes(operand.tensor);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    if operand.access == Access::Write {
+        for word in bytes.chunks_exact_mut(4) {
+            if super::is_poison(word, operand.tensor.dtype) {
+                word.copy_from_slice(&POISON.to_le_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+fn expected(host: &Host, operand: Operand, initial: &[u8], exact: bool) -> Expected {
+    let tensor = operand.tensor;
+    if tensor.dtype == DType::U32 {
+        let allowed = |(index, word)| {
+            let choices = host.choices(tensor, index);
+            let kept = super::is_poison(word, DType::U32) && choices == [POISON];
+            if kept { Vec::new() } else { choices }
+        };
+        return Expected::Ints(initial.chunks_exact(4).enumerate().map(allowed).collect());
+    }
+    let values = host.floats(tensor).to_vec();
+    let bounds = match host.bounds(tensor) {
+        Some(bounds) if !exact => bounds.to_vec(),
+        _ => vec![0.0; values.len()],
+    };
+    Expected::Floats { values, bounds }
+}

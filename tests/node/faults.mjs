@@ -1,0 +1,160 @@
+// Faults that a check of rows must find: the proof that `run.mjs` can fail.
+
+/** For each kernel a piece of its program, and the same with another character. */
+const CHARACTERS = {
+  attention: ["shrink + total", "shrink - total"],
+  attention_merge: ["sum / total", "sum * total"],
+  combine: ["sum * params.scale", "sum + params.scale"],
+  embed: ["ids[group.x] - params.row0", "ids[group.x] + params.row0"],
+  expert_gated_matmul: ["gate[(w + row + r)", "gate[(w - row + r)"],
+  expert_gated_matvec: ["u += hi * b.hi", "u += hi * b.lo"],
+  expert_groups: ["start + done", "start - done"],
+  expert_matmul: ["x_tile[quad * TILE + t] = v", "x_tile[quad * TILE + t] = -v"],
+  expert_matvec: ["(dense[at] + total)", "(dense[at] - total)"],
+  gated_matmul: ["gelu(g[i][j], params.gelu_tanh) * u[i][j]", "gelu(g[i][j], params.gelu_tanh) * u[j][i]"],
+  gated_matvec: ["gelu(total.x", "gelu(total.y"],
+  gather: ["c += 64u", "c += 65u"],
+  matmul: ["params.row0 + r]", "params.row0 - r]"],
+  matvec: ["(sum.x + sum.y) + (sum.z + sum.w)", "(sum.x + sum.y) + (sum.z + sum.z)"],
+  rms_norm: ["mean + params.eps", "mean - params.eps"],
+  rms_norm_add: ["dot(s, s)", "dot(s, s) + 1"],
+  rope_cache: ["a * angle.x - b", "a * angle.x + b"],
+  route: ["e > last_id", "e < last_id"],
+  top_chunks: ["ib < ia", "ib > ia"],
+  top_merge: ["vb > va", "vb < va"],
+};
+
+/** The row with one expected value of each output beyond its bound. */
+function expectMore(row) {
+  const operands = row.operands.map((operand) => {
+    const at = operand.expected?.findLastIndex((_, i) => !operand.kept.has(i)) ?? -1;
+    if (at < 0) return operand;
+    const expected = operand.expected.slice();
+    if (operand.dtype === "U32") expected[at] ^= 1 << 30;
+    else expected[at] += 3 * operand.bounds[at] + Math.abs(expected[at]) * 2 ** -20 + 1e-30;
+    return { ...operand, expected, also: new Map() };
+  });
+  return { ...row, operands };
+}
+
+/** Outputs with something written: index, part of the arena, and the last such element. */
+function outputs({ row, runs }, run) {
+  return row.operands.flatMap((operand, i) => {
+    const last = operand.expected?.findLastIndex((_, at) => !operand.kept.has(at)) ?? -1;
+    return last < 0 ? [] : [{ operand, part: runs[run].parts[i + 1], last }];
+  });
+}
+
+const word = (bytes, offset) => new DataView(bytes.buffer, bytes.byteOffset + offset, 4);
+
+/** Damage to what came back: what it stands for, how it must be called, and how it is done. */
+const DAMAGE = [
+  [
+    "an element left unwritten",
+    /got .*, expected/,
+    (job, read, write) => {
+      for (const [run, { poison }] of job.runs.entries()) {
+        const [{ part, last }] = outputs(job, run);
+        word(write, part.offset + 4 * last).setUint32(0, poison, true);
+      }
+    },
+  ],
+  [
+    "not a number",
+    /got (NaN|2143289344), expected/,
+    (job, read, write) => {
+      for (const run of job.runs.keys()) {
+        const floats = outputs(job, run).find(({ operand }) => operand.dtype === "F32");
+        const { part, last } = floats ?? outputs(job, run)[0];
+        word(write, part.offset + 4 * last).setUint32(0, 0x7fc00000, true);
+      }
+    },
+  ],
+  ...[1, 2].map((run) => [
+    `another bit in run ${run}`,
+    // One unit in the last place may be beyond the bound as well.
+    /gave other bits|got .*, expected/,
+    (job, read, write) => {
+      const [{ part, last }] = outputs(job, run);
+      write[part.offset + 4 * last] ^= 1;
+    },
+  ]),
+  [
+    "a write before an output",
+    /a byte outside .* was overwritten/,
+    (job, read, write) => {
+      write[outputs(job, 0)[0].part.offset - 1] ^= 1;
+    },
+  ],
+  [
+    "a write after an output",
+    /a byte outside .* was overwritten/,
+    (job, read, write) => {
+      const [{ part }] = outputs(job, 0);
+      write[part.offset + part.length] ^= 1;
+    },
+  ],
+  [
+    "a write at the end of a binding",
+    /a byte outside .* was overwritten/,
+    (job, read, write) => {
+      const [{ part }] = outputs(job, 1);
+      write[part.offset + part.size - 1] ^= 1;
+    },
+  ],
+  [
+    "a changed input",
+    /the input .* was changed/,
+    (job, read) => {
+      const input = job.row.operands.findIndex(({ access }) => access === "read");
+      read[job.runs[0].parts[input + 1].offset] ^= 1;
+    },
+  ],
+];
+
+/** A kernel's rows that write something, those with little work first. */
+function bySize(rows, kernel) {
+  const size = (row) => row.operands.reduce((sum, { initial }) => sum + initial.length, 0);
+  return rows
+    .filter((row) => row.kernel === kernel)
+    .filter((row) => row.operands.some((o) => o.expected && o.kept.size < o.expected.length))
+    .sort((one, other) => size(one) - size(other));
+}
+
+/** Plants faults in the rows of each kernel; says how many were found, and which were not. */
+export async function checkItself(runner, rows) {
+  let passed = 0;
+  const failures = [];
+  let bitsDiffered = false;
+  const failure = async (row, damage = null) => {
+    let found = null;
+    await runner.run([row], (_, report) => (found = report.failure), damage);
+    return found;
+  };
+  const expect = (what, pattern, found) => {
+    if (pattern.test(found ?? "")) passed += 1;
+    else failures.push(`${what}: ${found ?? "nothing was reported"}`);
+    bitsDiffered ||= /gave other bits/.test(found);
+  };
+  for (const kernel of new Set(rows.map((row) => row.kernel))) {
+    const sorted = bySize(rows, kernel);
+    const [row] = sorted;
+    // What is planted must be the only fault.
+    expect(`${kernel}: its row as it is`, /^$/, await failure(row));
+    const wrong = await failure(expectMore(row));
+    expect(`${kernel}: an expected value changed`, /got .*, expected/, wrong);
+    for (const [what, pattern, damage] of DAMAGE) {
+      expect(`${kernel}: ${what}`, pattern, await failure(row, damage));
+    }
+    const [from, to] = CHARACTERS[kernel] ?? [];
+    let found = null;
+    for (const row of sorted.filter(({ code }) => from !== undefined && code.includes(from))) {
+      found = await failure({ ...row, code: row.code.replace(from, to) });
+      if (found !== null) break;
+    }
+    // That Dawn refuses a program would prove nothing about rows.
+    expect(`${kernel}: \`${from}\` changed to \`${to}\``, /got .*, expected|outside|bits/, found);
+  }
+  expect("one bit within its bound", /gave other bits/, bitsDiffered ? "gave other bits" : null);
+  return { passed, failures };
+}

@@ -1,0 +1,106 @@
+// Runs the rows of the kernel table through Dawn, Chromium's WebGPU: the same inputs, expected values
+// and bounds as natively, through Tint instead of naga.
+//
+//     cargo run --example export_cases -- DIR
+//     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning gpu|cpu] [--json] [--check-itself]
+//
+// `--check-itself` plants faults and passes if each is found. Exit code 0: all passed; 1: something
+// failed, or there is no adapter; 2: wrong use.
+
+import { parseArgs } from "node:util";
+import { create, globals } from "webgpu";
+import { checkItself } from "./faults.mjs";
+import { readRows, Runner } from "./rows.mjs";
+
+Object.assign(globalThis, globals);
+
+const usage = (text) => {
+  console.error(text);
+  process.exit(2);
+};
+
+let given;
+try {
+  given = parseArgs({
+    allowPositionals: true,
+    options: {
+      kernel: { type: "string" },
+      case: { type: "string" },
+      tuning: { type: "string" },
+      json: { type: "boolean", default: false },
+      "check-itself": { type: "boolean", default: false },
+    },
+  });
+} catch (error) {
+  usage(error.message);
+}
+const { values: options, positionals } = given;
+if (positionals.length !== 1) {
+  usage("usage: node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning gpu|cpu] [--json] [--check-itself]");
+}
+const [folder] = positionals;
+let rows;
+try {
+  rows = readRows(folder);
+} catch (error) {
+  usage(`${folder}: ${error.message}; write it with \`cargo run --example export_cases\``);
+}
+rows = rows.filter(
+  (row) =>
+    (options.kernel === undefined || row.kernel === options.kernel) &&
+    (options.case === undefined || row.name.includes(options.case)) &&
+    (options.tuning === undefined || row.tuning === options.tuning),
+);
+if (rows.length === 0) usage(`${folder}: no row of that name`);
+
+const gpu = create([]);
+const adapter = await gpu.requestAdapter();
+if (!adapter) {
+  console.error("Dawn found no adapter; no row was run");
+  process.exit(1);
+}
+const name = adapter.info.description || adapter.info.vendor || "an adapter";
+const runner = new Runner(await adapter.requestDevice());
+
+const quoted = (word) => `'${word.replaceAll("'", `'\\''`)}'`;
+const replay = (row) =>
+  `node run.mjs ${quoted(folder)} --kernel ${row.kernel} --case ${quoted(row.name)} --tuning ${row.tuning}`;
+
+if (options["check-itself"]) {
+  const { passed, failures } = await checkItself(runner, rows);
+  for (const failure of failures) console.log(`NOT FOUND ${failure}`);
+  console.log(`${passed} passed, ${failures.length} failed`);
+  process.exit(failures.length === 0 ? 0 : 1);
+}
+
+const results = [];
+await runner.run(rows, (row, report) => results.push({ row, ...report }));
+const failures = results.filter(({ failure }) => failure !== null);
+if (options.json) {
+  const listed = results.map(({ row, elements, worst, failure }) => ({
+    kernel: row.kernel,
+    case: row.name,
+    tuning: row.tuning,
+    elements,
+    worst: Number.isFinite(worst) ? worst : null,
+    ...(failure !== null && { failure, replay: replay(row) }),
+  }));
+  console.log(JSON.stringify({ adapter: name, rows: listed, failures: failures.length }));
+} else {
+  console.log(`Dawn on ${name}`);
+  const header = ["kernel".padEnd(22), "rows".padStart(5), "elements".padStart(12)];
+  console.log([...header, "worst/bound".padStart(12), "failed".padStart(8)].join(" "));
+  for (const kernel of new Set(results.map(({ row }) => row.kernel))) {
+    const group = results.filter(({ row }) => row.kernel === kernel);
+    const worst = Math.max(...group.map((result) => result.worst));
+    const elements = group.reduce((sum, result) => sum + result.elements, 0);
+    const bad = group.filter(({ failure }) => failure !== null).length;
+    const line = [kernel.padEnd(22), String(group.length).padStart(5), String(elements).padStart(12)];
+    console.log([...line, worst.toFixed(3).padStart(12), String(bad).padStart(8)].join(" "));
+  }
+  for (const { row, failure } of failures) {
+    console.log(`FAILED ${row.kernel}/${row.name} [${row.tuning}]: ${failure}\n  ${replay(row)}`);
+  }
+  console.log(`${results.length - failures.length} passed, ${failures.length} failed`);
+}
+process.exit(failures.length === 0 ? 0 : 1);

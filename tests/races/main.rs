@@ -1,0 +1,190 @@
+//! Races, divergent barriers, accesses out of bounds and reads of what nobody wrote, in every kernel
+//! at small shapes. Needs no device: an interpreter of naga's IR runs the rows.
+
+mod evaluate;
+mod machine;
+mod math;
+mod memory;
+mod planted;
+mod program;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use grok_wgpu::{
+    host::POISON,
+    kernels::{self, Case},
+    selftest::{CaseData, Expected, OperandData},
+    tuning::Tuning,
+};
+use machine::{Outcome, run};
+use program::Program;
+
+/// Bytes of all operands of the largest rows that are interpreted each time.
+const SMALL: usize = 48 << 10;
+
+/// Barriers that a program could do without: kernel, tuning, which of the program's, and why.
+const REDUNDANT: &[(&str, &str, usize, &str)] = &[
+    ("matvec", "cpu", 0, ONE_LANE),
+    ("matvec", "cpu", 1, ONE_LANE),
+    ("gated_matvec", "cpu", 0, ONE_LANE),
+    ("gated_matvec", "cpu", 1, ONE_LANE),
+    ("expert_matvec", "cpu", 0, ONE_LANE),
+    ("expert_matvec", "cpu", 1, ONE_LANE),
+    ("expert_gated_matvec", "cpu", 0, ONE_LANE),
+    ("expert_gated_matvec", "cpu", 1, ONE_LANE),
+    ("rms_norm", "gpu", 0, ONE_SUM),
+    ("rms_norm", "cpu", 0, ONE_SUM),
+];
+const ONE_LANE: &str = "with LANES = 1 an invocation reads back only its own word";
+const ONE_SUM: &str =
+    "it lets `reduce_sum` be called again, which `rms_norm_add` does and this not";
+
+/// A row with its data.
+struct Prepared {
+    case: Case,
+    tuning: &'static str,
+    row: CaseData,
+    bytes: usize,
+}
+
+impl Prepared {
+    fn name(&self) -> String {
+        format!("{} [{}]", self.case.full_name(), self.tuning)
+    }
+
+    fn source(&self) -> String {
+        self.row.dispatch.shader.source()
+    }
+
+    /// Runs the row with this source instead of its own.
+    fn run(&self, source: &str) -> Outcome {
+        let program = Program::parse(source, &self.row.dispatch.constants)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name()));
+        run(&program, &self.row)
+            .unwrap_or_else(|error| panic!("{}: cannot be interpreted: {error}", self.name()))
+    }
+}
+
+/// Rows of at most so many bytes, in order of their size.
+fn rows(largest: usize) -> Vec<Prepared> {
+    let mut rows = Vec::new();
+    for (tuning, value) in Tuning::ALL {
+        for case in kernels::cases() {
+            let row =
+                CaseData::of(&case, value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+            let bytes = row.data.iter().map(|data| data.initial.len()).sum();
+            if bytes <= largest {
+                rows.push(Prepared { case, tuning, row, bytes });
+            }
+        }
+    }
+    rows.sort_by_key(|row| row.bytes);
+    rows
+}
+
+/// Applies a check to all items on all cores; gives what it found wrong.
+fn wrong<T: Sync>(items: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend(check(item));
+        }
+        found
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let found = threads.into_iter().map(|thread| thread.join().expect("a check panicked"));
+        found.flatten().collect()
+    })
+}
+
+/// What is wrong with an output: the interpreter must agree with the oracle as a device must.
+fn differs(data: &OperandData, words: &[u32]) -> Option<String> {
+    let at = match data.expected.as_ref()? {
+        Expected::Ints(ints) => {
+            let allows = |(got, allowed): (&u32, &Vec<u32>)| {
+                allowed.contains(got) || allowed.is_empty() && *got == POISON
+            };
+            words.iter().zip(ints).position(|pair| !allows(pair))
+        }
+        Expected::Floats { values, bounds } => {
+            let within = |i: usize| {
+                let (got, want) = (f64::from(f32::from_bits(words[i])), values[i]);
+                if want.is_nan() { words[i] == POISON } else { (got - want).abs() <= bounds[i] }
+            };
+            (0..values.len()).find(|&i| !within(i))
+        }
+    };
+    at.map(|at| format!("`{}` differs from its oracle at {at}", data.operand.name))
+}
+
+fn keep_to_the_rules(rows: &[Prepared]) {
+    let wrong = wrong(rows, |row| {
+        let Outcome { mut faults, operands } = row.run(&row.source());
+        let outputs = row.row.data.iter().zip(&operands);
+        faults.extend(outputs.filter_map(|(data, words)| differs(data, words)));
+        (!faults.is_empty()).then(|| format!("{}: {faults:#?}", row.name()))
+    });
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn small_rows_keep_to_the_rules() {
+    let rows = rows(SMALL);
+    let small: BTreeSet<&str> = rows.iter().map(|row| row.case.kernel).collect();
+    let all: BTreeSet<&str> = kernels::cases().iter().map(|case| case.kernel).collect();
+    assert_eq!(small, all, "every kernel has small rows");
+    keep_to_the_rules(&rows);
+}
+
+#[test]
+#[ignore = "takes some minutes"]
+fn all_rows_keep_to_the_rules() {
+    keep_to_the_rules(&rows(usize::MAX));
+}
+
+const BARRIER: &str = "workgroupBarrier();";
+
+/// Without a barrier, some row must show a race: that whole programs show none then means something.
+#[test]
+fn every_barrier_is_missed() {
+    let rows = rows(SMALL);
+    let mut programs: BTreeMap<(&str, &str), Vec<&Prepared>> = BTreeMap::new();
+    for row in &rows {
+        if row.source().contains("var<workgroup>") {
+            programs.entry((row.case.kernel, row.tuning)).or_default().push(row);
+        }
+    }
+    let barriers: Vec<_> = programs
+        .iter()
+        .flat_map(|(&(kernel, tuning), rows)| {
+            let count = rows[0].source().matches(BARRIER).count();
+            assert!(count > 0, "{kernel} has workgroup memory and no barrier");
+            (0..count).map(move |which| (kernel, tuning, which, rows))
+        })
+        .collect();
+    assert!(barriers.len() >= 50, "only {} barriers were found", barriers.len());
+    let wrong = wrong(&barriers, |&(kernel, tuning, which, rows)| {
+        let missed = rows.iter().any(|row| {
+            let source = row.source();
+            let (at, _) = source.match_indices(BARRIER).nth(which).expect("counted above");
+            let without = source[..at].to_owned() + &source[at + BARRIER.len()..];
+            row.run(&without).faults.iter().any(|fault| fault.starts_with("a race"))
+        });
+        let excused = REDUNDANT.iter().any(|&(k, t, w, _)| (k, t, w) == (kernel, tuning, which));
+        let name = format!("{kernel} [{tuning}]: barrier {which}");
+        match (missed, excused) {
+            (true, true) => Some(format!("{name} is listed as redundant, and is not")),
+            (false, false) => Some(format!("{name} is not missed by {} rows", rows.len())),
+            _ => None,
+        }
+    });
+    eprintln!("{} barriers, {} of them redundant", barriers.len(), REDUNDANT.len());
+    assert!(wrong.is_empty(), "{} barriers:\n{}", wrong.len(), wrong.join("\n"));
+}

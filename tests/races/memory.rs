@@ -1,0 +1,96 @@
+//! Memory that remembers who touched which word in which phase, and which words were never written.
+
+/// One access: in which phase, by which invocation, from which line. Phase 0 is none at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stamp {
+    pub(crate) phase: u32,
+    pub(crate) who: u32,
+    pub(crate) line: u32,
+}
+
+/// Stands for several invocations that read a word in one phase.
+const SEVERAL: u32 = u32::MAX;
+
+/// What is wrong with an access.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Conflict {
+    /// Another invocation touched the word in this phase, and one of the two wrote.
+    Race { other: Stamp, other_wrote: bool },
+    /// Nobody wrote the word before.
+    Unwritten,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Shadow {
+    write: Stamp,
+    read: Stamp,
+    written: bool,
+}
+
+/// The words of one variable. Those that invocations may write have shadows.
+pub(crate) struct Memory {
+    words: Vec<u32>,
+    shadows: Vec<Shadow>,
+}
+
+impl Memory {
+    /// Memory that is only read.
+    pub(crate) fn constant(words: Vec<u32>) -> Self {
+        Self { words, shadows: Vec::new() }
+    }
+
+    /// Memory that may be written; where it holds `unwritten`, nobody has written yet.
+    pub(crate) fn shadowed(words: Vec<u32>, unwritten: u32) -> Self {
+        let shadow = |&word| Shadow { written: word != unwritten, ..Shadow::default() };
+        Self { shadows: words.iter().map(shadow).collect(), words }
+    }
+
+    /// Workgroup memory, of which nothing is written.
+    pub(crate) fn workgroup(len: usize) -> Self {
+        Self { words: vec![0; len], shadows: vec![Shadow::default(); len] }
+    }
+
+    pub(crate) fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    pub(crate) fn read(&mut self, at: usize, by: Stamp) -> (u32, Option<Conflict>) {
+        let word = self.words[at];
+        let Some(shadow) = self.shadows.get_mut(at) else { return (word, None) };
+        let write = shadow.write;
+        let conflict = if !shadow.written {
+            Some(Conflict::Unwritten)
+        } else if write.phase == by.phase && write.who != by.who {
+            Some(Conflict::Race { other: write, other_wrote: true })
+        } else {
+            None
+        };
+        let several = shadow.read.phase == by.phase && shadow.read.who != by.who;
+        shadow.read = Stamp { who: if several { SEVERAL } else { by.who }, ..by };
+        (word, conflict)
+    }
+
+    pub(crate) fn write(&mut self, at: usize, word: u32, by: Stamp) -> Option<Conflict> {
+        self.words[at] = word;
+        let shadow = &mut self.shadows[at];
+        let race = |other: Stamp, other_wrote| {
+            let same = other.phase == by.phase && other.who != by.who;
+            same.then_some(Conflict::Race { other, other_wrote })
+        };
+        let conflict = race(shadow.write, true).or_else(|| race(shadow.read, false));
+        shadow.write = by;
+        shadow.written = true;
+        conflict
+    }
+}
+
+impl Stamp {
+    /// The invocation, in words.
+    pub(crate) fn name(self) -> String {
+        if self.who == SEVERAL {
+            "several invocations".into()
+        } else {
+            format!("invocation {}", self.who)
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Small programs, each with one fault: the proof that the interpreter sees it.
+
+use crate::{machine::dispatch, memory::Memory, program::Program};
+use grok_wgpu::host::POISON;
+
+/// What the interpreter says of a program with 64 invocations, two workgroups, inputs that count
+/// from 0, and an output of 128 words.
+fn faults(declarations: &str, body: &str) -> Vec<String> {
+    let source = format!(
+        "@group(0) @binding(0) var<uniform> params: vec4<u32>;
+         @group(0) @binding(1) var<storage, read> x: array<u32>;
+         @group(0) @binding(2) var<storage, read_write> out: array<u32>;
+         var<workgroup> tile: array<u32, 64>;
+         {declarations}
+         @compute @workgroup_size(64)
+         fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {{
+             let at = 64u * group.x + local;
+             {body}
+         }}"
+    );
+    let program = Program::parse(&source, &[]).expect("the program is valid");
+    let bindings = vec![
+        Memory::constant(vec![64, 0, 1, 2]),
+        Memory::constant((0..128).collect()),
+        Memory::shadowed(vec![POISON; 128], POISON),
+    ];
+    let (faults, _) = dispatch(&program, bindings, [2, 1, 1]).expect("it can be interpreted");
+    faults.into_iter().collect()
+}
+
+#[track_caller]
+fn clean(declarations: &str, body: &str) {
+    let found = faults(declarations, body);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Exactly one fault, which begins with `what`.
+#[track_caller]
+fn caught(what: &str, declarations: &str, body: &str) {
+    let found = faults(declarations, body);
+    assert!(matches!(&found[..], [one] if one.starts_with(what)), "wanted {what}: {found:#?}");
+}
+
+#[test]
+fn right_programs_are_clean() {
+    clean("", "out[at] = x[at];");
+    clean("", "tile[local] = x[at]; workgroupBarrier(); out[at] = tile[63u - local];");
+    clean("", "tile[local] = x[at]; out[at] = tile[local];");
+    // Several invocations may read one word, and barriers may stand in uniform loops and functions.
+    clean(
+        "fn turn(local: u32) { workgroupBarrier(); let a = tile[63u - local];
+            workgroupBarrier(); tile[local] = a; }",
+        "tile[local] = x[at];
+         for (var i = 0u; i < params.w; i++) { turn(local); }
+         workgroupBarrier(); out[at] = tile[0];",
+    );
+    clean("", "if local == 0u { tile[0] = 7u; } out[at] = workgroupUniformLoad(&tile[0]);");
+    clean(
+        "",
+        "if group.x == 1u { return; } tile[local] = at; workgroupBarrier(); out[at] = tile[0];",
+    );
+}
+
+#[test]
+fn races_in_a_workgroup_are_caught() {
+    caught("a race on `tile`", "", "tile[local] = x[at]; out[at] = tile[63u - local];");
+    // Writes of the same value as well.
+    caught("a race on `tile`", "", "tile[0] = 1u; out[at] = local;");
+    // A read, then another's write.
+    caught(
+        "a race on `tile`",
+        "",
+        "tile[local] = x[at]; workgroupBarrier();
+         let a = tile[63u - local]; tile[local] = a; out[at] = a;",
+    );
+    // What follows a loop's last barrier meets the loop's next round.
+    caught(
+        "a race on `tile`",
+        "",
+        "for (var i = 0u; i < 2u; i++) {
+             tile[local] = x[at] + i; workgroupBarrier(); out[at] = tile[63u - local];
+         }",
+    );
+    // The plain read where `workgroupUniformLoad` is due.
+    caught(
+        "a race on `tile`",
+        "",
+        "if local == 0u { tile[0] = 7u; } if local == 1u { out[at] = tile[0]; }",
+    );
+}
+
+#[test]
+fn races_in_storage_are_caught() {
+    // Between workgroups, which no barrier orders.
+    caught("a race on `out`", "", "out[local] = x[at];");
+    caught("a race on `out`", "", "out[at / 2u] = x[at];");
+    // `workgroupBarrier` does not order storage.
+    caught(
+        "a race on `out`",
+        "",
+        "out[at] = x[at]; workgroupBarrier(); let a = out[64u * group.x + 63u - local]; tile[local] = a;",
+    );
+}
+
+#[test]
+fn divergent_barriers_are_caught() {
+    let what = "a barrier that not all invocations";
+    // Some invocations have returned, skip it, or leave a loop before others.
+    caught(what, "", "if local >= params.w { return; } workgroupBarrier(); out[at] = 1u;");
+    caught(what, "", "if x[at] > 20u { workgroupBarrier(); } out[at] = 1u;");
+    caught(what, "", "for (var i = 0u; i < local; i++) { workgroupBarrier(); } out[at] = 1u;");
+    caught(
+        what,
+        "",
+        "loop { if x[local] < 9u { break; } workgroupBarrier(); break; } out[at] = 1u;",
+    );
+}
+
+#[test]
+fn accesses_out_of_bounds_are_caught() {
+    caught("index 128 of 128 elements: `out[at] = x[at + 1u];`", "", "out[at] = x[at + 1u];");
+    caught(
+        "index 64 of 64 elements",
+        "",
+        "tile[local] = 1u; workgroupBarrier(); out[at] = tile[local + group.x];",
+    );
+    caught("index 4294967295 of 128 elements", "", "out[at] = x[at - 1u];");
+    caught("index 4 of 4 elements", "", "if local == 4u { out[at] = params[local]; }");
+}
+
+#[test]
+fn reads_of_what_nobody_wrote_are_caught() {
+    caught("a read of `tile` where nobody wrote", "", "out[at] = tile[local];");
+    caught("a read of `out` where nobody wrote", "", "tile[local] = out[at];");
+    caught(
+        "a read of `tile` where nobody wrote",
+        "",
+        // What the workgroup before left there is not this one's.
+        "if group.x == 0u { tile[local] = 1u; } out[at] = tile[local];",
+    );
+}
+
+#[test]
+fn undefined_arithmetic_is_caught() {
+    caught("division by zero", "", "out[at] = 7u / x[at];");
+    caught("division by zero", "", "out[at] = 7u % x[at];");
+    caught("a shift by 32 or more", "", "if at < 33u { out[at] = 1u << x[at]; }");
+}
