@@ -76,19 +76,21 @@ pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u
 /// If `dtype` is not quantized.
 pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     assert!(dtype.is_quantized(), "{dtype} has no blocks");
-    let integers = if dtype == DType::Q8 { cols } else { cols / 2 };
+    let wide = dtype == DType::Q8;
+    let block_bytes = if wide { BLOCK } else { BLOCK / 2 };
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
     let mut values = Vec::with_capacity(bytes.len() / row_bytes.max(1) * cols);
-    for row in bytes.chunks_exact(row_bytes) {
-        let scale = |i: usize| {
-            let at = integers + i / BLOCK * 2;
-            f16::from_le_bytes([row[at], row[at + 1]]).to_f32()
-        };
-        let integer = |i: usize| match dtype {
-            DType::Q8 => i8::from_le_bytes([row[i]]),
-            _ => (row[i / 2] >> (i % 2 * 4) & 15).cast_signed() - 8,
-        };
-        values.extend((0..cols).map(|i| scale(i) * f32::from(integer(i))));
+    for row in bytes.chunks_exact(row_bytes.max(1)) {
+        let (integers, scales) = row.split_at(cols / BLOCK * block_bytes);
+        for (block, scale) in integers.chunks_exact(block_bytes).zip(scales.as_chunks::<2>().0) {
+            let scale = f16::from_le_bytes(*scale).to_f32();
+            if wide {
+                values.extend(block.iter().map(|&q| scale * f32::from(q.cast_signed())));
+            } else {
+                let value = |q: u8| scale * f32::from(q.cast_signed() - 8);
+                values.extend(block.iter().flat_map(|&q| [value(q & 15), value(q >> 4)]));
+            }
+        }
     }
     values
 }
@@ -138,7 +140,8 @@ const REACH: [f32; 32] = [
 /// the best scale is `v·q / q·q`, which leaves an error of `v·v - (v·q)² / q·q`.
 fn round_q4(block: &Block) -> (f16, Block) {
     let extreme = extremes(block)[1];
-    if extreme == 0.0 {
+    // Less than this is zero to F16, and has no inverse in F32.
+    if extreme.abs() < 1e-30 {
         return (f16::ZERO, [0.0; BLOCK]);
     }
     let mut scale = extreme / -8.0;

@@ -69,6 +69,7 @@ impl Config {
         }
         let fields = json::parse_object(text).map_err(|what| Error::format(path, what))?;
         let mut reader = Reader { fields, problems: Vec::new() };
+        reader.quantization();
         let config = reader.config();
         let warnings = reader.unknown();
         let mut problems = reader.problems;
@@ -464,6 +465,21 @@ impl Reader {
             self.missing(field);
         }
         self.number(field)
+    }
+
+    /// What our own quantization says of the weights, whose headers say it again. Those of others
+    /// stay unknown.
+    fn quantization(&mut self) {
+        const FIELD: &str = "quantization_config";
+        let Some(about) = self.fields.get(FIELD) else { return };
+        if about["quant_method"] != "grok-wgpu" {
+            return;
+        }
+        let size = about["block_size"].clone();
+        self.fields.remove(FIELD);
+        if size != crate::quant::BLOCK {
+            self.wrong("quantization_config.block_size", &size, "32");
+        }
     }
 
     fn flag(&mut self, field: &str) -> Option<bool> {
