@@ -249,7 +249,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
             .ok_or_else(|| Error::Usage(format!("the model has no tensor `{name}`")))
     }
 
-    /// Forgets what was counted for a tensor: it is read from its start again.
+    /// Counts a window. A tensor that is read from its start again has lost nothing yet.
     fn count(&self, name: &str, row0: u64, more: impl Iterator<Item = Loss>) {
         let mut losses = self.losses.borrow_mut();
         let total = losses.entry(name.to_owned()).or_default();

@@ -88,8 +88,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let terminal = globals.terminal();
     let opened = Opened::open(&options.model, terminal).await?;
+    let here = std::path::Path::new(".");
     let task = Quantize {
-        from: &opened.dir,
+        from: if opened.dir.as_os_str().is_empty() { here } else { &opened.dir },
         to: &options.out,
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),

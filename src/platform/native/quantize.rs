@@ -88,7 +88,7 @@ impl Quantize<'_> {
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Outcome> {
         let digest = self.digest(config, checkpoint);
-        let mut copy = Copy::begin(self.to, digest)?;
+        let mut copy = Unfinished::begin(self.to, digest)?;
         let weights =
             Requantized::new(self.from, config, checkpoint, &self.choices, on_all_cores, progress)?;
         let mut resumed = 0;
@@ -112,10 +112,10 @@ impl Quantize<'_> {
     fn digest<S: Source>(&self, config: &Config, checkpoint: &Checkpoint<S>) -> String {
         let mut text = format!("{:?} {:?} {}", self.choices, self.layout, config.to_json());
         for source in checkpoint.sources() {
-            let _ = write!(text, "{} {}\n", source.name(), source.len());
+            let _ = writeln!(text, "{} {}", source.name(), source.len());
         }
         for (name, dtype, shape) in checkpoint.tensors() {
-            let _ = write!(text, "{name} {dtype} {shape:?}\n");
+            let _ = writeln!(text, "{name} {dtype} {shape:?}");
         }
         format!("{:016x}", fnv_1a(&text))
     }
@@ -181,7 +181,7 @@ struct Done {
 }
 
 /// The folder that is being written.
-struct Copy<'a> {
+struct Unfinished<'a> {
     folder: Folder<'a>,
     journal: File,
     /// What an earlier run wrote, by file.
@@ -195,13 +195,13 @@ struct Copy<'a> {
     files: Vec<String>,
 }
 
-/// A [`Copy`] and the weights that go there.
+/// An [`Unfinished`] copy and the weights that go there.
 struct Sink<'c, 'a, 'w, W> {
-    copy: &'c mut Copy<'a>,
+    copy: &'c mut Unfinished<'a>,
     weights: &'c Requantized<'w, W>,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> Unfinished<'a> {
     /// Makes the folder, or finds what an earlier run left there.
     fn begin(dir: &'a Path, digest: String) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))?;
