@@ -69,7 +69,6 @@ impl Config {
         }
         let fields = json::parse_object(text).map_err(|what| Error::format(path, what))?;
         let mut reader = Reader { fields, problems: Vec::new() };
-        reader.quantization();
         let config = reader.config();
         let warnings = reader.unknown();
         let mut problems = reader.problems;
@@ -269,11 +268,16 @@ impl Reader {
         }
         if let Some(value) = self.take("quantization_config") {
             let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-            self.problems.push(format!(
-                "quantization_config says the weights are quantized (method {}), wanted plain \
-                 F32, F16 or BF16 weights",
-                shown(&Value::from(method))
-            ));
+            // What our own say of the weights, the files say again.
+            if method != "grok-wgpu" {
+                self.problems.push(format!(
+                    "quantization_config says the weights are quantized (method {}), wanted plain \
+                     F32, F16 or BF16 weights, or those that `grok-wgpu quantize` writes",
+                    shown(&Value::from(method))
+                ));
+            } else if value["block_size"] != crate::quant::BLOCK {
+                self.wrong("quantization_config.block_size", &value["block_size"], "32");
+            }
         }
         for (field, wanted) in [("sliding_window_size", -1), ("global_attn_every_n", 1)] {
             if let Some(got) = self.integer(field)
@@ -465,21 +469,6 @@ impl Reader {
             self.missing(field);
         }
         self.number(field)
-    }
-
-    /// What our own quantization says of the weights, whose headers say it again. Those of others
-    /// stay unknown.
-    fn quantization(&mut self) {
-        const FIELD: &str = "quantization_config";
-        let Some(about) = self.fields.get(FIELD) else { return };
-        if about["quant_method"] != "grok-wgpu" {
-            return;
-        }
-        let size = about["block_size"].clone();
-        self.fields.remove(FIELD);
-        if size != crate::quant::BLOCK {
-            self.wrong("quantization_config.block_size", &size, "32");
-        }
     }
 
     fn flag(&mut self, field: &str) -> Option<bool> {
