@@ -132,7 +132,7 @@ impl Job<'_> {
         match self.to {
             DType::F16 => self.out.extend(values.iter().flat_map(|&v| half_bytes(v))),
             DType::BF16 => {
-                self.out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()))
+                self.out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
             }
             DType::Q8 | DType::Q4 => {
                 for row in values.chunks_exact(self.cols.max(1)) {

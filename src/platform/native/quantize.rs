@@ -88,7 +88,7 @@ impl Quantize<'_> {
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Outcome> {
         let digest = self.digest(config, checkpoint);
-        let mut copy = Unfinished::begin(self.to, digest)?;
+        let mut copy = Unfinished::begin(self.to, &digest)?;
         let weights =
             Requantized::new(self.from, config, checkpoint, &self.choices, on_all_cores, progress)?;
         let mut resumed = 0;
@@ -203,7 +203,7 @@ struct Sink<'c, 'a, 'w, W> {
 
 impl<'a> Unfinished<'a> {
     /// Makes the folder, or finds what an earlier run left there.
-    fn begin(dir: &'a Path, digest: String) -> Result<Self> {
+    fn begin(dir: &'a Path, digest: &str) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))?;
         let path = dir.join(JOURNAL);
         let entries = std::fs::read_dir(dir).map_err(|source| Error::io(dir, source))?;
@@ -244,7 +244,7 @@ impl<'a> Unfinished<'a> {
             }
             Some(first) => {
                 let first: Value = serde_json::from_str(first).unwrap_or_default();
-                if first["run"] != digest.as_str() {
+                if first["run"] != digest {
                     return Err(Error::Usage(format!(
                         "{} holds an unfinished run of another input or with other options: give \
                          those again, or name a new folder",
