@@ -134,45 +134,44 @@ fn totals(kinds: &[KindReport]) -> [u64; 3] {
 }
 
 fn table(outcome: &Outcome, seconds: f64) -> String {
-    let mut text = format!(
-        "{:<10} {:<8} {:>12} {:>12} {:>6} {:>9}  {}\n",
+    let mut lines = vec![format!(
+        "{:<10} {:<8} {:>12} {:>12} {:>6} {:>9}  {}",
         "kind", "type", "before", "after", "bits", "error", "worst tensor"
-    );
+    )];
     for kind in &outcome.kinds {
         let worst = kind
             .worst
             .as_ref()
             .map_or(String::new(), |(name, error)| format!("{:.4}% {name}", 100.0 * error));
-        text += &format!(
-            "{:<10} {:<8} {:>12} {:>12} {:>6.3} {:>8.4}%  {worst}\n",
+        lines.push(format!(
+            "{:<10} {:<8} {:>12} {:>12} {:>6.3} {:>8.4}%  {worst}",
             kind.kind.name(),
             types(kind),
             size(kind.before),
             size(kind.after),
             bits(kind.after, kind.elements),
             100.0 * kind.loss.relative(),
-        );
+        ));
     }
     let [elements, before, after] = totals(&outcome.kinds);
-    text += &format!(
-        "{:<10} {:<8} {:>12} {:>12} {:>6.3}\n",
+    lines.push(format!(
+        "{:<10} {:<8} {:>12} {:>12} {:>6.3}",
         "all",
         "",
         size(before),
         size(after),
         bits(after, elements)
-    );
+    ));
     for kind in outcome.kinds.iter().filter(|kind| kind.unchanged > 0) {
-        text += &format!(
-            "{} tensors of kind {} stayed as they were: their rows are not whole blocks of 32\n",
+        lines.push(format!(
+            "{} tensors of kind {} stayed as they were: their rows are not whole blocks of 32",
             kind.unchanged,
             kind.kind.name()
-        );
+        ));
     }
-    text + &format!(
-        "{seconds:.2} s, {:.0} MB/s of stored weights\n",
-        before as f64 / 1e6 / seconds.max(1e-9)
-    )
+    let rate = before as f64 / 1e6 / seconds.max(1e-9);
+    lines.push(format!("{seconds:.2} s, {rate:.0} MB/s of stored weights"));
+    lines.join("\n") + "\n"
 }
 
 fn as_json(outcome: &Outcome, seconds: f64) -> Value {
