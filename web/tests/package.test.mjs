@@ -236,7 +236,7 @@ describe("a model on a server", () => {
       return fetchFiles(address, {});
     }, model);
     assert.equal(told.code, "quota_exceeded");
-    assert.match(told.message, /the model needs 1[56] MB of storage, but the browser has 10 MB left/);
+    assert.match(told.message, /the model needs \d+ MB of storage, but the browser has 10 MB left/);
     assert.deepEqual(fetched(), []);
   });
 });
