@@ -82,13 +82,7 @@ impl Opened {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         let dir = if self.dir.as_os_str().is_empty() { Path::new(".") } else { &self.dir };
         let tokenizer = Tokenizer::open(dir)?;
-        let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab_size);
-        if tokens > rows as usize {
-            return Err(Error::Tokenizer {
-                path: tokenizer.path().to_owned(),
-                what: format!("it has {tokens} tokens, but vocab_size of the model is {rows}"),
-            });
-        }
+        tokenizer.check_vocab(self.config.vocab_size)?;
         Ok(tokenizer)
     }
 
