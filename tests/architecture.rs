@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tensor", 0),
     ("json", 0),
     ("config", 0),
+    ("quant", 0),
     ("rope", 0),
     ("tuning", 1),
     ("kernel", 1),

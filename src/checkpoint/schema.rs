@@ -1,6 +1,6 @@
 //! Every tensor that a model needs: its name, its shape, and how tensor parallelism cuts it.
 
-use crate::Config;
+use crate::{Config, DType};
 
 /// What a tensor is for. It decides in which type the engine keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,25 @@ pub struct Wanted {
     pub kind: Kind,
     /// The axis that tensor parallelism cuts: 0 for outputs, 1 for inputs. `None` is never cut.
     pub tp_axis: Option<usize>,
+}
+
+impl Wanted {
+    /// Whether the engine takes this tensor in elements of `dtype`: norms and routers are small and
+    /// decide much, and quantized rows are made of whole blocks.
+    pub fn may_be(&self, dtype: DType) -> bool {
+        let cols = self.shape.last().copied().unwrap_or(0);
+        let small = matches!(self.kind, Kind::Norm | Kind::Router);
+        match dtype {
+            DType::U32 => false,
+            _ => !dtype.is_quantized() || (!small && cols % u64::from(dtype.block()) == 0),
+        }
+    }
+
+    /// Bytes of the whole tensor in elements of `dtype`.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        let cols = self.shape.last().copied().unwrap_or(1).max(1);
+        self.shape.iter().product::<u64>() / cols * dtype.row_bytes(cols)
+    }
 }
 
 /// Canonical name of the embedding table.

@@ -85,8 +85,15 @@ impl Part {
         cut
     }
 
-    fn elements(&self) -> u64 {
-        self.cut().iter().product()
+    /// Bytes of a row of the whole tensor.
+    fn row_bytes(&self, dtype: DType) -> u64 {
+        dtype.row_bytes(self.shape.iter().skip(1).product())
+    }
+
+    /// Bytes of what the file holds.
+    fn bytes(&self, dtype: DType) -> u64 {
+        let cut = self.cut();
+        cut.first().copied().unwrap_or(1) * dtype.row_bytes(cut.iter().skip(1).product())
     }
 }
 
@@ -109,7 +116,7 @@ pub async fn write<W: Weights>(
     for plan in plans {
         let mut file = output.create(&plan.name)?;
         for part in &plan.parts {
-            total += part.elements() * weights.dtype(&part.source)?.size_bytes();
+            total += part.bytes(weights.dtype(&part.source)?);
             weight_map.insert(part.name.clone(), plan.name.clone());
         }
         write_file(&mut file, &plan, weights).await?;
@@ -137,7 +144,7 @@ async fn write_file<W: Weights>(file: &mut impl Write, plan: &Plan, weights: &W)
         parts.push((weights.dtype(&part.source)?, part));
     }
     // Wider elements first keeps every tensor aligned.
-    parts.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.size_bytes()));
+    parts.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.row_bytes(1)));
     let header = header(&plan.name, &parts)?;
     let fail = |source| Error::io(&plan.name, source);
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(fail)?;
@@ -146,7 +153,7 @@ async fn write_file<W: Weights>(file: &mut impl Write, plan: &Plan, weights: &W)
     let mut rows = Vec::new();
     let mut narrow = Vec::new();
     for (dtype, part) in parts {
-        let row_bytes = part.shape.iter().skip(1).product::<u64>() * dtype.size_bytes();
+        let row_bytes = part.row_bytes(dtype);
         let at_once = (WINDOW / row_bytes.max(1)).max(1);
         let (mut row, end) = match part.slice {
             Some((0, number, count)) => {
@@ -182,15 +189,16 @@ fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
     let mut offset = 0_u64;
     let mut infos = Vec::new();
     for (dtype, part) in parts {
-        let end = offset + part.elements() * dtype.size_bytes();
+        let end = offset + part.bytes(*dtype);
         let info = TensorInfo {
             dtype: match dtype {
                 DType::F32 => Dtype::F32,
                 DType::F16 => Dtype::F16,
                 DType::BF16 => Dtype::BF16,
                 DType::U32 => Dtype::U32,
+                DType::Q8 | DType::Q4 => Dtype::U8,
             },
-            shape: part.cut().into_iter().map(size).collect::<Result<_>>()?,
+            shape: stored_shape(*dtype, part.cut()).into_iter().map(size).collect::<Result<_>>()?,
             data_offsets: (size(offset)?, size(end)?),
         };
         infos.push((part.name.clone(), info));
@@ -203,6 +211,14 @@ fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
         serde_json::to_vec(&metadata).map_err(|error| Error::format(name, error.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
+}
+
+/// Extents as the file has them: quantized rows are bytes.
+fn stored_shape(dtype: DType, cut: Vec<u64>) -> Vec<u64> {
+    match cut[..] {
+        [rows, cols] if dtype.is_quantized() => vec![rows, dtype.row_bytes(cols)],
+        _ => cut,
+    }
 }
 
 fn plan(config: &Config, layout: Layout) -> Result<Vec<Plan>> {

@@ -84,9 +84,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let weights = Synthetic::new(&config, dtype, 0)?;
     let tensors: Vec<_> = schema::tensors(&config)
         .into_iter()
-        .map(|tensor| (tensor.name, dtype, tensor.shape))
+        .map(|tensor| {
+            let dtype = if tensor.may_be(dtype) { dtype } else { DType::F32 };
+            (tensor.name, dtype, tensor.shape)
+        })
         .collect();
-    let bytes = config.parameters().total * dtype.size_bytes();
+    let bytes = weights.bytes();
     let known = Known { config, bytes, slices: None, files: Vec::new(), tensors, tokenizer: None };
     show(globals, options, &known, &weights).await
 }
