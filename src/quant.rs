@@ -12,18 +12,42 @@ use crate::DType;
 /// Elements of a block.
 pub const BLOCK: usize = 32;
 
-/// Appends a row of `values`, rounded to `dtype`.
+/// The largest magnitude that a block can hold.
+pub fn largest(dtype: DType) -> f32 {
+    f16::MAX.to_f32() * if dtype == DType::Q8 { 127.0 } else { 7.0 }
+}
+
+/// Appends a row of `values`, rounded to `dtype`. Values should be finite and not beyond
+/// [`largest`].
 ///
 /// # Panics
 ///
 /// If `dtype` is not quantized or the row is not made of whole blocks: callers check both.
 pub fn encode_row(dtype: DType, values: &[f32], into: &mut Vec<u8>) {
-    let blocks = values.chunks_exact(BLOCK).map(|block| match dtype {
-        DType::Q8 => round_q8(block),
-        _ => round_q4(block),
-    });
-    let (scales, integers): (Vec<f16>, Vec<Vec<i8>>) = blocks.unzip();
-    store_row(dtype, &integers.concat(), &scales, into);
+    assert!(dtype.is_quantized(), "{dtype} has no blocks");
+    let (blocks, []) = values.as_chunks::<BLOCK>() else {
+        panic!("a row is made of whole blocks");
+    };
+    let start = into.len();
+    let integers = if dtype == DType::Q8 { values.len() } else { values.len() / 2 };
+    into.resize(start + integers + blocks.len() * 2, 0);
+    let (stored, scales) = into[start..].split_at_mut(integers);
+    let stored = stored.chunks_exact_mut(integers / blocks.len().max(1));
+    for ((block, stored), place) in blocks.iter().zip(stored).zip(scales.as_chunks_mut::<2>().0) {
+        let (scale, q) = if dtype == DType::Q8 { round_q8(block) } else { round_q4(block) };
+        *place = scale.to_le_bytes();
+        if dtype == DType::Q8 {
+            for (byte, &q) in stored.iter_mut().zip(&q) {
+                *byte = small(q).to_le_bytes()[0];
+            }
+        } else {
+            for (byte, pair) in stored.iter_mut().zip(q.as_chunks::<2>().0) {
+                *byte = nibble(small(pair[0])) | nibble(small(pair[1])) << 4;
+            }
+        }
+    }
+    let len = into.len() - start;
+    into.resize(start + len.next_multiple_of(16), 0);
 }
 
 /// Appends a row of integers with the scales of its blocks.
@@ -38,7 +62,6 @@ pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u
     if dtype == DType::Q8 {
         into.extend(integers.iter().map(|q| q.to_le_bytes()[0]));
     } else {
-        let nibble = |q: i8| (q + 8).to_le_bytes()[0];
         into.extend(integers.chunks_exact(2).map(|pair| nibble(pair[0]) | nibble(pair[1]) << 4));
     }
     into.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
@@ -53,64 +76,142 @@ pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u
 /// If `dtype` is not quantized.
 pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     assert!(dtype.is_quantized(), "{dtype} has no blocks");
-    let integers = if dtype == DType::Q8 { cols } else { cols / 2 };
+    let wide = dtype == DType::Q8;
+    let block_bytes = if wide { BLOCK } else { BLOCK / 2 };
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
     let mut values = Vec::with_capacity(bytes.len() / row_bytes.max(1) * cols);
-    for row in bytes.chunks_exact(row_bytes) {
-        let scale = |i: usize| {
-            let at = integers + i / BLOCK * 2;
-            f16::from_le_bytes([row[at], row[at + 1]]).to_f32()
-        };
-        let integer = |i: usize| match dtype {
-            DType::Q8 => i8::from_le_bytes([row[i]]),
-            _ => (row[i / 2] >> (i % 2 * 4) & 15).cast_signed() - 8,
-        };
-        values.extend((0..cols).map(|i| scale(i) * f32::from(integer(i))));
+    for row in bytes.chunks_exact(row_bytes.max(1)) {
+        let (integers, scales) = row.split_at(cols / BLOCK * block_bytes);
+        for (block, scale) in integers.chunks_exact(block_bytes).zip(scales.as_chunks::<2>().0) {
+            let scale = f16::from_le_bytes(*scale).to_f32();
+            if wide {
+                values.extend(block.iter().map(|&q| scale * f32::from(q.cast_signed())));
+            } else {
+                let value = |q: u8| scale * f32::from(q.cast_signed() - 8);
+                values.extend(block.iter().flat_map(|&q| [value(q & 15), value(q >> 4)]));
+            }
+        }
     }
     values
 }
 
-/// The nearest scale that F16 has, and what division by it gives; zero scales give zeros.
-fn round_q8(block: &[f32]) -> (f16, Vec<i8>) {
-    let largest = block.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    let scale = f16::from_f32(largest / 127.0);
-    (scale, integers(block, scale, -127.0, 127.0))
+fn nibble(q: i8) -> u8 {
+    (q + 8).to_le_bytes()[0]
 }
 
-/// Of several scales, the one with the least squared error.
-fn round_q4(block: &[f32]) -> (f16, Vec<i8>) {
-    let extreme = block.iter().fold(0.0f32, |most, v| if v.abs() > most.abs() { *v } else { most });
-    let mut best = (f16::ZERO, vec![0; block.len()]);
+#[expect(clippy::cast_possible_truncation, reason = "integers of a block have at most 8 bits")]
+fn small(q: f32) -> i8 {
+    q as i8
+}
+
+/// A block of floats, as values or as integers.
+type Block = [f32; BLOCK];
+
+/// The scale that takes the largest value to 127, and what division by it gives. Below the normal
+/// numbers of F16 the scale is rounded up, lest the largest value be cut off.
+fn round_q8(block: &Block) -> (f16, Block) {
+    let wanted = extremes(block)[0] / 127.0;
+    let mut scale = to_f16(wanted);
+    if wanted > scale.to_f32() * (1.0 + 1.0 / 1024.0) && scale < f16::MAX {
+        scale = f16::from_bits(scale.to_bits() + 1);
+    }
+    (scale, integers(block, inverse(scale), -127.0, 127.0))
+}
+
+/// The largest magnitude, and the value that has it.
+fn extremes(block: &Block) -> [f32; 2] {
+    let mut largest = [0.0f32; 2];
+    for &v in block {
+        if v.abs() > largest[0] {
+            largest = [v.abs(), v];
+        }
+    }
+    largest
+}
+
+/// Integers to which the extreme value of a block of four bits may go before rounding. Some are
+/// beyond what there is, so that the extreme is cut off and the others gain.
+const REACH: [f32; 32] = [
+    -5.2, -5.5, -5.8, -6.1, -6.4, -6.6, -6.8, -7.0, -7.2, -7.4, -7.6, -7.8, -8.0, -8.2, -8.4, -8.6,
+    -8.8, -9.1, -9.4, -9.7, -10.0, 5.2, 5.5, 5.8, 6.1, 6.4, 6.7, 7.0, 7.3, 7.6, 8.0, 8.4,
+];
+
+/// Of several ways to round, the one with the least squared error. For integers `q` of values `v`
+/// the best scale is `v·q / q·q`, which leaves an error of `v·v - (v·q)² / q·q`.
+fn round_q4(block: &Block) -> (f16, Block) {
+    let extreme = extremes(block)[1];
+    // Less than this is zero to F16, and has no inverse in F32.
+    if extreme.abs() < 1e-30 {
+        return (f16::ZERO, [0.0; BLOCK]);
+    }
+    let mut scale = extreme / -8.0;
+    let mut most = 0.0;
+    for reach in REACH {
+        let q = integers(block, reach / extreme, -8.0, 7.0);
+        let (vq, qq) = (dot(block, &q), dot(&q, &q));
+        // Without a division: whether vq² / qq is more than before.
+        if vq * vq > most * qq {
+            most = vq * vq / qq;
+            scale = vq / qq;
+        }
+    }
+    // The scale is rounded, which may ask for other integers, and these for another scale.
+    let mut best = (f16::ZERO, [0.0; BLOCK]);
     let mut least = f32::INFINITY;
-    // The extreme value goes to -8, or somewhat beyond or short of it.
-    for steps in [-8.0, -7.6, -7.3, -7.0, -8.4, -8.8, 7.0, 7.4] {
-        let mut scale = f16::from_f32(extreme / steps);
-        for _ in 0..2 {
-            let q = integers(block, scale, -8.0, 7.0);
-            let error: f32 = block
-                .iter()
-                .zip(&q)
-                .map(|(v, &q)| (v - scale.to_f32() * f32::from(q)).powi(2))
-                .sum();
-            let (dot, square) = block.iter().zip(&q).fold((0.0, 0.0), |(dot, square), (v, &q)| {
-                (dot + v * f32::from(q), square + f32::from(q).powi(2))
-            });
-            if error < least {
-                (least, best) = (error, (scale, q));
-            }
-            // What least squares make of these integers.
-            if square > 0.0 {
-                scale = f16::from_f32(dot / square);
-            }
+    for _ in 0..3 {
+        let stored = to_f16(scale);
+        let q = integers(block, inverse(stored), -8.0, 7.0);
+        let error = squared_error(block, &q, stored.to_f32());
+        if error >= least {
+            break;
+        }
+        (least, best) = (error, (stored, q));
+        let qq = dot(&q, &q);
+        if qq > 0.0 {
+            scale = dot(block, &q) / qq;
         }
     }
     best
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "clamped to a few bits")]
-fn integers(block: &[f32], scale: f16, least: f32, most: f32) -> Vec<i8> {
-    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
-    block.iter().map(|v| (v * inverse).round_ties_even().clamp(least, most) as i8).collect()
+/// The nearest number of F16 that is finite.
+fn to_f16(scale: f32) -> f16 {
+    f16::from_f32(scale.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
+}
+
+fn inverse(scale: f16) -> f32 {
+    if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() }
+}
+
+/// Values times `by`, rounded to the nearest integers, to even ones between two.
+fn integers(block: &Block, by: f32, least: f32, most: f32) -> Block {
+    // Beyond 2^23 there are no fractions: adding and taking away rounds, in a few instructions that
+    // every machine has for several values at once.
+    const ROUND: f32 = 12_582_912.0;
+    block.map(|v| ((v * by).clamp(least, most) + ROUND) - ROUND)
+}
+
+/// A sum in eight parts, which compilers make vectors of.
+fn sum(of: impl Fn(usize) -> f32) -> f32 {
+    let mut parts = [0.0f32; 8];
+    for i in (0..BLOCK).step_by(8) {
+        for (part, at) in parts.iter_mut().zip(i..) {
+            *part += of(at);
+        }
+    }
+    let [a, b, c, d, e, f, g, h] = parts;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+fn dot(a: &Block, b: &Block) -> f32 {
+    sum(|i| a[i] * b[i])
+}
+
+fn squared_error(block: &Block, q: &Block, scale: f32) -> f32 {
+    sum(|i| {
+        let error = block[i] - scale * q[i];
+        error * error
+    })
 }
 
 #[cfg(test)]

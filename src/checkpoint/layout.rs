@@ -258,8 +258,12 @@ impl Problems {
                 ),
                 _ => String::new(),
             };
+            let shape = match first.entry.dtype.name() {
+                "U8" => format!(" {:?}", first.entry.shape),
+                _ => String::new(),
+            };
             self.dtype.push(format!(
-                "unsupported dtype {} for `{}` in {}, wanted F32, F16 or BF16{rows}",
+                "unsupported dtype {}{shape} for `{}` in {}, wanted F32, F16 or BF16{rows}",
                 first.entry.dtype.name(),
                 want.name,
                 first.header.name

@@ -4,9 +4,10 @@ mod index;
 mod layout;
 mod magic;
 mod names;
+pub mod requantize;
 pub mod safetensors;
 pub mod schema;
-mod synthetic;
+pub(crate) mod synthetic;
 pub mod write;
 
 use std::path::{Path, PathBuf};

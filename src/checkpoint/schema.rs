@@ -3,7 +3,7 @@
 use crate::{Config, DType};
 
 /// What a tensor is for. It decides in which type the engine keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The embedding table.
     Embedding,
@@ -19,6 +19,37 @@ pub enum Kind {
     Dense,
     /// A projection of one expert.
     Expert,
+}
+
+impl Kind {
+    /// All of them, in the order of the forward pass.
+    pub const ALL: [Self; 7] = [
+        Self::Embedding,
+        Self::Norm,
+        Self::Attention,
+        Self::Router,
+        Self::Expert,
+        Self::Dense,
+        Self::Head,
+    ];
+
+    /// The name that people use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Head => "head",
+            Self::Norm => "norm",
+            Self::Router => "router",
+            Self::Attention => "attention",
+            Self::Dense => "dense",
+            Self::Expert => "expert",
+        }
+    }
+
+    /// Whether such tensors may be quantized: norms and routers are small and decide much.
+    pub const fn is_large(self) -> bool {
+        !matches!(self, Self::Norm | Self::Router)
+    }
 }
 
 /// A tensor that a model needs.
@@ -39,10 +70,10 @@ impl Wanted {
     /// decide much, and quantized rows are made of whole blocks.
     pub fn may_be(&self, dtype: DType) -> bool {
         let cols = self.shape.last().copied().unwrap_or(0);
-        let small = matches!(self.kind, Kind::Norm | Kind::Router);
+        let whole = cols % u64::from(dtype.block()) == 0;
         match dtype {
             DType::U32 => false,
-            _ => !dtype.is_quantized() || (!small && cols % u64::from(dtype.block()) == 0),
+            _ => !dtype.is_quantized() || (self.kind.is_large() && whole),
         }
     }
 

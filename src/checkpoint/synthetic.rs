@@ -120,7 +120,8 @@ impl Weights for Synthetic {
     }
 }
 
-fn fnv_1a(name: &str) -> u64 {
+/// A hash that is the same in every program.
+pub(crate) fn fnv_1a(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
     })
