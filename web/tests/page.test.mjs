@@ -272,7 +272,7 @@ test("rules of accessibility, light and dark, wide and narrow", async () => {
   await page.evaluate(axe);
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
-    for (const [width, hash] of [[1280, "chat"], [1280, "selftest"], [360, "chat"], [360, "inside"], [360, "model"]]) {
+    for (const [width, hash] of [[1280, "chat"], [1000, "chat"], [1280, "selftest"], [360, "chat"], [360, "inside"], [360, "model"]]) {
       await page.setViewportSize({ width, height: 800 });
       await page.evaluate((to) => {
         location.hash = to;
