@@ -178,6 +178,9 @@ export class ModelPanel {
           this.#context.focus();
         },
       });
+    } else if ((error.code === "checkpoint" || error.code === "tokenizer") && typeof wish.source !== "string") {
+      // The same files would fail again.
+      actions.push({ text: "Choose a folder", act: () => find("folder", HTMLInputElement).click() });
     } else if (error.code !== "no_webgpu" && error.code !== "usage") {
       actions.push(again);
     }

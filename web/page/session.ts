@@ -51,6 +51,7 @@ export class Session {
     this.engine = undefined;
     this.#become("loading");
     await old?.dispose();
+    let loaded: GrokWgpu | undefined;
     try {
       const engine = await GrokWgpu.load(wish.source, {
         signal: loading.signal,
@@ -62,7 +63,8 @@ export class Session {
           }
         },
         onDevice: (event) => {
-          if (this.engine === engine) {
+          // While it loads there is no conversation that could go on.
+          if (loaded && this.engine === loaded) {
             this.#tell((listener) => listener.device?.(event));
           }
         },
@@ -72,6 +74,7 @@ export class Session {
         return;
       }
       this.#loading = undefined;
+      loaded = engine;
       this.engine = engine;
       this.#become("ready");
     } catch (thrown) {

@@ -118,7 +118,7 @@ export async function loadDemo(page) {
 /** Sets the sampling controls by their labels. */
 export async function sample(page, settings) {
   for (const [label, value] of Object.entries(settings)) {
-    const field = page.getByRole("spinbutton", { name: label, exact: true });
+    const field = page.getByRole("spinbutton", { name: label, exact: true, includeHidden: true });
     // On narrow screens the controls are in another view, but they work all the same.
     await field.evaluate((input, to) => {
       input.value = to;
