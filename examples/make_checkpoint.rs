@@ -91,7 +91,7 @@ fn run(options: &Options) -> Result<()> {
     };
     let weights = Synthetic::new(&config, dtype, options.seed)?;
     write_checkpoint(&options.out, &config, &weights, layout)?;
-    let bytes = config.parameters().total * dtype.size_bytes();
+    let bytes = weights.bytes();
     eprintln!("wrote {bytes} bytes of {dtype} weights to {}", options.out.display());
     Ok(())
 }

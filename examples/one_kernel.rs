@@ -37,7 +37,7 @@ async fn run() -> Result<()> {
     let plan = gpu.record(&mut |exec| exec.run(&on_device))?;
     let bytes = gpu.run_plan(&plan, &[out]).await?;
 
-    let got = grok_wgpu::host::decode(DType::F32, &bytes[0]);
+    let got = grok_wgpu::host::decode_rows(DType::F32, 1, &bytes[0]);
     let want = host.floats(on_host.out);
     let worst = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     eprintln!("{}", gpu.caps().describe());

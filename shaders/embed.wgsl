@@ -14,7 +14,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;             // [tokens]
-@group(0) @binding(2) var<storage, read> table: array<Weight8>;       // [rows, cols]
+@group(0) @binding(2) var<storage, read> table: array<Chunk>;         // [rows, cols]
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>; // [tokens, cols]
 
 @compute @workgroup_size(64)
@@ -26,10 +26,16 @@ fn main(
     if row >= params.rows {
         return;
     }
-    for (var c = local; c < params.cols8; c += 64u) {
-        let e = decode(table[row * params.cols8 + c]);
-        let at = 2u * (group.x * params.cols8 + c);
-        out[at] = e.lo * params.scale;
-        out[at + 1u] = e.hi * params.scale;
+    let base = row * row_stride(params.cols8);
+    for (var c = local; c < params.cols8 / PARTS; c += 64u) {
+        let w = table[base + c];
+        let scale = scale_of(table[base + scale_at(params.cols8, c)], c);
+        let at = 2u * (group.x * params.cols8 + c * PARTS);
+        for (var p = 0u; p < PARTS; p++) {
+            let e = decode(w, p);
+            // The weight itself is exact; the factor comes after it.
+            out[at + 2u * p] = e.lo * scale * params.scale;
+            out[at + 2u * p + 1u] = e.hi * scale * params.scale;
+        }
     }
 }

@@ -16,7 +16,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;     // [tokens, chosen, cols]
 @group(0) @binding(2) var<storage, read> order: array<u32>;       // [tokens * chosen]
 @group(0) @binding(3) var<storage, read> tiles: array<vec4<u32>>; // [tiles, 4]
-@group(0) @binding(4) var<storage, read> weight: array<Weight8>;  // [experts, rows, cols]
+@group(0) @binding(4) var<storage, read> weight: array<Chunk>;    // [experts, rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;   // [tokens, chosen, out_rows]
 
 @compute @workgroup_size(TILE_WG)
@@ -42,14 +42,17 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < TILE * QUADS / 2u; i += TILE_WG) {
-            let chunk = i % (QUADS / 2u);
-            let r = i / (QUADS / 2u);
-            var e = Eight();
-            if row + r < params.rows && c + chunk < params.cols8 {
-                e = decode(weight[(w + row + r) * params.cols8 + c + chunk]);
+        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+            let chunk = i % TILE_CHUNKS;
+            let r = i / TILE_CHUNKS;
+            let at = c / PARTS + chunk;
+            if row + r < params.rows && at * PARTS < params.cols8 {
+                let base = (w + row + r) * row_stride(params.cols8);
+                let scale = scale_of(weight[base + scale_at(params.cols8, at)], at);
+                store_w(chunk, r, weight[base + at], scale);
+            } else {
+                clear_w(chunk, r);
             }
-            store_w(chunk, r, e);
         }
         workgroupBarrier();
         acc = mul_tile(local, acc);

@@ -19,7 +19,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;    // [tokens, chosen, cols]
 @group(0) @binding(2) var<storage, read> ids: array<u32>;        // [tokens, chosen]
 @group(0) @binding(3) var<storage, read> probs: array<f32>;      // [tokens, chosen]
-@group(0) @binding(4) var<storage, read> weight: array<Weight8>; // [experts, rows, cols]
+@group(0) @binding(4) var<storage, read> weight: array<Chunk>;   // [experts, rows, cols]
 @group(0) @binding(5) var<storage, read> dense: array<f32>;      // [tokens, out_rows]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
 
@@ -38,15 +38,21 @@ fn main(
     if row < params.rows {
         for (var i = 0u; i < params.chosen; i++) {
             let choice = token * params.chosen + i;
-            let w = (ids[choice] * params.rows + row) * params.cols8;
-            var part = vec4<f32>();
-            for (var c = lane; c < params.cols8; c += LANES) {
-                let e = decode(weight[w + c]);
-                let at = 2u * (choice * params.cols8 + c);
-                part += x[at] * e.lo;
-                part += x[at + 1u] * e.hi;
+            let base = (ids[choice] * params.rows + row) * row_stride(params.cols8);
+            var own = vec4<f32>();
+            for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
+                let w = weight[base + c];
+                let scale = scale_of(weight[base + scale_at(params.cols8, c)], c);
+                let at = 2u * (choice * params.cols8 + c * PARTS);
+                var part = vec4<f32>();
+                for (var p = 0u; p < PARTS; p++) {
+                    let e = decode(w, p);
+                    part += x[at + 2u * p] * e.lo;
+                    part += x[at + 2u * p + 1u] * e.hi;
+                }
+                own += scale * part;
             }
-            sum += probs[choice] * ((part.x + part.y) + (part.z + part.w));
+            sum += probs[choice] * ((own.x + own.y) + (own.z + own.w));
         }
     }
     let total = reduce_lanes(local, sum);

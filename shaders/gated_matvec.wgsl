@@ -14,8 +14,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;   // [tokens, cols]
-@group(0) @binding(2) var<storage, read> gate: array<Weight8>;  // [rows, cols]
-@group(0) @binding(3) var<storage, read> up: array<Weight8>;    // [rows, cols]
+@group(0) @binding(2) var<storage, read> gate: array<Chunk>;    // [rows, cols]
+@group(0) @binding(3) var<storage, read> up: array<Chunk>;      // [rows, cols]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
 
 alias Sum = vec2<f32>;
@@ -32,16 +32,26 @@ fn main(
     var g = vec4<f32>();
     var u = vec4<f32>();
     if row < params.rows {
-        for (var c = lane; c < params.cols8; c += LANES) {
-            let at = 2u * (token * params.cols8 + c);
-            let lo = x[at];
-            let hi = x[at + 1u];
-            let a = decode(gate[row * params.cols8 + c]);
-            let b = decode(up[row * params.cols8 + c]);
-            g += lo * a.lo;
-            g += hi * a.hi;
-            u += lo * b.lo;
-            u += hi * b.hi;
+        let base = row * row_stride(params.cols8);
+        for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
+            let w_gate = gate[base + c];
+            let w_up = up[base + c];
+            let s = base + scale_at(params.cols8, c);
+            let at = 2u * (token * params.cols8 + c * PARTS);
+            var part_g = vec4<f32>();
+            var part_u = vec4<f32>();
+            for (var p = 0u; p < PARTS; p++) {
+                let lo = x[at + 2u * p];
+                let hi = x[at + 2u * p + 1u];
+                let a = decode(w_gate, p);
+                let b = decode(w_up, p);
+                part_g += lo * a.lo;
+                part_g += hi * a.hi;
+                part_u += lo * b.lo;
+                part_u += hi * b.hi;
+            }
+            g += scale_of(gate[s], c) * part_g;
+            u += scale_of(up[s], c) * part_u;
         }
     }
     let sums = vec2((g.x + g.y) + (g.z + g.w), (u.x + u.y) + (u.z + u.w));

@@ -15,7 +15,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;    // [tokens, cols]
-@group(0) @binding(2) var<storage, read> weight: array<Weight8>; // [rows, cols]
+@group(0) @binding(2) var<storage, read> weight: array<Chunk>;   // [rows, cols]
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
 
 alias Sum = f32;
@@ -31,11 +31,18 @@ fn main(
 
     var sum = vec4<f32>();
     if row < params.rows {
-        for (var c = lane; c < params.cols8; c += LANES) {
-            let e = decode(weight[row * params.cols8 + c]);
-            let at = 2u * (token * params.cols8 + c);
-            sum += x[at] * e.lo;
-            sum += x[at + 1u] * e.hi;
+        let base = row * row_stride(params.cols8);
+        for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
+            let w = weight[base + c];
+            let scale = scale_of(weight[base + scale_at(params.cols8, c)], c);
+            let at = 2u * (token * params.cols8 + c * PARTS);
+            var part = vec4<f32>();
+            for (var p = 0u; p < PARTS; p++) {
+                let e = decode(w, p);
+                part += x[at + 2u * p] * e.lo;
+                part += x[at + 2u * p + 1u] * e.hi;
+            }
+            sum += scale * part;
         }
     }
     let total = reduce_lanes(local, (sum.x + sum.y) + (sum.z + sum.w));

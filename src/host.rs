@@ -3,6 +3,7 @@
 use crate::{
     Binder, DType, Error, Executor, Kernel, Result, Shape, Tensor,
     machine::{Machine, Role},
+    quant,
     tuning::Tuning,
 };
 
@@ -18,15 +19,10 @@ pub struct Host {
 
 #[derive(Debug)]
 enum Data {
-    Floats {
-        values: Vec<f64>,
-        bounds: Option<Vec<f64>>,
-    },
+    /// `stored`, of quantized weights only: their bytes, which values alone do not tell.
+    Floats { values: Vec<f64>, bounds: Option<Vec<f64>>, stored: Option<Vec<u8>> },
     /// `also`, if there is one: what each element may be instead.
-    Ints {
-        values: Vec<u32>,
-        also: Option<Vec<Vec<u32>>>,
-    },
+    Ints { values: Vec<u32>, also: Option<Vec<Vec<u32>>> },
 }
 
 /// What a test row puts into a tensor.
@@ -62,7 +58,19 @@ impl Host {
     pub fn filled(&mut self, dtype: DType, shape: impl Into<Shape>, fill: Fill) -> Tensor {
         let shape = shape.into();
         let count = len(shape);
-        let values = (0..count as u64).map(|i| exact(dtype, self.draw(fill, i))).collect();
+        let values: Vec<f64> = (0..count as u64).map(|i| self.draw(fill, i)).collect();
+        if dtype.is_quantized() {
+            match fill {
+                Fill::Integers(_) | Fill::Index | Fill::OneHot(_) | Fill::Sparse(_) => {
+                    return self.in_blocks(dtype, shape, &values, [1.0, 2.0, 4.0, 8.0]);
+                }
+                Fill::Constant(value) if exact(DType::F16, value).to_bits() == value.to_bits() => {
+                    let ones = vec![1.0; count];
+                    return self.in_blocks(dtype, shape, &ones, [value; 4]);
+                }
+                _ => {}
+            }
+        }
         self.floats_from(dtype, shape, values)
     }
 
@@ -84,8 +92,41 @@ impl Host {
     ) -> Tensor {
         let shape = shape.into();
         assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
+        if dtype.is_quantized() {
+            let mut stored = Vec::new();
+            let floats: Vec<f32> = values.into_iter().map(round).collect();
+            for row in floats.chunks_exact(cols(shape)) {
+                quant::encode_row(dtype, row, &mut stored);
+            }
+            return self.stored(dtype, shape, stored);
+        }
         let values = values.into_iter().map(|v| exact(dtype, v)).collect();
-        self.data.push(Data::Floats { values, bounds: None });
+        self.push_floats(dtype, shape, values)
+    }
+
+    /// Whole numbers brought into the range of `dtype`, in blocks that have these scales in turn.
+    /// With powers of two sums stay exact, and a wrong scale shows.
+    fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
+        let (least, most) = if dtype == DType::Q8 { (-127.0, 127.0) } else { (-8.0, 7.0) };
+        let mut stored = Vec::new();
+        for row in values.chunks_exact(cols(shape)) {
+            let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, least, most)).collect();
+            let scales: Vec<half::f16> = (0..row.len() / quant::BLOCK)
+                .map(|block| half::f16::from_f64(by[block % 4]))
+                .collect();
+            quant::store_row(dtype, &integers, &scales, &mut stored);
+        }
+        self.stored(dtype, shape, stored)
+    }
+
+    fn stored(&mut self, dtype: DType, shape: Shape, bytes: Vec<u8>) -> Tensor {
+        let values = decode_rows(dtype, cols(shape), &bytes);
+        self.data.push(Data::Floats { values, bounds: None, stored: Some(bytes) });
+        Tensor { id: self.data.len() - 1, shape, dtype }
+    }
+
+    fn push_floats(&mut self, dtype: DType, shape: Shape, values: Vec<f64>) -> Tensor {
+        self.data.push(Data::Floats { values, bounds: None, stored: None });
         Tensor { id: self.data.len() - 1, shape, dtype }
     }
 
@@ -112,7 +153,11 @@ impl Host {
                 let of = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                 Data::Ints { values: bytes.chunks_exact(4).map(of).collect(), also: None }
             }
-            dtype => Data::Floats { values: decode(dtype, bytes), bounds: None },
+            dtype => Data::Floats {
+                values: decode_rows(dtype, cols(tensor.shape), bytes),
+                bounds: None,
+                stored: dtype.is_quantized().then(|| bytes.to_vec()),
+            },
         };
     }
 
@@ -124,8 +169,7 @@ impl Host {
     /// An `f32` tensor whose every element is NaN, so that an element left unwritten shows.
     pub fn unwritten(&mut self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
-        self.data.push(Data::Floats { values: vec![f64::NAN; len(shape)], bounds: None });
-        Tensor { id: self.data.len() - 1, shape, dtype: DType::F32 }
+        self.push_floats(DType::F32, shape, vec![f64::NAN; len(shape)])
     }
 
     /// A `u32` tensor whose every element is the poison of [`POISON`].
@@ -206,7 +250,7 @@ impl Host {
     pub fn write(&mut self, tensor: Tensor, results: Vec<Bounded>) {
         assert_eq!(results.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
         let (values, bounds) = results.into_iter().map(|r| (r.value, r.bound)).unzip();
-        self.data[tensor.id] = Data::Floats { values, bounds: Some(bounds) };
+        self.data[tensor.id] = Data::Floats { values, bounds: Some(bounds), stored: None };
     }
 
     /// Replaces the values of an integer tensor.
@@ -240,8 +284,9 @@ impl Host {
     pub fn bytes(&self, tensor: Tensor) -> Vec<u8> {
         match &self.data[tensor.id] {
             Data::Ints { values, .. } => bytemuck::cast_slice(values).to_vec(),
+            Data::Floats { stored: Some(bytes), .. } => bytes.clone(),
             Data::Floats { values, .. } => match tensor.dtype {
-                DType::F32 | DType::U32 => {
+                DType::F32 | DType::U32 | DType::Q8 | DType::Q4 => {
                     values.iter().flat_map(|&v| round(v).to_le_bytes()).collect()
                 }
                 DType::F16 => {
@@ -332,27 +377,42 @@ impl Machine for Host {
 
     fn alloc(&mut self, _: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
         let count = len(shape);
+        let bytes = usize::try_from(shape.size_bytes(dtype)).expect("host tensors fit in memory");
         self.data.push(match dtype {
             DType::U32 => Data::Ints { values: vec![0; count], also: None },
-            DType::F32 | DType::F16 | DType::BF16 => {
-                Data::Floats { values: vec![0.0; count], bounds: None }
-            }
+            _ => Data::Floats {
+                values: vec![0.0; count],
+                bounds: None,
+                stored: dtype.is_quantized().then(|| vec![0; bytes]),
+            },
         });
         Ok(Tensor { id: self.data.len() - 1, shape, dtype })
     }
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
-        let start = usize::try_from(offset / tensor.dtype.size_bytes())
-            .map_err(|_| Error::Usage("offset past the host's memory".into()))?;
+        let cols = cols(tensor.shape);
+        let row_bytes = tensor.dtype.row_bytes(cols as u64);
+        // A quantized row is written whole; other elements have bytes of their own.
+        let start = if tensor.dtype.is_quantized() {
+            offset / row_bytes * cols as u64
+        } else {
+            offset / tensor.dtype.row_bytes(1)
+        };
+        let outside = |_| Error::Usage("offset past the host's memory".into());
+        let start = usize::try_from(start).map_err(outside)?;
+        let offset = usize::try_from(offset).map_err(outside)?;
         match &mut self.data[tensor.id] {
             Data::Ints { values, .. } => {
                 for (value, bytes) in values[start..].iter_mut().zip(bytes.chunks_exact(4)) {
                     *value = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
                 }
             }
-            Data::Floats { values, .. } => {
-                let decoded = decode(tensor.dtype, bytes);
+            Data::Floats { values, stored, .. } => {
+                let decoded = decode_rows(tensor.dtype, cols, bytes);
                 values[start..start + decoded.len()].copy_from_slice(&decoded);
+                if let Some(stored) = stored {
+                    stored[offset..offset + bytes.len()].copy_from_slice(bytes);
+                }
             }
         }
         Ok(())
@@ -383,13 +443,27 @@ impl Machine for Host {
     }
 }
 
+/// A whole number brought into `least..=most` by steps of the range's length.
+#[expect(clippy::cast_possible_truncation, reason = "the range is that of a byte")]
+fn wrapped(value: f64, least: f64, most: f64) -> i8 {
+    ((value - least).rem_euclid(most - least + 1.0) + least) as i8
+}
+
+/// Elements of a row.
+fn cols(shape: Shape) -> usize {
+    shape.extents().last().map_or(1, |&cols| cols as usize)
+}
+
 fn len(shape: Shape) -> usize {
     usize::try_from(shape.len()).expect("host tensors fit in memory")
 }
 
-/// Little-endian elements of a float type as `f64`.
-pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+/// Little-endian elements of a float type as `f64`, in whole rows of `cols`.
+pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
     match dtype {
+        DType::Q8 | DType::Q4 => {
+            quant::decode_rows(dtype, cols, bytes).into_iter().map(f64::from).collect()
+        }
         DType::F32 | DType::U32 => bytes
             .chunks_exact(4)
             .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
@@ -412,7 +486,7 @@ pub fn round(value: f64) -> f32 {
 
 fn exact(dtype: DType, value: f64) -> f64 {
     match dtype {
-        DType::F32 | DType::U32 => round(value).into(),
+        DType::F32 | DType::U32 | DType::Q8 | DType::Q4 => round(value).into(),
         DType::F16 => half::f16::from_f64(value).to_f64(),
         DType::BF16 => half::bf16::from_f64(value).to_f64(),
     }

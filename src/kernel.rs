@@ -51,6 +51,8 @@ impl Shader {
             None => "",
             Some(DType::BF16) => include_str!("../shaders/lib/weight_bf16.wgsl"),
             Some(DType::F16) => include_str!("../shaders/lib/weight_f16.wgsl"),
+            Some(DType::Q8) => include_str!("../shaders/lib/weight_q8.wgsl"),
+            Some(DType::Q4) => include_str!("../shaders/lib/weight_q4.wgsl"),
             Some(DType::F32 | DType::U32) => include_str!("../shaders/lib/weight_f32.wgsl"),
         };
         self.files.concat() + weight
@@ -188,7 +190,17 @@ impl<'a> Binder<'a> {
         shape: impl Into<Shape>,
     ) -> Result<Self> {
         let dtype = self.shader.weight.unwrap_or(DType::F32);
-        self.bind(Access::Read, name, tensor, dtype, shape.into())
+        let shape = shape.into();
+        let cols = shape.extents().last().copied().unwrap_or(0);
+        if !cols.is_multiple_of(dtype.block()) {
+            return Err(Error::Usage(format!(
+                "{}: rows of `{name}` have {cols} elements, which {dtype} cannot divide into \
+                 blocks of {}",
+                self.shader.name,
+                dtype.block()
+            )));
+        }
+        self.bind(Access::Read, name, tensor, dtype, shape)
     }
 
     /// Binds a tensor the kernel writes.

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod model;
 pub mod plan;
 pub mod platform;
+pub mod quant;
 pub mod resume;
 pub mod rope;
 pub mod sampler;

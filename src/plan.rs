@@ -87,7 +87,7 @@ impl Machine for Counting {
 
     fn alloc(&mut self, _role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
         // As on a device: whole 32-byte units, and no empty buffer.
-        let bytes = (shape.len().max(1) * dtype.size_bytes()).next_multiple_of(32);
+        let bytes = shape.size_bytes(dtype).max(dtype.row_bytes(1)).next_multiple_of(32);
         let limit = self.limits.binding.min(self.limits.buffer);
         if bytes > limit {
             return Err(Error::Limit {
@@ -244,7 +244,7 @@ impl Planner {
 pub fn cache_position_bytes(c: &Config) -> u64 {
     let [layers, heads, channels] =
         [c.num_hidden_layers, c.num_key_value_heads, c.head_dim].map(u64::from);
-    2 * layers * heads * channels * DType::F32.size_bytes()
+    2 * layers * DType::F32.row_bytes(heads * channels)
 }
 
 /// Dispatches of one layer, on average, in a decode step that runs `kernels`.

@@ -11,16 +11,37 @@ pub enum DType {
     F16,
     /// The upper half of an `f32`. Stored two to a `u32`.
     BF16,
+    /// Blocks of 32 signed bytes with a common F16 scale: see [`crate::quant`].
+    Q8,
+    /// Blocks of 32 signed four-bit numbers with a common F16 scale: see [`crate::quant`].
+    Q4,
     /// 32-bit unsigned integer: ids, positions, indices.
     U32,
 }
 
 impl DType {
-    /// Bytes of one element.
-    pub const fn size_bytes(self) -> u64 {
+    /// Elements that are stored together, side by side in a row: rows are multiples of it.
+    pub const fn block(self) -> u32 {
         match self {
-            Self::F32 | Self::U32 => 4,
-            Self::F16 | Self::BF16 => 2,
+            Self::Q8 | Self::Q4 => 32,
+            _ => 1,
+        }
+    }
+
+    /// Whether elements share a scale.
+    pub const fn is_quantized(self) -> bool {
+        self.block() > 1
+    }
+
+    /// Bytes of `cols` elements side by side.
+    pub const fn row_bytes(self, cols: u64) -> u64 {
+        // Scales of a row, two bytes for each block, fill whole units of 16 bytes.
+        let scales = (cols / 32 * 2).next_multiple_of(16);
+        match self {
+            Self::F32 | Self::U32 => 4 * cols,
+            Self::F16 | Self::BF16 => 2 * cols,
+            Self::Q8 => cols + scales,
+            Self::Q4 => cols / 2 + scales,
         }
     }
 
@@ -30,6 +51,8 @@ impl DType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::Q8 => "Q8",
+            Self::Q4 => "Q4",
             Self::U32 => "U32",
         }
     }
@@ -67,7 +90,7 @@ impl Tensor {
 
     /// Bytes of the elements.
     pub fn size_bytes(&self) -> u64 {
-        self.shape.len() * self.dtype.size_bytes()
+        self.shape.size_bytes(self.dtype)
     }
 }
 
@@ -80,6 +103,14 @@ impl Shape {
     /// Number of elements. 64-bit because a wasm32 `usize` cannot count the bytes of a large matrix.
     pub fn len(self) -> u64 {
         self.extents().iter().map(|&d| u64::from(d)).product()
+    }
+
+    /// Bytes of as many elements of `dtype`.
+    pub fn size_bytes(self, dtype: DType) -> u64 {
+        match u64::from(self.extents().last().copied().unwrap_or(1)) {
+            0 => 0,
+            cols => self.len() / cols * dtype.row_bytes(cols),
+        }
     }
 
     /// True if some extent is zero.

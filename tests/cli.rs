@@ -291,6 +291,80 @@ fn perplexity_is_that_of_the_logits() {
 }
 
 #[test]
+fn a_quantized_copy_serves_every_command() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let copy = dir.path().join("q4");
+    let (from, to) = (path(model()), path(&copy));
+    let args = ["quantize", from, to, "--type", "q4", "--tensor", "head=q4", "--shards", "2"];
+    let report = json(&[&args[..], &["--json"]].concat());
+    let kinds = report["kinds"].as_array().expect("kinds");
+    assert_eq!(kinds.len(), 7);
+    for kind in kinds {
+        let name = kind["kind"].as_str().expect("a name");
+        let (dtype, most_bits) = match name {
+            "norm" | "router" => ("F32", 32.0),
+            // Rows of 64 have their scales in 16 bytes instead of 4.
+            "embedding" => ("Q8", 10.0),
+            "head" | "attention" | "expert" | "dense" => ("Q4", 6.0),
+            _ => panic!("{name}"),
+        };
+        assert!(kind["types"][dtype].as_u64() > Some(0), "{kind}");
+        let bits = kind["bits_per_weight"].as_f64().expect("a number");
+        assert!(bits <= most_bits, "{kind}");
+        let error = kind["relative_error"].as_f64().expect("a number");
+        match dtype {
+            "F32" => assert!(error == 0.0 && kind["worst_tensor"].is_null(), "{kind}"),
+            "Q8" => assert!((1e-4..0.01).contains(&error), "{kind}"),
+            _ => assert!((0.01..0.12).contains(&error), "{kind}"),
+        }
+    }
+
+    let known = json(&["inspect", to, "--no-device", "--json"]);
+    assert_eq!(known["bytes"], report["bytes_after"]);
+    assert_eq!(known["tensors"]["kinds"]["head"]["types"], serde_json::json!(["Q4"]));
+    assert_eq!(known["tensors"]["kinds"]["norm"]["bytes"], kinds_bytes(&report, "norm"));
+    assert!(good(&["inspect", to, "--no-device"]).contains("Q8"));
+
+    let text = dir.path().join("text.txt");
+    std::fs::write(&text, PROMPT).expect("written");
+    let compare = ["perplexity", to, path(&text), "--against", from];
+    let value = json(&[&compare[..], &["--json"]].concat());
+    let alone = json(&["perplexity", to, path(&text), "--json"]);
+    let original = json(&["perplexity", from, path(&text), "--json"]);
+    for (name, alone) in [("perplexity", alone), ("perplexity_of_original", original)] {
+        let [a, b] =
+            [&value[name], &alone["perplexity"]].map(|value| value.as_f64().expect("a number"));
+        assert!((a - b).abs() < 1e-9 * b, "{name}: {a} {b}");
+    }
+    let divergence = &value["kl_divergence"];
+    let [median, most] = ["median", "max"].map(|name| divergence[name].as_f64().expect("nats"));
+    assert!(0.0 < median && median < most, "{value}");
+    assert!(good(&compare).contains("same likeliest token"));
+    let itself = json(&["perplexity", to, path(&text), "--against", to, "--json"]);
+    assert_eq!(itself["same_top_token"], 1.0);
+    assert_eq!(itself["kl_divergence"]["max"], 0.0);
+
+    assert!(!good(&["generate", to, PROMPT, "-n", "4", "--ignore-eos"]).is_empty());
+    assert!(good(&["logits", to, "--ids", "5,17,3"]).lines().count() == 11);
+    let bench = ["bench", to, "--prompt", "8", "--tokens", "2", "--repeats", "1", "--json"];
+    assert!(json(&bench)["decode_tokens_per_second"].as_f64() > Some(0.0));
+
+    assert_eq!(code(&["quantize", from, to, "--type", "q4"], "usage"), 2);
+    let mut args = ["quantize", from, to, "--type", "q8", "--tensor", "router=q8"];
+    assert_eq!(code(&args, "usage"), 2);
+    for wrong in ["router", "nose=q8", "head=q2"] {
+        args[6] = wrong;
+        assert_eq!(run(&args).status.code(), Some(2), "{wrong}");
+    }
+}
+
+fn kinds_bytes(report: &Value, name: &str) -> Value {
+    let kinds = report["kinds"].as_array().expect("kinds");
+    let kind = kinds.iter().find(|kind| kind["kind"] == name).expect("the kind is there");
+    kind["bytes_after"].clone()
+}
+
+#[test]
 fn the_released_model_can_be_inspected_anywhere() {
     let text = good(&["inspect", "--preset", "grok-2", "--no-device"]);
     for want in ["269515497472", "539030994944", "113822932992", "theta 208533496"] {
@@ -408,8 +482,17 @@ fn completions_and_help_exist() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(good(&["completions", shell]).contains("perplexity"), "{shell}");
     }
-    let commands =
-        ["generate", "chat", "inspect", "logits", "perplexity", "selftest", "bench", "completions"];
+    let commands = [
+        "generate",
+        "chat",
+        "inspect",
+        "logits",
+        "perplexity",
+        "quantize",
+        "selftest",
+        "bench",
+        "completions",
+    ];
     for command in commands {
         let help = good(&[command, "--help"]);
         let examples = help.split("Examples:").nth(1).unwrap_or_default();

@@ -10,10 +10,24 @@ const QUADS: u32 = 8u; // vec4 columns of a tile
 var<workgroup> x_tile: array<vec4<f32>, 256>;
 var<workgroup> w_tile: array<vec4<f32>, 256>;
 
-// Puts eight columns of a row of w in place: chunk 0 to 3 of the 32.
-fn store_w(chunk: u32, row: u32, e: Eight) {
-    w_tile[2u * chunk * TILE + row] = e.lo;
-    w_tile[(2u * chunk + 1u) * TILE + row] = e.hi;
+// Chunks of a weight's row that make 32 columns.
+const TILE_CHUNKS: u32 = QUADS / (2u * PARTS);
+
+// Puts chunk 0 to TILE_CHUNKS of a row of w in place.
+fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
+    for (var part = 0u; part < PARTS; part++) {
+        let e = decode(w, part);
+        let at = 2u * (chunk * PARTS + part) * TILE + row;
+        w_tile[at] = e.lo * scale;
+        w_tile[at + TILE] = e.hi * scale;
+    }
+}
+
+// Puts zeros there.
+fn clear_w(chunk: u32, row: u32) {
+    for (var quad = 0u; quad < 2u * PARTS; quad++) {
+        w_tile[(2u * chunk * PARTS + quad) * TILE + row] = vec4<f32>();
+    }
 }
 
 // Adds the product of the two tiles: column i of `acc` is row `local / 8 + 8 i` of x, its

@@ -52,7 +52,12 @@ pub(crate) struct Stored {
 impl Stored {
     /// Bytes of the whole tensor.
     pub(crate) fn bytes(&self) -> u64 {
-        self.shape.iter().product::<u64>() * self.dtype.size_bytes()
+        self.shape.first().copied().unwrap_or(1) * self.row_bytes()
+    }
+
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.dtype.row_bytes(self.row_elements())
     }
 
     /// Elements of a row: the tensor without its first axis.
@@ -100,12 +105,46 @@ impl Tally {
 }
 
 /// A tensor in one file.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Found<'a> {
     header: &'a Header,
     entry: &'a Entry,
+    /// The engine's type of its elements, if it has it.
+    dtype: Option<DType>,
+    /// Its extents, in elements.
+    shape: Vec<u64>,
     /// The tensor-parallel rank of the file, if its name has one.
     rank: Option<u64>,
+}
+
+impl<'a> Found<'a> {
+    fn new(header: &'a Header, entry: &'a Entry) -> Self {
+        Self {
+            header,
+            entry,
+            dtype: entry.dtype.dtype(),
+            shape: entry.shape.clone(),
+            rank: rank(&header.name).map(|(_, rank)| rank),
+        }
+    }
+
+    /// Quantized rows are bytes to the file: how many tells the type.
+    fn meant_as(mut self, want: &Wanted) -> Self {
+        if let ("U8", &[rows, bytes], &[_, cols]) =
+            (self.entry.dtype.name(), &self.entry.shape[..], &want.shape[..])
+            && let Some(dtype) = quantized(want, cols, bytes)
+        {
+            self.dtype = Some(dtype);
+            self.shape = vec![rows, cols];
+        }
+        self
+    }
+}
+
+/// The type whose rows of `cols` elements have so many bytes, if `want` may have it.
+fn quantized(want: &Wanted, cols: u64, bytes: u64) -> Option<DType> {
+    let mut types = [DType::Q8, DType::Q4].into_iter();
+    types.find(|dtype| want.may_be(*dtype) && dtype.row_bytes(cols) == bytes)
 }
 
 /// Problems by kind.
@@ -134,10 +173,9 @@ pub(crate) fn resolve(
 ) -> Result<Resolved, Vec<String>> {
     let mut found: BTreeMap<String, Vec<Found<'_>>> = BTreeMap::new();
     for header in headers {
-        let rank = rank(&header.name).map(|(_, rank)| rank);
         for entry in &header.entries {
             let name = names::canonical(&entry.name).into_owned();
-            found.entry(name).or_default().push(Found { header, entry, rank });
+            found.entry(name).or_default().push(Found::new(header, entry));
         }
     }
 
@@ -153,6 +191,7 @@ pub(crate) fn resolve(
                 .push(format!("`{}` is missing (wanted {:?}{why})", want.name, want.shape));
             continue;
         };
+        let places: Vec<_> = places.into_iter().map(|place| place.meant_as(want)).collect();
         if let Some(stored) = problems.place(want, &places) {
             if stored.pieces.len() > 1 {
                 layout.slice_count = layout.slice_count.max(stored.pieces.len());
@@ -170,6 +209,7 @@ pub(crate) fn resolve(
         && let Some(table) = wanted.iter().find(|want| want.name == schema::EMBEDDING)
     {
         let want = Wanted { name: schema::HEAD.into(), ..table.clone() };
+        let places: Vec<_> = places.into_iter().map(|place| place.meant_as(&want)).collect();
         layout.spare_head = problems.place(&want, &places);
     }
     for (name, places) in found {
@@ -208,16 +248,29 @@ impl Problems {
     /// Where `want` is stored, or `None` with the reason noted.
     fn place(&mut self, want: &Wanted, places: &[Found<'_>]) -> Option<Stored> {
         let first = places.first()?;
-        let Some(dtype) = first.entry.dtype.dtype() else {
+        let Some(dtype) = first.dtype else {
+            let cols = want.shape.last().copied().unwrap_or(1);
+            let rows = match first.entry.dtype.name() {
+                "U8" if want.may_be(DType::Q8) => format!(
+                    ", or U8 in rows of {} bytes (Q8) or {} (Q4), whole and not in columns",
+                    DType::Q8.row_bytes(cols),
+                    DType::Q4.row_bytes(cols)
+                ),
+                _ => String::new(),
+            };
+            let shape = match first.entry.dtype.name() {
+                "U8" => format!(" {:?}", first.entry.shape),
+                _ => String::new(),
+            };
             self.dtype.push(format!(
-                "unsupported dtype {} for `{}` in {}, wanted F32, F16 or BF16",
+                "unsupported dtype {}{shape} for `{}` in {}, wanted F32, F16 or BF16{rows}",
                 first.entry.dtype.name(),
                 want.name,
                 first.header.name
             ));
             return None;
         };
-        if let Some(other) = places.iter().find(|place| place.entry.dtype != first.entry.dtype) {
+        if let Some(other) = places.iter().find(|place| place.dtype != first.dtype) {
             self.slices.push(format!(
                 "`{}` is {} in {}, but {} in {}",
                 want.name,
@@ -232,12 +285,15 @@ impl Problems {
         let stored = |axis, pieces, copies| Stored { dtype, shape, axis, pieces, copies };
 
         let mut ranked: Vec<(u64, Found<'_>)> =
-            places.iter().filter_map(|place| Some((place.rank?, *place))).collect();
+            places.iter().filter_map(|place| Some((place.rank?, place.clone()))).collect();
         ranked.sort_by_key(|(rank, _)| *rank);
         let mut unranked = places.iter().filter(|place| place.rank.is_none());
         let twice = match (unranked.next(), unranked.next(), ranked.first()) {
-            (Some(a), Some(b), _) | (Some(a), None, Some((_, b))) => Some([*a, *b]),
-            _ => ranked.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|p| [p[0].1, p[1].1]),
+            (Some(a), Some(b), _) | (Some(a), None, Some((_, b))) => Some([a.clone(), b.clone()]),
+            _ => ranked
+                .windows(2)
+                .find(|pair| pair[0].0 == pair[1].0)
+                .map(|p| [p[0].1.clone(), p[1].1.clone()]),
         };
         if let Some([a, b]) = twice {
             self.duplicate.push(format!(
@@ -247,7 +303,7 @@ impl Problems {
             return None;
         }
 
-        let full = |place: &Found<'_>| place.entry.shape == want.shape;
+        let full = |place: &Found<'_>| place.shape == want.shape;
         let whole = |place: &Found<'_>| Piece {
             source: place.header.source,
             offset: place.entry.offset,
@@ -282,23 +338,23 @@ impl Problems {
         ranked: &[(u64, Found<'_>)],
     ) -> Option<Vec<Piece>> {
         let (first_rank, first) = ranked.first()?;
-        let extent = first.entry.shape.get(axis).copied().unwrap_or(0);
+        let extent = first.shape.get(axis).copied().unwrap_or(0);
         let whole = want.shape.get(axis).copied().unwrap_or(0);
         let mut cut = want.shape.clone();
         cut[axis] = extent;
-        if first.entry.shape != cut || extent == 0 || !whole.is_multiple_of(extent) {
+        if first.shape != cut || extent == 0 || !whole.is_multiple_of(extent) {
             self.slices.push(format!(
                 "slice {first_rank} of `{}` in {} has shape {:?}, wanted equal parts of {:?} \
                  along axis {axis}",
-                want.name, first.header.name, first.entry.shape, want.shape
+                want.name, first.header.name, first.shape, want.shape
             ));
             return None;
         }
-        let odd = ranked.iter().find(|(_, place)| place.entry.shape != cut);
+        let odd = ranked.iter().find(|(_, place)| place.shape != cut);
         if let Some((rank, place)) = odd {
             self.slices.push(format!(
                 "slice {rank} of `{}` in {} has shape {:?}, but slice {first_rank} has {cut:?}",
-                want.name, place.header.name, place.entry.shape
+                want.name, place.header.name, place.shape
             ));
             return None;
         }
@@ -331,14 +387,11 @@ impl Problems {
     fn wrong_shape(&mut self, want: &Wanted, found: &Found<'_>) {
         let mut turned = want.shape.clone();
         turned.reverse();
-        let hint = if turned.len() == 2 && turned == found.entry.shape {
-            " (it is transposed)"
-        } else {
-            ""
-        };
+        let hint =
+            if turned.len() == 2 && turned == found.shape { " (it is transposed)" } else { "" };
         self.shape.push(format!(
             "`{}` in {} has shape {:?}, wanted {:?}{hint}",
-            want.name, found.header.name, found.entry.shape, want.shape
+            want.name, found.header.name, found.shape, want.shape
         ));
     }
 }

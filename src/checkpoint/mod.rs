@@ -4,9 +4,10 @@ mod index;
 mod layout;
 mod magic;
 mod names;
+pub mod requantize;
 pub mod safetensors;
 pub mod schema;
-mod synthetic;
+pub(crate) mod synthetic;
 pub mod write;
 
 use std::path::{Path, PathBuf};
@@ -139,7 +140,7 @@ impl<S: Source> Checkpoint<S> {
     ) -> Result<()> {
         check_rows(name, &stored.shape, row0, rows)?;
         into.clear();
-        resize(name, into, rows * stored.row_elements() * stored.dtype.size_bytes())?;
+        resize(name, into, rows * stored.row_bytes())?;
         let read = match stored.axis {
             0 => self.read_stacked(stored, row0, into).await,
             _ => self.read_woven(name, stored, row0, into).await,
@@ -153,7 +154,7 @@ impl<S: Source> Checkpoint<S> {
 
     /// Pieces are rows below each other: every byte is read to where it belongs.
     async fn read_stacked(&self, stored: &Stored, row0: u64, mut into: &mut [u8]) -> Result<()> {
-        let row_bytes = stored.row_elements() * stored.dtype.size_bytes();
+        let row_bytes = stored.row_bytes();
         let mut skip = row0 * row_bytes;
         for piece in &stored.pieces {
             let bytes = piece.extent * row_bytes;
@@ -181,14 +182,14 @@ impl<S: Source> Checkpoint<S> {
         into: &mut [u8],
     ) -> Result<()> {
         let inner: u64 = stored.shape.iter().skip(2).product();
-        let row_bytes = stored.row_elements() * stored.dtype.size_bytes();
+        let row_bytes = stored.row_bytes();
         let Some(row_len) = usize::try_from(row_bytes).ok().filter(|&len| len > 0) else {
             return Ok(());
         };
         let mut part = Vec::new();
         let mut column = 0;
         for piece in &stored.pieces {
-            let part_bytes = piece.extent * inner * stored.dtype.size_bytes();
+            let part_bytes = stored.dtype.row_bytes(piece.extent * inner);
             let at_once = usize::try_from(WINDOW / part_bytes.max(1)).unwrap_or(1).max(1);
             let mut row = row0;
             for rows in into.chunks_mut(row_len.saturating_mul(at_once)) {

@@ -1,9 +1,9 @@
 //! Every tensor that a model needs: its name, its shape, and how tensor parallelism cuts it.
 
-use crate::Config;
+use crate::{Config, DType};
 
 /// What a tensor is for. It decides in which type the engine keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The embedding table.
     Embedding,
@@ -21,6 +21,37 @@ pub enum Kind {
     Expert,
 }
 
+impl Kind {
+    /// All of them, in the order of the forward pass.
+    pub const ALL: [Self; 7] = [
+        Self::Embedding,
+        Self::Norm,
+        Self::Attention,
+        Self::Router,
+        Self::Expert,
+        Self::Dense,
+        Self::Head,
+    ];
+
+    /// The name that people use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Head => "head",
+            Self::Norm => "norm",
+            Self::Router => "router",
+            Self::Attention => "attention",
+            Self::Dense => "dense",
+            Self::Expert => "expert",
+        }
+    }
+
+    /// Whether such tensors may be quantized: norms and routers are small and decide much.
+    pub const fn is_large(self) -> bool {
+        !matches!(self, Self::Norm | Self::Router)
+    }
+}
+
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -32,6 +63,25 @@ pub struct Wanted {
     pub kind: Kind,
     /// The axis that tensor parallelism cuts: 0 for outputs, 1 for inputs. `None` is never cut.
     pub tp_axis: Option<usize>,
+}
+
+impl Wanted {
+    /// Whether the engine takes this tensor in elements of `dtype`: norms and routers are small and
+    /// decide much, and quantized rows are made of whole blocks.
+    pub fn may_be(&self, dtype: DType) -> bool {
+        let cols = self.shape.last().copied().unwrap_or(0);
+        let whole = cols % u64::from(dtype.block()) == 0;
+        match dtype {
+            DType::U32 => false,
+            _ => !dtype.is_quantized() || (self.kind.is_large() && whole),
+        }
+    }
+
+    /// Bytes of the whole tensor in elements of `dtype`.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        let cols = self.shape.last().copied().unwrap_or(1).max(1);
+        self.shape.iter().product::<u64>() / cols * dtype.row_bytes(cols)
+    }
 }
 
 /// Canonical name of the embedding table.

@@ -8,7 +8,7 @@ use super::{
     Weights, check_rows,
     schema::{self, Kind},
 };
-use crate::{Config, DType, Error, Result};
+use crate::{Config, DType, Error, Result, quant};
 
 /// The weights of a model as a hash of name, index and seed.
 ///
@@ -18,27 +18,28 @@ use crate::{Config, DType, Error, Result};
 /// lie in 0.5 .. 1.5.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
-    dtype: DType,
     tensors: HashMap<String, Recipe>,
 }
 
 #[derive(Clone, Debug)]
 struct Recipe {
     shape: Vec<u64>,
+    dtype: DType,
     hash: u64,
     /// Largest magnitude of a matrix; `None` for a norm.
     scale: Option<f64>,
 }
 
 impl Synthetic {
-    /// The weights of `config` for a seed, stored as `dtype`.
+    /// The weights of `config` for a seed, stored as `dtype`; where that is quantized, as F32 what
+    /// cannot be. Quantized weights are the upper bits of the others.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if `dtype` is not one of F32, F16 and BF16.
+    /// [`Error::Usage`] if `dtype` is U32.
     pub fn new(config: &Config, dtype: DType, seed: u64) -> Result<Self> {
         if dtype == DType::U32 {
-            return Err(Error::Usage("weights are F32, F16 or BF16, not U32".into()));
+            return Err(Error::Usage("weights are floats or quantized, not U32".into()));
         }
         let tensors = schema::tensors(config)
             .into_iter()
@@ -48,10 +49,20 @@ impl Synthetic {
                     Kind::Norm => None,
                     _ => Some(scale(gain(&want.name), want.shape.last().copied().unwrap_or(1))),
                 };
-                (want.name, Recipe { shape: want.shape, hash, scale })
+                let dtype = if want.may_be(dtype) { dtype } else { DType::F32 };
+                (want.name, Recipe { shape: want.shape, dtype, hash, scale })
             })
             .collect();
-        Ok(Self { dtype, tensors })
+        Ok(Self { tensors })
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |recipe: &Recipe| {
+            let cols = recipe.shape.last().copied().unwrap_or(1).max(1);
+            recipe.shape.iter().product::<u64>() / cols * recipe.dtype.row_bytes(cols)
+        };
+        self.tensors.values().map(bytes).sum()
     }
 
     fn recipe(&self, name: &str) -> Result<&Recipe> {
@@ -61,9 +72,28 @@ impl Synthetic {
     }
 }
 
+impl Recipe {
+    fn quantized_row(&self, indices: std::ops::Range<u64>, into: &mut Vec<u8>) {
+        let scale = self.scale.unwrap_or(1.0);
+        // The least of 256 steps has no mirror image, so it is not used.
+        let (scale, shift, least) = match self.dtype {
+            DType::Q8 => (scale / 128.0, 0, -127),
+            _ => (scale / 8.0, 4, -8),
+        };
+        let middle = 128 >> shift;
+        let integer = |i| {
+            let step = i16::from(byte(self.hash, i) >> shift) - middle;
+            i8::try_from(step).unwrap_or(least).max(least)
+        };
+        let integers: Vec<i8> = indices.map(integer).collect();
+        let scales = vec![f16::from_f64(scale); integers.len() / quant::BLOCK];
+        quant::store_row(self.dtype, &integers, &scales, into);
+    }
+}
+
 impl Weights for Synthetic {
     fn dtype(&self, name: &str) -> Result<DType> {
-        self.recipe(name).map(|_| self.dtype)
+        self.recipe(name).map(|recipe| recipe.dtype)
     }
 
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
@@ -73,9 +103,15 @@ impl Weights for Synthetic {
         into.clear();
         // 256 values are all there are.
         let table: Vec<f32> = (0..=255).map(|byte| value(byte, recipe.scale)).collect();
+        if recipe.dtype.is_quantized() {
+            for row in row0..row0 + rows {
+                recipe.quantized_row(row * row_elements..(row + 1) * row_elements, into);
+            }
+            return Ok(());
+        }
         let values = (row0 * row_elements..(row0 + rows) * row_elements)
             .map(|i| table[usize::from(byte(recipe.hash, i))]);
-        match self.dtype {
+        match recipe.dtype {
             DType::F16 => into.extend(values.flat_map(|v| f16::from_f32(v).to_le_bytes())),
             DType::BF16 => into.extend(values.flat_map(|v| bf16::from_f32(v).to_le_bytes())),
             _ => into.extend(values.flat_map(f32::to_le_bytes)),
@@ -84,7 +120,8 @@ impl Weights for Synthetic {
     }
 }
 
-fn fnv_1a(name: &str) -> u64 {
+/// A hash that is the same in every program.
+pub(crate) fn fnv_1a(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
     })

@@ -45,6 +45,23 @@ pub trait Output {
 
     /// Ends a file that was written whole.
     fn finish(&mut self, name: &str, file: Self::File) -> Result<()>;
+
+    /// A file of weights that an earlier run began, at the end of its last whole tensor, and how
+    /// many of its tensors it holds.
+    fn resume(&mut self, _name: &str) -> Result<Option<(Self::File, usize)>> {
+        Ok(None)
+    }
+
+    /// Hears that a tensor is written and where in its file it ends.
+    fn wrote(
+        &mut self,
+        _file: &mut Self::File,
+        _name: &str,
+        _tensor: &str,
+        _end: u64,
+    ) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A file of the checkpoint and what it holds.
@@ -85,8 +102,15 @@ impl Part {
         cut
     }
 
-    fn elements(&self) -> u64 {
-        self.cut().iter().product()
+    /// Bytes of a row of the whole tensor.
+    fn row_bytes(&self, dtype: DType) -> u64 {
+        dtype.row_bytes(self.shape.iter().skip(1).product())
+    }
+
+    /// Bytes of what the file holds.
+    fn bytes(&self, dtype: DType) -> u64 {
+        let cut = self.cut();
+        cut.first().copied().unwrap_or(1) * dtype.row_bytes(cut.iter().skip(1).product())
     }
 }
 
@@ -102,18 +126,30 @@ pub async fn write<W: Weights>(
     weights: &W,
     layout: Layout,
 ) -> Result<()> {
-    let plans = plan(config, layout)?;
     write_text(output, "config.json", &config.to_json())?;
+    write_weights(output, config, weights, layout).await
+}
+
+/// As [`write`], without `config.json`.
+///
+/// # Errors
+///
+/// Those of [`write`].
+pub async fn write_weights<W: Weights>(
+    output: &mut impl Output,
+    config: &Config,
+    weights: &W,
+    layout: Layout,
+) -> Result<()> {
+    let plans = plan(config, layout)?;
     let mut weight_map = BTreeMap::new();
     let mut total = 0;
     for plan in plans {
-        let mut file = output.create(&plan.name)?;
         for part in &plan.parts {
-            total += part.elements() * weights.dtype(&part.source)?.size_bytes();
+            total += part.bytes(weights.dtype(&part.source)?);
             weight_map.insert(part.name.clone(), plan.name.clone());
         }
-        write_file(&mut file, &plan, weights).await?;
-        output.finish(&plan.name, file)?;
+        write_file(output, &plan, weights).await?;
     }
     if matches!(layout, Layout::Indexed { .. }) {
         let index = serde_json::json!({
@@ -125,28 +161,40 @@ pub async fn write<W: Weights>(
     Ok(())
 }
 
-fn write_text(output: &mut impl Output, name: &str, text: &str) -> Result<()> {
+/// Writes a small file.
+pub(crate) fn write_text(output: &mut impl Output, name: &str, text: &str) -> Result<()> {
     let mut file = output.create(name)?;
     file.write_all(text.as_bytes()).map_err(|source| Error::io(name, source))?;
     output.finish(name, file)
 }
 
-async fn write_file<W: Weights>(file: &mut impl Write, plan: &Plan, weights: &W) -> Result<()> {
+async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: &W) -> Result<()> {
     let mut parts: Vec<(DType, &Part)> = Vec::new();
     for part in &plan.parts {
         parts.push((weights.dtype(&part.source)?, part));
     }
     // Wider elements first keeps every tensor aligned.
-    parts.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.size_bytes()));
+    parts.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.row_bytes(1)));
     let header = header(&plan.name, &parts)?;
     let fail = |source| Error::io(&plan.name, source);
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(fail)?;
-    file.write_all(&header).map_err(fail)?;
+    let (mut file, done) = if let Some(begun) = output.resume(&plan.name)? {
+        begun
+    } else {
+        let mut file = output.create(&plan.name)?;
+        file.write_all(&(header.len() as u64).to_le_bytes()).map_err(fail)?;
+        file.write_all(&header).map_err(fail)?;
+        (file, 0)
+    };
+    let mut end_of_part = header.len() as u64 + 8;
 
     let mut rows = Vec::new();
     let mut narrow = Vec::new();
-    for (dtype, part) in parts {
-        let row_bytes = part.shape.iter().skip(1).product::<u64>() * dtype.size_bytes();
+    for (i, (dtype, part)) in parts.into_iter().enumerate() {
+        end_of_part += part.bytes(dtype);
+        if i < done {
+            continue;
+        }
+        let row_bytes = part.row_bytes(dtype);
         let at_once = (WINDOW / row_bytes.max(1)).max(1);
         let (mut row, end) = match part.slice {
             Some((0, number, count)) => {
@@ -173,8 +221,9 @@ async fn write_file<W: Weights>(file: &mut impl Write, plan: &Plan, weights: &W)
             file.write_all(bytes).map_err(fail)?;
             row += now;
         }
+        output.wrote(&mut file, &plan.name, &part.source, end_of_part)?;
     }
-    Ok(())
+    output.finish(&plan.name, file)
 }
 
 /// The header's JSON, padded so that the data begins at a multiple of eight bytes.
@@ -182,27 +231,58 @@ fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
     let mut offset = 0_u64;
     let mut infos = Vec::new();
     for (dtype, part) in parts {
-        let end = offset + part.elements() * dtype.size_bytes();
+        let end = offset + part.bytes(*dtype);
         let info = TensorInfo {
             dtype: match dtype {
                 DType::F32 => Dtype::F32,
                 DType::F16 => Dtype::F16,
                 DType::BF16 => Dtype::BF16,
                 DType::U32 => Dtype::U32,
+                DType::Q8 | DType::Q4 => Dtype::U8,
             },
-            shape: part.cut().into_iter().map(size).collect::<Result<_>>()?,
+            shape: stored_shape(*dtype, part.cut()).into_iter().map(size).collect::<Result<_>>()?,
             data_offsets: (size(offset)?, size(end)?),
         };
         infos.push((part.name.clone(), info));
         offset = end;
     }
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(metadata), infos)
-        .map_err(|error| Error::format(name, error.to_string()))?;
-    let mut header =
-        serde_json::to_vec(&metadata).map_err(|error| Error::format(name, error.to_string()))?;
+    let fail = |error: String| Error::format(name, error);
+    let metadata =
+        Metadata::new(Some(about(parts)), infos).map_err(|error| fail(error.to_string()))?;
+    // By way of a value, whose fields have an order: that of a hash map changes with every run.
+    let mut header = serde_json::to_value(&metadata)
+        .and_then(|value| serde_json::to_vec(&value))
+        .map_err(|error| fail(error.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
+}
+
+/// What the header says of the whole file. Other programs may read floats as they are; of quantized
+/// tensors it says the types.
+fn about(parts: &[(DType, &Part)]) -> HashMap<String, String> {
+    let quantized: BTreeMap<&str, &str> = parts
+        .iter()
+        .filter(|(dtype, _)| dtype.is_quantized())
+        .map(|(dtype, part)| (part.name.as_str(), dtype.name()))
+        .collect();
+    let mut about = HashMap::new();
+    if quantized.is_empty() {
+        about.insert("format".to_owned(), "pt".to_owned());
+    } else {
+        about.insert("format".to_owned(), "grok-wgpu".to_owned());
+        about.insert("block_size".to_owned(), crate::quant::BLOCK.to_string());
+        about.insert("scale_type".to_owned(), "F16".to_owned());
+        about.insert("types".to_owned(), serde_json::json!(quantized).to_string());
+    }
+    about
+}
+
+/// Extents as the file has them: quantized rows are bytes.
+fn stored_shape(dtype: DType, cut: Vec<u64>) -> Vec<u64> {
+    match cut[..] {
+        [rows, cols] if dtype.is_quantized() => vec![rows, dtype.row_bytes(cols)],
+        _ => cut,
+    }
 }
 
 fn plan(config: &Config, layout: Layout) -> Result<Vec<Plan>> {

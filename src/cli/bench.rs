@@ -7,8 +7,7 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::{
-    Config, DType, Error, Gpu, Machine, Result, Synthetic, Weights,
-    checkpoint::schema,
+    Config, Error, Gpu, Machine, Result, Synthetic, Weights,
     gpu::StepTime,
     plan::{cache_position_bytes, layer_dispatches},
     session::{Read, Session, Sizes},
@@ -105,7 +104,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let config = preset(name, file, terminal)?;
         let dtype = options.element.dtype();
         let weights = Synthetic::new(&config, dtype, 0)?;
-        let bytes = config.parameters().total * dtype.size_bytes();
+        let bytes = weights.bytes();
         return bench(globals, options, &config, &weights, bytes).await;
     }
     let opened = Opened::open(&locate(options.model.as_deref())?, terminal).await?;
@@ -135,9 +134,7 @@ async fn bench(
     let sizes = Sizes { context, prefill: options.prefill.min(options.prompt) };
     let mut session = load(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
-    // The type that nearly all weights have.
-    let dtype = weights.dtype(schema::EMBEDDING)?;
-    let measured = measure(globals.terminal(), options, &mut session, loaded, dtype).await?;
+    let measured = measure(globals.terminal(), options, &mut session, loaded).await?;
     let adapter = session.machine().caps().describe();
     if globals.json {
         out_json(&as_json(options, config, &measured, &adapter))
@@ -151,7 +148,6 @@ async fn measure(
     options: &Options,
     session: &mut Session<Gpu>,
     load: Duration,
-    dtype: DType,
 ) -> Result<Measured> {
     let vocab = session.config().vocab_size;
     let prompt = ids(options.prompt, vocab);
@@ -196,7 +192,7 @@ async fn measure(
     session.rewind(options.prompt as usize);
     let positions = u64::from(options.prompt) + 1;
     let cache = cache_position_bytes(session.config()) * positions;
-    let least_bytes = session.config().parameters().active * dtype.size_bytes() + cache;
+    let least_bytes = session.model().active_bytes() + cache;
     let (mut decode_kernels, mut prefill_kernels) = (None, None);
     if options.kernels && session.machine().caps().timestamps {
         // What is timed is the step that ran last, again.

@@ -1,6 +1,9 @@
 //! `inspect`: what a model is, and what it needs.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use clap::Args;
 use grok_wgpu::{
@@ -84,9 +87,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let weights = Synthetic::new(&config, dtype, 0)?;
     let tensors: Vec<_> = schema::tensors(&config)
         .into_iter()
-        .map(|tensor| (tensor.name, dtype, tensor.shape))
+        .map(|tensor| {
+            let dtype = if tensor.may_be(dtype) { dtype } else { DType::F32 };
+            (tensor.name, dtype, tensor.shape)
+        })
         .collect();
-    let bytes = config.parameters().total * dtype.size_bytes();
+    let bytes = weights.bytes();
     let known = Known { config, bytes, slices: None, files: Vec::new(), tensors, tokenizer: None };
     show(globals, options, &known, &weights).await
 }
@@ -186,14 +192,34 @@ fn planned(
     Ok(Planned { name, limits, plan, layer_dispatches, longest })
 }
 
-/// Tensors and their parameters, by what they are for.
-fn kinds(known: &Known) -> BTreeMap<String, (usize, u64)> {
-    let mut kinds = BTreeMap::new();
+/// Tensors of one kind together.
+#[derive(Default)]
+struct OfKind {
+    count: usize,
+    parameters: u64,
+    bytes: u64,
+    types: BTreeSet<DType>,
+}
+
+impl OfKind {
+    fn types(&self) -> String {
+        self.types.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join("+")
+    }
+}
+
+/// Tensors by what they are for.
+fn kinds(known: &Known) -> BTreeMap<&'static str, OfKind> {
+    let types: BTreeMap<&str, DType> =
+        known.tensors.iter().map(|(name, dtype, _)| (name.as_str(), *dtype)).collect();
+    let mut kinds: BTreeMap<&'static str, OfKind> = BTreeMap::new();
     for tensor in schema::tensors(&known.config) {
-        let entry: &mut (usize, u64) =
-            kinds.entry(format!("{:?}", tensor.kind).to_lowercase()).or_default();
-        entry.0 += 1;
-        entry.1 += tensor.shape.iter().product::<u64>();
+        let kind = kinds.entry(tensor.kind.name()).or_default();
+        kind.count += 1;
+        kind.parameters += tensor.shape.iter().product::<u64>();
+        if let Some(&dtype) = types.get(tensor.name.as_str()) {
+            kind.bytes += tensor.bytes(dtype);
+            kind.types.insert(dtype);
+        }
     }
     kinds
 }
@@ -226,8 +252,14 @@ fn describe(options: &Options, known: &Known) -> String {
     lines.push(format!("  parameters   {total}, of which {active} run for a token"));
     lines.push(format!("  bytes        {} ({})", known.bytes, size(known.bytes)));
     lines.push(format!("  tensors      {} ({})", known.tensors.len(), types.join(", ")));
-    for (kind, (count, parameters)) in kinds(known) {
-        lines.push(format!("    {kind:<10} {count:>6} {parameters:>16} parameters"));
+    for (name, kind) in kinds(known) {
+        lines.push(format!(
+            "    {name:<10} {:>6} {:>16} parameters {:>12} {}",
+            kind.count,
+            kind.parameters,
+            size(kind.bytes),
+            kind.types()
+        ));
     }
     if let Some(slices) = known.slices {
         let files = known.files.len();
@@ -298,7 +330,15 @@ fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: Sizes) ->
     let Parameters { total, active } = known.config.parameters();
     let kinds: BTreeMap<_, _> = kinds(known)
         .into_iter()
-        .map(|(kind, (count, numbers))| (kind, json!({"count": count, "parameters": numbers})))
+        .map(|(name, kind)| {
+            let value = json!({
+                "count": kind.count,
+                "parameters": kind.parameters,
+                "bytes": kind.bytes,
+                "types": kind.types.iter().map(|dtype| dtype.name()).collect::<Vec<_>>(),
+            });
+            (name, value)
+        })
         .collect();
     let types: BTreeMap<_, _> =
         types(known).into_iter().map(|(dtype, count)| (dtype.name(), count)).collect();

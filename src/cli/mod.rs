@@ -7,6 +7,7 @@ mod inspect;
 mod logits;
 mod model;
 mod perplexity;
+mod quantize;
 mod selftest;
 mod terminal;
 
@@ -114,6 +115,7 @@ enum Command {
     Inspect(inspect::Options),
     Logits(logits::Options),
     Perplexity(perplexity::Options),
+    Quantize(quantize::Options),
     Selftest(selftest::Options),
     Bench(bench::Options),
     /// Print a script that completes this program's options in a shell
@@ -173,6 +175,7 @@ async fn run(cli: &Cli) -> Result<()> {
         Some(Command::Inspect(options)) => inspect::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,
         Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
+        Some(Command::Quantize(options)) => quantize::run(globals, options).await,
         Some(Command::Selftest(options)) => selftest::run(globals, options).await,
         Some(Command::Bench(options)) => bench::run(globals, options).await,
         Some(Command::Completions { shell }) => {

@@ -126,6 +126,8 @@ pub(crate) enum Element {
     F32,
     F16,
     Bf16,
+    Q8,
+    Q4,
 }
 
 impl Element {
@@ -134,6 +136,8 @@ impl Element {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
+            Self::Q8 => DType::Q8,
+            Self::Q4 => DType::Q4,
         }
     }
 }

@@ -268,11 +268,16 @@ impl Reader {
         }
         if let Some(value) = self.take("quantization_config") {
             let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-            self.problems.push(format!(
-                "quantization_config says the weights are quantized (method {}), wanted plain \
-                 F32, F16 or BF16 weights",
-                shown(&Value::from(method))
-            ));
+            // What our own say of the weights, the files say again.
+            if method != "grok-wgpu" {
+                self.problems.push(format!(
+                    "quantization_config says the weights are quantized (method {}), wanted plain \
+                     F32, F16 or BF16 weights, or those that `grok-wgpu quantize` writes",
+                    shown(&Value::from(method))
+                ));
+            } else if value["block_size"] != crate::quant::BLOCK {
+                self.wrong("quantization_config.block_size", &value["block_size"], "32");
+            }
         }
         for (field, wanted) in [("sliding_window_size", -1), ("global_attn_every_n", 1)] {
             if let Some(got) = self.integer(field)

@@ -190,7 +190,7 @@ impl Gpu {
         front: u64,
         tail: u64,
     ) -> Result<Tensor> {
-        let elements = shape.len().max(1) * dtype.size_bytes();
+        let elements = shape.size_bytes(dtype).max(dtype.row_bytes(1));
         // Bindings of structs and vec4 arrays need whole 16-byte units, f32 chunks of eight 32.
         let size = elements.next_multiple_of(32) + tail;
         let limits = &self.caps.limits;

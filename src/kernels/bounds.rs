@@ -3,7 +3,7 @@
 //! Source: WGSL, section "Floating Point Accuracy". Basic operations are correctly rounded in either
 //! direction, so one operation may err by a whole unit in the last place.
 
-use crate::{Gelu, host::Bounded};
+use crate::{DType, Gelu, host::Bounded};
 
 /// One unit in the last place of 1: WGSL leaves the direction of rounding open.
 pub(crate) const U: f64 = 1.0 / 8_388_608.0;
@@ -106,10 +106,18 @@ pub(crate) fn dot(x: &[f64], w: &[f64], longest: f64) -> Bounded {
     Bounded { value, bound: longest * U * size + x.len() as f64 * FLUSHED }
 }
 
-/// Roundings on the longest chain of a dot product by lanes: two additions per chunk of eight, the
-/// sum over a vector, the tree over the lanes, and the product.
-pub(crate) fn lanes_depth(cols: usize, lanes: u32) -> f64 {
-    2.0 * (cols as f64 / 8.0 / f64::from(lanes)).ceil() + 2.0 + f64::from(lanes).log2() + 1.0
+/// Roundings on the longest chain of a dot product by lanes: the additions inside a chunk of
+/// weights, its scale, an addition per chunk, the sum over a vector, the tree over the lanes, and the
+/// product.
+pub(crate) fn lanes_depth(dtype: DType, cols: usize, lanes: u32) -> f64 {
+    // Eights of a chunk of sixteen bytes, or of thirty-two with F32.
+    let parts = match dtype {
+        DType::Q4 => 4.0,
+        DType::Q8 => 2.0,
+        _ => 1.0,
+    };
+    let chunks = (cols as f64 / (8.0 * parts) / f64::from(lanes)).ceil();
+    2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
 }
 
 /// Roundings on the longest chain of a dot product by tiles: one addition per tile of 32 columns,

@@ -85,7 +85,7 @@ pub(super) fn cases() -> Rows {
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
-    let shape = [pick.size(300), pick.multiple(8, 264)];
+    let shape = [pick.size(300), pick.multiple(dtype.block().max(8), 264)];
     let row0 = pick.of(&[0, 0, 77]);
     let ids: Vec<u32> = (0..pick.size(9)).map(|_| pick.below(row0 + shape[0] + 3)).collect();
     let (fill_name, fill) = pick.fill();
@@ -104,6 +104,7 @@ fn case(
     scale: f32,
     ids: &[u32],
 ) -> Embed {
+    let cols = super::whole(dtype, cols);
     let tokens = u32::try_from(ids.len()).expect("a row has few tokens");
     Embed {
         ids: host.ints_from([tokens], ids.to_vec()),

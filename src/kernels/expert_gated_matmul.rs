@@ -127,7 +127,7 @@ pub(super) fn grouped(host: &mut Host, [tokens, real, experts]: [u32; 3]) -> (Te
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("expert_gated_matmul");
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
@@ -157,7 +157,7 @@ pub(super) fn cases() -> Rows {
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
     let experts = pick.of(&[2, 3, 8, 16]);
-    let [tokens, n, cols] = pick.product(66);
+    let [tokens, n, cols] = pick.product(dtype, 66);
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
     let (fill_name, fill) = pick.fill();
@@ -176,6 +176,7 @@ fn case(
     x: Fill,
     weight: Fill,
 ) -> ExpertGatedMatMul {
+    let cols = super::whole(dtype, cols);
     let [tokens, _, experts] = groups;
     let (order, tiles) = grouped(host, groups);
     ExpertGatedMatMul {

@@ -70,7 +70,7 @@ impl Kernel for ExpertGatedMatVec {
         let [_, chosen, out_rows] = self.out.shape.extents() else {
             unreachable!("dispatch checked it")
         };
-        let depth = lanes_depth(cols, host.tuning.lanes);
+        let depth = lanes_depth(self.gate.dtype, cols, host.tuning.lanes);
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let x = host.floats(self.x);
         let choices = host.ints(self.ids).iter().zip(out.chunks_exact_mut(*out_rows as usize));
@@ -94,7 +94,7 @@ impl Kernel for ExpertGatedMatVec {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("expert_gated_matvec");
     for dtype in super::WEIGHTS {
-        for (n, cols) in super::EDGES {
+        for (n, cols) in super::edges(dtype) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [5, n, cols], fill, fill, &[[4, 0]])
@@ -129,7 +129,7 @@ pub(super) fn cases() -> Rows {
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
     let experts = pick.of(&[2, 3, 8, 16]);
-    let [tokens, n, cols] = pick.product(3);
+    let [tokens, n, cols] = pick.product(dtype, 3);
     let ids: Vec<[u32; 2]> = (0..tokens).map(|_| pick.two(experts)).collect();
     let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
     let (fill_name, fill) = pick.fill();
@@ -148,6 +148,7 @@ fn case(
     weight: Fill,
     ids: &[[u32; 2]],
 ) -> ExpertGatedMatVec {
+    let cols = super::whole(dtype, cols);
     let tokens = u32::try_from(ids.len()).expect("a row has few tokens");
     ExpertGatedMatVec {
         x: host.f32([tokens, cols], x),

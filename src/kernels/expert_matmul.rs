@@ -79,7 +79,7 @@ impl Kernel for ExpertMatMul {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("expert_matmul");
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
@@ -90,7 +90,7 @@ pub(super) fn cases() -> Rows {
                 case(host, dtype, [tokens, tokens, 8], [n, cols], ints, ints)
             });
         }
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
                 let x = Fill::OneHot(u64::from(2 * tokens * cols) - 3);
                 case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index)
@@ -113,7 +113,7 @@ pub(super) fn cases() -> Rows {
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
     let experts = pick.of(&[2, 3, 8, 16]);
-    let [tokens, n, cols] = pick.product(66);
+    let [tokens, n, cols] = pick.product(dtype, 66);
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let (exact, fill_name, fill) = pick.fill_or_integers();
     let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {fill_name}");
@@ -130,6 +130,7 @@ fn case(
     x: Fill,
     weight: Fill,
 ) -> ExpertMatMul {
+    let cols = super::whole(dtype, cols);
     let [tokens, _, experts] = groups;
     let (order, tiles) = grouped(host, groups);
     ExpertMatMul {

@@ -74,7 +74,7 @@ impl Kernel for ExpertMatVec {
         let chosen = self.ids.shape.extents()[1] as usize;
         // The lanes are summed after the experts are weighted: a chain of the same length, and one
         // more product and addition for each expert.
-        let depth = lanes_depth(cols, host.tuning.lanes) + 2.0 * chosen as f64;
+        let depth = lanes_depth(self.weight.dtype, cols, host.tuning.lanes) + 2.0 * chosen as f64;
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         let (ids, probs) = (host.ints(self.ids), host.floats(self.probs));
         let dense = host.floats(self.dense);
@@ -107,7 +107,7 @@ impl Kernel for ExpertMatVec {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("expert_matvec");
     for dtype in super::WEIGHTS {
-        for (n, cols) in super::EDGES {
+        for (n, cols) in super::edges(dtype) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [5, n, cols], fill, fill, &[[4, 0]])
@@ -123,7 +123,7 @@ pub(super) fn cases() -> Rows {
                 }
             });
         }
-        for (n, cols) in super::EDGES {
+        for (n, cols) in super::edges(dtype) {
             rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
                 let x = Fill::OneHot(u64::from(2 * cols) - 3);
                 let kernel = case(host, dtype, [5, n, cols], x, Fill::Index, &[[3, 1]]);
@@ -155,7 +155,7 @@ pub(super) fn cases() -> Rows {
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
     let experts = pick.of(&[2, 3, 8, 16]);
-    let [tokens, n, cols] = pick.product(3);
+    let [tokens, n, cols] = pick.product(dtype, 3);
     let ids: Vec<[u32; 2]> = (0..tokens).map(|_| pick.two(experts)).collect();
     let (fill_name, fill) = pick.fill();
     let name = format!("{dtype} {experts}x{n}x{cols}, experts {ids:?}, {fill_name}");
@@ -170,6 +170,7 @@ fn case(
     weight: Fill,
     ids: &[[u32; 2]],
 ) -> ExpertMatVec {
+    let cols = super::whole(dtype, cols);
     let tokens = u32::try_from(ids.len()).expect("a row has few tokens");
     let probs = (0..2 * tokens).map(|i| 0.6 / f64::from(i + 1)).collect();
     ExpertMatVec {

@@ -84,7 +84,7 @@ impl Kernel for GatedMatMul {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("gated_matmul");
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [tokens, n, cols], fill, fill, Gelu::Erf)
@@ -95,7 +95,7 @@ pub(super) fn cases() -> Rows {
             case(host, dtype, [40, 40, 40], Fill::Normal, Fill::Normal, Gelu::Tanh)
         });
         // A gate of at least 16 passes the activation unchanged, so integers stay exact.
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
                 let x = Fill::OneHot(u64::from(tokens * cols) - 3);
                 let kernel = case(host, dtype, [tokens, n, cols], x, Fill::Index, Gelu::Erf);
@@ -118,7 +118,7 @@ pub(super) fn cases() -> Rows {
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
-    let [tokens, n, cols] = pick.product(66);
+    let [tokens, n, cols] = pick.product(dtype, 66);
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
     let (fill_name, fill) = pick.fill();
@@ -137,6 +137,7 @@ fn case(
     weight: Fill,
     gelu: Gelu,
 ) -> GatedMatMul {
+    let cols = super::whole(dtype, cols);
     GatedMatMul {
         step: host.step(0, tokens),
         x: host.f32([tokens, cols], x),

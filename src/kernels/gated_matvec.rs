@@ -61,7 +61,7 @@ impl Kernel for GatedMatVec {
         let mut out = host.current(self.out);
         let cols = self.gate.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
-        let depth = lanes_depth(cols, host.tuning.lanes);
+        let depth = lanes_depth(self.gate.dtype, cols, host.tuning.lanes);
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
             let weights = gate.chunks_exact(cols).zip(up.chunks_exact(cols));
@@ -80,7 +80,7 @@ impl Kernel for GatedMatVec {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("gated_matvec");
     for dtype in super::WEIGHTS {
-        for (n, cols) in super::EDGES {
+        for (n, cols) in super::edges(dtype) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [1, n, cols], fill, fill, Gelu::Erf)
@@ -91,7 +91,7 @@ pub(super) fn cases() -> Rows {
             });
         }
         // A gate of at least 16 passes the activation unchanged, so integers stay exact.
-        for (n, cols) in super::EDGES {
+        for (n, cols) in super::edges(dtype) {
             rows.exact(format!("{dtype} {n}x{cols} one-hot picks a column"), move |host| {
                 let x = Fill::OneHot((cols - 3).into());
                 let kernel = case(host, dtype, [1, n, cols], x, Fill::Index, Gelu::Erf);
@@ -110,14 +110,15 @@ pub(super) fn cases() -> Rows {
         });
         for gelu in [Gelu::Erf, Gelu::Tanh] {
             rows.add(format!("{dtype} {gelu:?} over a range"), move |host| {
-                let x = host.f32([1, 8], Fill::OneHot(0));
-                let range: Vec<f64> = (-120..=120).map(|i| f64::from(i) / 8.0).collect();
-                let gate: Vec<f64> =
-                    range.iter().flat_map(|&g| [g, 0., 0., 0., 0., 0., 0., 0.]).collect();
+                let cols = super::whole(dtype, 8);
+                let x = host.f32([1, cols], Fill::OneHot(0));
+                let range = (-120..=120).map(|i| f64::from(i) / 8.0);
+                let row = |g| std::iter::once(g).chain((1..cols).map(|_| 0.0));
+                let gate: Vec<f64> = range.flat_map(row).collect();
                 GatedMatVec {
                     x,
-                    gate: host.floats_from(dtype, [241, 8], gate),
-                    up: host.filled(dtype, [241, 8], Fill::Constant(1.0)),
+                    gate: host.floats_from(dtype, [241, cols], gate),
+                    up: host.filled(dtype, [241, cols], Fill::Constant(1.0)),
                     row0: 0,
                     gelu,
                     out: host.unwritten([1, 241]),
@@ -130,7 +131,7 @@ pub(super) fn cases() -> Rows {
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
-    let [tokens, n, cols] = pick.product(3);
+    let [tokens, n, cols] = pick.product(dtype, 3);
     let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
     let (fill_name, fill) = pick.fill();
     rows.add(format!("{dtype} {tokens}x{n}x{cols} {gelu:?} {fill_name}"), move |host| {
@@ -146,6 +147,7 @@ fn case(
     weight: Fill,
     gelu: Gelu,
 ) -> GatedMatVec {
+    let cols = super::whole(dtype, cols);
     GatedMatVec {
         x: host.f32([tokens, cols], x),
         gate: host.filled(dtype, [n, cols], weight),

@@ -84,7 +84,7 @@ impl Kernel for MatMul {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("matmul");
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::EDGES) {
+        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [tokens, n, cols], fill, fill)
@@ -118,7 +118,7 @@ pub(super) fn cases() -> Rows {
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
-    let [tokens, n, cols] = pick.product(66);
+    let [tokens, n, cols] = pick.product(dtype, 66);
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let (exact, fill_name, fill) = pick.fill_or_integers();
     let cap = if exact { 0.0 } else { pick.of(&[0.0, 30.0, 50.0]) };
@@ -143,6 +143,7 @@ fn case(
     x: Fill,
     weight: Fill,
 ) -> MatMul {
+    let cols = super::whole(dtype, cols);
     MatMul {
         step: host.step(0, tokens),
         x: host.f32([tokens, cols], x),

@@ -60,7 +60,7 @@ impl Kernel for MatVec {
         let mut out = host.current(self.out);
         let cols = self.weight.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
-        let depth = lanes_depth(cols, host.tuning.lanes);
+        let depth = lanes_depth(self.weight.dtype, cols, host.tuning.lanes);
         let weight = host.floats(self.weight);
         for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
             for (w, out) in weight.chunks_exact(cols).zip(&mut out[self.row0 as usize..]) {
@@ -78,7 +78,7 @@ impl Kernel for MatVec {
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("matvec");
     for dtype in super::WEIGHTS {
-        for (n, cols) in super::EDGES {
+        for (n, cols) in super::edges(dtype) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {n}x{cols} {fill_name}"), move |host| {
                     case(host, dtype, [1, n, cols], fill, fill)
@@ -119,7 +119,7 @@ pub(super) fn cases() -> Rows {
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let dtype = pick.weight();
-    let [tokens, n, cols] = pick.product(3);
+    let [tokens, n, cols] = pick.product(dtype, 3);
     let (exact, fill_name, fill) = pick.fill_or_integers();
     let cap = if exact { 0.0 } else { pick.of(&[0.0, 30.0, 50.0]) };
     let [row0, extra] = [pick.of(&[0, 0, 5]), pick.of(&[0, 0, 3])];
@@ -142,6 +142,7 @@ fn case(
     x: Fill,
     weight: Fill,
 ) -> MatVec {
+    let cols = super::whole(dtype, cols);
     MatVec {
         x: host.f32([tokens, cols], x),
         weight: host.filled(dtype, [n, cols], weight),

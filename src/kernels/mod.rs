@@ -132,7 +132,7 @@ impl Rows {
 }
 
 /// Types that weights are stored in.
-const WEIGHTS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+const WEIGHTS: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::Q8, DType::Q4];
 
 /// Random fills that every reduction meets, with a name.
 const FILLS: [(&str, Fill); 4] = [
@@ -142,8 +142,19 @@ const FILLS: [(&str, Fill); 4] = [
     ("cancelling", Fill::Cancelling),
 ];
 
-/// Rows and columns around the edges of vectors, tiles and workgroups.
-const EDGES: [(u32, u32); 6] = [(1, 8), (3, 24), (31, 32), (33, 64), (67, 136), (5, 1024)];
+/// Rows and columns around the edges of vectors, tiles, workgroups and blocks.
+fn edges(dtype: DType) -> [(u32, u32); 6] {
+    if dtype.is_quantized() {
+        [(1, 32), (3, 96), (31, 64), (33, 288), (67, 256), (5, 1024)]
+    } else {
+        [(1, 8), (3, 24), (31, 32), (33, 64), (67, 136), (5, 1024)]
+    }
+}
+
+/// `cols`, or so many more that rows are made of whole blocks.
+fn whole(dtype: DType, cols: u32) -> u32 {
+    cols.next_multiple_of(dtype.block())
+}
 
 /// Where the rows of a kernel come from.
 struct Table {

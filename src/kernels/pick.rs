@@ -72,10 +72,13 @@ impl Pick {
     }
 
     /// Tokens, rows and columns of a product that takes few operations.
-    pub(super) fn product(&mut self, most_tokens: u32) -> [u32; 3] {
+    pub(super) fn product(&mut self, dtype: DType, most_tokens: u32) -> [u32; 3] {
         let most = 1 << 17;
-        let cols =
-            if self.once_in(16) { self.of(&[2048, 4096, 8192]) } else { self.multiple(8, 520) };
+        let cols = if self.once_in(16) {
+            self.of(&[2048, 4096, 8192])
+        } else {
+            self.multiple(dtype.block().max(8), 544)
+        };
         let rows = self.size(131.min(most / cols));
         let tokens = self.size(most_tokens.min(most / (cols * rows)));
         [tokens, rows, cols]

@@ -104,6 +104,27 @@ impl Model {
         tensors.iter().map(Tensor::size_bytes).sum()
     }
 
+    /// Bytes of weights that one token needs: the experts that are chosen, a row of the embedding
+    /// table, and all of the rest.
+    pub fn active_bytes(&self) -> u64 {
+        let c = &self.config;
+        let of = |matrix: &Matrix| -> u64 {
+            matrix.shards.iter().map(|shard| shard.tensor.size_bytes()).sum()
+        };
+        let experts: u64 = self
+            .layers
+            .iter()
+            .flat_map(|layer| {
+                [&layer.experts.gate_proj, &layer.experts.up_proj, &layer.experts.down_proj]
+            })
+            .map(of)
+            .sum();
+        let table = of(&self.embed_tokens);
+        let idle = if c.tie_word_embeddings { 0 } else { table - table / u64::from(c.vocab_size) };
+        let [all, chosen] = [c.num_local_experts, c.num_experts_per_tok].map(u64::from);
+        self.bytes() - idle - experts / all * (all - chosen)
+    }
+
     /// Tensors beyond one for each matrix: how often bindings forced a cut.
     pub fn cuts(&self) -> usize {
         self.matrices().iter().map(|matrix| matrix.shards.len() - 1).sum()
@@ -241,7 +262,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     fn shard_rows(&self, parts: &[(String, u32)], count: u32, cols: u32) -> Result<u32> {
         const TILE: u64 = 32;
         let limit = self.machine.max_binding_bytes();
-        let row_bytes = u64::from(count) * u64::from(cols) * self.dtype(parts)?.size_bytes();
+        let row_bytes = u64::from(count) * self.dtype(parts)?.row_bytes(cols.into());
         let fit = limit / row_bytes;
         if fit == 0 {
             return Err(Error::Limit {
@@ -284,7 +305,7 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
         for shard in &matrix.shards {
             let extents = shard.tensor.shape.extents();
             let rows = extents[extents.len() - 2];
-            let row_bytes = u64::from(matrix.cols) * shard.tensor.dtype.size_bytes();
+            let row_bytes = shard.tensor.dtype.row_bytes(matrix.cols.into());
             let mut first = 0; // row of the source that the shard could begin in
             for (i, source) in (0u64..).zip(&matrix.sources) {
                 let (begin, end, offset) = if matrix.experts {
@@ -341,8 +362,9 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
             self.machine.write(tensor, offset, &self.buffer)?;
             read
         } else {
-            let values: Vec<f32> =
-                host::decode(stored, &self.buffer).into_iter().map(host::round).collect();
+            let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
+            let values = host::decode_rows(stored, cols, &self.buffer);
+            let values: Vec<f32> = values.into_iter().map(host::round).collect();
             let bytes = bytemuck::cast_slice(&values);
             self.machine.write(tensor, offset, bytes)?;
             bytes.len() as u64

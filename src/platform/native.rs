@@ -1,5 +1,7 @@
 //! Files: checkpoints read at offsets, configurations, tokenizers, and folders that are written.
 
+mod quantize;
+
 use std::{
     fs::{File, Metadata},
     io::{self, BufWriter, ErrorKind},
@@ -15,6 +17,8 @@ use crate::{
     },
     tokenizer::MAX_FILE,
 };
+
+pub use self::quantize::{Outcome, Quantize, on_all_cores};
 
 /// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not
 /// a signal.

@@ -1,0 +1,380 @@
+//! Weights in other element types than they are stored in, converted window by window.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use half::{bf16, f16};
+
+use super::{
+    Weights,
+    schema::{self, Kind, Wanted},
+};
+use crate::{Config, DType, Error, Result, quant};
+
+/// Elements that one job converts, or one row if that is more.
+const JOB: usize = 1 << 16;
+
+/// The element type that each kind of tensor gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choices(BTreeMap<Kind, Option<DType>>);
+
+impl Choices {
+    /// All that may be in `dtype`. Norms and routers are F32. Where matrices have four bits, the
+    /// embedding table and the head have eight: they are a small part of a large model, and every
+    /// token feels what they lose.
+    pub fn of(dtype: DType) -> Self {
+        let choice = |kind: Kind| match kind {
+            _ if !kind.is_large() => DType::F32,
+            Kind::Embedding | Kind::Head if dtype == DType::Q4 => DType::Q8,
+            _ => dtype,
+        };
+        Self(Kind::ALL.into_iter().map(|kind| (kind, Some(choice(kind)))).collect())
+    }
+
+    /// Chooses a type for a kind of tensor, or `None` to leave it as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for norms and routers that would be quantized.
+    pub fn set(&mut self, kind: Kind, dtype: Option<DType>) -> Result<()> {
+        if let Some(dtype) = dtype
+            && dtype.is_quantized()
+            && !kind.is_large()
+        {
+            return Err(Error::Usage(format!(
+                "{} tensors cannot be {dtype}: they are small and decide much",
+                kind.name()
+            )));
+        }
+        self.0.insert(kind, dtype);
+        Ok(())
+    }
+
+    /// The type of a kind of tensor; `None` leaves it as it is stored.
+    pub fn get(&self, kind: Kind) -> Option<DType> {
+        self.0.get(&kind).copied().flatten()
+    }
+
+    /// The type that `want` gets, which is stored as `stored`. Rows that are not whole blocks stay
+    /// as they are.
+    fn decide(&self, want: &Wanted, stored: DType) -> DType {
+        self.get(want.kind).filter(|dtype| want.may_be(*dtype)).unwrap_or(stored)
+    }
+}
+
+/// What is lost: sums over elements.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// Of the squares of the weights.
+    pub squares: f64,
+    /// Of the squared differences.
+    pub error: f64,
+}
+
+impl Loss {
+    /// The error's root mean square in parts of the weights'.
+    pub fn relative(self) -> f64 {
+        if self.squares > 0.0 { (self.error / self.squares).sqrt() } else { 0.0 }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.squares += other.squares;
+        self.error += other.error;
+    }
+}
+
+/// Some rows to convert: independent of all others, so that threads may share them.
+#[derive(Debug)]
+pub struct Job<'a> {
+    from: DType,
+    to: DType,
+    cols: usize,
+    bytes: &'a [u8],
+    out: Vec<u8>,
+    loss: Loss,
+    fault: Option<(usize, f32)>,
+}
+
+/// Runs [`Job::run`] for every job, in any order.
+pub type Spread = fn(&mut [Job<'_>]);
+
+/// The [`Spread`] of one thread.
+pub fn in_turn(jobs: &mut [Job<'_>]) {
+    jobs.iter_mut().for_each(Job::run);
+}
+
+impl Job<'_> {
+    /// Converts the rows.
+    pub fn run(&mut self) {
+        let values = decode(self.from, self.cols, self.bytes);
+        let most = match self.to {
+            DType::Q8 | DType::Q4 => quant::largest(self.to),
+            DType::F16 => f16::MAX.to_f32(),
+            DType::BF16 => bf16::MAX.to_f32(),
+            _ => f32::MAX,
+        };
+        // NaN is not within.
+        self.fault = values
+            .iter()
+            .position(|v| !v.is_finite() || v.abs() > most)
+            .map(|index| (index, values[index]));
+        if self.fault.is_some() {
+            return;
+        }
+        if self.from == self.to {
+            self.out.extend_from_slice(self.bytes);
+            self.loss = loss(&values, &values);
+            return;
+        }
+        match self.to {
+            DType::F16 => self.out.extend(values.iter().flat_map(|&v| half_bytes(v))),
+            DType::BF16 => {
+                self.out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
+            }
+            DType::Q8 | DType::Q4 => {
+                for row in values.chunks_exact(self.cols.max(1)) {
+                    quant::encode_row(self.to, row, &mut self.out);
+                }
+            }
+            _ => self.out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        }
+        self.loss = loss(&values, &decode(self.to, self.cols, &self.out));
+    }
+}
+
+fn half_bytes(value: f32) -> [u8; 2] {
+    f16::from_f32(value).to_le_bytes()
+}
+
+/// Stored rows as floats, which hold all types exactly.
+fn decode(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
+    let halves = || bytes.as_chunks::<2>().0.iter();
+    match dtype {
+        DType::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        DType::BF16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        DType::Q8 | DType::Q4 => quant::decode_rows(dtype, cols, bytes),
+        _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    }
+}
+
+/// In eight parts, which compilers make vectors of.
+fn loss(values: &[f32], stored: &[f32]) -> Loss {
+    let mut squares = [0.0; 8];
+    let mut error = [0.0; 8];
+    for (values, stored) in values.chunks(8).zip(stored.chunks(8)) {
+        for (i, (&value, &stored)) in values.iter().zip(stored).enumerate() {
+            let (value, stored) = (f64::from(value), f64::from(stored));
+            squares[i] += value * value;
+            error[i] += (value - stored) * (value - stored);
+        }
+    }
+    Loss { squares: squares.iter().sum(), error: error.iter().sum() }
+}
+
+/// A tensor and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The tensor.
+    pub want: Wanted,
+    /// Its type as stored.
+    pub from: DType,
+    /// Its type from now on.
+    pub to: DType,
+}
+
+/// Other weights in the types that [`Choices`] name. Reading a row converts it, and counts what that
+/// loses: every row should be read once.
+pub struct Requantized<'a, W> {
+    path: PathBuf,
+    weights: &'a W,
+    tensors: BTreeMap<String, Change>,
+    spread: Spread,
+    losses: RefCell<BTreeMap<String, Loss>>,
+    progress: RefCell<&'a mut dyn FnMut(u64) -> Result<()>>,
+}
+
+impl<'a, W: Weights> Requantized<'a, W> {
+    /// Wraps the weights of `config`. `path` is for messages only. `progress` hears of stored bytes
+    /// that are done since the last time; its error stops the work.
+    ///
+    /// # Errors
+    ///
+    /// Those of `weights`, if a tensor is not there.
+    pub fn new(
+        path: &Path,
+        config: &Config,
+        weights: &'a W,
+        choices: &Choices,
+        spread: Spread,
+        progress: &'a mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for want in schema::tensors(config) {
+            let from = weights.dtype(&want.name)?;
+            let to = choices.decide(&want, from);
+            tensors.insert(want.name.clone(), Change { want, from, to });
+        }
+        let progress = RefCell::new(progress);
+        let path = path.to_owned();
+        Ok(Self { path, weights, tensors, spread, losses: RefCell::default(), progress })
+    }
+
+    /// What becomes of each tensor, by name.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.tensors.values()
+    }
+
+    /// What a tensor has lost so far.
+    pub fn loss(&self, name: &str) -> Loss {
+        self.losses.borrow().get(name).copied().unwrap_or_default()
+    }
+
+    /// Says what a tensor lost in an earlier run, and that it is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if there is no such tensor; whatever `progress` gives.
+    pub fn done_before(&self, name: &str, loss: Loss) -> Result<()> {
+        let change = self.change(name)?;
+        self.losses.borrow_mut().insert(name.to_owned(), loss);
+        (self.progress.borrow_mut())(change.want.bytes(change.from))
+    }
+
+    fn change(&self, name: &str) -> Result<&Change> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::Usage(format!("the model has no tensor `{name}`")))
+    }
+
+    /// Counts a window. A tensor that is read from its start again has lost nothing yet.
+    fn count(&self, name: &str, row0: u64, more: impl Iterator<Item = Loss>) {
+        let mut losses = self.losses.borrow_mut();
+        let total = losses.entry(name.to_owned()).or_default();
+        if row0 == 0 {
+            *total = Loss::default();
+        }
+        more.for_each(|loss| total.add(loss));
+    }
+
+    fn report_fault(&self, change: &Change, index: u64, value: f32) -> Error {
+        let cols = change.want.shape.iter().skip(1).product::<u64>().max(1);
+        let place = match change.want.shape.len() {
+            0 | 1 => String::new(),
+            _ => format!(" (row {}, column {})", index / cols, index % cols),
+        };
+        let why = if value.is_finite() {
+            format!("{} cannot hold that", change.to)
+        } else {
+            "wanted finite numbers".to_owned()
+        };
+        let name = &change.want.name;
+        let problem = format!("`{name}`: element {index}{place} is {value}: {why}");
+        Error::Checkpoint { path: self.path.clone(), problems: vec![problem] }
+    }
+}
+
+impl<W: Weights> Weights for Requantized<'_, W> {
+    fn dtype(&self, name: &str) -> Result<DType> {
+        self.change(name).map(|change| change.to)
+    }
+
+    async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
+        let change = self.change(name)?;
+        let mut stored = Vec::new();
+        self.weights.read_rows(name, row0, rows, &mut stored).await?;
+        into.clear();
+        let cols = change.want.shape.iter().skip(1).product::<u64>();
+        let (Ok(width), Ok(row_bytes)) =
+            (usize::try_from(cols), usize::try_from(change.from.row_bytes(cols)))
+        else {
+            return Err(Error::Limit {
+                what: format!("a row of `{name}`"),
+                got: cols,
+                limit: usize::MAX as u64,
+            });
+        };
+        // The same jobs whatever runs them, so that sums do not depend on it.
+        let job_rows = (JOB / width.max(1)).max(1);
+        let mut jobs: Vec<Job<'_>> = stored
+            .chunks((job_rows * row_bytes).max(1))
+            .map(|bytes| Job {
+                from: change.from,
+                to: change.to,
+                cols: width,
+                bytes,
+                out: Vec::new(),
+                loss: Loss::default(),
+                fault: None,
+            })
+            .collect();
+        (self.spread)(&mut jobs);
+        let job_elements = job_rows as u64 * cols;
+        for (job, first) in jobs.iter().zip((row0 * cols..).step_by(step(job_elements))) {
+            if let Some((index, value)) = job.fault {
+                return Err(self.report_fault(change, first + index as u64, value));
+            }
+            into.extend_from_slice(&job.out);
+        }
+        self.count(name, row0, jobs.iter().map(|job| job.loss));
+        (self.progress.borrow_mut())(stored.len() as u64)
+    }
+}
+
+fn step(elements: u64) -> usize {
+    usize::try_from(elements).unwrap_or(usize::MAX).max(1)
+}
+
+/// What became of the tensors of a kind.
+#[derive(Clone, Debug)]
+pub struct KindReport {
+    /// The kind.
+    pub kind: Kind,
+    /// How many of its tensors have which type now.
+    pub types: BTreeMap<DType, usize>,
+    /// Elements.
+    pub elements: u64,
+    /// Bytes as stored before.
+    pub before: u64,
+    /// Bytes now.
+    pub after: u64,
+    /// What all lost together.
+    pub loss: Loss,
+    /// The tensor that lost the most in parts of itself, if any lost something.
+    pub worst: Option<(String, f64)>,
+    /// Tensors that were to be quantized and stayed as they were: their rows are not whole blocks.
+    pub unchanged: usize,
+}
+
+/// What became of all tensors, by kind.
+pub fn report<W: Weights>(weights: &Requantized<'_, W>, choices: &Choices) -> Vec<KindReport> {
+    let of = |kind: Kind| {
+        let mut report = KindReport {
+            kind,
+            types: BTreeMap::new(),
+            elements: 0,
+            before: 0,
+            after: 0,
+            loss: Loss::default(),
+            worst: None,
+            unchanged: 0,
+        };
+        for Change { want, from, to } in weights.changes().filter(|c| c.want.kind == kind) {
+            let loss = weights.loss(&want.name);
+            *report.types.entry(*to).or_default() += 1;
+            report.elements += want.shape.iter().product::<u64>();
+            report.before += want.bytes(*from);
+            report.after += want.bytes(*to);
+            report.loss.add(loss);
+            report.unchanged += usize::from(choices.get(kind).is_some_and(|chosen| chosen != *to));
+            let relative = loss.relative();
+            if relative > report.worst.as_ref().map_or(0.0, |worst| worst.1) {
+                report.worst = Some((want.name.clone(), relative));
+            }
+        }
+        report
+    };
+    Kind::ALL.into_iter().map(of).filter(|report| report.elements > 0).collect()
+}

@@ -1,0 +1,213 @@
+//! `quantize`: writes a smaller copy of a model.
+
+use std::{path::PathBuf, time::Instant};
+
+use clap::{Args, ValueEnum};
+use grok_wgpu::{
+    DType, Error, Result,
+    checkpoint::{
+        requantize::{Choices, KindReport},
+        schema::Kind,
+        write::Layout,
+    },
+    platform::native::{Outcome, Quantize},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Globals,
+    model::Opened,
+    terminal::{check_interrupt, out, out_json, size},
+};
+
+/// Write a smaller copy of a model
+///
+/// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale. Norms and routers stay
+/// F32. With --type q4 the embedding table and the head get 8 bits. A run that was stopped goes on
+/// where it was when the same command is given again.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  grok-wgpu quantize models/demo demo-q4 --type q4
+  grok-wgpu quantize grok-2 grok-2-q4 --type q4 --tensor attention=q8 --shards 40
+  grok-wgpu quantize models/demo demo-q8 --type q8 --json
+
+KIND is embedding, attention, expert, dense, head, norm or router.
+TYPE is q8, q4, f32, f16, bf16, or keep for the type that is stored.")]
+pub(super) struct Options {
+    /// Folder or file of the model
+    model: PathBuf,
+    /// Folder to write: a new one, or one that an earlier run left unfinished
+    out: PathBuf,
+    /// Element type of matrices
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    element: Type,
+    /// Element type of a kind of tensor; may be given several times
+    #[arg(long = "tensor", value_name = "KIND=TYPE", value_parser = choice)]
+    tensors: Vec<(Kind, Option<DType>)>,
+    /// Files to spread the weights over
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    shards: Option<u32>,
+}
+
+/// Types with blocks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Type {
+    Q8,
+    Q4,
+}
+
+/// `KIND=TYPE`.
+fn choice(text: &str) -> Result<(Kind, Option<DType>), String> {
+    let (kind, dtype) = text.split_once('=').ok_or("wanted KIND=TYPE, as in head=q8")?;
+    let kinds = Kind::ALL.map(Kind::name).join(", ");
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|known| known.name() == kind)
+        .ok_or_else(|| format!("there is no kind {kind}; there are {kinds}"))?;
+    let dtype = match dtype {
+        "keep" => None,
+        "q8" => Some(DType::Q8),
+        "q4" => Some(DType::Q4),
+        "f32" => Some(DType::F32),
+        "f16" => Some(DType::F16),
+        "bf16" => Some(DType::BF16),
+        _ => return Err(format!("type {dtype} is not known; q8, q4, f32, f16, bf16 and keep are")),
+    };
+    Ok((kind, dtype))
+}
+
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    let mut choices = Choices::of(match options.element {
+        Type::Q8 => DType::Q8,
+        Type::Q4 => DType::Q4,
+    });
+    for &(kind, dtype) in &options.tensors {
+        choices.set(kind, dtype)?;
+    }
+    let terminal = globals.terminal();
+    let opened = Opened::open(&options.model, terminal).await?;
+    let here = std::path::Path::new(".");
+    let task = Quantize {
+        from: if opened.dir.as_os_str().is_empty() { here } else { &opened.dir },
+        to: &options.out,
+        choices,
+        layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),
+    };
+    let total = opened.checkpoint.bytes();
+    let bar = terminal.bar("quantizing", total, true);
+    let start = Instant::now();
+    let result = task.run(&opened.config, &opened.checkpoint, &mut |bytes| {
+        bar.inc(bytes);
+        check_interrupt()
+    });
+    bar.finish_and_clear();
+    if matches!(result, Err(Error::Interrupted)) {
+        terminal.note("stopped; the same command goes on from here");
+    }
+    let outcome = result?;
+    let seconds = start.elapsed().as_secs_f64();
+    if outcome.resumed > 0 {
+        terminal.note(format!("{} tensors were there from an earlier run", outcome.resumed));
+    }
+    if globals.json {
+        return out_json(&as_json(&outcome, seconds));
+    }
+    out(&table(&outcome, seconds))
+}
+
+/// Bits of memory that an element takes.
+fn bits(bytes: u64, elements: u64) -> f64 {
+    8.0 * bytes as f64 / elements.max(1) as f64
+}
+
+fn types(kind: &KindReport) -> String {
+    let names: Vec<&str> = kind.types.keys().map(|dtype| dtype.name()).collect();
+    names.join("+")
+}
+
+fn totals(kinds: &[KindReport]) -> [u64; 3] {
+    kinds.iter().fold([0; 3], |[elements, before, after], kind| {
+        [elements + kind.elements, before + kind.before, after + kind.after]
+    })
+}
+
+fn table(outcome: &Outcome, seconds: f64) -> String {
+    let mut lines = vec![format!(
+        "{:<10} {:<8} {:>12} {:>12} {:>6} {:>9}  {}",
+        "kind", "type", "before", "after", "bits", "error", "worst tensor"
+    )];
+    for kind in &outcome.kinds {
+        let worst = kind
+            .worst
+            .as_ref()
+            .map_or(String::new(), |(name, error)| format!("{:.4}% {name}", 100.0 * error));
+        lines.push(format!(
+            "{:<10} {:<8} {:>12} {:>12} {:>6.3} {:>8.4}%  {worst}",
+            kind.kind.name(),
+            types(kind),
+            size(kind.before),
+            size(kind.after),
+            bits(kind.after, kind.elements),
+            100.0 * kind.loss.relative(),
+        ));
+    }
+    let [elements, before, after] = totals(&outcome.kinds);
+    lines.push(format!(
+        "{:<10} {:<8} {:>12} {:>12} {:>6.3}",
+        "all",
+        "",
+        size(before),
+        size(after),
+        bits(after, elements)
+    ));
+    for kind in outcome.kinds.iter().filter(|kind| kind.unchanged > 0) {
+        lines.push(format!(
+            "{} tensors of kind {} stayed as they were: their rows are not whole blocks of 32",
+            kind.unchanged,
+            kind.kind.name()
+        ));
+    }
+    let rate = before as f64 / 1e6 / seconds.max(1e-9);
+    lines.push(format!("{seconds:.2} s, {rate:.0} MB/s of stored weights"));
+    lines.join("\n") + "\n"
+}
+
+fn as_json(outcome: &Outcome, seconds: f64) -> Value {
+    let kinds: Vec<Value> = outcome
+        .kinds
+        .iter()
+        .map(|kind| {
+            let types: serde_json::Map<String, Value> = kind
+                .types
+                .iter()
+                .map(|(dtype, count)| (dtype.name().to_owned(), json!(count)))
+                .collect();
+            json!({
+                "kind": kind.kind.name(),
+                "types": types,
+                "elements": kind.elements,
+                "bytes_before": kind.before,
+                "bytes_after": kind.after,
+                "bits_per_weight": bits(kind.after, kind.elements),
+                "relative_error": kind.loss.relative(),
+                "worst_tensor": kind.worst.as_ref().map(|(name, error)| {
+                    json!({"name": name, "relative_error": error})
+                }),
+                "not_in_blocks": kind.unchanged,
+            })
+        })
+        .collect();
+    let [elements, before, after] = totals(&outcome.kinds);
+    json!({
+        "kinds": kinds,
+        "elements": elements,
+        "bytes_before": before,
+        "bytes_after": after,
+        "bits_per_weight": bits(after, elements),
+        "resumed_tensors": outcome.resumed,
+        "files": outcome.files,
+        "seconds": seconds,
+    })
+}
