@@ -128,11 +128,11 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "one term of 8192 is lost",
         file: "matvec.wgsl",
-        find: "let e = decode(weight[row * params.cols8 + c]);",
-        replace: "var e = decode(weight[row * params.cols8 + c]);
-            if c == 771u {
-                e.hi.z = 0.0;
-            }",
+        find: "let e = decode(w, p);",
+        replace: "var e = decode(w, p);
+                if c == 771u {
+                    e.hi.z = 0.0;
+                }",
         rows: &["matvec/BF16 5x8192 integers"],
     },
     Bug {
