@@ -76,6 +76,6 @@ pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, 
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).next()
+        threads.into_iter().find_map(|thread| thread.join().ok().flatten())
     })
 }
