@@ -238,7 +238,7 @@ impl<'a> Work<'a> {
             eprintln!("{unfinished} mutants have not run; --resume goes on");
         }
         if let Some(path) = &self.options.report {
-            fs::write(path, tables.document(&self.options.adapter))?;
+            fs::write(path, tables.document(&self.options.adapter, self.options.sample))?;
         }
         let faults = tables.faults();
         for fault in &faults {

@@ -147,13 +147,14 @@ impl<'a> Tables<'a> {
     }
 
     /// The tables and all survivors as a document.
-    pub(crate) fn document(&self, adapter: &str) -> String {
+    pub(crate) fn document(&self, adapter: &str, sample: Option<usize>) -> String {
         let mut text = String::from(INTRODUCTION);
         let total = self.total;
+        let what = sample.map_or(String::new(), |n| format!(" with `--sample {n}`"));
         let _ = writeln!(
             text,
-            "\n## Result\n\nOn {adapter}: of {} mutants that compile, {} are killed, {:.1} %; of those \
-             that are not equivalent, {:.1} %.",
+            "\n## Result\n\nOn {adapter}{what}: of {} mutants that compile, {} are killed, {:.1} %; \
+             of those that are not equivalent, {:.1} %.",
             total.compiled,
             total.killed(),
             total.raw(),
@@ -203,9 +204,9 @@ A program makes small wrong changes to the shaders, one at a time: `<` becomes `
 Each such mutant that compiles runs through the rows of the kernels that link its file, as `cargo test --test kernels` has them, until a row fails.
 A mutant that no row sees is either equivalent, or a row is missing.
 
-    scripts/mutate                    # all, as below; it takes long
-    scripts/mutate --kernel matvec    # files whose names contain this
-    scripts/mutate --sample 300       # a fixed choice, even over files and operators
+    scripts/mutate                    # the result below: a fixed choice, even over files and operators
+    scripts/mutate --kernel matvec    # all of the files whose names contain this
+    scripts/mutate --sample 300       # fewer
     scripts/mutate --list             # the mutants, without running any
 
 The mutants are made from tokens (`examples/mutate/operators.rs` has the operators) and run in child processes, so that one that never ends costs a child.
