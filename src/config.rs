@@ -128,8 +128,8 @@ impl Config {
     /// probabilities to a sum of 1; it has no attention temperature; and its GELU is the tanh form.
     #[must_use]
     pub fn as_llama_cpp(&self) -> Self {
-        let yarn = self.rope_type_named
-            && matches!(self.rope_type, RopeType::Original | RopeType::Yarn);
+        let yarn =
+            self.rope_type_named && matches!(self.rope_type, RopeType::Original | RopeType::Yarn);
         let stretched = yarn && self.scaling_factor > 1.0 && self.extrapolation_factor > 0.0;
         Self {
             rope_type: if yarn { RopeType::Yarn } else { self.rope_type },

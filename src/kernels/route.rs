@@ -119,8 +119,11 @@ impl Kernel for Route {
                 one
             };
             let kept = order[..chosen].iter().map(|&expert| either(expert, &|weight| weight));
-            let sum =
-                if self.renormalize { kept.fold(Bounded::exact(0.0), Bounded::plus) } else { total };
+            let sum = if self.renormalize {
+                kept.fold(Bounded::exact(0.0), Bounded::plus)
+            } else {
+                total
+            };
             for &expert in &order[..chosen] {
                 let prob = either(expert, &|weight| weight.over(sum));
                 ids.push(expert);

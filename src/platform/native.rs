@@ -147,7 +147,11 @@ pub fn find_gguf(path: &Path) -> Result<Option<PathBuf>> {
         [one] => Ok(Some(one.clone())),
         [one, ..] => Err(Error::format(
             path,
-            format!("the folder holds {} GGUF models: name one of the files, such as {}", found.len(), one.display()),
+            format!(
+                "the folder holds {} GGUF models: name one of the files, such as {}",
+                found.len(),
+                one.display()
+            ),
         )),
     }
 }

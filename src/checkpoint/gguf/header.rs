@@ -78,7 +78,11 @@ enum Value {
     Float(f64),
     Bool(bool),
     Text(Range<usize>),
-    Array { kind: u32, count: u64, range: Range<usize> },
+    Array {
+        kind: u32,
+        count: u64,
+        range: Range<usize>,
+    },
 }
 
 const UINT8: u32 = 0;
@@ -230,7 +234,8 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, Problem> {
     let end = reader.at;
     refuse_duplicates(&tensors)?;
     // Without tensors there need be no padding.
-    let data = if tensors.is_empty() { end as u64 } else { (end as u64).next_multiple_of(alignment) };
+    let data =
+        if tensors.is_empty() { end as u64 } else { (end as u64).next_multiple_of(alignment) };
     place(&mut tensors, data, file_len)?;
     Ok(Header { metadata: Metadata { bytes: bytes[..end].to_vec(), values }, tensors })
 }

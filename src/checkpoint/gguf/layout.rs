@@ -51,16 +51,15 @@ pub(crate) fn resolve(
     config: &Config,
     wanted: &[Wanted],
 ) -> Result<BTreeMap<String, Place>, Vec<String>> {
-    let [mut missing, mut shapes, mut types, mut unexpected] = [const { None }; 4]
-        .map(|none: Option<Tally>| none.unwrap_or_default());
+    let [mut missing, mut shapes, mut types, mut unexpected] =
+        [const { None }; 4].map(|none: Option<Tally>| none.unwrap_or_default());
     let mut used = BTreeSet::new();
     let mut told = BTreeSet::new();
     let mut places = BTreeMap::new();
     for want in wanted {
         let candidates = candidates(want, config);
-        let Some((candidate, (source, info))) = candidates
-            .iter()
-            .find_map(|c| found.get(c.name.as_str()).map(|&found| (c, found)))
+        let Some((candidate, (source, info))) =
+            candidates.iter().find_map(|c| found.get(c.name.as_str()).map(|&found| (c, found)))
         else {
             let name = &candidates[0].name;
             if told.insert(name.clone()) {
@@ -179,11 +178,8 @@ fn candidates(want: &Wanted, config: &Config) -> Vec<Candidate> {
     }
     let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads]
         .map(|heads| u64::from(heads) * u64::from(config.head_dim));
-    let fused = |row0| Candidate {
-        name: at("attn_qkv"),
-        shape: vec![queries + 2 * keys, cols],
-        row0,
-    };
+    let fused =
+        |row0| Candidate { name: at("attn_qkv"), shape: vec![queries + 2 * keys, cols], row0 };
     match rest {
         "pre_attn_norm" => vec![whole(at("attn_norm"))],
         "self_attn.q_proj" => vec![whole(at("attn_q")), fused(0)],

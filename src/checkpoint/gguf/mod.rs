@@ -88,9 +88,7 @@ impl<S: Source> Gguf<S> {
             return Err(Error::Checkpoint { path: path.into(), problems });
         }
         let tensors = config::Tensors {
-            vocab: found
-                .get("token_embd.weight")
-                .and_then(|(_, info)| info.shape.first().copied()),
+            vocab: found.get("token_embd.weight").and_then(|(_, info)| info.shape.first().copied()),
             head: found.contains_key("output.weight"),
             dense: found.contains_key("blk.0.ffn_up.weight"),
         };
@@ -129,9 +127,7 @@ impl<S: Source> Gguf<S> {
 
     /// Name, element type and extents of every tensor, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, DType, &[u64])> {
-        self.places
-            .iter()
-            .map(|(name, place)| (name.as_str(), place.dtype, place.shape.as_slice()))
+        self.places.iter().map(|(name, place)| (name.as_str(), place.dtype, place.shape.as_slice()))
     }
 
     /// The tokenizer in the file, if it has one of a kind that can be read: byte-pair encoding with
@@ -147,9 +143,7 @@ impl<S: Source> Gguf<S> {
             return Ok(None);
         }
         let need = |key: &str| fail(format!("{key} is missing"));
-        let texts = |key: &str| {
-            self.metadata.texts(key).map_err(fail)?.ok_or_else(|| need(key))
-        };
+        let texts = |key: &str| self.metadata.texts(key).map_err(fail)?.ok_or_else(|| need(key));
         let types = self.metadata.integers("tokenizer.ggml.token_type").map_err(fail)?;
         let mut ends = Vec::new();
         for key in ["eos", "eot", "eom"] {
@@ -256,7 +250,9 @@ async fn read_header<S: Source>(source: &S) -> Result<Result<Header, String>> {
             Ok(header) => return Ok(Ok(header)),
             Err(Problem::Bad(what)) => return Ok(Err(what)),
             Err(Problem::Short) if look >= MAX_HEADER => {
-                return Ok(Err(format!("the header is longer than the {MAX_HEADER} bytes allowed")));
+                return Ok(Err(format!(
+                    "the header is longer than the {MAX_HEADER} bytes allowed"
+                )));
             }
             Err(Problem::Short) => look *= 4,
         }
