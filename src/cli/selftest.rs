@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Arithmetic, Globals,
     model::{Opened, gpu, locate},
-    terminal::{Terminal, check_interrupt, out, out_json},
+    terminal::{check_interrupt, out, out_json},
 };
 
 /// Check every kernel on this adapter against its reference

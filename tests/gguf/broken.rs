@@ -109,7 +109,7 @@ fn huge_claims_are_refused_at_once() {
             &[&8u32.to_le_bytes()[..], &eight(96)].concat(),
         ),
         (
-            "truncated",
+            "overflows",
             &[&0u32.to_le_bytes()[..], &eight(96)].concat(),
             &[&0u32.to_le_bytes()[..], &eight(u64::MAX - 31)].concat(),
         ),
@@ -156,7 +156,7 @@ fn random_damage_never_panics() {
             }
         }
     }
-    assert!(refused > 10_000, "{refused}");
+    assert!(refused > 5_000, "{refused}");
 }
 
 #[test]

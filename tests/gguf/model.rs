@@ -383,3 +383,16 @@ fn split_files_are_one_model() {
     let told = block_on(open_model(folder.path(), Compat::Reference)).expect_err("two").to_string();
     assert!(told.contains("2 GGUF models"), "{told}");
 }
+
+/// The golden logits of that configuration are an independent program's: see `tests/golden.rs`.
+#[test]
+fn llama_cpp_is_the_golden_model_of_that_name() {
+    let read = |name: &str| {
+        let path = format!("{}/tests/data/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        Config::open(path.as_ref()).expect("a configuration").0
+    };
+    assert_eq!(read("grok2_40").as_llama_cpp(), read("grok2_llama_cpp_40"));
+    // A model that names no rope_type is not scaled by llama.cpp's converter.
+    let plain = preset("tiny-grok-1").as_llama_cpp();
+    assert_eq!((plain.rope_type, plain.rope_magnitude), (RopeType::Original, 1.0));
+}

@@ -56,7 +56,7 @@ impl<S: Source> Gguf<S> {
         let Some(first) = headers.first() else {
             return Err(Error::format(path, "there is no GGUF file"));
         };
-        let metadata = first.metadata.clone();
+        let metadata = &first.metadata;
         let fail = |what| Error::format(path, what);
         match metadata.text("general.architecture").map_err(fail)? {
             Some("grok") => {}
@@ -92,10 +92,12 @@ impl<S: Source> Gguf<S> {
             head: found.contains_key("output.weight"),
             dense: found.contains_key("blk.0.ffn_up.weight"),
         };
-        let (config, warnings) = config::config(&metadata, tensors, compat)
+        let (config, warnings) = config::config(metadata, tensors, compat)
             .map_err(|problems| Error::Config { path: path.into(), problems })?;
         let places = layout::resolve(&found, &config, &schema::tensors(&config))
             .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
+        // The first file has all that is said about the model.
+        let metadata = headers.into_iter().next().map(|first| first.metadata).unwrap_or_default();
         Ok(Self { path: path.into(), sources, metadata, config, places, warnings })
     }
 
