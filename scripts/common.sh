@@ -29,6 +29,19 @@ rust_is_new() {
     have cargo && [ -n "$got" ] && [ "$(printf '%s\n%s\n' "$want" "$got" | sort -V | head -n 1)" = "$want" ]
 }
 
+# Whether the Rust in use has its standard library for browsers.
+wasm_target_is_there() {
+    local lib
+    lib=$(rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null) || return 1
+    first_file "$lib"/libstd-*.rlib >/dev/null
+}
+
+# Whether Debian's Rust can compile one: it has the sources, and a linker.
+debian_rustc_is_there() {
+    [ -x /usr/bin/rustc ] && have wasm-ld \
+        && [ -f "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]
+}
+
 # The first file that exists, of patterns.
 first_file() {
     local file

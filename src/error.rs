@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// More tokens than the context holds.
     #[error(
-        "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds {context}; shorten the prompt or raise --context"
+        "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds {context}; shorten the prompt or make the context longer"
     )]
     ContextLength {
         /// Tokens already there.
@@ -117,9 +117,12 @@ pub enum Error {
     /// No usable adapter.
     #[error("no usable GPU adapter: {0}")]
     Adapter(String),
-    /// The device failed or went away.
+    /// The device refused something, or did not finish.
     #[error("the GPU device failed: {0}")]
     Device(String),
+    /// The device went away: a driver's reset, an adapter that was taken out. A new one may work.
+    #[error("the GPU device was lost: {0}")]
+    Lost(String),
     /// Logits that are not numbers.
     #[error("the model produced logits that are not finite numbers ({what})")]
     NonFinite {
@@ -149,7 +152,8 @@ impl Error {
             Self::Limit { .. } => "limit",
             Self::OutOfMemory(_) => "out_of_memory",
             Self::Adapter(_) => "no_adapter",
-            Self::Device(_) => "device_lost",
+            Self::Device(_) => "device",
+            Self::Lost(_) => "device_lost",
             Self::NonFinite { .. } => "non_finite",
             Self::Verification(_) => "verification",
             Self::Interrupted => "interrupted",
@@ -166,7 +170,7 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Tokenizer { .. } => 3,
             Self::Limit { .. } | Self::OutOfMemory(_) => 4,
-            Self::Adapter(_) | Self::Device(_) => 5,
+            Self::Adapter(_) | Self::Device(_) | Self::Lost(_) => 5,
             Self::Verification(_) => 7,
             Self::Interrupted => 130,
             Self::Operand { .. }

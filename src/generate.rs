@@ -3,21 +3,25 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    Candidate, Error, Result, Sampler, Tokenizer, logprobs,
-    machine::Machine,
-    session::{Read, Reply, Session},
+    Candidate, Error, Result, Sampler, Tokenizer, logprobs, rope,
+    session::{Read, Reply, Route, Steps},
+    stop::StopTexts,
     top_logprobs,
 };
 
 /// When to stop, and what to report.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Most tokens to make.
     pub max_tokens: usize,
     /// Ids that end the text. They are not part of it.
     pub stop_ids: Vec<u32>,
+    /// Texts that end the text. They are not part of it.
+    pub stop_texts: Vec<String>,
     /// Whether to report log-probabilities, and for how many of the likeliest tokens.
     pub logprobs: Option<usize>,
+    /// Whether to report what went on in the model.
+    pub inside: bool,
 }
 
 /// Log-probabilities at the place of a token, natural logarithms, before any sampling rule.
@@ -27,6 +31,19 @@ pub struct Logprobs {
     pub chosen: f64,
     /// Of the likeliest tokens, in falling order.
     pub top: Vec<(u32, f64)>,
+    /// A logit less its log-probability: the logarithm of the sum of all exponentials.
+    pub norm: f64,
+}
+
+/// What went on in the model when a token was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inside {
+    /// Position of the token that was read to make this one.
+    pub position: usize,
+    /// Factor on the attention logits at that position.
+    pub attention_temperature: f32,
+    /// The experts that each layer chose there.
+    pub routes: Vec<Route>,
 }
 
 /// A token that was made.
@@ -34,10 +51,12 @@ pub struct Logprobs {
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// The text that it completes: empty inside a character.
+    /// The text that it completes: empty inside a character, or inside what may be a stop text.
     pub text: String,
     /// If they were asked for.
     pub logprobs: Option<Logprobs>,
+    /// If it was asked for.
+    pub inside: Option<Inside>,
 }
 
 /// What the caller hears while the text is made.
@@ -59,7 +78,7 @@ pub enum Event<'a> {
 /// Why no more tokens came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended its text.
+    /// The model ended its text, or a stop text came.
     Stop,
     /// There are as many tokens as were asked for.
     Length,
@@ -102,8 +121,8 @@ pub struct Generation {
 ///
 /// [`Error::ContextLength`] if the prompt alone is longer than the context, [`Error::Usage`] if it
 /// is empty; what the session, the sampler and `on_event` give.
-pub async fn generate<M: Machine>(
-    session: &mut Session<M>,
+pub async fn generate<S: Steps>(
+    session: &mut S,
     tokenizer: &Tokenizer,
     sampler: &mut Sampler,
     prompt: &[u32],
@@ -117,6 +136,7 @@ pub async fn generate<M: Machine>(
     if prompt.len() > context {
         return Err(Error::ContextLength { prompt: prompt.len(), wanted: 1, context });
     }
+    let mut stops = StopTexts::new(&settings.stop_texts)?;
     // The model may have more rows than there are tokens; the rest must never be chosen.
     let vocab = tokenizer.vocab_size().min(session.config().vocab_size as usize);
     let all = settings.logprobs.is_some() || vocab < session.config().vocab_size as usize;
@@ -126,6 +146,7 @@ pub async fn generate<M: Machine>(
     // The last token must go through the model for its logits.
     let reused = same.min(prompt.len() - 1);
     session.rewind(reused);
+    session.report_routes(settings.inside);
     let mut made =
         Generation { text: String::new(), tokens: Vec::new(), finish: Finish::Length, reused };
     let Some(mut reply) = prefill(session, &prompt[reused..], read, on_event).await? else {
@@ -142,10 +163,16 @@ pub async fn generate<M: Machine>(
         }
         let logprobs =
             settings.logprobs.map(|count| report(&reply.candidates, id, count)).transpose()?;
-        let token = Token { id, text: stream.push(id)?, logprobs };
+        let inside = settings.inside.then(|| look(session, &mut reply));
+        let (text, stopped) = stops.push(&stream.push(id)?);
+        let token = Token { id, text, logprobs, inside };
         made.text.push_str(&token.text);
         let flow = on_event(Event::Token(&token))?;
         made.tokens.push(token);
+        if stopped {
+            made.finish = Finish::Stop;
+            return Ok(made);
+        }
         if flow.is_break() {
             made.finish = Finish::Interrupted;
             break;
@@ -159,7 +186,12 @@ pub async fn generate<M: Machine>(
         }
         reply = session.decode(id, read).await?;
     }
-    let rest = stream.finish()?;
+    let (mut rest, stopped) = stops.push(&stream.finish()?);
+    if stopped {
+        made.finish = Finish::Stop;
+    } else {
+        rest.push_str(&stops.rest());
+    }
     if !rest.is_empty() {
         // There is nothing left to stop.
         let _ = on_event(Event::Rest(&rest))?;
@@ -169,8 +201,8 @@ pub async fn generate<M: Machine>(
 }
 
 /// Sends the prompt through the model; `None` if the caller stopped it.
-async fn prefill<M: Machine>(
-    session: &mut Session<M>,
+async fn prefill<S: Steps>(
+    session: &mut S,
     ids: &[u32],
     read: Read,
     on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>>,
@@ -188,17 +220,35 @@ async fn prefill<M: Machine>(
     Ok(Some(reply))
 }
 
+/// What went on in the model at the last token that went through it.
+fn look<S: Steps>(session: &S, reply: &mut Reply) -> Inside {
+    let position = session.tokens().len() - 1;
+    // The context is a u32, so positions in it are.
+    let pos = u32::try_from(position).unwrap_or(u32::MAX);
+    Inside {
+        position,
+        attention_temperature: rope::temperature(session.config().attn_temperature_len, pos),
+        routes: std::mem::take(&mut reply.routes),
+    }
+}
+
 /// The log-probabilities among all candidates, which are in the order of their ids.
 fn report(candidates: &[Candidate], id: u32, count: usize) -> Result<Logprobs> {
     let logits: Vec<f32> = candidates.iter().map(|candidate| candidate.logit).collect();
     let top = top_logprobs(&logits, count)?;
-    Ok(Logprobs { chosen: logprobs(&logits, &[id])?[0], top })
+    let chosen = logprobs(&logits, &[id])?[0];
+    // The id is one of the candidates, whose places are their ids.
+    Ok(Logprobs { chosen, top, norm: f64::from(logits[id as usize]) - chosen })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, DType, Host, Sampling, Synthetic, session::Sizes, synthetic_tok_json};
+    use crate::{
+        Config, DType, Host, Sampling, Synthetic,
+        session::{Session, Sizes},
+        synthetic_tok_json,
+    };
 
     fn tokenizer(vocab: u32) -> Tokenizer {
         let json = synthetic_tok_json(vocab).expect("in range");
@@ -216,7 +266,7 @@ mod tests {
     }
 
     fn settings(max_tokens: usize) -> Settings {
-        Settings { max_tokens, stop_ids: Vec::new(), logprobs: None }
+        Settings { max_tokens, ..Settings::default() }
     }
 
     /// Greedy text after three tokens; `hear` says when to stop.
@@ -297,6 +347,55 @@ mod tests {
             assert_eq!(logprobs.top[0], (token.id, logprobs.chosen));
             let total: f64 = logprobs.top.iter().map(|(_, logprob)| logprob.exp()).sum();
             assert!((total - 1.0).abs() < 1e-9, "{total}");
+        }
+    }
+
+    #[test]
+    fn stop_texts_end_the_text_before_them() {
+        let all = run(&mut session(64), &settings(8), &mut |_| true);
+        // A text that begins in one token and ends in another.
+        let (before, stop) = all.text.split_at(all.tokens[0].text.len() + 1);
+        let stop: String = stop.chars().take(3).collect();
+        let stops = Settings { stop_texts: vec![stop.clone()], ..settings(8) };
+        let made = run(&mut session(64), &stops, &mut |_| true);
+        let first = all.text.find(&stop).expect("it is there");
+        assert_eq!((made.finish, made.text.as_str()), (Finish::Stop, &all.text[..first]));
+        assert!(before.starts_with(&made.text) && made.tokens.len() < 8);
+        let empty = Settings { stop_texts: vec![String::new()], ..settings(8) };
+        let (mut session, tokenizer) = (session(64), tokenizer(512));
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+        let made = generate(&mut session, &tokenizer, &mut sampler, &[9], &empty, &mut on_event);
+        assert_eq!(pollster::block_on(made).expect_err("empty").code(), "usage");
+    }
+
+    #[test]
+    fn what_is_inside_comes_with_each_token() {
+        let mut session = session(64);
+        let inside = Settings { inside: true, logprobs: Some(1), ..settings(3) };
+        let made = run(&mut session, &inside, &mut |_| true);
+        let plain = run(&mut session, &settings(3), &mut |_| true);
+        assert_eq!(ids(&made), ids(&plain));
+        assert!(plain.tokens.iter().all(|token| token.inside.is_none()));
+        for (i, token) in made.tokens.iter().enumerate() {
+            let inside = token.inside.as_ref().expect("asked for");
+            assert_eq!(inside.position, 2 + i);
+            assert!((inside.attention_temperature - 1.0).abs() < f32::EPSILON);
+            let config = session.config().clone();
+            assert_eq!(inside.routes.len(), config.num_hidden_layers as usize);
+            for route in &inside.routes {
+                assert_eq!(route.experts.len(), config.num_experts_per_tok as usize);
+                assert!(route.experts.iter().all(|&e| e < config.num_local_experts));
+                assert!(route.probs.is_sorted_by(|a, b| a >= b) && route.probs[0] <= 1.0);
+            }
+        }
+        // The same choice as is read back on its own; the last chunk has one token.
+        session.rewind(0);
+        pollster::block_on(session.prefill(&[200, 201, 202], Read::Top(1))).expect("runs");
+        let alone = pollster::block_on(session.routes(false, 1)).expect("there are routes");
+        let first = made.tokens[0].inside.as_ref().expect("asked for");
+        for ((experts, probs), route) in alone.iter().zip(&first.routes) {
+            assert_eq!((experts, probs), (&route.experts, &route.probs));
         }
     }
 

@@ -15,13 +15,17 @@ pub mod model;
 pub mod plan;
 pub mod platform;
 pub mod quant;
+pub mod resume;
 pub mod rope;
 pub mod sampler;
 pub mod selftest;
 pub mod session;
+pub mod stop;
 pub mod tensor;
 pub mod tokenizer;
 pub mod tuning;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 
 pub use chat::{Message, Role, encode_chat};
 pub use checkpoint::{Checkpoint, Gguf, ModelFiles, Synthetic, Weights};

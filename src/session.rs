@@ -64,6 +64,73 @@ pub struct Reply {
     pub candidates: Vec<Candidate>,
     /// Logits of every token, if they were asked for: `[tokens][vocab_size]`.
     pub rows: Vec<Vec<f32>>,
+    /// The experts that each layer chose for the last token, if they were asked for.
+    pub routes: Vec<Route>,
+}
+
+/// The experts that a layer chose for a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Route {
+    /// Their numbers, the likeliest first.
+    pub experts: Vec<u32>,
+    /// Their probabilities, as they weight what the experts give.
+    pub probs: Vec<f32>,
+}
+
+/// Tokens in, logits out: what the loop that makes text needs of a session. What wraps a session
+/// does the same.
+#[expect(async_fn_in_trait, reason = "a session is one thread, and browser futures are not Send")]
+pub trait Steps {
+    /// The model's configuration.
+    fn config(&self) -> &Config;
+
+    /// What the session was made for.
+    fn sizes(&self) -> Sizes;
+
+    /// Tokens in the cache.
+    fn tokens(&self) -> &[u32];
+
+    /// Forgets all tokens after the first `keep`.
+    fn rewind(&mut self, keep: usize);
+
+    /// Whether [`Reply::routes`] is wanted of the steps to come.
+    fn report_routes(&mut self, wanted: bool);
+
+    /// Sends a prompt through the model, after what is in the cache.
+    async fn prefill(&mut self, ids: &[u32], read: Read) -> Result<Reply>;
+
+    /// Sends one generated token through the model.
+    async fn decode(&mut self, id: u32, read: Read) -> Result<Reply>;
+}
+
+impl<M: Machine> Steps for Session<M> {
+    fn config(&self) -> &Config {
+        self.config()
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.sizes()
+    }
+
+    fn tokens(&self) -> &[u32] {
+        self.tokens()
+    }
+
+    fn rewind(&mut self, keep: usize) {
+        self.rewind(keep);
+    }
+
+    fn report_routes(&mut self, wanted: bool) {
+        self.report_routes(wanted);
+    }
+
+    async fn prefill(&mut self, ids: &[u32], read: Read) -> Result<Reply> {
+        self.prefill(ids, read).await
+    }
+
+    async fn decode(&mut self, id: u32, read: Read) -> Result<Reply> {
+        self.decode(id, read).await
+    }
 }
 
 /// A model, its buffers, and the tokens it has seen.
@@ -80,6 +147,7 @@ pub struct Session<M: Machine> {
     lists: HashMap<u32, Vec<TopList>>,
     plans: HashMap<PlanKey, M::Plan>,
     tokens: Vec<u32>,
+    report_routes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +201,7 @@ impl<M: Machine> Session<M> {
             lists: HashMap::new(),
             plans: HashMap::new(),
             tokens: Vec::new(),
+            report_routes: false,
         })
     }
 
@@ -176,6 +245,12 @@ impl<M: Machine> Session<M> {
         self.tokens.truncate(keep);
     }
 
+    /// Whether the experts of the last token are read back with the logits, in the same
+    /// submission, from now on.
+    pub fn report_routes(&mut self, wanted: bool) {
+        self.report_routes = wanted;
+    }
+
     /// Sends a prompt through the model, in chunks, after what is in the cache.
     ///
     /// # Panics
@@ -202,6 +277,7 @@ impl<M: Machine> Session<M> {
             let part = self.run(scratch, ids, read).await?;
             reply.candidates = part.candidates;
             reply.rows.extend(part.rows);
+            reply.routes = part.routes;
         }
         Ok(reply)
     }
@@ -281,7 +357,7 @@ impl<M: Machine> Session<M> {
         let key = self.plan(scratch, read, end)?;
         self.stage(scratch, ids)?;
         let s = &self.scratches[scratch];
-        let wanted = match read {
+        let mut wanted = match read {
             Read::Nothing => vec![],
             Read::Logits => vec![s.logits],
             Read::AllLogits => vec![self.all_logits],
@@ -290,9 +366,29 @@ impl<M: Machine> Session<M> {
                 vec![list.values, list.ids]
             }
         };
+        let logits = wanted.len();
+        if self.report_routes && read != Read::Nothing {
+            wanted.extend(s.routes.iter().flat_map(|routes| [routes.ids, routes.probs]));
+        }
         let bytes = self.machine.run_plan(&self.plans[&key], &wanted).await?;
         self.tokens.extend_from_slice(ids);
-        self.reply(read, &bytes, ids.len())
+        let (logits, routes) = bytes.split_at(logits);
+        let mut reply = self.reply(read, logits, ids.len())?;
+        reply.routes = self.last_routes(routes, ids.len());
+        Ok(reply)
+    }
+
+    /// The routes of the last of a step's `rows` tokens: ids and probabilities by turns.
+    fn last_routes(&self, bytes: &[Vec<u8>], rows: usize) -> Vec<Route> {
+        let count = self.model.config.num_experts_per_tok as usize;
+        let before = (rows - 1) * count;
+        bytes
+            .chunks_exact(2)
+            .map(|pair| Route {
+                experts: words(&pair[0]).skip(before).take(count).collect(),
+                probs: words(&pair[1]).skip(before).take(count).map(f32::from_bits).collect(),
+            })
+            .collect()
     }
 
     fn reply(&self, read: Read, bytes: &[Vec<u8>], rows: usize) -> Result<Reply> {

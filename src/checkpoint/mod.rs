@@ -43,6 +43,23 @@ pub trait Weights {
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()>;
 }
 
+/// Whether the file of this name may be part of a checkpoint: an index, or a file of weights.
+pub fn is_part(name: &str) -> bool {
+    // Names that begin with a dot are other programs' temporary files.
+    !name.starts_with('.') && (name.ends_with(".safetensors") || name.ends_with(".index.json"))
+}
+
+/// The files that an index names, sorted. `path` is for messages.
+///
+/// # Errors
+///
+/// [`Error::Checkpoint`] with what is wrong with the index.
+pub fn index_files(path: &Path, text: &str) -> Result<Vec<String>> {
+    let index =
+        parse_index(text).map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
+    Ok(index.files().into_iter().map(str::to_owned).collect())
+}
+
 /// A checkpoint whose every tensor was found and has the right shape.
 #[derive(Debug)]
 pub struct Checkpoint<S> {
@@ -409,6 +426,11 @@ async fn read_index<S: Source>(path: &Path, source: &S) -> Result<Index> {
     let fail = |problems| Error::Checkpoint { path: path.join(source.name()), problems };
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| fail(vec![format!("not UTF-8 at byte {}", error.valid_up_to())]))?;
+    parse_index(text).map_err(fail)
+}
+
+/// An index, or the first of its problems.
+fn parse_index(text: &str) -> Result<Index, Vec<String>> {
     Index::parse(text).map_err(|problems| {
         let mut tally = Tally::default();
         let mut listed = Vec::new();
@@ -416,7 +438,7 @@ async fn read_index<S: Source>(path: &Path, source: &S) -> Result<Index> {
             tally.push(problem);
         }
         tally.finish("such problems", &mut listed);
-        fail(listed)
+        listed
     })
 }
 

@@ -75,7 +75,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let settings = Settings {
         max_tokens: options.max_tokens as usize,
         stop_ids: tokenizer.stop_ids(),
-        logprobs: None,
+        ..Settings::default()
     };
     let mut chat = Chat { terminal, session, tokenizer: &tokenizer, sampler, settings, messages };
     let mut lines = Lines::open();

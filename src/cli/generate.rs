@@ -133,6 +133,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         max_tokens: options.max_tokens as usize,
         stop_ids: if options.ignore_eos { Vec::new() } else { tokenizer.stop_ids() },
         logprobs: options.logprobs.map(usize::from),
+        ..Settings::default()
     };
     if options.echo {
         out(&prompt)?;

@@ -88,13 +88,7 @@ impl Opened {
             Some(tokenizer) => tokenizer,
             None => Tokenizer::open(dir)?,
         };
-        let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab_size);
-        if tokens > rows as usize {
-            return Err(Error::Tokenizer {
-                path: tokenizer.path().to_owned(),
-                what: format!("it has {tokens} tokens, but vocab_size of the model is {rows}"),
-            });
-        }
+        tokenizer.check_vocab(self.config.vocab_size)?;
         Ok(tokenizer)
     }
 

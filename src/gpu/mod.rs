@@ -4,7 +4,9 @@ mod caps;
 mod pipelines;
 mod plan;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_channel::oneshot;
 
 pub use caps::{AdapterChoice, Caps, Profile, adapters};
 pub use plan::{Counters, Plan, StepTime};
@@ -41,20 +43,45 @@ pub struct Gpu {
     binding_limit: u64,
 }
 
-/// The first thing that went wrong on the device, as its callbacks reported it.
+/// What went wrong on the device, as its callbacks reported it.
 #[derive(Clone, Debug, Default)]
-struct Failure(Arc<Mutex<Option<Error>>>);
+struct Failure(Arc<Mutex<Failed>>);
+
+#[derive(Debug, Default)]
+struct Failed {
+    /// The first error that nobody has heard of.
+    first: Option<Error>,
+    /// Why the device is gone, for ever.
+    lost: Option<String>,
+    /// Who waits for that.
+    listener: Option<oneshot::Sender<String>>,
+}
 
 impl Failure {
     fn set(&self, error: Error) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.lock().first.get_or_insert(error);
+    }
+
+    fn lose(&self, why: String) {
+        let mut failed = self.lock();
+        if let Some(listener) = failed.listener.take() {
+            // Often nobody listens.
+            let _ = listener.send(why.clone());
+        }
+        failed.lost.get_or_insert(why);
     }
 
     fn check(&self) -> Result<()> {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            None => Ok(()),
-            Some(error) => Err(error),
+        let mut failed = self.lock();
+        // Whatever a lost device says besides is a consequence.
+        if let Some(why) = &failed.lost {
+            return Err(Error::Lost(why.clone()));
         }
+        failed.first.take().map_or(Ok(()), Err)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Failed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,9 +101,11 @@ impl Gpu {
         }));
         let on_loss = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                on_loss.set(Error::Device(format!("device lost: {message}")));
-            }
+            on_loss.lose(match (reason, message.as_str()) {
+                (wgpu::DeviceLostReason::Destroyed, "") => "it was destroyed".to_owned(),
+                (_, "") => "the driver gives no reason".to_owned(),
+                _ => message,
+            });
         });
         let tuning = if caps.is_cpu { Tuning::CPU } else { Tuning::GPU };
         Ok(Self {
@@ -120,7 +149,25 @@ impl Gpu {
 
     /// Frees every tensor made after the first `keep`.
     pub fn truncate(&mut self, keep: usize) {
-        self.slots.truncate(keep);
+        // Browsers would free the memory only when they next collect garbage.
+        for slot in self.slots.drain(keep.min(self.slots.len())..) {
+            slot.buffer.destroy();
+        }
+    }
+
+    /// Settles with the reason when the device is lost, even if nobody is using it; with nothing
+    /// if it was given up before that.
+    pub fn loss(&self) -> impl Future<Output = Option<String>> + 'static {
+        let (sender, receiver) = oneshot::channel();
+        self.failure.lock().listener = Some(sender);
+        async { receiver.await.ok() }
+    }
+
+    /// What destroys the device when it is called, from wherever: its memory is free at once, and
+    /// everything that is or will be asked of it ends with [`Error::Lost`].
+    pub fn destroyer(&self) -> impl Fn() + 'static {
+        let device = self.device.clone();
+        move || device.destroy()
     }
 
     /// How many tensors there are.
@@ -196,7 +243,9 @@ impl Gpu {
         let staging = self.staging(size);
         encoder.copy_buffer_to_buffer(&self.slots[tensor.id].buffer, 0, &staging, 0, size);
         self.queue.submit([encoder.finish()]);
-        platform::read_staging(&self.device, &staging, size).await
+        let bytes = platform::read_staging(&self.device, &staging, size).await;
+        self.failure.check()?;
+        bytes
     }
 
     /// A buffer of at least `size` bytes that results are copied to.
@@ -205,6 +254,9 @@ impl Gpu {
             && staging.size() >= size
         {
             return staging.clone();
+        }
+        if let Some(small) = self.staging.take() {
+            small.destroy();
         }
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
@@ -291,8 +343,9 @@ impl Machine for Gpu {
 
     async fn flush(&mut self) -> Result<()> {
         self.queue.submit([]);
-        platform::wait(&self.device).await?;
-        self.failure.check()
+        let waited = platform::wait(&self.device, &self.queue).await;
+        self.failure.check()?;
+        waited
     }
 
     fn max_binding_bytes(&self) -> u64 {

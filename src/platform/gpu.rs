@@ -3,12 +3,22 @@
 use crate::{Error, Result};
 
 /// Waits until the device has done everything submitted so far.
-pub(crate) async fn wait(device: &wgpu::Device) -> Result<()> {
+pub(crate) async fn wait(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
     #[cfg(not(target_arch = "wasm32"))]
-    poll(device)?;
+    {
+        let _ = queue;
+        poll(device)
+    }
     #[cfg(target_arch = "wasm32")]
-    let _ = device;
-    Ok(())
+    {
+        let _ = device;
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        queue.on_submitted_work_done(move || {
+            // The receiver is gone only if the wait was dropped.
+            let _ = sender.send(());
+        });
+        receiver.await.map_err(|_| Error::Lost("nobody told when its work was done".into()))
+    }
 }
 
 /// Maps the first `size` bytes of a staging buffer, copies them out and unmaps it.
@@ -26,11 +36,17 @@ pub(crate) async fn read_staging(
     poll(device)?;
     #[cfg(target_arch = "wasm32")]
     let _ = device;
-    let lost = |what: String| Error::Device(format!("results could not be read back: {what}"));
-    receiver
+    let lost = |what: String| Error::Lost(format!("results could not be read back: {what}"));
+    let mapped = receiver
         .await
-        .map_err(|_| lost("the request was dropped".into()))?
-        .map_err(|error| lost(error.to_string()))?;
+        .map_err(|_| lost("the request was dropped".into()))
+        .and_then(|mapped| mapped.map_err(|error| lost(error.to_string())));
+    if mapped.is_err() {
+        // Browsers tell the reason after what follows from it.
+        #[cfg(target_arch = "wasm32")]
+        super::web::pause(50).await;
+        mapped?;
+    }
     let view = staging.get_mapped_range(0..size).map_err(|error| lost(error.to_string()))?;
     let bytes = view.to_vec();
     drop(view);

@@ -3,6 +3,8 @@
 mod gpu;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod native;
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod web;
 
 pub(crate) use gpu::{read_staging, wait};
 

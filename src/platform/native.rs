@@ -10,10 +10,10 @@ use super::Source;
 use crate::{
     Checkpoint, Compat, Config, Error, Gguf, ModelFiles, Result, Tokenizer, Weights,
     checkpoint::{
-        gguf,
+        self, gguf,
         write::{self, Layout, Output},
     },
-    tokenizer::{MAX_FILE, SENTENCE_PIECE, TOK_JSON, TOKENIZER_JSON},
+    tokenizer::MAX_FILE,
 };
 
 /// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not
@@ -102,10 +102,7 @@ pub fn open_folder(path: &Path) -> Result<Vec<FileSource>> {
         let entry = entry.map_err(|source| Error::io(path, source))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Names that begin with a dot are other programs' temporary files.
-        if !name.starts_with('.')
-            && (name.ends_with(".safetensors") || name.ends_with(".index.json"))
-        {
+        if checkpoint::is_part(&name) {
             found.push(entry.path());
         }
     }
@@ -257,30 +254,15 @@ impl Tokenizer {
                     .map_err(|error| Error::io(path, error))
             }
         };
-        let tok_json = dir.join(TOK_JSON);
-        if let Some(bytes) = read(&tok_json)? {
-            return Self::from_tok_json(&tok_json, &bytes);
-        }
-        let tokenizer_json = dir.join(TOKENIZER_JSON);
-        if let Some(bytes) = read(&tokenizer_json)? {
-            return Self::from_tokenizer_json(&tokenizer_json, &bytes);
-        }
-        let sentence_piece = dir.join(SENTENCE_PIECE);
-        if sentence_piece.exists() {
-            return Err(Error::Tokenizer {
-                path: sentence_piece,
-                what: format!(
-                    "SentencePiece models are not read; convert it to {TOKENIZER_JSON} with the \
-                     transformers library and put that beside it"
-                ),
-            });
+        for name in Self::FILES {
+            let path = dir.join(name);
+            if let Some(bytes) = read(&path)? {
+                return Self::from_file(path, &bytes);
+            }
         }
         // A folder that is not there is a different mistake.
         std::fs::metadata(dir).map_err(|error| Error::io(dir, error))?;
-        Err(Error::Tokenizer {
-            path: dir.to_owned(),
-            what: format!("there is no {TOK_JSON} and no {TOKENIZER_JSON} here"),
-        })
+        Err(Self::missing(dir, |name| dir.join(name).exists()))
     }
 }
 

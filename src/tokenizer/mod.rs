@@ -84,6 +84,46 @@ impl Tokenizer {
         })
     }
 
+    /// Names of files that a checkpoint may have its tokenizer in: the first that is there counts.
+    pub const FILES: [&'static str; 2] = [TOK_JSON, TOKENIZER_JSON];
+
+    /// A tokenizer from the bytes of the file at `path`, by its name: one of [`Tokenizer::FILES`].
+    pub fn from_file(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        let path = path.into();
+        if path.file_name().is_some_and(|name| name == TOK_JSON) {
+            Self::from_tok_json(path, bytes)
+        } else {
+            Self::from_tokenizer_json(path, bytes)
+        }
+    }
+
+    /// The error of a folder without a tokenizer, whose files are asked for by name.
+    pub(crate) fn missing(dir: &Path, has: impl Fn(&str) -> bool) -> Error {
+        if has(SENTENCE_PIECE) {
+            return Error::Tokenizer {
+                path: dir.join(SENTENCE_PIECE),
+                what: format!(
+                    "SentencePiece models are not read; convert it to {TOKENIZER_JSON} with the \
+                     transformers library and put that beside it"
+                ),
+            };
+        }
+        Error::Tokenizer {
+            path: dir.to_owned(),
+            what: format!("there is no {TOK_JSON} and no {TOKENIZER_JSON} here"),
+        }
+    }
+
+    /// Refuses a model with fewer rows than there are tokens.
+    pub fn check_vocab(&self, rows: u32) -> Result<()> {
+        let tokens = self.vocab_size();
+        if tokens > rows as usize {
+            return Err(self
+                .error(format!("it has {tokens} tokens, but vocab_size of the model is {rows}")));
+        }
+        Ok(())
+    }
+
     fn new(
         path: PathBuf,
         bytes: &[u8],

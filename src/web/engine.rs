@@ -1,0 +1,380 @@
+//! A loaded model that a page talks to.
+
+use std::{
+    cell::{Cell, RefCell},
+    ops::ControlFlow,
+    path::Path,
+    rc::Rc,
+};
+
+use js_sys::Function;
+use serde_json::{Value, json};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+
+use super::{
+    CONFIG, describe,
+    options::{LoadOptions, Request, TOP_K, parse},
+    throw,
+};
+use crate::{
+    Checkpoint, Config, Error, Gpu, Message, Result, Role, Tokenizer, checkpoint, encode_chat,
+    generate::{Event, Generation, Token, generate},
+    gpu::{AdapterChoice, Profile},
+    platform::web::{FileSource, JsFile, pause},
+    resume::{Change, Rebuild, Resuming},
+    session::{Read, Session, Sizes, Steps},
+};
+
+/// Bytes of the longest `config.json` that is read.
+const MAX_CONFIG: u64 = 5 << 20;
+
+/// Milliseconds to wait before an adapter is asked for again: after a reset the browser has none
+/// for a moment.
+const PATIENCE: [i32; 5] = [100, 400, 1000, 2000, 4000];
+
+/// A model on a device.
+#[wasm_bindgen]
+pub struct Engine {
+    /// None while it is at work.
+    session: Cell<Option<Resuming<Reload>>>,
+    tokenizer: Tokenizer,
+    device: Rc<Device>,
+    info: String,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Loads a model from its files. `options` is JSON. `hear` is called with JSON, of what is
+    /// done and of the device, and answers whether to go on.
+    pub async fn load(
+        files: Vec<JsFile>,
+        options: String,
+        hear: Function,
+    ) -> Result<Engine, JsValue> {
+        load(files, &options, Ear(hear)).await.map_err(|error| throw(&error))
+    }
+
+    /// The model and the device, as JSON.
+    pub fn info(&self) -> String {
+        self.info.clone()
+    }
+
+    /// What the device of now was granted, as JSON.
+    pub fn caps(&self) -> String {
+        self.device.caps.borrow().to_string()
+    }
+
+    /// Makes a text. `request` is JSON. `hear` is called with JSON, of the prompt and the pieces,
+    /// and answers whether to go on. The result is JSON.
+    pub async fn generate(&self, request: String, hear: Function) -> Result<String, JsValue> {
+        let mut session = self.take()?;
+        let result = self.write(&mut session, &request, &Ear(hear)).await;
+        self.session.set(Some(session));
+        result.map_err(|error| throw(&error))
+    }
+
+    /// Makes the engine whole after its device was lost, if it was.
+    pub async fn heal(&self) -> Result<(), JsValue> {
+        let mut session = self.take()?;
+        let result = session.heal().await;
+        self.session.set(Some(session));
+        result.map_err(|error| throw(&error))
+    }
+
+    /// Destroys the device: everything on it is gone at once.
+    #[wasm_bindgen(js_name = loseDevice)]
+    pub fn lose_device(&self) {
+        if let Some(destroy) = &*self.device.destroy.borrow() {
+            destroy();
+        }
+    }
+}
+
+impl Engine {
+    fn take(&self) -> Result<Resuming<Reload>, JsValue> {
+        let busy = || throw(&Error::Usage("the engine is at work on another text".into()));
+        self.session.take().ok_or_else(busy)
+    }
+
+    async fn write(
+        &self,
+        session: &mut Resuming<Reload>,
+        request: &str,
+        ear: &Ear,
+    ) -> Result<String> {
+        let request: Request = parse(request)?;
+        let ids = request.ids(&self.tokenizer)?;
+        let mut sampler = request.sampler()?;
+        let settings = request.settings(&self.tokenizer);
+        // The blank after `Assistant:` belongs to the format.
+        let mut blank = request.is_chat();
+        let mut shown = |text: &str| {
+            let rest = if blank { text.strip_prefix(' ').unwrap_or(text) } else { text };
+            blank &= text.is_empty();
+            rest.to_owned()
+        };
+        let mut text = String::new();
+        let mut on_event = |event: Event<'_>| {
+            Ok(ear.tell(&match event {
+                Event::Prompt { done, total } => json!({ "prompt": [done, total] }),
+                Event::Token(token) => {
+                    let piece = shown(&token.text);
+                    text.push_str(&piece);
+                    json!({ "piece": self.piece(token, &piece) })
+                }
+                Event::Rest(rest) => {
+                    let piece = shown(rest);
+                    text.push_str(&piece);
+                    json!({ "piece": { "id": -1, "text": piece } })
+                }
+            }))
+        };
+        let made: Generation =
+            generate(session, &self.tokenizer, &mut sampler, &ids, &settings, &mut on_event)
+                .await?;
+        Ok(json!({
+            "reason": made.finish.name(),
+            "text": text,
+            "promptTokens": ids.len(),
+            "reusedTokens": made.reused,
+            "completionTokens": made.tokens.len(),
+        })
+        .to_string())
+    }
+
+    fn piece(&self, token: &Token, text: &str) -> Value {
+        let mut piece = json!({ "id": token.id, "text": text });
+        if let (Some(inside), Some(logprobs)) = (&token.inside, &token.logprobs) {
+            let routes = inside
+                .routes
+                .iter()
+                .map(|route| json!({ "experts": route.experts, "probabilities": route.probs }));
+            let top = logprobs.top.iter().map(|&(id, logprob)| {
+                // An id that the tokenizer lacks is never chosen, and is shown without a text.
+                let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+                json!({
+                    "id": id,
+                    "text": String::from_utf8_lossy(&bytes),
+                    "probability": logprob.exp(),
+                    "logit": logprob + logprobs.norm,
+                })
+            });
+            piece["inside"] = json!({
+                "position": inside.position,
+                "attentionTemperature": inside.attention_temperature,
+                "routes": routes.collect::<Value>(),
+                "top": top.collect::<Value>(),
+            });
+        }
+        piece
+    }
+}
+
+async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
+    let options: LoadOptions = parse(options)?;
+    let mut sources: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
+    let here = Path::new("the model");
+    let named = |name: &str| sources.iter().find(|source| source_name(source) == name);
+
+    let config = named(CONFIG).ok_or_else(|| Error::format(CONFIG, "the file is missing"))?;
+    let text = String::from_utf8(config.read_all(MAX_CONFIG).await?)
+        .map_err(|error| Error::format(CONFIG, format!("not UTF-8 text: {error}")))?;
+    let (config, mut warnings) = Config::from_json(CONFIG.as_ref(), &text)?;
+
+    let file = Tokenizer::FILES.into_iter().find_map(named);
+    let file = file.ok_or_else(|| Tokenizer::missing(here, |name| named(name).is_some()))?;
+    let bytes = file.read_all(crate::tokenizer::MAX_FILE).await?;
+    let tokenizer = Tokenizer::from_file(source_name(file), &bytes)?;
+    drop(bytes);
+    tokenizer.check_vocab(config.vocab_size)?;
+
+    sources.retain(|source| checkpoint::is_part(source_name(source)));
+    sources.sort_by(|a, b| source_name(a).cmp(source_name(b)));
+    if sources.is_empty() {
+        return Err(Error::format(here, "there is no *.safetensors file"));
+    }
+    let checkpoint = Checkpoint::open(here, sources, &config).await?;
+    warnings.extend_from_slice(checkpoint.warnings());
+    let bytes = checkpoint.bytes();
+    let sizes = options.sizes(&config);
+    let device = Rc::new(Device { ear, destroy: RefCell::default(), caps: RefCell::default() });
+    let reload = Reload {
+        config: config.clone(),
+        checkpoint,
+        sizes,
+        device: device.clone(),
+        told: Rc::default(),
+        before: false,
+    };
+    let mut session = Resuming::new(reload).await?;
+    prepare(&mut session, &tokenizer, &device.ear).await?;
+
+    let question = [Message::new(Role::User, "")];
+    let info = json!({
+        "parameters": config.parameters().total,
+        "bytes": bytes,
+        "context": sizes.context,
+        "chat": encode_chat(&tokenizer, &question).is_ok(),
+        "config": config_fields(&config),
+        "warnings": warnings,
+    });
+    let info = info.to_string();
+    Ok(Engine { session: Cell::new(Some(session)), tokenizer, device, info })
+}
+
+/// Runs what the first prompt and the first tokens will run, so that they need not wait for
+/// anything to be compiled.
+async fn prepare(session: &mut Resuming<Reload>, tokenizer: &Tokenizer, ear: &Ear) -> Result<()> {
+    let all = tokenizer.vocab_size() < session.config().vocab_size as usize;
+    let sampled = if all { Read::Logits } else { Read::Top(TOP_K) };
+    let Sizes { context, prefill } = session.sizes();
+    // A short prompt and a long one have buffers of their own.
+    let prompts = [(1, sampled), (prefill, Read::Nothing), (1, Read::Logits)];
+    let total = prompts.len() + 2;
+    for (done, (tokens, read)) in (0..).zip(prompts) {
+        ear.progress("pipelines", done, total as u64)?;
+        session.prefill(&vec![0; tokens.min(context) as usize], read).await?;
+        session.rewind(0);
+    }
+    for (done, read) in (prompts.len() as u64..).zip([sampled, Read::Logits]) {
+        ear.progress("pipelines", done, total as u64)?;
+        session.decode(0, read).await?;
+        session.rewind(0);
+    }
+    ear.progress("pipelines", total as u64, total as u64)
+}
+
+fn source_name(source: &FileSource) -> &str {
+    crate::platform::Source::name(source)
+}
+
+fn config_fields(c: &Config) -> Value {
+    json!({
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.hidden_size,
+        "num_hidden_layers": c.num_hidden_layers,
+        "num_attention_heads": c.num_attention_heads,
+        "num_key_value_heads": c.num_key_value_heads,
+        "head_dim": c.head_dim,
+        "num_local_experts": c.num_local_experts,
+        "num_experts_per_tok": c.num_experts_per_tok,
+        "rope_theta": c.rope_theta,
+        "scaling_factor": c.scaling_factor,
+        "attn_temperature_len": c.attn_temperature_len,
+        "attn_logit_softcapping": c.attn_logit_softcapping,
+        "router_logit_softcapping": c.router_logit_softcapping,
+        "final_logit_softcapping": c.final_logit_softcapping,
+        "residual_moe": c.residual_moe,
+        "max_position_embeddings": c.max_position_embeddings,
+    })
+}
+
+/// A function of the page that hears what happens.
+struct Ear(Function);
+
+impl Ear {
+    /// Tells it, and whether to go on. A function that throws wants no more.
+    fn tell(&self, news: &Value) -> ControlFlow<()> {
+        match self.0.call1(&JsValue::NULL, &news.to_string().into()) {
+            Ok(answer) if answer.is_truthy() => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    }
+
+    /// Tells how far the loading is; an error if it is to stop.
+    fn progress(&self, phase: &str, done: u64, total: u64) -> Result<()> {
+        match self.tell(&json!({ "progress": [phase, done, total] })) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+
+    fn tell_device(&self, kind: &str, message: &str) {
+        // There is nothing to stop.
+        let _ = self.tell(&json!({ "device": { "kind": kind, "message": message } }));
+    }
+}
+
+/// The device of now, for those who have no hold of the session.
+struct Device {
+    ear: Ear,
+    destroy: RefCell<Option<Box<dyn Fn()>>>,
+    caps: RefCell<Value>,
+}
+
+/// Loads the model again where its device was lost.
+struct Reload {
+    config: Config,
+    checkpoint: Checkpoint<FileSource>,
+    sizes: Sizes,
+    device: Rc<Device>,
+    /// Whether the page knows that the device of now is lost.
+    told: Rc<Cell<bool>>,
+    /// Whether there was a device before.
+    before: bool,
+}
+
+impl Reload {
+    async fn open(&self) -> Result<Gpu> {
+        let mut patience = PATIENCE.iter().filter(|_| self.before);
+        loop {
+            match Gpu::open(&AdapterChoice::Best, Profile::Baseline).await {
+                Err(Error::Adapter(why)) => match patience.next() {
+                    Some(&milliseconds) => pause(milliseconds).await,
+                    None => return Err(Error::Adapter(why)),
+                },
+                result => return result,
+            }
+        }
+    }
+
+    /// Tells the page as soon as the device is lost, even if nobody is using it.
+    fn watch(&mut self, gpu: &Gpu) {
+        self.told = Rc::default();
+        let (told, device) = (self.told.clone(), self.device.clone());
+        let loss = gpu.loss();
+        spawn_local(async move {
+            if let Some(why) = loss.await {
+                tell_once(&told, &device, &why);
+            }
+        });
+    }
+}
+
+fn tell_once(told: &Cell<bool>, device: &Device, why: &str) {
+    if !told.replace(true) {
+        device.ear.tell_device("lost", why);
+    }
+}
+
+impl Rebuild for Reload {
+    type Machine = Gpu;
+
+    async fn build(&mut self) -> Result<Session<Gpu>> {
+        if self.before {
+            self.device.ear.tell_device("rebuilding", "the weights go to a new device");
+        }
+        let gpu = self.open().await?;
+        self.watch(&gpu);
+        *self.device.destroy.borrow_mut() = Some(Box::new(gpu.destroyer()));
+        *self.device.caps.borrow_mut() = describe(gpu.caps());
+        let (first, total) = (!self.before, self.checkpoint.bytes());
+        self.before = true;
+        let ear = &self.device.ear;
+        let mut progress = |done: u64| {
+            // Later ones are not for whoever waited for the first.
+            if first { ear.progress("weights", done, total) } else { Ok(()) }
+        };
+        Session::load(gpu, &self.config, &self.checkpoint, self.sizes, &mut progress).await
+    }
+
+    fn hear(&mut self, change: Change<'_>) {
+        let ear = &self.device.ear;
+        match change {
+            Change::Lost(error) => tell_once(&self.told, &self.device, &error.to_string()),
+            Change::Restored => ear.tell_device("restored", "everything is as it was"),
+            Change::Failed(error) => ear.tell_device("failed", &error.to_string()),
+        }
+    }
+}

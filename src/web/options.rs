@@ -1,0 +1,139 @@
+//! What a page asks for, as JSON, checked.
+
+use serde::Deserialize;
+
+use crate::{
+    Config, Error, Message, Result, Sampler, Sampling, Tokenizer, encode_chat, generate::Settings,
+    session::Sizes,
+};
+
+/// Of how many of the likeliest tokens one is taken, where nothing is said.
+pub(super) const TOP_K: u32 = 40;
+
+/// Sizes of a session.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LoadOptions {
+    context: Option<u32>,
+    prefill: Option<u32>,
+}
+
+impl LoadOptions {
+    /// Rows of a prefill chunk: fewer than natively, so that a page soon hears of progress.
+    const PREFILL: u32 = 128;
+
+    pub(super) fn sizes(&self, config: &Config) -> Sizes {
+        let usual = Sizes::of(config);
+        Sizes {
+            context: self.context.unwrap_or(usual.context),
+            prefill: self.prefill.unwrap_or(Self::PREFILL),
+        }
+    }
+}
+
+/// A turn of a conversation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Turn {
+    role: String,
+    content: String,
+}
+
+/// What a text starts from.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+enum Prompt {
+    Text(String),
+    Messages(Vec<Turn>),
+}
+
+/// A generation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Request {
+    prompt: Prompt,
+    #[serde(default)]
+    options: GenerateOptions,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GenerateOptions {
+    temperature: f32,
+    top_k: u32,
+    top_p: f32,
+    min_p: f32,
+    repetition_penalty: f32,
+    seed: u64,
+    max_tokens: u32,
+    stop: Vec<String>,
+    inside: bool,
+    top: usize,
+}
+
+/// What the commands take where nothing is said.
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: TOP_K,
+            top_p: 0.95,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            max_tokens: 1024,
+            stop: Vec::new(),
+            inside: false,
+            top: 8,
+        }
+    }
+}
+
+/// Reads JSON that a page sent.
+pub(super) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T> {
+    serde_json::from_str(json).map_err(|error| Error::Usage(format!("options: {error}")))
+}
+
+impl Request {
+    /// Whether it is an answer in a conversation.
+    pub(super) fn is_chat(&self) -> bool {
+        matches!(self.prompt, Prompt::Messages(_))
+    }
+
+    /// The ids to start from.
+    pub(super) fn ids(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        match &self.prompt {
+            Prompt::Text(text) => tokenizer.encode(text),
+            Prompt::Messages(turns) => {
+                let messages = turns
+                    .iter()
+                    .map(|turn| Ok(Message::new(turn.role.parse()?, turn.content.as_str())))
+                    .collect::<Result<Vec<_>>>()?;
+                encode_chat(tokenizer, &messages)
+            }
+        }
+    }
+
+    pub(super) fn sampler(&self) -> Result<Sampler> {
+        let o = &self.options;
+        Sampler::new(Sampling {
+            temperature: o.temperature,
+            top_k: o.top_k,
+            top_p: o.top_p,
+            min_p: o.min_p,
+            repetition_penalty: o.repetition_penalty,
+            seed: o.seed,
+        })
+    }
+
+    pub(super) fn settings(&self, tokenizer: &Tokenizer) -> Settings {
+        let o = &self.options;
+        Settings {
+            max_tokens: o.max_tokens as usize,
+            stop_ids: tokenizer.stop_ids(),
+            stop_texts: o.stop.clone(),
+            logprobs: o.inside.then_some(o.top),
+            inside: o.inside,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+/** A worker with calls: each has a number, news while it goes on, and one end. */
+
+import { GrokWgpuError, abortedError, fromPlain } from "./errors.js";
+import type { FromWorker, News, Request, ToWorker } from "./messages.js";
+import type { AdapterInfo, DeviceEvent } from "./types.js";
+
+interface Call {
+  onNews: (news: News) => void;
+  resolve: (result: unknown) => void;
+  reject: (error: GrokWgpuError) => void;
+  release: () => void;
+}
+
+/** What a caller may want besides the result. */
+export interface CallOptions {
+  onNews?: (news: News) => void;
+  signal?: AbortSignal | undefined;
+  /** What is said of a call that was stopped before it began. */
+  what: string;
+}
+
+/** The page's end of a worker. */
+export class Client {
+  readonly #worker: Worker;
+  readonly #calls = new Map<number, Call>();
+  #next = 0;
+  #closed: GrokWgpuError | undefined;
+  /** Told what happens to the worker's device. */
+  onDevice: (event: DeviceEvent, adapter: AdapterInfo | undefined) => void = () => {};
+
+  constructor() {
+    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.close(
+        event.message
+          ? new GrokWgpuError("internal", `the engine's worker failed: ${event.message}`)
+          : // Scripts that cannot be had have no message.
+            new GrokWgpuError(
+              "network",
+              "the script of the engine's worker could not be loaded",
+              "Check the connection and load again. A page without a network needs worker.js and what it imports in a cache of its own.",
+            ),
+      );
+    };
+    this.#worker.onmessageerror = () =>
+      this.close(new GrokWgpuError("internal", "a message of the engine's worker could not be read"));
+  }
+
+  /** Asks the worker for something. The signal asks it to stop; how that ends is the call's affair. */
+  call<T>(request: Request, { onNews = () => {}, signal, what }: CallOptions): Promise<T> {
+    if (this.#closed) {
+      return Promise.reject(this.#closed);
+    }
+    if (signal?.aborted) {
+      return Promise.reject(abortedError(what));
+    }
+    const call = this.#next++;
+    const abort = () => this.#send({ call, abort: true });
+    signal?.addEventListener("abort", abort, { once: true });
+    const release = () => signal?.removeEventListener("abort", abort);
+    return new Promise<T>((resolve, reject) => {
+      this.#calls.set(call, { onNews, resolve: resolve as (result: unknown) => void, reject, release });
+      this.#send({ call, request });
+    });
+  }
+
+  /** Ends the worker; whatever was under way ends with this error. */
+  close(error: GrokWgpuError): void {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = error;
+    this.#worker.terminate();
+    const calls = [...this.#calls.values()];
+    this.#calls.clear();
+    for (const call of calls) {
+      call.release();
+      call.reject(error);
+    }
+  }
+
+  #send(message: ToWorker): void {
+    if (!this.#closed) {
+      this.#worker.postMessage(message);
+    }
+  }
+
+  #hear(message: FromWorker): void {
+    if ("device" in message) {
+      this.onDevice(message.device, message.adapter);
+      return;
+    }
+    const call = this.#calls.get(message.call);
+    if (!call) {
+      return;
+    }
+    if ("news" in message) {
+      call.onNews(message.news);
+      return;
+    }
+    this.#calls.delete(message.call);
+    call.release();
+    if ("error" in message) {
+      call.reject(fromPlain(message.error));
+    } else {
+      call.resolve(message.result);
+    }
+  }
+}

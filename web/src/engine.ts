@@ -1,0 +1,264 @@
+/** The engine as a page sees it: a model in a worker. */
+
+import { Client } from "./client.js";
+import { GrokWgpuError, toError } from "./errors.js";
+import { RunningGeneration } from "./generation.js";
+import type { Loaded, News, SentGenerateOptions, SentPrompt, SentSource } from "./messages.js";
+import type {
+  AdapterInfo,
+  ChatCompletion,
+  ChatCompletionChunk,
+  ChatMessage,
+  ChatOptions,
+  Finish,
+  GenerateOptions,
+  Generation,
+  LoadOptions,
+  ModelInfo,
+  ModelSource,
+  SelfTestOptions,
+  SelfTestReport,
+} from "./types.js";
+
+/** How long a worker may take to give its memory back before it is ended. */
+const GRACE = 2000;
+
+/** A model that is loaded and can write. */
+export class GrokWgpu {
+  /** The model. */
+  readonly model: ModelInfo;
+  readonly #client: Client;
+  #adapter: AdapterInfo;
+
+  private constructor(client: Client, loaded: Loaded) {
+    this.#client = client;
+    this.model = loaded.model;
+    this.#adapter = loaded.adapter;
+  }
+
+  /** The adapter that runs the model; another one, perhaps, after the device was lost. */
+  get adapter(): AdapterInfo {
+    return this.#adapter;
+  }
+
+  /**
+   * Loads a model: from the address of its folder or manifest, or from its files.
+   *
+   * @throws {GrokWgpuError} with what went wrong and what to do.
+   */
+  static async load(source: ModelSource, options: LoadOptions = {}): Promise<GrokWgpu> {
+    const { onProgress, signal, onDevice, context, prefill, cache = true } = options;
+    requireWebGpu();
+    const sent = sendable(source);
+    const client = new Client();
+    let engine: GrokWgpu | undefined;
+    client.onDevice = (event, adapter) => {
+      if (engine && adapter) {
+        engine.#adapter = adapter;
+      }
+      onDevice?.(event);
+    };
+    const onNews = (news: News) => {
+      if (news.kind === "progress") {
+        onProgress?.(news.progress);
+      }
+    };
+    try {
+      const loaded = await client.call<Loaded>(
+        { kind: "load", source: sent, options: { context, prefill, cache } },
+        { onNews, signal, what: "loading" },
+      );
+      engine = new GrokWgpu(client, loaded);
+      return engine;
+    } catch (error) {
+      client.close(new GrokWgpuError("disposed", "the model was not loaded"));
+      throw toError(error);
+    }
+  }
+
+  /** Runs the engine's kernels on this device against their oracles, without a model. */
+  static async selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
+    requireWebGpu();
+    const { kernel, case: name, every, signal, onRow } = options;
+    const client = new Client();
+    try {
+      const report = await client.call<SelfTestReport>(
+        { kind: "selftest", options: { kernel, case: name, every } },
+        {
+          signal,
+          what: "the self-test",
+          onNews: (news) => {
+            if (news.kind === "row") {
+              onRow?.(news.row, news.done, news.total);
+            }
+          },
+        },
+      );
+      return { ...report, userAgent: navigator.userAgent };
+    } finally {
+      client.close(new GrokWgpuError("disposed", "the self-test has ended"));
+    }
+  }
+
+  /**
+   * Continues a text. The pieces come as they are made; `finish` has the figures.
+   * Leaving the loop, or the signal, stops the work.
+   */
+  generate(prompt: string, options: GenerateOptions = {}): Generation {
+    return this.#start({ text: prompt }, options);
+  }
+
+  /** Answers a conversation, in the shape of OpenAI's API. */
+  chat(messages: ChatMessage[], options: ChatOptions & { stream: true }): AsyncIterable<ChatCompletionChunk>;
+  chat(messages: ChatMessage[], options?: ChatOptions & { stream?: false }): Promise<ChatCompletion>;
+  chat(
+    messages: ChatMessage[],
+    options: ChatOptions = {},
+  ): Promise<ChatCompletion> | AsyncIterable<ChatCompletionChunk> {
+    const plain = messages.map(({ role, content }) => ({ role, content }));
+    const running = this.#start({ messages: plain }, options);
+    const id = `chatcmpl-${crypto.randomUUID?.() ?? Date.now().toString(36)}`;
+    const head = { id, created: Math.floor(Date.now() / 1000), model: this.model.name };
+    return options.stream ? chunks(head, running) : completion(head, running);
+  }
+
+  /** Runs the self-test on a device of its own, beside the model. */
+  selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
+    return GrokWgpu.selftest(options);
+  }
+
+  /** Destroys the device, as a driver's reset would: for tests and demonstrations of recovery. */
+  async loseDevice(): Promise<void> {
+    await this.#client.call<void>({ kind: "loseDevice" }, { what: "losing the device" });
+  }
+
+  /** Ends the engine and gives its memory back. Whatever is under way ends with `disposed`. */
+  async dispose(): Promise<void> {
+    const gone = this.#client.call<void>({ kind: "dispose" }, { what: "disposing" }).catch(() => {});
+    await Promise.race([gone, new Promise((resolve) => setTimeout(resolve, GRACE))]);
+    this.#client.close(new GrokWgpuError("disposed", "the engine was disposed"));
+  }
+
+  #start(prompt: SentPrompt, options: GenerateOptions): Generation {
+    const { signal, onPrompt } = options;
+    const stop = new AbortController();
+    const signals = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    return new RunningGeneration(
+      async (push) => {
+        if (signals.aborted) {
+          return interrupted();
+        }
+        return this.#client.call<Finish>(
+          { kind: "generate", prompt, options: plainOptions(options) },
+          {
+            signal: signals,
+            what: "the generation",
+            onNews: (news) => {
+              if (news.kind === "piece") {
+                push(news.piece);
+              } else if (news.kind === "prompt") {
+                onPrompt?.(news.done, news.total);
+              }
+            },
+          },
+        );
+      },
+      () => stop.abort(),
+    );
+  }
+}
+
+/** The options that can be sent: no functions, no signals. */
+function plainOptions(options: GenerateOptions): SentGenerateOptions {
+  const { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top } = options;
+  return { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top };
+}
+
+function interrupted(): Finish {
+  return {
+    reason: "interrupted",
+    text: "",
+    promptTokens: 0,
+    reusedTokens: 0,
+    completionTokens: 0,
+    timeToFirstToken: 0,
+    time: 0,
+    tokensPerSecond: 0,
+  };
+}
+
+interface Head {
+  id: string;
+  created: number;
+  model: string;
+}
+
+/** OpenAI's two reasons: an answer that was stopped by its reader counts as ended. */
+function openAiReason(finish: Finish): "stop" | "length" {
+  return finish.reason === "length" ? "length" : "stop";
+}
+
+async function completion(head: Head, running: Generation): Promise<ChatCompletion> {
+  const finish = await running.finish;
+  const { promptTokens, completionTokens, text } = finish;
+  return {
+    ...head,
+    object: "chat.completion",
+    choices: [
+      { index: 0, message: { role: "assistant", content: text }, finish_reason: openAiReason(finish) },
+    ],
+    usage: {
+      prompt_tokens: promptTokens,
+      completion_tokens: completionTokens,
+      total_tokens: promptTokens + completionTokens,
+    },
+    finish,
+  };
+}
+
+async function* chunks(head: Head, running: Generation): AsyncGenerator<ChatCompletionChunk> {
+  const chunk = (delta: Partial<ChatMessage>): ChatCompletionChunk => ({
+    ...head,
+    object: "chat.completion.chunk",
+    choices: [{ index: 0, delta, finish_reason: null }],
+  });
+  yield chunk({ role: "assistant", content: "" });
+  for await (const piece of running) {
+    yield { ...chunk({ content: piece.text }), piece };
+  }
+  const finish = await running.finish;
+  const last = chunk({});
+  yield { ...last, choices: [{ index: 0, delta: {}, finish_reason: openAiReason(finish) }], finish };
+}
+
+/** Refuses early, with the reason, where there is no WebGPU at all. */
+function requireWebGpu(): void {
+  if ((navigator as { gpu?: unknown }).gpu) {
+    return;
+  }
+  if (!globalThis.isSecureContext) {
+    throw new GrokWgpuError(
+      "no_webgpu",
+      "browsers give WebGPU only to pages that come over https or from localhost, and this one does not",
+      "Open the page over https, or from localhost.",
+    );
+  }
+  throw new GrokWgpuError("no_webgpu", "this browser has no WebGPU");
+}
+
+function sendable(source: ModelSource): SentSource {
+  if (typeof source === "string" || source instanceof URL) {
+    try {
+      // Workers have no document.
+      const here = globalThis.document?.baseURI ?? globalThis.location.href;
+      return { url: new URL(source, here).href };
+    } catch {
+      throw new GrokWgpuError("usage", `"${source}" is not the address of a model`);
+    }
+  }
+  const files = Array.from(source, (file) => ({ path: file.webkitRelativePath || file.name, file }));
+  if (files.length === 0) {
+    throw new GrokWgpuError("usage", "there are no files to load a model from");
+  }
+  return { files };
+}

@@ -1,0 +1,133 @@
+/** Which files a model on a server has: by its manifest, or by the names that models have. */
+
+import { GrokWgpuError } from "./errors.js";
+import { getHead, getText } from "./http.js";
+import { indexFiles, isModelFile, tokenizerFiles } from "./wasm/grok_wgpu.js";
+
+/** A file on a server. */
+export interface ListedFile {
+  name: string;
+  /** Bytes; not known of every file without a manifest. */
+  size?: number | undefined;
+  /** In hexadecimal digits, if a manifest has it. */
+  sha256?: string | undefined;
+  /** What the server says to tell versions apart. */
+  version?: string | undefined;
+}
+
+/** The files of a model. */
+export interface Listing {
+  /** The folder's address, with a slash at the end. */
+  base: string;
+  files: ListedFile[];
+}
+
+/** Where a model is, from what a user may have given: a folder or a manifest. */
+export function locate(address: string): { base: string; manifest: string; named: boolean } {
+  const url = new URL(address);
+  if (url.pathname.endsWith(".json")) {
+    return { base: new URL(".", url).href, manifest: url.href, named: true };
+  }
+  if (!url.pathname.endsWith("/")) {
+    url.pathname += "/";
+  }
+  const manifest = new URL("manifest.json", url);
+  manifest.search = url.search;
+  return { base: url.href, manifest: manifest.href, named: false };
+}
+
+/** The address of a file in a folder. The folder's query, which may hold a key, stays. */
+export function fileUrl(base: string, name: string): string {
+  const url = new URL(base);
+  url.pathname += encodeURIComponent(name);
+  return url.href;
+}
+
+function wrong(url: string, what: string): GrokWgpuError {
+  return new GrokWgpuError("checkpoint", `${url}: ${what}`, "The manifest must be made again: grok-wgpu-manifest FOLDER.");
+}
+
+/** Reads a manifest: `{ "files": [{ "name", "size", "sha256" }] }`. */
+function parseManifest(url: string, text: string): ListedFile[] {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw wrong(url, `this is no JSON: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const files = (parsed as { files?: unknown } | null)?.files;
+  if (!Array.isArray(files)) {
+    throw wrong(url, "there is no list of files");
+  }
+  return files.map((entry: unknown, i) => {
+    const { name, size, sha256 } = (entry ?? {}) as Record<string, unknown>;
+    if (typeof name !== "string" || name === "" || /[/\\]|^\.\.?$/.test(name)) {
+      throw wrong(url, `the name of file ${i} is ${JSON.stringify(name)}, expected that of a file beside it`);
+    }
+    if (!Number.isSafeInteger(size) || (size as number) < 0) {
+      throw wrong(url, `the size of ${name} is ${JSON.stringify(size)}, expected a number of bytes`);
+    }
+    if (sha256 !== undefined && (typeof sha256 !== "string" || !/^[0-9a-f]{64}$/i.test(sha256))) {
+      throw wrong(url, `sha256 of ${name} is ${JSON.stringify(sha256)}, expected 64 hexadecimal digits`);
+    }
+    return { name, size: size as number, sha256: (sha256 as string | undefined)?.toLowerCase() };
+  });
+}
+
+/** What is wanted of a list: of several tokenizers only the one that counts. */
+function wanted(files: ListedFile[]): ListedFile[] {
+  const tokenizers = tokenizerFiles();
+  const tokenizer = tokenizers.find((name) => files.some((file) => file.name === name));
+  return files.filter(
+    ({ name }) => isModelFile(name) && (!tokenizers.includes(name) || name === tokenizer),
+  );
+}
+
+/** Asks the server which files there are; `tries` says how patiently. */
+export async function list(address: string, signal: AbortSignal | undefined, tries: number): Promise<Listing> {
+  const { base, manifest, named } = locate(address);
+  const text = await getText(manifest, signal, tries);
+  if (text) {
+    return { base, files: wanted(parseManifest(manifest, text.text)) };
+  }
+  if (named) {
+    throw new GrokWgpuError("network", `${manifest}: there is no such manifest`, "Check the address.");
+  }
+  const look = async (name: string): Promise<ListedFile | undefined> => {
+    const head = await getHead(fileUrl(base, name), signal, tries);
+    return head && { name, ...head };
+  };
+  const files: (ListedFile | undefined)[] = [await look("config.json")];
+  for (const name of tokenizerFiles()) {
+    const tokenizer = await look(name);
+    files.push(tokenizer);
+    if (tokenizer) {
+      break;
+    }
+  }
+  const INDEX = "model.safetensors.index.json";
+  const index = await getText(fileUrl(base, INDEX), signal, tries);
+  if (index) {
+    files.push({ name: INDEX, version: index.version });
+    for (const name of indexFiles(INDEX, index.text)) {
+      const file = await look(name);
+      if (!file) {
+        throw new GrokWgpuError("checkpoint", `${fileUrl(base, name)} is missing, though ${INDEX} names it`);
+      }
+      files.push(file);
+    }
+  } else {
+    files.push(await look("model.safetensors"));
+  }
+  const there = files.filter((file) => file !== undefined);
+  for (const what of ["config.json", ".safetensors"]) {
+    if (!there.some(({ name }) => name.endsWith(what))) {
+      throw new GrokWgpuError(
+        "checkpoint",
+        `${base}: there is no manifest.json, and no ${what === "config.json" ? what : "model.safetensors or its index"}`,
+        "Check the address. A folder with other names of files needs a manifest: grok-wgpu-manifest FOLDER makes it.",
+      );
+    }
+  }
+  return { base, files: there };
+}

@@ -1,0 +1,315 @@
+/** The engine's worker: it owns the model, and answers one call after another. */
+
+import { GrokWgpuError, abortedError, toError, toPlain } from "./errors.js";
+import { type Stop, droppedFiles } from "./files.js";
+import type {
+  FromWorker,
+  Loaded,
+  News,
+  Request,
+  SentGenerateOptions,
+  SentLoadOptions,
+  SentPrompt,
+  SentSelfTestOptions,
+  SentSource,
+  ToWorker,
+} from "./messages.js";
+import { remoteFiles } from "./remote.js";
+import type { AdapterInfo, DeviceEvent, Finish, LoadProgress, ModelInfo, Piece, SelfTestReport, SelfTestRow } from "./types.js";
+import init, { Engine, SelfTest, type SourceFile, version } from "./wasm/grok_wgpu.js";
+
+/** What this module needs of WebGPU's types, which compilers do not all have. */
+interface Gpu {
+  requestAdapter(options: { powerPreference: string }): Promise<GpuAdapter | null>;
+}
+interface GpuAdapter {
+  info: { vendor: string; architecture: string; device: string; description: string };
+}
+
+/** What the Rust side grants of an adapter. */
+type Caps = Pick<AdapterInfo, "limits" | "features">;
+
+let engine: Engine | undefined;
+let files: Watched | undefined;
+let disposed = false;
+
+/** Each call that goes on, and what stops it. */
+const calls = new Map<number, AbortController>();
+
+/** The end of the work that has been asked for. */
+let work: Promise<unknown> = Promise.resolve();
+
+function post(message: FromWorker): void {
+  postMessage(message);
+}
+
+/** Does things one after another. */
+function enqueue<T>(task: () => Promise<T>): Promise<T> {
+  const result = work.then(task);
+  work = result.catch(() => {});
+  return result;
+}
+
+/** Loads the module, once. */
+let ready: Promise<unknown> | undefined;
+function start(): Promise<unknown> {
+  ready ??= init({ module_or_path: new URL("./wasm/grok_wgpu_bg.wasm", import.meta.url) }).catch((error: unknown) => {
+    ready = undefined;
+    throw new GrokWgpuError("network", `the engine's module could not be loaded: ${toError(error).message}`);
+  });
+  return ready;
+}
+
+/** Makes sure that there is an adapter, with the reason if there is none. */
+async function findAdapter(): Promise<GpuAdapter> {
+  const gpu = (navigator as { gpu?: Gpu }).gpu;
+  if (!gpu) {
+    throw new GrokWgpuError(
+      "no_webgpu",
+      "this browser has WebGPU, but not in workers, where the engine runs",
+      "Use a browser that has WebGPU in workers: Chrome, Edge, Safari 26, or an up-to-date Firefox.",
+    );
+  }
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) {
+    throw new GrokWgpuError("no_adapter", "this browser has WebGPU, but gives no graphics adapter");
+  }
+  return adapter;
+}
+
+async function describeAdapter(caps: string): Promise<AdapterInfo> {
+  const { vendor, architecture, device, description } = (await findAdapter()).info;
+  const words = [description, vendor, architecture, device].filter((word, i, all) => word && all.indexOf(word) === i);
+  return { vendor, architecture, device, description, summary: words.join(", ") || "a graphics adapter without a name", ...(JSON.parse(caps) as Caps) };
+}
+
+async function load(
+  source: SentSource,
+  { context, prefill, cache }: SentLoadOptions,
+  signal: AbortSignal,
+  tell: (news: News) => void,
+): Promise<Loaded> {
+  const onProgress = (progress: LoadProgress) => tell({ kind: "progress", progress });
+  onProgress({ phase: "engine", done: 0, total: 1, cached: 0 });
+  await start();
+  await findAdapter();
+  onProgress({ phase: "engine", done: 1, total: 1, cached: 0 });
+  // Only the loading can be stopped; the files are read again when a device was lost.
+  const stop: Stop = { signal };
+  const found = "url" in source ? await remoteFiles(source.url, { cache, stop, onProgress }) : droppedFiles(source.files, stop);
+  if (signal.aborted) {
+    throw abortedError("loading");
+  }
+  const hear = (json: string): boolean => {
+    const news = JSON.parse(json) as { progress?: [LoadProgress["phase"], number, number]; device?: DeviceEvent };
+    if (news.progress) {
+      const [phase, done, total] = news.progress;
+      onProgress({ phase, done, total, cached: 0 });
+      return !signal.aborted;
+    }
+    if (news.device) {
+      void deviceChanged(news.device);
+    }
+    return true;
+  };
+  const watched = new Watched(found.files);
+  files = watched;
+  engine = await watched.during(() => Engine.load(watched.files, JSON.stringify({ context, prefill }), hear));
+  stop.signal = undefined;
+  const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
+  return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
+}
+
+/** Files whose failures keep their code: the Rust side knows only that reading failed. */
+class Watched {
+  readonly files: SourceFile[];
+  #failure: GrokWgpuError | undefined;
+
+  constructor(files: SourceFile[]) {
+    this.files = files.map((file) => ({
+      name: file.name,
+      size: file.size,
+      read: async (offset: number, length: number) => {
+        try {
+          return await file.read(offset, length);
+        } catch (error) {
+          this.#failure = toError(error);
+          throw error;
+        }
+      },
+    }));
+  }
+
+  async during<T>(task: () => Promise<T>): Promise<T> {
+    this.#failure = undefined;
+    try {
+      return await task();
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+  }
+}
+
+/** Tells the page, and mends an engine that nobody is using. */
+async function deviceChanged(device: DeviceEvent): Promise<void> {
+  const whole = engine;
+  if (disposed || !whole) {
+    return;
+  }
+  if (device.kind === "restored") {
+    post({ device, adapter: await describeAdapter(whole.caps()) });
+    return;
+  }
+  post({ device });
+  if (device.kind === "lost") {
+    // A generation that is under way has mended it by then. What fails has been told.
+    enqueue(async () => {
+      if (!disposed) {
+        await whole.heal();
+      }
+    }).catch(() => {});
+  }
+}
+
+async function generate(
+  prompt: SentPrompt,
+  options: SentGenerateOptions,
+  signal: AbortSignal,
+  tell: (news: News) => void,
+  called: number,
+): Promise<Finish> {
+  const nothing = { text: "", promptTokens: 0, reusedTokens: 0, completionTokens: 0 };
+  const times = { first: 0, last: 0 };
+  let made: Omit<Finish, "timeToFirstToken" | "time" | "tokensPerSecond">;
+  if (signal.aborted) {
+    made = { reason: "interrupted", ...nothing };
+  } else {
+    const writer = engine;
+    if (!writer || !files) {
+      throw new GrokWgpuError("usage", "no model is loaded");
+    }
+    const hear = (json: string): boolean => {
+      const news = JSON.parse(json) as { prompt?: [number, number]; piece?: Piece };
+      if (news.prompt) {
+        tell({ kind: "prompt", done: news.prompt[0], total: news.prompt[1] });
+      } else if (news.piece) {
+        times.last = performance.now();
+        times.first ||= times.last;
+        tell({ kind: "piece", piece: news.piece });
+      }
+      return !signal.aborted;
+    };
+    const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
+    const max_tokens = options.max_tokens ?? ("text" in prompt ? 256 : 1024);
+    const request = { prompt, options: { ...options, seed, max_tokens } };
+    // The files are read again if the device was lost.
+    const result = await files.during(() => writer.generate(JSON.stringify(request), hear));
+    made = JSON.parse(result) as typeof made;
+  }
+  const seconds = (times.last - times.first) / 1000;
+  return {
+    ...made,
+    timeToFirstToken: times.first ? times.first - called : 0,
+    time: performance.now() - called,
+    tokensPerSecond: seconds > 0 ? Math.max(made.completionTokens - 1, 0) / seconds : 0,
+  };
+}
+
+async function selftest(
+  { kernel, case: name, every = 1 }: SentSelfTestOptions,
+  signal: AbortSignal,
+  tell: (news: News) => void,
+): Promise<Omit<SelfTestReport, "userAgent">> {
+  if (!Number.isInteger(every) || every < 1) {
+    throw new GrokWgpuError("usage", `every is ${every}, expected a whole number from 1 on`);
+  }
+  await start();
+  await findAdapter();
+  const started = performance.now();
+  const test = await SelfTest.open();
+  try {
+    const all = JSON.parse(test.rows()) as { kernel: string; case: string }[];
+    const chosen = all
+      .map((row, index) => ({ ...row, index }))
+      .filter((row) => (kernel === undefined || row.kernel === kernel) && (name === undefined || row.case.includes(name)))
+      .filter((_, i) => i % every === 0);
+    if (chosen.length === 0) {
+      const kernels = [...new Set(all.map((row) => row.kernel))].join(", ");
+      throw new GrokWgpuError("usage", `no row of the self-test is meant; the kernels are ${kernels}`);
+    }
+    const rows: SelfTestRow[] = [];
+    for (const { index } of chosen) {
+      if (signal.aborted) {
+        throw abortedError("the self-test");
+      }
+      const row = JSON.parse(await test.run(index)) as SelfTestRow;
+      rows.push(row);
+      tell({ kind: "row", row, done: rows.length, total: chosen.length });
+    }
+    const failed = rows.filter((row) => row.failure !== undefined).length;
+    return {
+      engine: version(),
+      adapter: await describeAdapter(test.caps()),
+      date: new Date().toISOString(),
+      passed: rows.length - failed,
+      failed,
+      milliseconds: performance.now() - started,
+      rows,
+    };
+  } finally {
+    test.close();
+  }
+}
+
+/** Destroys what is on the device; the page ends the worker after that. */
+function dispose(): void {
+  disposed = true;
+  for (const call of calls.values()) {
+    call.abort();
+  }
+  engine?.loseDevice();
+}
+
+function answer(request: Request, signal: AbortSignal, tell: (news: News) => void): unknown {
+  const called = performance.now();
+  switch (request.kind) {
+    case "load":
+      return enqueue(() => load(request.source, request.options, signal, tell));
+    case "generate":
+      return enqueue(() => generate(request.prompt, request.options, signal, tell, called));
+    case "selftest":
+      return enqueue(() => selftest(request.options, signal, tell));
+    case "loseDevice":
+      return engine?.loseDevice();
+    case "dispose":
+      return dispose();
+  }
+}
+
+addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
+  const { call } = data;
+  if ("abort" in data) {
+    calls.get(call)?.abort();
+    return;
+  }
+  const controller = new AbortController();
+  calls.set(call, controller);
+  const tell = (news: News) => post({ call, news });
+  void (async () => {
+    try {
+      post({ call, result: await answer(data.request, controller.signal, tell) });
+    } catch (error) {
+      post({ call, error: toPlain(error) });
+    } finally {
+      calls.delete(call);
+    }
+  })();
+});
+
+// What nobody catches, such as the end of the module itself, is for the page to hear.
+addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  setTimeout(() => {
+    throw event.reason;
+  });
+});
