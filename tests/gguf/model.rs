@@ -35,7 +35,8 @@ fn all_rows(weights: &impl Weights, name: &str, rows: u64) -> Vec<u8> {
 
 fn logits(config: &Config, weights: &impl Weights) -> Vec<u32> {
     let sizes = Sizes { context: 64, prefill: 8 };
-    let session = Session::load(Host::default(), config, weights, sizes, &mut |_| Ok(()));
+    let mut progress = |_| Ok(());
+    let session = Session::load(Host::default(), config, weights, sizes, &mut progress);
     let mut session = block_on(session).expect("loads");
     let mut all = block_on(session.prefill(&[5, 17, 200, 3, 99], Read::Logits)).expect("runs");
     let next = block_on(session.decode(42, Read::Logits)).expect("runs");

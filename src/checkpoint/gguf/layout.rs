@@ -51,8 +51,10 @@ pub(crate) fn resolve(
     config: &Config,
     wanted: &[Wanted],
 ) -> Result<BTreeMap<String, Place>, Vec<String>> {
-    let [mut missing, mut shapes, mut types, mut unexpected] =
-        [const { None }; 4].map(|none: Option<Tally>| none.unwrap_or_default());
+    let mut missing = Tally::default();
+    let mut shapes = Tally::default();
+    let mut types = Tally::default();
+    let mut unexpected = Tally::default();
     let mut used = BTreeSet::new();
     let mut told = BTreeSet::new();
     let mut places = BTreeMap::new();

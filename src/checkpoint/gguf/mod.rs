@@ -266,7 +266,7 @@ fn check_split<S: Source>(path: &Path, sources: &[S], headers: &[Header]) -> Res
     let mut problems = Vec::new();
     for (i, (source, header)) in sources.iter().zip(headers).enumerate() {
         for (key, wanted) in [("split.no", i), ("split.count", sources.len())] {
-            let absent = if key == "split.no" { 0 } else { 1 };
+            let absent = u64::from(key != "split.no");
             match header.metadata.unsigned(key) {
                 Ok(got) if got.unwrap_or(absent) == wanted as u64 => {}
                 Ok(got) => problems.push(format!(
