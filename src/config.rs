@@ -43,6 +43,7 @@ pub enum Compat {
 
 /// Everything the engine needs to know about a model. Names are Hugging Face's.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the file has as many flags")]
 pub struct Config {
     /// Tokens in the embedding table and the head.
     pub vocab_size: u32,

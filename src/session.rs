@@ -441,7 +441,9 @@ impl<M: Machine> Session<M> {
         let mut cos_sin = vec![0.0f32; padded.len() * head_dim];
         for (pos, row) in (pos..).zip(cos_sin.chunks_exact_mut(head_dim)).take(ids.len()) {
             rope::cos_sin(&self.inv_freq, pos, row);
-            row.iter_mut().for_each(|value| *value *= magnitude);
+            for value in row.iter_mut() {
+                *value *= magnitude;
+            }
         }
         let temperature_len = self.model.config.attn_temperature_len;
         let temperature: Vec<f32> =

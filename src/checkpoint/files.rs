@@ -7,7 +7,7 @@ use crate::{DType, Result, platform::Source};
 #[derive(Debug)]
 pub enum ModelFiles<S> {
     /// Safetensors, whose configuration is a file of its own.
-    Safetensors(Checkpoint<S>),
+    Safetensors(Box<Checkpoint<S>>),
     /// GGUF, which has everything.
     Gguf(Box<Gguf<S>>),
 }

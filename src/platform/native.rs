@@ -199,7 +199,7 @@ pub async fn open_model(
         config = config.as_llama_cpp();
     }
     warnings.extend_from_slice(checkpoint.warnings());
-    Ok((config, ModelFiles::Safetensors(checkpoint), warnings))
+    Ok((config, ModelFiles::Safetensors(Box::new(checkpoint)), warnings))
 }
 
 impl Config {

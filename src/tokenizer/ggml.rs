@@ -93,6 +93,17 @@ fn tokenizer_json(vocabulary: &Ggml<'_>) -> Result<Value, String> {
             ));
         }
     }
+    let makes_a_token = |merge: &str| {
+        merge.split_once(' ').is_some_and(|(a, b)| {
+            [a, b, &format!("{a}{b}")].iter().all(|token| vocab.contains_key(*token))
+        })
+    };
+    if let Some(odd) = merges.iter().find(|merge| !makes_a_token(merge)) {
+        return Err(format!(
+            "tokenizer.ggml.merges has \"{}\", wanted two tokens that make a third",
+            crate::json::clipped(odd)
+        ));
+    }
     let added: Vec<Value> = tokens
         .iter()
         .zip(types)

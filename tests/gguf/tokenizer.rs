@@ -76,7 +76,7 @@ fn vocabularies_that_make_no_sense() {
         ("token_type has 2 entries", |f| f.ints("tokenizer.ggml.token_type", &[1, 1])),
         ("has \"a\" twice", |f| f.texts("tokenizer.ggml.tokens", vec!["a"; 704])),
         ("token 704 should end", |f| f.int("tokenizer.ggml.eos_token_id", 704)),
-        ("merge", |f| f.texts("tokenizer.ggml.merges", ["no such"])),
+        ("has \"no such\", wanted two tokens", |f| f.texts("tokenizer.ggml.merges", ["no such"])),
         ("wanted an array of texts", |f| f.int("tokenizer.ggml.tokens", 3)),
     ];
     for (what, spoil) in spoils {

@@ -159,10 +159,9 @@ impl Reader<'_> {
         let rope_type = match self.text("grok.rope.scaling.type").as_deref() {
             Some("yarn") => RopeType::Yarn,
             Some("linear") => RopeType::Linear,
-            Some("none") => return (RopeType::Original, false, 1.0),
             // Absent is linear, with a factor of 1 if that is absent too.
             None if (factor - 1.0).abs() > 0.0 => RopeType::Linear,
-            None => return (RopeType::Original, false, 1.0),
+            Some("none") | None => return (RopeType::Original, false, 1.0),
             Some(other) => {
                 self.problems.push(format!(
                     "grok.rope.scaling.type is {other:?}, wanted \"none\", \"linear\" or \"yarn\""

@@ -297,7 +297,7 @@ struct Reader<'a> {
     file_len: u64,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     /// Tensors and keys that the file says to have.
     fn counts(&mut self) -> Result<(u64, u64), Problem> {
         let magic = self.array::<4>("the magic number")?;
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
             return Err(Problem::Bad("this is no GGUF file: it does not begin with `GGUF`".into()));
         }
         let version = self.u32("the version")?;
-        if version & 0xffff == 0 {
+        if version.trailing_zeros() >= 16 {
             return Err(Problem::Bad(
                 "this is a big-endian GGUF file; little-endian ones are wanted".into(),
             ));
