@@ -223,26 +223,18 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     Ok(Engine { session: Cell::new(Some(session)), tokenizer, device, info })
 }
 
-/// Runs what the first prompt and the first tokens will run, so that they need not wait for
-/// anything to be compiled.
+/// Runs a prompt of a token and a token after it, so that the first ones need not wait for shaders
+/// to be compiled. Longer prompts, and logits in full, need no others.
 async fn prepare(session: &mut Resuming<Reload>, tokenizer: &Tokenizer, ear: &Ear) -> Result<()> {
     let all = tokenizer.vocab_size() < session.config().vocab_size as usize;
-    let sampled = if all { Read::Logits } else { Read::Top(TOP_K) };
-    let Sizes { context, prefill } = session.sizes();
-    // A short prompt and a long one have buffers of their own.
-    let prompts = [(1, sampled), (prefill, Read::Nothing), (1, Read::Logits)];
-    let total = prompts.len() + 2;
-    for (done, (tokens, read)) in (0..).zip(prompts) {
-        ear.progress("pipelines", done, total as u64)?;
-        session.prefill(&vec![0; tokens.min(context) as usize], read).await?;
-        session.rewind(0);
-    }
-    for (done, read) in (prompts.len() as u64..).zip([sampled, Read::Logits]) {
-        ear.progress("pipelines", done, total as u64)?;
-        session.decode(0, read).await?;
-        session.rewind(0);
-    }
-    ear.progress("pipelines", total as u64, total as u64)
+    let read = if all { Read::Logits } else { Read::Top(TOP_K.min(session.config().vocab_size)) };
+    ear.progress("pipelines", 0, 2)?;
+    session.prefill(&[0], read).await?;
+    session.rewind(0);
+    ear.progress("pipelines", 1, 2)?;
+    session.decode(0, read).await?;
+    session.rewind(0);
+    ear.progress("pipelines", 2, 2)
 }
 
 fn source_name(source: &FileSource) -> &str {

@@ -1,6 +1,6 @@
 /** Fetches files in pieces, each again where it was cut. */
 
-import { GrokWgpuError, abortedError } from "./errors.js";
+import { GrokWgpuError, abortedError, toError } from "./errors.js";
 
 /** Bytes of a ranged request. */
 const PIECE = 8 << 20;
@@ -225,7 +225,12 @@ export async function getRange(range: Range, take: (bytes: Uint8Array) => void):
           const bytes = value.subarray(Math.min(skip, value.length)).subarray(0, last - at);
           skip -= Math.min(skip, value.length);
           if (bytes.length > 0) {
-            take(bytes);
+            try {
+              take(bytes);
+            } catch (error) {
+              // No fault of the network, which trying again would not mend.
+              throw toError(error);
+            }
             at += bytes.length;
             progressed();
           }

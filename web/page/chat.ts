@@ -1,0 +1,334 @@
+/** The conversation: asking, answering, stopping, and starting anew. */
+
+import { type ChatCompletionChunk, type ChatMessage, type Finish, type Generation, type GenerateOptions, GrokWgpuError, type Piece } from "grok-wgpu";
+import { Answer } from "./answer.js";
+import { announce, button, el, find } from "./dom.js";
+import { whole } from "./format.js";
+import type { Inside } from "./inside.js";
+import type { Action, Notices } from "./notices.js";
+import type { Sampling } from "./sampling.js";
+import { type Session, asError } from "./session.js";
+
+type Mode = "chat" | "continue";
+
+/** Something in the log: what a person wrote, or the model. `given` is the text it started from. */
+type Entry =
+  | { kind: "question"; text: string; element: HTMLElement }
+  | { kind: "answer"; answer: Answer; given: string };
+
+/** Beginnings that suit the model that ships; it knows only the world of its stories. */
+const DEMO_EXAMPLES: Record<Mode, string[]> = {
+  chat: [
+    "Tell me a story about a fox who lost her hat.",
+    "Tell me a story about a brave knight and a dragon.",
+    "Can you tell me a story about a penguin who wants to learn to sing?",
+    "Tell me a story about a robot and a red kite.",
+  ],
+  continue: ["Once upon a time", "Lily was a brave mouse", "One day", "In the forest"],
+};
+
+const EXAMPLES: Record<Mode, string[]> = {
+  chat: ["Tell me a short story.", "What is a mixture of experts?", "Why is the sky blue?"],
+  continue: ["Once upon a time", "The first rule of", "Dear reader,"],
+};
+
+/** The middle of the page. */
+export class Chat {
+  readonly #session: Session;
+  readonly #sampling: Sampling;
+  readonly #inside: Inside;
+  readonly #log = find("log", HTMLElement);
+  readonly #prompt = find("prompt", HTMLTextAreaElement);
+  readonly #send = find("send", HTMLButtonElement);
+  readonly #threads: Record<Mode, Entry[]> = { chat: [], continue: [] };
+  #mode: Mode = "chat";
+  /** What stops the text that is being written. */
+  #running: AbortController | undefined;
+  /** The end of the text that was written last, for those who start the next. */
+  #ended: Promise<void> = Promise.resolve();
+
+  constructor(session: Session, sampling: Sampling, inside: Inside, notices: Notices) {
+    this.#session = session;
+    this.#sampling = sampling;
+    this.#inside = inside;
+    session.listen({
+      state: (state) => {
+        this.#running?.abort();
+        if (state === "ready") {
+          this.#welcome();
+        }
+      },
+      device: ({ kind, message }) => {
+        if (kind === "failed") {
+          const wish = session.wish;
+          notices.error(new GrokWgpuError("device_lost", message), wish ? [{ text: "Load again", act: () => void session.load(wish) }] : []);
+        } else if (kind === "restored") {
+          notices.news("device", "The graphics device was lost, and is back", "The weights are on the adapter again. The conversation goes on where it was.");
+        } else {
+          notices.news("device", "The graphics device was lost", "The engine makes itself whole again. This takes a moment; nothing of the conversation is lost.");
+        }
+      },
+    });
+    for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=mode]")) {
+      radio.addEventListener("change", () => this.#become(radio.value === "continue" ? "continue" : "chat"));
+    }
+    find("new", HTMLElement).addEventListener("click", () => this.#anew());
+    find("composer", HTMLFormElement).addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.#isWriting()) {
+        this.#running?.abort();
+      } else {
+        this.#submit();
+      }
+    });
+    this.#prompt.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        if (!this.#isWriting()) {
+          this.#submit();
+        }
+      }
+    });
+    addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        this.#running?.abort();
+      }
+    });
+  }
+
+  get #thread(): Entry[] {
+    return this.#threads[this.#mode];
+  }
+
+  /** Another model begins with nothing. */
+  #welcome(): void {
+    const chat = this.#session.engine?.model.chat ?? false;
+    this.#threads.chat = [];
+    this.#threads.continue = [];
+    if (this.#session.engine) {
+      this.#inside.configure(this.#session.engine.model);
+    }
+    for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=mode]")) {
+      radio.checked = radio.value === (chat ? "chat" : "continue");
+      radio.disabled = radio.value === "chat" && !chat;
+    }
+    this.#become(chat ? "chat" : "continue");
+    // Where a keyboard would pop up over the page, it waits until it is wanted.
+    if (!matchMedia("(pointer: coarse)").matches) {
+      this.#prompt.focus({ preventScroll: true });
+    }
+  }
+
+  #anew(): void {
+    this.#running?.abort();
+    this.#threads[this.#mode] = [];
+    this.#become(this.#mode);
+    this.#prompt.focus();
+  }
+
+  #become(mode: Mode): void {
+    this.#running?.abort();
+    this.#mode = mode;
+    find("prompt-label", HTMLElement).textContent = mode === "chat" ? "Message" : "Text to continue";
+    this.#placeholder();
+    this.#room(undefined);
+    this.#inside.show(undefined);
+    this.#log.replaceChildren(...this.#thread.map((entry) => (entry.kind === "answer" ? entry.answer.element : entry.element)));
+    const last = this.#thread.at(-1);
+    if (last?.kind === "answer") {
+      this.#inside.show(last.answer.trace);
+    } else {
+      this.#log.append(this.#examples());
+    }
+  }
+
+  #placeholder(): void {
+    const later = this.#mode === "chat" && this.#thread.length > 0;
+    this.#prompt.placeholder = this.#mode === "continue" ? "The beginning of a text" : later ? "Ask about it, or ask for something else" : "Write a message";
+  }
+
+  #examples(): HTMLElement {
+    const model = this.#session.engine?.model;
+    // The model that ships is known by its name and its vocabulary.
+    const demo = model?.name === "demo" && model.config.vocab_size === 2560;
+    const texts = (demo ? DEMO_EXAMPLES : EXAMPLES)[this.#mode];
+    const title = this.#mode === "continue" ? "Begin a text" : demo ? "Ask for a story" : "Say something";
+    const about = demo
+      ? "This small model was trained on stories only. It knows about 2,000 words, and nothing of the world. When it has told one, ask about it."
+      : "What you write goes to your own graphics adapter, and nowhere else.";
+    return el(
+      "div",
+      { class: "examples" },
+      el("h2", {}, title),
+      el("p", { class: "lead" }, about),
+      el("div", { class: "example-list" }, ...texts.map((text) => button(text, () => this.#ask(text), { class: "example" }))),
+    );
+  }
+
+  #submit(): void {
+    const text = this.#mode === "chat" ? this.#prompt.value.trim() : this.#prompt.value;
+    if (text.trim() === "") {
+      this.#prompt.focus();
+      return;
+    }
+    this.#prompt.value = "";
+    this.#ask(text);
+  }
+
+  #ask(text: string): void {
+    if (this.#isWriting() || !this.#session.engine) {
+      return;
+    }
+    if (this.#thread.length === 0) {
+      this.#log.replaceChildren();
+    }
+    if (this.#mode === "chat") {
+      const element = el("article", { class: "message user", "aria-label": "You" }, el("h3", {}, "You"), el("div", { class: "text" }, text));
+      this.#thread.push({ kind: "question", text, element });
+      this.#log.append(element);
+    }
+    this.#write(text);
+  }
+
+  /** Whether a text is being written that nobody has stopped. */
+  #isWriting(): boolean {
+    return this.#running !== undefined && !this.#running.signal.aborted;
+  }
+
+  /** Lets the model write after what is in the log. */
+  #write(given: string): void {
+    if (!this.#isWriting()) {
+      // The end of a text that was stopped still has to be noted.
+      this.#ended = this.#ended.then(() => this.#run(given));
+    }
+  }
+
+  async #run(given: string): Promise<void> {
+    const engine = this.#session.engine;
+    if (!engine) {
+      return;
+    }
+    const mode = this.#mode;
+    const thread = this.#thread;
+    const running = new AbortController();
+    this.#running = running;
+    this.#busy(true);
+    const answer = new Answer(engine.model.name, this.#inside, mode === "continue" ? given : undefined);
+    thread.push({ kind: "answer", answer, given });
+    this.#placeholder();
+    this.#log.append(answer.element);
+    this.#log.scrollTop = this.#log.scrollHeight;
+    this.#inside.show(answer.trace);
+    announce("The model is writing.");
+    const options: GenerateOptions = {
+      ...this.#sampling.options(),
+      inside: find("record", HTMLInputElement).checked,
+      signal: running.signal,
+      onPrompt: (done, total) => answer.reading(done, total),
+    };
+    const add = (piece: Piece) => {
+      const close = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < 80;
+      answer.add(piece);
+      if (close) {
+        this.#log.scrollTop = this.#log.scrollHeight;
+      }
+    };
+    try {
+      let finish: Finish;
+      if (mode === "chat") {
+        finish = await chat(engine.chat(messages(thread), { ...options, stream: true }), add);
+      } else {
+        finish = await text(engine.generate(given, options), add);
+      }
+      answer.finish(finish, {
+        again: () => this.#again(thread, answer, given),
+        ...(mode === "continue" ? { goOn: () => this.#write(given + answer.text) } : {}),
+      });
+      this.#room(finish);
+      announce(answer.text === "" ? "Nothing was written." : `${engine.model.name}: ${answer.text}`);
+    } catch (thrown) {
+      this.#fail(asError(thrown), thread, answer, given);
+    } finally {
+      if (this.#running === running) {
+        this.#running = undefined;
+        this.#busy(false);
+      }
+    }
+  }
+
+  #fail(error: GrokWgpuError, thread: Entry[], answer: Answer, given: string): void {
+    const actions: Action[] = [];
+    if (error.code === "context_length_exceeded") {
+      actions.push({ text: "Start anew", act: () => this.#anew() });
+    } else if (error.code === "device_lost" || error.code === "disposed") {
+      const wish = this.#session.wish;
+      if (wish && this.#session.state !== "loading") {
+        actions.push({ text: "Load the model again", act: () => void this.#session.load(wish) });
+      }
+    } else {
+      actions.push({ text: "Try again", act: () => this.#again(thread, answer, given) });
+    }
+    answer.fail(error, actions);
+    this.#log.scrollTop = this.#log.scrollHeight;
+  }
+
+  /** Writes the last answer again. */
+  #again(thread: Entry[], answer: Answer, given: string): void {
+    const last = thread.at(-1);
+    if (this.#isWriting() || thread !== this.#thread || last?.kind !== "answer" || last.answer !== answer) {
+      return;
+    }
+    thread.pop();
+    answer.element.remove();
+    this.#write(given);
+  }
+
+  #busy(busy: boolean): void {
+    this.#send.textContent = busy ? "Stop" : "Send";
+    this.#send.classList.toggle("stop", busy);
+  }
+
+  /** How much of the model's context is used. */
+  #room(finish: Finish | undefined): void {
+    const context = this.#session.engine?.model.context ?? 0;
+    const used = finish ? finish.promptTokens + finish.completionTokens : 0;
+    const share = context > 0 ? Math.min(used / context, 1) : 0;
+    const meter = find("room-meter", HTMLMeterElement);
+    meter.value = share;
+    meter.dataset["full"] = String(share > 0.85);
+    find("room-text", HTMLElement).textContent = `${whole(used)} of ${whole(context)} tokens`;
+    find("room", HTMLElement).title =
+      share > 0.85 ? "The context is nearly full. A new conversation makes room." : "Tokens of this conversation, and how many the model can hold.";
+  }
+}
+
+/** The conversation as the engine wants it. Answers that failed are no part of it. */
+function messages(thread: Entry[]): ChatMessage[] {
+  return thread.flatMap((entry): ChatMessage[] => {
+    if (entry.kind === "question") {
+      return [{ role: "user", content: entry.text }];
+    }
+    return entry.answer.valid && entry.answer.text !== "" ? [{ role: "assistant", content: entry.answer.text }] : [];
+  });
+}
+
+async function chat(chunks: AsyncIterable<ChatCompletionChunk>, add: (piece: Piece) => void): Promise<Finish> {
+  let finish: Finish | undefined;
+  for await (const chunk of chunks) {
+    if (chunk.piece) {
+      add(chunk.piece);
+    }
+    finish = chunk.finish ?? finish;
+  }
+  if (!finish) {
+    throw new GrokWgpuError("internal", "the answer ended without its figures");
+  }
+  return finish;
+}
+
+async function text(generation: Generation, add: (piece: Piece) => void): Promise<Finish> {
+  for await (const piece of generation) {
+    add(piece);
+  }
+  return generation.finish;
+}

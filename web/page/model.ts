@@ -1,0 +1,279 @@
+/** Choosing, loading and describing a model. */
+
+import { type AdapterInfo, type GrokWgpuError, type LoadProgress, cachedBytes, clearCache } from "grok-wgpu";
+import { announce, el, find } from "./dom.js";
+import { onDrop } from "./drop.js";
+import { bytes, count, whole } from "./format.js";
+import type { Action, Notices } from "./notices.js";
+import { type Session, type State, type Wish, asError } from "./session.js";
+import { recall, remember } from "./store.js";
+
+/** Where the model that ships is, from the page. */
+const DEMO: Wish = { source: "models/demo/", label: "the demo model" };
+
+const PHASES = ["engine", "files", "weights", "pipelines"] as const;
+const PHASE_NAMES: Record<LoadProgress["phase"], string> = {
+  engine: "Starting the engine",
+  files: "Fetching the model",
+  weights: "Sending weights to the adapter",
+  pipelines: "Compiling shaders",
+};
+
+/** What is told of a model. */
+const FACTS = ["Name", "Parameters", "Weights", "Layers", "Experts", "Dense MLP", "Attention", "Vocabulary", "Context"];
+
+/** Everything about models: the panel at the side, the welcome and the progress. */
+export class ModelPanel {
+  readonly #session: Session;
+  readonly #notices: Notices;
+  readonly #address = find("address", HTMLInputElement);
+  readonly #keep = find("keep", HTMLInputElement);
+  readonly #context = find("context", HTMLInputElement);
+  readonly #speed = new Speed();
+  #announced = "";
+
+  constructor(session: Session, notices: Notices) {
+    this.#session = session;
+    this.#notices = notices;
+    session.listen({
+      state: (state) => this.#show(state),
+      progress: (progress) => this.#progress(progress),
+      failed: (error, wish) => this.#failed(error, wish),
+      device: (event) => {
+        if (event.kind === "restored") {
+          this.#describe();
+        }
+      },
+    });
+    const on = (id: string, act: () => void) => find(id, HTMLElement).addEventListener("click", act);
+    on("start", () => this.load(DEMO));
+    on("demo-again", () => this.load(DEMO));
+    on("cancel", () => session.cancel());
+    on("clear", () => void this.#clear());
+    on("to-other", () => {
+      find("other", HTMLDetailsElement).open = true;
+    });
+    on("lose", () => void session.engine?.loseDevice().catch((error: unknown) => notices.error(asError(error))));
+    find("address-form", HTMLFormElement).addEventListener("submit", (event) => {
+      event.preventDefault();
+      const address = this.#address.value.trim();
+      if (address === "") {
+        this.#address.focus();
+      } else {
+        this.load({ source: address, label: address });
+      }
+    });
+    for (const [opener, id] of [["pick-folder", "folder"], ["pick-files", "files"]] as const) {
+      const input = find(id, HTMLInputElement);
+      on(opener, () => input.click());
+      input.addEventListener("change", () => {
+        this.#loadFiles([...(input.files ?? [])]);
+        input.value = "";
+      });
+    }
+    onDrop((files) => this.#loadFiles(files), (thrown) => notices.error(asError(thrown)));
+    const wanted = new URL(location.href).searchParams.get("model");
+    if (wanted !== null) {
+      // An address from a link is shown; nothing is fetched from there before somebody says so.
+      this.#address.value = wanted;
+      find("other", HTMLDetailsElement).open = true;
+    }
+    this.#show("none");
+  }
+
+  /** Loads at once what an earlier visit has left in this browser. */
+  async resume(): Promise<void> {
+    const last = recall("model");
+    if ((await this.#measure()) > 0 && last !== undefined && this.#session.state === "none") {
+      this.load({ ...DEMO, source: last, ...(last === DEMO.source ? {} : { label: last }) });
+    }
+  }
+
+  /** Loads a model, with what the form says of all models. */
+  load(wish: Wish): void {
+    this.#notices.clear();
+    const context = this.#context.valueAsNumber;
+    location.hash = "#chat";
+    void this.#session.load({ ...wish, cache: wish.cache ?? this.#keep.checked, context: Number.isInteger(context) ? context : undefined });
+  }
+
+  #loadFiles(files: File[]): void {
+    if (files.length > 0) {
+      this.load({ source: files, label: files.length === 1 ? files[0]!.name : `${files.length} files of this computer` });
+    }
+  }
+
+  #show(state: State): void {
+    document.documentElement.dataset["model"] = state;
+    find("welcome", HTMLElement).hidden = state !== "none";
+    find("loading", HTMLElement).hidden = state !== "loading";
+    find("talk", HTMLElement).hidden = state !== "ready";
+    const line = find("state", HTMLElement);
+    line.dataset["state"] = state;
+    if (state === "loading") {
+      line.textContent = "Loading";
+      find("loading-title", HTMLElement).textContent = `Loading ${this.#session.wish?.label ?? ""}`;
+      this.#speed.reset();
+      this.#announced = "";
+      this.#progress({ phase: "engine", done: 0, total: 1, cached: 0 });
+      find("cancel", HTMLElement).focus({ preventScroll: true });
+    } else if (state === "ready") {
+      const wish = this.#session.wish;
+      if (typeof wish?.source === "string") {
+        remember("model", wish.source);
+      }
+      announce("The model is loaded.");
+      find("other", HTMLDetailsElement).open = false;
+    } else {
+      line.textContent = "No model loaded";
+    }
+    this.#describe();
+    void this.#measure();
+  }
+
+  #progress({ phase, done, total, cached }: LoadProgress): void {
+    const at = PHASES.indexOf(phase);
+    const share = total > 0 ? Math.min(done / total, 1) : 0;
+    const bar = find("bar", HTMLElement);
+    PHASES.forEach((name, i) => {
+      const part = bar.querySelector<HTMLElement>(`[data-phase=${name}]`);
+      part?.classList.toggle("now", i === at);
+      part?.querySelector("i")?.style.setProperty("transform", `scaleX(${i < at ? 1 : i > at ? 0 : share})`);
+    });
+    // Bytes of files are most of the waiting.
+    const weights = [0.05, 0.6, 0.2, 0.15];
+    const before = weights.slice(0, at).reduce((sum, part) => sum + part, 0);
+    bar.setAttribute("aria-valuenow", String(Math.round((before + weights[at]! * share) * 100)));
+    let detail = "";
+    if (phase === "files" || phase === "weights") {
+      detail = total > 0 ? `${bytes(done)} of ${bytes(total)}` : bytes(done);
+      if (phase === "files") {
+        const speed = this.#speed.of(done - cached);
+        detail += cached >= total && total > 0 ? ", all kept from an earlier visit" : cached > 0 ? `, ${bytes(cached)} of it kept from before` : "";
+        detail += speed > 0 && done < total ? ` · ${bytes(speed)}/s` : "";
+      }
+    } else if (phase === "pipelines" && total > 0) {
+      detail = `${done} of ${total}`;
+    }
+    find("loading-phase", HTMLElement).textContent = PHASE_NAMES[phase];
+    find("loading-detail", HTMLElement).textContent = detail;
+    bar.setAttribute("aria-valuetext", `${PHASE_NAMES[phase]} ${detail}`);
+    if (this.#announced !== phase) {
+      this.#announced = phase;
+      announce(PHASE_NAMES[phase]);
+    }
+  }
+
+  #failed(error: GrokWgpuError, wish: Wish): void {
+    const again: Action = { text: "Try again", act: () => this.load(wish) };
+    const actions: Action[] = [];
+    if (error.code === "quota_exceeded") {
+      actions.push({ text: "Load without keeping it", act: () => this.load({ ...wish, cache: false }) });
+      actions.push({ text: "Clear what is kept", act: () => void this.#clear().then(() => this.load(wish)) });
+    } else if (error.code === "out_of_memory") {
+      actions.push({
+        text: "Choose a smaller context",
+        act: () => {
+          find("other", HTMLDetailsElement).open = true;
+          this.#context.focus();
+        },
+      });
+    } else if (error.code !== "no_webgpu" && error.code !== "usage") {
+      actions.push(again);
+    }
+    this.#notices.error(error, actions);
+  }
+
+  async #clear(): Promise<void> {
+    try {
+      await clearCache();
+      announce("What was kept of models is deleted.");
+    } catch (thrown) {
+      this.#notices.error(asError(thrown));
+    }
+    remember("model", undefined);
+    await this.#measure();
+  }
+
+  /** Says how much of models is kept in this browser. */
+  async #measure(): Promise<number> {
+    let size = 0;
+    try {
+      size = await cachedBytes();
+    } catch {
+      // A file that vanishes while it is measured: the next time will tell.
+    }
+    find("cached", HTMLElement).textContent = size > 0 ? `${bytes(size)} kept in this browser` : "Nothing kept in this browser";
+    find("clear", HTMLButtonElement).disabled = size === 0;
+    return size;
+  }
+
+  /** Facts of the model and limits of the adapter. */
+  #describe(): void {
+    const engine = this.#session.engine;
+    const facts = find("facts", HTMLElement);
+    find("lose", HTMLElement).hidden = !engine;
+    find("lose-note", HTMLElement).hidden = !engine;
+    const warnings = find("warnings", HTMLElement);
+    warnings.hidden = !engine || engine.model.warnings.length === 0;
+    warnings.replaceChildren(...(engine?.model.warnings ?? []).map((text) => el("li", {}, text)));
+    if (!engine) {
+      // The same lines, so that nothing moves when a model comes.
+      facts.replaceChildren(...pairs(FACTS.map((name) => [name, "–"])));
+      return;
+    }
+    const { model, adapter } = engine;
+    const c = model.config;
+    find("state", HTMLElement).textContent = model.name;
+    const values = [
+      model.name,
+      count(model.parameters),
+      bytes(model.bytes),
+      whole(c.num_hidden_layers),
+      `${c.num_local_experts}, ${c.num_experts_per_tok} for each token`,
+      c.residual_moe ? "beside the experts" : "none",
+      `${c.num_attention_heads} heads, ${c.num_key_value_heads} KV heads`,
+      whole(c.vocab_size),
+      `${whole(model.context)} tokens`,
+    ];
+    facts.replaceChildren(...pairs(FACTS.map((name, i) => [name, values[i] ?? ""])));
+    showAdapter(adapter);
+  }
+}
+
+function pairs(rows: [string, string][]): HTMLElement[] {
+  return rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+}
+
+/** The adapter's line at the top, and its limits at the side. */
+export function showAdapter(adapter: AdapterInfo): void {
+  const line = find("adapter", HTMLElement);
+  line.textContent = adapter.summary;
+  line.title = adapter.summary;
+  find("device-name", HTMLElement).textContent = adapter.summary;
+  const limits = Object.entries(adapter.limits).map(([name, value]): [string, string] => [
+    name.replace(/([A-Z])/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^./, (letter) => letter.toUpperCase()),
+    /size$/i.test(name) && value >= 4096 && !/workgroupsize/i.test(name) ? bytes(value) : whole(value),
+  ]);
+  limits.push(["Features", adapter.features.join(", ") || "none"]);
+  find("limits", HTMLElement).replaceChildren(...pairs(limits));
+}
+
+/** Bytes a second over the last seconds. */
+class Speed {
+  #marks: { time: number; done: number }[] = [];
+
+  reset(): void {
+    this.#marks = [];
+  }
+
+  of(done: number): number {
+    const time = performance.now();
+    this.#marks.push({ time, done });
+    while (this.#marks.length > 2 && time - this.#marks[0]!.time > 3000) {
+      this.#marks.shift();
+    }
+    const first = this.#marks[0]!;
+    return time - first.time < 250 ? 0 : ((done - first.done) / (time - first.time)) * 1000;
+  }
+}

@@ -1,0 +1,95 @@
+/** Says what happened and what to do. */
+
+import type { ErrorCode, GrokWgpuError } from "grok-wgpu";
+import { button, el, find } from "./dom.js";
+
+const TITLES: Record<ErrorCode, string> = {
+  no_webgpu: "This browser has no WebGPU",
+  no_adapter: "No graphics adapter",
+  device_lost: "The graphics device was lost",
+  out_of_memory: "Not enough memory",
+  quota_exceeded: "The browser's storage is full",
+  network: "The network failed",
+  checksum: "A file is damaged",
+  checkpoint: "These files do not fit together",
+  tokenizer: "The tokenizer cannot be used",
+  context_length_exceeded: "The text is too long for this model",
+  usage: "This is not possible",
+  aborted: "Stopped",
+  disposed: "The model is gone",
+  internal: "Something went wrong in the engine",
+};
+
+/** Something that a person can do about a notice. */
+export interface Action {
+  text: string;
+  act(): void;
+}
+
+/** A place for notices. */
+export class Notices {
+  readonly #place: HTMLElement;
+
+  constructor(id: string) {
+    this.#place = find(id, HTMLElement);
+  }
+
+  /** Takes all notices away. */
+  clear(): void {
+    this.#place.replaceChildren();
+  }
+
+  /** An error with its remedy, in place of the one before. */
+  error(error: GrokWgpuError, actions: Action[] = []): void {
+    this.#put("error", errorCard(error, actions, () => this.#remove("error")));
+  }
+
+  /** News that are no error. The same kind of news replaces the last. */
+  news(kind: string, title: string, text: string): void {
+    const card = el("div", { class: "notice news", role: "status" }, el("strong", {}, title), el("p", {}, text));
+    card.append(dismiss(() => this.#remove(kind)));
+    this.#put(kind, card);
+  }
+
+  #put(kind: string, card: HTMLElement): void {
+    this.#remove(kind);
+    card.dataset["kind"] = kind;
+    this.#place.append(card);
+  }
+
+  #remove(kind: string): void {
+    for (const card of [...this.#place.children]) {
+      if (card instanceof HTMLElement && card.dataset["kind"] === kind) {
+        card.remove();
+      }
+    }
+  }
+}
+
+function dismiss(act: () => void): HTMLButtonElement {
+  return button("×", act, { class: "dismiss quiet", "aria-label": "Dismiss" });
+}
+
+/** An error as an element. */
+export function errorCard(error: GrokWgpuError, actions: Action[] = [], onDismiss?: () => void): HTMLElement {
+  const card = el(
+    "div",
+    { class: "notice error", role: "alert", "data-code": error.code },
+    el("strong", {}, TITLES[error.code]),
+    el("p", { class: "what" }, sentence(error.message)),
+    el("p", { class: "hint" }, error.hint),
+  );
+  if (actions.length > 0) {
+    card.append(el("div", { class: "actions" }, ...actions.map(({ text, act }) => button(text, act))));
+  }
+  if (onDismiss) {
+    card.append(dismiss(onDismiss));
+  }
+  return card;
+}
+
+function sentence(text: string): string {
+  // Addresses and names of files stay as they are.
+  const begun = /^[a-z]+( |$)/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
+  return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
+}

@@ -1,0 +1,122 @@
+/** The controls that say how tokens are chosen. */
+
+import type { SamplingOptions } from "grok-wgpu";
+import { el, find } from "./dom.js";
+import { recall, remember } from "./store.js";
+
+interface Control {
+  name: "temperature" | "top_k" | "top_p" | "min_p" | "repetition_penalty" | "max_tokens";
+  label: string;
+  min: number;
+  max: number;
+  step: number;
+  usual: number;
+  help: string;
+}
+
+const CONTROLS: Control[] = [
+  { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, usual: 0.5, help: "Higher is more surprising. 0 always takes the likeliest token." },
+  { name: "top_k", label: "Top-k", min: 0, max: 200, step: 1, usual: 40, help: "Only the k likeliest tokens. 0 is all of them." },
+  { name: "top_p", label: "Top-p", min: 0.05, max: 1, step: 0.01, usual: 0.95, help: "The likeliest tokens that together have this probability." },
+  { name: "min_p", label: "Min-p", min: 0, max: 1, step: 0.01, usual: 0, help: "Leaves out tokens that are less likely than this share of the likeliest." },
+  { name: "repetition_penalty", label: "Repetition penalty", min: 1, max: 2, step: 0.01, usual: 1, help: "Above 1, tokens that occurred before become less likely." },
+  { name: "max_tokens", label: "Most tokens", min: 1, max: 1024, step: 1, usual: 320, help: "The answer ends here at the latest." },
+];
+
+/** All of them. */
+export class Sampling {
+  readonly #inputs = new Map<Control["name"], { control: Control; range: HTMLInputElement; number: HTMLInputElement }>();
+  readonly #seed: HTMLInputElement;
+
+  constructor() {
+    const place = find("sampling", HTMLElement);
+    for (const control of CONTROLS) {
+      const id = `sampling-${control.name}`;
+      const limits = { min: control.min, max: control.max, step: control.step };
+      const range = el("input", { type: "range", id, ...limits, "aria-describedby": `${id}-help` });
+      const number = el("input", { type: "number", ...limits, "aria-label": control.label, inputmode: "decimal" });
+      range.addEventListener("input", () => this.#set(control.name, range.valueAsNumber));
+      number.addEventListener("change", () => this.#set(control.name, number.valueAsNumber));
+      this.#inputs.set(control.name, { control, range, number });
+      place.append(
+        el(
+          "div",
+          { class: "control" },
+          el("label", { for: id }, control.label),
+          number,
+          range,
+          el("p", { id: `${id}-help`, class: "note" }, control.help),
+        ),
+      );
+    }
+    this.#seed = el("input", { type: "text", id: "sampling-seed", inputmode: "numeric", pattern: "[0-9]*", placeholder: "random", autocomplete: "off" });
+    this.#seed.addEventListener("change", () => {
+      this.#seed.value = this.#seed.value.replace(/\D/g, "").slice(0, 15);
+      this.#save();
+    });
+    place.append(
+      el(
+        "div",
+        { class: "control" },
+        el("label", { for: "sampling-seed" }, "Seed"),
+        this.#seed,
+        el("p", { class: "note" }, "The same seed and settings give the same text."),
+      ),
+    );
+    find("sampling-reset", HTMLButtonElement).addEventListener("click", () => this.reset());
+    const saved = recall("sampling");
+    this.reset();
+    this.#restore(saved ?? "{}");
+  }
+
+  /** The values that suit most models. */
+  reset(): void {
+    this.#seed.value = "";
+    for (const { control } of this.#inputs.values()) {
+      this.#set(control.name, control.usual);
+    }
+  }
+
+  /** What the controls say. */
+  options(): SamplingOptions & { max_tokens: number } {
+    const value = (name: Control["name"]) => this.#inputs.get(name)!.range.valueAsNumber;
+    return {
+      temperature: value("temperature"),
+      top_k: value("top_k"),
+      top_p: value("top_p"),
+      min_p: value("min_p"),
+      repetition_penalty: value("repetition_penalty"),
+      max_tokens: value("max_tokens"),
+      ...(this.#seed.value === "" ? {} : { seed: Number(this.#seed.value) }),
+    };
+  }
+
+  #set(name: Control["name"], value: number): void {
+    const { control, range, number } = this.#inputs.get(name)!;
+    range.value = String(Number.isFinite(value) ? value : control.usual);
+    number.value = range.value;
+    this.#save();
+  }
+
+  #save(): void {
+    remember("sampling", JSON.stringify({ ...this.options(), seed: this.#seed.value }));
+  }
+
+  #restore(text: string): void {
+    let saved: Record<string, unknown>;
+    try {
+      saved = { ...(JSON.parse(text) as Record<string, unknown>) };
+    } catch {
+      // Not from this page, or damaged: the usual values stay.
+      return;
+    }
+    if (typeof saved["seed"] === "string") {
+      this.#seed.value = saved["seed"].replace(/\D/g, "");
+    }
+    for (const name of this.#inputs.keys()) {
+      if (typeof saved[name] === "number") {
+        this.#set(name, saved[name]);
+      }
+    }
+  }
+}

@@ -1,0 +1,251 @@
+// What can go wrong, and that the page says what happened and what to do.
+import assert from "node:assert/strict";
+import path from "node:path";
+import { after, before, test } from "node:test";
+import { GREEDY, ask, drop, lastAnswer, launch, loadDemo, open, ready, sample, scratch, servePage } from "./harness.mjs";
+import { reference, truncated } from "./models.mjs";
+import { cuttingServer } from "./servers.mjs";
+
+let server;
+let browser;
+
+before(async () => {
+  server = await servePage();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+/** A page with nothing kept, on which nothing goes wrong but what is meant to. */
+async function fresh(use, { meant, hosts, init, context = {}, address = server.address } = {}) {
+  const own = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context });
+  try {
+    if (init) {
+      await own.addInitScript(init);
+    }
+    const { page, errors } = await open(own, address, { meant, hosts });
+    await use(page, own, errors);
+    assert.deepEqual(errors, []);
+  } finally {
+    await own.close();
+  }
+}
+
+/** The notice of an error: its code and its words. */
+async function notice(page, place = "#notices") {
+  const card = page.locator(`${place} .error`);
+  await card.waitFor({ timeout: 60_000 });
+  return { code: await card.getAttribute("data-code"), title: await card.locator("strong").innerText(), what: await card.locator(".what").innerText(), hint: await card.locator(".hint").innerText() };
+}
+
+test("a browser without WebGPU", () =>
+  fresh(
+    async (page) => {
+      const { code, title, hint } = await notice(page);
+      assert.equal(code, "no_webgpu");
+      assert.match(title, /no WebGPU/);
+      assert.match(hint, /Chrome/);
+      assert.ok(await page.locator("#start").isDisabled());
+      assert.equal(await page.locator("#adapter").textContent(), "No WebGPU");
+      await page.getByRole("link", { name: "Self-test" }).click();
+      assert.ok(await page.locator("#test-all").isDisabled());
+    },
+    { init: () => delete Navigator.prototype.gpu },
+  ));
+
+test("a browser without an adapter", () =>
+  fresh(
+    async (page) => {
+      const { code, hint } = await notice(page);
+      assert.equal(code, "no_adapter");
+      assert.match(hint, /hardware acceleration/);
+    },
+    { init: () => Object.defineProperty(GPU.prototype, "requestAdapter", { value: async () => null }) },
+  ));
+
+test("the network fails until it is tried again, and no byte comes twice", async () => {
+  const far = await cuttingServer([2_000_000, 7_654_321, 11_111_111]);
+  far.state.downAtLast = true;
+  try {
+    await fresh(
+      async (page) => {
+        await page.locator("#other summary").click();
+        await page.locator("#address").fill(far.address);
+        await page.locator("#address").press("Enter");
+        const { code, what, hint } = await notice(page);
+        assert.equal(code, "network");
+        assert.match(what, /model\.safetensors/);
+        assert.match(hint, /what has been fetched is kept/);
+        assert.equal(far.state.sent.at(-1)[1], 11_111_111, "the first two cuts were mended on the way");
+
+        far.state.down = false;
+        await page.getByRole("button", { name: "Try again" }).click();
+        await page.getByText(/of it kept from before/).waitFor();
+        await ready(page);
+        const { sent, size } = far.state;
+        let at = 0;
+        for (const [from, to] of sent) {
+          assert.equal(from, at, `each request begins where the last one ended: ${JSON.stringify(sent)}`);
+          at = to;
+        }
+        assert.equal(at, size);
+        await sample(page, { Temperature: 0, "Most tokens": 8 });
+        await ask(page, reference().question);
+        assert.equal((await lastAnswer(page)).text, reference().text.slice(0, (await lastAnswer(page)).text.length));
+      },
+      { hosts: [far.host], meant: [/Failed to load resource.*ERR_(CONTENT_LENGTH_MISMATCH|EMPTY_RESPONSE|CONNECTION_(CLOSED|RESET|REFUSED)|INCOMPLETE_CHUNKED_ENCODING)/] },
+    );
+  } finally {
+    await far.close();
+  }
+});
+
+test("offline after a first visit: the page opens, the model loads, and it talks", async () => {
+  const own = await servePage();
+  await fresh(
+    async (page, context) => {
+      await loadDemo(page);
+      await page.evaluate(() => navigator.serviceWorker.ready);
+      await own.close();
+      await context.setOffline(true);
+      await page.reload();
+      // What was kept is loaded without being asked for.
+      await ready(page);
+      const { question, text } = reference();
+      await sample(page, GREEDY);
+      await ask(page, question);
+      assert.equal((await lastAnswer(page)).text, text);
+    },
+    { address: own.address, meant: [/Failed to load resource: net::ERR_(CONNECTION_REFUSED|INTERNET_DISCONNECTED|FAILED)/] },
+  );
+});
+
+test("the storage is full", () =>
+  fresh(async (page, context) => {
+    const session = await context.newCDPSession(page);
+    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.address).origin, quotaSize: 6e6 });
+    await page.locator("#start").click();
+    // Browsers do not say how little is left; some writes succeed, and then one does not.
+    const { code, what } = await notice(page);
+    assert.equal(code, "quota_exceeded", what);
+    assert.notEqual(what, "");
+    await page.getByRole("button", { name: "Load without keeping it" }).click();
+    await ready(page);
+    assert.ok(Number.parseFloat(await page.locator("#cached").textContent().then((text) => text.replace("Nothing", "0"))) < 6);
+    await sample(page, { Temperature: 0, "Most tokens": 4 });
+    await ask(page, "Tell me a story.");
+    assert.notEqual((await lastAnswer(page)).text, "");
+  }));
+
+test("checkpoints that are none, and addresses that lead nowhere", () =>
+  fresh(
+    async (page) => {
+      const folder = scratch();
+      await drop(page, path.join(import.meta.dirname, "models.mjs"));
+      let said = await notice(page);
+      assert.equal(said.code, "checkpoint");
+      assert.match(said.what, /no config\.json among the 1 files \(models\.mjs\)/);
+      assert.match(said.hint, /whole folder/);
+
+      await drop(page, truncated(path.join(folder, "short")));
+      await page.getByText(/model\.safetensors/).first().waitFor();
+      said = await notice(page);
+      assert.equal(said.code, "checkpoint");
+      assert.ok(await page.locator("#welcome").isVisible(), "something else can be loaded");
+
+      await page.locator("#other summary").click();
+      await page.locator("#address").fill(`${server.address}nowhere/`);
+      await page.locator("#address").press("Enter");
+      await page.getByText(/nowhere\//).first().waitFor();
+      said = await notice(page);
+      assert.ok(["network", "checkpoint"].includes(said.code), said.code);
+      assert.notEqual(said.hint, "");
+      await page.getByRole("button", { name: "Dismiss" }).click();
+      assert.equal(await page.locator(".notice").count(), 0);
+    },
+    { meant: [/Failed to load resource: the server responded with a status of 404/] },
+  ));
+
+test("an address in a link is shown, and nothing is fetched from there", () =>
+  fresh(
+    async (page) => {
+      assert.equal(await page.locator("#address").inputValue(), "https://models.invalid/x");
+      await page.getByText("swiftshader").first().waitFor();
+      await page.waitForTimeout(500);
+    },
+    { address: `${server.address}?model=https://models.invalid/x` },
+  ));
+
+test("a conversation that is too long", () =>
+  fresh(async (page) => {
+    await page.locator("#other summary").click();
+    await page.locator("#context").fill("48");
+    await page.locator("#demo-again").click();
+    await ready(page);
+    assert.match(await page.locator("#room-text").textContent(), /^0 of 48 tokens$/);
+    await ask(page, "Tell me a story about a fox who lost her hat and a bear who found it and a bird who sang about it and a fish who did not care about any of this.".repeat(2));
+    const card = page.locator(".message .error");
+    await card.waitFor();
+    assert.equal(await card.getAttribute("data-code"), "context_length_exceeded");
+    await card.getByRole("button", { name: "Start anew" }).click();
+    assert.equal(await page.locator(".message").count(), 0);
+    await sample(page, { Temperature: 0, "Most tokens": 4 });
+    await ask(page, "Hello.");
+    assert.notEqual((await lastAnswer(page)).text, "");
+  }));
+
+/** A worker that says what it is told to say, in the words of the real one. */
+function pretend(answer) {
+  return `addEventListener("message", ({ data: { call, request } }) => {
+    if (!request) return;
+    const say = (message) => postMessage({ call, ...message });
+    (${answer})(request, say);
+  });`;
+}
+
+async function withWorker(answer, use) {
+  await fresh(
+    async (page, context) => {
+      await context.route(/assets\/worker-.*\.js$/, (route) => route.fulfill({ contentType: "text/javascript", body: pretend(answer) }));
+      await use(page);
+    },
+    // Requests that a service worker answers do not pass by here.
+    { context: { serviceWorkers: "block" }, meant: [/Service Worker registration blocked by Playwright/] },
+  );
+}
+
+test("every failure of the engine is said with its remedy", async () => {
+  for (const code of ["out_of_memory", "device_lost", "checksum", "tokenizer", "internal"]) {
+    await withWorker(`(request, say) => say({ error: { code: "${code}", message: "<b>message</b> of ${code}", hint: "hint of ${code}" } })`, async (page) => {
+      await page.locator("#start").click();
+      const said = await notice(page);
+      assert.deepEqual([said.code, said.what, said.hint], [code, `<b>message</b> of ${code}.`, `hint of ${code}`]);
+      assert.notEqual(said.title, "");
+      assert.ok(await page.locator("#notices .actions button").first().isVisible(), "something can be done");
+    });
+  }
+});
+
+test("rows of the self-test that fail come first", () => {
+  const row = (kernel, name, worst, failure) => ({ kernel, case: name, elements: 64, worst, exact: false, failure });
+  const rows = [row("good", "one", 0.25), row("bad", "<i>two</i>", 3.5, "element 7 is wrong"), row("good", "three", 0), row("worse", "four", null, "not finite")];
+  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 2, milliseconds: 5, rows };
+  return withWorker(`(request, say) => {
+    const report = ${JSON.stringify(report)};
+    report.rows.forEach((row, i) => say({ news: { kind: "row", row, done: i + 1, total: 4 } }));
+    say({ result: report });
+  }`, async (page) => {
+    await page.goto(`${server.address}#selftest`);
+    await page.locator("#test-all").click();
+    await page.getByText("✗ Failed").waitFor();
+    assert.match(await page.locator(".verdict").textContent(), /2 of 4 rows failed/);
+    assert.deepEqual(await page.locator(".failures code").allTextContents(), ["bad <i>two</i>", "worse four"]);
+    assert.deepEqual(await page.locator(".failures li span").allTextContents(), ["element 7 is wrong", "not finite"]);
+    assert.deepEqual(await page.locator(".errors .name").allTextContents(), ["✗ worse", "✗ bad", "good"]);
+    assert.equal(await page.locator(".errors .cross").count(), 2);
+    assert.deepEqual(await page.locator(".kernels tbody th").allTextContents(), ["worse", "bad", "good"]);
+  });
+});
