@@ -54,7 +54,7 @@ pub(super) struct Options {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let text = read_text(&options.file, MAX_TEXT)?;
-    let opened = Opened::open(&locate(options.model.as_deref())?, terminal).await?;
+    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
     let ids = opened.tokenizer()?.encode(&text)?;
     if ids.len() < 2 {
         return Err(Error::Usage(format!(
