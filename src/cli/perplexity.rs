@@ -67,7 +67,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let window = options.window.unwrap_or(DEFAULT_WINDOW.min(most));
     let sizes = Sizes { context: window, prefill: window.min(32) };
     if let Some(original) = &options.against {
-        let original = Opened::open(original, terminal).await?;
+        let original = Opened::open(original, globals).await?;
         return compare(globals, &opened, &original, &ids, sizes).await;
     }
     let mut session = opened.load(globals, sizes).await?;
