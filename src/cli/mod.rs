@@ -83,14 +83,16 @@ enum Limits {
     Full,
 }
 
+const LLAMA_CPP: &str = "llama.cpp's: YaRN where rope_type is \"original\", no cap of router logits, \
+    chosen experts' probabilities scaled to a sum of 1, no attention temperature, the tanh form of \
+    GELU";
+
 /// Names of [`Compat`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Arithmetic {
-    /// The released models': SGLang's, and xai-org's own for Grok-1
+    #[value(help = "The released models': SGLang's, and xai-org's own for Grok-1")]
     Reference,
-    /// llama.cpp's: YaRN where rope_type is "original", no cap of router logits, chosen experts'
-    /// probabilities scaled to a sum of 1, no attention temperature, the tanh form of GELU
-    #[value(name = "llama.cpp")]
+    #[value(name = "llama.cpp", help = LLAMA_CPP)]
     LlamaCpp,
 }
 
