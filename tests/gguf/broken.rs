@@ -143,7 +143,7 @@ fn random_damage_never_panics() {
     let mut refused = 0;
     for _ in 0..20_000 {
         let mut damaged = bytes.clone();
-        for _ in 0..1 + random() % 4 {
+        for _ in 0..=random() % 4 {
             damaged[random() % header] = random().to_le_bytes()[0];
         }
         match parse(&damaged, damaged.len() as u64) {
