@@ -1,7 +1,8 @@
 // The router, one workgroup per token. `lanes` invocations share an expert's dot product:
 //
 //     c = softcap(router . x[t, :], cap);  p = softmax(c) over all experts
-//     ids[t, :], probs[t, :] = the `chosen` largest, ties to the lower index, not renormalized
+//     ids[t, :], probs[t, :] = the `chosen` largest, ties to the lower index; with `renormalize`
+//     divided by their sum
 //
 // Links: lib/math.wgsl.
 
@@ -11,6 +12,7 @@ struct Params {
     chosen: u32,
     cols4: u32,   // columns / 4
     cap: f32,     // 0 is off
+    renormalize: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -74,6 +76,7 @@ fn choose(token: u32) {
         total += exp_bounded(partial[e * params.lanes] - largest);
     }
     // Each pick is the greatest of those that come after the last pick in (value, index) order.
+    var kept = 0.0;
     var last = 0.0;
     var last_id = experts;
     for (var i = 0u; i < chosen; i++) {
@@ -90,8 +93,14 @@ fn choose(token: u32) {
         // Only logits that are not numbers leave nothing to pick.
         best_id = min(best_id, experts - 1u);
         ids[token * chosen + i] = best_id;
-        probs[token * chosen + i] = exp_bounded(best - largest) / total;
+        let weight = exp_bounded(best - largest);
+        probs[token * chosen + i] = weight;
+        kept += weight;
         last = best;
         last_id = best_id;
+    }
+    let sum = select(total, kept, params.renormalize != 0u);
+    for (var i = 0u; i < chosen; i++) {
+        probs[token * chosen + i] /= sum;
     }
 }

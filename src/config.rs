@@ -31,8 +31,19 @@ pub enum RopeType {
     ThetaScale,
 }
 
+/// Whose arithmetic to follow where programs differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// `SGLang`'s for Grok-2, xai-org's own for Grok-1.
+    #[default]
+    Reference,
+    /// llama.cpp's: see [`Config::as_llama_cpp`].
+    LlamaCpp,
+}
+
 /// Everything the engine needs to know about a model. Names are Hugging Face's.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the file has as many flags")]
 pub struct Config {
     /// Tokens in the embedding table and the head.
     pub vocab_size: u32,
@@ -54,6 +65,8 @@ pub struct Config {
     pub num_local_experts: u32,
     /// Experts that run for a token.
     pub num_experts_per_tok: u32,
+    /// Whether the probabilities of the chosen experts are scaled to a sum of 1 (llama.cpp).
+    pub norm_topk_prob: bool,
     /// Whether a dense MLP runs beside the experts (Grok-2).
     pub residual_moe: bool,
     /// Added to the mean square in every norm.
@@ -91,6 +104,8 @@ pub struct Config {
     pub beta_fast: f64,
     /// Rotations below which a frequency is scaled fully (`YaRN`).
     pub beta_slow: f64,
+    /// Factor on the rotary cosines and sines (llama.cpp's `YaRN`).
+    pub rope_magnitude: f64,
     /// Whether the head is the embedding table (Grok-1).
     pub tie_word_embeddings: bool,
     /// Activation of the gated MLPs.
@@ -108,6 +123,26 @@ pub struct Parameters {
 }
 
 impl Config {
+    /// The same model with llama.cpp's arithmetic, for comparisons: its converter takes a
+    /// `rope_type` of "original" for `YaRN`, whose rotary tables it also stretches by
+    /// `1 + ln(scaling_factor) / 10`; its router has no soft cap and scales the chosen
+    /// probabilities to a sum of 1; it has no attention temperature; and its GELU is the tanh form.
+    #[must_use]
+    pub fn as_llama_cpp(&self) -> Self {
+        let yarn =
+            self.rope_type_named && matches!(self.rope_type, RopeType::Original | RopeType::Yarn);
+        let stretched = yarn && self.scaling_factor > 1.0 && self.extrapolation_factor > 0.0;
+        Self {
+            rope_type: if yarn { RopeType::Yarn } else { self.rope_type },
+            rope_magnitude: if stretched { 1.0 + 0.1 * self.scaling_factor.ln() } else { 1.0 },
+            router_logit_softcapping: 0.0,
+            norm_topk_prob: true,
+            attn_temperature_len: 0,
+            hidden_act: Gelu::Tanh,
+            ..self.clone()
+        }
+    }
+
     /// Counts the numbers in the weights.
     pub fn parameters(&self) -> Parameters {
         let [vocab, hidden, layers, heads, kv_heads, head_dim] = [

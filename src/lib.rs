@@ -28,8 +28,8 @@ pub mod tuning;
 pub mod web;
 
 pub use chat::{Message, Role, encode_chat};
-pub use checkpoint::{Checkpoint, Synthetic, Weights};
-pub use config::{Config, Gelu, PRESETS, Parameters, RopeType};
+pub use checkpoint::{Checkpoint, Gguf, ModelFiles, Synthetic, Weights};
+pub use config::{Compat, Config, Gelu, PRESETS, Parameters, RopeType};
 pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use host::{Bounded, Fill, Host};

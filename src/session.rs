@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    Candidate, Config, DType, Error, Needs, Result, Tensor, Weights,
+    Candidate, Config, DType, Error, Needs, Result, Tensor, Weights, host,
     kernels::CHUNK,
     machine::{Machine, Role},
     model::{
@@ -437,9 +437,13 @@ impl<M: Machine> Session<M> {
         let head_dim = self.model.config.head_dim as usize;
         let mut padded = ids.to_vec();
         padded.resize(s.tokens as usize, 0);
+        let magnitude = host::round(self.model.config.rope_magnitude);
         let mut cos_sin = vec![0.0f32; padded.len() * head_dim];
         for (pos, row) in (pos..).zip(cos_sin.chunks_exact_mut(head_dim)).take(ids.len()) {
             rope::cos_sin(&self.inv_freq, pos, row);
+            for value in row.iter_mut() {
+                *value *= magnitude;
+            }
         }
         let temperature_len = self.model.config.attn_temperature_len;
         let temperature: Vec<f32> =

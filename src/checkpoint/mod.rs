@@ -1,5 +1,7 @@
-//! Checkpoints: safetensors files checked against the configuration, and read by rows.
+//! Checkpoints: safetensors and GGUF files checked against the configuration, and read by rows.
 
+mod files;
+pub mod gguf;
 mod index;
 mod layout;
 mod magic;
@@ -12,7 +14,7 @@ pub mod write;
 
 use std::path::{Path, PathBuf};
 
-pub use self::synthetic::Synthetic;
+pub use self::{files::ModelFiles, gguf::Gguf, synthetic::Synthetic};
 use self::{
     index::Index,
     layout::{Header, Piece, Resolved, Stored, Tally},

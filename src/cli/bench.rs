@@ -107,7 +107,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let bytes = weights.bytes();
         return bench(globals, options, &config, &weights, bytes).await;
     }
-    let opened = Opened::open(&locate(options.model.as_deref())?, terminal).await?;
+    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
     let bytes = opened.checkpoint.bytes();
     bench(globals, options, &opened.config, &opened.checkpoint, bytes).await
 }

@@ -62,7 +62,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let terminal = globals.terminal();
     let sampler = options.sampling.sampler()?;
-    let opened = Opened::open(&locate(options.model.as_deref())?, terminal).await?;
+    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
     let tokenizer = opened.tokenizer()?;
     let mut messages = Vec::new();
     set_system(&mut messages, options.system.as_deref().unwrap_or_default());

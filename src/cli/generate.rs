@@ -111,7 +111,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let mut sampler = options.sampling.sampler()?;
     let (model, prompt) = options.model_and_prompt()?;
-    let opened = Opened::open(&locate(model.as_deref())?, terminal).await?;
+    let opened = Opened::open(&locate(model.as_deref())?, globals).await?;
     let tokenizer = opened.tokenizer()?;
     let ids = tokenizer.encode(&prompt)?;
     if ids.is_empty() {

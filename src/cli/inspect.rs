@@ -78,7 +78,7 @@ struct Planned {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.preset.is_none() && options.config.is_none() {
         let path = locate(options.model.as_deref())?;
-        let opened = Opened::open(&path, globals.terminal()).await?;
+        let opened = Opened::open(&path, globals).await?;
         let known = of_checkpoint(&opened);
         return show(globals, options, &known, &opened.checkpoint).await;
     }

@@ -45,7 +45,7 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = Opened::open(&options.model, terminal).await?;
+    let opened = Opened::open(&options.model, globals).await?;
     let ids = match &options.text {
         Some(text) => opened.tokenizer()?.encode(text)?,
         None => options.ids.clone(),

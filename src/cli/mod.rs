@@ -19,7 +19,7 @@ use std::{
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use grok_wgpu::{
-    Result,
+    Compat, Result,
     gpu::{AdapterChoice, Profile, adapters},
 };
 
@@ -60,6 +60,9 @@ pub(crate) struct Globals {
     /// Limits to ask the device for
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "full")]
     limits: Limits,
+    /// Whose arithmetic to follow where programs differ
+    #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "reference")]
+    compat: Arithmetic,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
@@ -78,6 +81,28 @@ enum Limits {
     Baseline,
     /// All the adapter has
     Full,
+}
+
+const LLAMA_CPP: &str = "llama.cpp's: YaRN where rope_type is \"original\", no cap of router logits, \
+    chosen experts' probabilities scaled to a sum of 1, no attention temperature, the tanh form of \
+    GELU";
+
+/// Names of [`Compat`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Arithmetic {
+    #[value(help = "The released models': SGLang's, and xai-org's own for Grok-1")]
+    Reference,
+    #[value(name = "llama.cpp", help = LLAMA_CPP)]
+    LlamaCpp,
+}
+
+impl From<Arithmetic> for Compat {
+    fn from(arithmetic: Arithmetic) -> Self {
+        match arithmetic {
+            Arithmetic::Reference => Self::Reference,
+            Arithmetic::LlamaCpp => Self::LlamaCpp,
+        }
+    }
 }
 
 impl From<Limits> for Profile {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Checkpoint, Config, DType, Error, Gpu, Result, Tokenizer, Weights,
-    platform::native::{FileSource, open_folder},
+    Config, DType, Error, Gpu, ModelFiles, Result, Tokenizer, Weights,
+    platform::native::{FileSource, open_model},
     session::{Session, Sizes},
 };
 
@@ -40,7 +40,7 @@ impl SizeOptions {
 pub(crate) struct Opened {
     pub(crate) dir: PathBuf,
     pub(crate) config: Config,
-    pub(crate) checkpoint: Checkpoint<FileSource>,
+    pub(crate) checkpoint: ModelFiles<FileSource>,
 }
 
 /// The model named, or the one that is shipped.
@@ -65,14 +65,12 @@ pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
 
 impl Opened {
     /// Reads the configuration and all headers.
-    pub(crate) async fn open(path: &Path, terminal: Terminal) -> Result<Self> {
+    pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Self> {
         // Otherwise the error would be about a config.json that nobody named.
         let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
-        let (config, warnings) = Config::open(path)?;
-        let sources = open_folder(path)?;
-        let checkpoint = Checkpoint::open(path, sources, &config).await?;
-        for warning in warnings.iter().chain(checkpoint.warnings()) {
-            terminal.warn(warning);
+        let (config, checkpoint, warnings) = open_model(path, globals.compat.into()).await?;
+        for warning in &warnings {
+            globals.terminal().warn(warning);
         }
         let dir = if metadata.is_dir() { path } else { path.parent().unwrap_or(path) };
         Ok(Self { dir: dir.to_owned(), config, checkpoint })
@@ -81,7 +79,15 @@ impl Opened {
     /// The model's tokenizer, which must not know more tokens than the model.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         let dir = if self.dir.as_os_str().is_empty() { Path::new(".") } else { &self.dir };
-        let tokenizer = Tokenizer::open(dir)?;
+        // A GGUF without a tokenizer that can be read may have one beside it.
+        let within = match &self.checkpoint {
+            ModelFiles::Gguf(gguf) => gguf.tokenizer()?,
+            ModelFiles::Safetensors(_) => None,
+        };
+        let tokenizer = match within {
+            Some(tokenizer) => tokenizer,
+            None => Tokenizer::open(dir)?,
+        };
         tokenizer.check_vocab(self.config.vocab_size)?;
         Ok(tokenizer)
     }

@@ -54,7 +54,7 @@ pub(super) struct Options {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let text = read_text(&options.file, MAX_TEXT)?;
-    let opened = Opened::open(&locate(options.model.as_deref())?, terminal).await?;
+    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
     let ids = opened.tokenizer()?.encode(&text)?;
     if ids.len() < 2 {
         return Err(Error::Usage(format!(
@@ -67,7 +67,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let window = options.window.unwrap_or(DEFAULT_WINDOW.min(most));
     let sizes = Sizes { context: window, prefill: window.min(32) };
     if let Some(original) = &options.against {
-        let original = Opened::open(original, terminal).await?;
+        let original = Opened::open(original, globals).await?;
         return compare(globals, &opened, &original, &ids, sizes).await;
     }
     let mut session = opened.load(globals, sizes).await?;

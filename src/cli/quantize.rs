@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    DType, Error, Result,
+    DType, Error, ModelFiles, Result,
     checkpoint::{
         requantize::{Choices, KindReport},
         schema::Kind,
@@ -87,7 +87,14 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         choices.set(kind, dtype)?;
     }
     let terminal = globals.terminal();
-    let opened = Opened::open(&options.model, terminal).await?;
+    let opened = Opened::open(&options.model, globals).await?;
+    let ModelFiles::Safetensors(checkpoint) = &opened.checkpoint else {
+        return Err(Error::Usage(format!(
+            "{} is a GGUF file, whose tokenizer cannot be written to a folder: quantize the \
+             safetensors that it was made of",
+            options.model.display()
+        )));
+    };
     let here = std::path::Path::new(".");
     let task = Quantize {
         from: if opened.dir.as_os_str().is_empty() { here } else { &opened.dir },
@@ -95,10 +102,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),
     };
-    let total = opened.checkpoint.bytes();
+    let total = checkpoint.bytes();
     let bar = terminal.bar("quantizing", total, true);
     let start = Instant::now();
-    let result = task.run(&opened.config, &opened.checkpoint, &mut |bytes| {
+    let result = task.run(&opened.config, checkpoint, &mut |bytes| {
         bar.inc(bytes);
         check_interrupt()
     });

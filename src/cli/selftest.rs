@@ -15,9 +15,9 @@ use grok_wgpu::{
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
+    Arithmetic, Globals,
     model::{Opened, gpu, locate},
-    terminal::{Terminal, check_interrupt, out, out_json},
+    terminal::{check_interrupt, out, out_json},
 };
 
 /// Check every kernel on this adapter against its reference
@@ -126,7 +126,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     bar.finish_and_clear();
 
     let all = options.kernel.is_none() && options.case.is_none();
-    let models = if all { models(&mut gpu, terminal).await? } else { Vec::new() };
+    let models = if all { models(&mut gpu, globals).await? } else { Vec::new() };
     let summary = Summary {
         caps: gpu.caps().clone(),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -180,7 +180,8 @@ fn cases(options: &Options) -> Result<Vec<kernels::Case>> {
 }
 
 /// Small models whose logits come with the program, and the shipped one where it is found.
-async fn models(gpu: &mut Gpu, terminal: Terminal) -> Result<Vec<ModelReport>> {
+async fn models(gpu: &mut Gpu, globals: &Globals) -> Result<Vec<ModelReport>> {
+    let terminal = globals.terminal();
     let mut reports = selftest::check_models(gpu).await?;
     let Ok(folder) = locate(None) else {
         terminal.faint("the shipped model is not here, so it was not run");
@@ -188,7 +189,9 @@ async fn models(gpu: &mut Gpu, terminal: Terminal) -> Result<Vec<ModelReport>> {
     };
     let golden = folder.join("golden/logits.safetensors");
     let golden = std::fs::read(&golden).map_err(|error| Error::io(&golden, error))?;
-    let opened = Opened::open(&folder, terminal).await?;
+    // Its logits are the reference's.
+    let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
+    let opened = Opened::open(&folder, &reference).await?;
     let keep = gpu.tensor_count();
     let sizes = Sizes { context: opened.config.max_position_embeddings.min(512), prefill: 256 };
     let config = &opened.config;
@@ -294,7 +297,7 @@ const DECODED: u32 = 4;
 /// Runs a model kernel by kernel beside the oracles.
 async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = Opened::open(model, terminal).await?;
+    let opened = Opened::open(model, globals).await?;
     let ids = opened.tokenizer()?.encode(&options.prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));

@@ -87,6 +87,7 @@ impl Config {
         for (field, scale) in [
             ("embedding_multiplier_scale", self.embedding_multiplier_scale),
             ("output_multiplier_scale", self.output_multiplier_scale),
+            ("rope_magnitude", self.rope_magnitude),
         ] {
             positive(found, field, scale);
         }

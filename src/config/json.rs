@@ -117,6 +117,15 @@ impl Config {
                 Gelu::Tanh => "gelu_pytorch_tanh",
             },
         });
+        if let Some(fields) = value.as_object_mut() {
+            // What only llama.cpp does is named only where it is done.
+            if self.norm_topk_prob {
+                fields.insert("norm_topk_prob".into(), true.into());
+            }
+            if (self.rope_magnitude - 1.0).abs() > 0.0 {
+                fields.insert("rope_magnitude".into(), self.rope_magnitude.into());
+            }
+        }
         if !self.rope_type_named
             && self.rope_type == unnamed_rope(self.scaling_factor)
             && let Some(fields) = value.as_object_mut()
@@ -213,6 +222,7 @@ impl Reader {
             head_dim,
             num_local_experts: experts.unwrap_or(64),
             num_experts_per_tok: self.required("num_experts_per_tok").unwrap_or(1),
+            norm_topk_prob: self.flag("norm_topk_prob").unwrap_or(false),
             residual_moe,
             rms_norm_eps: self.required_number("rms_norm_eps").unwrap_or(1e-5),
             embedding_multiplier_scale: self
@@ -237,6 +247,7 @@ impl Reader {
             attn_factor: self.number("attn_factor").unwrap_or(1.0),
             beta_fast: self.number("beta_fast").unwrap_or(32.0),
             beta_slow: self.number("beta_slow").unwrap_or(1.0),
+            rope_magnitude: self.number("rope_magnitude").unwrap_or(1.0),
             tie_word_embeddings: self.flag("tie_word_embeddings").unwrap_or(grok_1),
             hidden_act: self.activation().unwrap_or(if grok_1 { Gelu::Tanh } else { Gelu::Erf }),
         }

@@ -74,6 +74,7 @@ fn grok_2() -> Config {
         head_dim: 128,
         num_local_experts: 8,
         num_experts_per_tok: 2,
+        norm_topk_prob: false,
         residual_moe: true,
         rms_norm_eps: 1e-5,
         embedding_multiplier_scale: 90.509_667_991_878_09,
@@ -92,6 +93,7 @@ fn grok_2() -> Config {
         attn_factor: 1.0,
         beta_fast: 8.0,
         beta_slow: 1.0,
+        rope_magnitude: 1.0,
         tie_word_embeddings: false,
         hidden_act: Gelu::Erf,
     }
@@ -109,6 +111,7 @@ fn grok_1() -> Config {
         head_dim: 128,
         num_local_experts: 8,
         num_experts_per_tok: 2,
+        norm_topk_prob: false,
         residual_moe: false,
         rms_norm_eps: 1e-5,
         embedding_multiplier_scale: 78.383_671_769_061_69,
@@ -127,6 +130,7 @@ fn grok_1() -> Config {
         attn_factor: 1.0,
         beta_fast: 32.0,
         beta_slow: 1.0,
+        rope_magnitude: 1.0,
         tie_word_embeddings: true,
         hidden_act: Gelu::Tanh,
     }

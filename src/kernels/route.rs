@@ -11,8 +11,8 @@ use crate::{
     tuning::Tuning,
 };
 
-/// Softmax over the soft-capped logits of all experts; the largest `chosen` are kept as they are,
-/// ties to the lower index, not renormalized.
+/// Softmax over the soft-capped logits of all experts; the largest `chosen` are kept, ties to the
+/// lower index, as they are or divided by their sum.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
     /// Activations: `[tokens, cols]`.
@@ -21,13 +21,15 @@ pub struct Route {
     pub router: Tensor,
     /// Soft cap of the logits; 0 is off.
     pub cap: f32,
+    /// Whether the probabilities are divided by their sum.
+    pub renormalize: bool,
     /// Chosen experts, by falling probability: `[tokens, chosen]`.
     pub ids: Tensor,
     /// Their probabilities: `[tokens, chosen]`.
     pub probs: Tensor,
 }
 
-params! { experts: u32, lanes: u32, chosen: u32, cols4: u32, cap: f32 }
+params! { experts: u32, lanes: u32, chosen: u32, cols4: u32, cap: f32, renormalize: u32 }
 
 /// Invocations of the workgroup: one for each expert at the least.
 fn workgroup(tuning: &Tuning, experts: u32) -> u32 {
@@ -62,6 +64,7 @@ impl Kernel for Route {
                     chosen,
                     cols4: cols / 4,
                     cap: self.cap,
+                    renormalize: self.renormalize.into(),
                 },
                 [tokens, 1, 1],
             )
@@ -95,26 +98,36 @@ impl Kernel for Route {
             order.sort_by(|&a, &b| {
                 logits[b as usize].value.total_cmp(&logits[a as usize].value).then(a.cmp(&b))
             });
-            for &expert in &order[..chosen] {
+            // Experts whose logits no device can be asked to tell apart. Where all of them are
+            // equal it can: the lower index comes first.
+            let near = |expert: u32| -> Vec<u32> {
                 let logit = logits[expert as usize];
-                let mut prob = weight(logit).over(total);
-                // Experts whose logits no device can be asked to tell apart. Where all of them are
-                // equal it can: the lower index comes first.
                 let gap = |other: u32| (logits[other as usize].value - logit.value).abs();
                 let close = |&other: &u32| {
                     other != expert && gap(other) <= logits[other as usize].bound + logit.bound
                 };
-                let mut near: Vec<u32> = (0..experts).filter(close).collect();
-                if near.iter().all(|&other| gap(other) == 0.0) {
-                    near.clear();
+                let near: Vec<u32> = (0..experts).filter(close).collect();
+                if near.iter().all(|&other| gap(other) == 0.0) { Vec::new() } else { near }
+            };
+            // The weight of an expert, or of one that may be in its place.
+            let either = |expert: u32, over: &dyn Fn(Bounded) -> Bounded| {
+                let mut one = over(weight(logits[expert as usize]));
+                for other in near(expert) {
+                    let other = over(weight(logits[other as usize]));
+                    one.bound = one.bound.max((other.value - one.value).abs() + other.bound);
                 }
-                for &other in &near {
-                    let other = weight(logits[other as usize]).over(total);
-                    let reach = (other.value - prob.value).abs() + other.bound;
-                    prob.bound = prob.bound.max(reach);
-                }
+                one
+            };
+            let kept = order[..chosen].iter().map(|&expert| either(expert, &|weight| weight));
+            let sum = if self.renormalize {
+                kept.fold(Bounded::exact(0.0), Bounded::plus)
+            } else {
+                total
+            };
+            for &expert in &order[..chosen] {
+                let prob = either(expert, &|weight| weight.over(sum));
                 ids.push(expert);
-                also.push(near);
+                also.push(near(expert));
                 probs.push(prob);
             }
         }
@@ -176,6 +189,14 @@ pub(super) fn cases() -> Rows {
             ..case(host, [2, 8, 2, 64], 0.0, Fill::Constant(1.0), 0.0)
         }
     });
+    for [tokens, experts, chosen, cols] in [[3, 8, 2, 64], [2, 64, 8, 512], [1, 1, 1, 8]] {
+        rows.add(format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, sum of 1"), {
+            move |host| Route {
+                renormalize: true,
+                ..case(host, [tokens, experts, chosen, cols], 0.0, Fill::Normal, 0.3)
+            }
+        });
+    }
     rows.add("one-hot probes", |host| Route {
         router: host.f32([8, 64], Fill::Index),
         ..case(host, [1, 8, 8, 64], 0.0, Fill::OneHot(63), 0.0)
@@ -189,9 +210,13 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let cols = pick.multiple(8, 512);
     let cap = pick.of(&[0.0, 1.0, 30.0]);
     let spread = pick.of(&[0.3, 3.0, 40.0]);
-    let name = format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, cap {cap}, {spread}");
-    rows.add(name, move |host| {
-        case(host, [tokens, experts, chosen, cols], cap, Fill::Normal, spread)
+    let renormalize = pick.of(&[false, true]);
+    let name = format!(
+        "{tokens} tokens, {chosen} of {experts}, {cols} wide, cap {cap}, {spread}, {renormalize}"
+    );
+    rows.add(name, move |host| Route {
+        renormalize,
+        ..case(host, [tokens, experts, chosen, cols], cap, Fill::Normal, spread)
     });
 }
 
@@ -210,6 +235,7 @@ fn case(
         x: host.f32([tokens, cols], x),
         router: host.floats_from(F32, [experts, cols], router),
         cap,
+        renormalize: false,
         ids: host.unwritten_ints([tokens, chosen]),
         probs: host.unwritten([tokens, chosen]),
     }

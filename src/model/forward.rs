@@ -151,6 +151,7 @@ fn feed_forward(
         x: s.h,
         router: w.router,
         cap: round(c.router_logit_softcapping),
+        renormalize: c.norm_topk_prob,
         ids: routes.ids,
         probs: routes.probs,
     })?;

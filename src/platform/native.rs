@@ -10,9 +10,9 @@ use std::{
 
 use super::Source;
 use crate::{
-    Config, Error, Result, Tokenizer, Weights,
+    Checkpoint, Compat, Config, Error, Gguf, ModelFiles, Result, Tokenizer, Weights,
     checkpoint::{
-        self,
+        self, gguf,
         write::{self, Layout, Output},
     },
     tokenizer::MAX_FILE,
@@ -117,14 +117,109 @@ pub fn open_folder(path: &Path) -> Result<Vec<FileSource>> {
     found.into_iter().map(FileSource::open).collect()
 }
 
+/// The GGUF file that `path` is, or the one model in GGUF that a folder without `config.json` holds.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the folder cannot be read, [`Error::Format`] if it holds several models.
+pub fn find_gguf(path: &Path) -> Result<Option<PathBuf>> {
+    let is_gguf = |path: &Path| {
+        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    };
+    if !path.is_dir() {
+        return Ok(is_gguf(path).then(|| path.to_owned()));
+    }
+    if path.join("config.json").exists() {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|source| Error::io(path, source))? {
+        let entry = entry.map_err(|source| Error::io(path, source))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Of a split model the first part stands for all.
+        let first = gguf::part(&name).is_none_or(|(_, number, _)| number == 1);
+        if !name.starts_with('.') && first && is_gguf(&entry.path()) {
+            found.push(entry.path());
+        }
+    }
+    match &found[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        [one, ..] => Err(Error::format(
+            path,
+            format!(
+                "the folder holds {} GGUF models: name one of the files, such as {}",
+                found.len(),
+                one.display()
+            ),
+        )),
+    }
+}
+
+/// The file that `path` is, or all parts of the split model that it is a part of.
+///
+/// # Errors
+///
+/// [`Error::Io`] if a file cannot be opened, [`Error::Checkpoint`] with all parts that are missing.
+pub fn open_gguf(path: &Path) -> Result<Vec<FileSource>> {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let Some((stem, _, count)) = gguf::part(&name) else {
+        return Ok(vec![FileSource::open(path)?]);
+    };
+    let names = (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.gguf"));
+    let parts: Vec<PathBuf> = names.map(|name| path.with_file_name(name)).collect();
+    let missing: Vec<String> = parts
+        .iter()
+        .filter(|part| !part.exists())
+        .take(100)
+        .map(|part| format!("{} is missing", part.display()))
+        .collect();
+    if !missing.is_empty() {
+        return Err(Error::Checkpoint { path: path.into(), problems: missing });
+    }
+    parts.into_iter().map(FileSource::open).collect()
+}
+
+/// Opens the model that a folder, a file in it, or a GGUF file is. Also returns its configuration,
+/// with the arithmetic that `compat` says, and warnings.
+///
+/// # Errors
+///
+/// Those of [`Config::open`], [`open_folder`], [`Checkpoint::open`], [`open_gguf`] and
+/// [`Gguf::open`].
+pub async fn open_model(
+    path: &Path,
+    compat: Compat,
+) -> Result<(Config, ModelFiles<FileSource>, Vec<String>)> {
+    if let Some(file) = find_gguf(path)? {
+        let gguf = Gguf::open(&file, open_gguf(&file)?, compat).await?;
+        let (config, warnings) = (gguf.config().clone(), gguf.warnings().to_vec());
+        return Ok((config, ModelFiles::Gguf(Box::new(gguf)), warnings));
+    }
+    let (mut config, mut warnings) = Config::open(path)?;
+    let checkpoint = Checkpoint::open(path, open_folder(path)?, &config).await?;
+    if compat == Compat::LlamaCpp {
+        config = config.as_llama_cpp();
+    }
+    warnings.extend_from_slice(checkpoint.warnings());
+    Ok((config, ModelFiles::Safetensors(Box::new(checkpoint)), warnings))
+}
+
 impl Config {
     /// Reads the `config.json` of a folder, of the folder that a file lies in, or the file itself
-    /// if its name ends in `.json`. Also returns warnings, as [`Config::from_json`] does.
+    /// if its name ends in `.json`; or the metadata of a GGUF. Also returns warnings, as
+    /// [`Config::from_json`] does.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be read, and those of [`Config::from_json`].
+    /// [`Error::Io`] if it cannot be read, and those of [`Config::from_json`] or [`Gguf::open`].
     pub fn open(path: &Path) -> Result<(Self, Vec<String>)> {
+        if let Some(file) = find_gguf(path)? {
+            let gguf = Gguf::open(&file, open_gguf(&file)?, Compat::Reference);
+            let gguf = pollster::block_on(gguf)?;
+            return Ok((gguf.config().clone(), gguf.warnings().to_vec()));
+        }
         let path = if path.is_dir() {
             path.join("config.json")
         } else if path.extension().is_some_and(|extension| extension == "json") {

@@ -1,6 +1,7 @@
-//! Text to token ids and back, from `tokenizer.tok.json` (Grok-2) or `tokenizer.json`.
+//! Text to token ids and back, from `tokenizer.tok.json` (Grok-2), `tokenizer.json` or a GGUF.
 
 mod bpe;
+mod ggml;
 mod hf;
 mod split;
 mod stream;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use hf::Hf;
 use tok_json::TokJson;
 
+pub use ggml::Ggml;
 pub use stream::StreamDecoder;
 pub use synthetic::synthetic_tok_json;
 
@@ -53,6 +55,8 @@ pub struct Tokenizer {
     path: PathBuf,
     backend: Backend,
     specials: HashMap<String, u32>,
+    /// Ids that end an answer whatever their names.
+    ends: Vec<u32>,
     /// Finds special tokens, the longest first; the ids are those of its patterns.
     finder: AhoCorasick,
     finder_ids: Vec<u32>,
@@ -137,7 +141,7 @@ impl Tokenizer {
         };
         match build() {
             Ok((backend, specials, finder, finder_ids)) => {
-                Ok(Self { path, backend, specials, finder, finder_ids })
+                Ok(Self { path, backend, specials, ends: Vec::new(), finder, finder_ids })
             }
             Err(what) => Err(Error::Tokenizer { path, what }),
         }
@@ -164,7 +168,8 @@ impl Tokenizer {
     /// The ids that end an answer, in ascending order: for Grok-2 its `<|separator|>` and
     /// `<|eos|>`, for others their end of turn or text.
     pub fn stop_ids(&self) -> Vec<u32> {
-        let mut ids: Vec<u32> = STOPS.iter().filter_map(|text| self.special(text)).collect();
+        let named = STOPS.iter().filter_map(|text| self.special(text));
+        let mut ids: Vec<u32> = named.chain(self.ends.iter().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids

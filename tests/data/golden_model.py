@@ -45,6 +45,8 @@ class Spec:
     extrapolation: float
     beta_fast: float
     beta_slow: float
+    renormalise: bool  # llama.cpp: expert weights scaled to sum to 1
+    rope_magnitude: float  # llama.cpp: factor on cos and sin
 
 
 def read_config(c):
@@ -86,6 +88,8 @@ def read_config(c):
         extrapolation=float(c.get("extrapolation_factor", 1.0)),
         beta_fast=float(c.get("beta_fast", 32)),
         beta_slow=float(c.get("beta_slow", 1)),
+        renormalise=bool(c.get("norm_topk_prob", False)),
+        rope_magnitude=float(c.get("rope_magnitude", 1.0)),
     )
 
 
@@ -303,6 +307,7 @@ def attention(spec, weights, at, a, pos, wrong):
     v = (a @ weights[f"{at}v_proj.weight"].T).view(n, spec.kv_heads, d)
 
     inv = inv_freq(spec)
+    q, k = q * spec.rope_magnitude, k * spec.rope_magnitude
     if wrong == "yarn_magnitude" and spec.rope_type.startswith("yarn"):
         q, k = ((1.0 + 0.1 * math.log(spec.factor)) * x for x in (q, k))
     q_pos = pos + 1 if wrong in ("rope_both_plus_one", "rope_query_plus_one") else pos
@@ -348,7 +353,8 @@ def feed_forward(spec, weights, at, m, wrong):
     if wrong == "router_cap_added" and cap == 0.0:
         cap = 30.0
     chosen, probs, margin = route(logits, cap, spec.top_k)
-    applied = probs / probs.sum(-1, keepdim=True) if wrong == "renormalised_top_k" else probs
+    renormalise = spec.renormalise or wrong == "renormalised_top_k"
+    applied = probs / probs.sum(-1, keepdim=True) if renormalise else probs
 
     f = torch.zeros_like(m)
     for e in range(spec.experts):

@@ -189,6 +189,21 @@ CASES = [
     Case("grok2_wide_40", config(GROK2, **WIDE), 40, SOME),
     Case("grok2_small_embed_40", config(GROK2, embedding_multiplier_scale=2.0**-6), 40, SOME),
     Case("grok2_big_eps_40", config(GROK2, rms_norm_eps=0.05), 40, SOME),
+    # What llama.cpp makes of GROK2.
+    Case(
+        "grok2_llama_cpp_40",
+        config(
+            GROK2,
+            rope_type="yarn",
+            rope_magnitude=1.0 + 0.1 * math.log(16.0),
+            router_logit_softcapping=0,
+            norm_topk_prob=True,
+            attn_temperature_len=-1,
+            hidden_act="gelu_pytorch_tanh",
+        ),
+        40,
+        SOME,
+    ),
     Case("grok1_12", GROK1, 12, hidden=True),
     Case("grok1_40", GROK1, 40),
     Case("grok1_1100", GROK1, 1100, LONG),

@@ -1,0 +1,304 @@
+//! GGUF files of architecture `grok`, as llama.cpp has them.
+
+pub mod blocks;
+mod config;
+pub mod header;
+mod layout;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use self::{
+    header::{Header, Info, MAX_HEADER, Metadata, Problem},
+    layout::Place,
+};
+use super::{WINDOW, Weights, check_rows, layout::Tally, magic, resize, schema};
+use crate::{
+    Config, DType, Error, Result, Tokenizer, config::Compat, json, platform::Source,
+    tokenizer::Ggml,
+};
+
+/// Bytes at the beginning of a file that are read first.
+const FIRST_LOOK: u64 = 1 << 20;
+
+/// The end of the names of GGUF files.
+pub const EXTENSION: &str = ".gguf";
+
+/// A GGUF of architecture `grok`, in one file or several, whose every tensor was found.
+///
+/// `Q8_0` and `Q4_0` are given as [`DType::Q8`] and [`DType::Q4`] without loss, `Q4_K` and `Q6_K`
+/// as [`DType::Q8`]. Where parts that a kernel reads together have different types, they are given
+/// in one that holds all.
+#[derive(Debug)]
+pub struct Gguf<S> {
+    path: PathBuf,
+    sources: Vec<S>,
+    metadata: Metadata,
+    config: Config,
+    places: BTreeMap<String, Place>,
+    warnings: Vec<String>,
+}
+
+impl<S: Source> Gguf<S> {
+    /// Reads the headers of all files, the configuration, and finds every tensor. `path` is for
+    /// messages only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] if one file is not a good GGUF or not of this architecture,
+    /// [`Error::Config`] with everything that is wrong with the metadata, and
+    /// [`Error::Checkpoint`] with every tensor or file that does not fit.
+    pub async fn open(path: &Path, sources: Vec<S>, compat: Compat) -> Result<Self> {
+        let headers = read_headers(path, &sources).await?;
+        check_split(path, &sources, &headers)?;
+        let Some(first) = headers.first() else {
+            return Err(Error::format(path, "there is no GGUF file"));
+        };
+        let metadata = &first.metadata;
+        let fail = |what| Error::format(path, what);
+        match metadata.text("general.architecture").map_err(fail)? {
+            Some("grok") => {}
+            Some(other) => {
+                return Err(fail(format!(
+                    "general.architecture is \"{}\", wanted \"grok\"",
+                    json::clipped(other)
+                )));
+            }
+            None => return Err(fail("general.architecture is missing, wanted \"grok\"".into())),
+        }
+        let mut found: HashMap<&str, (usize, &Info)> = HashMap::new();
+        let mut twice = Tally::default();
+        for (source, header) in headers.iter().enumerate() {
+            for info in &header.tensors {
+                if let Some((other, _)) = found.insert(&info.name, (source, info)) {
+                    twice.push(format!(
+                        "`{}` is stored twice: in {} and in {}",
+                        json::clipped(&info.name),
+                        sources[other].name(),
+                        sources[source].name()
+                    ));
+                }
+            }
+        }
+        let mut problems = Vec::new();
+        twice.finish("tensors that are stored twice", &mut problems);
+        if !problems.is_empty() {
+            return Err(Error::Checkpoint { path: path.into(), problems });
+        }
+        let tensors = config::Tensors {
+            vocab: found.get("token_embd.weight").and_then(|(_, info)| info.shape.first().copied()),
+            head: found.contains_key("output.weight"),
+            dense: found.contains_key("blk.0.ffn_up.weight"),
+        };
+        let (config, warnings) = config::config(metadata, tensors, compat)
+            .map_err(|problems| Error::Config { path: path.into(), problems })?;
+        let places = layout::resolve(&found, &config, &schema::tensors(&config))
+            .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
+        // The first file has all that is said about the model.
+        let metadata = headers.into_iter().next().map(|first| first.metadata).unwrap_or_default();
+        Ok(Self { path: path.into(), sources, metadata, config, places, warnings })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What was assumed because the file does not say it, and other oddities.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Bytes of all tensors in the types in which they are given.
+    pub fn bytes(&self) -> u64 {
+        self.places
+            .values()
+            .map(|place| {
+                let rows = place.shape.first().copied().unwrap_or(1);
+                rows * place.dtype.row_bytes(elements(place))
+            })
+            .sum()
+    }
+
+    /// The files, in the order in which the model is split.
+    pub fn sources(&self) -> &[S] {
+        &self.sources
+    }
+
+    /// Name, element type and extents of every tensor, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, DType, &[u64])> {
+        self.places.iter().map(|(name, place)| (name.as_str(), place.dtype, place.shape.as_slice()))
+    }
+
+    /// The tokenizer in the file, if it has one of a kind that can be read: byte-pair encoding with
+    /// merges (`tokenizer.ggml.model` is `gpt2`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if it makes no sense.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        let fail = |what| Error::Tokenizer { path: self.path.clone(), what };
+        let text = |key: &str| self.metadata.text(key).map_err(fail);
+        if text("tokenizer.ggml.model")? != Some("gpt2") {
+            return Ok(None);
+        }
+        let need = |key: &str| fail(format!("{key} is missing"));
+        let texts = |key: &str| self.metadata.texts(key).map_err(fail)?.ok_or_else(|| need(key));
+        let types = self.metadata.integers("tokenizer.ggml.token_type").map_err(fail)?;
+        let mut ends = Vec::new();
+        for key in ["eos", "eot", "eom"] {
+            let key = format!("tokenizer.ggml.{key}_token_id");
+            ends.extend(self.metadata.unsigned(&key).map_err(fail)?);
+        }
+        let vocabulary = Ggml {
+            tokens: texts("tokenizer.ggml.tokens")?,
+            merges: texts("tokenizer.ggml.merges")?,
+            types: types.unwrap_or_default(),
+            pre: text("tokenizer.ggml.pre")?.unwrap_or("default"),
+            ends,
+        };
+        Tokenizer::from_ggml(&self.path, &vocabulary).map(Some)
+    }
+
+    fn place(&self, name: &str) -> Result<&Place> {
+        self.places
+            .get(name)
+            .ok_or_else(|| Error::Usage(format!("{} has no tensor `{name}`", self.path.display())))
+    }
+
+    async fn read_converted(
+        &self,
+        name: &str,
+        place: &Place,
+        row0: u64,
+        rows: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
+        let stored = place.format.row_bytes(elements(place));
+        let window = (WINDOW / stored.max(1)).max(1);
+        let row_len = usize::try_from(stored).unwrap_or(usize::MAX).max(1);
+        let mut bytes = Vec::new();
+        let mut row = row0;
+        while row < row0 + rows {
+            let count = window.min(row0 + rows - row);
+            resize(name, &mut bytes, count * stored)?;
+            self.sources[place.source].read(place.offset + row * stored, &mut bytes).await?;
+            for row in bytes.chunks_exact(row_len) {
+                blocks::convert_row(place.format, row, place.dtype, into);
+            }
+            row += count;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Source> Weights for Gguf<S> {
+    fn dtype(&self, name: &str) -> Result<DType> {
+        self.place(name).map(|place| place.dtype)
+    }
+
+    async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
+        let place = self.place(name)?;
+        check_rows(name, &place.shape, row0, rows)?;
+        into.clear();
+        let read = self.read_converted(name, place, row0, rows, into).await;
+        // Half-read weights must not be taken for weights.
+        if read.is_err() {
+            into.clear();
+        }
+        read
+    }
+}
+
+/// Elements of a row: the tensor without its first axis.
+fn elements(place: &Place) -> u64 {
+    place.shape.iter().skip(1).product()
+}
+
+/// The headers of all files, or the problems of all that are broken.
+async fn read_headers<S: Source>(path: &Path, sources: &[S]) -> Result<Vec<Header>> {
+    let mut headers = Vec::new();
+    let mut broken = Vec::new();
+    for source in sources {
+        match read_header(source).await? {
+            Ok(header) => headers.push(header),
+            Err(what) => broken.push(format!("{}: {what}", source.name())),
+        }
+    }
+    match &broken[..] {
+        [] => Ok(headers),
+        [one] => Err(Error::format(path, one)),
+        _ => Err(Error::Checkpoint { path: path.into(), problems: broken }),
+    }
+}
+
+/// The outer error is one of reading. Each look is four times as far as the one before.
+async fn read_header<S: Source>(source: &S) -> Result<Result<Header, String>> {
+    let mut look = FIRST_LOOK;
+    let mut bytes = Vec::new();
+    loop {
+        let len = source.len().min(look);
+        bytes.clear();
+        resize(source.name(), &mut bytes, len)?;
+        source.read(0, &mut bytes).await?;
+        if !bytes.starts_with(b"GGUF")
+            && let Some(what) = magic::recognize(&bytes[..bytes.len().min(magic::LOOK)])
+        {
+            return Ok(Err(what.replace("safetensors files are", "a GGUF file is")));
+        }
+        match header::parse(&bytes, source.len()) {
+            Ok(header) => return Ok(Ok(header)),
+            Err(Problem::Bad(what)) => return Ok(Err(what)),
+            Err(Problem::Short) if look >= MAX_HEADER => {
+                return Ok(Err(format!(
+                    "the header is longer than the {MAX_HEADER} bytes allowed"
+                )));
+            }
+            Err(Problem::Short) => look *= 4,
+        }
+    }
+}
+
+/// All parts of a split model must be there, in order.
+fn check_split<S: Source>(path: &Path, sources: &[S], headers: &[Header]) -> Result<()> {
+    let mut problems = Vec::new();
+    for (i, (source, header)) in sources.iter().zip(headers).enumerate() {
+        for (key, wanted) in [("split.no", i), ("split.count", sources.len())] {
+            let absent = u64::from(key != "split.no");
+            match header.metadata.unsigned(key) {
+                Ok(got) if got.unwrap_or(absent) == wanted as u64 => {}
+                Ok(got) => problems.push(format!(
+                    "{}: {key} is {}, wanted {wanted}, as there {} and this is number {}",
+                    source.name(),
+                    got.map_or_else(|| "missing".into(), |got| got.to_string()),
+                    if sources.len() == 1 {
+                        "is one file".into()
+                    } else {
+                        format!("are {} files", sources.len())
+                    },
+                    i + 1
+                )),
+                Err(what) => problems.push(format!("{}: {what}", source.name())),
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Checkpoint { path: path.into(), problems })
+    }
+}
+
+/// Stem, number and count of a part of a split model: `name-00002-of-00005.gguf`.
+pub fn part(name: &str) -> Option<(&str, u32, u32)> {
+    let rest = name.strip_suffix(EXTENSION)?;
+    let (rest, count) = rest.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let parse = |digits: &str| {
+        (digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| digits.parse::<u32>().ok())?
+    };
+    Some((stem, parse(number)?, parse(count)?))
+}

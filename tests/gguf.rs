@@ -1,0 +1,12 @@
+//! GGUF files: the weights, the configuration and the tokenizer in them, and files that are broken.
+
+#[path = "gguf/blocks.rs"]
+mod blocks;
+#[path = "gguf/broken.rs"]
+mod broken;
+#[path = "gguf/model.rs"]
+mod model;
+#[path = "gguf/tokenizer.rs"]
+mod tokenizer;
+#[path = "gguf/writer.rs"]
+mod writer;
