@@ -214,8 +214,9 @@ pub(super) fn cases() -> Rows {
         ("group larger than a tile", [2, 20, 1, 16], 9, 32, 32),
         ("wide head", [2, 2, 1, 256], 19, 32, 32),
         ("ragged head", [2, 3, 1, 36], 11, 32, 32),
+        ("narrowest head", [3, 4, 2, 4], 40, 64, 32),
     ] {
-        for cap in [0.0, 30.0, 2.0] {
+        for cap in [0.0, 30.0, 2.0, 0.5] {
             rows.add(format!("{name}, cap {cap}"), move |host| {
                 case(host, shape, [pos, shape[0]], [0, len, split_len], cap, Fill::Normal)
             });

@@ -92,6 +92,39 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
+    // Maxima so far apart that only the largest can stand for zero; splits that are not used have
+    // larger ones yet.
+    for (name, shape, [pos, real, split_len]) in [
+        ("all of eight splits", [1, 8, 8, 32], [127, 1, 16]),
+        ("some of eight splits", [5, 6, 8, 32], [30, 5, 16]),
+        ("two of three splits", [4, 5, 3, 8], [12, 4, 8]),
+    ] {
+        rows.add(format!("{name}, maxima far apart"), move |host| {
+            let [tokens, n_heads, splits, _] = shape;
+            let stats = (0..tokens * n_heads * splits).flat_map(|i| {
+                let unused = i % splits > (pos + i / splits / n_heads) / split_len;
+                let largest = if unused { 3000.0 } else { f64::from(i * 7 % 11) * 100.0 - 900.0 };
+                [largest, 3.0 + f64::from(i * 5 % 13)]
+            });
+            AttentionMerge {
+                stats: host.floats_from(F32, [tokens, n_heads, splits, 2], stats.collect()),
+                ..case(host, shape, [pos, real, split_len], Fill::Normal)
+            }
+        });
+    }
+    // One exponential by itself: the second split's weight, over a sum of one.
+    for (name, step) in [("near zero", 1.0 / 180.0), ("over its range", 0.33)] {
+        rows.add(format!("exponentials {name}"), move |host| {
+            let shape = [8, 32, 2, 4];
+            let stats = (0..256).flat_map(|i| [0.0, 1.0, -step * f64::from(i), 0.0]).collect();
+            let acc = (0..256).flat_map(|_| [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).collect();
+            AttentionMerge {
+                acc: host.floats_from(F32, shape, acc),
+                stats: host.floats_from(F32, [8, 32, 2, 2], stats),
+                ..case(host, shape, [16, 8, 16], Fill::Constant(0.0))
+            }
+        });
+    }
     rows.exact("one split divides by its sum", |host| AttentionMerge {
         step: host.step(3, 1),
         acc: host.f32([1, 2, 1, 8], Fill::Integers(8)),

@@ -62,11 +62,12 @@ impl Bounded {
         // What the argument's own error makes of the value, which is little where the cap is flat.
         let end = |argument: f64| (cap * (argument / cap).tanh() - value).abs();
         let carried = end(self.value - self.bound).max(end(self.value + self.bound));
-        // Then its division, and the quotient of exponentials: about eight units of 1, or of 4|z|
-        // where the polynomial serves.
+        // Then its division, and either the polynomial, which rounds twice what is near z, or the
+        // quotient of exponentials: about eight units of 1.
+        let polynomial = z.abs() + self.bound / cap < 0.249;
         let bound = carried
             + 2.5 * U * self.value.abs().min(cap)
-            + 8.0 * U * cap * (4.0 * z.abs()).min(1.0)
+            + U * cap * if polynomial { 3.0 * z.abs() } else { 8.0 }
             + U * value.abs()
             + FLUSHED;
         Self { value, bound }

@@ -101,7 +101,7 @@ pub(super) fn cases() -> Rows {
             kernel.out = host.unwritten([2, 50]);
             MatVec { row0: 11, scale: 0.5, cap: 50.0, ..kernel }
         });
-        for size in [9.0, 15.0, 44.0, 89.0, 100.0, 1e4, 1e20, 3e37] {
+        for size in [0.3, 7.0, 9.0, 15.0, 44.0, 89.0, 100.0, 1e4, 1e20, 3e37] {
             for sign in [1.0, -1.0] {
                 rows.add(format!("{dtype} cap 30 at {}", sign * size), move |host| MatVec {
                     x: host.f32([1, 8], Fill::OneHot(0)),

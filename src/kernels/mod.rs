@@ -68,6 +68,17 @@ impl Case {
         (self.build)(host)
     }
 
+    /// The same row with what `change` makes of its kernel, on the same values: the name decides
+    /// about them.
+    #[must_use]
+    pub fn map(
+        self,
+        change: impl Fn(Box<dyn Kernel>) -> Box<dyn Kernel> + Send + Sync + 'static,
+    ) -> Self {
+        let build = self.build;
+        Self { build: Box::new(move |host| change(build(host))), ..self }
+    }
+
     /// Kernel and row, as commands and reports name them.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.kernel, self.name)

@@ -181,6 +181,14 @@ pub(super) fn cases() -> Rows {
             }
         });
     }
+    // The softmax must be of differences: each exponential by itself is nothing.
+    rows.add("all logits far below zero", |host| {
+        let router = (0..8).flat_map(|e| vec![-4.0 - f64::from(e * 5 % 8) / 64.0; 64]).collect();
+        Route {
+            router: host.floats_from(F32, [8, 64], router),
+            ..case(host, [2, 8, 2, 64], 0.0, Fill::Constant(1.0), 0.0)
+        }
+    });
     for [tokens, experts, chosen, cols] in [[3, 8, 2, 64], [2, 64, 8, 512], [1, 1, 1, 8]] {
         rows.add(format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, sum of 1"), {
             move |host| Route {

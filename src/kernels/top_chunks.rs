@@ -108,9 +108,12 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
-    for (name, odd) in
-        [("NaN", f64::NAN), ("infinity", f64::INFINITY), ("-infinity", f64::NEG_INFINITY)]
-    {
+    for (name, odd) in [
+        ("NaN", f64::NAN),
+        ("NaN of all bits", f32::from_bits(0x7fff_ffff).into()),
+        ("infinity", f64::INFINITY),
+        ("-infinity", f64::NEG_INFINITY),
+    ] {
         rows.exact(format!("{name} is seen"), move |host| {
             let mut values = vec![0.5; 100];
             values[37] = odd;

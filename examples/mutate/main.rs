@@ -1,0 +1,311 @@
+//! Mutation testing of the shaders: small wrong changes, each of which some row must see.
+//!
+//! `scripts/mutate` runs it; `tests/mutation/README.md` has what came out.
+
+#[path = "../../tests/common/edited.rs"]
+mod edited;
+#[path = "../../tests/races/evaluate.rs"]
+mod evaluate;
+mod hunt;
+#[expect(dead_code, reason = "a device has already compared the outputs")]
+#[path = "../../tests/races/machine.rs"]
+mod machine;
+#[path = "../../tests/races/math.rs"]
+mod math;
+#[path = "../../tests/races/memory.rs"]
+mod memory;
+mod operators;
+#[path = "../../tests/races/program.rs"]
+mod program;
+mod report;
+mod rules;
+mod tokens;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use hunt::{Hunt, Outcome, State};
+use operators::Mutant;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use worker::Worker;
+
+pub(crate) type Error = Box<dyn std::error::Error>;
+
+/// A file of `shaders/`.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Path below `shaders/`.
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Changes shaders in small ways and lists the changes that no row sees.
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
+struct Options {
+    /// Only files whose names contain this
+    #[arg(long, default_value = "")]
+    kernel: String,
+    /// Only operators whose names contain this
+    #[arg(long, default_value = "")]
+    operator: String,
+    /// Adapter, by a part of its name
+    #[arg(long, default_value = "llvmpipe")]
+    adapter: String,
+    /// Take about so many mutants, evenly over files and operators; the choice is always the same
+    #[arg(long)]
+    sample: Option<usize>,
+    /// List the mutants that compile, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Keep what an earlier run found
+    #[arg(long)]
+    resume: bool,
+    /// Keep what an earlier run found, but run survivors again
+    #[arg(long)]
+    retry: bool,
+    /// Stop after so many seconds; `--resume` goes on
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Seconds after which a row that gives no answer counts as failed
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+    /// Rows that a mutant runs through at the most: files of `lib/` are linked by thousands
+    #[arg(long, default_value_t = 600)]
+    rows: usize,
+    /// Where results are kept while they come in
+    #[arg(long, default_value = "target/mutate/results.jsonl")]
+    state: PathBuf,
+    /// Write the tables here
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Be the child
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// Whether every survivor has a reason.
+fn run(options: &Options) -> Result<bool, Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = files(&root.join("shaders"))?;
+    let all: Vec<Mutant> =
+        files.iter().flat_map(|file| operators::mutants(&file.name, &file.text)).collect();
+    if options.worker {
+        return worker::serve(&files, &all, &options.adapter).map(|()| true);
+    }
+    let mut work =
+        Work { options, files: &files, all: &all, chosen: Vec::new(), started: Instant::now() };
+    work.choose();
+    if options.list {
+        for &i in &work.chosen {
+            eprintln!("{}", all[i].id);
+        }
+        return Ok(true);
+    }
+    let mut state = State::open(&options.state, options.resume || options.retry)?;
+    let hunt = work.hunt(&mut state)?;
+    work.interpret(&hunt, &mut state)?;
+    work.conclude(&root.join("tests/mutation/survivors.json"), &state)
+}
+
+/// What is to be done, and since when.
+struct Work<'a> {
+    options: &'a Options,
+    files: &'a [File],
+    all: &'a [Mutant],
+    /// Mutants that compile and are wanted.
+    chosen: Vec<usize>,
+    started: Instant,
+}
+
+impl<'a> Work<'a> {
+    /// The file of a mutant.
+    fn text(&self, i: usize) -> &'a str {
+        let file = self.files.iter().find(|file| file.name == self.all[i].file);
+        file.map_or("", |file| &file.text)
+    }
+
+    fn outcome<'s>(&self, i: usize, state: &'s State) -> Option<&'s Outcome> {
+        state.outcome(&self.all[i], self.text(i))
+    }
+
+    fn late(&self) -> bool {
+        self.options.seconds.is_some_and(|most| self.started.elapsed().as_secs() >= most)
+    }
+
+    fn choose(&mut self) {
+        let Options { kernel, operator, .. } = self.options;
+        let programs = programs();
+        let wanted: Vec<usize> = (0..self.all.len())
+            .filter(|&i| self.all[i].file.contains(kernel))
+            .filter(|&i| self.all[i].operator.contains(operator))
+            .collect();
+        let compile =
+            |&i: &usize| compiles(&programs, self.text(i), &self.all[i].apply(self.text(i)));
+        let mut chosen: Vec<usize> = wanted.iter().copied().filter(compile).collect();
+        eprintln!("{} mutants, {} compile", wanted.len(), chosen.len());
+        if let Some(count) = self.options.sample {
+            chosen = sample(self.all, chosen, count);
+            eprintln!("{} of them are taken", chosen.len());
+        }
+        self.chosen = chosen;
+    }
+
+    /// Runs the mutants on the device.
+    fn hunt(&self, state: &mut State) -> Result<Hunt<'a>, Error> {
+        let Options { adapter, timeout, rows, retry, .. } = self.options;
+        let worker = Worker::new(adapter, Duration::from_secs(*timeout));
+        let mut hunt = Hunt::new(self.files, self.all, worker, *rows, state)?;
+        eprintln!("all rows pass without a mutant, {} s", self.started.elapsed().as_secs());
+        for (n, &i) in self.chosen.iter().enumerate() {
+            let known = self.outcome(i, state);
+            if known.is_some_and(|known| !retry || *known != Outcome::Survived) || self.late() {
+                continue;
+            }
+            let Mutant { id, file, .. } = &self.all[i];
+            if hunt.rows_of(file) == 0 {
+                return Err(format!("no row links {file}").into());
+            }
+            let word = match hunt.run(i, state)? {
+                Outcome::Refused => "refused".into(),
+                Outcome::Killed { by, .. } => format!("killed by {by}"),
+                Outcome::Faulty { .. } | Outcome::Survived => "SURVIVED".into(),
+            };
+            let seconds = self.started.elapsed().as_secs();
+            eprintln!("{}/{} {seconds} s: {id}: {word}", n + 1, self.chosen.len());
+        }
+        Ok(hunt)
+    }
+
+    /// Runs the survivors through the interpreter.
+    fn interpret(&self, hunt: &Hunt<'_>, state: &mut State) -> Result<(), Error> {
+        let survivors: Vec<usize> = self
+            .chosen
+            .iter()
+            .copied()
+            .filter(|&i| self.outcome(i, state) == Some(&Outcome::Survived))
+            .collect();
+        if self.late() {
+            return Ok(());
+        }
+        let links = |kernel: &str| survivors.iter().any(|&i| hunt.links(kernel, &self.all[i].file));
+        let rows = rules::rows(&links)?;
+        eprintln!("{} survivors through the interpreter, {} rows", survivors.len(), rows.len());
+        for i in survivors {
+            if self.late() {
+                break;
+            }
+            let text = self.text(i);
+            if let Some((by, how)) = rules::fault(&rows, text, &self.all[i].apply(text)) {
+                eprintln!("{}: {how} ({by})", self.all[i].id);
+                state.settle(&self.all[i], text, Outcome::Faulty { by, how })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the tables, writes the report, and says whether all is explained.
+    fn conclude(&self, reasons: &Path, state: &State) -> Result<bool, Error> {
+        let results: Vec<(&Mutant, &Outcome)> = self
+            .chosen
+            .iter()
+            .filter_map(|&i| Some((&self.all[i], self.outcome(i, state)?)))
+            .collect();
+        let reasons = report::reasons(reasons)?;
+        let tables = report::Tables::new(&results, &reasons);
+        eprintln!("{tables}");
+        let unfinished = self.chosen.len() - results.len();
+        if unfinished > 0 {
+            eprintln!("{unfinished} mutants have not run; --resume goes on");
+        }
+        if let Some(path) = &self.options.report {
+            fs::write(path, tables.document(&self.options.adapter, self.options.sample))?;
+        }
+        let faults = tables.faults();
+        for fault in &faults {
+            eprintln!("error: {fault}");
+        }
+        Ok(faults.is_empty() && unfinished == 0)
+    }
+}
+
+/// Kernels first, then what they link, each in the order of names.
+fn files(shaders: &Path) -> Result<Vec<File>, Error> {
+    let mut files = Vec::new();
+    for (folder, prefix) in [(shaders.to_path_buf(), ""), (shaders.join("lib"), "lib/")] {
+        let mut names: Vec<String> = fs::read_dir(&folder)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_, Error>>()?;
+        names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "wgsl"));
+        names.sort();
+        for name in names {
+            let text = fs::read_to_string(folder.join(&name))?;
+            files.push(File { name: format!("{prefix}{name}"), text });
+        }
+    }
+    Ok(files)
+}
+
+/// Every linked text.
+fn programs() -> Vec<String> {
+    let mut found = BTreeMap::new();
+    for (case, _, tuning) in worker::rows() {
+        let mut host = grok_wgpu::Host::with_seed(0);
+        host.tuning = tuning;
+        let shader = case.build(&mut host).shader();
+        found.entry(shader.label()).or_insert_with(|| shader.source());
+    }
+    found.into_values().collect()
+}
+
+/// Whether naga accepts every program that links the file, with the mutant in its place.
+fn compiles(programs: &[String], file: &str, mutant: &str) -> bool {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    programs.iter().filter(|program| program.contains(file)).all(|program| {
+        let source = program.replacen(file, mutant, 1);
+        let Ok(module) = naga::front::wgsl::parse_str(&source) else { return false };
+        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        Validator::new(ValidationFlags::all(), core).validate(&module).is_ok()
+    })
+}
+
+/// About `count` of the mutants, from each file and operator its share.
+fn sample(all: &[Mutant], mut chosen: Vec<usize>, count: usize) -> Vec<usize> {
+    if chosen.len() <= count {
+        return chosen;
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for i in chosen.drain(..) {
+        groups.entry((&all[i].file, all[i].operator)).or_default().push(i);
+    }
+    // Taken in turns, so that no file and no operator is left out.
+    while chosen.len() < count && !groups.is_empty() {
+        for group in groups.values_mut() {
+            let at = random.next_u32() as usize % group.len();
+            chosen.push(group.swap_remove(at));
+        }
+        groups.retain(|_, group| !group.is_empty());
+    }
+    chosen.sort_unstable();
+    chosen
+}

@@ -1,0 +1,69 @@
+//! A kernel whose shader has one file with another text: how to see what a broken kernel does.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader};
+
+/// A file of `shaders/`, and what stands in its place.
+#[derive(Debug)]
+pub(crate) struct Edit {
+    /// Tells its programs from those of other edits: pipelines are cached by name.
+    pub(crate) name: String,
+    /// The whole file.
+    pub(crate) find: String,
+    /// The file as it is run.
+    pub(crate) replace: String,
+    linked: Mutex<HashMap<String, Shader>>,
+}
+
+impl Edit {
+    pub(crate) fn new(name: String, find: String, replace: String) -> Self {
+        Self { name, find, replace, linked: Mutex::default() }
+    }
+
+    /// The program with the file replaced. Names and texts of shaders are static, so each program
+    /// is leaked, once.
+    fn link(&self, shader: Shader) -> Shader {
+        let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        *linked.entry(shader.label()).or_insert_with(|| {
+            let text: &'static str = shader.source().replacen(&self.find, &self.replace, 1).leak();
+            let name: &'static str = format!("{} {}", shader.label(), self.name).leak();
+            Shader { name, files: Box::leak(Box::new([text])), weight: None }
+        })
+    }
+}
+
+/// A kernel that dispatches an edited program. Its oracle stays what it is.
+pub(crate) struct Edited {
+    kernel: Box<dyn Kernel>,
+    edit: std::sync::Arc<Edit>,
+}
+
+impl Edited {
+    pub(crate) fn new(kernel: Box<dyn Kernel>, edit: std::sync::Arc<Edit>) -> Self {
+        Self { kernel, edit }
+    }
+}
+
+impl Kernel for Edited {
+    /// The shader that is not edited: operands are checked by its weight type.
+    fn shader(&self) -> Shader {
+        self.kernel.shader()
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        let dispatch = self.kernel.dispatch(binder)?;
+        Ok(Dispatch { shader: self.edit.link(dispatch.shader), ..dispatch })
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        self.kernel.oracle(host);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(Self { kernel: self.kernel.boxed(), edit: self.edit.clone() })
+    }
+}
