@@ -235,17 +235,33 @@ impl Gpu {
         self.queue.write_buffer(&slot.buffer, 0, bytemuck::cast_slice(&vec![word; words]));
     }
 
-    /// The whole buffer behind `tensor`, guards included.
-    pub async fn read_buffer(&mut self, tensor: Tensor) -> Result<Vec<u8>> {
-        let size = self.slots[tensor.id].buffer.size();
+    /// The whole buffers behind `tensors`, guards included, in one submission.
+    ///
+    /// # Panics
+    ///
+    /// If they are larger than memory: guarded tensors are small.
+    pub async fn read_buffers(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        let sizes: Vec<u64> = tensors.iter().map(|t| self.slots[t.id].buffer.size()).collect();
+        let total = sizes.iter().sum();
+        let staging = self.staging(total);
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let staging = self.staging(size);
-        encoder.copy_buffer_to_buffer(&self.slots[tensor.id].buffer, 0, &staging, 0, size);
+        let mut at = 0;
+        for (tensor, &size) in tensors.iter().zip(&sizes) {
+            encoder.copy_buffer_to_buffer(&self.slots[tensor.id].buffer, 0, &staging, at, size);
+            at += size;
+        }
         self.queue.submit([encoder.finish()]);
-        let bytes = platform::read_staging(&self.device, &staging, size).await;
+        let bytes = platform::read_staging(&self.device, &staging, total).await;
         self.failure.check()?;
-        bytes
+        let bytes = bytes?;
+        let mut rest = bytes.as_slice();
+        let take = |&size: &u64| {
+            let (head, tail) = rest.split_at(usize::try_from(size).expect("small, as said above"));
+            rest = tail;
+            head.to_vec()
+        };
+        Ok(sizes.iter().map(take).collect())
     }
 
     /// A buffer of at least `size` bytes that results are copied to.

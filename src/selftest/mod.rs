@@ -228,9 +228,10 @@ async fn run_once(
     let plan = gpu.record(&mut |exec| exec.run(&moved))?;
     gpu.run_plan(&plan, &[]).await?;
 
+    let tensors: Vec<Tensor> = placed.iter().map(|&(_, tensor)| tensor).collect();
+    let buffers = gpu.read_buffers(&tensors).await?;
     let mut outputs = Vec::new();
-    for (operand, tensor) in placed {
-        let bytes = gpu.read_buffer(tensor).await?;
+    for ((operand, _), bytes) in placed.into_iter().zip(buffers) {
         let start = usize::try_from(guard).expect("small");
         let len = usize::try_from(operand.tensor.size_bytes()).expect("rows are small");
         let padded = len.next_multiple_of(4);
