@@ -78,9 +78,9 @@ struct Options {
     /// Seconds after which a row that gives no answer counts as failed
     #[arg(long, default_value_t = 30)]
     timeout: u64,
-    /// Rows that a mutant runs through at the most: files of `lib/` are linked by thousands
-    #[arg(long, default_value_t = 600)]
-    rows: usize,
+    /// Rows that a mutant runs through at the most, for a quick look; all, if not given
+    #[arg(long)]
+    rows: Option<usize>,
     /// Where results are kept while they come in
     #[arg(long, default_value = "target/mutate/results.jsonl")]
     state: PathBuf,
@@ -174,7 +174,7 @@ impl<'a> Work<'a> {
     fn hunt(&self, state: &mut State) -> Result<Hunt<'a>, Error> {
         let Options { adapter, timeout, rows, retry, .. } = self.options;
         let worker = Worker::new(adapter, Duration::from_secs(*timeout));
-        let mut hunt = Hunt::new(self.files, self.all, worker, *rows, state)?;
+        let mut hunt = Hunt::new(self.files, self.all, worker, rows.unwrap_or(usize::MAX), state)?;
         eprintln!("all rows pass without a mutant, {} s", self.started.elapsed().as_secs());
         for (n, &i) in self.chosen.iter().enumerate() {
             let known = self.outcome(i, state);

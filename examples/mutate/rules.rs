@@ -41,8 +41,8 @@ pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// Rows that a mutant runs through at the most. What breaks a rule breaks it at small shapes.
-const MOST: usize = 80;
+/// Rows that a mutant runs through at the most. What breaks a rule mostly does at small shapes.
+const MOST: usize = 300;
 
 /// The first row, and its fault, that the interpreter finds with `replace` in place of `find`.
 pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, String)> {
