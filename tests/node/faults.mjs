@@ -6,7 +6,7 @@ const CHARACTERS = {
   attention_merge: ["sum / total", "sum * total"],
   combine: ["sum * params.scale", "sum + params.scale"],
   embed: ["ids[group.x] - params.row0", "ids[group.x] + params.row0"],
-  expert_gated_matmul: ["gate[(w + row + r)", "gate[(w - row + r)"],
+  expert_gated_matmul: ["gelu(g[i][j], params.gelu_tanh) * u[i][j]", "gelu(g[i][j], params.gelu_tanh) * u[j][i]"],
   expert_gated_matvec: ["u += hi * b.hi", "u += hi * b.lo"],
   expert_groups: ["start + done", "start - done"],
   expert_matmul: ["x_tile[quad * TILE + t] = v", "x_tile[quad * TILE + t] = -v"],
