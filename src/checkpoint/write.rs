@@ -130,11 +130,11 @@ pub async fn write<W: Weights>(
     write_weights(output, config, weights, layout).await
 }
 
-/// As [`write`], without `config.json`.
+/// As [`write()`], without `config.json`.
 ///
 /// # Errors
 ///
-/// Those of [`write`].
+/// Those of [`write()`].
 pub async fn write_weights<W: Weights>(
     output: &mut impl Output,
     config: &Config,
