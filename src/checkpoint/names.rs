@@ -1,6 +1,19 @@
-//! Translates the tensor names of published Grok-1 checkpoints to the canonical ones.
+//! Names of tensors in files: translates those of published Grok-1 checkpoints to the canonical
+//! ones, and refuses a name that a file has twice.
 
 use std::borrow::Cow;
+
+use crate::json;
+
+/// An error that names a tensor which the header of one file has twice.
+pub(super) fn refuse_duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(format!("duplicate tensor `{}`", json::clipped(pair[0]))),
+    }
+}
 
 /// The canonical name of what a file calls `found`. A name of no known scheme stays as it is.
 ///

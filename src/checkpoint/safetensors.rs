@@ -10,7 +10,7 @@ use serde::{
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
 
-use super::magic;
+use super::{magic, names};
 use crate::{DType, json};
 
 /// Bytes of the length that comes before the header.
@@ -145,18 +145,9 @@ pub fn parse(header: &[u8], file_len: u64) -> Result<Vec<Entry>, String> {
         let at = LENGTH_BYTES + json::offset(header, &error) as u64;
         format!("malformed header at byte {at}: {}", json::clipped_to(&error.to_string(), 400))
     })?;
-    refuse_duplicates(&entries)?;
+    names::refuse_duplicates(entries.iter().map(|entry| entry.name.as_str()))?;
     place(&mut entries, LENGTH_BYTES + header.len() as u64, file_len)?;
     Ok(entries)
-}
-
-fn refuse_duplicates(entries: &[Entry]) -> Result<(), String> {
-    let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        None => Ok(()),
-        Some(pair) => Err(format!("duplicate tensor `{}`", json::clipped(pair[0]))),
-    }
 }
 
 /// Checks every extent against its bytes and makes offsets count from the start of the file.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::blocks::GgmlType;
+use super::{super::names, blocks::GgmlType};
 use crate::json;
 
 /// Bytes of the longest header that is read. The largest known, with a tokenizer, has 30 million.
@@ -232,7 +232,7 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, Problem> {
         tensors.push(reader.info(i, alignment)?);
     }
     let end = reader.at;
-    refuse_duplicates(&tensors)?;
+    names::refuse_duplicates(tensors.iter().map(|info| info.name.as_str()))?;
     // Without tensors there need be no padding.
     let data =
         if tensors.is_empty() { end as u64 } else { (end as u64).next_multiple_of(alignment) };
@@ -248,15 +248,6 @@ fn alignment(values: &BTreeMap<String, Value>) -> Result<u64, String> {
             Err(format!("general.alignment is {value}, wanted a power of two"))
         }
         Some(_) => Err("general.alignment is no unsigned integer, wanted a power of two".into()),
-    }
-}
-
-fn refuse_duplicates(tensors: &[Info]) -> Result<(), String> {
-    let mut names: Vec<&str> = tensors.iter().map(|info| info.name.as_str()).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        None => Ok(()),
-        Some(pair) => Err(format!("duplicate tensor `{}`", json::clipped(pair[0]))),
     }
 }
 
