@@ -217,13 +217,7 @@ impl Host {
     ///
     /// If `tensor` holds floats: a bug in an oracle.
     pub fn allows(&self, tensor: Tensor, index: usize, value: u32) -> bool {
-        match &self.data[tensor.id] {
-            Data::Ints { values, also } => {
-                values[index] == value
-                    || also.as_ref().is_some_and(|also| also[index].contains(&value))
-            }
-            Data::Floats { .. } => panic!("an oracle read floats as integers"),
-        }
+        self.choices(tensor, index).contains(&value)
     }
 
     /// All values that a device may give for this element of an integer tensor, the oracle's first.

@@ -1,43 +1,19 @@
 //! A model with one broken kernel: the bisection must name it, its layer and its element.
 
 mod common;
+#[path = "common/edited.rs"]
+mod edited;
 
+use std::sync::Arc;
+
+use edited::{Edit, Edited};
 use grok_wgpu::{
-    Binder, Config, DType, Dispatch, Gpu, Host, Kernel, Result, Shader, Synthetic,
+    Config, DType, Gpu, Kernel, Result, Synthetic,
     gpu::Profile,
     selftest::Bisect,
     session::{Read, Session, Sizes},
 };
 use pollster::block_on;
-
-/// A kernel with other text in its shader.
-struct Broken {
-    kernel: Box<dyn Kernel>,
-    find: &'static str,
-    replace: &'static str,
-}
-
-impl Kernel for Broken {
-    fn shader(&self) -> Shader {
-        let shader = self.kernel.shader();
-        let text = shader.files.concat();
-        assert_eq!(text.matches(self.find).count(), 1, "`{}` is not there once", self.find);
-        let text: &'static str = text.replace(self.find, self.replace).leak();
-        Shader { files: Box::leak(Box::new([text])), ..shader }
-    }
-
-    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
-        Ok(Dispatch { shader: self.shader(), ..self.kernel.dispatch(binder)? })
-    }
-
-    fn oracle(&self, host: &mut Host) {
-        self.kernel.oracle(host);
-    }
-
-    fn boxed(&self) -> Box<dyn Kernel> {
-        Box::new(Self { kernel: self.kernel.boxed(), ..*self })
-    }
-}
 
 /// Runs a small model with `machine`; some tokens of prompt, then one more.
 fn run<'a>(machine: Bisect<'a>, prompt: &[u32]) -> Result<Bisect<'a>> {
@@ -78,10 +54,13 @@ fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
         ("route", "c > best", "c < best", "`ids` "),
     ] {
         let mut gpu = gpu();
+        let edit = Arc::new(Edit::new("broken".into(), find.into(), replace.into()));
         let swap = move |kernel: &dyn Kernel| -> Box<dyn Kernel> {
             let kernel = kernel.boxed();
             if kernel.shader().name == name {
-                Box::new(Broken { kernel, find, replace })
+                let text = kernel.shader().source();
+                assert_eq!(text.matches(find).count(), 1, "`{find}` is not there once");
+                Box::new(Edited::new(kernel, edit.clone()))
             } else {
                 kernel
             }

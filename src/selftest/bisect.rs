@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::place;
+use super::{Report, compare};
 use crate::{
     Binder, DType, Executor, Gpu, Host, Kernel, Machine, Model, Result, Shape, Tensor,
     kernel::Access, machine::Role, tuning::Tuning,
@@ -103,7 +103,9 @@ impl<'a> Bisect<'a> {
             if operand.access != Access::Write {
                 continue;
             }
-            let (worst, failure) = compare(&host, operand.tensor, bytes);
+            let Report { worst, failure, .. } = compare(&host, operand.tensor, bytes, false, None);
+            // How far a wrong value is off says nothing.
+            let worst = if worst > 1.0 { f64::INFINITY } else { worst };
             if self.worst.as_ref().is_none_or(|(most, _)| worst > *most) {
                 self.worst = Some((worst, format!("{name}, {}", self.near)));
             }
@@ -174,39 +176,4 @@ impl Executor for Steps {
         self.kernels.push(kernel.boxed());
         Ok(())
     }
-}
-
-/// Largest error as a fraction of its bound, and the first element that is wrong.
-fn compare(host: &Host, tensor: Tensor, bytes: &[u8]) -> (f64, Option<String>) {
-    let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
-    let mut failure = None;
-    let mut fail = |index: usize, what: String| {
-        failure.get_or_insert(format!("{} of {}: {what}", place(index, tensor), tensor.shape));
-    };
-    if tensor.dtype == DType::U32 {
-        for (i, word) in words.enumerate() {
-            let got = u32::from_le_bytes(word);
-            if !host.allows(tensor, i, got) {
-                fail(i, format!("got {got}, expected {}", host.ints(tensor)[i]));
-            }
-        }
-        return (0.0, failure);
-    }
-    let mut worst: f64 = 0.0;
-    let bounds = host.bounds(tensor);
-    for (i, (word, &want)) in words.zip(host.floats(tensor)).enumerate() {
-        let got = f64::from(f32::from_le_bytes(word));
-        let bound = bounds.map_or(0.0, |bounds| bounds[i]);
-        let error = (got - want).abs();
-        // What is not finite in the oracle came in with the operands.
-        let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
-        let within = same || error <= bound;
-        if !within {
-            fail(i, format!("got {got:e}, expected {want:e} within {bound:e}"));
-            worst = f64::INFINITY;
-        } else if bound > 0.0 && error.is_finite() {
-            worst = worst.max(error / bound);
-        }
-    }
-    (worst, failure)
 }

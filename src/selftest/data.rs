@@ -1,8 +1,8 @@
 //! A row as data: all that a program which does not link this crate's executors needs to run it.
 
 use crate::{
-    Binder, DType, Dispatch, Host, Result, host::POISON, kernel::Access, kernel::Operand,
-    kernels::Case, tuning::Tuning,
+    DType, Dispatch, Host, Result, host::POISON, kernel::Access, kernel::Operand, kernels::Case,
+    tuning::Tuning,
 };
 
 /// A row's dispatch, its operands' bytes, and what a device must make of them.
@@ -45,10 +45,7 @@ pub enum Expected {
 impl CaseData {
     /// Builds a row on the host and runs its oracle.
     pub fn of(case: &Case, tuning: Tuning) -> Result<Self> {
-        let mut host = Host::with_seed(super::seed(&case.full_name()));
-        host.tuning = tuning;
-        let kernel = case.build(&mut host);
-        let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+        let (mut host, kernel, dispatch) = super::prepare(case, tuning)?;
         let initial: Vec<Vec<u8>> =
             dispatch.operands.iter().map(|operand| initial(&host, *operand)).collect();
         kernel.oracle(&mut host);

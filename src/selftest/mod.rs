@@ -14,7 +14,8 @@ pub use golden::{Golden, ModelReport, check_logits, check_models};
 pub use report::{Row, Summary, Totals};
 
 use crate::{
-    Binder, DType, Error, Gpu, Host, Kernel, Machine, Result, Tensor,
+    Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Tensor,
+    checkpoint::synthetic::fnv_1a,
     host::POISON,
     kernel::Access,
     kernels::{self, Case},
@@ -96,10 +97,7 @@ const GUARD: u64 = 256;
 /// them and in every output, once with bindings that end with their elements. Each run must stay
 /// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
 pub async fn check(gpu: &mut Gpu, case: &Case, tuning: Tuning) -> Result<Report> {
-    let mut host = Host::with_seed(seed(&case.full_name()));
-    host.tuning = tuning;
-    let kernel = case.build(&mut host);
-    let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+    let (mut host, kernel, dispatch) = prepare(case, tuning)?;
     let inputs: HashMap<usize, Vec<u8>> =
         dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
     kernel.oracle(&mut host);
@@ -127,7 +125,7 @@ pub async fn check(gpu: &mut Gpu, case: &Case, tuning: Tuning) -> Result<Report>
         let written = dispatch.operands.iter().filter(|o| o.access == Access::Write);
         for (operand, bytes) in written.clone().zip(&outputs) {
             let untouched = Untouched { poison, before: &inputs[&operand.tensor.id] };
-            let found = compare(&host, operand.tensor, bytes, case.exact, untouched);
+            let found = compare(&host, operand.tensor, bytes, case.exact, Some(untouched));
             report.elements += if run == 0 { found.elements } else { 0 };
             report.worst = report.worst.max(found.worst);
             if let Some(failure) = found.failure {
@@ -151,10 +149,14 @@ pub async fn check(gpu: &mut Gpu, case: &Case, tuning: Tuning) -> Result<Report>
     Ok(report)
 }
 
-/// Seed of a row's random tensors: the row's name decides, so that rows can be run alone.
-fn seed(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+/// A row's operands on a host of its own, and what dispatches them. The row's name decides its random
+/// tensors, so that rows can be run alone.
+fn prepare(case: &Case, tuning: Tuning) -> Result<(Host, Box<dyn Kernel>, Dispatch)> {
+    let mut host = Host::with_seed(fnv_1a(&case.full_name()));
+    host.tuning = tuning;
+    let kernel = case.build(&mut host);
+    let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+    Ok((host, kernel, dispatch))
 }
 
 /// A kernel whose operands live elsewhere: built on the host, run on a device.
@@ -168,7 +170,7 @@ impl Kernel for Moved {
         self.kernel.shader()
     }
 
-    fn dispatch(&self, binder: Binder<'_>) -> Result<crate::Dispatch> {
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let mut dispatch = self.kernel.dispatch(binder)?;
         for operand in &mut dispatch.operands {
             operand.tensor.id = self.ids[&operand.tensor.id];
@@ -276,12 +278,15 @@ struct Untouched<'a> {
 }
 
 /// Compares a device's bytes with the oracle's values. NaN is never within a bound.
+///
+/// Without `untouched` there is no poison: what is not a number, or not finite, came to the oracle
+/// with its operands, and must come out the same.
 fn compare(
     host: &Host,
     tensor: Tensor,
     bytes: &[u8],
     exact: bool,
-    untouched: Untouched<'_>,
+    untouched: Option<Untouched<'_>>,
 ) -> Report {
     let words: Vec<u32> = bytes
         .chunks_exact(4)
@@ -297,8 +302,14 @@ fn compare(
     };
     if tensor.dtype == DType::U32 {
         for (i, (&got, &want)) in words.iter().zip(host.ints(tensor)).enumerate() {
-            let was_poison = is_poison(&untouched.before[4 * i..][..4], DType::U32);
-            let want = if was_poison && want == POISON { untouched.poison } else { want };
+            let want = match untouched {
+                Some(Untouched { poison, before })
+                    if want == POISON && is_poison(&before[4 * i..][..4], DType::U32) =>
+                {
+                    poison
+                }
+                _ => want,
+            };
             if got != want && !host.allows(tensor, i, got) {
                 fail(i, got.to_string(), want.to_string());
             }
@@ -308,13 +319,17 @@ fn compare(
     let bounds = host.bounds(tensor);
     let mut worst: f64 = 0.0;
     for (i, (&got_bits, &want)) in words.iter().zip(host.floats(tensor)).enumerate() {
-        if want.is_nan() {
-            if got_bits != untouched.poison {
-                fail(i, f32::from_bits(got_bits).to_string(), "no write at all".into());
-            }
-            continue;
-        }
         let got = f64::from(f32::from_bits(got_bits));
+        match untouched {
+            Some(Untouched { poison, .. }) if want.is_nan() => {
+                if got_bits != poison {
+                    fail(i, f32::from_bits(got_bits).to_string(), "no write at all".into());
+                }
+                continue;
+            }
+            None if got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()) => continue,
+            _ => {}
+        }
         let bound = if exact { 0.0 } else { bounds.map_or(0.0, |b| b[i]) };
         let error = (got - want).abs();
         let within = error <= bound;
