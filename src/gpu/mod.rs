@@ -43,6 +43,14 @@ pub struct Gpu {
     binding_limit: u64,
 }
 
+/// Bytes to read back: a part of a tensor's buffer, in multiples of four.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    slot: usize,
+    offset: u64,
+    size: u64,
+}
+
 /// What went wrong on the device, as its callbacks reported it.
 #[derive(Clone, Debug, Default)]
 struct Failure(Arc<Mutex<Failed>>);
@@ -241,27 +249,45 @@ impl Gpu {
     ///
     /// If they are larger than memory: guarded tensors are small.
     pub async fn read_buffers(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<u8>>> {
-        let sizes: Vec<u64> = tensors.iter().map(|t| self.slots[t.id].buffer.size()).collect();
-        let total = sizes.iter().sum();
-        let staging = self.staging(total);
-        let mut encoder =
+        let regions: Vec<Region> = tensors
+            .iter()
+            .map(|t| Region { slot: t.id, offset: 0, size: self.slots[t.id].buffer.size() })
+            .collect();
+        let encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.submit_and_read(encoder, &regions).await
+    }
+
+    /// Submits what was encoded and copies of `regions` after it; gives their bytes.
+    async fn submit_and_read(
+        &mut self,
+        mut encoder: wgpu::CommandEncoder,
+        regions: &[Region],
+    ) -> Result<Vec<Vec<u8>>> {
+        let total: u64 = regions.iter().map(|region| region.size).sum();
+        if total == 0 {
+            self.queue.submit([encoder.finish()]);
+            return self.failure.check().map(|()| vec![Vec::new(); regions.len()]);
+        }
+        let staging = self.staging(total);
         let mut at = 0;
-        for (tensor, &size) in tensors.iter().zip(&sizes) {
-            encoder.copy_buffer_to_buffer(&self.slots[tensor.id].buffer, 0, &staging, at, size);
+        for &Region { slot, offset, size } in regions {
+            encoder.copy_buffer_to_buffer(&self.slots[slot].buffer, offset, &staging, at, size);
             at += size;
         }
         self.queue.submit([encoder.finish()]);
         let bytes = platform::read_staging(&self.device, &staging, total).await;
+        // A lost device still answers; what it answers is worthless.
         self.failure.check()?;
         let bytes = bytes?;
         let mut rest = bytes.as_slice();
-        let take = |&size: &u64| {
-            let (head, tail) = rest.split_at(usize::try_from(size).expect("small, as said above"));
+        let take = |region: &Region| {
+            let (head, tail) =
+                rest.split_at(usize::try_from(region.size).expect("read whole above"));
             rest = tail;
             head.to_vec()
         };
-        Ok(sizes.iter().map(take).collect())
+        Ok(regions.iter().map(take).collect())
     }
 
     /// A buffer of at least `size` bytes that results are copied to.
@@ -317,44 +343,29 @@ impl Machine for Gpu {
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
-        let sizes: Vec<u64> = read.iter().map(|t| t.size_bytes().next_multiple_of(4)).collect();
-        let total: u64 = sizes.iter().sum();
-        let staging = (total > 0).then(|| self.staging(total));
-
+        let regions: Vec<Region> = read
+            .iter()
+            .map(|t| Region {
+                slot: t.id,
+                offset: self.slots[t.id].offset,
+                size: t.size_bytes().next_multiple_of(4),
+            })
+            .collect();
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         plan.encode(&mut encoder);
-        let mut at = 0;
-        if let Some(staging) = &staging {
-            for (tensor, &size) in read.iter().zip(&sizes) {
-                let slot = &self.slots[tensor.id];
-                encoder.copy_buffer_to_buffer(&slot.buffer, slot.offset, staging, at, size);
-                at += size;
-            }
-        }
-        self.queue.submit([encoder.finish()]);
         self.counters.submissions += 1;
         self.counters.dispatches += plan.dispatches();
-        let Some(staging) = staging else {
-            return self.failure.check().map(|()| Vec::new());
-        };
-        self.counters.read_backs += 1;
-        self.counters.read_back_bytes += total;
-        let bytes = platform::read_staging(&self.device, &staging, total).await;
-        // A lost device still answers; what it answers is worthless.
-        self.failure.check()?;
-        let bytes = bytes?;
-        let mut rest = bytes.as_slice();
-        Ok(read
-            .iter()
-            .zip(&sizes)
-            .map(|(tensor, &size)| {
-                let (head, tail) = rest.split_at(usize::try_from(size).expect("read whole above"));
-                rest = tail;
-                let wanted = usize::try_from(tensor.size_bytes()).expect("not larger than head");
-                head[..wanted].to_vec()
-            })
-            .collect())
+        let total: u64 = regions.iter().map(|region| region.size).sum();
+        if total > 0 {
+            self.counters.read_backs += 1;
+            self.counters.read_back_bytes += total;
+        }
+        let mut bytes = self.submit_and_read(encoder, &regions).await?;
+        for (tensor, bytes) in read.iter().zip(&mut bytes) {
+            bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
+        }
+        Ok(bytes)
     }
 
     async fn flush(&mut self) -> Result<()> {
