@@ -17,11 +17,11 @@ use std::{
 };
 
 use grok_wgpu::{
+    Tuning,
     host::POISON,
     kernel::Access,
     kernels::{self, Case},
     selftest::{CaseData, Expected, OperandData},
-    tuning::Tuning,
 };
 use serde_json::{Value, json};
 

@@ -1,10 +1,9 @@
 //! Host memory, and the executor that runs every kernel by its oracle in `f64`.
 
 use crate::{
-    Binder, DType, Error, Executor, Kernel, Result, Shape, Tensor,
+    DType, Error, Executor, Kernel, Result, Shape, Tensor, Tuning,
     machine::{Machine, Role},
     quant,
-    tuning::Tuning,
 };
 
 /// Tensors in `f64` (or `u32`) on the host. Stands in for a device wherever correctness is the
@@ -348,7 +347,7 @@ impl Bounded {
 
 impl Executor for Host {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        kernel.dispatch(Binder::new(kernel.shader(), &self.tuning))?;
+        kernel.record(&self.tuning)?;
         kernel.oracle(self);
         Ok(())
     }
@@ -360,7 +359,7 @@ pub struct HostPlan(Vec<Box<dyn Kernel>>);
 
 impl Executor for HostPlan {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        kernel.dispatch(Binder::new(kernel.shader(), &Tuning::GPU))?;
+        kernel.record(&Tuning::GPU)?;
         self.0.push(kernel.boxed());
         Ok(())
     }

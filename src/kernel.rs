@@ -1,12 +1,12 @@
 //! What a kernel is: WGSL source, a dispatch, and a scalar reference.
 
-use crate::{DType, Error, Host, Result, Shape, Tensor, tuning::Tuning};
+use crate::{DType, Error, Host, Result, Shape, Tensor, Tuning};
 
 /// One GPU operation, described by its operands. Building the value does nothing; an
 /// [`Executor`] runs it.
 pub trait Kernel {
-    /// The WGSL that implements it.
-    fn shader(&self) -> Shader;
+    /// The WGSL that implements it where work is divided like this.
+    fn shader(&self, tuning: &Tuning) -> Shader;
 
     /// Checks the operands and says what to dispatch.
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch>;
@@ -17,6 +17,13 @@ pub trait Kernel {
 
     /// The same kernel in a box, for executors that keep what they record.
     fn boxed(&self) -> Box<dyn Kernel>;
+}
+
+impl dyn Kernel + '_ {
+    /// What to dispatch where work is divided like this.
+    pub fn record(&self, tuning: &Tuning) -> Result<Dispatch> {
+        self.dispatch(Binder::new(self.shader(tuning), tuning))
+    }
 }
 
 /// Something that can run kernels: a device, the host oracle, or a wrapper around either.

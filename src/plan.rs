@@ -1,12 +1,11 @@
 //! What a model needs on a device, counted without one.
 
 use crate::{
-    Binder, Config, DType, Error, Executor, Kernel, Result, Shape, Tensor, Weights,
+    Config, DType, Error, Executor, Kernel, Result, Shape, Tensor, Tuning, Weights,
     gpu::Caps,
     machine::{Machine, Role},
     model::{Model, alloc_cache},
     session::{Read, Session, Sizes},
-    tuning::Tuning,
 };
 
 /// The limits of a device that memory is divided by.
@@ -69,7 +68,7 @@ impl Counting {
 
 impl Executor for Counted {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &Tuning::GPU))?;
+        let dispatch = kernel.record(&Tuning::GPU)?;
         let label = dispatch.shader.label();
         self.dispatches += 1;
         self.bytes_bound +=

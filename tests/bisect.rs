@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Config, DType, Gpu, Kernel, Result, Synthetic,
+    Config, DType, Gpu, Kernel, Result, Synthetic, Tuning,
     gpu::Profile,
     selftest::Bisect,
     session::{Read, Session, Sizes},
@@ -57,8 +57,8 @@ fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
         let edit = Arc::new(Edit::new("broken".into(), find.into(), replace.into()));
         let swap = move |kernel: &dyn Kernel| -> Box<dyn Kernel> {
             let kernel = kernel.boxed();
-            if kernel.shader().name == name {
-                let text = kernel.shader().source();
+            if kernel.shader(&Tuning::CPU).name == name {
+                let text = kernel.shader(&Tuning::CPU).source();
                 assert_eq!(text.matches(find).count(), 1, "`{find}` is not there once");
                 Box::new(Edited::new(kernel, edit.clone()))
             } else {

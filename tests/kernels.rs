@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use grok_wgpu::{Gpu, gpu::Profile, kernels, selftest, tuning::Tuning};
+use grok_wgpu::{Gpu, Tuning, gpu::Profile, kernels, selftest};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Random rows of each kernel.

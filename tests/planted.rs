@@ -13,11 +13,10 @@ use std::{
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Gpu,
+    Gpu, Tuning,
     gpu::Profile,
     kernels::{self, Case},
     selftest,
-    tuning::Tuning,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 

@@ -271,7 +271,7 @@ fn programs() -> Vec<String> {
     for (case, _, tuning) in worker::rows() {
         let mut host = grok_wgpu::Host::with_seed(0);
         host.tuning = tuning;
-        let shader = case.build(&mut host).shader();
+        let shader = case.build(&mut host).shader(&grok_wgpu::Tuning::CPU);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }
     found.into_values().collect()

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use grok_wgpu::{kernels, selftest::CaseData, tuning::Tuning};
+use grok_wgpu::{Tuning, kernels, selftest::CaseData};
 
 use crate::{Error, machine, program::Program};
 

@@ -9,11 +9,10 @@ use std::{
 };
 
 use grok_wgpu::{
-    Gpu, Host,
+    Gpu, Host, Tuning,
     gpu::{AdapterChoice, Profile},
     kernels::{self, Case},
     selftest,
-    tuning::Tuning,
 };
 
 use crate::{
@@ -106,7 +105,7 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
             Ok(_) if mutant == "-" => {
                 let mut host = Host::with_seed(0);
                 host.tuning = *tuning;
-                let source = case.build(&mut host).shader().source();
+                let source = case.build(&mut host).shader(&Tuning::CPU).source();
                 let linked = (0..files.len()).filter(|&i| source.contains(&files[i].text));
                 let numbers: Vec<String> = linked.map(|i| i.to_string()).collect();
                 format!("pass {millis} {}", numbers.join(" "))

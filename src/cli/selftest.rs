@@ -7,10 +7,9 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Error, Gpu, Result, kernels,
+    Error, Gpu, Result, Tuning, kernels,
     selftest::{self, Bisect, ModelReport, Row, Summary, Totals, check, check_logits},
     session::{Read, Session, Sizes},
-    tuning::Tuning,
 };
 use serde_json::{Value, json};
 

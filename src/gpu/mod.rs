@@ -12,10 +12,9 @@ pub use caps::{AdapterChoice, Caps, Profile, adapters};
 pub use plan::{Counters, Plan, StepTime};
 
 use crate::{
-    DType, Error, Executor, Result, Shape, Tensor,
+    DType, Error, Executor, Result, Shape, Tensor, Tuning,
     machine::{Machine, Role},
     platform,
-    tuning::Tuning,
 };
 
 /// Where a tensor lives on the device.

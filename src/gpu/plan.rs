@@ -1,7 +1,7 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
 use super::{Gpu, Slot, pipelines};
-use crate::{Binder, Error, Executor, Kernel, Result, kernel::Dispatch, platform, tuning::Tuning};
+use crate::{Error, Executor, Kernel, Result, Tuning, kernel::Dispatch, platform};
 
 /// What has been sent to a device and read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl Recorder {
 
 impl Executor for Recorder {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        self.dispatches.push(kernel.dispatch(Binder::new(kernel.shader(), &self.tuning))?);
+        self.dispatches.push(kernel.record(&self.tuning)?);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use super::{
     bounds::{FLUSHED, U, dot},
 };
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
-    shader,
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
@@ -64,7 +64,7 @@ impl Blocking {
 }
 
 impl Kernel for Attention {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("attention", "step", "math")
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor,
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
     kernels::bounds::U, params, shader,
 };
 
@@ -25,7 +25,7 @@ pub struct AttentionMerge {
 params! { n_heads: u32, dim4: u32, splits: u32, split_len: u32 }
 
 impl Kernel for AttentionMerge {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("attention_merge", "step", "math")
     }
 

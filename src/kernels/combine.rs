@@ -2,8 +2,8 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
-    shader,
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// `out[t, c] = (dense[t, c] + sum_i probs[t, i] * routed[t, i, c]) * scale`, for the rows `t` that
@@ -27,7 +27,7 @@ pub struct Combine {
 params! { cols4: u32, chosen: u32, scale: f32 }
 
 impl Kernel for Combine {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("combine", "step")
     }
 

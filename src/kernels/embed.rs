@@ -4,7 +4,7 @@ use super::{Pick, Rows};
 use crate::{
     Binder, Bounded,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// `out[t, :] = table[ids[t] - row0, :] * scale`, for the tokens whose row `table` holds.
@@ -25,7 +25,7 @@ pub struct Embed {
 params! { rows: u32, row0: u32, cols8: u32, scale: f32 }
 
 impl Kernel for Embed {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("embed").with_weight(self.table.dtype)
     }
 

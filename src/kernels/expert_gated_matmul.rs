@@ -9,7 +9,8 @@ use super::{
 use crate::{
     Binder, DType,
     DType::{F32, U32},
-    Dispatch, Executor as _, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Executor as _, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning, params,
+    shader,
 };
 
 /// `out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` for each slot
@@ -37,7 +38,7 @@ pub struct ExpertGatedMatMul {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
 impl Kernel for ExpertGatedMatMul {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("expert_gated_matmul", "tile", "math").with_weight(self.gate.dtype)
     }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// `out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` with
@@ -33,7 +33,7 @@ pub struct ExpertGatedMatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
 impl Kernel for ExpertGatedMatVec {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("expert_gated_matvec", "lanes", "math").with_weight(self.gate.dtype)
     }
 

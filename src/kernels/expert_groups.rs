@@ -1,7 +1,9 @@
 //! Sorts the slots of a prefill by expert, in tiles.
 
 use super::{Pick, Rows, matmul::TILE};
-use crate::{Binder, DType::U32, Dispatch, Host, Kernel, Result, Shader, Tensor, params, shader};
+use crate::{
+    Binder, DType::U32, Dispatch, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+};
 
 /// Orders the slots `t * chosen + i` of the real tokens by expert, then by slot, and cuts each
 /// expert's share into tiles `(expert, start, count, 0)`.
@@ -27,7 +29,7 @@ pub fn max_tiles(slots: u32, experts: u32) -> u32 {
 }
 
 impl Kernel for ExpertGroups {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("expert_groups", "step")
     }
 

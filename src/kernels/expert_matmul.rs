@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Binder, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// `out[s, row0 + r] = dot(x[s, :], weight[e, r, :])` for each slot `s` of a tile of expert `e`.
@@ -33,7 +33,7 @@ pub struct ExpertMatMul {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
 
 impl Kernel for ExpertMatMul {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("expert_matmul", "tile").with_weight(self.weight.dtype)
     }
 

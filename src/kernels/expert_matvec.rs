@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, Bounded, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// `out[t, row0 + r] = (dense[t, row0 + r] + sum_i probs[t, i] dot(x[t, i, :], weight[e, r, :])) *
@@ -35,7 +35,7 @@ pub struct ExpertMatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, scale: f32 }
 
 impl Kernel for ExpertMatVec {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("expert_matvec", "lanes").with_weight(self.weight.dtype)
     }
 

@@ -6,8 +6,8 @@ use super::{
     matmul::TILE,
 };
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params,
-    shader,
+    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`, for the rows `t`
@@ -33,7 +33,7 @@ pub struct GatedMatMul {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
 impl Kernel for GatedMatMul {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("gated_matmul", "step", "tile", "math").with_weight(self.gate.dtype)
     }
 

@@ -5,8 +5,8 @@ use super::{
     bounds::{dot, lanes_depth},
 };
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, params,
-    shader,
+    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`
@@ -29,7 +29,7 @@ pub struct GatedMatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
 impl Kernel for GatedMatVec {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("gated_matvec", "lanes", "math").with_weight(self.gate.dtype)
     }
 

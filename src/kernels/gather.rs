@@ -4,7 +4,7 @@ use super::{Pick, Rows};
 use crate::{
     Binder,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// `out[i, :] = x[rows[i], :]`
@@ -21,7 +21,7 @@ pub struct Gather {
 params! { cols4: u32 }
 
 impl Kernel for Gather {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("gather")
     }
 

@@ -5,7 +5,8 @@ use super::{
     bounds::{dot, lanes_depth},
 };
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`
@@ -28,7 +29,7 @@ pub struct MatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
 
 impl Kernel for MatVec {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("matvec", "lanes", "math").with_weight(self.weight.dtype)
     }
 

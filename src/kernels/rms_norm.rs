@@ -5,8 +5,8 @@ use super::{
     bounds::{FLUSHED, U},
 };
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
-    shader,
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// `out[r, c] = x[r, c] / sqrt(mean(x[r, :]^2) + eps) * weight[c]`
@@ -25,7 +25,7 @@ pub struct RmsNorm {
 params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNorm {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("rms_norm", "reduce")
     }
 

@@ -2,7 +2,8 @@
 
 use super::{Pick, Rows, rms_norm::normalize};
 use crate::{
-    Binder, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Binder, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params,
+    shader,
 };
 
 /// `sum += norm(h) * weight`, then `out = norm(sum) * next_weight`, where
@@ -26,7 +27,7 @@ pub struct RmsNormAdd {
 params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNormAdd {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("rms_norm_add", "reduce")
     }
 

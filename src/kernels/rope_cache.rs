@@ -2,8 +2,8 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params,
-    shader,
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// Rotates the pairs `(d, d + head_dim/2)` of queries and keys by the angles in `cos_sin`, and
@@ -31,7 +31,7 @@ pub struct RopeCache {
 params! { n_heads: u32, n_kv_heads: u32, half: u32, pos0: u32, len: u32, write_q: u32 }
 
 impl Kernel for RopeCache {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("rope_cache", "step")
     }
 

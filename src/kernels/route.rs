@@ -7,8 +7,7 @@ use super::{
 use crate::{
     Binder, Bounded,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
-    tuning::Tuning,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// Softmax over the soft-capped logits of all experts; the largest `chosen` are kept, ties to the
@@ -42,7 +41,7 @@ fn lanes(tuning: &Tuning, experts: u32) -> u32 {
 }
 
 impl Kernel for Route {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("route", "math")
     }
 

@@ -4,7 +4,7 @@ use super::{Pick, Rows};
 use crate::{
     Binder, Bounded,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// The `count` largest logits of each chunk in falling order, ties to the lower id. A logit that is
@@ -30,7 +30,7 @@ pub(crate) const CHUNK: u32 = 1024;
 const LOWEST: f32 = -3.4e38;
 
 impl Kernel for TopChunks {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("top_chunks", "sort")
     }
 

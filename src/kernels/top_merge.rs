@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, Bounded,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// The `count` largest candidates of each chunk of 1024 in falling order, ties to the lower id.
@@ -28,7 +28,7 @@ pub struct TopMerge {
 params! { len: u32, chunks: u32, count: u32 }
 
 impl Kernel for TopMerge {
-    fn shader(&self) -> Shader {
+    fn shader(&self, _: &Tuning) -> Shader {
         shader!("top_merge", "sort")
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::{Report, compare};
 use crate::{
-    Binder, DType, Executor, Gpu, Host, Kernel, Machine, Model, Result, Shape, Tensor,
-    kernel::Access, machine::Role, tuning::Tuning,
+    DType, Executor, Gpu, Host, Kernel, Machine, Model, Result, Shape, Tensor, Tuning,
+    kernel::Access, machine::Role,
 };
 
 /// A device that runs each kernel beside its oracle.
@@ -80,7 +80,7 @@ impl<'a> Bisect<'a> {
 
     async fn step(&mut self, kernel: &dyn Kernel) -> Result<()> {
         let tuning = self.gpu.tuning();
-        let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+        let dispatch = kernel.record(&tuning)?;
         let operands: Vec<Tensor> = dispatch.operands.iter().map(|o| o.tensor).collect();
         let named = operands.iter().find_map(|tensor| self.weights.get(&tensor.id));
         if let Some(name) = named {
@@ -172,7 +172,7 @@ pub struct Steps {
 
 impl Executor for Steps {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        kernel.dispatch(Binder::new(kernel.shader(), &self.tuning))?;
+        kernel.record(&self.tuning)?;
         self.kernels.push(kernel.boxed());
         Ok(())
     }

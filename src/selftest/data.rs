@@ -1,8 +1,8 @@
 //! A row as data: all that a program which does not link this crate's executors needs to run it.
 
 use crate::{
-    DType, Dispatch, Host, Result, host::POISON, kernel::Access, kernel::Operand, kernels::Case,
-    tuning::Tuning,
+    DType, Dispatch, Host, Result, Tuning, host::POISON, kernel::Access, kernel::Operand,
+    kernels::Case,
 };
 
 /// A row's dispatch, its operands' bytes, and what a device must make of them.

@@ -14,13 +14,12 @@ pub use golden::{Golden, ModelReport, check_logits, check_models};
 pub use report::{Row, Summary, Totals};
 
 use crate::{
-    Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Tensor,
+    Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Tensor, Tuning,
     checkpoint::synthetic::fnv_1a,
     host::POISON,
     kernel::Access,
     kernels::{self, Case},
     machine::Role,
-    tuning::Tuning,
 };
 
 /// Largest absolute difference of a model's logit that f32 arithmetic may make.
@@ -155,7 +154,7 @@ fn prepare(case: &Case, tuning: Tuning) -> Result<(Host, Box<dyn Kernel>, Dispat
     let mut host = Host::with_seed(fnv_1a(&case.full_name()));
     host.tuning = tuning;
     let kernel = case.build(&mut host);
-    let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+    let dispatch = kernel.record(&tuning)?;
     Ok((host, kernel, dispatch))
 }
 
@@ -166,8 +165,8 @@ struct Moved {
 }
 
 impl Kernel for Moved {
-    fn shader(&self) -> crate::Shader {
-        self.kernel.shader()
+    fn shader(&self, tuning: &Tuning) -> crate::Shader {
+        self.kernel.shader(tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -196,7 +195,7 @@ async fn run_once(
     guard: u64,
 ) -> Result<Vec<Vec<u8>>> {
     let tuning = gpu.tuning();
-    let dispatch = kernel.dispatch(Binder::new(kernel.shader(), &tuning))?;
+    let dispatch = kernel.record(&tuning)?;
     let mut ids = HashMap::new();
     let mut placed = Vec::new();
     for operand in &dispatch.operands {

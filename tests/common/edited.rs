@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader};
+use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader, Tuning};
 
 /// A file of `shaders/`, and what stands in its place.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl Edited {
 
 impl Kernel for Edited {
     /// The shader that is not edited: operands are checked by its weight type.
-    fn shader(&self) -> Shader {
-        self.kernel.shader()
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        self.kernel.shader(tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use grok_wgpu::{Binder, Dispatch, Host, kernels, tuning::Tuning};
+use grok_wgpu::{Dispatch, Host, Tuning, kernels};
 
 /// One dispatch for each program, by shader, weight type and constants, in order of their names.
 ///
@@ -17,7 +17,7 @@ pub(crate) fn variants() -> Vec<(String, Dispatch)> {
             host.tuning = tuning;
             let kernel = case.build(&mut host);
             let dispatch = kernel
-                .dispatch(Binder::new(kernel.shader(), &tuning))
+                .record(&tuning)
                 .unwrap_or_else(|error| panic!("{}: {error}", case.full_name()));
             let name = name(&dispatch);
             match found.get(&name) {

@@ -15,10 +15,10 @@ use std::{
 };
 
 use grok_wgpu::{
+    Tuning,
     host::POISON,
     kernels::{self, Case},
     selftest::{CaseData, Expected, OperandData},
-    tuning::Tuning,
 };
 use machine::{Outcome, run};
 use program::Program;
