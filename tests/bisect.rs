@@ -19,7 +19,7 @@ use pollster::block_on;
 fn run<'a>(machine: Bisect<'a>, prompt: &[u32]) -> Result<Bisect<'a>> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 3)?;
-    let sizes = Sizes { context: 32, prefill: 16 };
+    let sizes = Sizes { context: 32, prefill: 16, cache: DType::F32 };
     block_on(async {
         let mut session = Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let model = session.model().clone();

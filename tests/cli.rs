@@ -226,7 +226,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
     pollster::block_on(async {
         let (config, _) = Config::open(model())?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
-        let sizes = Sizes { context: 64, prefill: 32 };
+        let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
         let gpu = device(Profile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let mut all = Vec::new();
@@ -401,7 +401,7 @@ fn a_checkpoint_can_be_inspected() {
 fn a_plan_is_what_a_session_allocates() {
     let config = Config::preset("small").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    let sizes = Sizes { context: 300, prefill: 64 };
+    let sizes = Sizes { context: 300, prefill: 64, cache: DType::F32 };
     let gpu = device(Profile::Baseline);
     let limits = grok_wgpu::plan::DeviceLimits::of(gpu.caps());
     assert_eq!(limits, grok_wgpu::plan::DeviceLimits::BASELINE);

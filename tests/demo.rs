@@ -6,7 +6,7 @@ mod common;
 use std::{path::PathBuf, process::Command};
 
 use grok_wgpu::{
-    Checkpoint, Config, Gpu, Result,
+    Checkpoint, Config, DType, Gpu, Result,
     gpu::Profile,
     platform::native::{FileSource, open_folder},
     selftest::{MOST, check_logits},
@@ -24,7 +24,7 @@ fn session() -> Result<Session<Gpu>> {
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources: Vec<FileSource> = open_folder(&folder())?;
     let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
-    let sizes = Sizes { context: 512, prefill: 256 };
+    let sizes = Sizes { context: 512, prefill: 256, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
 }

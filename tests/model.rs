@@ -47,7 +47,7 @@ fn greedy(session: &mut Session<Gpu>, count: usize) -> Result<Vec<(u32, f32)>> {
 fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
-        let sizes = Sizes { context: 64, prefill: 256 };
+        let sizes = Sizes { context: 64, prefill: 256, cache: DType::F32 };
         let full = logits(&mut session(common::open(Profile::Full), &config, sizes))?;
         let baseline = common::open(Profile::Baseline);
         assert_eq!(baseline.caps().limits.max_storage_buffer_binding_size, 128 << 20);
@@ -64,7 +64,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
         // Longer than one split, so that the cache can be cut.
-        let sizes = Sizes { context: 300, prefill: 64 };
+        let sizes = Sizes { context: 300, prefill: 64, cache: DType::F32 };
         let mut whole = session(common::open(Profile::Baseline), &config, sizes);
         let mut gpu = common::open(Profile::Baseline);
         gpu.limit_bindings(16 << 10);
@@ -107,7 +107,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
 #[test]
 fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 64, prefill: 32 };
+    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     block_on(session.prefill(&IDS, Read::Nothing))?;
     let before = session.machine().counters();
@@ -128,7 +128,7 @@ fn a_layer_takes_at_most_fourteen_dispatches_in_decode() -> Result<()> {
         let mut per_model = Vec::new();
         for num_hidden_layers in [1, 2] {
             let config = Config { num_hidden_layers, ..tiny(name) };
-            let sizes = Sizes { context: 64, prefill: 32 };
+            let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
             let mut session = session(common::open(Profile::Baseline), &config, sizes);
             per_model.push(session.decode_plan(Read::Top(1))?.dispatches());
         }
@@ -145,7 +145,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     let adapters = block_on(grok_wgpu::gpu::adapters());
     assert!(!adapters.is_empty(), "tests need an adapter");
     let config = tiny("tiny");
-    let sizes = Sizes { context: 128, prefill: 32 };
+    let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
     let mut texts = Vec::new();
     for (index, name) in adapters.iter().enumerate() {
         let choice = AdapterChoice::Named(index.to_string());
@@ -175,7 +175,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
 #[test]
 fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 64, prefill: 32 };
+    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let first = logits(&mut session)?;
     session.rewind(0);
@@ -186,7 +186,7 @@ fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
 #[test]
 fn what_does_not_fit_is_refused_before_it_runs() {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 16, prefill: 32 };
+    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let error = block_on(session.prefill(&IDS, Read::Nothing)).expect_err("44 do not fit in 16");
     assert_eq!(error.code(), "context_length_exceeded");
@@ -201,7 +201,7 @@ fn what_does_not_fit_is_refused_before_it_runs() {
 fn a_cancelled_load_stops() {
     let config = tiny("tiny");
     let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-    let sizes = Sizes { context: 16, prefill: 32 };
+    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     let mut heard = 0;
     let result = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| {
@@ -235,7 +235,7 @@ fn weights_that_are_not_numbers_are_reported() {
     }
     let config = tiny("tiny");
     let weights = Broken(Synthetic::new(&config, DType::BF16, 0).expect("weights"));
-    let sizes = Sizes { context: 16, prefill: 32 };
+    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     let mut session =
         block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads");

@@ -186,7 +186,7 @@ fn planned(
     let layer_dispatches =
         plan.as_ref().map_or(0.0, |plan| layer_dispatches(planner.model(), &plan.decode.kernels));
     let longest = match memory {
-        Some(memory) => Some(planner.longest_context(memory, sizes.prefill)?),
+        Some(memory) => Some(planner.longest_context(memory, sizes)?),
         None => None,
     };
     Ok(Planned { name, limits, plan, layer_dispatches, longest })
