@@ -278,6 +278,13 @@ mod tests {
         assert_eq!(plan.weights, 539_030_994_944 + widened);
         assert_eq!(plan.cache_position, 524_288);
         assert_eq!(plan.cache, 4096 * 524_288);
+        // A scale of two bytes for each 32 keys or values.
+        for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
+            let sizes = Sizes { context: 4096, prefill: 256, cache };
+            let smaller = planner.plan(sizes).expect("fits");
+            assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
+            assert_eq!(smaller.scratch, plan.scratch, "{cache}");
+        }
         // 2 GiB of embeddings in bindings of 128 MiB, and so for the head.
         assert_eq!(planner.model().embed_tokens.shards.len(), 16);
         assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");

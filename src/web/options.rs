@@ -16,7 +16,7 @@ pub(super) const TOP_K: u32 = 40;
 pub(super) struct LoadOptions {
     context: Option<u32>,
     prefill: Option<u32>,
-    cache_type: Option<CacheType>,
+    kv_cache: Option<CacheType>,
 }
 
 /// Element types of the key-value cache.
@@ -47,7 +47,7 @@ impl LoadOptions {
         Sizes {
             context: self.context.unwrap_or(usual.context),
             prefill: self.prefill.unwrap_or(Self::PREFILL),
-            cache: self.cache_type.map_or(usual.cache, CacheType::dtype),
+            cache: self.kv_cache.map_or(usual.cache, CacheType::dtype),
         }
     }
 }

@@ -366,9 +366,10 @@ describe("an engine", () => {
       await failure(() => engine.chat([])),
       await failure(() => lib.GrokWgpu.selftest({ kernel: "none" })),
       await failure(() => lib.GrokWgpu.load("/models/demo", { context: 100_000 })),
+      await failure(() => lib.GrokWgpu.load("/models/demo", { kvCache: "q4" })),
     ]);
     const usage = Array(4).fill("usage");
-    assert.deepEqual(codes.map(({ code }) => code), [...usage, "context_length_exceeded", ...usage]);
+    assert.deepEqual(codes.map(({ code }) => code), [...usage, "context_length_exceeded", ...usage, "usage"]);
     assert.ok(codes.every(({ message, hint }) => message && hint));
   });
 
