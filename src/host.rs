@@ -173,9 +173,13 @@ impl Host {
 
     /// A tensor of `dtype` that nobody has written: its bytes are those of [`POISON`], its values
     /// NaN.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit in memory: a bug in a test row.
     pub fn unwritten_as(&mut self, dtype: DType, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
-        let words = usize::try_from(shape.size_bytes(dtype) / 4).expect("host tensors are small");
+        let words = usize::try_from(shape.size_bytes(dtype) / 4).expect("rows are small");
         let tensor = self.push_floats(dtype, shape, vec![f64::NAN; len(shape)]);
         if let Data::Floats { stored, .. } = &mut self.data[tensor.id] {
             *stored = Some(bytemuck::cast_slice(&vec![POISON; words]).to_vec());

@@ -268,6 +268,18 @@ describe("files", () => {
   });
 });
 
+describe("a cache of fewer bits", () => {
+  for (const kvCache of ["f16", "q8"]) {
+    test(`writes a text with ${kvCache}`, async () => {
+      await fresh();
+      await page.evaluate((kvCache) => load("/models/demo", { kvCache }), kvCache);
+      const { completionTokens, text } = await page.evaluate(() => write("Once upon a time"));
+      assert.equal(completionTokens, 40);
+      assert.match(text, /^[\x20-\x7e\n]+$/);
+    });
+  }
+});
+
 describe("an engine", () => {
   before(async () => {
     await fresh();
