@@ -3,7 +3,7 @@
 mod common;
 
 use grok_wgpu::{
-    Config, DType, Executor as _, Gpu, Host, Machine as _, Result, Shape, Synthetic,
+    Config, DType, Gpu, Host, Machine as _, Result, Shape, Synthetic,
     gpu::{AdapterChoice, Profile},
     kernels::{CACHES, RopeCache},
     machine::Role,
