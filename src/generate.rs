@@ -258,7 +258,7 @@ mod tests {
     fn session(context: u32) -> Session<Host> {
         let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("a preset") };
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let sizes = Sizes { context, prefill: 2 };
+        let sizes = Sizes { context, prefill: 2, cache: DType::F32 };
         pollster::block_on(async {
             Session::load(Host::default(), &config, &weights, sizes, &mut |_| Ok(())).await
         })

@@ -196,14 +196,14 @@ impl Planner {
         let mut cache = Counting::new(self.machine.limits);
         let mut cache_shards = 0;
         for _ in 0..c.num_hidden_layers {
-            cache_shards = alloc_cache(&mut cache, c, sizes.context)?.shards.len();
+            cache_shards = alloc_cache(&mut cache, c, sizes.context, sizes.cache)?.shards.len();
         }
         let all = session.machine();
         Ok(MemoryPlan {
             sizes,
             weights,
             cuts: self.model.cuts(),
-            cache_position: cache_position_bytes(c),
+            cache_position: cache_position_bytes(c, sizes.cache),
             cache: cache.bytes(),
             cache_shards,
             scratch: all.bytes() - weights - cache.bytes(),
@@ -212,13 +212,14 @@ impl Planner {
         })
     }
 
-    /// The longest context that fits in `memory` bytes, at most the model's own; 0 if none does.
+    /// The longest context that fits in `memory` bytes where all else is as in `sizes`, at most the
+    /// model's own; 0 if none does.
     ///
     /// # Errors
     ///
     /// Those of [`Planner::plan`] other than for a context that is too long.
-    pub fn longest_context(&self, memory: u64, prefill: u32) -> Result<u32> {
-        let fits = |context| match self.plan(Sizes { context, prefill }) {
+    pub fn longest_context(&self, memory: u64, sizes: Sizes) -> Result<u32> {
+        let fits = |context| match self.plan(Sizes { context, ..sizes }) {
             Ok(plan) => Ok(plan.total() <= memory),
             Err(Error::Limit { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -239,11 +240,11 @@ impl Planner {
     }
 }
 
-/// Bytes of keys and values for one position of all layers.
-pub fn cache_position_bytes(c: &Config) -> u64 {
+/// Bytes of keys and values for one position of all layers, as elements of `dtype`.
+pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
     let [layers, heads, channels] =
         [c.num_hidden_layers, c.num_key_value_heads, c.head_dim].map(u64::from);
-    2 * layers * DType::F32.row_bytes(heads * channels)
+    2 * layers * dtype.row_bytes(heads * channels)
 }
 
 /// Dispatches of one layer, on average, in a decode step that runs `kernels`.
@@ -270,12 +271,20 @@ mod tests {
     #[test]
     fn the_released_model_is_laid_out_without_a_device() {
         let planner = planner("grok-2", DeviceLimits::BASELINE);
-        let plan = planner.plan(Sizes { context: 4096, prefill: 256 }).expect("fits");
+        let plan =
+            planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
         // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
         assert_eq!(plan.weights, 539_030_994_944 + widened);
         assert_eq!(plan.cache_position, 524_288);
         assert_eq!(plan.cache, 4096 * 524_288);
+        // A scale of two bytes for each 32 keys or values.
+        for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
+            let sizes = Sizes { context: 4096, prefill: 256, cache };
+            let smaller = planner.plan(sizes).expect("fits");
+            assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
+            assert_eq!(smaller.scratch, plan.scratch, "{cache}");
+        }
         // 2 GiB of embeddings in bindings of 128 MiB, and so for the head.
         assert_eq!(planner.model().embed_tokens.shards.len(), 16);
         assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");
@@ -284,18 +293,20 @@ mod tests {
     #[test]
     fn the_longest_context_is_the_last_that_fits() {
         let planner = planner("tiny", DeviceLimits::BASELINE);
-        let total = |context| planner.plan(Sizes { context, prefill: 64 }).expect("fits").total();
+        let sizes = Sizes { context: 1, prefill: 64, cache: DType::F32 };
+        let total = |context| planner.plan(Sizes { context, ..sizes }).expect("fits").total();
         let memory = total(1000) + 1;
-        let longest = planner.longest_context(memory, 64).expect("a plan");
+        let longest = planner.longest_context(memory, sizes).expect("a plan");
         assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
-        assert_eq!(planner.longest_context(1000, 64).expect("a plan"), 0);
-        assert_eq!(planner.longest_context(u64::MAX, 64).expect("a plan"), 4096);
+        assert_eq!(planner.longest_context(1000, sizes).expect("a plan"), 0);
+        assert_eq!(planner.longest_context(u64::MAX, sizes).expect("a plan"), 4096);
     }
 
     #[test]
     fn a_layer_has_few_dispatches() {
         let planner = planner("tiny", DeviceLimits::BASELINE);
-        let plan = planner.plan(Sizes { context: 128, prefill: 64 }).expect("fits");
+        let plan =
+            planner.plan(Sizes { context: 128, prefill: 64, cache: DType::F32 }).expect("fits");
         let each = layer_dispatches(planner.model(), &plan.decode.kernels);
         assert!((each - each.round()).abs() < 1e-9 && (5.0..=14.0).contains(&each), "{each}");
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     Candidate, Config, DType, Error, Needs, Result, Tensor, Weights, host,
-    kernels::CHUNK,
+    kernels::{CACHES, CHUNK, elements_of_chunk},
     machine::{Machine, Role},
     model::{
         LayerCache, Model, Output, Pass, Phase, SPLIT_LEN, Scratch, TopList, alloc_cache, forward,
@@ -19,15 +19,21 @@ pub struct Sizes {
     pub context: u32,
     /// Most tokens of a prompt that go through the model at once.
     pub prefill: u32,
+    /// Element type of the key-value cache, one of [`CACHES`].
+    pub cache: DType,
 }
 
 impl Sizes {
     /// Contexts longer than this are made only when asked for: the cache costs memory.
     const DEFAULT_CONTEXT: u32 = 4096;
 
-    /// The model's own context up to 4096, and prompts by 256 tokens.
+    /// The model's own context up to 4096, prompts by 256 tokens, and a cache of `f32`.
     pub fn of(config: &Config) -> Self {
-        Self { context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT), prefill: 256 }
+        Self {
+            context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),
+            prefill: 256,
+            cache: DType::F32,
+        }
     }
 }
 
@@ -180,7 +186,7 @@ impl<M: Machine> Session<M> {
         let c = &model.config;
         check_sizes(c, sizes)?;
         let caches = (0..c.num_hidden_layers)
-            .map(|_| alloc_cache(&mut machine, c, sizes.context))
+            .map(|_| alloc_cache(&mut machine, c, sizes.context, sizes.cache))
             .collect::<Result<Vec<_>>>()?;
         let mut scratches = vec![Scratch::alloc(&mut machine, c, Phase::Decode, 1, &caches[0])?];
         let mut rows = vec![sizes.prefill.min(ALL_ROWS)];
@@ -507,6 +513,22 @@ fn check_sizes(c: &Config, sizes: Sizes) -> Result<()> {
         return Err(Error::Usage(format!(
             "the prefill chunk is {}, expected 1 to 4096",
             sizes.prefill
+        )));
+    }
+    let dtype = sizes.cache;
+    if !CACHES.contains(&dtype) {
+        return Err(Error::Usage(format!(
+            "the cache's element type is {dtype}, expected one of {CACHES:?}"
+        )));
+    }
+    let width = c.num_key_value_heads * c.head_dim;
+    let chunk = elements_of_chunk(dtype);
+    if !width.is_multiple_of(dtype.block()) || !c.head_dim.is_multiple_of(chunk) {
+        return Err(Error::Usage(format!(
+            "a cache of {dtype} needs a head_dim that is a multiple of {chunk} and \
+             num_key_value_heads * head_dim a multiple of {}: they are {} and {width}",
+            dtype.block(),
+            c.head_dim
         )));
     }
     Ok(())

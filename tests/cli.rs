@@ -229,7 +229,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
     pollster::block_on(async {
         let (config, _) = Config::open(model())?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
-        let sizes = Sizes { context: 64, prefill: 32 };
+        let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
         let gpu = device(Profile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let mut all = Vec::new();
@@ -381,6 +381,11 @@ fn the_released_model_can_be_inspected_anywhere() {
     assert_eq!(value["plans"][0]["kv_bytes_per_position"], 524_288);
     assert_eq!(value["plans"][0]["fits"], true);
     assert_eq!(value["plans"][0]["longest_context"], 131_072);
+    let value = json(&[&args[..], &["--cache", "q8"]].concat());
+    assert_eq!(
+        (&value["cache"], &value["plans"][0]["kv_bytes_per_position"]),
+        (&"Q8".into(), &139_264.into())
+    );
 }
 
 #[test]
@@ -404,21 +409,23 @@ fn a_checkpoint_can_be_inspected() {
 fn a_plan_is_what_a_session_allocates() {
     let config = Config::preset("small").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    let sizes = Sizes { context: 300, prefill: 64 };
-    let gpu = device(Profile::Baseline);
-    let limits = grok_wgpu::plan::DeviceLimits::of(gpu.caps());
-    assert_eq!(limits, grok_wgpu::plan::DeviceLimits::BASELINE);
-    let planner = grok_wgpu::plan::Planner::new(&config, &weights, limits).expect("a layout");
-    let plan = planner.plan(sizes).expect("a plan");
-    let mut session =
-        pollster::block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
-            .expect("a session");
-    let recorded = session.decode_plan(Read::Top(40)).expect("a plan");
-    assert_eq!(plan.decode.dispatches, recorded.dispatches());
-    assert_eq!(plan.decode.kernels, recorded.kernels());
-    assert_eq!(plan.decode.bytes_bound, recorded.bytes_bound());
-    assert_eq!(plan.total(), session.machine().allocated_bytes());
-    assert_eq!(plan.tensors, session.machine().tensor_count());
+    for cache in grok_wgpu::kernels::CACHES {
+        let sizes = Sizes { context: 300, prefill: 64, cache };
+        let gpu = device(Profile::Baseline);
+        let limits = grok_wgpu::plan::DeviceLimits::of(gpu.caps());
+        assert_eq!(limits, grok_wgpu::plan::DeviceLimits::BASELINE);
+        let planner = grok_wgpu::plan::Planner::new(&config, &weights, limits).expect("a layout");
+        let plan = planner.plan(sizes).expect("a plan");
+        let mut session =
+            pollster::block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
+                .expect("a session");
+        let recorded = session.decode_plan(Read::Top(40)).expect("a plan");
+        assert_eq!(plan.decode.dispatches, recorded.dispatches());
+        assert_eq!(plan.decode.kernels, recorded.kernels());
+        assert_eq!(plan.decode.bytes_bound, recorded.bytes_bound());
+        assert_eq!(plan.total(), session.machine().allocated_bytes());
+        assert_eq!(plan.tensors, session.machine().tensor_count());
+    }
 }
 
 #[test]

@@ -37,20 +37,53 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "rope pairs neighbours",
         file: "rope_cache.wgsl",
-        find: "head) + d;
-    let a = qkv[src];
-    let b = qkv[src + params.half];",
-        replace: "head) + 2u * d;
-    let a = qkv[src];
-    let b = qkv[src + 1u];",
-        rows: &["rope_cache/one token normal", "rope_cache/wide head quarter turn"],
+        find: "    let a = qkv[head + d];
+    let b = qkv[head + d + params.half];",
+        replace: "    let a = qkv[head + 2u * d];
+    let b = qkv[head + 2u * d + 1u];",
+        rows: &["rope_cache/F32 one token normal", "rope_cache/F16 wide head quarter turn"],
     },
     Bug {
         name: "a cached position is late by one",
         file: "rope_cache.wgsl",
         find: "let slot = step.pos + token - params.pos0;",
         replace: "let slot = step.pos + token - params.pos0 + 1u;",
-        rows: &["rope_cache/one token normal", "rope_cache/positions straddle"],
+        rows: &["rope_cache/F32 one token normal", "rope_cache/Q8 positions straddle"],
+    },
+    Bug {
+        name: "half floats are cut off and not rounded",
+        file: "lib/half.wgsl",
+        find: "(mantissa + (1u << (drop - 1u)) - 1u + even) >> drop",
+        replace: "mantissa >> drop",
+        rows: &["rope_cache/F16 one token normal", "rope_cache/F16 one head at 1e-5"],
+    },
+    Bug {
+        name: "the cache overflows to infinity",
+        file: "lib/half.wgsl",
+        find: "min((above << 10u) + rounded, HALF_MAX)",
+        replace: "min((above << 10u) + rounded, 0x7c00u)",
+        rows: &["rope_cache/F16 one token at 1e20", "rope_cache/F16 one token at 6.552e4"],
+    },
+    Bug {
+        name: "two blocks of the cache exchange their scales",
+        file: "lib/cache_store_q8.wgsl",
+        find: "scale << (16u * half)",
+        replace: "scale << (16u - 16u * half)",
+        rows: &["rope_cache/Q8 Grok-2 heads normal", "rope_cache/Q8 ragged normal"],
+    },
+    Bug {
+        name: "the largest values of a small block are cut off",
+        file: "lib/cache_store_q8.wgsl",
+        find: "* 1.0009765625",
+        replace: "* 2.0",
+        rows: &["rope_cache/Q8 one token at 1e-5"],
+    },
+    Bug {
+        name: "values have the scale of another block",
+        file: "attention.wgsl",
+        find: "v[at + scale_at(params.cols8, c)], c)",
+        replace: "v[at + scale_at(params.cols8, c)], c ^ 2u)",
+        rows: &["attention/Q8 prefill, cap 30", "attention/Q8 wide head, equal keys sum integers"],
     },
     Bug {
         name: "the router renormalizes",
@@ -71,28 +104,28 @@ const BUGS: &[Bug] = &[
         file: "attention.wgsl",
         find: "kv_head * group + (row0 + row) % group",
         replace: "(row0 + row) % group * params.n_kv_heads + kv_head",
-        rows: &["attention/prefill, cap 30"],
+        rows: &["attention/F32 prefill, cap 30"],
     },
     Bug {
         name: "the causal mask is late by one",
         file: "attention.wgsl",
         find: "(row0 + local) / group + 1u);",
         replace: "(row0 + local) / group + 2u);",
-        rows: &["attention/prefill, cap 30", "attention/prefill in splits, cap 2"],
+        rows: &["attention/F32 prefill, cap 30", "attention/F32 prefill in splits, cap 2"],
     },
     Bug {
         name: "attention's maximum is not subtracted",
         file: "attention.wgsl",
         find: "exp_bounded(scores[at + j] - largest)",
         replace: "exp_bounded(scores[at + j])",
-        rows: &["attention/prefill, outliers"],
+        rows: &["attention/F32 prefill, outliers"],
     },
     Bug {
         name: "attention's soft cap is left out",
         file: "attention.wgsl",
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
-        rows: &["attention/prefill, cap 2"],
+        rows: &["attention/F32 prefill, cap 2"],
     },
     Bug {
         name: "the soft cap of logits is left out",

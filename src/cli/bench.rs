@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     Globals,
-    model::{Element, Opened, load, locate, preset},
+    model::{CacheOption, Element, Opened, load, locate, preset},
     terminal::{Terminal, check_interrupt, out, out_json, size},
 };
 
@@ -62,6 +62,8 @@ pub(super) struct Options {
     /// Tokens of the prompt that go through the model at once
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     prefill: u32,
+    #[command(flatten)]
+    cache: CacheOption,
     /// Show the time of each kernel on the device, where it has timestamps
     #[arg(long)]
     kernels: bool,
@@ -131,7 +133,8 @@ async fn bench(
             }
         })?;
     let start = Instant::now();
-    let sizes = Sizes { context, prefill: options.prefill.min(options.prompt) };
+    let prefill = options.prefill.min(options.prompt);
+    let sizes = Sizes { context, prefill, cache: options.cache.dtype() };
     let mut session = load(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured = measure(globals.terminal(), options, &mut session, loaded).await?;
@@ -191,7 +194,7 @@ async fn measure(
 
     session.rewind(options.prompt as usize);
     let positions = u64::from(options.prompt) + 1;
-    let cache = cache_position_bytes(session.config()) * positions;
+    let cache = cache_position_bytes(session.config(), session.sizes().cache) * positions;
     let least_bytes = session.model().active_bytes() + cache;
     let (mut decode_kernels, mut prefill_kernels) = (None, None);
     if options.kernels && session.machine().caps().timestamps {

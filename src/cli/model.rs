@@ -25,6 +25,36 @@ pub(crate) struct SizeOptions {
     /// Tokens of a prompt that go through the model at once
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) prefill: u32,
+    #[command(flatten)]
+    pub(crate) cache: CacheOption,
+}
+
+/// How keys and values are kept.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct CacheOption {
+    /// Element type of the key-value cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "f32")]
+    cache: CacheElement,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CacheElement {
+    /// As computed
+    F32,
+    /// Half floats, in half the memory
+    F16,
+    /// Bytes with a scale for each 32, in little more than a quarter
+    Q8,
+}
+
+impl CacheOption {
+    pub(crate) fn dtype(self) -> DType {
+        match self.cache {
+            CacheElement::F32 => DType::F32,
+            CacheElement::F16 => DType::F16,
+            CacheElement::Q8 => DType::Q8,
+        }
+    }
 }
 
 impl SizeOptions {
@@ -32,7 +62,11 @@ impl SizeOptions {
     pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
         let most = config.max_position_embeddings;
         let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        Sizes { context: self.context.unwrap_or(enough), prefill: self.prefill }
+        Sizes {
+            context: self.context.unwrap_or(enough),
+            prefill: self.prefill,
+            cache: self.cache.dtype(),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod route;
 mod top_chunks;
 mod top_merge;
 
+pub(crate) use attention::elements_of_chunk;
 pub use attention::{Attention, Blocking};
 pub use attention_merge::AttentionMerge;
 pub use combine::Combine;
@@ -133,6 +134,9 @@ impl Rows {
 
 /// Types that weights are stored in.
 const WEIGHTS: [DType; 5] = DType::WEIGHTS;
+
+/// Types that keys and values may be cached in.
+pub const CACHES: [DType; 3] = [DType::F32, DType::F16, DType::Q8];
 
 /// Random fills that every reduction meets, with a name.
 const FILLS: [(&str, Fill); 4] = [

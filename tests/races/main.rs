@@ -19,7 +19,7 @@ use std::{
 
 use grok_wgpu::{
     Tuning,
-    host::POISON,
+    host::{self, POISON},
     kernels::{self, Case},
     selftest::{CaseData, Expected, OperandData, ways},
 };
@@ -119,9 +119,14 @@ fn differs(data: &OperandData, words: &[u32]) -> Option<String> {
             words.iter().zip(ints).position(|pair| !allows(pair))
         }
         Expected::Floats { values, bounds } => {
+            let tensor = data.operand.tensor;
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let bytes = &bytes[..usize::try_from(tensor.size_bytes()).expect("rows are small")];
+            let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
+            let got = host::decode_rows(tensor.dtype, cols, bytes);
+            let kept = host::untouched(tensor, bytes, POISON);
             let within = |i: usize| {
-                let (got, want) = (f64::from(f32::from_bits(words[i])), values[i]);
-                if want.is_nan() { words[i] == POISON } else { (got - want).abs() <= bounds[i] }
+                if values[i].is_nan() { kept[i] } else { (got[i] - values[i]).abs() <= bounds[i] }
             };
             (0..values.len()).find(|&i| !within(i))
         }
