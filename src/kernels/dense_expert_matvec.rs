@@ -140,7 +140,7 @@ pub(super) fn cases() -> Rows {
                 }
             });
             rows.exact(format!("{dtype} {n}x{wide}+{cols} one-hot picks a column"), move |host| {
-                let fills = [Fill::OneHot(u64::from(cols) - 3), Fill::Index];
+                let fills = [Fill::OneHot(u64::from(wide) - 3), Fill::Index];
                 let kernel = case(host, dtype, sizes, fills, &[[3, 1]]);
                 let second = Fill::OneHot(u64::from(2 * cols) - 5);
                 let [_, _, whole] = kernel.x.dims().expect("three axes");
