@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, Bounded, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, Vectors, params, shader,
 };
 
 /// `out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :]) + sum_i probs[t, i] dot(x[t, i, :],
@@ -48,8 +48,18 @@ params! {
 }
 
 impl Kernel for DenseExpertMatVec {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("dense_expert_matvec", "lanes").with_weight(self.weight.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.vectors("dense_expert_matvec", self.weight) {
+            Vectors::Lanes { .. } => shader!("dense_expert_matvec", "lanes"),
+            Vectors::Subgroup { .. } => {
+                shader!("dense_expert_matvec.subgroup" of "dense_expert_matvec", "lanes_subgroup")
+                    .with_subgroups()
+            }
+            Vectors::Spread { .. } => {
+                shader!("dense_expert_matvec.spread", "spread").with_subgroups()
+            }
+        }
+        .with_weight(self.weight.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -57,7 +67,7 @@ impl Kernel for DenseExpertMatVec {
         let [_, chosen, cols] = self.x.dims()?;
         let [experts, rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let tuning = *binder.tuning();
+        let vectors = binder.tuning().vectors("dense_expert_matvec", self.weight);
         binder
             .read("dense", self.dense, F32, [tokens, dense_cols])?
             .weight("dense_weight", self.dense_weight, [rows, dense_cols])?
@@ -66,8 +76,7 @@ impl Kernel for DenseExpertMatVec {
             .read("probs", self.probs, F32, [tokens, chosen])?
             .weight("weight", self.weight, [experts, rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constant("WG", tuning.lanes * tuning.rows)
-            .constant("LANES", tuning.lanes)
+            .constants(vectors.constants())
             .dispatch(
                 Params {
                     rows,
@@ -78,7 +87,7 @@ impl Kernel for DenseExpertMatVec {
                     chosen,
                     scale: self.scale,
                 },
-                [rows.div_ceil(tuning.rows), tokens, 1],
+                [rows.div_ceil(vectors.rows(2)), tokens, 1],
             )
     }
 
@@ -89,7 +98,8 @@ impl Kernel for DenseExpertMatVec {
         let dense_cols = self.dense.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let chosen = self.ids.shape.extents()[1] as usize;
-        let (dtype, lanes) = (self.weight.dtype, host.tuning.lanes);
+        let lanes = host.tuning.vectors("dense_expert_matvec", self.weight).lanes();
+        let dtype = self.weight.dtype;
         let dense_depth = lanes_depth(dtype, dense_cols, lanes);
         // The lanes are summed after the experts are weighted: a chain of the same length, and one
         // more product and addition for each expert.
