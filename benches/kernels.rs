@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grok_wgpu::{
     DType, Fill, Gelu, Gpu, Host, Kernel, Machine, Tensor,
     gpu::{AdapterChoice, Profile},
-    kernels::{ExpertGatedMatVec, ExpertMatVec, GatedMatVec, MatMul, MatVec},
+    kernels::{DenseExpertMatVec, ExpertGatedMatVec, ExpertMatVec, GatedMatVec, MatMul, MatVec},
     machine::Role,
 };
 
@@ -98,6 +98,12 @@ fn experts(criterion: &mut Criterion) {
     let kernel =
         ExpertMatVec { x: inner, ids, probs, weight: down, dense, row0: 0, scale: 1.0, out };
     bench.time(criterion, "expert_matvec BF16", read, &kernel);
+    let dense = bench.floats(DType::F32, [1, 2 * WIDE]);
+    let dense_weight = bench.floats(DType::BF16, [HIDDEN, 2 * WIDE]);
+    let (x, weight, row0, scale) = (inner, down, 0, 1.0);
+    let kernel = DenseExpertMatVec { dense, dense_weight, x, ids, probs, weight, row0, scale, out };
+    let read = read + dense_weight.size_bytes();
+    bench.time(criterion, "dense_expert_matvec BF16", read, &kernel);
 }
 
 fn tiles(criterion: &mut Criterion) {

@@ -343,6 +343,7 @@ fn rows_are_many_and_reductions_are_exact() {
         "gated_matvec",
         "expert_matvec",
         "expert_gated_matvec",
+        "dense_expert_matvec",
         "matmul",
         "gated_matmul",
         "expert_matmul",

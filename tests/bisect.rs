@@ -54,7 +54,7 @@ fn a_good_model_agrees_throughout() -> Result<()> {
 fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
     for (name, find, replace, operand) in [
         ("rope_cache", "a * angle.x - b", "a * angle.x + b", "`q` "),
-        ("route", "c > best", "c < best", "`ids` "),
+        ("norm_route", "c > best", "c < best", "`ids` "),
     ] {
         let mut gpu = gpu();
         let edit = Arc::new(Edit::new("broken".into(), find.into(), replace.into()));

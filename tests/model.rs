@@ -148,17 +148,21 @@ fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> 
 }
 
 #[test]
-fn a_layer_takes_at_most_fourteen_dispatches_in_decode() -> Result<()> {
-    for name in ["tiny", "tiny-grok-1"] {
+fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> {
+    // Grok-1 has no dense path beside the experts.
+    for (name, decode, prefill) in [("tiny", 10, 12), ("tiny-grok-1", 9, 10)] {
         let mut per_model = Vec::new();
         for num_hidden_layers in [1, 2] {
             let config = Config { num_hidden_layers, ..tiny(name) };
             let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
             let mut session = session(common::open(Profile::Baseline), &config, sizes);
-            per_model.push(session.decode_plan(Read::Top(1))?.dispatches());
+            per_model.push([
+                session.decode_plan(Read::Top(1))?.dispatches(),
+                session.prefill_plan(Read::Top(1))?.dispatches(),
+            ]);
         }
-        let layer = per_model[1] - per_model[0];
-        assert!((1..=14).contains(&layer), "{name}: {layer} dispatches a layer");
+        let layer = [0, 1].map(|phase| per_model[1][phase] - per_model[0][phase]);
+        assert_eq!(layer, [decode, prefill], "{name}: dispatches a layer");
     }
     Ok(())
 }

@@ -87,17 +87,17 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the router renormalizes",
-        file: "route.wgsl",
+        file: "norm_route.wgsl",
         find: "params.renormalize != 0u",
         replace: "true",
-        rows: &["route/1 tokens, 2 of 8, 64 wide, cap 30"],
+        rows: &["norm_route/1 tokens, 2 of 8, 64 wide, cap 30"],
     },
     Bug {
         name: "ties go to the higher expert",
-        file: "route.wgsl",
+        file: "norm_route.wgsl",
         find: "c > best)",
         replace: "c >= best)",
-        rows: &["route/ties go to the lower index"],
+        rows: &["norm_route/ties go to the lower index"],
     },
     Bug {
         name: "heads find their keys by modulo",
@@ -132,7 +132,7 @@ const BUGS: &[Bug] = &[
         file: "lib/math.wgsl",
         find: "return cap * tanh_bounded(x / cap);",
         replace: "return x;",
-        rows: &["matvec/F32 capped and scaled", "route/large logits, cap 30"],
+        rows: &["matvec/F32 capped and scaled", "norm_route/large logits, cap 30"],
     },
     Bug {
         name: "eps is left out",
@@ -143,10 +143,14 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the residual is dropped",
-        file: "rms_norm_add.wgsl",
-        find: "let s = sum[row + c] + h[row + c]",
-        replace: "let s = h[row + c]",
-        rows: &["rms_norm_add/3x264 normal"],
+        file: "lib/norm_add.wgsl",
+        find: "let s = sum[row + c] + block(row + c)",
+        replace: "let s = block(row + c)",
+        rows: &[
+            "rms_norm_add/3x264 normal",
+            "norm_route/33 tokens, 2 of 8, 264 wide",
+            "combine_norm/3 of 5, 2x260 normal",
+        ],
     },
     Bug {
         name: "one term of 8192 is lost",
@@ -173,6 +177,27 @@ const BUGS: &[Bug] = &[
         rows: &["expert_matvec/F32 33x64 normal"],
     },
     Bug {
+        name: "the joined paths are not scaled",
+        file: "combine_norm.wgsl",
+        find: "h * params.scale",
+        replace: "h",
+        rows: &["combine_norm/3 of 5, 2x260 large eps"],
+    },
+    Bug {
+        name: "the dense path is left out",
+        file: "dense_expert_matvec.wgsl",
+        find: "(total.x + total.y)",
+        replace: "total.y",
+        rows: &["dense_expert_matvec/F32 33x", "dense_expert_matvec/Q4 33x64+288 normal"],
+    },
+    Bug {
+        name: "a tile of the router's input is lost",
+        file: "norm_route.wgsl",
+        find: "tile[c] = out[row + first + c];",
+        replace: "tile[c] = out[row + c];",
+        rows: &["norm_route/1 tokens, 2 of 3, 1032 wide", "norm_route/2 tokens, 2 of 8, 8192 wide"],
+    },
+    Bug {
         name: "gate and up are swapped",
         file: "gated_matvec.wgsl",
         find: "gelu(total.x, params.gelu_tanh) * total.y",
@@ -188,10 +213,10 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "padded rows are computed",
-        file: "combine.wgsl",
+        file: "combine_norm.wgsl",
         find: "if token >= step.rows {",
         replace: "if false {",
-        rows: &["combine/3 of 5"],
+        rows: &["combine_norm/3 of 5"],
     },
 ];
 

@@ -112,6 +112,16 @@ pub(crate) fn dot(x: &[f64], w: &[f64], longest: f64) -> Bounded {
     Bounded { value, bound: longest * U * size + x.len() as f64 * FLUSHED }
 }
 
+/// The same of values that are not exact.
+pub(crate) fn dot_bounded(x: &[Bounded], w: &[f64], longest: f64) -> Bounded {
+    let (mut value, mut bound) = (0.0, 0.0);
+    for (x, w) in x.iter().zip(w) {
+        value += x.value * w;
+        bound += x.bound * w.abs() + longest * U * (x.value.abs() + x.bound) * w.abs() + FLUSHED;
+    }
+    Bounded { value, bound }
+}
+
 /// Roundings on the longest chain of a dot product by lanes: the additions inside a chunk of
 /// weights, its scale, an addition per chunk, the sum over a vector, the tree over the lanes, and the
 /// product.

@@ -35,6 +35,16 @@ pub struct Shard {
     pub tensor: Tensor,
 }
 
+impl Matrix {
+    /// Whether another matrix is cut at the same rows, and stored in the same type.
+    pub(super) fn is_cut_like(&self, other: &Self) -> bool {
+        let cuts = |matrix: &Self| -> Vec<_> {
+            matrix.shards.iter().map(|shard| (shard.row0, shard.tensor.dtype)).collect()
+        };
+        cuts(self) == cuts(other)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Source {
     name: String,
