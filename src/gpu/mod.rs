@@ -336,9 +336,20 @@ impl Machine for Gpu {
     ) -> Result<Self::Plan> {
         let mut recorder = plan::Recorder::new(self.tuning);
         program(&mut recorder)?;
-        let plan = recorder.finish(&self.device, &self.queue, &mut self.pipelines, &self.slots);
+        self.pipelines.prepare(&self.device, recorder.dispatches());
+        let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
         self.failure.check()?;
         Ok(plan)
+    }
+
+    async fn compile(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()> {
+        let mut recorder = plan::Recorder::new(self.tuning);
+        program(&mut recorder)?;
+        self.pipelines.prepare(&self.device, recorder.dispatches());
+        self.failure.check()
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
