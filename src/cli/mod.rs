@@ -14,6 +14,7 @@ mod terminal;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -63,6 +64,10 @@ pub(crate) struct Globals {
     /// Whose arithmetic to follow where programs differ
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "reference")]
     compat: Arithmetic,
+    /// Folder that keeps compiled shaders between runs, or `none`; the user's own cache if not given
+    #[arg(long, global = true, help_heading = EVERY, value_name = "FOLDER")]
+    #[arg(env = "GROK_WGPU_PIPELINE_CACHE")]
+    pipeline_cache: Option<PathBuf>,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
@@ -119,6 +124,26 @@ impl Globals {
         match self.adapter.as_deref() {
             None | Some("") => AdapterChoice::Best,
             Some(name) => AdapterChoice::Named(name.to_owned()),
+        }
+    }
+
+    /// Where compiled shaders are kept, if they are.
+    fn pipeline_folder(&self) -> Option<PathBuf> {
+        match &self.pipeline_cache {
+            None => {
+                use etcetera::BaseStrategy;
+                let places = etcetera::base_strategy::choose_native_strategy().ok()?;
+                Some(places.cache_dir().join("grok-wgpu"))
+            }
+            Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
+            Some(named) => Some(named.clone()),
+        }
+    }
+
+    /// Tells of a cache that cannot be used, if the person named one: otherwise nobody misses it.
+    fn note_pipelines(&self, result: Result<bool>) {
+        if let (Err(error), Some(_)) = (result, &self.pipeline_cache) {
+            self.terminal().warn(format!("compiled shaders are not kept: {error}"));
         }
     }
 

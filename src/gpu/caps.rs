@@ -174,7 +174,8 @@ pub(super) async fn open(
         Profile::Baseline => wgpu::Limits::defaults(),
         Profile::Full => adapter_limits.clone(),
     };
-    let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+    let features = adapter.features() & wanted;
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {
             label: Some("grok-wgpu"),
