@@ -23,6 +23,7 @@ pub mod session;
 pub mod stop;
 pub mod tensor;
 pub mod tokenizer;
+pub mod tune;
 pub mod tuning;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
@@ -39,4 +40,4 @@ pub use model::Model;
 pub use sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};
 pub use tensor::{DType, Shape, Tensor};
 pub use tokenizer::{StreamDecoder, Tokenizer, synthetic_tok_json};
-pub use tuning::Tuning;
+pub use tuning::{Matrices, Tuning, Vectors};

@@ -10,6 +10,7 @@ mod perplexity;
 mod quantize;
 mod selftest;
 mod terminal;
+mod tune;
 
 use std::{
     ffi::OsString,
@@ -19,6 +20,7 @@ use std::{
 };
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use grok_wgpu::{
     Compat, Result,
     gpu::{AdapterChoice, Profile, adapters},
@@ -68,6 +70,9 @@ pub(crate) struct Globals {
     #[arg(long, global = true, help_heading = EVERY, value_name = "FOLDER")]
     #[arg(env = "GROK_WGPU_PIPELINE_CACHE")]
     pipeline_cache: Option<PathBuf>,
+    /// File with what `tune` measured, or `none`; the user's own if not given
+    #[arg(long, global = true, help_heading = EVERY, value_name = "FILE", env = "GROK_WGPU_TUNING")]
+    tuning_file: Option<PathBuf>,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
@@ -129,15 +134,14 @@ impl Globals {
 
     /// Where compiled shaders are kept, if they are.
     fn pipeline_folder(&self) -> Option<PathBuf> {
-        match &self.pipeline_cache {
-            None => {
-                use etcetera::BaseStrategy;
-                let places = etcetera::base_strategy::choose_native_strategy().ok()?;
-                Some(places.cache_dir().join("grok-wgpu"))
-            }
-            Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
-            Some(named) => Some(named.clone()),
-        }
+        let own = choose_native_strategy().ok().map(|own| own.cache_dir().join("grok-wgpu"));
+        place(self.pipeline_cache.as_deref(), own)
+    }
+
+    /// Where `tune` keeps what it measured, if it does.
+    fn tuning_file(&self) -> Option<PathBuf> {
+        let own = choose_native_strategy().ok().map(|own| own.data_dir().join("grok-wgpu"));
+        place(self.tuning_file.as_deref(), own.map(|own| own.join("tuning.json")))
     }
 
     /// Tells of a cache that cannot be used, if the person named one: otherwise nobody misses it.
@@ -158,6 +162,15 @@ impl Globals {
     }
 }
 
+/// The place that was named, none where that is `none`, or the user's own.
+fn place(named: Option<&Path>, own: Option<PathBuf>) -> Option<PathBuf> {
+    match named {
+        None => own,
+        Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
+        Some(named) => Some(named.to_owned()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(generate::Options),
@@ -168,6 +181,7 @@ enum Command {
     Quantize(quantize::Options),
     Selftest(selftest::Options),
     Bench(bench::Options),
+    Tune(tune::Options),
     /// Print a script that completes this program's options in a shell
     #[command(after_help = "\
 Examples:
@@ -228,6 +242,7 @@ async fn run(cli: &Cli) -> Result<()> {
         Some(Command::Quantize(options)) => quantize::run(globals, options).await,
         Some(Command::Selftest(options)) => selftest::run(globals, options).await,
         Some(Command::Bench(options)) => bench::run(globals, options).await,
+        Some(Command::Tune(options)) => tune::run(globals, options).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);

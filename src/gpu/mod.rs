@@ -115,7 +115,7 @@ impl Gpu {
                 _ => message,
             });
         });
-        let tuning = if caps.is_cpu { Tuning::CPU } else { Tuning::GPU };
+        let tuning = caps.tuning();
         Ok(Self {
             device,
             queue,
@@ -136,8 +136,8 @@ impl Gpu {
     }
 
     /// How work is divided.
-    pub fn tuning(&self) -> Tuning {
-        self.tuning
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// Divides work another way from now on.
@@ -360,7 +360,7 @@ impl Machine for Gpu {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<Self::Plan> {
-        let mut recorder = plan::Recorder::new(self.tuning);
+        let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
         self.pipelines.prepare(&self.device, recorder.dispatches());
         let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
@@ -372,7 +372,7 @@ impl Machine for Gpu {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<()> {
-        let mut recorder = plan::Recorder::new(self.tuning);
+        let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
         self.pipelines.prepare(&self.device, recorder.dispatches());
         self.failure.check()

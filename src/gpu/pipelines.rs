@@ -31,6 +31,7 @@ struct Program {
     name: &'static str,
     weight: Option<DType>,
     files: &'static [&'static str],
+    subgroups: bool,
 }
 
 impl Hash for Program {
@@ -40,8 +41,8 @@ impl Hash for Program {
 }
 
 impl From<Shader> for Program {
-    fn from(Shader { name, weight, files }: Shader) -> Self {
-        Self { name, weight, files }
+    fn from(Shader { name, weight, files, subgroups }: Shader) -> Self {
+        Self { name, weight, files, subgroups }
     }
 }
 
@@ -122,9 +123,11 @@ impl Cache {
             })
             .collect();
         let made = platform::map_on_all_cores(&new, |shader| {
+            let enable = if shader.subgroups { platform::ENABLE_SUBGROUPS } else { "" };
+            let source = enable.to_owned() + &shader.source();
             device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(&shader.label()),
-                source: wgpu::ShaderSource::Wgsl(shader.source().into()),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
             })
         });
         self.modules.extend(new.into_iter().map(Program::from).zip(made));
