@@ -132,7 +132,7 @@ fn a_folder_that_cannot_be_written_is_an_error_and_no_more() {
     let blocked = folder.path().join("blocked");
     fs::write(&blocked, "").expect("writes");
     let mut gpu = open();
-    assert_eq!(restore_pipelines(&blocked, &mut gpu).unwrap_or(false), false);
+    assert!(!restore_pipelines(&blocked, &mut gpu).unwrap_or(false));
     let mut session = load(gpu);
     block_on(session.prepare(1, Read::Top(4))).expect("compiles");
     let error = save_pipelines(&blocked, session.machine()).expect_err("no folder");
