@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
     Config, DType, Error, Gpu, ModelFiles, Result, Tokenizer, Weights,
-    platform::native::{FileSource, open_model},
-    session::{Session, Sizes},
+    platform::native::{FileSource, open_model, restore_pipelines, save_pipelines},
+    session::{Read, Session, Sizes},
 };
 
 use super::{
@@ -148,7 +148,10 @@ pub(crate) async fn load(
     bytes: u64,
     sizes: Sizes,
 ) -> Result<Session<Gpu>> {
-    let gpu = gpu(globals).await?;
+    let mut gpu = gpu(globals).await?;
+    if let Some(folder) = globals.pipeline_folder() {
+        globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
+    }
     let terminal = globals.terminal();
     if gpu.caps().is_cpu {
         terminal.faint(format!("running on {}", gpu.caps().describe()));
@@ -161,6 +164,20 @@ pub(crate) async fn load(
     let session = Session::load(gpu, config, weights, sizes, &mut progress).await;
     bar.finish_and_clear();
     session
+}
+
+/// Compiles what a prompt of `tokens` and the tokens after it need, and keeps it for other runs.
+pub(crate) async fn prepare(
+    globals: &Globals,
+    session: &mut Session<Gpu>,
+    tokens: usize,
+    read: Read,
+) -> Result<()> {
+    session.prepare(tokens, read).await?;
+    if let Some(folder) = globals.pipeline_folder() {
+        globals.note_pipelines(save_pipelines(&folder, session.machine()));
+    }
+    terminal::check_interrupt()
 }
 
 /// Element types of weights that are made up.

@@ -69,15 +69,20 @@ impl Plan {
 
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut before = None;
         for step in &self.steps {
-            step.encode(&mut pass);
+            step.encode(&mut pass, before);
+            before = Some(&step.pipeline);
         }
     }
 }
 
 impl Step {
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline);
+    /// Adds the dispatch to a pass whose last one used the pipeline `before`.
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&wgpu::ComputePipeline>) {
+        if before != Some(&self.pipeline) {
+            pass.set_pipeline(&self.pipeline);
+        }
         pass.set_bind_group(0, &self.bind_group, &[]);
         let [x, y, z] = self.workgroups;
         pass.dispatch_workgroups(x, y, z);
@@ -96,11 +101,17 @@ impl Recorder {
         Self { tuning, dispatches: Vec::new() }
     }
 
+    /// What was run, in order.
+    pub(super) fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// Makes a plan of what was run, with pipelines that there must be.
     pub(super) fn finish(
         self,
         device: &wgpu::Device,
         queue: &wgpu::Queue,
-        pipelines: &mut pipelines::Cache,
+        pipelines: &pipelines::Cache,
         slots: &[Slot],
     ) -> Plan {
         // All uniforms of a plan live in one buffer, each at an offset that every device allows.
@@ -127,7 +138,7 @@ impl Recorder {
         let mut bytes_bound = 0;
         let mut steps = Vec::with_capacity(self.dispatches.len());
         for (dispatch, offset) in self.dispatches.iter().zip(offsets) {
-            let built = pipelines.get(device, dispatch);
+            let built = pipelines.get(dispatch).expect("prepared for all dispatches");
             let params = wgpu::BufferBinding {
                 buffer: &uniforms,
                 offset,
@@ -157,7 +168,7 @@ impl Recorder {
                     layout: &built.layout,
                     entries: &entries,
                 }),
-                pipeline: built.pipeline,
+                pipeline: built.pipeline.clone(),
                 workgroups: dispatch.workgroups,
             });
         }
@@ -212,7 +223,7 @@ impl Gpu {
                         end_of_pass_write_index: Some(2 * i + 1),
                     }),
                 });
-                step.encode(&mut pass);
+                step.encode(&mut pass, None);
             }
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
