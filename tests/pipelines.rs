@@ -20,7 +20,7 @@ fn open() -> Gpu {
 fn load(gpu: Gpu) -> Session<Gpu> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 1).expect("weights");
-    let sizes = Sizes { context: 64, prefill: 48 };
+    let sizes = Sizes { context: 64, prefill: 48, cache: DType::F32 };
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads")
 }
 
