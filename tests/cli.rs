@@ -414,6 +414,7 @@ fn a_plan_is_what_a_session_allocates() {
     assert_eq!(plan.decode.dispatches, recorded.dispatches());
     assert_eq!(plan.decode.kernels, recorded.kernels());
     assert_eq!(plan.decode.bytes_bound, recorded.bytes_bound());
+    assert_eq!(plan.decode.bytes_touched, recorded.bytes_touched());
     assert_eq!(plan.total(), session.machine().allocated_bytes());
     assert_eq!(plan.tensors, session.machine().tensor_count());
 }

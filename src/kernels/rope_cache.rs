@@ -45,7 +45,9 @@ impl Kernel for RopeCache {
             .read("cos_sin", self.cos_sin, F32, [tokens, head_dim])?
             .write("q", self.q, F32, [tokens, n_heads, head_dim])?
             .write("k", self.k, F32, [len, n_kv_heads, head_dim])?
+            .touching(tokens, len)
             .write("v", self.v, F32, [len, n_kv_heads, head_dim])?
+            .touching(tokens, len)
             .dispatch(
                 Params {
                     n_heads,
