@@ -99,7 +99,6 @@ mod tests {
             // The plan is that of the first step, which serves as long as positions fill a split.
             let least = least_bytes(planner.model(), 1, SPLIT_LEN - 1) as f64;
             let ratio = plan.decode.bytes_touched as f64 / least;
-            println!("{dtype}: {ratio}");
             assert!((1.0..=1.05).contains(&ratio), "{dtype}: {ratio}");
             assert!(plan.decode.bytes_bound > plan.decode.bytes_touched);
         }

@@ -142,6 +142,8 @@ impl Pair {
 fn kernels(phase: &Value) -> Vec<(String, f64)> {
     let list = phase["kernels"].as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter()
-        .filter_map(|kernel| Some((kernel["kernel"].as_str()?.to_owned(), kernel["seconds"].as_f64()?)))
+        .filter_map(|kernel| {
+            Some((kernel["kernel"].as_str()?.to_owned(), kernel["seconds"].as_f64()?))
+        })
         .collect()
 }

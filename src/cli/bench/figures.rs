@@ -39,28 +39,18 @@ pub(super) const FIGURES: &[Figure] = &[
     },
     Figure {
         key: "tokens_per_second_low",
-        label: "  lowest, but for a tenth",
+        label: "  9 of 10 are above",
         unit: Unit::Ratio,
         of: |p| p.rate(p.quantile(0.9)),
     },
     Figure {
         key: "tokens_per_second_high",
-        label: "  highest, but for a tenth",
+        label: "  9 of 10 are below",
         unit: Unit::Ratio,
         of: |p| p.rate(p.quantile(0.1)),
     },
-    Figure {
-        key: "seconds",
-        label: "time",
-        unit: Unit::Seconds,
-        of: |p| Some(p.median()),
-    },
-    Figure {
-        key: "host_seconds",
-        label: "  of the host",
-        unit: Unit::Seconds,
-        of: |p| p.host,
-    },
+    Figure { key: "seconds", label: "time", unit: Unit::Seconds, of: |p| Some(p.median()) },
+    Figure { key: "host_seconds", label: "  of the host", unit: Unit::Seconds, of: |p| p.host },
     Figure {
         key: "device_seconds",
         label: "  of the device",
@@ -121,12 +111,7 @@ pub(super) const FIGURES: &[Figure] = &[
         unit: Unit::Ratio,
         of: |p| p.giga(p.least_bytes as f64),
     },
-    Figure {
-        key: "flops",
-        label: "operations",
-        unit: Unit::Giga,
-        of: |p| Some(p.flops as f64),
-    },
+    Figure { key: "flops", label: "operations", unit: Unit::Giga, of: |p| Some(p.flops as f64) },
     Figure {
         key: "gigaflops_per_second",
         label: "GFLOP/s",
@@ -188,7 +173,10 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!([0.0, 0.012, 1.0, 12.34, 1234.6].map(plain).join(" "), "0.00 0.0120 1.00 12.3 1235");
+        assert_eq!(
+            [0.0, 0.012, 1.0, 12.34, 1234.6].map(plain).join(" "),
+            "0.00 0.0120 1.00 12.3 1235"
+        );
         assert_eq!([2e-6, 0.0123, 3.0].map(seconds).join(", "), "2.0 us, 12.30 ms, 3.00 s");
         assert_eq!(Unit::Bytes.show(2048.0), "2.00 KiB");
         assert_eq!(Unit::Giga.show(1.5e9), "1.50 G");

@@ -114,8 +114,13 @@ fn kernel_table(name: &str, phase: &Phase, kernels: &[Kernel]) -> String {
         1 => "1 token".to_owned(),
         many => format!("{many} tokens"),
     };
-    let mut rows =
-        vec![[format!("{name}, {tokens}"), "runs".into(), "time".into(), "share".into(), "GB/s".into()]];
+    let mut rows = vec![[
+        format!("{name}, {tokens}"),
+        "runs".into(),
+        "time".into(),
+        "share".into(),
+        "GB/s".into(),
+    ]];
     rows.extend(kernels.iter().map(|kernel| {
         let rate = 1e-9 * kernel.bytes_touched as f64 / kernel.seconds.max(1e-9);
         [
