@@ -107,7 +107,7 @@ async fn run(options: &Options) -> Result<()> {
         let dtype = weights.dtype(&want.name)?;
         let experts = expert.then_some(u64::from(config.num_local_experts));
         let shape = experts.into_iter().chain(want.shape.iter().copied()).collect();
-        let (ty, _) = writer::stored(dtype, 0, Vec::new());
+        let ty = writer::type_number(dtype);
         file.tensors.entry(name.clone()).or_insert(Tensor { shape, ty, bytes: Vec::new() });
         let part = Part { source: want.name, shape: want.shape, dtype };
         parts.entry(name).or_default().push(part);
@@ -143,7 +143,7 @@ async fn write<'a>(
                     return Ok(Err(error));
                 }
                 let cols = usize::try_from(part.cols()).unwrap_or(usize::MAX);
-                let (_, stored) = writer::stored(part.dtype, cols, mem::take(&mut rows));
+                let stored = writer::stored(part.dtype, cols, mem::take(&mut rows));
                 file.write_all(&stored)?;
                 at += stored.len();
             }

@@ -1,10 +1,10 @@
 // llama.cpp in a process of its own: loads a model, then measures it whenever the parent asks.
 //
-//     node llama.mjs {"gpu":"vulkan","model":FILE,"prompt":256,"tokens":32}
+//     node llama.mjs {"gpu":"vulkan","model":FILE,"prompt":256,"tokens":32,"warmUp":96}
 
 import { getLlama } from "node-llama-cpp";
 
-const { gpu, model: modelPath, prompt, tokens } = JSON.parse(process.argv[2]);
+const { gpu, model: modelPath, prompt, tokens, warmUp } = JSON.parse(process.argv[2]);
 
 /** Ids all over the vocabulary: those of `grok-wgpu bench`. */
 function ids(count, vocab) {
@@ -51,8 +51,7 @@ try {
     const vocab = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
     const [given, made] = [ids(prompt, vocab), ids(tokens, vocab)];
     const devices = gpu === false ? [] : await llama.getGpuDeviceNames();
-    // Kernels are compiled when they first run.
-    await measure(sequence, given.slice(0, Math.min(prompt, 64)), made.slice(0, 1));
+    await measure(sequence, given.slice(0, warmUp), made.slice(0, 1));
     process.send({ ready: true, devices, release: llama.llamaCppRelease?.release ?? "" });
     process.on("message", async () => {
         try {

@@ -10,6 +10,9 @@ import { parseArgs, promisify } from "node:util";
 import { rate, svg, text } from "./plot.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
+/** Tokens that go through an engine before it is measured: kernels are compiled when they first run,
+ * and those for more than 64 rows are others. */
+const WARM_UP = 96;
 const PHASES = ["prefill", "decode"];
 
 const { values: options } = parseArgs({
@@ -50,6 +53,8 @@ class Ours {
 
     async measure() {
         const args = ["bench", options.model, "--compat", "llama.cpp", "--json", "--rates", "--repeats", "1"];
+        // As much as llama.cpp is warmed up with.
+        args.push("--warm-up", `${Math.min(prompt, WARM_UP)}`);
         args.push("--prompt", `${prompt}`, "--tokens", `${tokens}`);
         if (options.adapter) args.push("--adapter", options.adapter);
         const { stdout } = await promisify(execFile)(options.program, args, { maxBuffer: 1 << 26 });
@@ -68,7 +73,7 @@ class Llama {
     }
 
     async start() {
-        const job = { gpu: this.gpu, model: options.model, prompt, tokens };
+        const job = { gpu: this.gpu, model: options.model, prompt, tokens, warmUp: WARM_UP };
         // It skips devices that are CPUs, unless they are named. Threads that spin while they wait
         // stall it where cores are few.
         const env = { GGML_VK_VISIBLE_DEVICES: "0", OMP_WAIT_POLICY: "passive", ...process.env };
@@ -116,7 +121,9 @@ process.on("SIGINT", () => process.exit(130));
 
 /** Remembers why an engine cannot run, and says so. */
 function drop(engine, error) {
-    engine.reason = error.message.split("\n")[0] || "it said nothing";
+    // A program says last what it failed of.
+    const said = error.stderr?.trim().split("\n").at(-1);
+    engine.reason = said || error.message.split("\n")[0] || "it said nothing";
     engine.stop();
     note(`${engine.name} CANNOT RUN: ${engine.reason}`);
 }

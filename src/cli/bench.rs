@@ -70,6 +70,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
+    /// Tokens of the prompt in the run that does not count. The default is all
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    warm_up: Option<u32>,
     /// Tokens of the prompt that go through the model at once
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     prefill: u32,

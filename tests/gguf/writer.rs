@@ -149,7 +149,7 @@ pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
         let mut bytes = Vec::new();
         block_on(weights.read_rows(&want.name, 0, want.shape[0], &mut bytes)).expect("rows");
         let cols = usize::try_from(*want.shape.last().expect("an axis")).expect("small");
-        let (ty, bytes) = stored(dtype, cols, bytes);
+        let (ty, bytes) = (type_number(dtype), stored(dtype, cols, bytes));
         let (name, expert) = name(&want.name);
         let tensor = file.tensors.entry(name).or_insert_with(|| Tensor {
             shape: want.shape.clone(),
@@ -164,15 +164,20 @@ pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
     file
 }
 
-/// The number of the format's type for one of the engine's, and rows in its order.
-pub(crate) fn stored(dtype: DType, cols: usize, rows: Vec<u8>) -> (u32, Vec<u8>) {
+/// The number of the format's type for one of the engine's.
+pub(crate) fn type_number(dtype: DType) -> u32 {
     match dtype {
-        DType::F32 => (0, rows),
-        DType::F16 => (1, rows),
-        DType::BF16 => (30, rows),
-        DType::Q8 => (8, blocks(dtype, cols, &rows)),
-        _ => (2, blocks(dtype, cols, &rows)),
+        DType::F16 => 1,
+        DType::BF16 => 30,
+        DType::Q8 => 8,
+        DType::Q4 => 2,
+        _ => 0,
     }
+}
+
+/// Rows of the engine's in the order of the format.
+pub(crate) fn stored(dtype: DType, cols: usize, rows: Vec<u8>) -> Vec<u8> {
+    if dtype.is_quantized() { blocks(dtype, cols, &rows) } else { rows }
 }
 
 /// Rows of the engine's blocks in the order of the format's.

@@ -93,6 +93,7 @@ pub(super) async fn measure(
 ) -> Result<Measured> {
     let vocab = session.config().vocab_size;
     let (prompt, made) = (ids(options.prompt, vocab), ids(options.tokens, vocab));
+    let warm_up = options.warm_up.unwrap_or(options.prompt).min(options.prompt) as usize;
     let more = if options.rates { 0 } else { 2 };
     let bar = terminal.bar("measuring", u64::from(options.repeats) + 1 + more, false);
     let mut prefill = phase(session, options.prompt, 0);
@@ -101,7 +102,8 @@ pub(super) async fn measure(
         session.rewind(0);
         let before = session.machine().counters();
         let start = Instant::now();
-        session.prefill(&prompt, READ).await?;
+        let length = if repeat == 0 { warm_up } else { prompt.len() };
+        session.prefill(&prompt[..length], READ).await?;
         let time = start.elapsed().as_secs_f64();
         prefill.counters = session.machine().counters() - before;
         let mut times = Vec::new();
