@@ -178,7 +178,7 @@ const charts = PHASES.map((phase) => ({
     title: phase,
     rows: ran.map((engine) => ({ name: engine.name, value: engine[phase], ours: engine === ours })),
 }));
-if (options.out) writeFileSync(options.out, svg(title, charts));
+if (options.out) writeFileSync(options.out, svg(`${title} (logarithmic)`, charts));
 if (options.json) {
     console.log(JSON.stringify(report));
 } else {
