@@ -21,7 +21,7 @@ use grok_wgpu::{
     host::POISON,
     kernel::Access,
     kernels::{self, Case},
-    selftest::{CaseData, Expected, OperandData},
+    selftest::{CaseData, Expected, OperandData, ways},
 };
 use serde_json::{Value, json};
 
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
 fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
     std::fs::create_dir_all(folder)?;
     let cases = kernels::cases();
+    let tunings = Tuning::all(None);
     let mut count = 0;
     for cases in cases.chunk_by(|one, other| one.kernel == other.kernel) {
         let name = cases[0].kernel;
@@ -61,8 +62,8 @@ fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
         let mut programs: Vec<String> = Vec::new();
         let mut rows = Vec::new();
         for case in cases {
-            for (tuning, value) in Tuning::ALL {
-                rows.push(row(case, tuning, value, &mut programs, &mut blob)?);
+            for (tuning, value) in ways(case, &tunings).map_err(Error::other)? {
+                rows.push(row(case, tuning, &value, &mut programs, &mut blob)?);
             }
         }
         blob.file.flush()?;
@@ -77,7 +78,7 @@ fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
 fn row(
     case: &Case,
     tuning: &str,
-    value: Tuning,
+    value: &Tuning,
     programs: &mut Vec<String>,
     blob: &mut Blob,
 ) -> Result<Value> {

@@ -37,12 +37,14 @@ pub trait Executor {
 /// WGSL lets a module declare things in any order, so linking is concatenation.
 #[derive(Clone, Copy, Debug)]
 pub struct Shader {
-    /// File stem under `shaders/`, and the label seen in GPU tools.
+    /// The kernel and, after a dot, its variant: the label seen in GPU tools.
     pub name: &'static str,
     /// Source files in link order.
     pub files: &'static [&'static str],
     /// Element type of the weights it reads, if it reads any: picks `lib/weight_*.wgsl`.
     pub weight: Option<DType>,
+    /// Whether it uses subgroup operations, which not every device has.
+    pub subgroups: bool,
 }
 
 impl Shader {
@@ -52,7 +54,18 @@ impl Shader {
         Self { weight: Some(dtype), ..self }
     }
 
-    /// The linked source.
+    /// The same program, which uses subgroup operations.
+    #[must_use]
+    pub fn with_subgroups(self) -> Self {
+        Self { subgroups: true, ..self }
+    }
+
+    /// Stem of the kernel's files: the name without its variant.
+    pub fn kernel(self) -> &'static str {
+        self.name.split_once('.').map_or(self.name, |(kernel, _)| kernel)
+    }
+
+    /// The linked source, without the line that browsers want above subgroup operations.
     pub fn source(self) -> String {
         let weight = match self.weight {
             None => "",
@@ -136,7 +149,12 @@ macro_rules! shader {
                 include_str!(concat!("../../shaders/", $name, ".wgsl")),
             ],
             weight: None,
+            subgroups: false,
         }
+    };
+    // A variant of a kernel that differs in the files it links.
+    ($variant:literal of $name:literal $(, $lib:literal)*) => {
+        $crate::kernel::Shader { name: $variant, ..$crate::shader!($name $(, $lib)*) }
     };
 }
 
@@ -249,6 +267,13 @@ impl<'a> Binder<'a> {
     /// Binds the record of the current step: see [`STEP_LEN`].
     pub fn step(self, tensor: Tensor) -> Result<Self> {
         self.bind(Access::Uniform, "step", tensor, DType::U32, [STEP_LEN].into())
+    }
+
+    /// Sets several `override`s of the shader.
+    #[must_use]
+    pub fn constants(mut self, constants: Vec<(&'static str, u32)>) -> Self {
+        self.constants.extend(constants);
+        self
     }
 
     /// Sets an `override` of the shader.

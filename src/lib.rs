@@ -39,4 +39,4 @@ pub use model::Model;
 pub use sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};
 pub use tensor::{DType, Shape, Tensor};
 pub use tokenizer::{StreamDecoder, Tokenizer, synthetic_tok_json};
-pub use tuning::Tuning;
+pub use tuning::{Matrices, Tuning, Vectors};

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use grok_wgpu::{Gpu, Tuning, gpu::Profile, kernels, selftest};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -14,12 +14,15 @@ const RANDOM: u32 = 20;
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
-    for (tuning_name, tuning) in Tuning::ALL {
-        for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
+    let tunings = Tuning::all(shared().caps().subgroups);
+    for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
+        let case = Arc::new(case);
+        for (tuning_name, tuning) in selftest::ways(&case, &tunings).expect("rows are sound") {
+            let case = case.clone();
             let name = format!("{} [{tuning_name}]", case.full_name());
             trials.push(Trial::test(name, move || {
                 let mut gpu = shared();
-                let report = pollster::block_on(selftest::check(&mut gpu, &case, tuning))?;
+                let report = pollster::block_on(selftest::check(&mut gpu, &case, &tuning))?;
                 report.failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
             }));
         }

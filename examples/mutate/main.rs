@@ -270,8 +270,7 @@ fn programs() -> Vec<String> {
     let mut found = BTreeMap::new();
     for (case, _, tuning) in worker::rows() {
         let mut host = grok_wgpu::Host::with_seed(0);
-        host.tuning = tuning;
-        let shader = case.build(&mut host).shader(&grok_wgpu::Tuning::CPU);
+        let shader = case.build(&mut host).shader(&tuning);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }
     found.into_values().collect()
@@ -283,7 +282,7 @@ fn compiles(programs: &[String], file: &str, mutant: &str) -> bool {
     programs.iter().filter(|program| program.contains(file)).all(|program| {
         let source = program.replacen(file, mutant, 1);
         let Ok(module) = naga::front::wgsl::parse_str(&source) else { return false };
-        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
         Validator::new(ValidationFlags::all(), core).validate(&module).is_ok()
     })
 }

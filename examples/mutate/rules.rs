@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use grok_wgpu::{Tuning, kernels, selftest::CaseData};
+use grok_wgpu::{
+    Tuning, kernels,
+    selftest::{self, CaseData},
+};
 
 use crate::{Error, machine, program::Program};
 
@@ -25,9 +28,10 @@ pub(crate) struct Row {
 /// The small rows of these kernels, the smallest first. The values that are expected are not needed.
 pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    for (tuning_name, tuning) in Tuning::ALL {
-        for case in kernels::cases().into_iter().filter(|case| wanted(case.kernel)) {
-            let mut data = CaseData::of(&case, tuning)?;
+    let tunings = Tuning::all(Some(crate::worker::SUBGROUPS));
+    for case in kernels::cases().into_iter().filter(|case| wanted(case.kernel)) {
+        for (tuning_name, tuning) in selftest::ways(&case, &tunings)? {
+            let mut data = CaseData::of(&case, &tuning)?;
             let bytes = data.data.iter().map(|operand| operand.initial.len()).sum();
             if bytes <= SMALL {
                 let name = format!("{} [{tuning_name}]", case.full_name());

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Error, Gpu, Result, Tuning, kernels,
+    Error, Gpu, Result, kernels,
     selftest::{self, Bisect, ModelReport, Row, Summary, Totals, check, check_logits},
     session::{Read, Session, Sizes},
 };
@@ -76,8 +76,28 @@ enum Tunings {
     Gpu,
     /// As on adapters that run on a CPU
     Cpu,
-    /// Both
+    /// With sums by subgroups
+    Subgroup,
+    /// With activations spread over subgroups
+    Spread,
+    /// As `tune` found to be fastest
+    Tuned,
+    /// Every way this device has
     All,
+}
+
+impl Tunings {
+    /// What the library calls it; nothing for all.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Gpu => Some("gpu"),
+            Self::Cpu => Some("cpu"),
+            Self::Subgroup => Some("subgroup"),
+            Self::Spread => Some("spread"),
+            Self::Tuned => Some("tuned"),
+            Self::All => None,
+        }
+    }
 }
 
 /// Runs the command.
@@ -96,22 +116,26 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let mut gpu = gpu(globals).await?;
     terminal.note(gpu.caps().describe());
     let tunings = match options.tuning {
-        None => selftest::Profile::from(options.profile).tunings(gpu.tuning()),
+        None => selftest::Profile::from(options.profile).tunings(&gpu),
         Some(which) => {
-            let wanted = |name| match which {
-                Tunings::All => true,
-                Tunings::Gpu => name == "gpu",
-                Tunings::Cpu => name == "cpu",
-            };
-            Tuning::ALL.into_iter().filter(|(name, _)| wanted(*name)).collect()
+            let mut all = selftest::Profile::Full.tunings(&gpu);
+            if let Some(name) = which.name() {
+                all.retain(|(other, _)| *other == name);
+                if all.is_empty() {
+                    return Err(Error::Usage(format!(
+                        "--tuning {name}: this device cannot divide work that way"
+                    )));
+                }
+            }
+            all
         }
     };
-    let bar = terminal.bar("checking", (cases.len() * tunings.len()) as u64, false);
+    let bar = terminal.bar("checking", cases.len() as u64, false);
     let mut rows = Vec::new();
     for case in &cases {
-        for &(tuning_name, tuning) in &tunings {
+        for (tuning_name, tuning) in selftest::ways(case, &tunings)? {
             check_interrupt()?;
-            let report = check(&mut gpu, case, tuning).await?;
+            let report = check(&mut gpu, case, &tuning).await?;
             rows.push(Row {
                 kernel: case.kernel,
                 case: case.name.clone(),
@@ -119,8 +143,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
                 exact: case.exact,
                 report,
             });
-            bar.inc(1);
         }
+        bar.inc(1);
     }
     bar.finish_and_clear();
 

@@ -1,6 +1,6 @@
 //! Adapters, and the limits and features a device is opened with.
 
-use crate::{Error, Result};
+use crate::{Error, Result, Tuning};
 
 /// Which limits a device is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,6 @@ pub enum AdapterChoice {
 
 /// An adapter and what its device was granted.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "features are granted one by one")]
 pub struct Caps {
     /// Name, driver, backend and kind.
     pub info: wgpu::AdapterInfo,
@@ -38,13 +37,23 @@ pub struct Caps {
     pub timestamps: bool,
     /// Whether shaders may use `f16`. Nothing needs it.
     pub f16: bool,
-    /// Whether shaders may use subgroup operations. Nothing needs it.
-    pub subgroups: bool,
+    /// The least and the largest number of invocations of a subgroup, where shaders may use
+    /// subgroup operations. Nothing needs them.
+    pub subgroups: Option<(u32, u32)>,
     /// Whether the adapter runs on a CPU.
     pub is_cpu: bool,
 }
 
 impl Caps {
+    /// How to divide work where nothing was measured.
+    pub fn tuning(&self) -> Tuning {
+        match self.subgroups {
+            Some((8.., most)) if self.is_cpu => Tuning::spread(most),
+            _ if self.is_cpu => Tuning::CPU,
+            _ => Tuning::GPU,
+        }
+    }
+
     /// One line: name, kind, backend, driver.
     pub fn describe(&self) -> String {
         describe(&self.info)
@@ -174,7 +183,8 @@ pub(super) async fn open(
         Profile::Baseline => wgpu::Limits::defaults(),
         Profile::Full => adapter_limits.clone(),
     };
-    let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    let features = adapter.features() & wanted;
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {
             label: Some("grok-wgpu"),
@@ -191,7 +201,9 @@ pub(super) async fn open(
         profile,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         f16: adapter.features().contains(wgpu::Features::SHADER_F16),
-        subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
+        subgroups: features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         is_cpu: info.device_type == wgpu::DeviceType::Cpu,
         info,
     };

@@ -114,7 +114,7 @@ impl Gpu {
                 _ => message,
             });
         });
-        let tuning = if caps.is_cpu { Tuning::CPU } else { Tuning::GPU };
+        let tuning = caps.tuning();
         Ok(Self {
             device,
             queue,
@@ -135,8 +135,8 @@ impl Gpu {
     }
 
     /// How work is divided.
-    pub fn tuning(&self) -> Tuning {
-        self.tuning
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// Divides work another way from now on.
@@ -334,7 +334,7 @@ impl Machine for Gpu {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<Self::Plan> {
-        let mut recorder = plan::Recorder::new(self.tuning);
+        let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
         let plan = recorder.finish(&self.device, &self.queue, &mut self.pipelines, &self.slots);
         self.failure.check()?;

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{Access, Dispatch};
+use crate::{
+    kernel::{Access, Dispatch},
+    platform,
+};
 
 /// Pipelines by program and constants.
 #[derive(Debug, Default)]
@@ -53,9 +56,11 @@ fn build(device: &wgpu::Device, dispatch: &Dispatch) -> Built {
         bind_group_layouts: &[Some(&layout)],
         immediate_size: 0,
     });
+    let enable = if dispatch.shader.subgroups { platform::ENABLE_SUBGROUPS } else { "" };
+    let source = enable.to_owned() + &dispatch.shader.source();
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(&label),
-        source: wgpu::ShaderSource::Wgsl(dispatch.shader.source().into()),
+        source: wgpu::ShaderSource::Wgsl(source.into()),
     });
     let constants: Vec<(&str, f64)> =
         dispatch.constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();

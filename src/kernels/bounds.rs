@@ -3,7 +3,7 @@
 //! Source: WGSL, section "Floating Point Accuracy". Basic operations are correctly rounded in either
 //! direction, so one operation may err by a whole unit in the last place.
 
-use crate::{DType, Gelu, host::Bounded};
+use crate::{DType, Gelu, Matrices, host::Bounded};
 
 /// One unit in the last place of 1: WGSL leaves the direction of rounding open.
 pub(crate) const U: f64 = 1.0 / 8_388_608.0;
@@ -120,8 +120,13 @@ pub(crate) fn lanes_depth(dtype: DType, cols: usize, lanes: u32) -> f64 {
     2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
 }
 
-/// Roundings on the longest chain of a dot product by tiles: one addition per tile of 32 columns,
-/// eight inside a tile, the sum in a vector of four, and the product.
-pub(crate) fn tile_depth(cols: usize) -> f64 {
-    (cols as f64 / 32.0).ceil() + 8.0 + 3.0 + 1.0
+/// Roundings on the longest chain of a dot product in a matrix product: one addition per 32 columns,
+/// the additions of these 32, the sum in a vector of four, and the product.
+pub(crate) fn matrix_depth(matrices: Matrices, cols: usize) -> f64 {
+    let inside = match matrices {
+        Matrices::Tiles => 8.0,
+        // By eights of a chunk, its scale, and chunks of a block: most for chunks of four eights.
+        Matrices::Spread { .. } => 2.0 + 3.0 + 1.0 + 3.0,
+    };
+    (cols as f64 / 32.0).ceil() + inside + 3.0 + 1.0
 }

@@ -2,15 +2,15 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, tile_depth},
+    bounds::{dot, matrix_depth},
     expert_groups::{ExpertGroups, max_tiles},
-    matmul::TILE,
 };
 use crate::{
     Binder, DType,
     DType::{F32, U32},
-    Dispatch, Executor as _, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning, params,
-    shader,
+    Dispatch, Executor as _, Fill, Gelu, Host, Kernel, Matrices, Result, Shader, Tensor, Tuning,
+    params, shader,
+    tuning::TILE,
 };
 
 /// `out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` for each slot
@@ -38,8 +38,14 @@ pub struct ExpertGatedMatMul {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
 impl Kernel for ExpertGatedMatMul {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("expert_gated_matmul", "tile", "math").with_weight(self.gate.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.matrices("expert_gated_matmul", self.gate) {
+            Matrices::Tiles => shader!("expert_gated_matmul", "tile", "math"),
+            Matrices::Spread { .. } => {
+                shader!("expert_gated_matmul.spread", "spread", "math").with_subgroups()
+            }
+        }
+        .with_weight(self.gate.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -47,6 +53,7 @@ impl Kernel for ExpertGatedMatMul {
         let [experts, rows, _] = self.gate.dims()?;
         let [_, chosen, out_rows] = self.out.dims()?;
         let tiles = max_tiles(tokens * chosen, experts);
+        let matrices = binder.tuning().matrices("expert_gated_matmul", self.gate);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .read("order", self.order, U32, [tokens * chosen])?
@@ -56,6 +63,7 @@ impl Kernel for ExpertGatedMatMul {
             .weight("up", self.up, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
+            .constants(matrices.constants())
             .dispatch(
                 Params {
                     rows,
@@ -65,7 +73,7 @@ impl Kernel for ExpertGatedMatMul {
                     chosen,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(TILE), tiles, 1],
+                [rows.div_ceil(matrices.rows(1)), tiles * (TILE / matrices.tokens()), 1],
             )
     }
 
@@ -77,7 +85,7 @@ impl Kernel for ExpertGatedMatMul {
             unreachable!("dispatch checked it")
         };
         let (chosen, out_rows) = (*chosen as usize, *out_rows as usize);
-        let depth = tile_depth(cols);
+        let depth = matrix_depth(host.tuning.matrices("expert_gated_matmul", self.gate), cols);
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let x = host.floats(self.x);
         for (expert, slot) in slots(host, self.order, self.tiles) {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning, Vectors, params, shader,
 };
 
 /// `out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` with
@@ -33,15 +33,24 @@ pub struct ExpertGatedMatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
 impl Kernel for ExpertGatedMatVec {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("expert_gated_matvec", "lanes", "math").with_weight(self.gate.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.vectors("expert_gated_matvec", self.gate) {
+            Vectors::Lanes { .. } => shader!("expert_gated_matvec", "lanes", "math"),
+            Vectors::Subgroup { .. } => {
+                shader!("expert_gated_matvec.subgroup" of "expert_gated_matvec", "lanes_subgroup", "math").with_subgroups()
+            }
+            Vectors::Spread { .. } => {
+                shader!("expert_gated_matvec.spread", "spread", "math").with_subgroups()
+            }
+        }
+        .with_weight(self.gate.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [experts, rows, _] = self.gate.dims()?;
         let [_, chosen, out_rows] = self.out.dims()?;
-        let tuning = *binder.tuning();
+        let vectors = binder.tuning().vectors("expert_gated_matvec", self.gate);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .read("ids", self.ids, U32, [tokens, chosen])?
@@ -50,8 +59,7 @@ impl Kernel for ExpertGatedMatVec {
             .weight("up", self.up, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
-            .constant("WG", tuning.lanes * tuning.rows)
-            .constant("LANES", tuning.lanes)
+            .constants(vectors.constants())
             .dispatch(
                 Params {
                     rows,
@@ -61,7 +69,7 @@ impl Kernel for ExpertGatedMatVec {
                     chosen,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(tuning.rows), chosen, tokens],
+                [rows.div_ceil(vectors.rows(1)), chosen, tokens],
             )
     }
 
@@ -72,7 +80,11 @@ impl Kernel for ExpertGatedMatVec {
         let [_, chosen, out_rows] = self.out.shape.extents() else {
             unreachable!("dispatch checked it")
         };
-        let depth = lanes_depth(self.gate.dtype, cols, host.tuning.lanes);
+        let depth = lanes_depth(
+            self.gate.dtype,
+            cols,
+            host.tuning.vectors("expert_gated_matvec", self.gate).lanes(),
+        );
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let x = host.floats(self.x);
         let choices = host.ints(self.ids).iter().zip(out.chunks_exact_mut(*out_rows as usize));

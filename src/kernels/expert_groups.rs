@@ -1,8 +1,9 @@
 //! Sorts the slots of a prefill by expert, in tiles.
 
-use super::{Pick, Rows, matmul::TILE};
+use super::{Pick, Rows};
 use crate::{
     Binder, DType::U32, Dispatch, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    tuning::TILE,
 };
 
 /// Orders the slots `t * chosen + i` of the real tokens by expert, then by slot, and cuts each

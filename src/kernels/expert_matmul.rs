@@ -2,15 +2,15 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, tile_depth},
+    bounds::{dot, matrix_depth},
     expert_gated_matmul::{grouped, slots},
     expert_groups::max_tiles,
-    matmul::TILE,
 };
 use crate::{
     Binder, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    Dispatch, Fill, Host, Kernel, Matrices, Result, Shader, Tensor, Tuning, params, shader,
+    tuning::TILE,
 };
 
 /// `out[s, row0 + r] = dot(x[s, :], weight[e, r, :])` for each slot `s` of a tile of expert `e`.
@@ -33,8 +33,12 @@ pub struct ExpertMatMul {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
 
 impl Kernel for ExpertMatMul {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("expert_matmul", "tile").with_weight(self.weight.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.matrices("expert_matmul", self.weight) {
+            Matrices::Tiles => shader!("expert_matmul", "tile"),
+            Matrices::Spread { .. } => shader!("expert_matmul.spread", "spread").with_subgroups(),
+        }
+        .with_weight(self.weight.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -42,6 +46,7 @@ impl Kernel for ExpertMatMul {
         let [experts, rows, _] = self.weight.dims()?;
         let [_, _, out_rows] = self.out.dims()?;
         let tiles = max_tiles(tokens * chosen, experts);
+        let matrices = binder.tuning().matrices("expert_matmul", self.weight);
         binder
             .read("x", self.x, F32, [tokens, chosen, cols])?
             .read("order", self.order, U32, [tokens * chosen])?
@@ -49,9 +54,10 @@ impl Kernel for ExpertMatMul {
             .weight("weight", self.weight, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
+            .constants(matrices.constants())
             .dispatch(
                 Params { rows, cols8: cols / 8, row0: self.row0, out_rows },
-                [rows.div_ceil(TILE), tiles, 1],
+                [rows.div_ceil(matrices.rows(2)), tiles * (TILE / matrices.tokens()), 1],
             )
     }
 
@@ -60,7 +66,7 @@ impl Kernel for ExpertMatMul {
         let [_, n, cols] = self.weight.shape.extents() else { unreachable!("dispatch checked it") };
         let (n, cols) = (*n as usize, *cols as usize);
         let out_rows = self.out.shape.extents()[2] as usize;
-        let depth = tile_depth(cols);
+        let depth = matrix_depth(host.tuning.matrices("expert_matmul", self.weight), cols);
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         for (expert, slot) in slots(host, self.order, self.tiles) {
             for r in 0..n {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, Bounded, DType,
     DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, Vectors, params, shader,
 };
 
 /// `out[t, row0 + r] = (dense[t, row0 + r] + sum_i probs[t, i] dot(x[t, i, :], weight[e, r, :])) *
@@ -35,15 +35,23 @@ pub struct ExpertMatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, scale: f32 }
 
 impl Kernel for ExpertMatVec {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("expert_matvec", "lanes").with_weight(self.weight.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.vectors("expert_matvec", self.weight) {
+            Vectors::Lanes { .. } => shader!("expert_matvec", "lanes"),
+            Vectors::Subgroup { .. } => {
+                shader!("expert_matvec.subgroup" of "expert_matvec", "lanes_subgroup")
+                    .with_subgroups()
+            }
+            Vectors::Spread { .. } => shader!("expert_matvec.spread", "spread").with_subgroups(),
+        }
+        .with_weight(self.weight.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, chosen, cols] = self.x.dims()?;
         let [experts, rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let tuning = *binder.tuning();
+        let vectors = binder.tuning().vectors("expert_matvec", self.weight);
         binder
             .read("x", self.x, F32, [tokens, chosen, cols])?
             .read("ids", self.ids, U32, [tokens, chosen])?
@@ -52,8 +60,7 @@ impl Kernel for ExpertMatVec {
             .touching(tokens * chosen, experts)
             .read("dense", self.dense, F32, [tokens, out_rows])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constant("WG", tuning.lanes * tuning.rows)
-            .constant("LANES", tuning.lanes)
+            .constants(vectors.constants())
             .dispatch(
                 Params {
                     rows,
@@ -63,7 +70,7 @@ impl Kernel for ExpertMatVec {
                     chosen,
                     scale: self.scale,
                 },
-                [rows.div_ceil(tuning.rows), tokens, 1],
+                [rows.div_ceil(vectors.rows(2)), tokens, 1],
             )
     }
 
@@ -75,7 +82,11 @@ impl Kernel for ExpertMatVec {
         let chosen = self.ids.shape.extents()[1] as usize;
         // The lanes are summed after the experts are weighted: a chain of the same length, and one
         // more product and addition for each expert.
-        let depth = lanes_depth(self.weight.dtype, cols, host.tuning.lanes) + 2.0 * chosen as f64;
+        let depth = lanes_depth(
+            self.weight.dtype,
+            cols,
+            host.tuning.vectors("expert_matvec", self.weight).lanes(),
+        ) + 2.0 * chosen as f64;
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         let (ids, probs) = (host.ints(self.ids), host.floats(self.probs));
         let dense = host.floats(self.dense);

@@ -2,12 +2,11 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, tile_depth},
-    matmul::TILE,
+    bounds::{dot, matrix_depth},
 };
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning,
-    params, shader,
+    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Matrices, Result, Shader,
+    Tensor, Tuning, params, shader,
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`, for the rows `t`
@@ -33,20 +32,28 @@ pub struct GatedMatMul {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
 impl Kernel for GatedMatMul {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("gated_matmul", "step", "tile", "math").with_weight(self.gate.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.matrices("gated_matmul", self.gate) {
+            Matrices::Tiles => shader!("gated_matmul", "step", "tile", "math"),
+            Matrices::Spread { .. } => {
+                shader!("gated_matmul.spread", "step", "spread", "math").with_subgroups()
+            }
+        }
+        .with_weight(self.gate.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.gate.dims()?;
         let [_, out_rows] = self.out.dims()?;
+        let matrices = binder.tuning().matrices("gated_matmul", self.gate);
         binder
             .step(self.step)?
             .read("x", self.x, F32, [tokens, cols])?
             .weight("gate", self.gate, [rows, cols])?
             .weight("up", self.up, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
+            .constants(matrices.constants())
             .dispatch(
                 Params {
                     rows,
@@ -55,7 +62,7 @@ impl Kernel for GatedMatMul {
                     out_rows,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(TILE), tokens.div_ceil(TILE), 1],
+                [rows.div_ceil(matrices.rows(1)), tokens.div_ceil(matrices.tokens()), 1],
             )
     }
 
@@ -64,7 +71,7 @@ impl Kernel for GatedMatMul {
         let cols = self.gate.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let real = host.ints(self.step)[1] as usize;
-        let depth = tile_depth(cols);
+        let depth = matrix_depth(host.tuning.matrices("gated_matmul", self.gate), cols);
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let tokens = host.floats(self.x).chunks_exact(cols).take(real);
         for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Result, Shader, Tensor, Tuning,
-    params, shader,
+    Vectors, params, shader,
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`
@@ -29,22 +29,31 @@ pub struct GatedMatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
 impl Kernel for GatedMatVec {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("gated_matvec", "lanes", "math").with_weight(self.gate.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.vectors("gated_matvec", self.gate) {
+            Vectors::Lanes { .. } => shader!("gated_matvec", "lanes", "math"),
+            Vectors::Subgroup { .. } => {
+                shader!("gated_matvec.subgroup" of "gated_matvec", "lanes_subgroup", "math")
+                    .with_subgroups()
+            }
+            Vectors::Spread { .. } => {
+                shader!("gated_matvec.spread", "spread", "math").with_subgroups()
+            }
+        }
+        .with_weight(self.gate.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.gate.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let tuning = *binder.tuning();
+        let vectors = binder.tuning().vectors("gated_matvec", self.gate);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .weight("gate", self.gate, [rows, cols])?
             .weight("up", self.up, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constant("WG", tuning.lanes * tuning.rows)
-            .constant("LANES", tuning.lanes)
+            .constants(vectors.constants())
             .dispatch(
                 Params {
                     rows,
@@ -53,7 +62,7 @@ impl Kernel for GatedMatVec {
                     out_rows,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(tuning.rows), tokens, 1],
+                [rows.div_ceil(vectors.rows(1)), tokens, 1],
             )
     }
 
@@ -61,7 +70,11 @@ impl Kernel for GatedMatVec {
         let mut out = host.current(self.out);
         let cols = self.gate.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
-        let depth = lanes_depth(self.gate.dtype, cols, host.tuning.lanes);
+        let depth = lanes_depth(
+            self.gate.dtype,
+            cols,
+            host.tuning.vectors("gated_matvec", self.gate).lanes(),
+        );
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
             let weights = gate.chunks_exact(cols).zip(up.chunks_exact(cols));

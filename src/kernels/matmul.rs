@@ -2,11 +2,11 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, tile_depth},
+    bounds::{dot, matrix_depth},
 };
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
-    params, shader,
+    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Matrices, Result, Shader, Tensor,
+    Tuning, params, shader,
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`, for the rows `t` that are
@@ -31,23 +31,28 @@ pub struct MatMul {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
 
-/// Rows and tokens of a tile.
-pub(super) const TILE: u32 = 32;
-
 impl Kernel for MatMul {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("matmul", "step", "tile", "math").with_weight(self.weight.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.matrices("matmul", self.weight) {
+            Matrices::Tiles => shader!("matmul", "step", "tile", "math"),
+            Matrices::Spread { .. } => {
+                shader!("matmul.spread", "step", "spread", "math").with_subgroups()
+            }
+        }
+        .with_weight(self.weight.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
+        let matrices = binder.tuning().matrices("matmul", self.weight);
         binder
             .step(self.step)?
             .read("x", self.x, F32, [tokens, cols])?
             .weight("weight", self.weight, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
+            .constants(matrices.constants())
             .dispatch(
                 Params {
                     rows,
@@ -57,7 +62,7 @@ impl Kernel for MatMul {
                     scale: self.scale,
                     cap: self.cap,
                 },
-                [rows.div_ceil(TILE), tokens.div_ceil(TILE), 1],
+                [rows.div_ceil(matrices.rows(2)), tokens.div_ceil(matrices.tokens()), 1],
             )
     }
 
@@ -66,7 +71,7 @@ impl Kernel for MatMul {
         let cols = self.weight.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let real = host.ints(self.step)[1] as usize;
-        let depth = tile_depth(cols);
+        let depth = matrix_depth(host.tuning.matrices("matmul", self.weight), cols);
         let weight = host.floats(self.weight);
         let tokens = host.floats(self.x).chunks_exact(cols).take(real);
         for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
-    params, shader,
+    Vectors, params, shader,
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`
@@ -29,21 +29,27 @@ pub struct MatVec {
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
 
 impl Kernel for MatVec {
-    fn shader(&self, _: &Tuning) -> Shader {
-        shader!("matvec", "lanes", "math").with_weight(self.weight.dtype)
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        match tuning.vectors("matvec", self.weight) {
+            Vectors::Lanes { .. } => shader!("matvec", "lanes", "math"),
+            Vectors::Subgroup { .. } => {
+                shader!("matvec.subgroup" of "matvec", "lanes_subgroup", "math").with_subgroups()
+            }
+            Vectors::Spread { .. } => shader!("matvec.spread", "spread", "math").with_subgroups(),
+        }
+        .with_weight(self.weight.dtype)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let tuning = *binder.tuning();
+        let vectors = binder.tuning().vectors("matvec", self.weight);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .weight("weight", self.weight, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constant("WG", tuning.lanes * tuning.rows)
-            .constant("LANES", tuning.lanes)
+            .constants(vectors.constants())
             .dispatch(
                 Params {
                     rows,
@@ -53,7 +59,7 @@ impl Kernel for MatVec {
                     scale: self.scale,
                     cap: self.cap,
                 },
-                [rows.div_ceil(tuning.rows), tokens, 1],
+                [rows.div_ceil(vectors.rows(2)), tokens, 1],
             )
     }
 
@@ -61,7 +67,11 @@ impl Kernel for MatVec {
         let mut out = host.current(self.out);
         let cols = self.weight.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
-        let depth = lanes_depth(self.weight.dtype, cols, host.tuning.lanes);
+        let depth = lanes_depth(
+            self.weight.dtype,
+            cols,
+            host.tuning.vectors("matvec", self.weight).lanes(),
+        );
         let weight = host.floats(self.weight);
         for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
             for (w, out) in weight.chunks_exact(cols).zip(&mut out[self.row0 as usize..]) {

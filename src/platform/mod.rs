@@ -10,6 +10,14 @@ pub(crate) use gpu::{read_staging, wait};
 
 use crate::Result;
 
+/// What must stand above a shader that uses subgroups: browsers want it, and wgpu's own compiler does
+/// not know it.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const ENABLE_SUBGROUPS: &str = "";
+/// The same.
+#[cfg(target_arch = "wasm32")]
+pub(crate) const ENABLE_SUBGROUPS: &str = "enable subgroups;\n";
+
 /// A file of known length that is read at offsets, from a disk or over a network.
 #[expect(async_fn_in_trait, reason = "a session is one thread, and browser futures are not Send")]
 pub trait Source {

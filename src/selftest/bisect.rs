@@ -79,7 +79,7 @@ impl<'a> Bisect<'a> {
     }
 
     async fn step(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        let tuning = self.gpu.tuning();
+        let tuning = self.gpu.tuning().clone();
         let dispatch = kernel.record(&tuning)?;
         let operands: Vec<Tensor> = dispatch.operands.iter().map(|o| o.tensor).collect();
         let named = operands.iter().find_map(|tensor| self.weights.get(&tensor.id));
@@ -138,7 +138,7 @@ impl Machine for Bisect<'_> {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<Self::Plan> {
-        let mut steps = Steps { tuning: self.gpu.tuning(), kernels: Vec::new() };
+        let mut steps = Steps { tuning: self.gpu.tuning().clone(), kernels: Vec::new() };
         program(&mut steps)?;
         Ok(steps)
     }

@@ -44,7 +44,7 @@ pub enum Expected {
 
 impl CaseData {
     /// Builds a row on the host and runs its oracle.
-    pub fn of(case: &Case, tuning: Tuning) -> Result<Self> {
+    pub fn of(case: &Case, tuning: &Tuning) -> Result<Self> {
         let (mut host, kernel, dispatch) = super::prepare(case, tuning)?;
         let initial: Vec<Vec<u8>> =
             dispatch.operands.iter().map(|operand| initial(&host, *operand)).collect();

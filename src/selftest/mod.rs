@@ -52,11 +52,36 @@ impl Profile {
         cases
     }
 
-    /// The ways to divide work, with their names; `own` is the device's.
-    pub fn tunings(self, own: Tuning) -> Vec<(&'static str, Tuning)> {
-        let all = Tuning::ALL.into_iter();
-        all.filter(|&(_, tuning)| self == Self::Full || tuning == own).collect()
+    /// The ways to divide work on a device, with their names.
+    pub fn tunings(self, gpu: &Gpu) -> Vec<(&'static str, Tuning)> {
+        let mut all = Tuning::all(gpu.caps().subgroups);
+        let own = gpu.tuning();
+        if !all.iter().any(|(_, tuning)| tuning == own) {
+            all.push(("tuned", own.clone()));
+        }
+        all.retain(|(_, tuning)| self == Self::Full || tuning == own);
+        all
     }
+}
+
+/// Those of `tunings` that divide the work of this row in different ways, with their names.
+pub fn ways(
+    case: &Case,
+    tunings: &[(&'static str, Tuning)],
+) -> Result<Vec<(&'static str, Tuning)>> {
+    let kernel = case.build(&mut Host::with_seed(0));
+    let mut seen = Vec::new();
+    let mut ways = Vec::new();
+    for (name, tuning) in tunings {
+        let dispatch = kernel.record(tuning)?;
+        let way =
+            (dispatch.shader.label(), dispatch.constants, dispatch.params, dispatch.workgroups);
+        if !seen.contains(&way) {
+            seen.push(way);
+            ways.push((*name, tuning.clone()));
+        }
+    }
+    Ok(ways)
 }
 
 /// Largest difference of logits, if none is larger than [`MOST`]. NaN is never near anything.
@@ -95,15 +120,15 @@ const GUARD: u64 = 256;
 /// The row runs three times: twice with guard bytes around every operand and another poison in
 /// them and in every output, once with bindings that end with their elements. Each run must stay
 /// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
-pub async fn check(gpu: &mut Gpu, case: &Case, tuning: Tuning) -> Result<Report> {
+pub async fn check(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Report> {
     let (mut host, kernel, dispatch) = prepare(case, tuning)?;
     let inputs: HashMap<usize, Vec<u8>> =
         dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
     kernel.oracle(&mut host);
 
     let keep = gpu.tensor_count();
-    let before = gpu.tuning();
-    gpu.set_tuning(tuning);
+    let before = gpu.tuning().clone();
+    gpu.set_tuning(tuning.clone());
     let mut report = Report { elements: 0, worst: 0.0, failure: None };
     let mut bits: Option<Vec<Vec<u8>>> = None;
     for (run, guard) in [(0u32, GUARD), (1, GUARD), (2, 0)] {
@@ -150,11 +175,11 @@ pub async fn check(gpu: &mut Gpu, case: &Case, tuning: Tuning) -> Result<Report>
 
 /// A row's operands on a host of its own, and what dispatches them. The row's name decides its random
 /// tensors, so that rows can be run alone.
-fn prepare(case: &Case, tuning: Tuning) -> Result<(Host, Box<dyn Kernel>, Dispatch)> {
+fn prepare(case: &Case, tuning: &Tuning) -> Result<(Host, Box<dyn Kernel>, Dispatch)> {
     let mut host = Host::with_seed(fnv_1a(&case.full_name()));
-    host.tuning = tuning;
+    host.tuning = tuning.clone();
     let kernel = case.build(&mut host);
-    let dispatch = kernel.record(&tuning)?;
+    let dispatch = kernel.record(tuning)?;
     Ok((host, kernel, dispatch))
 }
 
@@ -194,8 +219,7 @@ async fn run_once(
     poison: u32,
     guard: u64,
 ) -> Result<Vec<Vec<u8>>> {
-    let tuning = gpu.tuning();
-    let dispatch = kernel.record(&tuning)?;
+    let dispatch = kernel.record(gpu.tuning())?;
     let mut ids = HashMap::new();
     let mut placed = Vec::new();
     for operand in &dispatch.operands {

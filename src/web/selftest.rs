@@ -55,8 +55,8 @@ impl SelfTest {
             .cases
             .get(index)
             .ok_or_else(|| Error::Usage(format!("there is no row {index} of the self-test")))?;
-        let tuning = self.gpu.tuning();
-        let report = selftest::check(&mut self.gpu, case, tuning).await?;
+        let tuning = self.gpu.tuning().clone();
+        let report = selftest::check(&mut self.gpu, case, &tuning).await?;
         let mut row = json!({
             "kernel": case.kernel,
             "case": case.name,

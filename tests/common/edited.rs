@@ -31,7 +31,7 @@ impl Edit {
         *linked.entry(shader.label()).or_insert_with(|| {
             let text: &'static str = shader.source().replacen(&self.find, &self.replace, 1).leak();
             let name: &'static str = format!("{} {}", shader.label(), self.name).leak();
-            Shader { name, files: Box::leak(Box::new([text])), weight: None }
+            Shader { name, files: Box::leak(Box::new([text])), weight: None, ..shader }
         })
     }
 }

@@ -10,7 +10,10 @@ mod program;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -18,7 +21,7 @@ use grok_wgpu::{
     Tuning,
     host::POISON,
     kernels::{self, Case},
-    selftest::{CaseData, Expected, OperandData},
+    selftest::{CaseData, Expected, OperandData, ways},
 };
 use machine::{Outcome, run};
 use program::Program;
@@ -45,7 +48,7 @@ const ONE_SUM: &str =
 
 /// A row with its data.
 struct Prepared {
-    case: Case,
+    case: Arc<Case>,
     tuning: &'static str,
     row: CaseData,
     bytes: usize,
@@ -72,13 +75,15 @@ impl Prepared {
 /// Rows of at most so many bytes, in order of their size.
 fn rows(largest: usize) -> Vec<Prepared> {
     let mut rows = Vec::new();
-    for (tuning, value) in Tuning::ALL {
-        for case in kernels::cases() {
+    let tunings = Tuning::all(None);
+    for case in kernels::cases() {
+        let case = Arc::new(case);
+        for (tuning, value) in ways(&case, &tunings).expect("rows are sound") {
             let row =
-                CaseData::of(&case, value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+                CaseData::of(&case, &value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
             let bytes = row.data.iter().map(|data| data.initial.len()).sum();
             if bytes <= largest {
-                rows.push(Prepared { case, tuning, row, bytes });
+                rows.push(Prepared { case: case.clone(), tuning, row, bytes });
             }
         }
     }

@@ -1,0 +1,102 @@
+// The first half of a gated MLP for many tokens, an output row of eight tokens for each invocation,
+// activations spread over subgroups:
+//
+//     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
+//
+// Links: lib/step.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+
+struct Params {
+    rows: u32,      // of this shard of the weights
+    cols8: u32,     // columns / 8
+    row0: u32,      // first output row of this shard
+    out_rows: u32,
+    gelu_tanh: u32, // 1: the tanh approximation
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;   // [tokens, cols]
+@group(0) @binding(3) var<storage, read> gate: array<Chunk>;    // [rows, cols]
+@group(0) @binding(4) var<storage, read> up: array<Chunk>;      // [rows, cols]
+@group(0) @binding(5) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
+
+// Block of `gate` at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
+fn block_of_gate(base: u32, c: u32) -> Block {
+    return Block(gate_at(base, c), gate_at(base, c + 1u), gate_at(base, c + 2u), gate_at(base, c + 3u));
+}
+
+fn gate_at(base: u32, c: u32) -> Scaled {
+    let at = min(c, params.cols8 / PARTS - 1u);
+    return Scaled(gate[base + at], scale_of(gate[base + scale_at(params.cols8, at)], at));
+}
+
+fn block_of_up(base: u32, c: u32) -> Block {
+    return Block(up_at(base, c), up_at(base, c + 1u), up_at(base, c + 2u), up_at(base, c + 3u));
+}
+
+fn up_at(base: u32, c: u32) -> Scaled {
+    let at = min(c, params.cols8 / PARTS - 1u);
+    return Scaled(up[base + at], scale_of(up[base + scale_at(params.cols8, at)], at));
+}
+
+// A quad of x, `start` being the first of its row; zero beyond the end.
+fn quad_of(start: u32, quad: u32) -> vec4<f32> {
+    let quads = 2u * params.cols8;
+    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
+}
+
+// A quad of four rows of x that begin at `starts`.
+fn quads_of(starts: vec4<u32>, quad: u32) -> mat4x4<f32> {
+    return mat4x4(
+        quad_of(starts.x, quad),
+        quad_of(starts.y, quad),
+        quad_of(starts.z, quad),
+        quad_of(starts.w, quad),
+    );
+}
+
+// Where four rows of x from `token` on begin. Those that are not real are taken for the last that is.
+fn starts_of(token: u32) -> vec4<u32> {
+    return 2u * params.cols8 * min(token + vec4(0u, 1u, 2u, 3u), vec4(step.rows - 1u));
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let row = group.x * WG + local;
+    let token = group.y * 8u;
+    if token >= step.rows {
+        return;
+    }
+    let base = min(row, params.rows - 1u) * row_stride(params.cols8);
+
+    let starts_near = starts_of(token);
+    let starts_far = starts_of(token + 4u);
+
+    // Tokens 0 to 3 and 4 to 7.
+    var g = mat2x4<f32>();
+    var u = mat2x4<f32>();
+    for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
+        let quad = CHUNK_QUADS * c + lane % 8u;
+        let near = quads_of(starts_near, quad);
+        let far = quads_of(starts_far, quad);
+        let a = block_of_gate(base, c);
+        let b = block_of_up(base, c);
+        g[0] += mul_block_four(a, near);
+        g[1] += mul_block_four(a, far);
+        u[0] += mul_block_four(b, near);
+        u[1] += mul_block_four(b, far);
+    }
+
+    for (var i = 0u; i < 2u; i++) {
+        for (var j = 0u; j < 4u; j++) {
+            let t = token + 4u * i + j;
+            if t < step.rows && row < params.rows {
+                out[t * params.out_rows + params.row0 + row] = gelu(g[i][j], params.gelu_tanh) * u[i][j];
+            }
+        }
+    }
+}

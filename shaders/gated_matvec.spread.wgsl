@@ -1,0 +1,69 @@
+// The first half of a gated MLP for single tokens, an output row for each invocation, activations spread
+// over subgroups:
+//
+//     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])
+//
+// Links: lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+
+struct Params {
+    rows: u32,      // of this shard of the weights
+    cols8: u32,     // columns / 8
+    row0: u32,      // first output row of this shard
+    out_rows: u32,
+    gelu_tanh: u32, // 1: the tanh approximation
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;   // [tokens, cols]
+@group(0) @binding(2) var<storage, read> gate: array<Chunk>;    // [rows, cols]
+@group(0) @binding(3) var<storage, read> up: array<Chunk>;      // [rows, cols]
+@group(0) @binding(4) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
+
+// Block of `gate` at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
+fn block_of_gate(base: u32, c: u32) -> Block {
+    return Block(gate_at(base, c), gate_at(base, c + 1u), gate_at(base, c + 2u), gate_at(base, c + 3u));
+}
+
+fn gate_at(base: u32, c: u32) -> Scaled {
+    let at = min(c, params.cols8 / PARTS - 1u);
+    return Scaled(gate[base + at], scale_of(gate[base + scale_at(params.cols8, at)], at));
+}
+
+fn block_of_up(base: u32, c: u32) -> Block {
+    return Block(up_at(base, c), up_at(base, c + 1u), up_at(base, c + 2u), up_at(base, c + 3u));
+}
+
+fn up_at(base: u32, c: u32) -> Scaled {
+    let at = min(c, params.cols8 / PARTS - 1u);
+    return Scaled(up[base + at], scale_of(up[base + scale_at(params.cols8, at)], at));
+}
+
+// A quad of x, `start` being the first of its row; zero beyond the end.
+fn quad_of(start: u32, quad: u32) -> vec4<f32> {
+    let quads = 2u * params.cols8;
+    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let row = group.x * WG + local;
+    let token = group.y;
+    let base = min(row, params.rows - 1u) * row_stride(params.cols8);
+
+    var g = vec4<f32>();
+    var u = vec4<f32>();
+    for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
+        let held = quad_of(2u * token * params.cols8, CHUNK_QUADS * c + lane % 8u);
+        g += mul_block(block_of_gate(base, c), held);
+        u += mul_block(block_of_up(base, c), held);
+    }
+    if row < params.rows {
+        let dot_g = (g.x + g.y) + (g.z + g.w);
+        let dot_u = (u.x + u.y) + (u.z + u.w);
+        out[token * params.out_rows + params.row0 + row] = gelu(dot_g, params.gelu_tanh) * dot_u;
+    }
+}

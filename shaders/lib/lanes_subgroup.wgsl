@@ -1,0 +1,14 @@
+// Sums over the lanes that share an output row, where these are a whole subgroup and a workgroup: the
+// same tree as in lib/lanes.wgsl, without workgroup memory and barriers.
+
+override WG: u32 = 32u;
+override LANES: u32 = 32u;
+
+// Sum of `value` over the subgroup, by a fixed tree. Call it from uniform control flow.
+fn reduce_lanes(local: u32, value: Sum) -> Sum {
+    var sum = value;
+    for (var half = LANES / 2u; half > 0u; half >>= 1u) {
+        sum += subgroupShuffleXor(sum, half);
+    }
+    return sum;
+}

@@ -1,0 +1,94 @@
+// Matrix product with a transposed weight, two output rows of eight tokens for each invocation,
+// activations spread over subgroups:
+//
+//     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
+//
+// Links: lib/step.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+
+struct Params {
+    rows: u32,     // of this shard of the weight
+    cols8: u32,    // columns / 8
+    row0: u32,     // first output row of this shard
+    out_rows: u32,
+    scale: f32,
+    cap: f32,      // 0 is off
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;    // [tokens, cols]
+@group(0) @binding(3) var<storage, read> weight: array<Chunk>;   // [rows, cols]
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
+
+// Block of `weight` at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
+fn block_of_weight(base: u32, c: u32) -> Block {
+    return Block(weight_at(base, c), weight_at(base, c + 1u), weight_at(base, c + 2u), weight_at(base, c + 3u));
+}
+
+fn weight_at(base: u32, c: u32) -> Scaled {
+    let at = min(c, params.cols8 / PARTS - 1u);
+    return Scaled(weight[base + at], scale_of(weight[base + scale_at(params.cols8, at)], at));
+}
+
+// A quad of x, `start` being the first of its row; zero beyond the end.
+fn quad_of(start: u32, quad: u32) -> vec4<f32> {
+    let quads = 2u * params.cols8;
+    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
+}
+
+// A quad of four rows of x that begin at `starts`.
+fn quads_of(starts: vec4<u32>, quad: u32) -> mat4x4<f32> {
+    return mat4x4(
+        quad_of(starts.x, quad),
+        quad_of(starts.y, quad),
+        quad_of(starts.z, quad),
+        quad_of(starts.w, quad),
+    );
+}
+
+// Where four rows of x from `token` on begin. Those that are not real are taken for the last that is.
+fn starts_of(token: u32) -> vec4<u32> {
+    return 2u * params.cols8 * min(token + vec4(0u, 1u, 2u, 3u), vec4(step.rows - 1u));
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let row = group.x * 2u * WG + local;
+    let token = group.y * 8u;
+    if token >= step.rows {
+        return;
+    }
+    let base_a = min(row, params.rows - 1u) * row_stride(params.cols8);
+    let base_b = min(row + WG, params.rows - 1u) * row_stride(params.cols8);
+
+    let starts_near = starts_of(token);
+    let starts_far = starts_of(token + 4u);
+
+    // Row a of tokens 0 to 3 and 4 to 7, row b of the same.
+    var acc = mat4x4<f32>();
+    for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
+        let quad = CHUNK_QUADS * c + lane % 8u;
+        let near = quads_of(starts_near, quad);
+        let far = quads_of(starts_far, quad);
+        let a = block_of_weight(base_a, c);
+        let b = block_of_weight(base_b, c);
+        acc[0] += mul_block_four(a, near);
+        acc[1] += mul_block_four(a, far);
+        acc[2] += mul_block_four(b, near);
+        acc[3] += mul_block_four(b, far);
+    }
+
+    for (var i = 0u; i < 4u; i++) {
+        for (var j = 0u; j < 4u; j++) {
+            let t = token + 4u * (i % 2u) + j;
+            let r = row + WG * (i / 2u);
+            if t < step.rows && r < params.rows {
+                out[t * params.out_rows + params.row0 + r] = softcap(acc[i][j] * params.scale, params.cap);
+            }
+        }
+    }
+}
