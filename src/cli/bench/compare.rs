@@ -99,9 +99,7 @@ impl Base {
     /// The comparison for people.
     pub(super) fn describe(&self, now: &Value) -> String {
         let mut text = format!("\nCompared with {}:\n", self.path.display());
-        for note in self.notes(now) {
-            text += &format!("  note: {note}\n");
-        }
+        text.extend(self.notes(now).iter().map(|note| format!("  note: {note}\n")));
         for phase in PHASES {
             let mut rows =
                 vec![[phase.to_owned(), "before".into(), "now".into(), "now / before".into()]];
@@ -110,7 +108,8 @@ impl Base {
                 let ratio = pair.ratio().map_or("-".into(), plain);
                 [format!("  {}", pair.label), show(pair.before), show(pair.now), ratio]
             }));
-            text += &format!("\n{}", table(&rows));
+            text.push('\n');
+            text += &table(&rows);
         }
         text
     }

@@ -83,7 +83,7 @@ pub(super) fn describe(subject: &Subject<'_>, m: &Measured) -> String {
         m.load.as_secs_f64(),
     );
     let phases = [&m.prefill, &m.decode];
-    let mut rows = vec![["".into(), "prefill".into(), "decode".into()]];
+    let mut rows = vec![[String::new(), "prefill".into(), "decode".into()]];
     rows.push([
         "tokens".into(),
         format!("a prompt of {}", options.prompt),
@@ -100,7 +100,8 @@ pub(super) fn describe(subject: &Subject<'_>, m: &Measured) -> String {
     text += &table(&rows);
     for (name, phase) in PHASES.iter().zip(phases) {
         if let Some(kernels) = &phase.kernels {
-            text += &format!("\n{}", kernel_table(name, phase, kernels));
+            text.push('\n');
+            text += &kernel_table(name, phase, kernels);
         }
     }
     if !options.rates && m.decode.kernels.is_none() {
