@@ -412,7 +412,11 @@ fn a_plan_is_what_a_session_allocates() {
             .expect("a session");
     let recorded = session.decode_plan(Read::Top(40)).expect("a plan");
     assert_eq!(plan.decode.dispatches, recorded.dispatches());
-    assert_eq!(plan.decode.kernels, recorded.kernels());
+    // How a device divides work decides which program of a kernel runs, and its label says so.
+    let of_kernels = |list: &[(String, u64)]| -> Vec<(String, u64)> {
+        list.iter().map(|(label, count)| (label.replace(".spread", ""), *count)).collect()
+    };
+    assert_eq!(of_kernels(&plan.decode.kernels), of_kernels(&recorded.kernels()));
     assert_eq!(plan.decode.bytes_bound, recorded.bytes_bound());
     assert_eq!(plan.decode.bytes_touched, recorded.bytes_touched());
     assert_eq!(plan.total(), session.machine().allocated_bytes());
