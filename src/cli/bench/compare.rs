@@ -137,12 +137,41 @@ impl Pair {
     }
 }
 
-/// Names and seconds of a phase's kernels.
+/// Names and seconds of a phase's kernels. Programs of one kernel that differ in how they divide work
+/// are the same kernel here.
 fn kernels(phase: &Value) -> Vec<(String, f64)> {
-    let list = phase["kernels"].as_array().map(Vec::as_slice).unwrap_or_default();
-    list.iter()
-        .filter_map(|kernel| {
-            Some((kernel["kernel"].as_str()?.to_owned(), kernel["seconds"].as_f64()?))
-        })
-        .collect()
+    let mut sums: Vec<(String, f64)> = Vec::new();
+    for kernel in phase["kernels"].as_array().into_iter().flatten() {
+        let (Some(label), Some(seconds)) = (kernel["kernel"].as_str(), kernel["seconds"].as_f64())
+        else {
+            continue;
+        };
+        // `matvec.spread/q4` is `matvec/q4`.
+        let (program, weight) = label.split_at(label.find('/').unwrap_or(label.len()));
+        let name = program.split('.').next().unwrap_or(program).to_owned() + weight;
+        match sums.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, sum)) => *sum += seconds,
+            None => sums.push((name, seconds)),
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_a_kernel_are_one() {
+        let kernel = |label, seconds| json!({ "kernel": label, "seconds": seconds });
+        let phase = json!({ "kernels": [
+            kernel("matvec.spread/q4", 1.0),
+            kernel("route", 2.0),
+            kernel("matvec/q4", 4.0),
+            kernel("matvec/f32", 8.0),
+        ] });
+        let wanted = [("matvec/q4", 5.0), ("route", 2.0), ("matvec/f32", 8.0)];
+        assert_eq!(kernels(&phase), wanted.map(|(name, seconds)| (name.to_owned(), seconds)));
+        assert!(kernels(&Value::Null).is_empty());
+    }
 }
