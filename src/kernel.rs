@@ -1,6 +1,6 @@
 //! What a kernel is: WGSL source, a dispatch, and a scalar reference.
 
-use crate::{DType, Error, Host, Result, Shape, Tensor, Tuning};
+use crate::{DType, Error, Host, Result, Shape, Tensor, Tuning, tuning::Class};
 
 /// One GPU operation, described by its operands. Building the value does nothing; an
 /// [`Executor`] runs it.
@@ -184,6 +184,14 @@ impl Dispatch {
     /// Bytes of them that it reads or writes at the most, each counted once.
     pub fn bytes_touched(&self) -> u64 {
         self.operands.iter().map(|operand| operand.touched).sum()
+    }
+
+    /// Which products it is one of, if its weights are what [`Tuning`] asks about.
+    pub fn class(&self) -> Option<Class> {
+        let weight = |operand: &&Operand| matches!(operand.name, "weight" | "gate");
+        let found = self.operands.iter().find(weight)?;
+        let many = found.tensor.shape.extents().len() > 1;
+        many.then(|| Class::of(self.shader.kernel(), found.tensor))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
 use super::{Gpu, Slot, pipelines};
-use crate::{Error, Executor, Kernel, Result, Tuning, kernel::Dispatch, platform};
+use crate::{Error, Executor, Kernel, Result, Tuning, kernel::Dispatch, platform, tuning::Class};
 
 /// What has been sent to a device and read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 struct Step {
     label: String,
+    class: Option<Class>,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
@@ -58,6 +59,8 @@ struct Step {
 pub struct StepTime {
     /// Kernel and weight type.
     pub label: String,
+    /// Which products it is one of, if any.
+    pub class: Option<Class>,
     /// Nanoseconds.
     pub nanoseconds: f64,
     /// Bytes that it touches at the most.
@@ -176,6 +179,7 @@ impl Recorder {
                 .collect();
             steps.push(Step {
                 label: dispatch.shader.label(),
+                class: dispatch.class(),
                 bind_group: device.create_bind_group(&wgpu::BindGroupDescriptor {
                     label: Some(dispatch.shader.name),
                     layout: &built.layout,
@@ -250,6 +254,7 @@ impl Gpu {
                 .collect();
             times.extend(steps.iter().zip(stamps.chunks_exact(2)).map(|(step, stamp)| StepTime {
                 label: step.label.clone(),
+                class: step.class.clone(),
                 nanoseconds: stamp[1].saturating_sub(stamp[0]) as f64 * period,
                 bytes_touched: step.bytes_touched,
             }));

@@ -278,6 +278,7 @@ mod tests {
     fn shares_add_up() {
         let step = |label: &str, nanoseconds| StepTime {
             label: label.into(),
+            class: None,
             nanoseconds,
             bytes_touched: 5,
         };
