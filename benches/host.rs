@@ -43,7 +43,7 @@ fn session(binding: u64) -> Session<Gpu> {
     let config = config();
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let model = Model::alloc(&mut gpu, &config, &weights).expect("fits");
-    let sizes = Sizes { context: 128, prefill: 32 };
+    let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
     Session::with_model(gpu, model, sizes).expect("fits")
 }
 
@@ -53,7 +53,8 @@ fn released(binding: u64) -> u64 {
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let limits = DeviceLimits { binding, buffer: binding };
     let planner = Planner::new(&config, &weights, limits).expect("fits");
-    let plan = planner.plan(Sizes { context: 4096, prefill: 256 }).expect("fits");
+    let plan =
+        planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
     plan.decode.dispatches
 }
 

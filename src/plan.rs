@@ -1,5 +1,9 @@
 //! What a model needs on a device, counted without one.
 
+mod work;
+
+pub use work::{flops, least_bytes};
+
 use crate::{
     Config, DType, Error, Executor, Kernel, Result, Shape, Tensor, Tuning, Weights,
     gpu::Caps,
@@ -47,6 +51,8 @@ pub struct Counted {
     pub kernels: Vec<(String, u64)>,
     /// Bytes of all tensors bound, each as often as it is bound.
     pub bytes_bound: u64,
+    /// Bytes of them that dispatches touch at the most.
+    pub bytes_touched: u64,
 }
 
 impl Counting {
@@ -71,8 +77,8 @@ impl Executor for Counted {
         let dispatch = kernel.record(&Tuning::GPU)?;
         let label = dispatch.shader.label();
         self.dispatches += 1;
-        self.bytes_bound +=
-            dispatch.operands.iter().map(|operand| operand.tensor.size_bytes()).sum::<u64>();
+        self.bytes_bound += dispatch.bytes_bound();
+        self.bytes_touched += dispatch.bytes_touched();
         match self.kernels.iter_mut().find(|(known, _)| *known == label) {
             Some((_, count)) => *count += 1,
             None => self.kernels.push((label, 1)),
@@ -247,11 +253,12 @@ pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
     2 * layers * dtype.row_bytes(heads * channels)
 }
 
-/// Dispatches of one layer, on average, in a decode step that runs `kernels`.
+/// Dispatches of one layer, on average, in a step that runs `kernels`.
 pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
     let all: u64 = kernels.iter().map(|(_, count)| count).sum();
+    let last = |label: &str| label.starts_with("top_") || label == "gather";
     let searches: u64 =
-        kernels.iter().filter(|(label, _)| label.starts_with("top_")).map(|(_, count)| count).sum();
+        kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
     let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
     // One norm comes before the first layer.
     (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers)

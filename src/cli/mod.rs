@@ -22,7 +22,7 @@ use std::{
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use grok_wgpu::{
-    Compat, Result,
+    Compat, Config, Result,
     gpu::{AdapterChoice, Profile, adapters},
 };
 
@@ -104,6 +104,24 @@ pub(crate) enum Arithmetic {
     Reference,
     #[value(name = "llama.cpp", help = LLAMA_CPP)]
     LlamaCpp,
+}
+
+impl Arithmetic {
+    /// Its value on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::LlamaCpp => "llama.cpp",
+        }
+    }
+
+    /// A configuration that was not read from a file, with this arithmetic.
+    fn apply(self, config: Config) -> Config {
+        match self {
+            Self::Reference => config,
+            Self::LlamaCpp => config.as_llama_cpp(),
+        }
+    }
 }
 
 impl From<Arithmetic> for Compat {

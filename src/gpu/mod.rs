@@ -392,6 +392,8 @@ impl Machine for Gpu {
         plan.encode(&mut encoder);
         self.counters.submissions += 1;
         self.counters.dispatches += plan.dispatches();
+        self.counters.bytes_bound += plan.bytes_bound();
+        self.counters.bytes_touched += plan.bytes_touched();
         let total: u64 = regions.iter().map(|region| region.size).sum();
         if total > 0 {
             self.counters.read_backs += 1;

@@ -14,6 +14,26 @@ pub struct Counters {
     pub read_backs: u64,
     /// Bytes read back.
     pub read_back_bytes: u64,
+    /// Bytes of all tensors bound, each as often as it was bound.
+    pub bytes_bound: u64,
+    /// Bytes of them that dispatches touched at the most.
+    pub bytes_touched: u64,
+}
+
+impl std::ops::Sub for Counters {
+    type Output = Self;
+
+    /// What was added to `earlier`.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            submissions: self.submissions - earlier.submissions,
+            dispatches: self.dispatches - earlier.dispatches,
+            read_backs: self.read_backs - earlier.read_backs,
+            read_back_bytes: self.read_back_bytes - earlier.read_back_bytes,
+            bytes_bound: self.bytes_bound - earlier.bytes_bound,
+            bytes_touched: self.bytes_touched - earlier.bytes_touched,
+        }
+    }
 }
 
 /// A recorded sequence of dispatches, ready to be encoded as often as wanted. Copies share all that
@@ -31,6 +51,7 @@ struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
+    bytes_touched: u64,
 }
 
 /// Time on the device of one dispatch.
@@ -42,6 +63,8 @@ pub struct StepTime {
     pub class: Option<Class>,
     /// Nanoseconds.
     pub nanoseconds: f64,
+    /// Bytes that it touches at the most.
+    pub bytes_touched: u64,
 }
 
 impl Plan {
@@ -53,6 +76,11 @@ impl Plan {
     /// Bytes of all tensors bound, each as often as it is bound.
     pub fn bytes_bound(&self) -> u64 {
         self.bytes_bound
+    }
+
+    /// Bytes of them that dispatches touch at the most.
+    pub fn bytes_touched(&self) -> u64 {
+        self.steps.iter().map(|step| step.bytes_touched).sum()
     }
 
     /// How often each kernel runs, in order of first use.
@@ -138,6 +166,7 @@ impl Recorder {
         let mut bytes_bound = 0;
         let mut steps = Vec::with_capacity(self.dispatches.len());
         for (dispatch, offset) in self.dispatches.iter().zip(offsets) {
+            bytes_bound += dispatch.bytes_bound();
             let built = pipelines.get(dispatch).expect("prepared for all dispatches");
             let params = wgpu::BufferBinding {
                 buffer: &uniforms,
@@ -146,7 +175,6 @@ impl Recorder {
             };
             let tensors = dispatch.operands.iter().map(|operand| {
                 let slot = &slots[operand.tensor.id];
-                bytes_bound += operand.tensor.size_bytes();
                 wgpu::BufferBinding {
                     buffer: &slot.buffer,
                     offset: slot.offset,
@@ -170,6 +198,7 @@ impl Recorder {
                 }),
                 pipeline: built.pipeline.clone(),
                 workgroups: dispatch.workgroups,
+                bytes_touched: dispatch.bytes_touched(),
             });
         }
         Plan { steps, bytes_bound }
@@ -238,6 +267,7 @@ impl Gpu {
                 label: step.label.clone(),
                 class: step.class.clone(),
                 nanoseconds: stamp[1].saturating_sub(stamp[0]) as f64 * period,
+                bytes_touched: step.bytes_touched,
             }));
         }
         Ok(times)

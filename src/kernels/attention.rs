@@ -107,10 +107,14 @@ impl Kernel for Attention {
             .step(self.step)?
             .read("q", self.q, F32, [tokens, n_heads, head_dim])?
             .weight("k", self.k, [len, n_kv_heads * head_dim])?
+            .touching(self.splits.saturating_mul(self.split_len), len)
             .weight("v", self.v, [len, n_kv_heads * head_dim])?
+            .touching(self.splits.saturating_mul(self.split_len), len)
             .read("temperature", self.temperature, F32, [tokens])?
             .write("acc", self.acc, F32, [tokens, n_heads, all_splits, head_dim])?
+            .touching(self.splits, all_splits)
             .write("stats", self.stats, F32, [tokens, n_heads, all_splits, 2])?
+            .touching(self.splits, all_splits)
             .dispatch(
                 Params {
                     n_heads,

@@ -75,6 +75,7 @@ impl Kernel for DenseExpertMatVec {
             .read("ids", self.ids, U32, [tokens, chosen])?
             .read("probs", self.probs, F32, [tokens, chosen])?
             .weight("weight", self.weight, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, out_rows])?
             .constants(vectors.constants())
             .dispatch(

@@ -62,7 +62,9 @@ impl Kernel for RopeCache {
             .read("cos_sin", self.cos_sin, F32, [tokens, head_dim])?
             .write("q", self.q, F32, [tokens, n_heads, head_dim])?
             .write("k", self.k, dtype, [len, kv_cols])?
+            .touching(tokens, len)
             .write("v", self.v, dtype, [len, kv_cols])?
+            .touching(tokens, len)
             .dispatch(
                 Params {
                     n_heads,
