@@ -1,5 +1,6 @@
 //! Bugs that other engines shipped or that are easily made, planted one at a time: the rows that
-//! must see each of them are red, and green without it.
+//! must see each of them are red, and green without it. Bugs in variants that the adapter's device
+//! does not have are ignored, which the list shows; with `--ignored` they fail.
 
 mod common;
 #[path = "common/edited.rs"]
@@ -31,6 +32,8 @@ struct Bug {
     replace: &'static str,
     /// Beginnings of the names of rows, each of which must see it.
     rows: &'static [&'static str],
+    /// The tuning whose variant has it; none is all that every device has.
+    variant: Option<&'static str>,
 }
 
 const BUGS: &[Bug] = &[
@@ -44,6 +47,7 @@ const BUGS: &[Bug] = &[
     let a = qkv[src];
     let b = qkv[src + 1u];",
         rows: &["rope_cache/one token normal", "rope_cache/wide head quarter turn"],
+        variant: None,
     },
     Bug {
         name: "a cached position is late by one",
@@ -51,6 +55,7 @@ const BUGS: &[Bug] = &[
         find: "let slot = step.pos + token - params.pos0;",
         replace: "let slot = step.pos + token - params.pos0 + 1u;",
         rows: &["rope_cache/one token normal", "rope_cache/positions straddle"],
+        variant: None,
     },
     Bug {
         name: "the router renormalizes",
@@ -58,6 +63,7 @@ const BUGS: &[Bug] = &[
         find: "params.renormalize != 0u",
         replace: "true",
         rows: &["route/1 tokens, 2 of 8, 64 wide, cap 30"],
+        variant: None,
     },
     Bug {
         name: "ties go to the higher expert",
@@ -65,6 +71,7 @@ const BUGS: &[Bug] = &[
         find: "c > best)",
         replace: "c >= best)",
         rows: &["route/ties go to the lower index"],
+        variant: None,
     },
     Bug {
         name: "heads find their keys by modulo",
@@ -72,6 +79,7 @@ const BUGS: &[Bug] = &[
         find: "kv_head * group + (row0 + row) % group",
         replace: "(row0 + row) % group * params.n_kv_heads + kv_head",
         rows: &["attention/prefill, cap 30"],
+        variant: None,
     },
     Bug {
         name: "the causal mask is late by one",
@@ -79,6 +87,7 @@ const BUGS: &[Bug] = &[
         find: "(row0 + local) / group + 1u);",
         replace: "(row0 + local) / group + 2u);",
         rows: &["attention/prefill, cap 30", "attention/prefill in splits, cap 2"],
+        variant: None,
     },
     Bug {
         name: "attention's maximum is not subtracted",
@@ -86,6 +95,7 @@ const BUGS: &[Bug] = &[
         find: "exp_bounded(scores[at + j] - largest)",
         replace: "exp_bounded(scores[at + j])",
         rows: &["attention/prefill, outliers"],
+        variant: None,
     },
     Bug {
         name: "attention's soft cap is left out",
@@ -93,6 +103,7 @@ const BUGS: &[Bug] = &[
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
         rows: &["attention/prefill, cap 2"],
+        variant: None,
     },
     Bug {
         name: "the soft cap of logits is left out",
@@ -100,6 +111,7 @@ const BUGS: &[Bug] = &[
         find: "return cap * tanh_bounded(x / cap);",
         replace: "return x;",
         rows: &["matvec/F32 capped and scaled", "route/large logits, cap 30"],
+        variant: None,
     },
     Bug {
         name: "eps is left out",
@@ -107,6 +119,7 @@ const BUGS: &[Bug] = &[
         find: "inverseSqrt(mean + params.eps)",
         replace: "inverseSqrt(mean)",
         rows: &["rms_norm/1x8 normal", "rms_norm/3x264 tiny", "rms_norm/2x8192 zero"],
+        variant: None,
     },
     Bug {
         name: "the residual is dropped",
@@ -114,6 +127,7 @@ const BUGS: &[Bug] = &[
         find: "let s = sum[row + c] + h[row + c]",
         replace: "let s = h[row + c]",
         rows: &["rms_norm_add/3x264 normal"],
+        variant: None,
     },
     Bug {
         name: "one term of 8192 is lost",
@@ -124,6 +138,7 @@ const BUGS: &[Bug] = &[
                     e.hi.z = 0.0;
                 }",
         rows: &["matvec/BF16 5x8192 integers"],
+        variant: None,
     },
     Bug {
         name: "the tile's last columns are lost",
@@ -131,6 +146,7 @@ const BUGS: &[Bug] = &[
         find: "quad < QUADS;",
         replace: "quad < QUADS - 1u;",
         rows: &["matmul/F32 31x31x32 normal", "matmul/BF16 31x31x32 integers"],
+        variant: None,
     },
     Bug {
         name: "the expert is off by one",
@@ -138,6 +154,7 @@ const BUGS: &[Bug] = &[
         find: "(ids[choice] * params.rows + row)",
         replace: "((ids[choice] + 1u) * params.rows + row)",
         rows: &["expert_matvec/F32 33x64 normal"],
+        variant: None,
     },
     Bug {
         name: "gate and up are swapped",
@@ -145,6 +162,7 @@ const BUGS: &[Bug] = &[
         find: "gelu(total.x, params.gelu_tanh) * total.y",
         replace: "gelu(total.y, params.gelu_tanh) * total.x",
         rows: &["gated_matvec/F32 33x64 normal"],
+        variant: None,
     },
     Bug {
         name: "bfloat16 is shifted by 15",
@@ -152,6 +170,7 @@ const BUGS: &[Bug] = &[
         find: "vec4(16u)",
         replace: "vec4(15u)",
         rows: &["matvec/BF16 33x64 integers", "embed/BF16"],
+        variant: None,
     },
     Bug {
         name: "padded rows are computed",
@@ -159,22 +178,98 @@ const BUGS: &[Bug] = &[
         find: "if token >= step.rows {",
         replace: "if false {",
         rows: &["combine/3 of 5"],
+        variant: None,
+    },
+    Bug {
+        name: "a shuffle asks the neighbour",
+        file: "lib/spread.wgsl",
+        find: "subgroupShuffle(held, first + 1u) * e.hi",
+        replace: "subgroupShuffle(held, first) * e.hi",
+        rows: &["matvec/F32 33x64 normal", "gated_matvec/F32 33x64 normal"],
+        variant: Some("spread"),
+    },
+    Bug {
+        name: "a shuffle of four tokens asks the neighbour",
+        file: "lib/spread.wgsl",
+        find: "subgroupShuffle(held[3], lane)",
+        replace: "subgroupShuffle(held[3], lane ^ 1u)",
+        rows: &["matmul/F32 31x31x32 normal"],
+        variant: Some("spread"),
+    },
+    Bug {
+        name: "what is beyond a row is not zero",
+        file: "matvec.spread.wgsl",
+        find: ", quad < quads);",
+        replace: ", true);",
+        rows: &["matvec/F32 3x24 normal", "matvec/F32 67x136 normal"],
+        variant: Some("spread"),
+    },
+    Bug {
+        name: "the second row is not where it is written",
+        file: "matvec.spread.wgsl",
+        find: "min(row + WG, params.rows - 1u)",
+        replace: "min(row + 1u, params.rows - 1u)",
+        rows: &["matvec/F32 33x64 normal", "matvec/BF16 33x64 integers"],
+        variant: Some("spread"),
+    },
+    Bug {
+        name: "the second row of an expert is not where it is written",
+        file: "expert_matmul.spread.wgsl",
+        find: "row + WG * (i / 2u)",
+        replace: "row + WG * (i % 2u)",
+        rows: &["expert_matmul/F32"],
+        variant: Some("spread"),
+    },
+    Bug {
+        name: "the butterfly begins at a quarter",
+        file: "lib/lanes_subgroup.wgsl",
+        find: "LANES / 2u",
+        replace: "LANES / 4u",
+        rows: &["matvec/F32 33x64 normal", "expert_gated_matvec/F32 33x64 normal"],
+        variant: Some("subgroup"),
+    },
+    Bug {
+        name: "the butterfly ends early",
+        file: "lib/lanes_subgroup.wgsl",
+        find: "half > 0u",
+        replace: "half > 1u",
+        rows: &["gated_matvec/F32 33x64 normal", "expert_matvec/F32 33x64 normal"],
+        variant: Some("subgroup"),
     },
 ];
 
 fn main() {
     let args = Arguments::from_args();
+    let subgroups = shared().caps().subgroups;
     let trials = BUGS.iter().map(|bug| {
-        Trial::test(bug.name, move || {
+        let tunings = tunings(bug, subgroups);
+        let applies = !tunings.is_empty();
+        let trial = Trial::test(bug.name, move || {
             let edit = edit(bug)?;
+            if tunings.is_empty() {
+                let variant = bug.variant.unwrap_or_default();
+                return Err(format!("subgroups of {subgroups:?} cannot run `{variant}`").into());
+            }
             let mut gpu = shared();
             for prefix in bug.rows {
-                red(&mut gpu, bug, prefix, &edit)?;
+                red(&mut gpu, bug, prefix, &tunings, &edit)?;
             }
             Ok(())
-        })
+        });
+        let kind = if applies { bug.variant.unwrap_or_default() } else { "not on this adapter" };
+        trial.with_kind(kind).with_ignored_flag(!applies)
     });
     libtest_mimic::run(&args, trials.collect()).exit();
+}
+
+/// The ways to divide work that meet the bug, on a device with these subgroups.
+fn tunings(bug: &Bug, subgroups: Option<(u32, u32)>) -> Vec<(&'static str, Tuning)> {
+    match bug.variant {
+        None => Tuning::all(None),
+        Some(variant) => {
+            Tuning::all(subgroups).into_iter().filter(|&(name, _)| name == variant).collect()
+        }
+    }
 }
 
 /// The file with the bug in it.
@@ -190,7 +285,13 @@ fn edit(bug: &Bug) -> Result<Arc<Edit>, Failed> {
 }
 
 /// Every row that begins so is green as it is, and red with the bug, with the element named.
-fn red(gpu: &mut Gpu, bug: &Bug, prefix: &str, edit: &Arc<Edit>) -> Result<(), Failed> {
+fn red(
+    gpu: &mut Gpu,
+    bug: &Bug,
+    prefix: &str,
+    tunings: &[(&str, Tuning)],
+    edit: &Arc<Edit>,
+) -> Result<(), Failed> {
     let named = |case: &Case| case.full_name().starts_with(prefix);
     let cases: Vec<Case> = kernels::cases().into_iter().filter(named).collect();
     if cases.is_empty() {
@@ -202,10 +303,9 @@ fn red(gpu: &mut Gpu, bug: &Bug, prefix: &str, edit: &Arc<Edit>) -> Result<(), F
         let sound = kernels::cases().into_iter().find(|other| other.full_name() == name);
         let sound = sound.ok_or("a row is there once")?;
         let broken = case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())));
-        // Bugs are planted in the text that every device can run.
-        for (tuning_name, tuning) in Tuning::all(None) {
+        for (tuning_name, tuning) in tunings {
             let mut failure = |case: &Case| -> Result<Option<String>, Failed> {
-                Ok(pollster::block_on(selftest::check(gpu, case, &tuning))?.failure)
+                Ok(pollster::block_on(selftest::check(gpu, case, tuning))?.failure)
             };
             if let Some(failure) = failure(&sound)? {
                 return Err(format!("{name} [{tuning_name}] fails by itself: {failure}").into());

@@ -44,7 +44,7 @@ fn name(dispatch: &Dispatch) -> String {
 }
 
 /// The linked text with every `override` replaced by a constant of the dispatched value, for tools
-/// that take no pipeline constants.
+/// that take no pipeline constants. Subgroup operations are enabled, as in browsers.
 ///
 /// # Panics
 ///
@@ -65,5 +65,6 @@ pub(crate) fn expanded(dispatch: &Dispatch) -> String {
         }
     }
     assert!(left.is_empty(), "{}: no override is called {left:?}", dispatch.shader.label());
-    lines.join("\n") + "\n"
+    let enable = if dispatch.shader.subgroups { "enable subgroups;\n" } else { "" };
+    enable.to_owned() + &lines.join("\n") + "\n"
 }

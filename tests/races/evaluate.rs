@@ -1,9 +1,10 @@
 //! Expressions of the interpreter, and its loads and stores.
 
-use naga::{Expression, Handle, MathFunction, ScalarKind, TypeInner};
+use naga::{BinaryOperator, Expression, Handle, MathFunction, ScalarKind, TypeInner};
 
 use crate::{
-    machine::{Frame, LOCAL, Machine, Mask, Value, WIDEST},
+    machine::{Frame, LOCAL, Machine, Value, WIDEST},
+    mask::Mask,
     math,
     memory::Stamp,
     program::column_words,
@@ -117,10 +118,24 @@ impl<'a> Machine<'a> {
             Expression::Binary { op, left, right } => {
                 let (kind, left_len) = self.components(frame, left)?;
                 let (_, right_len) = self.components(frame, right)?;
-                let matrix = |e| matches!(self.inner(frame, e), TypeInner::Matrix { .. });
-                let product = op == naga::BinaryOperator::Multiply;
-                if product && (matrix(left) && right_len > 1 || matrix(right) && left_len > 1) {
-                    return Err("a product of matrices".into());
+                if op == BinaryOperator::Multiply && left_len.min(right_len) > 1 {
+                    match (self.inner(frame, left), self.inner(frame, right)) {
+                        (TypeInner::Vector { .. }, &TypeInner::Matrix { columns, rows, .. }) => {
+                            for lane in mask.lanes() {
+                                let a = self.get(frame, left, lane)?;
+                                let b = self.get(frame, right, lane)?;
+                                let columns = b.chunks(column_words(rows)).take(columns as usize);
+                                for (i, column) in columns.enumerate() {
+                                    values[lane][i] = math::dot(&a[..left_len], column);
+                                }
+                            }
+                            return Ok(());
+                        }
+                        (TypeInner::Matrix { .. }, _) => {
+                            return Err("a product with a matrix on the left".into());
+                        }
+                        _ => {}
+                    }
                 }
                 // A scalar is joined with each component of the other side.
                 let at = |len: usize, i: usize| if len == 1 { 0 } else { i };
@@ -247,7 +262,7 @@ impl<'a> Machine<'a> {
             TypeInner::ValuePointer { size, .. } => size.map_or(1, |size| size as usize),
             ref other => return Err(format!("a pointer of type {other:?}")),
         };
-        if words > WIDEST { Err("a value wider than a matrix".into()) } else { Ok(words) }
+        if words > WIDEST { Err("a value wider than any here".into()) } else { Ok(words) }
     }
 
     pub(crate) fn load(

@@ -14,12 +14,14 @@ use naga::{
 };
 
 use crate::{
+    mask::Mask,
     memory::{Conflict, Memory, Stamp},
     program::{Program, column_words},
+    subgroups::Subgroups,
 };
 
-/// Words of the largest value that an expression may have, a matrix of 4 x 4.
-pub(crate) const WIDEST: usize = 16;
+/// Words of the largest value that an expression may have: four chunks of f32 with their scales.
+pub(crate) const WIDEST: usize = 48;
 
 /// A value of any type, laid out as in memory.
 pub(crate) type Value = [u32; WIDEST];
@@ -41,7 +43,11 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a row's dispatch. An error is what this interpreter cannot run.
-pub(crate) fn run(program: &Program, row: &CaseData) -> Result<Outcome, String> {
+pub(crate) fn run(
+    program: &Program,
+    row: &CaseData,
+    subgroups: Subgroups,
+) -> Result<Outcome, String> {
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks(4).map(|b| b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))).collect()
     };
@@ -53,7 +59,7 @@ pub(crate) fn run(program: &Program, row: &CaseData) -> Result<Outcome, String> 
             Access::Read | Access::Uniform => Memory::constant(initial),
         });
     }
-    let (faults, memories) = dispatch(program, bindings, row.dispatch.workgroups)?;
+    let (faults, memories) = dispatch(program, bindings, row.dispatch.workgroups, subgroups)?;
     let operands = memories.iter().skip(1).map(|memory| memory.words().to_vec()).collect();
     Ok(Outcome { faults, operands })
 }
@@ -63,6 +69,7 @@ pub(crate) fn dispatch(
     program: &Program,
     bindings: Vec<Memory>,
     workgroups: [u32; 3],
+    subgroups: Subgroups,
 ) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
     let module = &program.module;
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
@@ -95,6 +102,8 @@ pub(crate) fn dispatch(
         in_workgroup,
         lanes,
         full: Mask::first(lanes),
+        subgroups,
+        members: subgroups.members(lanes),
         group: [0; 3],
         first: 0,
         phase: 0,
@@ -114,46 +123,6 @@ pub(crate) fn dispatch(
     let mut memories: Vec<Option<Memory>> = machine.memories.into_iter().map(Some).collect();
     let bound = order.iter().filter_map(|&(_, at)| memories[at].take()).collect();
     Ok((machine.faults, bound))
-}
-
-/// A set of invocations of a workgroup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mask([u64; 4]);
-
-impl Mask {
-    const MOST: usize = 256;
-
-    fn first(lanes: usize) -> Self {
-        let mut mask = Self::default();
-        (0..lanes).for_each(|lane| mask.add(lane));
-        mask
-    }
-
-    fn add(&mut self, lane: usize) {
-        self.0[lane / 64] |= 1 << (lane % 64);
-    }
-
-    fn is_empty(self) -> bool {
-        self == Self::default()
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] & !other.0[i]))
-    }
-
-    pub(crate) fn lanes(self) -> impl Iterator<Item = usize> {
-        self.0.into_iter().enumerate().flat_map(|(i, mut bits)| {
-            std::iter::from_fn(move || {
-                let at = bits.trailing_zeros() as usize;
-                bits &= bits.wrapping_sub(1);
-                (at < 64).then_some(64 * i + at)
-            })
-        })
-    }
 }
 
 /// A function in execution, by all invocations that called it.
@@ -182,6 +151,9 @@ pub(crate) struct Machine<'a> {
     pub(crate) in_workgroup: Vec<bool>,
     pub(crate) lanes: usize,
     pub(crate) full: Mask,
+    pub(crate) subgroups: Subgroups,
+    /// Invocations of each subgroup, by their number there.
+    pub(crate) members: Vec<Vec<usize>>,
     pub(crate) group: [u32; 3],
     /// Number of this workgroup's first invocation in the dispatch.
     pub(crate) first: u32,
@@ -204,7 +176,7 @@ impl<'a> Machine<'a> {
         }
         self.phase += 1;
         let entry = &program.module.entry_points[0];
-        let lanes = u32::try_from(self.lanes).expect("at most 256");
+        let lanes = index(self.lanes);
         let arguments = entry.function.arguments.iter().map(|argument| {
             let Some(Binding::BuiltIn(builtin)) = argument.binding else {
                 return Err("an argument that is no builtin".to_owned());
@@ -216,6 +188,11 @@ impl<'a> Machine<'a> {
                     BuiltIn::WorkGroupId => [x, y, z],
                     BuiltIn::LocalInvocationIndex | BuiltIn::LocalInvocationId => [lane, 0, 0],
                     BuiltIn::GlobalInvocationId => [x * lanes + lane, y, z],
+                    BuiltIn::SubgroupSize => [index(self.subgroups.size()), 0, 0],
+                    BuiltIn::SubgroupInvocationId => {
+                        let (_, number) = self.subgroups.place(self.lanes, lane as usize);
+                        [index(number), 0, 0]
+                    }
                     _ => return Err(format!("the builtin {builtin:?}")),
                 };
                 value[..3].copy_from_slice(&words);
@@ -361,6 +338,9 @@ impl<'a> Machine<'a> {
                         frame.values[result.index()] = values;
                     }
                 }
+                Statement::SubgroupGather { mode, argument, result } => {
+                    self.gather(frame, mode, argument, result, mask)?;
+                }
                 ref other => return Err(format!("the statement {other:?}")),
             }
         }
@@ -423,7 +403,6 @@ impl<'a> Machine<'a> {
         handle: Handle<Expression>,
         lane: usize,
     ) -> Result<Value, String> {
-        let index = |handle: usize| u32::try_from(handle).expect("shaders are small");
         let mut value = [0; WIDEST];
         match frame.function.expressions[handle] {
             Expression::FunctionArgument(at) => return Ok(frame.arguments[at as usize][lane]),
@@ -497,7 +476,7 @@ impl<'a> Machine<'a> {
         mut part: impl FnMut(Handle<Expression>) -> Result<(Value, usize), String>,
     ) -> Result<Value, String> {
         if self.program.words(ty) > WIDEST {
-            return Err("a value wider than a matrix".into());
+            return Err("a value wider than any here".into());
         }
         let mut value = [0; WIDEST];
         let mut at = 0;
@@ -521,7 +500,14 @@ impl<'a> Machine<'a> {
         self.faults.insert(format!("{what}: {}", self.program.quote(line)));
     }
 
-    /// Notes an index past the end, at each place once.
+    /// Notes something that differs by invocation, at each place once.
+    pub(crate) fn fault_once(&mut self, frame: &Frame<'a>, at: Handle<Expression>, what: &str) {
+        if self.seen.insert((u32::MAX, frame.lines[at.index()], 0, false, false)) {
+            self.fault(frame, at, what);
+        }
+    }
+
+    /// Notes an index past the end.
     pub(crate) fn beyond(
         &mut self,
         frame: &Frame<'a>,
@@ -529,9 +515,7 @@ impl<'a> Machine<'a> {
         index: u32,
         len: u32,
     ) {
-        if self.seen.insert((u32::MAX, frame.lines[at.index()], 0, false, false)) {
-            self.fault(frame, at, &format!("index {index} of {len} elements"));
-        }
+        self.fault_once(frame, at, &format!("index {index} of {len} elements"));
     }
 
     pub(crate) fn conflict(
@@ -567,4 +551,9 @@ impl<'a> Machine<'a> {
             self.program.quote(by.line),
         ));
     }
+}
+
+/// A number of something in a shader, as a word.
+fn index(number: usize) -> u32 {
+    u32::try_from(number).expect("shaders are small")
 }

@@ -24,7 +24,7 @@ impl Program {
         use naga::valid::{Capabilities, ValidationFlags, Validator};
         let module =
             naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
         let info = Validator::new(ValidationFlags::all(), core)
             .validate(&module)
             .map_err(|error| error.emit_to_string(source))?;
