@@ -217,7 +217,7 @@ const BUGS: &[Bug] = &[
         file: "expert_matmul.spread.wgsl",
         find: "row + WG * (i / 2u)",
         replace: "row + WG * (i % 2u)",
-        rows: &["expert_matmul/F32"],
+        rows: &["expert_matmul/F32 32x33x64 normal"],
         variant: Some("spread"),
     },
     Bug {
