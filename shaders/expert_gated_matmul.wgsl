@@ -1,5 +1,5 @@
 // The first half of the experts' gated MLPs for many tokens, grouped by expert: each tile is up to
-// 32 slots of one expert by 32 rows, so that a loaded weight serves all its tokens. For each slot
+// 32 slots of one expert by ROWS rows, so that a loaded weight serves all its tokens. For each slot
 // s = order[start + i] of a tile, with its token t = s / chosen and its expert e:
 //
 //     out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])
@@ -28,7 +28,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = group.x * TILE;
+    let row = group.x * ROWS;
     let tile = tiles[group.y];
     if tile.z == 0u {
         return;
@@ -48,7 +48,7 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
             let chunk = i % TILE_CHUNKS;
             let r = i / TILE_CHUNKS;
             let at = c / PARTS + chunk;
@@ -63,7 +63,7 @@ fn main(
         workgroupBarrier();
         g = mul_tile(local, g);
         workgroupBarrier();
-        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
             let chunk = i % TILE_CHUNKS;
             let r = i / TILE_CHUNKS;
             let at = c / PARTS + chunk;
@@ -82,8 +82,8 @@ fn main(
 
     for (var i = 0u; i < 4u; i++) {
         for (var j = 0u; j < 4u; j++) {
-            let t = local / 8u + 8u * i;
-            let r = row + local % 8u + 8u * j;
+            let t = x_row(local) + 8u * i;
+            let r = row + w_row(local) + ROWS / 4u * j;
             if t < tile.z && r < params.rows {
                 let slot = order[tile.y + t];
                 out[slot * params.out_rows + params.row0 + r] = gelu(g[i][j], params.gelu_tanh) * u[i][j];

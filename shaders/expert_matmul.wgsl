@@ -24,7 +24,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = group.x * TILE;
+    let row = group.x * ROWS;
     let tile = tiles[group.y];
     if tile.z == 0u {
         return;
@@ -42,7 +42,7 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
             let chunk = i % TILE_CHUNKS;
             let r = i / TILE_CHUNKS;
             let at = c / PARTS + chunk;
@@ -61,8 +61,8 @@ fn main(
 
     for (var i = 0u; i < 4u; i++) {
         for (var j = 0u; j < 4u; j++) {
-            let t = local / 8u + 8u * i;
-            let r = row + local % 8u + 8u * j;
+            let t = x_row(local) + 8u * i;
+            let r = row + w_row(local) + ROWS / 4u * j;
             if t < tile.z && r < params.rows {
                 out[order[tile.y + t] * params.out_rows + params.row0 + r] = acc[i][j];
             }

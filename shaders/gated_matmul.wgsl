@@ -1,4 +1,4 @@
-// The first half of a gated MLP for many tokens, in tiles of 32 x 32:
+// The first half of a gated MLP for many tokens, in tiles of 32 x ROWS:
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
 //
@@ -24,7 +24,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = group.x * TILE;
+    let row = group.x * ROWS;
     let token = group.y * TILE;
     if token >= step.rows {
         return;
@@ -42,7 +42,7 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
             let chunk = i % TILE_CHUNKS;
             let r = i / TILE_CHUNKS;
             let at = c / PARTS + chunk;
@@ -57,7 +57,7 @@ fn main(
         workgroupBarrier();
         g = mul_tile(local, g);
         workgroupBarrier();
-        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
             let chunk = i % TILE_CHUNKS;
             let r = i / TILE_CHUNKS;
             let at = c / PARTS + chunk;
@@ -76,8 +76,8 @@ fn main(
 
     for (var i = 0u; i < 4u; i++) {
         for (var j = 0u; j < 4u; j++) {
-            let t = token + local / 8u + 8u * i;
-            let r = row + local % 8u + 8u * j;
+            let t = token + x_row(local) + 8u * i;
+            let r = row + w_row(local) + ROWS / 4u * j;
             if t < step.rows && r < params.rows {
                 out[t * params.out_rows + params.row0 + r] = gelu(g[i][j], params.gelu_tanh) * u[i][j];
             }

@@ -1,4 +1,4 @@
-// Matrix product with a transposed weight, in tiles of 32 x 32:
+// Matrix product with a transposed weight, in tiles of 32 x ROWS:
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
 //
@@ -24,7 +24,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = group.x * TILE;
+    let row = group.x * ROWS;
     let token = group.y * TILE;
     if token >= step.rows {
         return;
@@ -41,7 +41,7 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < TILE * TILE_CHUNKS; i += TILE_WG) {
+        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
             let chunk = i % TILE_CHUNKS;
             let r = i / TILE_CHUNKS;
             let at = c / PARTS + chunk;
@@ -60,8 +60,8 @@ fn main(
 
     for (var i = 0u; i < 4u; i++) {
         for (var j = 0u; j < 4u; j++) {
-            let t = token + local / 8u + 8u * i;
-            let r = row + local % 8u + 8u * j;
+            let t = token + x_row(local) + 8u * i;
+            let r = row + w_row(local) + ROWS / 4u * j;
             if t < step.rows && r < params.rows {
                 out[t * params.out_rows + params.row0 + r] = softcap(acc[i][j] * params.scale, params.cap);
             }

@@ -2,7 +2,7 @@
 //
 //     values[r, g, :], ids[r, g, :] = the `count` largest of logits[r, 1024 g ..], ties to lower ids
 //
-// Links: lib/sort.wgsl.
+// Links: lib/pairs.wgsl, lib/sort.wgsl or, for one, lib/largest.wgsl.
 
 struct Params {
     len: u32,    // logits of a row

@@ -2,7 +2,7 @@
 //
 //     out_values[r, g, :], out_ids[r, g, :] = the `count` largest of values[r, 1024 g ..]
 //
-// Links: lib/sort.wgsl.
+// Links: lib/pairs.wgsl, lib/sort.wgsl or, for one, lib/largest.wgsl.
 
 struct Params {
     len: u32,    // candidates of a row

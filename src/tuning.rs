@@ -44,8 +44,11 @@ pub enum Vectors {
 /// How invocations share a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Matrices {
-    /// Tiles in workgroup memory.
-    Tiles,
+    /// Tiles of 32 tokens in workgroup memory.
+    Tiles {
+        /// Output rows of a tile: 16, 32 or 64.
+        rows: u32,
+    },
     /// Each invocation forms output rows of its own for eight tokens; its subgroup, of at least
     /// eight, shares the loads of activations.
     Spread {
@@ -102,7 +105,7 @@ impl Tuning {
     /// For GPUs: lanes read neighbouring weights, so that loads coalesce.
     pub const GPU: Self = Self {
         vectors: Vectors::Lanes { lanes: 32, rows: 4 },
-        matrices: Matrices::Tiles,
+        matrices: Matrices::Tiles { rows: 32 },
         wide: 256,
         measured: None,
     };
@@ -111,7 +114,7 @@ impl Tuning {
     /// invocation owns a row.
     pub const CPU: Self = Self {
         vectors: Vectors::Lanes { lanes: 1, rows: 16 },
-        matrices: Matrices::Tiles,
+        matrices: Matrices::Tiles { rows: 32 },
         wide: 16,
         measured: None,
     };
@@ -134,7 +137,9 @@ impl Tuning {
     /// Every kind of tuning that tests must cover, with a name. `subgroup` is the least and the
     /// largest size of the device's subgroups, if it has any.
     pub fn all(subgroup: Option<(u32, u32)>) -> Vec<(&'static str, Self)> {
-        let mut all = vec![("gpu", Self::GPU), ("cpu", Self::CPU)];
+        let tall = Self { matrices: Matrices::Tiles { rows: 64 }, ..Self::GPU };
+        let low = Self { matrices: Matrices::Tiles { rows: 16 }, ..Self::GPU };
+        let mut all = vec![("gpu", Self::GPU), ("cpu", Self::CPU), ("tall", tall), ("low", low)];
         if let Some((least, most)) = subgroup {
             if least == most {
                 all.push(("subgroup", Self::subgroup(most)));
@@ -213,14 +218,14 @@ impl FromStr for Vectors {
     }
 }
 
-/// Rows and tokens of a tile in workgroup memory, and slots of an expert's tile.
+/// Tokens of a tile in workgroup memory, and slots of an expert's tile.
 pub const TILE: u32 = 32;
 
 impl Matrices {
     /// Output rows of a workgroup, where an invocation that owns rows owns `own` of them.
     pub const fn rows(self, own: u32) -> u32 {
         match self {
-            Self::Tiles => TILE,
+            Self::Tiles { rows } => rows,
             Self::Spread { width } => width * own,
         }
     }
@@ -228,7 +233,7 @@ impl Matrices {
     /// Tokens of a workgroup.
     pub const fn tokens(self) -> u32 {
         match self {
-            Self::Tiles => TILE,
+            Self::Tiles { .. } => TILE,
             Self::Spread { .. } => 8,
         }
     }
@@ -236,7 +241,9 @@ impl Matrices {
     /// The pipeline constants of the kernels.
     pub fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
-            Self::Tiles => Vec::new(),
+            Self::Tiles { rows } => {
+                vec![("ROWS", rows), ("TILE_WG", 2 * rows), ("W_TILE", 8 * rows)]
+            }
             Self::Spread { width } => vec![("WG", width)],
         }
     }
@@ -245,7 +252,7 @@ impl Matrices {
 impl fmt::Display for Matrices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tiles => write!(f, "tiles"),
+            Self::Tiles { rows } => write!(f, "tiles {rows}"),
             Self::Spread { width } => write!(f, "spread {width}"),
         }
     }
@@ -257,7 +264,7 @@ impl FromStr for Matrices {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, sizes) = words(text)?;
         match (name, sizes.as_slice()) {
-            ("tiles", &[]) => Ok(Self::Tiles),
+            ("tiles", &[rows @ (16 | 32 | 64)]) => Ok(Self::Tiles { rows }),
             ("spread", &[width]) => Ok(Self::Spread { width }),
             _ => Err(format!("`{text}` is no way to share a matrix product")),
         }

@@ -1,14 +1,16 @@
-// A tile of 32 x 32 results of a matrix product, by 8 x 8 invocations with 4 x 4 results each.
-// The kernel fills `x_tile` and `w_tile` with 32 columns of 32 rows, calls `mul_tile` between two
-// barriers, and goes on to the next 32 columns. Element (row, quad) is at `quad * TILE + row`, so
-// that neighbouring invocations read neighbouring memory.
+// A tile of 32 rows of x by `ROWS` rows of w, results of a matrix product, by 8 x ROWS / 4 invocations
+// with 4 x 4 results each. The kernel fills `x_tile` and `w_tile` with 32 columns, calls `mul_tile`
+// between two barriers, and goes on to the next 32 columns. Element (row, quad) is at
+// `quad * TILE + row` or `quad * ROWS + row`, so that neighbouring invocations read neighbouring memory.
 
-const TILE: u32 = 32u;
-const TILE_WG: u32 = 64u;
+const TILE: u32 = 32u; // rows of x
+override ROWS: u32 = 32u;
+override TILE_WG: u32 = 64u; // 2 ROWS
+override W_TILE: u32 = 256u; // 8 ROWS
 const QUADS: u32 = 8u; // vec4 columns of a tile
 
 var<workgroup> x_tile: array<vec4<f32>, 256>;
-var<workgroup> w_tile: array<vec4<f32>, 256>;
+var<workgroup> w_tile: array<vec4<f32>, W_TILE>;
 
 // Chunks of a weight's row that make 32 columns.
 const TILE_CHUNKS: u32 = QUADS / (2u * PARTS);
@@ -17,33 +19,40 @@ const TILE_CHUNKS: u32 = QUADS / (2u * PARTS);
 fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
     for (var part = 0u; part < PARTS; part++) {
         let e = decode(w, part);
-        let at = 2u * (chunk * PARTS + part) * TILE + row;
+        let at = 2u * (chunk * PARTS + part) * ROWS + row;
         w_tile[at] = e.lo * scale;
-        w_tile[at + TILE] = e.hi * scale;
+        w_tile[at + ROWS] = e.hi * scale;
     }
 }
 
 // Puts zeros there.
 fn clear_w(chunk: u32, row: u32) {
     for (var quad = 0u; quad < 2u * PARTS; quad++) {
-        w_tile[(2u * chunk * PARTS + quad) * TILE + row] = vec4<f32>();
+        w_tile[(2u * chunk * PARTS + quad) * ROWS + row] = vec4<f32>();
     }
 }
 
-// Adds the product of the two tiles: column i of `acc` is row `local / 8 + 8 i` of x, its
-// components are rows `local % 8 + 8 j` of w. The 32 columns are summed by themselves first: a chain
+// Where this invocation's results are: row `x_row(local) + 8 i` of x and `w_row(local) + ROWS / 4 j` of
+// w, i and j from 0 to 3.
+fn x_row(local: u32) -> u32 {
+    return local / (ROWS / 4u);
+}
+
+fn w_row(local: u32) -> u32 {
+    return local % (ROWS / 4u);
+}
+
+// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w. The 32 columns are summed by themselves first: a chain
 // of 8 + cols / 32 additions errs less than one of cols / 4.
 fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
-    let w_row = local % 8u;
-    let x_row = local / 8u;
     var sum = mat4x4<f32>();
     for (var quad = 0u; quad < QUADS; quad++) {
-        let w_at = quad * TILE + w_row;
-        let x_at = quad * TILE + x_row;
+        let w_at = quad * ROWS + w_row(local);
+        let x_at = quad * TILE + x_row(local);
         let w0 = w_tile[w_at];
-        let w1 = w_tile[w_at + 8u];
-        let w2 = w_tile[w_at + 16u];
-        let w3 = w_tile[w_at + 24u];
+        let w1 = w_tile[w_at + ROWS / 4u];
+        let w2 = w_tile[w_at + ROWS / 2u];
+        let w3 = w_tile[w_at + 3u * (ROWS / 4u)];
         let x0 = x_tile[x_at];
         let x1 = x_tile[x_at + 8u];
         let x2 = x_tile[x_at + 16u];

@@ -76,6 +76,10 @@ enum Tunings {
     Gpu,
     /// As on adapters that run on a CPU
     Cpu,
+    /// As on GPUs, with tall tiles
+    Tall,
+    /// As on GPUs, with low tiles
+    Low,
     /// With sums by subgroups
     Subgroup,
     /// With activations spread over subgroups
@@ -92,6 +96,8 @@ impl Tunings {
         match self {
             Self::Gpu => Some("gpu"),
             Self::Cpu => Some("cpu"),
+            Self::Tall => Some("tall"),
+            Self::Low => Some("low"),
             Self::Subgroup => Some("subgroup"),
             Self::Spread => Some("spread"),
             Self::Tuned => Some("tuned"),

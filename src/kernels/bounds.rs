@@ -124,7 +124,7 @@ pub(crate) fn lanes_depth(dtype: DType, cols: usize, lanes: u32) -> f64 {
 /// the additions of these 32, the sum in a vector of four, and the product.
 pub(crate) fn matrix_depth(matrices: Matrices, cols: usize) -> f64 {
     let inside = match matrices {
-        Matrices::Tiles => 8.0,
+        Matrices::Tiles { .. } => 8.0,
         // By eights of a chunk, its scale, and chunks of a block: most for chunks of four eights.
         Matrices::Spread { .. } => 2.0 + 3.0 + 1.0 + 3.0,
     };

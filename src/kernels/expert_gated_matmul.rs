@@ -40,7 +40,7 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tan
 impl Kernel for ExpertGatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_gated_matmul", self.gate) {
-            Matrices::Tiles => shader!("expert_gated_matmul", "tile", "math"),
+            Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "math"),
             Matrices::Spread { .. } => {
                 shader!("expert_gated_matmul.spread", "spread", "math").with_subgroups()
             }

@@ -35,7 +35,7 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
 impl Kernel for ExpertMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_matmul", self.weight) {
-            Matrices::Tiles => shader!("expert_matmul", "tile"),
+            Matrices::Tiles { .. } => shader!("expert_matmul", "tile"),
             Matrices::Spread { .. } => shader!("expert_matmul.spread", "spread").with_subgroups(),
         }
         .with_weight(self.weight.dtype)

@@ -31,16 +31,23 @@ const LOWEST: f32 = -3.4e38;
 
 impl Kernel for TopChunks {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("top_chunks", "sort")
+        if self.count == 1 {
+            shader!("top_chunks.one" of "top_chunks", "pairs", "largest")
+        } else {
+            shader!("top_chunks", "pairs", "sort")
+        }
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [rows, len] = self.logits.dims()?;
         let chunks = len.div_ceil(CHUNK);
+        // Only the search for one is free to choose.
+        let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().wide));
         binder
             .read("logits", self.logits, F32, [rows, len])?
             .write("values", self.values, F32, [rows, chunks * self.count])?
             .write("ids", self.ids, U32, [rows, chunks * self.count])?
+            .constants(one.into_iter().collect())
             .dispatch(Params { len, chunks, count: self.count }, [chunks, rows, 1])
     }
 
@@ -92,6 +99,7 @@ pub(super) fn cases() -> Rows {
         (1, 5, 3),
         (2, 1000, 64),
         (1, 1024, 1),
+        (3, 2500, 1),
         (3, 1025, 16),
         (1, 4096, 64),
         (1, 2500, 1024),

@@ -29,17 +29,24 @@ params! { len: u32, chunks: u32, count: u32 }
 
 impl Kernel for TopMerge {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("top_merge", "sort")
+        if self.count == 1 {
+            shader!("top_merge.one" of "top_merge", "pairs", "largest")
+        } else {
+            shader!("top_merge", "pairs", "sort")
+        }
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [rows, len] = self.values.dims()?;
         let chunks = len.div_ceil(CHUNK);
+        // Only the search for one is free to choose.
+        let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().wide));
         binder
             .read("values", self.values, F32, [rows, len])?
             .read("ids", self.ids, U32, [rows, len])?
             .write("out_values", self.out_values, F32, [rows, chunks * self.count])?
             .write("out_ids", self.out_ids, U32, [rows, chunks * self.count])?
+            .constants(one.into_iter().collect())
             .dispatch(Params { len, chunks, count: self.count }, [chunks, rows, 1])
     }
 
