@@ -21,10 +21,13 @@ use crate::{
 };
 
 /// Words of the largest value that an expression may have: four chunks of f32 with their scales.
-pub(crate) const WIDEST: usize = 48;
+const WIDEST: usize = 48;
 
-/// A value of any type, laid out as in memory.
-pub(crate) type Value = [u32; WIDEST];
+/// The same in most programs: a matrix of 4 x 4. Small values are faster.
+const USUAL: usize = 16;
+
+/// A value of any type of a program, laid out as in memory.
+pub(crate) type Value<const W: usize> = [u32; W];
 
 /// Evaluations and rounds of loops, by all invocations, that no row comes near.
 const MOST_STEPS: u64 = 2_000_000_000;
@@ -71,6 +74,17 @@ pub(crate) fn dispatch(
     workgroups: [u32; 3],
     subgroups: Subgroups,
 ) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
+    let dispatch = if program.widest() > USUAL { in_words::<WIDEST> } else { in_words::<USUAL> };
+    dispatch(program, bindings, workgroups, subgroups)
+}
+
+/// The same with values of so many words.
+fn in_words<const W: usize>(
+    program: &Program,
+    bindings: Vec<Memory>,
+    workgroups: [u32; 3],
+    subgroups: Subgroups,
+) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
     let module = &program.module;
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
     let [x, y, z] = entry.workgroup_size;
@@ -96,7 +110,7 @@ pub(crate) fn dispatch(
     if lanes > Mask::MOST || y != 1 || z != 1 {
         return Err(format!("workgroups of {x} x {y} x {z}"));
     }
-    let mut machine = Machine {
+    let mut machine = Machine::<W> {
         program,
         memories,
         in_workgroup,
@@ -126,24 +140,24 @@ pub(crate) fn dispatch(
 }
 
 /// A function in execution, by all invocations that called it.
-pub(crate) struct Frame<'a> {
+pub(crate) struct Frame<'a, const W: usize> {
     pub(crate) function: &'a Function,
     pub(crate) info: &'a FunctionInfo,
     /// Line of each expression.
     pub(crate) lines: &'a [u32],
-    pub(crate) arguments: Vec<Vec<Value>>,
+    pub(crate) arguments: Vec<Vec<Value<W>>>,
     /// Local variables, invocation by invocation.
     pub(crate) locals: Vec<u32>,
     pub(crate) local_words: usize,
     pub(crate) local_at: Vec<usize>,
     /// Values of expressions that were emitted, by expression and invocation.
-    pub(crate) values: Vec<Vec<Value>>,
-    pub(crate) result: Vec<Value>,
+    pub(crate) values: Vec<Vec<Value<W>>>,
+    pub(crate) result: Vec<Value<W>>,
     pub(crate) breaks: Mask,
     pub(crate) continues: Mask,
 }
 
-pub(crate) struct Machine<'a> {
+pub(crate) struct Machine<'a, const W: usize> {
     pub(crate) program: &'a Program,
     /// By global variable.
     pub(crate) memories: Vec<Memory>,
@@ -165,7 +179,7 @@ pub(crate) struct Machine<'a> {
     seen: HashSet<(u32, u32, u32, bool, bool)>,
 }
 
-impl<'a> Machine<'a> {
+impl<'a, const W: usize> Machine<'a, W> {
     fn workgroup(&mut self) -> Result<(), String> {
         let program = self.program;
         let variables = program.module.global_variables.iter();
@@ -182,7 +196,7 @@ impl<'a> Machine<'a> {
                 return Err("an argument that is no builtin".to_owned());
             };
             let value = |lane: u32| {
-                let mut value = [0; WIDEST];
+                let mut value = [0; W];
                 let [x, y, z] = self.group;
                 let words = match builtin {
                     BuiltIn::WorkGroupId => [x, y, z],
@@ -210,9 +224,9 @@ impl<'a> Machine<'a> {
     fn call(
         &mut self,
         function: Option<Handle<Function>>,
-        arguments: Vec<Vec<Value>>,
+        arguments: Vec<Vec<Value<W>>>,
         mask: Mask,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value<W>>, String> {
         let program = self.program;
         let (function, info, lines): (_, _, &[u32]) = match function {
             Some(handle) => (
@@ -241,7 +255,7 @@ impl<'a> Machine<'a> {
             local_words,
             local_at,
             values: vec![Vec::new(); function.expressions.len()],
-            result: vec![[0; WIDEST]; self.lanes],
+            result: vec![[0; W]; self.lanes],
             breaks: Mask::default(),
             continues: Mask::default(),
         };
@@ -261,7 +275,7 @@ impl<'a> Machine<'a> {
     /// Executes statements; gives the invocations that come to the end.
     fn block(
         &mut self,
-        frame: &mut Frame<'a>,
+        frame: &mut Frame<'a, W>,
         block: &'a Block,
         mask: Mask,
     ) -> Result<Mask, String> {
@@ -321,7 +335,7 @@ impl<'a> Machine<'a> {
                 Statement::ControlBarrier(Barrier::WORK_GROUP) => self.barrier(mask),
                 Statement::WorkGroupUniformLoad { pointer, result } => {
                     self.barrier(mask);
-                    let mut values = vec![[0; WIDEST]; self.lanes];
+                    let mut values = vec![[0; W]; self.lanes];
                     self.load(frame, pointer, mask, &mut values)?;
                     frame.values[result.index()] = values;
                     self.barrier(mask);
@@ -349,7 +363,7 @@ impl<'a> Machine<'a> {
 
     /// Counts what invocations do, so that what does not end is given up.
     pub(crate) fn count(&mut self, mask: Mask) -> Result<(), String> {
-        self.steps += mask.lanes().count() as u64;
+        self.steps += u64::from(mask.count());
         if self.steps > MOST_STEPS { Err("it does not end".into()) } else { Ok(()) }
     }
 
@@ -363,7 +377,7 @@ impl<'a> Machine<'a> {
     /// The invocations for which a condition holds.
     fn chosen(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         condition: Handle<Expression>,
         mask: Mask,
     ) -> Result<Mask, String> {
@@ -376,14 +390,18 @@ impl<'a> Machine<'a> {
         Ok(chosen)
     }
 
-    pub(crate) fn inner(&self, frame: &Frame<'a>, expression: Handle<Expression>) -> &'a TypeInner {
+    pub(crate) fn inner(
+        &self,
+        frame: &Frame<'a, W>,
+        expression: Handle<Expression>,
+    ) -> &'a TypeInner {
         frame.info[expression].ty.inner_with(&self.program.module.types)
     }
 
     /// Kind of the components and their number, of scalars, vectors and matrices.
     pub(crate) fn components(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         expression: Handle<Expression>,
     ) -> Result<(ScalarKind, usize), String> {
         match *self.inner(frame, expression) {
@@ -399,11 +417,11 @@ impl<'a> Machine<'a> {
     /// The value of an expression that was emitted, or needs not be.
     pub(crate) fn get(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         handle: Handle<Expression>,
         lane: usize,
-    ) -> Result<Value, String> {
-        let mut value = [0; WIDEST];
+    ) -> Result<Value<W>, String> {
+        let mut value = [0; W];
         match frame.function.expressions[handle] {
             Expression::FunctionArgument(at) => return Ok(frame.arguments[at as usize][lane]),
             Expression::GlobalVariable(variable) => {
@@ -434,8 +452,8 @@ impl<'a> Machine<'a> {
         &self,
         arena: &naga::Arena<Expression>,
         handle: Handle<Expression>,
-    ) -> Result<Value, String> {
-        let mut value = [0; WIDEST];
+    ) -> Result<Value<W>, String> {
+        let mut value = [0; W];
         match arena[handle] {
             Expression::Literal(literal) => {
                 value[0] = match literal {
@@ -473,12 +491,12 @@ impl<'a> Machine<'a> {
         &self,
         ty: Handle<Type>,
         components: &[Handle<Expression>],
-        mut part: impl FnMut(Handle<Expression>) -> Result<(Value, usize), String>,
-    ) -> Result<Value, String> {
-        if self.program.words(ty) > WIDEST {
+        mut part: impl FnMut(Handle<Expression>) -> Result<(Value<W>, usize), String>,
+    ) -> Result<Value<W>, String> {
+        if self.program.words(ty) > W {
             return Err("a value wider than any here".into());
         }
-        let mut value = [0; WIDEST];
+        let mut value = [0; W];
         let mut at = 0;
         for (i, &component) in components.iter().enumerate() {
             let (words, len) = part(component)?;
@@ -495,13 +513,13 @@ impl<'a> Machine<'a> {
     }
 
     /// Notes what is wrong at an expression.
-    pub(crate) fn fault(&mut self, frame: &Frame<'a>, at: Handle<Expression>, what: &str) {
+    pub(crate) fn fault(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, what: &str) {
         let line = frame.lines[at.index()];
         self.faults.insert(format!("{what}: {}", self.program.quote(line)));
     }
 
     /// Notes something that differs by invocation, at each place once.
-    pub(crate) fn fault_once(&mut self, frame: &Frame<'a>, at: Handle<Expression>, what: &str) {
+    pub(crate) fn fault_once(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, what: &str) {
         if self.seen.insert((u32::MAX, frame.lines[at.index()], 0, false, false)) {
             self.fault(frame, at, what);
         }
@@ -510,7 +528,7 @@ impl<'a> Machine<'a> {
     /// Notes an index past the end.
     pub(crate) fn beyond(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         at: Handle<Expression>,
         index: u32,
         len: u32,
@@ -520,7 +538,7 @@ impl<'a> Machine<'a> {
 
     pub(crate) fn conflict(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         at: Handle<Expression>,
         variable: u32,
         by: Stamp,

@@ -21,6 +21,10 @@ impl Mask {
         self.0[lane / 64] >> (lane % 64) & 1 == 1
     }
 
+    pub(crate) fn count(self) -> u32 {
+        self.0.into_iter().map(u64::count_ones).sum()
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
     }

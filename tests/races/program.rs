@@ -51,6 +51,19 @@ impl Program {
         (self.layouter[ty].size as usize).div_ceil(4)
     }
 
+    /// Words of the widest value that an expression has.
+    pub(crate) fn widest(&self) -> usize {
+        let functions = self.module.functions.iter();
+        let functions = functions.map(|(handle, function)| (function, &self.info[handle]));
+        let entries = self.module.entry_points.iter().enumerate();
+        let entries = entries.map(|(i, entry)| (&entry.function, self.info.get_entry_point(i)));
+        let words = functions.chain(entries).flat_map(|(function, info)| {
+            let types = function.expressions.iter().map(|(handle, _)| info[handle].ty.handle());
+            types.map(|ty| ty.map_or(0, |ty| self.words(ty)))
+        });
+        words.max().unwrap_or(0)
+    }
+
     /// Elements of an array; of those that end with their binding, none are known.
     pub(crate) fn len(&self, size: ArraySize) -> Result<Option<u32>, String> {
         match size.resolve(self.module.to_ctx()) {

@@ -3,7 +3,7 @@
 use naga::{Expression, GatherMode, Handle};
 
 use crate::{
-    machine::{Frame, Machine, WIDEST},
+    machine::{Frame, Machine},
     mask::Mask,
 };
 
@@ -48,11 +48,11 @@ impl Subgroups {
     }
 }
 
-impl<'a> Machine<'a> {
+impl<'a, const W: usize> Machine<'a, W> {
     /// Gives each of these invocations the value that another one of its subgroup has.
     pub(crate) fn gather(
         &mut self,
-        frame: &mut Frame<'a>,
+        frame: &mut Frame<'a, W>,
         mode: GatherMode,
         argument: Handle<Expression>,
         result: Handle<Expression>,
@@ -66,7 +66,7 @@ impl<'a> Machine<'a> {
         };
         // Invocations that are masked out keep what they had.
         let mut values = std::mem::take(&mut frame.values[result.index()]);
-        values.resize(self.lanes, [0; WIDEST]);
+        values.resize(self.lanes, [0; W]);
         let members = std::mem::take(&mut self.members);
         for subgroup in &members {
             let arrived = subgroup.iter().filter(|&&lane| mask.has(lane)).count();
@@ -95,7 +95,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Notes a shuffle from an invocation that there is not, at each place once.
-    fn nobody(&mut self, frame: &Frame<'a>, at: Handle<Expression>, from: usize) {
+    fn nobody(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, from: usize) {
         let size = self.subgroups.size();
         let what = if from < size {
             "a shuffle from an invocation that the workgroup does not have".into()
