@@ -1,6 +1,6 @@
 //! What a kernel is: WGSL source, a dispatch, and a scalar reference.
 
-use crate::{DType, Error, Host, Result, Shape, Tensor, Tuning};
+use crate::{DType, Error, Host, Result, Shape, Tensor, Tuning, tuning::Class};
 
 /// One GPU operation, described by its operands. Building the value does nothing; an
 /// [`Executor`] runs it.
@@ -171,6 +171,16 @@ pub struct Dispatch {
     pub constants: Vec<(&'static str, u32)>,
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
+}
+
+impl Dispatch {
+    /// Which products it is one of, if its weights are what [`Tuning`] asks about.
+    pub fn class(&self) -> Option<Class> {
+        let weight = |operand: &&Operand| matches!(operand.name, "weight" | "gate");
+        let found = self.operands.iter().find(weight)?;
+        let many = found.tensor.shape.extents().len() > 1;
+        many.then(|| Class::of(self.shader.kernel(), found.tensor))
+    }
 }
 
 /// WebGPU's limit on workgroups along each axis, and the only one a device is asked for.

@@ -23,6 +23,7 @@ pub mod session;
 pub mod stop;
 pub mod tensor;
 pub mod tokenizer;
+pub mod tune;
 pub mod tuning;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

@@ -318,6 +318,12 @@ impl<M: Machine> Session<M> {
             .collect())
     }
 
+    /// Changes the machine in a way that recorded plans depend on: they are recorded anew.
+    pub fn change_machine(&mut self, change: impl FnOnce(&mut M)) {
+        change(&mut self.machine);
+        self.plans.clear();
+    }
+
     /// The plan of a decode step at the current length, for measuring.
     pub fn decode_plan(&mut self, read: Read) -> Result<&M::Plan> {
         let key = self.plan(0, read, self.tokens.len() + 1)?;

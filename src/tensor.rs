@@ -20,6 +20,9 @@ pub enum DType {
 }
 
 impl DType {
+    /// Types that weights are stored in.
+    pub const WEIGHTS: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8, Self::Q4];
+
     /// Elements that are stored together, side by side in a row: rows are multiples of it.
     pub const fn block(self) -> u32 {
         match self {

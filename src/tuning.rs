@@ -1,6 +1,10 @@
 //! How work is divided among invocations: sound defaults by kind of device, and what was measured.
 
+mod store;
+
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+
+pub use store::Store;
 
 use crate::{DType, Tensor};
 
@@ -83,6 +87,31 @@ impl Class {
             rows: rows.next_power_of_two(),
             cols: cols.next_power_of_two(),
         }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, dtype, rows, cols } = self;
+        write!(f, "{kernel} {dtype} {rows}x{cols}")
+    }
+}
+
+impl FromStr for Class {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let [kernel, dtype, sizes] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
+            let (rows, cols) = sizes.split_once('x')?;
+            Some(Self {
+                kernel: kernel.to_owned(),
+                dtype: DType::WEIGHTS.into_iter().find(|each| each.name() == dtype)?,
+                rows: rows.parse().ok()?,
+                cols: cols.parse().ok()?,
+            })
+        };
+        read().ok_or_else(|| format!("`{text}` is no kind of product"))
     }
 }
 

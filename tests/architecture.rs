@@ -40,6 +40,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("generate", 4),
     ("selftest", 4),
     ("plan", 4),
+    ("tune", 4),
     ("cli", 5),
     ("web", 5),
     ("main", 5),

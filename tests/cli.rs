@@ -14,6 +14,7 @@ use grok_wgpu::{
     platform::native::{open_folder, write_checkpoint},
     session::{Read, Session, Sizes},
     synthetic_tok_json,
+    tuning::Store,
 };
 use serde_json::Value;
 
@@ -45,6 +46,8 @@ fn device(profile: Profile) -> Gpu {
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"));
     command.env_remove("NO_COLOR").env_remove("HOME").env_remove("XDG_DATA_HOME");
+    // What somebody measured here must not decide about tests.
+    command.env("GROK_WGPU_TUNING", "none");
     command.stdin(Stdio::null());
     command
 }
@@ -435,6 +438,47 @@ fn bench_reports_rates_and_counts() {
         let share: f64 = kernels.iter().map(|k| k["share"].as_f64().expect("a share")).sum();
         assert!((share - 1.0).abs() < 1e-9, "{share}");
     }
+}
+
+#[test]
+fn what_was_measured_is_kept_and_heeded() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let file = folder.path().join("new").join("tuning.json");
+    let keep = ["--tuning-file", path(&file)];
+    let tune = ["tune", path(model()), "--prompt", "8", "--rounds", "1", "--json"];
+    let with = |args: &[&str]| run(&[args, &keep].concat());
+
+    let report = json(&[&tune[..], &keep].concat());
+    let products = report["products"].as_array().expect("a list");
+    let kernels = ["matvec ", "matmul ", "expert_gated_matmul ", "expert_matvec "];
+    for kernel in kernels {
+        let of = |p: &Value| p["product"].as_str().is_some_and(|name| name.starts_with(kernel));
+        let of = products.iter().find(|p| of(p)).unwrap_or_else(|| panic!("{kernel}: {report}"));
+        let ways = of["ways"].as_array().expect("a list");
+        assert!(ways.len() > 2, "{of}");
+        assert!(ways.iter().all(|way| way["nanoseconds"].as_f64() > Some(0.0)), "{of}");
+        assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
+    }
+    let stored = std::fs::read_to_string(&file).expect("it was kept");
+    let stored = Store::parse(&file, &stored).expect("it can be read").devices;
+    let measured = &stored[report["device"].as_str().expect("a name")];
+    assert_eq!(measured.vectors.len() + measured.matrices.len(), products.len());
+
+    let heeded = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
+    assert!(heeded.status.success() && !text_of(&heeded).contains("heeded"), "{heeded:?}");
+    std::fs::write(&file, "{}").expect("written");
+    let ignored = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
+    assert!(ignored.status.success() && text_of(&ignored).contains("not heeded"), "{ignored:?}");
+    assert_eq!(with(&tune).status.code(), Some(3));
+    let stored = serde_json::to_string(&Store { devices: stored }.to_json()).expect("JSON");
+    std::fs::write(&file, stored).expect("written");
+    assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
+    assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));
+}
+
+/// What a program told the person.
+fn text_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn median(times: &[f64]) -> f64 {
 fn kernels(times: &[StepTime]) -> Vec<Kernel> {
     let all: f64 = times.iter().map(|time| time.nanoseconds).sum();
     let mut kernels: Vec<Kernel> = Vec::new();
-    for StepTime { label, nanoseconds } in times {
+    for StepTime { label, nanoseconds, .. } in times {
         match kernels.iter_mut().find(|kernel| kernel.label == *label) {
             Some(kernel) => {
                 kernel.runs += 1;
@@ -395,7 +395,8 @@ mod tests {
 
     #[test]
     fn shares_add_up() {
-        let step = |label: &str, nanoseconds| StepTime { label: label.into(), nanoseconds };
+        let step =
+            |label: &str, nanoseconds| StepTime { label: label.into(), class: None, nanoseconds };
         let found = kernels(&[step("a", 1.0), step("b", 6.0), step("a", 3.0)]);
         assert_eq!(found[0].label, "b");
         assert_eq!((found[1].runs, found.len()), (2, 2));

@@ -10,10 +10,12 @@ mod perplexity;
 mod quantize;
 mod selftest;
 mod terminal;
+mod tune;
 
 use std::{
     ffi::OsString,
     io::{self, IsTerminal},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -63,6 +65,9 @@ pub(crate) struct Globals {
     /// Whose arithmetic to follow where programs differ
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "reference")]
     compat: Arithmetic,
+    /// File with what `tune` measured, or `none`; the user's own if not given
+    #[arg(long, global = true, help_heading = EVERY, value_name = "FILE", env = "GROK_WGPU_TUNING")]
+    tuning_file: Option<PathBuf>,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
@@ -122,6 +127,19 @@ impl Globals {
         }
     }
 
+    /// Where `tune` keeps what it measured, if it does.
+    fn tuning_file(&self) -> Option<PathBuf> {
+        use etcetera::BaseStrategy;
+        match &self.tuning_file {
+            None => {
+                let places = etcetera::base_strategy::choose_native_strategy().ok()?;
+                Some(places.data_dir().join("grok-wgpu").join("tuning.json"))
+            }
+            Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
+            Some(named) => Some(named.clone()),
+        }
+    }
+
     fn terminal(&self) -> Terminal {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let color = match self.color {
@@ -143,6 +161,7 @@ enum Command {
     Quantize(quantize::Options),
     Selftest(selftest::Options),
     Bench(bench::Options),
+    Tune(tune::Options),
     /// Print a script that completes this program's options in a shell
     #[command(after_help = "\
 Examples:
@@ -203,6 +222,7 @@ async fn run(cli: &Cli) -> Result<()> {
         Some(Command::Quantize(options)) => quantize::run(globals, options).await,
         Some(Command::Selftest(options)) => selftest::run(globals, options).await,
         Some(Command::Bench(options)) => bench::run(globals, options).await,
+        Some(Command::Tune(options)) => tune::run(globals, options).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);

@@ -12,6 +12,7 @@ use grok_wgpu::{
 use super::{
     Globals,
     terminal::{self, Terminal},
+    tune,
 };
 
 /// Sizes of a session.
@@ -98,9 +99,11 @@ impl Opened {
     }
 }
 
-/// Opens the adapter that the options name.
+/// Opens the adapter that the options name, with its work divided as `tune` found best.
 pub(crate) async fn gpu(globals: &Globals) -> Result<Gpu> {
-    Gpu::open(&globals.choice(), globals.limits.into()).await
+    let mut gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
+    tune::apply(globals, &mut gpu);
+    Ok(gpu)
 }
 
 /// Opens a device and loads `bytes` of weights onto it, with a progress bar.

@@ -1,7 +1,7 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
 use super::{Gpu, Slot, pipelines};
-use crate::{Error, Executor, Kernel, Result, Tuning, kernel::Dispatch, platform};
+use crate::{Error, Executor, Kernel, Result, Tuning, kernel::Dispatch, platform, tuning::Class};
 
 /// What has been sent to a device and read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 struct Step {
     label: String,
+    class: Option<Class>,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
@@ -37,6 +38,8 @@ struct Step {
 pub struct StepTime {
     /// Kernel and weight type.
     pub label: String,
+    /// Which products it is one of, if any.
+    pub class: Option<Class>,
     /// Nanoseconds.
     pub nanoseconds: f64,
 }
@@ -148,6 +151,7 @@ impl Recorder {
                 .collect();
             steps.push(Step {
                 label: dispatch.shader.label(),
+                class: dispatch.class(),
                 bind_group: device.create_bind_group(&wgpu::BindGroupDescriptor {
                     label: Some(dispatch.shader.name),
                     layout: &built.layout,
@@ -221,6 +225,7 @@ impl Gpu {
                 .collect();
             times.extend(steps.iter().zip(stamps.chunks_exact(2)).map(|(step, stamp)| StepTime {
                 label: step.label.clone(),
+                class: step.class.clone(),
                 nanoseconds: stamp[1].saturating_sub(stamp[0]) as f64 * period,
             }));
         }

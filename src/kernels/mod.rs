@@ -132,7 +132,7 @@ impl Rows {
 }
 
 /// Types that weights are stored in.
-const WEIGHTS: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::Q8, DType::Q4];
+const WEIGHTS: [DType; 5] = DType::WEIGHTS;
 
 /// Random fills that every reduction meets, with a name.
 const FILLS: [(&str, Fill); 4] = [

@@ -1,0 +1,219 @@
+//! `tune`: measures how this adapter divides its work best, and keeps it for the other commands.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use grok_wgpu::{
+    Config, Error, Gpu, Result, Synthetic, Tuning, Weights,
+    session::Sizes,
+    tune::{self, Found, choose, measure},
+    tuning::Store,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Globals,
+    model::{Element, Opened, load, locate, preset},
+    terminal::{check_interrupt, out, out_json},
+};
+
+/// Measure how this adapter divides its work best, and keep it for the other commands
+///
+/// A device has several ways to compute a product: how many invocations share a row, how high tiles are,
+/// whether subgroups exchange values. Each way runs on all products of the model; the fastest for each
+/// size of product is kept by adapter and driver. Results are as right in every way, but their last bits
+/// may differ.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  grok-wgpu tune models/demo
+  grok-wgpu tune --random --preset bench --type q4 --rounds 10
+  grok-wgpu tune models/demo --dry-run --json
+  grok-wgpu tune --forget")]
+pub(super) struct Options {
+    /// Folder or file of the model; the one that is shipped if none is given
+    #[arg(conflicts_with = "random")]
+    model: Option<PathBuf>,
+    /// Make up the weights of --preset or --config
+    #[arg(long)]
+    random: bool,
+    /// A configuration by name
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
+    #[arg(requires = "random")]
+    preset: Option<String>,
+    /// A config.json
+    #[arg(long, value_name = "FILE", conflicts_with = "preset", requires = "random")]
+    config: Option<PathBuf>,
+    /// Element type of made-up weights
+    #[arg(long = "type", value_enum, default_value = "bf16", requires = "random")]
+    element: Element,
+    /// Times to measure each way, after one that does not count
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Tokens of a prompt to measure with
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    prompt: u32,
+    /// Show what is best, but do not keep it
+    #[arg(long)]
+    dry_run: bool,
+    /// Forget what was measured on this adapter
+    #[arg(long, conflicts_with_all = ["model", "random", "dry_run"])]
+    forget: bool,
+}
+
+/// Runs the command.
+pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
+    let file = globals.tuning_file();
+    if options.forget {
+        return forget(globals, file).await;
+    }
+    if options.random {
+        let (name, file) = (options.preset.as_deref(), options.config.as_deref());
+        let config = preset(name, file, globals.terminal())?;
+        let weights = Synthetic::new(&config, options.element.dtype(), 0)?;
+        let bytes = weights.bytes();
+        return run_on(globals, options, &config, &weights, bytes).await;
+    }
+    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
+    let bytes = opened.checkpoint.bytes();
+    run_on(globals, options, &opened.config, &opened.checkpoint, bytes).await
+}
+
+async fn run_on(
+    globals: &Globals,
+    options: &Options,
+    config: &Config,
+    weights: &impl Weights,
+    bytes: u64,
+) -> Result<()> {
+    let terminal = globals.terminal();
+    let keep = if options.dry_run { None } else { globals.tuning_file() };
+    // A file that cannot be read must be known before the work, not after it.
+    let mut store = keep.as_deref().map(read).transpose()?.unwrap_or_default();
+    let most = config.max_position_embeddings.saturating_sub(1).max(1);
+    let prompt = options.prompt.min(most);
+    let mut sizes = Sizes::of(config);
+    (sizes.context, sizes.prefill) = (prompt + 1, prompt);
+    let mut session = load(globals, config, weights, bytes, sizes).await?;
+    let device = session.machine().caps().describe();
+    let ways = tune::ways(session.machine().caps()).len();
+    let ids: Vec<u32> = (0..prompt).map(|i| i * 7919 % config.vocab_size).collect();
+    let bar = terminal.bar("measuring", ways as u64, false);
+    let mut progress = |_| {
+        bar.inc(1);
+        check_interrupt()
+    };
+    let found = measure(&mut session, &ids, options.rounds, &mut progress).await?;
+    bar.finish_and_clear();
+    if let Some(path) = &keep {
+        let of = store.devices.entry(device.clone()).or_default();
+        let new = choose(&found);
+        of.vectors.extend(new.vectors);
+        of.matrices.extend(new.matrices);
+        write(path, &store)?;
+    }
+    if globals.json {
+        return out_json(&as_json(&device, keep.as_deref(), &found));
+    }
+    terminal.note(&device);
+    out(&table(&found))?;
+    match &keep {
+        Some(path) => terminal.note(format!("kept in {}", path.display())),
+        None => terminal.note("not kept"),
+    }
+    Ok(())
+}
+
+fn table(found: &[Found]) -> String {
+    let head = ["product", "best", "ms", "default ms", "faster"].map(String::from);
+    let lines = found.iter().filter_map(|of| {
+        let ((way, time), before) = (of.best()?, of.before()?);
+        let [ms, before_ms] = [time, before].map(|t| format!("{:.3}", t / 1e6));
+        let faster = format!("{:.2}x", before / time);
+        Some([of.class.to_string(), way.to_string(), ms, before_ms, faster])
+    });
+    let lines = std::iter::once(head).chain(lines);
+    let lines: Vec<String> = lines
+        .map(|[product, best, ms, before, faster]| {
+            format!("{product:<40} {best:>14} {ms:>10} {before:>10} {faster:>7}\n")
+        })
+        .collect();
+    lines.concat()
+}
+
+fn as_json(device: &str, kept: Option<&Path>, found: &[Found]) -> Value {
+    let products: Vec<Value> = found
+        .iter()
+        .map(|of| {
+            let ways: Vec<Value> = of
+                .times
+                .iter()
+                .map(|(way, time)| json!({ "way": way.to_string(), "nanoseconds": time }))
+                .collect();
+            let best = of.best().map(|(way, _)| way.to_string());
+            json!({ "product": of.class.to_string(), "best": best, "ways": ways })
+        })
+        .collect();
+    json!({ "device": device, "file": kept.map(Path::to_string_lossy), "products": products })
+}
+
+async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {
+    let gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
+    let device = gpu.caps().describe();
+    let Some(path) = file else {
+        return Err(Error::Usage("no file is named to forget it from".into()));
+    };
+    let mut store = read(&path)?;
+    let known = store.devices.remove(&device).is_some();
+    if known {
+        write(&path, &store)?;
+    }
+    globals.terminal().note(if known {
+        format!("forgot what was measured on {device}")
+    } else {
+        format!("nothing was measured on {device}")
+    });
+    Ok(())
+}
+
+/// Divides the work of `gpu` as `tune` found best. A file that cannot be used is told of, and the
+/// defaults stay.
+pub(super) fn apply(globals: &Globals, gpu: &mut Gpu) {
+    let Some(path) = globals.tuning_file() else { return };
+    match read(&path) {
+        Ok(mut store) => {
+            if let Some(measured) = store.devices.remove(&gpu.caps().describe()) {
+                let measured = Some(Arc::new(tune::possible(gpu.caps(), measured)));
+                gpu.set_tuning(Tuning { measured, ..gpu.caps().tuning() });
+            }
+        }
+        Err(error) => globals.terminal().warn(format!("{error}; `tune` was not heeded")),
+    }
+}
+
+/// The file's measurements; none if there is no file.
+fn read(path: &Path) -> Result<Store> {
+    match fs::read_to_string(path) {
+        Ok(text) => Store::parse(path, &text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Store::default()),
+        Err(source) => Err(Error::io(path, source)),
+    }
+}
+
+fn write(path: &Path, store: &Store) -> Result<()> {
+    let text = format!("{:#}\n", store.to_json());
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(&part, text))
+        .and_then(|()| fs::rename(&part, path))
+        .map_err(|source| Error::io(path, source))
+}
