@@ -34,9 +34,13 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).partition(|word| word.to_string_lossy().starts_with("--"));
     let subgroups = options.iter().try_fold(None, |_, option| sizes(&option.to_string_lossy()));
     let (folder, kernel, subgroups) = match (words.as_slice(), subgroups) {
-        ([folder], Some(subgroups)) => (PathBuf::from(folder), None, subgroups),
-        ([folder, kernel], Some(subgroups)) => {
+        ([folder], Ok(subgroups)) => (PathBuf::from(folder), None, subgroups),
+        ([folder, kernel], Ok(subgroups)) => {
             (PathBuf::from(folder), Some(kernel.to_string_lossy().into_owned()), subgroups)
+        }
+        (_, Err(error)) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
         }
         _ => {
             eprintln!("usage: export_cases DIR [KERNEL] [--subgroups=LEAST,MOST]");
@@ -59,14 +63,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `--subgroups=LEAST,MOST` says, where it says it well.
-fn sizes(option: &str) -> Option<Option<(u32, u32)>> {
-    let sizes = option.strip_prefix("--subgroups=")?;
+/// What `--subgroups=LEAST,MOST` says.
+fn sizes(option: &str) -> Result<Option<(u32, u32)>> {
+    let wrong = || Error::other(format!("`{option}` is not --subgroups=LEAST,MOST"));
+    let sizes = option.strip_prefix("--subgroups=").ok_or_else(wrong)?;
     if sizes.is_empty() {
-        return Some(None);
+        return Ok(None);
     }
-    let (least, most) = sizes.split_once(',')?;
-    Some(Some((least.parse().ok()?, most.parse().ok()?)))
+    let (least, most) = sizes.split_once(',').ok_or_else(wrong)?;
+    let number = |text: &str| text.parse().map_err(|_| wrong());
+    Ok(Some((number(least)?, number(most)?)))
 }
 
 fn export(folder: &Path, kernel: Option<&str>, subgroups: Option<(u32, u32)>) -> Result<usize> {
