@@ -1,7 +1,10 @@
 //! Writes every row of the kernel table to a folder, for programs in other languages: inputs,
 //! expected values, bounds. For each kernel one JSON index and one binary blob.
 //!
-//! `cargo run --example export_cases -- DIR [KERNEL]`
+//! `cargo run --example export_cases -- DIR [KERNEL] [--subgroups=LEAST,MOST]`
+//!
+//! `--subgroups` adds the variants for devices whose subgroups have from `LEAST` to `MOST` invocations;
+//! if nothing follows the sign, there are none. Their rows say so, and their programs enable subgroups.
 //!
 //! The index holds the linked WGSL of each program once. Its `override` declarations stay: rows give
 //! the values, as the engine does. Data is `[offset, bytes]` in the blob. Expected values are f64,
@@ -10,6 +13,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    ffi::OsString,
     fs::File,
     io::{BufWriter, Error, Result, Write as _},
     path::{Path, PathBuf},
@@ -26,13 +30,24 @@ use grok_wgpu::{
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let (Some(folder), kernel) = (arguments.next().map(PathBuf::from), arguments.next()) else {
-        eprintln!("usage: export_cases DIR [KERNEL]");
-        return ExitCode::from(2);
+    let (options, words): (Vec<OsString>, Vec<OsString>) =
+        std::env::args_os().skip(1).partition(|word| word.to_string_lossy().starts_with("--"));
+    let subgroups = options.iter().try_fold(None, |_, option| sizes(&option.to_string_lossy()));
+    let (folder, kernel, subgroups) = match (words.as_slice(), subgroups) {
+        ([folder], Ok(subgroups)) => (PathBuf::from(folder), None, subgroups),
+        ([folder, kernel], Ok(subgroups)) => {
+            (PathBuf::from(folder), Some(kernel.to_string_lossy().into_owned()), subgroups)
+        }
+        (_, Err(error)) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+        _ => {
+            eprintln!("usage: export_cases DIR [KERNEL] [--subgroups=LEAST,MOST]");
+            return ExitCode::from(2);
+        }
     };
-    let kernel = kernel.map(|kernel| kernel.to_string_lossy().into_owned());
-    match export(&folder, kernel.as_deref()) {
+    match export(&folder, kernel.as_deref(), subgroups) {
         Ok(0) => {
             eprintln!("error: no kernel is called {}", kernel.unwrap_or_default());
             ExitCode::from(2)
@@ -48,10 +63,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
+/// What `--subgroups=LEAST,MOST` says.
+fn sizes(option: &str) -> Result<Option<(u32, u32)>> {
+    let wrong = || Error::other(format!("`{option}` is not --subgroups=LEAST,MOST"));
+    let sizes = option.strip_prefix("--subgroups=").ok_or_else(wrong)?;
+    if sizes.is_empty() {
+        return Ok(None);
+    }
+    let (least, most) = sizes.split_once(',').ok_or_else(wrong)?;
+    let number = |text: &str| text.parse().map_err(|_| wrong());
+    Ok(Some((number(least)?, number(most)?)))
+}
+
+fn export(folder: &Path, kernel: Option<&str>, subgroups: Option<(u32, u32)>) -> Result<usize> {
     std::fs::create_dir_all(folder)?;
     let cases = kernels::cases();
-    let tunings = Tuning::all(None);
+    let tunings = Tuning::all(subgroups);
     let mut count = 0;
     for cases in cases.chunk_by(|one, other| one.kernel == other.kernel) {
         let name = cases[0].kernel;
@@ -63,7 +90,8 @@ fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
         let mut rows = Vec::new();
         for case in cases {
             for (tuning, value) in ways(case, &tunings).map_err(Error::other)? {
-                rows.push(row(case, tuning, &value, &mut programs, &mut blob)?);
+                let row = row(case, (tuning, &value), subgroups, &mut programs, &mut blob)?;
+                rows.push(row);
             }
         }
         blob.file.flush()?;
@@ -77,13 +105,14 @@ fn export(folder: &Path, kernel: Option<&str>) -> Result<usize> {
 
 fn row(
     case: &Case,
-    tuning: &str,
-    value: &Tuning,
+    (tuning, value): (&str, &Tuning),
+    subgroups: Option<(u32, u32)>,
     programs: &mut Vec<String>,
     blob: &mut Blob,
 ) -> Result<Value> {
     let CaseData { dispatch, data } = CaseData::of(case, value).map_err(Error::other)?;
-    let source = dispatch.shader.source();
+    let enable = if dispatch.shader.subgroups { "enable subgroups;\n" } else { "" };
+    let source = enable.to_owned() + &dispatch.shader.source();
     let program = programs.iter().position(|other| *other == source).unwrap_or_else(|| {
         programs.push(source);
         programs.len() - 1
@@ -92,6 +121,7 @@ fn row(
     Ok(json!({
         "name": case.name,
         "tuning": tuning,
+        "subgroups": subgroups.filter(|_| dispatch.shader.subgroups),
         "program": program,
         "constants": dispatch.constants.iter().copied().collect::<HashMap<_, _>>(),
         "params": blob.put(&dispatch.params)?,

@@ -1,4 +1,5 @@
-//! Writes every linked shader to a folder, constants filled in: input for WGSL compilers.
+//! Writes every linked shader to a folder, constants filled in and variants by capability among them:
+//! input for WGSL compilers.
 //!
 //! `cargo run --example export_shaders -- DIR`
 

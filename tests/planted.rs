@@ -1,5 +1,6 @@
 //! Bugs that other engines shipped or that are easily made, planted one at a time: the rows that
-//! must see each of them are red, and green without it.
+//! must see each of them are red, and green without it. Bugs in variants that the adapter's device
+//! does not have are ignored, which the list shows; with `--ignored` they fail.
 
 mod common;
 #[path = "common/edited.rs"]
@@ -31,6 +32,8 @@ struct Bug {
     replace: &'static str,
     /// Beginnings of the names of rows, each of which must see it.
     rows: &'static [&'static str],
+    /// The tuning whose variant has it; none is all that every device has.
+    variant: Option<&'static str>,
 }
 
 const BUGS: &[Bug] = &[
@@ -42,6 +45,7 @@ const BUGS: &[Bug] = &[
         replace: "    let a = qkv[head + 2u * d];
     let b = qkv[head + 2u * d + 1u];",
         rows: &["rope_cache/F32 one token normal", "rope_cache/F16 wide head quarter turn"],
+        variant: None,
     },
     Bug {
         name: "a cached position is late by one",
@@ -49,6 +53,7 @@ const BUGS: &[Bug] = &[
         find: "let slot = step.pos + token - params.pos0;",
         replace: "let slot = step.pos + token - params.pos0 + 1u;",
         rows: &["rope_cache/F32 one token normal", "rope_cache/Q8 positions straddle"],
+        variant: None,
     },
     Bug {
         name: "half floats are cut off and not rounded",
@@ -56,6 +61,7 @@ const BUGS: &[Bug] = &[
         find: "(mantissa + (1u << (drop - 1u)) - 1u + even) >> drop",
         replace: "mantissa >> drop",
         rows: &["rope_cache/F16 one token normal", "rope_cache/F16 one head at 1e-5"],
+        variant: None,
     },
     Bug {
         name: "the cache overflows to infinity",
@@ -63,6 +69,7 @@ const BUGS: &[Bug] = &[
         find: "min((above << 10u) + rounded, HALF_MAX)",
         replace: "min((above << 10u) + rounded, 0x7c00u)",
         rows: &["rope_cache/F16 one token at 1e20", "rope_cache/F16 one token at 6.552e4"],
+        variant: None,
     },
     Bug {
         name: "two blocks of the cache exchange their scales",
@@ -70,6 +77,7 @@ const BUGS: &[Bug] = &[
         find: "scale << (16u * half)",
         replace: "scale << (16u - 16u * half)",
         rows: &["rope_cache/Q8 Grok-2 heads normal", "rope_cache/Q8 ragged normal"],
+        variant: None,
     },
     Bug {
         name: "the largest values of a small block are cut off",
@@ -77,6 +85,7 @@ const BUGS: &[Bug] = &[
         find: "* 1.0009765625",
         replace: "* 2.0",
         rows: &["rope_cache/Q8 one token at 1e-5"],
+        variant: None,
     },
     Bug {
         name: "values have the scale of another block",
@@ -84,6 +93,7 @@ const BUGS: &[Bug] = &[
         find: "v[at + scale_at(params.cols8, c)], c)",
         replace: "v[at + scale_at(params.cols8, c)], c ^ 2u)",
         rows: &["attention/Q8 prefill, cap 30", "attention/Q8 wide head, equal keys sum integers"],
+        variant: None,
     },
     Bug {
         name: "the router renormalizes",
@@ -91,6 +101,7 @@ const BUGS: &[Bug] = &[
         find: "params.renormalize != 0u",
         replace: "true",
         rows: &["norm_route/1 tokens, 2 of 8, 64 wide, cap 30"],
+        variant: None,
     },
     Bug {
         name: "ties go to the higher expert",
@@ -98,6 +109,7 @@ const BUGS: &[Bug] = &[
         find: "c > best)",
         replace: "c >= best)",
         rows: &["norm_route/ties go to the lower index"],
+        variant: None,
     },
     Bug {
         name: "heads find their keys by modulo",
@@ -105,6 +117,7 @@ const BUGS: &[Bug] = &[
         find: "kv_head * group + (row0 + row) % group",
         replace: "(row0 + row) % group * params.n_kv_heads + kv_head",
         rows: &["attention/F32 prefill, cap 30"],
+        variant: None,
     },
     Bug {
         name: "the causal mask is late by one",
@@ -112,6 +125,7 @@ const BUGS: &[Bug] = &[
         find: "(row0 + local) / group + 1u);",
         replace: "(row0 + local) / group + 2u);",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 prefill in splits, cap 2"],
+        variant: None,
     },
     Bug {
         name: "attention's maximum is not subtracted",
@@ -119,6 +133,7 @@ const BUGS: &[Bug] = &[
         find: "exp_bounded(scores[at + j] - largest)",
         replace: "exp_bounded(scores[at + j])",
         rows: &["attention/F32 prefill, outliers"],
+        variant: None,
     },
     Bug {
         name: "attention's soft cap is left out",
@@ -126,6 +141,7 @@ const BUGS: &[Bug] = &[
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
         rows: &["attention/F32 prefill, cap 2"],
+        variant: None,
     },
     Bug {
         name: "the soft cap of logits is left out",
@@ -133,6 +149,7 @@ const BUGS: &[Bug] = &[
         find: "return cap * tanh_bounded(x / cap);",
         replace: "return x;",
         rows: &["matvec/F32 capped and scaled", "norm_route/large logits, cap 30"],
+        variant: None,
     },
     Bug {
         name: "eps is left out",
@@ -140,6 +157,7 @@ const BUGS: &[Bug] = &[
         find: "inverseSqrt(mean + params.eps)",
         replace: "inverseSqrt(mean)",
         rows: &["rms_norm/1x8 normal", "rms_norm/3x264 tiny", "rms_norm/2x8192 zero"],
+        variant: None,
     },
     Bug {
         name: "the residual is dropped",
@@ -151,6 +169,7 @@ const BUGS: &[Bug] = &[
             "norm_route/33 tokens, 2 of 8, 264 wide",
             "combine_norm/3 of 5, 2x260 normal",
         ],
+        variant: None,
     },
     Bug {
         name: "one term of 8192 is lost",
@@ -161,6 +180,7 @@ const BUGS: &[Bug] = &[
                     e.hi.z = 0.0;
                 }",
         rows: &["matvec/BF16 5x8192 integers"],
+        variant: None,
     },
     Bug {
         name: "the tile's last columns are lost",
@@ -168,6 +188,7 @@ const BUGS: &[Bug] = &[
         find: "quad < QUADS;",
         replace: "quad < QUADS - 1u;",
         rows: &["matmul/F32 31x31x32 normal", "matmul/BF16 31x31x32 integers"],
+        variant: None,
     },
     Bug {
         name: "the expert is off by one",
@@ -175,6 +196,7 @@ const BUGS: &[Bug] = &[
         find: "(ids[choice] * params.rows + row)",
         replace: "((ids[choice] + 1u) * params.rows + row)",
         rows: &["expert_matvec/F32 33x64 normal"],
+        variant: None,
     },
     Bug {
         name: "the joined paths are not scaled",
@@ -182,6 +204,7 @@ const BUGS: &[Bug] = &[
         find: "h * params.scale",
         replace: "h",
         rows: &["combine_norm/3 of 5, 2x260 large eps"],
+        variant: None,
     },
     Bug {
         name: "the dense path is left out",
@@ -189,6 +212,7 @@ const BUGS: &[Bug] = &[
         find: "(total.x + total.y)",
         replace: "total.y",
         rows: &["dense_expert_matvec/F32 33x", "dense_expert_matvec/Q4 33x64+288 normal"],
+        variant: None,
     },
     Bug {
         name: "a tile of the router's input is lost",
@@ -196,6 +220,7 @@ const BUGS: &[Bug] = &[
         find: "tile[c] = out[row + first + c];",
         replace: "tile[c] = out[row + c];",
         rows: &["norm_route/1 tokens, 2 of 3, 1032 wide", "norm_route/2 tokens, 2 of 8, 8192 wide"],
+        variant: None,
     },
     Bug {
         name: "gate and up are swapped",
@@ -203,6 +228,7 @@ const BUGS: &[Bug] = &[
         find: "gelu(total.x, params.gelu_tanh) * total.y",
         replace: "gelu(total.y, params.gelu_tanh) * total.x",
         rows: &["gated_matvec/F32 33x64 normal"],
+        variant: None,
     },
     Bug {
         name: "bfloat16 is shifted by 15",
@@ -210,6 +236,7 @@ const BUGS: &[Bug] = &[
         find: "vec4(16u)",
         replace: "vec4(15u)",
         rows: &["matvec/BF16 33x64 integers", "embed/BF16"],
+        variant: None,
     },
     Bug {
         name: "padded rows are computed",
@@ -217,22 +244,42 @@ const BUGS: &[Bug] = &[
         find: "if token >= step.rows {",
         replace: "if false {",
         rows: &["combine_norm/3 of 5"],
+        variant: None,
     },
 ];
 
 fn main() {
     let args = Arguments::from_args();
+    let subgroups = shared().caps().subgroups;
     let trials = BUGS.iter().map(|bug| {
-        Trial::test(bug.name, move || {
+        let tunings = tunings(bug, subgroups);
+        let applies = !tunings.is_empty();
+        let trial = Trial::test(bug.name, move || {
             let edit = edit(bug)?;
+            if tunings.is_empty() {
+                let variant = bug.variant.unwrap_or_default();
+                return Err(format!("subgroups of {subgroups:?} cannot run `{variant}`").into());
+            }
             let mut gpu = shared();
             for prefix in bug.rows {
-                red(&mut gpu, bug, prefix, &edit)?;
+                red(&mut gpu, bug, prefix, &tunings, &edit)?;
             }
             Ok(())
-        })
+        });
+        let kind = if applies { bug.variant.unwrap_or_default() } else { "not on this adapter" };
+        trial.with_kind(kind).with_ignored_flag(!applies)
     });
     libtest_mimic::run(&args, trials.collect()).exit();
+}
+
+/// The ways to divide work that meet the bug, on a device with these subgroups.
+fn tunings(bug: &Bug, subgroups: Option<(u32, u32)>) -> Vec<(&'static str, Tuning)> {
+    match bug.variant {
+        None => Tuning::all(None),
+        Some(variant) => {
+            Tuning::all(subgroups).into_iter().filter(|&(name, _)| name == variant).collect()
+        }
+    }
 }
 
 /// The file with the bug in it.
@@ -248,7 +295,13 @@ fn edit(bug: &Bug) -> Result<Arc<Edit>, Failed> {
 }
 
 /// Every row that begins so is green as it is, and red with the bug, with the element named.
-fn red(gpu: &mut Gpu, bug: &Bug, prefix: &str, edit: &Arc<Edit>) -> Result<(), Failed> {
+fn red(
+    gpu: &mut Gpu,
+    bug: &Bug,
+    prefix: &str,
+    tunings: &[(&str, Tuning)],
+    edit: &Arc<Edit>,
+) -> Result<(), Failed> {
     let named = |case: &Case| case.full_name().starts_with(prefix);
     let cases: Vec<Case> = kernels::cases().into_iter().filter(named).collect();
     if cases.is_empty() {
@@ -260,10 +313,9 @@ fn red(gpu: &mut Gpu, bug: &Bug, prefix: &str, edit: &Arc<Edit>) -> Result<(), F
         let sound = kernels::cases().into_iter().find(|other| other.full_name() == name);
         let sound = sound.ok_or("a row is there once")?;
         let broken = case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())));
-        // Bugs are planted in the text that every device can run.
-        for (tuning_name, tuning) in Tuning::all(None) {
+        for (tuning_name, tuning) in tunings {
             let mut failure = |case: &Case| -> Result<Option<String>, Failed> {
-                Ok(pollster::block_on(selftest::check(gpu, case, &tuning))?.failure)
+                Ok(pollster::block_on(selftest::check(gpu, case, tuning))?.failure)
             };
             if let Some(failure) = failure(&sound)? {
                 return Err(format!("{name} [{tuning_name}] fails by itself: {failure}").into());

@@ -4,7 +4,7 @@
 mod variants;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -325,6 +325,104 @@ fn visit(block: &Block, see: &mut dyn FnMut(&Statement)) {
     }
 }
 
+/// Devices without subgroups must be able to run whatever does not say that it uses them; and what a
+/// subgroup does together stands where all of it comes by: in no branch that is not a constant. (Loops
+/// and returns are for Tint to judge.)
+#[test]
+fn subgroup_operations_are_declared_and_not_in_branches() {
+    let mut users = 0;
+    for Parsed { name, dispatch, module, .. } in parsed() {
+        let Subgroups { used, branch } = Subgroups::of(&module);
+        let declared = dispatch.shader.subgroups;
+        assert_eq!(declared, used, "{name}: subgroups (left: Rust, right: WGSL)");
+        assert_eq!(branch, None, "{name}: a subgroup operation in a branch");
+        users += usize::from(used);
+    }
+    assert!(users > 20, "only {users} programs with subgroups were seen");
+
+    let seen = |body: &str| {
+        let text = format!(
+            "fn both(x: u32) -> u32 {{ return subgroupShuffleXor(x, 1u); }}
+             @compute @workgroup_size(8)
+             fn main(@builtin(local_invocation_index) local: u32) {{ {body} }}"
+        );
+        Subgroups::of(&naga::front::wgsl::parse_str(&text).expect("good WGSL")).branch
+    };
+    assert_eq!(seen("let x = both(local);"), None);
+    assert_eq!(seen("if 1u < 2u { let x = both(local); }"), None);
+    for body in [
+        "if local < 4u { let x = both(local); }",
+        "if local < 4u { } else { let x = subgroupShuffle(local, 1u); }",
+        "for (var i = 0u; i < 3u; i++) { if i > 1u { let x = subgroupAdd(local); } }",
+        "switch local { case 1u: { let x = both(local); } default: { } }",
+    ] {
+        assert_eq!(seen(body).as_deref(), Some("main"), "{body}");
+    }
+}
+
+/// What a program does with subgroups.
+struct Subgroups {
+    /// Whether there is an operation or a builtin of subgroups.
+    used: bool,
+    /// A function that has an operation in a branch.
+    branch: Option<String>,
+}
+
+impl Subgroups {
+    fn of(module: &Module) -> Self {
+        let mut found = Self { used: false, branch: None };
+        let mut users = HashSet::new();
+        // Functions come after those that they call.
+        let functions = module.functions.iter().map(|(handle, function)| (Some(handle), function));
+        let entries = module.entry_points.iter().map(|entry| (None, &entry.function));
+        for (handle, function) in functions.chain(entries) {
+            let is_use = |statement: &Statement| match statement {
+                Statement::SubgroupBallot { .. }
+                | Statement::SubgroupGather { .. }
+                | Statement::SubgroupCollectiveOperation { .. } => true,
+                Statement::Call { function, .. } => users.contains(function),
+                _ => false,
+            };
+            let uses = |block: &Block| {
+                let mut any = false;
+                visit(block, &mut |statement| any |= is_use(statement));
+                any
+            };
+            let mut branches = false;
+            visit(&function.body, &mut |statement| {
+                branches |= match statement {
+                    Statement::If { condition, accept, reject } => {
+                        let constant = matches!(
+                            function.expressions[*condition],
+                            Expression::Literal(_) | Expression::Constant(_)
+                        );
+                        !constant && (uses(accept) || uses(reject))
+                    }
+                    Statement::Switch { cases, .. } => cases.iter().any(|case| uses(&case.body)),
+                    _ => false,
+                };
+            });
+            if branches {
+                found.branch.get_or_insert(function.name.clone().unwrap_or_else(|| "main".into()));
+            }
+            let builtin = function.arguments.iter().any(|argument| {
+                use naga::BuiltIn as B;
+                let Some(naga::Binding::BuiltIn(builtin)) = argument.binding else { return false };
+                matches!(
+                    builtin,
+                    B::SubgroupInvocationId | B::SubgroupSize | B::SubgroupId | B::NumSubgroups
+                )
+            });
+            let operates = uses(&function.body);
+            found.used |= builtin || operates;
+            if let Some(handle) = handle.filter(|_| operates) {
+                users.insert(handle);
+            }
+        }
+        found
+    }
+}
+
 /// Variables that the test at the head of a loop compares.
 fn tested(body: &Block, function: &Function) -> Vec<Handle<LocalVariable>> {
     let head = body.iter().find(|statement| !matches!(statement, Statement::Emit(_)));
@@ -459,19 +557,11 @@ fn tint_accepts_every_program() {
     }
     let mut refused = Vec::new();
     for (name, dispatch) in variants::variants() {
-        // As it is, and as a browser's device with subgroups would get it.
-        for preamble in ["", "enable subgroups;\n"] {
-            if dispatch.shader.subgroups && preamble.is_empty() {
-                continue;
-            }
-            let file = folder.path().join(format!("{name}.wgsl"));
-            let text = preamble.to_owned() + &variants::expanded(&dispatch);
-            fs::write(&file, text).expect("a file in the scratch folder");
-            let output = run(&file).expect("tint ran a moment ago");
-            if !output.status.success() {
-                let errors = String::from_utf8_lossy(&output.stderr);
-                refused.push(format!("{preamble}{name}:\n{errors}"));
-            }
+        let file = folder.path().join(format!("{name}.wgsl"));
+        fs::write(&file, variants::expanded(&dispatch)).expect("a file in the scratch folder");
+        let output = run(&file).expect("tint ran a moment ago");
+        if !output.status.success() {
+            refused.push(format!("{name}:\n{}", String::from_utf8_lossy(&output.stderr)));
         }
     }
     assert!(refused.is_empty(), "tint refuses {}:\n{}", refused.len(), refused.join("\n"));

@@ -10,6 +10,8 @@ mod hunt;
 #[expect(dead_code, reason = "a device has already compared the outputs")]
 #[path = "../../tests/races/machine.rs"]
 mod machine;
+#[path = "../../tests/races/mask.rs"]
+mod mask;
 #[path = "../../tests/races/math.rs"]
 mod math;
 #[path = "../../tests/races/memory.rs"]
@@ -19,6 +21,9 @@ mod operators;
 mod program;
 mod report;
 mod rules;
+#[expect(dead_code, reason = "rows run with subgroups in order, as on the device")]
+#[path = "../../tests/races/subgroups.rs"]
+mod subgroups;
 mod tokens;
 mod worker;
 

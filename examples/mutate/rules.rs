@@ -12,10 +12,13 @@ use grok_wgpu::{
     selftest::{self, CaseData},
 };
 
-use crate::{Error, machine, program::Program};
+use crate::{Error, machine, program::Program, subgroups::Subgroups, worker::SUBGROUPS};
 
 /// Bytes of all operands of the largest rows, as in `tests/races`.
 const SMALL: usize = 48 << 10;
+
+/// Subgroups as the device has them.
+const IN_ORDER: Subgroups = Subgroups::InOrder(SUBGROUPS.1 as usize);
 
 /// A row with its data and its linked text.
 pub(crate) struct Row {
@@ -28,7 +31,7 @@ pub(crate) struct Row {
 /// The small rows of these kernels, the smallest first. The values that are expected are not needed.
 pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    let tunings = Tuning::all(Some(crate::worker::SUBGROUPS));
+    let tunings = Tuning::all(Some(SUBGROUPS));
     for case in kernels::cases().into_iter().filter(|case| wanted(case.kernel)) {
         for (tuning_name, tuning) in selftest::ways(&case, &tunings)? {
             let mut data = CaseData::of(&case, &tuning)?;
@@ -62,7 +65,7 @@ pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, 
             // A mutant may do what the interpreter has no rule for; that is no verdict.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 let program = Program::parse(&source, &row.data.dispatch.constants)?;
-                machine::run(&program, &row.data)
+                machine::run(&program, &row.data, IN_ORDER)
             }));
             let fault = match outcome {
                 Ok(Ok(outcome)) => outcome.faults.into_iter().next(),

@@ -12,10 +12,10 @@ use grok_wgpu::{Dispatch, Host, Tuning, kernels};
 pub(crate) fn variants() -> Vec<(String, Dispatch)> {
     let mut found: BTreeMap<String, Dispatch> = BTreeMap::new();
     for case in kernels::cases() {
+        let mut host = Host::with_seed(0);
+        let kernel = case.build(&mut host);
         // Subgroups of eight: the least that every variant can use.
         for (_, tuning) in Tuning::all(Some((8, 8))) {
-            let mut host = Host::with_seed(0);
-            let kernel = case.build(&mut host);
             let dispatch = kernel
                 .record(&tuning)
                 .unwrap_or_else(|error| panic!("{}: {error}", case.full_name()));
@@ -44,7 +44,7 @@ fn name(dispatch: &Dispatch) -> String {
 }
 
 /// The linked text with every `override` replaced by a constant of the dispatched value, for tools
-/// that take no pipeline constants.
+/// that take no pipeline constants. Subgroup operations are enabled, as in browsers.
 ///
 /// # Panics
 ///
@@ -65,5 +65,6 @@ pub(crate) fn expanded(dispatch: &Dispatch) -> String {
         }
     }
     assert!(left.is_empty(), "{}: no override is called {left:?}", dispatch.shader.label());
-    lines.join("\n") + "\n"
+    let enable = if dispatch.shader.subgroups { "enable subgroups;\n" } else { "" };
+    enable.to_owned() + &lines.join("\n") + "\n"
 }

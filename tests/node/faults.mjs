@@ -25,6 +25,12 @@ const CHARACTERS = {
   top_merge: ["vb > va", "vb < va"],
 };
 
+/** The same for what variants by capability add, by tuning. */
+const VARIANT_CHARACTERS = {
+  subgroup: ["half > 0u", "half > 1u"],
+  spread: ["lane % 8u", "lane % 7u"],
+};
+
 /** The row with one expected value of each output beyond its bound. */
 function expectMore(row) {
   const operands = row.operands.map((operand) => {
@@ -113,16 +119,19 @@ const DAMAGE = [
   ],
 ];
 
-/** A kernel's rows that write something, those with little work first. */
-function bySize(rows, kernel) {
+/** The kernel of a row, with its variant by capability. */
+const program = ({ kernel, tuning, subgroups }) => (subgroups ? `${kernel} [${tuning}]` : kernel);
+
+/** A program's rows that write something, those with little work first. */
+function bySize(rows, name) {
   const size = (row) => row.operands.reduce((sum, { initial }) => sum + initial.length, 0);
   return rows
-    .filter((row) => row.kernel === kernel)
+    .filter((row) => program(row) === name)
     .filter((row) => row.operands.some((o) => o.expected && o.kept.size < o.expected.length))
     .sort((one, other) => size(one) - size(other));
 }
 
-/** Plants faults in the rows of each kernel; says how many were found, and which were not. */
+/** Plants faults in the rows of each kernel and variant; says how many were found, and which were not. */
 export async function checkItself(runner, rows) {
   let passed = 0;
   const failures = [];
@@ -137,7 +146,7 @@ export async function checkItself(runner, rows) {
     else failures.push(`${what}: ${found ?? "nothing was reported"}`);
     bitsDiffered ||= /gave other bits/.test(found);
   };
-  for (const kernel of new Set(rows.map((row) => row.kernel))) {
+  for (const kernel of new Set(rows.map(program))) {
     const sorted = bySize(rows, kernel);
     const [row] = sorted;
     // What is planted must be the only fault.
@@ -147,7 +156,8 @@ export async function checkItself(runner, rows) {
     for (const [what, pattern, damage] of DAMAGE) {
       expect(`${kernel}: ${what}`, pattern, await failure(row, damage));
     }
-    const [from, to] = CHARACTERS[kernel] ?? [];
+    const { [row.tuning]: ofVariant } = row.subgroups ? VARIANT_CHARACTERS : {};
+    const [from, to] = ofVariant ?? CHARACTERS[kernel] ?? [];
     let found = null;
     for (const row of sorted.filter(({ code }) => from !== undefined && code.includes(from))) {
       found = await failure({ ...row, code: row.code.replace(from, to) });

@@ -1,30 +1,31 @@
 //! Expressions of the interpreter, and its loads and stores.
 
-use naga::{Expression, Handle, MathFunction, ScalarKind, TypeInner};
+use naga::{BinaryOperator, Expression, Handle, MathFunction, ScalarKind, TypeInner};
 
 use crate::{
-    machine::{Frame, LOCAL, Machine, Mask, Value, WIDEST},
+    machine::{Frame, LOCAL, Machine, Value},
+    mask::Mask,
     math,
     memory::Stamp,
     program::column_words,
 };
 
-impl<'a> Machine<'a> {
+impl<'a, const W: usize> Machine<'a, W> {
     /// Evaluates an expression for these invocations.
     pub(crate) fn emit(
         &mut self,
-        frame: &mut Frame<'a>,
+        frame: &mut Frame<'a, W>,
         handle: Handle<Expression>,
         mask: Mask,
     ) -> Result<(), String> {
         self.count(mask)?;
         // Invocations that are masked out keep what they had.
         let mut values = std::mem::take(&mut frame.values[handle.index()]);
-        values.resize(self.lanes, [0; WIDEST]);
+        values.resize(self.lanes, [0; W]);
         match frame.function.expressions[handle] {
             Expression::Load { pointer } => self.load(frame, pointer, mask, &mut values)?,
             Expression::Access { base, index } => {
-                let index = |machine: &Self, frame: &Frame<'a>, lane| {
+                let index = |machine: &Self, frame: &Frame<'a, W>, lane| {
                     Ok(machine.get(frame, index, lane)?[0])
                 };
                 self.access(frame, (handle, base), mask, &mut values, index)?;
@@ -41,10 +42,10 @@ impl<'a> Machine<'a> {
     /// Expressions that put values together.
     fn assemble(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         handle: Handle<Expression>,
         mask: Mask,
-        values: &mut [Value],
+        values: &mut [Value<W>],
     ) -> Result<(), String> {
         match frame.function.expressions[handle] {
             Expression::Compose { ty, ref components } => {
@@ -94,10 +95,10 @@ impl<'a> Machine<'a> {
     /// Expressions that calculate.
     fn calculate(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         handle: Handle<Expression>,
         mask: Mask,
-        values: &mut [Value],
+        values: &mut [Value<W>],
     ) -> Result<(), String> {
         let mut undefined = None;
         let mut word = |result: math::Word| {
@@ -117,10 +118,24 @@ impl<'a> Machine<'a> {
             Expression::Binary { op, left, right } => {
                 let (kind, left_len) = self.components(frame, left)?;
                 let (_, right_len) = self.components(frame, right)?;
-                let matrix = |e| matches!(self.inner(frame, e), TypeInner::Matrix { .. });
-                let product = op == naga::BinaryOperator::Multiply;
-                if product && (matrix(left) && right_len > 1 || matrix(right) && left_len > 1) {
-                    return Err("a product of matrices".into());
+                if op == BinaryOperator::Multiply && left_len.min(right_len) > 1 {
+                    match (self.inner(frame, left), self.inner(frame, right)) {
+                        (TypeInner::Vector { .. }, &TypeInner::Matrix { columns, rows, .. }) => {
+                            for lane in mask.lanes() {
+                                let a = self.get(frame, left, lane)?;
+                                let b = self.get(frame, right, lane)?;
+                                let columns = b.chunks(column_words(rows)).take(columns as usize);
+                                for (i, column) in columns.enumerate() {
+                                    values[lane][i] = math::dot(&a[..left_len], column);
+                                }
+                            }
+                            return Ok(());
+                        }
+                        (TypeInner::Matrix { .. }, _) => {
+                            return Err("a product with a matrix on the left".into());
+                        }
+                        _ => {}
+                    }
                 }
                 // A scalar is joined with each component of the other side.
                 let at = |len: usize, i: usize| if len == 1 { 0 } else { i };
@@ -138,7 +153,7 @@ impl<'a> Machine<'a> {
                 for lane in mask.lanes() {
                     let argument = |e: Option<_>| match e {
                         Some(e) => self.get(frame, e, lane),
-                        None => Ok([0; WIDEST]),
+                        None => Ok([0; W]),
                     };
                     let [a, b, c] = [argument(Some(arg))?, argument(arg1)?, argument(arg2)?];
                     match fun {
@@ -175,11 +190,11 @@ impl<'a> Machine<'a> {
     /// An element or member: of what a pointer points to, or of a value.
     fn access(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         (handle, base): (Handle<Expression>, Handle<Expression>),
         mask: Mask,
-        values: &mut [Value],
-        index: impl Fn(&Self, &Frame<'a>, usize) -> Result<u32, String>,
+        values: &mut [Value<W>],
+        index: impl Fn(&Self, &Frame<'a, W>, usize) -> Result<u32, String>,
     ) -> Result<(), String> {
         let types = &self.program.module.types;
         let (target, is_pointer) = match *self.inner(frame, base) {
@@ -227,7 +242,7 @@ impl<'a> Machine<'a> {
     /// Words of the value that an expression has.
     fn value_words(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         expression: Handle<Expression>,
     ) -> Result<usize, String> {
         match *self.inner(frame, expression) {
@@ -239,7 +254,7 @@ impl<'a> Machine<'a> {
     /// Words that a pointer points to.
     fn pointee_words(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         pointer: Handle<Expression>,
     ) -> Result<usize, String> {
         let words = match *self.inner(frame, pointer) {
@@ -247,19 +262,30 @@ impl<'a> Machine<'a> {
             TypeInner::ValuePointer { size, .. } => size.map_or(1, |size| size as usize),
             ref other => return Err(format!("a pointer of type {other:?}")),
         };
-        if words > WIDEST { Err("a value wider than a matrix".into()) } else { Ok(words) }
+        if words > W { Err("a value wider than any here".into()) } else { Ok(words) }
+    }
+
+    /// What a pointer says: a space, a variable, and a word of it.
+    fn target(
+        &self,
+        frame: &Frame<'a, W>,
+        pointer: Handle<Expression>,
+        lane: usize,
+    ) -> Result<[u32; 3], String> {
+        let value = self.get(frame, pointer, lane)?;
+        Ok([value[0], value[1], value[2]])
     }
 
     pub(crate) fn load(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         pointer: Handle<Expression>,
         mask: Mask,
-        values: &mut [Value],
+        values: &mut [Value<W>],
     ) -> Result<(), String> {
         let words = self.pointee_words(frame, pointer)?;
         for lane in mask.lanes() {
-            let [space, variable, at, ..] = self.get(frame, pointer, lane)?;
+            let [space, variable, at] = self.target(frame, pointer, lane)?;
             let at = at as usize;
             if space == LOCAL {
                 let start = lane * frame.local_words + at;
@@ -285,7 +311,7 @@ impl<'a> Machine<'a> {
 
     pub(crate) fn store(
         &mut self,
-        frame: &mut Frame<'a>,
+        frame: &mut Frame<'a, W>,
         pointer: Handle<Expression>,
         value: Handle<Expression>,
         mask: Mask,
@@ -293,7 +319,7 @@ impl<'a> Machine<'a> {
         let words = self.pointee_words(frame, pointer)?;
         for lane in mask.lanes() {
             let value = self.get(frame, value, lane)?;
-            let [space, variable, at, ..] = self.get(frame, pointer, lane)?;
+            let [space, variable, at] = self.target(frame, pointer, lane)?;
             let at = at as usize;
             if space == LOCAL {
                 let start = lane * frame.local_words + at;
@@ -319,7 +345,7 @@ impl<'a> Machine<'a> {
     /// `workgroupBarrier` orders nothing in storage: for storage, all is one phase.
     fn stamp(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         pointer: Handle<Expression>,
         variable: u32,
         lane: usize,
@@ -333,14 +359,14 @@ impl<'a> Machine<'a> {
 }
 
 /// The value or the pointer `offset` words further.
-fn step(base: Value, offset: u32, is_pointer: bool) -> Value {
+fn step<const W: usize>(base: Value<W>, offset: u32, is_pointer: bool) -> Value<W> {
     let mut value = base;
     if is_pointer {
         value[2] += offset;
     } else {
         let from = offset as usize;
-        value = [0; WIDEST];
-        value[..WIDEST - from].copy_from_slice(&base[from..]);
+        value = [0; W];
+        value[..W - from].copy_from_slice(&base[from..]);
     }
     value
 }

@@ -14,15 +14,20 @@ use naga::{
 };
 
 use crate::{
+    mask::Mask,
     memory::{Conflict, Memory, Stamp},
     program::{Program, column_words},
+    subgroups::Subgroups,
 };
 
-/// Words of the largest value that an expression may have, a matrix of 4 x 4.
-pub(crate) const WIDEST: usize = 16;
+/// Words of the largest value that an expression may have: four chunks of f32 with their scales.
+const WIDEST: usize = 48;
 
-/// A value of any type, laid out as in memory.
-pub(crate) type Value = [u32; WIDEST];
+/// The same in most programs: a matrix of 4 x 4. Small values are faster.
+const USUAL: usize = 16;
+
+/// A value of any type of a program, laid out as in memory.
+pub(crate) type Value<const W: usize> = [u32; W];
 
 /// Evaluations and rounds of loops, by all invocations, that no row comes near.
 const MOST_STEPS: u64 = 2_000_000_000;
@@ -41,7 +46,11 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a row's dispatch. An error is what this interpreter cannot run.
-pub(crate) fn run(program: &Program, row: &CaseData) -> Result<Outcome, String> {
+pub(crate) fn run(
+    program: &Program,
+    row: &CaseData,
+    subgroups: Subgroups,
+) -> Result<Outcome, String> {
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks(4).map(|b| b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))).collect()
     };
@@ -53,7 +62,7 @@ pub(crate) fn run(program: &Program, row: &CaseData) -> Result<Outcome, String> 
             Access::Read | Access::Uniform => Memory::constant(initial),
         });
     }
-    let (faults, memories) = dispatch(program, bindings, row.dispatch.workgroups)?;
+    let (faults, memories) = dispatch(program, bindings, row.dispatch.workgroups, subgroups)?;
     let operands = memories.iter().skip(1).map(|memory| memory.words().to_vec()).collect();
     Ok(Outcome { faults, operands })
 }
@@ -63,6 +72,18 @@ pub(crate) fn dispatch(
     program: &Program,
     bindings: Vec<Memory>,
     workgroups: [u32; 3],
+    subgroups: Subgroups,
+) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
+    let dispatch = if program.widest() > USUAL { in_words::<WIDEST> } else { in_words::<USUAL> };
+    dispatch(program, bindings, workgroups, subgroups)
+}
+
+/// The same with values of so many words.
+fn in_words<const W: usize>(
+    program: &Program,
+    bindings: Vec<Memory>,
+    workgroups: [u32; 3],
+    subgroups: Subgroups,
 ) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
     let module = &program.module;
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
@@ -89,12 +110,14 @@ pub(crate) fn dispatch(
     if lanes > Mask::MOST || y != 1 || z != 1 {
         return Err(format!("workgroups of {x} x {y} x {z}"));
     }
-    let mut machine = Machine {
+    let mut machine = Machine::<W> {
         program,
         memories,
         in_workgroup,
         lanes,
         full: Mask::first(lanes),
+        subgroups,
+        members: subgroups.members(lanes),
         group: [0; 3],
         first: 0,
         phase: 0,
@@ -116,65 +139,25 @@ pub(crate) fn dispatch(
     Ok((machine.faults, bound))
 }
 
-/// A set of invocations of a workgroup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mask([u64; 4]);
-
-impl Mask {
-    const MOST: usize = 256;
-
-    fn first(lanes: usize) -> Self {
-        let mut mask = Self::default();
-        (0..lanes).for_each(|lane| mask.add(lane));
-        mask
-    }
-
-    fn add(&mut self, lane: usize) {
-        self.0[lane / 64] |= 1 << (lane % 64);
-    }
-
-    fn is_empty(self) -> bool {
-        self == Self::default()
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] & !other.0[i]))
-    }
-
-    pub(crate) fn lanes(self) -> impl Iterator<Item = usize> {
-        self.0.into_iter().enumerate().flat_map(|(i, mut bits)| {
-            std::iter::from_fn(move || {
-                let at = bits.trailing_zeros() as usize;
-                bits &= bits.wrapping_sub(1);
-                (at < 64).then_some(64 * i + at)
-            })
-        })
-    }
-}
-
 /// A function in execution, by all invocations that called it.
-pub(crate) struct Frame<'a> {
+pub(crate) struct Frame<'a, const W: usize> {
     pub(crate) function: &'a Function,
     pub(crate) info: &'a FunctionInfo,
     /// Line of each expression.
     pub(crate) lines: &'a [u32],
-    pub(crate) arguments: Vec<Vec<Value>>,
+    pub(crate) arguments: Vec<Vec<Value<W>>>,
     /// Local variables, invocation by invocation.
     pub(crate) locals: Vec<u32>,
     pub(crate) local_words: usize,
     pub(crate) local_at: Vec<usize>,
     /// Values of expressions that were emitted, by expression and invocation.
-    pub(crate) values: Vec<Vec<Value>>,
-    pub(crate) result: Vec<Value>,
+    pub(crate) values: Vec<Vec<Value<W>>>,
+    pub(crate) result: Vec<Value<W>>,
     pub(crate) breaks: Mask,
     pub(crate) continues: Mask,
 }
 
-pub(crate) struct Machine<'a> {
+pub(crate) struct Machine<'a, const W: usize> {
     pub(crate) program: &'a Program,
     /// By global variable.
     pub(crate) memories: Vec<Memory>,
@@ -182,6 +165,9 @@ pub(crate) struct Machine<'a> {
     pub(crate) in_workgroup: Vec<bool>,
     pub(crate) lanes: usize,
     pub(crate) full: Mask,
+    pub(crate) subgroups: Subgroups,
+    /// Invocations of each subgroup, by their number there.
+    pub(crate) members: Vec<Vec<usize>>,
     pub(crate) group: [u32; 3],
     /// Number of this workgroup's first invocation in the dispatch.
     pub(crate) first: u32,
@@ -193,7 +179,7 @@ pub(crate) struct Machine<'a> {
     seen: HashSet<(u32, u32, u32, bool, bool)>,
 }
 
-impl<'a> Machine<'a> {
+impl<'a, const W: usize> Machine<'a, W> {
     fn workgroup(&mut self) -> Result<(), String> {
         let program = self.program;
         let variables = program.module.global_variables.iter();
@@ -204,18 +190,23 @@ impl<'a> Machine<'a> {
         }
         self.phase += 1;
         let entry = &program.module.entry_points[0];
-        let lanes = u32::try_from(self.lanes).expect("at most 256");
+        let lanes = index(self.lanes);
         let arguments = entry.function.arguments.iter().map(|argument| {
             let Some(Binding::BuiltIn(builtin)) = argument.binding else {
                 return Err("an argument that is no builtin".to_owned());
             };
             let value = |lane: u32| {
-                let mut value = [0; WIDEST];
+                let mut value = [0; W];
                 let [x, y, z] = self.group;
                 let words = match builtin {
                     BuiltIn::WorkGroupId => [x, y, z],
                     BuiltIn::LocalInvocationIndex | BuiltIn::LocalInvocationId => [lane, 0, 0],
                     BuiltIn::GlobalInvocationId => [x * lanes + lane, y, z],
+                    BuiltIn::SubgroupSize => [index(self.subgroups.size()), 0, 0],
+                    BuiltIn::SubgroupInvocationId => {
+                        let (_, number) = self.subgroups.place(self.lanes, lane as usize);
+                        [index(number), 0, 0]
+                    }
                     _ => return Err(format!("the builtin {builtin:?}")),
                 };
                 value[..3].copy_from_slice(&words);
@@ -233,9 +224,9 @@ impl<'a> Machine<'a> {
     fn call(
         &mut self,
         function: Option<Handle<Function>>,
-        arguments: Vec<Vec<Value>>,
+        arguments: Vec<Vec<Value<W>>>,
         mask: Mask,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value<W>>, String> {
         let program = self.program;
         let (function, info, lines): (_, _, &[u32]) = match function {
             Some(handle) => (
@@ -264,7 +255,7 @@ impl<'a> Machine<'a> {
             local_words,
             local_at,
             values: vec![Vec::new(); function.expressions.len()],
-            result: vec![[0; WIDEST]; self.lanes],
+            result: vec![[0; W]; self.lanes],
             breaks: Mask::default(),
             continues: Mask::default(),
         };
@@ -284,7 +275,7 @@ impl<'a> Machine<'a> {
     /// Executes statements; gives the invocations that come to the end.
     fn block(
         &mut self,
-        frame: &mut Frame<'a>,
+        frame: &mut Frame<'a, W>,
         block: &'a Block,
         mask: Mask,
     ) -> Result<Mask, String> {
@@ -344,7 +335,7 @@ impl<'a> Machine<'a> {
                 Statement::ControlBarrier(Barrier::WORK_GROUP) => self.barrier(mask),
                 Statement::WorkGroupUniformLoad { pointer, result } => {
                     self.barrier(mask);
-                    let mut values = vec![[0; WIDEST]; self.lanes];
+                    let mut values = vec![[0; W]; self.lanes];
                     self.load(frame, pointer, mask, &mut values)?;
                     frame.values[result.index()] = values;
                     self.barrier(mask);
@@ -361,6 +352,9 @@ impl<'a> Machine<'a> {
                         frame.values[result.index()] = values;
                     }
                 }
+                Statement::SubgroupGather { mode, argument, result } => {
+                    self.gather(frame, mode, argument, result, mask)?;
+                }
                 ref other => return Err(format!("the statement {other:?}")),
             }
         }
@@ -369,7 +363,7 @@ impl<'a> Machine<'a> {
 
     /// Counts what invocations do, so that what does not end is given up.
     pub(crate) fn count(&mut self, mask: Mask) -> Result<(), String> {
-        self.steps += mask.lanes().count() as u64;
+        self.steps += u64::from(mask.count());
         if self.steps > MOST_STEPS { Err("it does not end".into()) } else { Ok(()) }
     }
 
@@ -383,7 +377,7 @@ impl<'a> Machine<'a> {
     /// The invocations for which a condition holds.
     fn chosen(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         condition: Handle<Expression>,
         mask: Mask,
     ) -> Result<Mask, String> {
@@ -396,14 +390,18 @@ impl<'a> Machine<'a> {
         Ok(chosen)
     }
 
-    pub(crate) fn inner(&self, frame: &Frame<'a>, expression: Handle<Expression>) -> &'a TypeInner {
+    pub(crate) fn inner(
+        &self,
+        frame: &Frame<'a, W>,
+        expression: Handle<Expression>,
+    ) -> &'a TypeInner {
         frame.info[expression].ty.inner_with(&self.program.module.types)
     }
 
     /// Kind of the components and their number, of scalars, vectors and matrices.
     pub(crate) fn components(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         expression: Handle<Expression>,
     ) -> Result<(ScalarKind, usize), String> {
         match *self.inner(frame, expression) {
@@ -419,12 +417,11 @@ impl<'a> Machine<'a> {
     /// The value of an expression that was emitted, or needs not be.
     pub(crate) fn get(
         &self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         handle: Handle<Expression>,
         lane: usize,
-    ) -> Result<Value, String> {
-        let index = |handle: usize| u32::try_from(handle).expect("shaders are small");
-        let mut value = [0; WIDEST];
+    ) -> Result<Value<W>, String> {
+        let mut value = [0; W];
         match frame.function.expressions[handle] {
             Expression::FunctionArgument(at) => return Ok(frame.arguments[at as usize][lane]),
             Expression::GlobalVariable(variable) => {
@@ -455,8 +452,8 @@ impl<'a> Machine<'a> {
         &self,
         arena: &naga::Arena<Expression>,
         handle: Handle<Expression>,
-    ) -> Result<Value, String> {
-        let mut value = [0; WIDEST];
+    ) -> Result<Value<W>, String> {
+        let mut value = [0; W];
         match arena[handle] {
             Expression::Literal(literal) => {
                 value[0] = match literal {
@@ -494,12 +491,12 @@ impl<'a> Machine<'a> {
         &self,
         ty: Handle<Type>,
         components: &[Handle<Expression>],
-        mut part: impl FnMut(Handle<Expression>) -> Result<(Value, usize), String>,
-    ) -> Result<Value, String> {
-        if self.program.words(ty) > WIDEST {
-            return Err("a value wider than a matrix".into());
+        mut part: impl FnMut(Handle<Expression>) -> Result<(Value<W>, usize), String>,
+    ) -> Result<Value<W>, String> {
+        if self.program.words(ty) > W {
+            return Err("a value wider than any here".into());
         }
-        let mut value = [0; WIDEST];
+        let mut value = [0; W];
         let mut at = 0;
         for (i, &component) in components.iter().enumerate() {
             let (words, len) = part(component)?;
@@ -516,27 +513,32 @@ impl<'a> Machine<'a> {
     }
 
     /// Notes what is wrong at an expression.
-    pub(crate) fn fault(&mut self, frame: &Frame<'a>, at: Handle<Expression>, what: &str) {
+    pub(crate) fn fault(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, what: &str) {
         let line = frame.lines[at.index()];
         self.faults.insert(format!("{what}: {}", self.program.quote(line)));
     }
 
-    /// Notes an index past the end, at each place once.
+    /// Notes something that differs by invocation, at each place once.
+    pub(crate) fn fault_once(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, what: &str) {
+        if self.seen.insert((u32::MAX, frame.lines[at.index()], 0, false, false)) {
+            self.fault(frame, at, what);
+        }
+    }
+
+    /// Notes an index past the end.
     pub(crate) fn beyond(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         at: Handle<Expression>,
         index: u32,
         len: u32,
     ) {
-        if self.seen.insert((u32::MAX, frame.lines[at.index()], 0, false, false)) {
-            self.fault(frame, at, &format!("index {index} of {len} elements"));
-        }
+        self.fault_once(frame, at, &format!("index {index} of {len} elements"));
     }
 
     pub(crate) fn conflict(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &Frame<'a, W>,
         at: Handle<Expression>,
         variable: u32,
         by: Stamp,
@@ -567,4 +569,9 @@ impl<'a> Machine<'a> {
             self.program.quote(by.line),
         ));
     }
+}
+
+/// A number of something in a shader, as a word.
+fn index(number: usize) -> u32 {
+    u32::try_from(number).expect("shaders are small")
 }

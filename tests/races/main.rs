@@ -3,10 +3,12 @@
 
 mod evaluate;
 mod machine;
+mod mask;
 mod math;
 mod memory;
 mod planted;
 mod program;
+mod subgroups;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,18 +20,19 @@ use std::{
 };
 
 use grok_wgpu::{
-    Tuning,
+    Host, Tuning,
     host::{self, POISON},
     kernels::{self, Case},
     selftest::{CaseData, Expected, OperandData, ways},
 };
 use machine::{Outcome, run};
 use program::Program;
+use subgroups::Subgroups;
 
 /// Bytes of all operands of the largest rows that are interpreted each time.
 const SMALL: usize = 48 << 10;
 
-/// Barriers that a program could do without: kernel, tuning, which of the program's, and why.
+/// Barriers that a program could do without: its name, tuning, which of the program's, and why.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[
     ("matvec", "cpu", 0, ONE_LANE),
     ("matvec", "cpu", 1, ONE_LANE),
@@ -52,6 +55,7 @@ struct Prepared {
     case: Arc<Case>,
     tuning: &'static str,
     row: CaseData,
+    subgroups: Subgroups,
     bytes: usize,
 }
 
@@ -68,7 +72,7 @@ impl Prepared {
     fn run(&self, source: &str) -> Outcome {
         let program = Program::parse(source, &self.row.dispatch.constants)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name()));
-        run(&program, &self.row)
+        run(&program, &self.row, self.subgroups)
             .unwrap_or_else(|error| panic!("{}: cannot be interpreted: {error}", self.name()))
     }
 }
@@ -76,15 +80,26 @@ impl Prepared {
 /// Rows of at most so many bytes, in order of their size.
 fn rows(largest: usize) -> Vec<Prepared> {
     let mut rows = Vec::new();
-    let tunings = Tuning::all(None);
+    let in_order = Tuning::all(Some((8, 8)));
+    let scattered = [("spread, scattered", Tuning::spread(32))];
     for case in kernels::cases() {
         let case = Arc::new(case);
-        for (tuning, value) in ways(&case, &tunings).expect("rows are sound") {
+        let mut add = |tuning, value: &Tuning, subgroups| {
             let row =
-                CaseData::of(&case, &value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+                CaseData::of(&case, value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
             let bytes = row.data.iter().map(|data| data.initial.len()).sum();
+            let case = case.clone();
             if bytes <= largest {
-                rows.push(Prepared { case: case.clone(), tuning, row, bytes });
+                rows.push(Prepared { case, tuning, row, subgroups, bytes });
+            }
+        };
+        for (tuning, value) in ways(&case, &in_order).expect("rows are sound") {
+            add(tuning, &value, Subgroups::InOrder(8));
+        }
+        // Workgroups of more than one subgroup, and subgroups of more invocations than a block needs.
+        for (tuning, value) in ways(&case, &scattered).expect("rows are sound") {
+            if case.build(&mut Host::with_seed(0)).shader(&value).subgroups {
+                add(tuning, &value, Subgroups::Scattered(16));
             }
         }
     }
@@ -169,7 +184,7 @@ fn every_barrier_is_missed() {
     let mut programs: BTreeMap<(&str, &str), Vec<&Prepared>> = BTreeMap::new();
     for row in &rows {
         if row.source().contains("var<workgroup>") {
-            programs.entry((row.case.kernel, row.tuning)).or_default().push(row);
+            programs.entry((row.row.dispatch.shader.name, row.tuning)).or_default().push(row);
         }
     }
     let barriers: Vec<_> = programs
@@ -198,4 +213,59 @@ fn every_barrier_is_missed() {
     });
     eprintln!("{} barriers, {} of them redundant", barriers.len(), REDUNDANT.len());
     assert!(wrong.is_empty(), "{} barriers:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Without a clamp, some row must read beyond an operand: devices that clamp by themselves hide it, so
+/// no row on a device can tell. Variants by capability read past their rows by design.
+#[test]
+fn every_clamp_of_a_variant_is_missed() {
+    let rows = rows(SMALL);
+    let mut programs: BTreeMap<&str, Vec<&Prepared>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.tuning == "spread") {
+        programs.entry(row.case.kernel).or_default().push(row);
+    }
+    let clamps: Vec<_> = programs
+        .iter()
+        .flat_map(|(&kernel, rows)| {
+            let count = own_file(rows[0]).matches("min(").count();
+            assert!(count > 0, "{kernel} has a variant without clamps");
+            (0..count).map(move |which| (kernel, which, rows))
+        })
+        .collect();
+    assert!(clamps.len() >= 30, "only {} clamps were found", clamps.len());
+    let wrong = wrong(&clamps, |&(kernel, which, rows)| {
+        let missed = rows.iter().any(|row| {
+            let (own, source) = (own_file(row), row.source());
+            let faults = row.run(&source.replacen(own, &unclamped(own, which), 1)).faults;
+            faults.iter().any(|fault| fault.starts_with("index "))
+        });
+        (!missed).then(|| format!("{kernel}: clamp {which} is not missed by {} rows", rows.len()))
+    });
+    assert!(wrong.is_empty(), "{} clamps:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The file of a row's program that is the kernel's alone.
+fn own_file(row: &Prepared) -> &'static str {
+    row.row.dispatch.shader.files.last().expect("a program has a file")
+}
+
+/// A text with its clamp of this number, `min(a, b)`, replaced by `(a)`.
+fn unclamped(text: &str, which: usize) -> String {
+    let (at, call) = text.match_indices("min(").nth(which).expect("it was counted");
+    let rest = &text[at + call.len()..];
+    let mut depth = 0;
+    let mut comma = None;
+    for (i, letter) in rest.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' if depth > 0 => depth -= 1,
+            ',' if depth == 0 => comma = Some(i),
+            ')' => {
+                let first = &rest[..comma.expect("`min` has two arguments")];
+                return format!("{}({first}){}", &text[..at], &rest[i + 1..]);
+            }
+            _ => {}
+        }
+    }
+    panic!("`min(` is not closed")
 }

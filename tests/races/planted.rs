@@ -1,11 +1,16 @@
 //! Small programs, each with one fault: the proof that the interpreter sees it.
 
-use crate::{machine::dispatch, memory::Memory, program::Program};
+use crate::{machine::dispatch, memory::Memory, program::Program, subgroups::Subgroups};
 use grok_wgpu::host::POISON;
 
 /// What the interpreter says of a program with 64 invocations, two workgroups, inputs that count
 /// from 0, and an output of 128 words.
 fn faults(declarations: &str, body: &str) -> Vec<String> {
+    run(declarations, body, Subgroups::InOrder(8)).0
+}
+
+/// The same with these subgroups, and the output.
+fn run(declarations: &str, body: &str, subgroups: Subgroups) -> (Vec<String>, Vec<u32>) {
     let source = format!(
         "@group(0) @binding(0) var<uniform> params: vec4<u32>;
          @group(0) @binding(1) var<storage, read> x: array<u32>;
@@ -13,7 +18,12 @@ fn faults(declarations: &str, body: &str) -> Vec<String> {
          var<workgroup> tile: array<u32, 64>;
          {declarations}
          @compute @workgroup_size(64)
-         fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {{
+         fn main(
+             @builtin(workgroup_id) group: vec3<u32>,
+             @builtin(local_invocation_index) local: u32,
+             @builtin(subgroup_invocation_id) lane: u32,
+             @builtin(subgroup_size) size: u32,
+         ) {{
              let at = 64u * group.x + local;
              {body}
          }}"
@@ -24,8 +34,9 @@ fn faults(declarations: &str, body: &str) -> Vec<String> {
         Memory::constant((0..128).collect()),
         Memory::shadowed(vec![POISON; 128], POISON),
     ];
-    let (faults, _) = dispatch(&program, bindings, [2, 1, 1]).expect("it can be interpreted");
-    faults.into_iter().collect()
+    let (faults, memories) =
+        dispatch(&program, bindings, [2, 1, 1], subgroups).expect("it can be interpreted");
+    (faults.into_iter().collect(), memories[2].words().to_vec())
 }
 
 #[track_caller]
@@ -145,4 +156,90 @@ fn undefined_arithmetic_is_caught() {
     caught("division by zero", "", "out[at] = 7u / x[at];");
     caught("division by zero", "", "out[at] = 7u % x[at];");
     caught("a shift by 32 or more", "", "if at < 33u { out[at] = 1u << x[at]; }");
+}
+
+/// Exactly one fault, which begins with `what`, whatever forms the subgroups.
+#[track_caller]
+fn caught_in_subgroups(what: &str, body: &str) {
+    for subgroups in [Subgroups::InOrder(8), Subgroups::Scattered(8), Subgroups::Scattered(16)] {
+        let (found, _) = run("", body, subgroups);
+        assert!(
+            matches!(&found[..], [one] if one.starts_with(what)),
+            "wanted {what} of {subgroups:?}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn shuffles_give_what_others_have() {
+    let from = |body: &str, subgroups| {
+        let (faults, output) = run("", body, subgroups);
+        assert!(faults.is_empty(), "{faults:#?}");
+        output[..64].to_vec()
+    };
+    let (in_order, scattered) = (Subgroups::InOrder(8), Subgroups::Scattered(16));
+    let expected = |f: fn(u32) -> u32| (0..64).map(f).collect::<Vec<u32>>();
+
+    let third = "out[at] = subgroupShuffle(x[at], 3u);";
+    assert_eq!(from(third, in_order), expected(|i| i / 8 * 8 + 3));
+    // Four subgroups; 63, 59, ... 3 are numbers 0, 1, ... 15 of the first.
+    assert_eq!(from(third, scattered), expected(|i| i % 4 + 48));
+    assert_eq!(from("out[at] = lane;", in_order), expected(|i| i % 8));
+    assert_eq!(from("out[at] = lane;", scattered), expected(|i| 15 - i / 4));
+    assert_eq!(from("out[at] = size;", scattered), expected(|_| 16));
+    // Invocations may ask for others each.
+    let turned = "out[at] = subgroupShuffle(x[at], size - 1u - lane);";
+    assert_eq!(from(turned, in_order), expected(|i| i / 8 * 8 + 7 - i % 8));
+    let summed = "var sum = x[at];
+        for (var half = size / 2u; half > 0u; half >>= 1u) { sum += subgroupShuffleXor(sum, half); }
+        out[at] = sum;";
+    assert_eq!(from(summed, in_order), expected(|i| i / 8 * 64 + 28));
+    assert_eq!(from(summed, scattered), expected(|i| 16 * (i % 4) + 4 * 120));
+    // A subgroup may go another way than the others, and may be the only one that shuffles.
+    let apart =
+        "if local / 8u == 2u { out[at] = subgroupShuffle(local, 1u); } else { out[at] = 0u; }";
+    assert_eq!(from(apart, in_order), expected(|i| if i / 8 == 2 { 17 } else { 0 }));
+}
+
+#[test]
+fn wrong_shuffles_are_caught() {
+    let alone = "a shuffle that not all invocations of a subgroup reach";
+    caught_in_subgroups(alone, "if lane < 4u { out[at] = subgroupShuffle(x[at], 0u); }");
+    caught_in_subgroups(alone, "if lane > 0u { return; } out[at] = subgroupShuffleXor(at, 1u);");
+    caught_in_subgroups(
+        alone,
+        "for (var i = 0u; i < lane; i++) { out[at] = subgroupShuffle(i, 0u); }",
+    );
+    // Where it stands in a workgroup tells nothing of an invocation's subgroup.
+    let (found, _) = run(
+        "",
+        "if local / 8u == 2u { out[at] = subgroupShuffle(local, 1u); }",
+        Subgroups::Scattered(8),
+    );
+    assert!(matches!(&found[..], [one] if one.starts_with(alone)), "{found:#?}");
+
+    caught_in_subgroups("a shuffle from invocation ", "out[at] = subgroupShuffle(at, size);");
+    caught_in_subgroups("a shuffle from invocation ", "out[at] = subgroupShuffleXor(at, size);");
+    caught(
+        "a shuffle from invocation 12 of subgroups of 8",
+        "",
+        "out[at] = subgroupShuffle(at, 12u);",
+    );
+    caught_in_subgroups(
+        "a shuffle by masks that differ in a subgroup",
+        "out[at] = subgroupShuffleXor(at, lane % 2u);",
+    );
+    let (found, _) = run("", "out[at] = subgroupShuffle(at, 64u);", Subgroups::InOrder(128));
+    let missing = "a shuffle from an invocation that the workgroup does not have";
+    assert!(matches!(&found[..], [one] if one.starts_with(missing)), "{found:#?}");
+}
+
+/// Subgroups order nothing: what one invocation writes, the others do not see without a barrier.
+#[test]
+fn shuffles_are_no_barriers() {
+    caught(
+        "a race on `tile`",
+        "",
+        "tile[local] = x[at]; let a = subgroupShuffle(local, 7u - lane); out[at] = tile[a];",
+    );
 }

@@ -24,7 +24,7 @@ impl Program {
         use naga::valid::{Capabilities, ValidationFlags, Validator};
         let module =
             naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
         let info = Validator::new(ValidationFlags::all(), core)
             .validate(&module)
             .map_err(|error| error.emit_to_string(source))?;
@@ -49,6 +49,19 @@ impl Program {
     pub(crate) fn words(&self, ty: Handle<Type>) -> usize {
         // A bool has one byte.
         (self.layouter[ty].size as usize).div_ceil(4)
+    }
+
+    /// Words of the widest value that an expression has.
+    pub(crate) fn widest(&self) -> usize {
+        let functions = self.module.functions.iter();
+        let functions = functions.map(|(handle, function)| (function, &self.info[handle]));
+        let entries = self.module.entry_points.iter().enumerate();
+        let entries = entries.map(|(i, entry)| (&entry.function, self.info.get_entry_point(i)));
+        let words = functions.chain(entries).flat_map(|(function, info)| {
+            let types = function.expressions.iter().map(|(handle, _)| info[handle].ty.handle());
+            types.map(|ty| ty.map_or(0, |ty| self.words(ty)))
+        });
+        words.max().unwrap_or(0)
     }
 
     /// Elements of an array; of those that end with their binding, none are known.
