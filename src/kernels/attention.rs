@@ -278,6 +278,8 @@ fn of_type(rows: &mut Rows, dtype: DType) {
         ("prefill", [7, 6, 2, 32], 0, 64, 64),
         ("prefill after a prefix", [9, 6, 2, 32], 30, 64, 64),
         ("prefill in splits", [33, 4, 1, 64], 5, 64, 32),
+        ("three parts of a head", [5, 6, 2, 96], 20, 64, 32),
+        ("end within a block", [2, 4, 2, 32], 35, 37, 64),
         ("group larger than a tile", [2, 20, 2, 16], 9, 32, 32),
         ("wide head", [2, 2, 1, 256], 19, 32, 32),
         ("ragged head", [2, 6, 2, 36], 11, 32, 32),

@@ -227,7 +227,7 @@ fn every_clamp_of_a_variant_is_missed() {
     let clamps: Vec<_> = programs
         .iter()
         .flat_map(|(&kernel, rows)| {
-            let count = own_file(rows[0]).matches("min(").count();
+            let count = unclamped(own_file(rows[0])).len();
             assert!(count > 0, "{kernel} has a variant without clamps");
             (0..count).map(move |which| (kernel, which, rows))
         })
@@ -236,7 +236,7 @@ fn every_clamp_of_a_variant_is_missed() {
     let wrong = wrong(&clamps, |&(kernel, which, rows)| {
         let missed = rows.iter().any(|row| {
             let (own, source) = (own_file(row), row.source());
-            let faults = row.run(&source.replacen(own, &unclamped(own, which), 1)).faults;
+            let faults = row.run(&source.replacen(own, &unclamped(own)[which], 1)).faults;
             faults.iter().any(|fault| fault.starts_with("index "))
         });
         (!missed).then(|| format!("{kernel}: clamp {which} is not missed by {} rows", rows.len()))
@@ -249,23 +249,27 @@ fn own_file(row: &Prepared) -> &'static str {
     row.row.dispatch.shader.files.last().expect("a program has a file")
 }
 
-/// A text with its clamp of this number, `min(a, b)`, replaced by `(a)`.
-fn unclamped(text: &str, which: usize) -> String {
-    let (at, call) = text.match_indices("min(").nth(which).expect("it was counted");
-    let rest = &text[at + call.len()..];
-    let mut depth = 0;
-    let mut comma = None;
-    for (i, letter) in rest.char_indices() {
-        match letter {
-            '(' => depth += 1,
-            ')' if depth > 0 => depth -= 1,
-            ',' if depth == 0 => comma = Some(i),
-            ')' => {
-                let first = &rest[..comma.expect("`min` has two arguments")];
-                return format!("{}({first}){}", &text[..at], &rest[i + 1..]);
+/// The text with each of its clamps, `min(a, ... - 1u)`, in turn replaced by `(a)`. A smaller number
+/// that is no last index is no clamp.
+fn unclamped(text: &str) -> Vec<String> {
+    let without = |(at, call): (usize, &str)| {
+        let rest = &text[at + call.len()..];
+        let mut depth = 0;
+        let mut comma = None;
+        for (i, letter) in rest.char_indices() {
+            match letter {
+                '(' => depth += 1,
+                ')' if depth > 0 => depth -= 1,
+                ',' if depth == 0 => comma = Some(i),
+                ')' => {
+                    let (first, last) = rest[..i].split_at(comma.expect("two arguments"));
+                    let text = format!("{}({first}){}", &text[..at], &rest[i + 1..]);
+                    return last.contains("- 1u").then_some(text);
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
-    panic!("`min(` is not closed")
+        panic!("`min(` is not closed")
+    };
+    text.match_indices("min(").filter_map(without).collect()
 }
