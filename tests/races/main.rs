@@ -32,7 +32,7 @@ use subgroups::Subgroups;
 /// Bytes of all operands of the largest rows that are interpreted each time.
 const SMALL: usize = 48 << 10;
 
-/// Barriers that a program could do without: kernel, tuning, which of the program's, and why.
+/// Barriers that a program could do without: its name, tuning, which of the program's, and why.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[
     ("matvec", "cpu", 0, ONE_LANE),
     ("matvec", "cpu", 1, ONE_LANE),
@@ -178,7 +178,7 @@ fn every_barrier_is_missed() {
     let mut programs: BTreeMap<(&str, &str), Vec<&Prepared>> = BTreeMap::new();
     for row in &rows {
         if row.source().contains("var<workgroup>") {
-            programs.entry((row.case.kernel, row.tuning)).or_default().push(row);
+            programs.entry((row.row.dispatch.shader.name, row.tuning)).or_default().push(row);
         }
     }
     let barriers: Vec<_> = programs
