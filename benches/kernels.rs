@@ -1,115 +1,300 @@
-//! Time of the matrix kernels on an adapter: `GROK_WGPU_ADAPTER=NAME cargo bench --bench kernels`.
+//! Time of every kernel on an adapter: `GROK_WGPU_ADAPTER=NAME cargo bench --bench kernels`.
 //!
-//! Each iteration records nothing and reads one small tensor back, so that it lasts until the
-//! device is done. Bytes are those of the weights that a kernel has to read.
+//! A part of a name chooses: `cargo bench --bench kernels -- matvec/Q4`. Each iteration records
+//! nothing and reads one small tensor back, so that it lasts until the device is done. Bytes are
+//! those that a kernel touches at the most.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grok_wgpu::{
     DType, Fill, Gelu, Gpu, Host, Kernel, Machine, Tensor,
     gpu::{AdapterChoice, Profile},
-    kernels::{ExpertGatedMatVec, ExpertMatVec, GatedMatVec, MatMul, MatVec},
+    kernel::STEP_LEN,
+    kernels::{
+        Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
+        ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
+        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
+        max_tiles,
+    },
     machine::Role,
 };
 
+const TYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::Q8, DType::Q4];
 const HIDDEN: u32 = 1024;
 const WIDE: u32 = 2048;
 const EXPERTS: u32 = 8;
+const CHOSEN: u32 = 2;
+const VOCAB: u32 = 32_768;
+/// Logits of which `top_chunks` and `top_merge` make one list.
+const CHUNK: u32 = 1024;
+/// Tokens of a prompt.
+const TOKENS: u32 = 64;
+/// Positions that are in the cache, and the splits of attention.
+const POSITIONS: u32 = 1024;
+const SPLIT_LEN: u32 = 128;
+const HEADS: [u32; 3] = [8, 2, 128];
 
 /// A device and the host whose tensors are copied to it.
 struct Bench {
     gpu: Gpu,
     host: Host,
+    /// What is read back to wait for the device.
+    small: Tensor,
 }
 
 impl Bench {
     fn open() -> Self {
         let choice =
             std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
-        let gpu = pollster::block_on(Gpu::open(&choice, Profile::Full)).expect("needs an adapter");
+        let mut gpu =
+            pollster::block_on(Gpu::open(&choice, Profile::Full)).expect("needs an adapter");
         eprintln!("{}", gpu.caps().describe());
-        Self { gpu, host: Host::with_seed(1) }
+        let small = gpu.alloc(Role::Storage, DType::U32, [1].into()).expect("a word fits");
+        Self { gpu, host: Host::with_seed(1), small }
     }
 
+    /// A tensor whose rows are all alike: speed does not depend on the values, and a random
+    /// matrix takes long to make.
     fn floats<const N: usize>(&mut self, dtype: DType, shape: [u32; N]) -> Tensor {
-        let tensor = self.host.filled(dtype, shape, Fill::Normal);
-        self.upload(tensor)
+        let there = self
+            .gpu
+            .alloc(Role::Storage, dtype, shape.into())
+            .expect("bench tensors fit any device");
+        let cols = shape[N - 1];
+        let row = self.host.filled(dtype, [1, cols], Fill::Normal);
+        let row = self.host.bytes(row);
+        let rows = usize::try_from(there.size_bytes()).expect("small") / row.len();
+        self.gpu.write(there, 0, &row.repeat(rows)).expect("the tensor was just made");
+        there
     }
 
     fn ints<const N: usize>(&mut self, shape: [u32; N], values: Vec<u32>) -> Tensor {
         let tensor = self.host.ints_from(shape, values);
-        self.upload(tensor)
+        self.upload(Role::Storage, tensor)
     }
 
-    fn upload(&mut self, tensor: Tensor) -> Tensor {
-        self.upload_as(Role::Storage, tensor)
+    fn step(&mut self, pos: u32, rows: u32) -> Tensor {
+        let tensor = self.host.step(pos, rows);
+        assert_eq!(tensor.shape.extents(), [STEP_LEN]);
+        self.upload(Role::Uniform, tensor)
     }
 
-    fn upload_as(&mut self, role: Role, tensor: Tensor) -> Tensor {
+    fn upload(&mut self, role: Role, tensor: Tensor) -> Tensor {
         let there =
             self.gpu.alloc(role, tensor.dtype, tensor.shape).expect("bench tensors fit any device");
         self.gpu.write(there, 0, &self.host.bytes(tensor)).expect("the tensor was just made");
         there
     }
 
-    fn time(&mut self, criterion: &mut Criterion, name: &str, bytes: u64, kernel: &dyn Kernel) {
+    fn run(&mut self, kernel: &dyn Kernel) {
         let plan = self.gpu.record(&mut |exec| exec.run(kernel)).expect("shapes agree");
-        let small = self.ints([1], vec![0]);
-        let mut group = criterion.benchmark_group("kernels");
-        group.throughput(Throughput::Bytes(bytes)).sample_size(10);
+        pollster::block_on(self.gpu.run_plan(&plan, &[self.small])).expect("the device lives");
+    }
+
+    fn time(&mut self, criterion: &mut Criterion, group: &str, name: &str, kernel: &dyn Kernel) {
+        let plan = self.gpu.record(&mut |exec| exec.run(kernel)).expect("shapes agree");
+        let mut group = criterion.benchmark_group(group);
+        group.throughput(Throughput::Bytes(plan.bytes_touched())).sample_size(10);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                pollster::block_on(self.gpu.run_plan(&plan, &[small])).expect("the device lives")
+                pollster::block_on(self.gpu.run_plan(&plan, &[self.small]))
+                    .expect("the device lives")
             });
         });
         group.finish();
     }
+
+    /// A prompt's choice of experts: ids, and the tiles of slots that belong together.
+    fn groups(&mut self) -> [Tensor; 2] {
+        let slots = TOKENS * CHOSEN;
+        let tiles = max_tiles(slots, EXPERTS);
+        let ids = (0..slots).map(|slot| (slot / 2 * 3 + slot % 2) % EXPERTS).collect();
+        let kernel = ExpertGroups {
+            step: self.step(0, TOKENS),
+            ids: self.ints([TOKENS, CHOSEN], ids),
+            experts: EXPERTS,
+            order: self.ints([slots], vec![0; slots as usize]),
+            tiles: self.ints([tiles, 4], vec![0; 4 * tiles as usize]),
+        };
+        self.run(&kernel);
+        [kernel.order, kernel.tiles]
+    }
 }
 
+/// Products of one token with matrices.
 fn vectors(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let x = bench.floats(DType::F32, [1, HIDDEN]);
     let out = bench.floats(DType::F32, [1, WIDE]);
-    for dtype in [DType::F32, DType::BF16] {
-        let weight = bench.floats(dtype, [WIDE, HIDDEN]);
-        let kernel = MatVec { x, weight, row0: 0, scale: 1.0, cap: 0.0, out };
-        bench.time(criterion, &format!("matvec {dtype}"), weight.size_bytes(), &kernel);
+    let inner = bench.floats(DType::F32, [1, CHOSEN, WIDE]);
+    let x_dense = bench.floats(DType::F32, [1, WIDE]);
+    let (dense, sum) =
+        (bench.floats(DType::F32, [1, HIDDEN]), bench.floats(DType::F32, [1, HIDDEN]));
+    let ids = bench.ints([1, CHOSEN], vec![5, 2]);
+    let probs = bench.floats(DType::F32, [1, CHOSEN]);
+    let (row0, scale, gelu) = (0, 1.0, Gelu::Erf);
+    for dtype in TYPES {
+        let name = dtype.name();
+        let gate = bench.floats(dtype, [WIDE, HIDDEN]);
+        let up = bench.floats(dtype, [WIDE, HIDDEN]);
+        let kernel = MatVec { x, weight: gate, row0, scale, cap: 0.0, out };
+        bench.time(criterion, "matvec", name, &kernel);
+        let kernel = GatedMatVec { x, gate, up, row0, gelu, out };
+        bench.time(criterion, "gated_matvec", name, &kernel);
+        let gate = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
+        let up = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
+        let kernel = ExpertGatedMatVec { x, ids, gate, up, row0, gelu, out: inner };
+        bench.time(criterion, "expert_gated_matvec", name, &kernel);
+        let weight = bench.floats(dtype, [EXPERTS, HIDDEN, WIDE]);
+        let kernel = ExpertMatVec { x: inner, ids, probs, weight, dense, row0, scale, out: sum };
+        bench.time(criterion, "expert_matvec", name, &kernel);
+        let dense_weight = bench.floats(dtype, [HIDDEN, WIDE]);
+        let (x, dense, out) = (inner, x_dense, sum);
+        let kernel =
+            DenseExpertMatVec { dense, dense_weight, x, ids, probs, weight, row0, scale, out };
+        bench.time(criterion, "dense_expert_matvec", name, &kernel);
     }
-    let gate = bench.floats(DType::BF16, [WIDE, HIDDEN]);
-    let up = bench.floats(DType::BF16, [WIDE, HIDDEN]);
-    let kernel = GatedMatVec { x, gate, up, row0: 0, gelu: Gelu::Erf, out };
-    bench.time(criterion, "gated_matvec BF16", 2 * gate.size_bytes(), &kernel);
 }
 
-fn experts(criterion: &mut Criterion) {
-    let mut bench = Bench::open();
-    let x = bench.floats(DType::F32, [1, HIDDEN]);
-    let ids = bench.ints([1, 2], vec![5, 2]);
-    let probs = bench.floats(DType::F32, [1, 2]);
-    let gate = bench.floats(DType::BF16, [EXPERTS, WIDE, HIDDEN]);
-    let up = bench.floats(DType::BF16, [EXPERTS, WIDE, HIDDEN]);
-    let down = bench.floats(DType::BF16, [EXPERTS, HIDDEN, WIDE]);
-    let inner = bench.floats(DType::F32, [1, 2, WIDE]);
-    let dense = bench.floats(DType::F32, [1, HIDDEN]);
-    let out = bench.floats(DType::F32, [1, HIDDEN]);
-    // Two experts of eight are read.
-    let read = gate.size_bytes() / u64::from(EXPERTS) * 2;
-    let kernel = ExpertGatedMatVec { x, ids, gate, up, row0: 0, gelu: Gelu::Erf, out: inner };
-    bench.time(criterion, "expert_gated_matvec BF16", 2 * read, &kernel);
-    let kernel =
-        ExpertMatVec { x: inner, ids, probs, weight: down, dense, row0: 0, scale: 1.0, out };
-    bench.time(criterion, "expert_matvec BF16", read, &kernel);
-}
-
+/// Products of a prompt with matrices.
 fn tiles(criterion: &mut Criterion) {
     let mut bench = Bench::open();
-    let x = bench.floats(DType::F32, [64, HIDDEN]);
-    let weight = bench.floats(DType::BF16, [WIDE, HIDDEN]);
-    let out = bench.floats(DType::F32, [64, WIDE]);
-    let step = bench.host.step(0, 64);
-    let step = bench.upload_as(Role::Uniform, step);
-    let kernel = MatMul { step, x, weight, row0: 0, scale: 1.0, cap: 0.0, out };
-    bench.time(criterion, "matmul BF16, 64 tokens", weight.size_bytes(), &kernel);
+    let x = bench.floats(DType::F32, [TOKENS, HIDDEN]);
+    let out = bench.floats(DType::F32, [TOKENS, WIDE]);
+    let inner = bench.floats(DType::F32, [TOKENS, CHOSEN, WIDE]);
+    let routed = bench.floats(DType::F32, [TOKENS, CHOSEN, HIDDEN]);
+    let step = bench.step(0, TOKENS);
+    let [order, tiles] = bench.groups();
+    let (row0, scale, gelu) = (0, 1.0, Gelu::Erf);
+    for dtype in TYPES {
+        let name = dtype.name();
+        let gate = bench.floats(dtype, [WIDE, HIDDEN]);
+        let up = bench.floats(dtype, [WIDE, HIDDEN]);
+        let kernel = MatMul { step, x, weight: gate, row0, scale, cap: 0.0, out };
+        bench.time(criterion, "matmul", name, &kernel);
+        let kernel = GatedMatMul { step, x, gate, up, row0, gelu, out };
+        bench.time(criterion, "gated_matmul", name, &kernel);
+        let gate = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
+        let up = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
+        let kernel = ExpertGatedMatMul { x, order, tiles, gate, up, row0, gelu, out: inner };
+        bench.time(criterion, "expert_gated_matmul", name, &kernel);
+        let weight = bench.floats(dtype, [EXPERTS, HIDDEN, WIDE]);
+        let kernel = ExpertMatMul { x: inner, order, tiles, weight, row0, out: routed };
+        bench.time(criterion, "expert_matmul", name, &kernel);
+    }
 }
 
-criterion_group!(kernels, vectors, experts, tiles);
+/// Rotation and attention, of the last of many positions and of a prompt.
+fn attention(criterion: &mut Criterion) {
+    let mut bench = Bench::open();
+    let [n_heads, n_kv, dim] = HEADS;
+    let cache = [0, 1].map(|_| bench.floats(DType::F32, [POSITIONS, n_kv * dim]));
+    let [k, v] = cache;
+    for (name, tokens, split_len) in [("token", 1, SPLIT_LEN), ("prompt", TOKENS, POSITIONS)] {
+        let step = bench.step(POSITIONS - tokens, tokens);
+        let splits = POSITIONS / split_len;
+        let q = bench.floats(DType::F32, [tokens, n_heads, dim]);
+        let kernel = RopeCache {
+            step,
+            qkv: bench.floats(DType::F32, [tokens, (n_heads + 2 * n_kv) * dim]),
+            cos_sin: bench.floats(DType::F32, [tokens, dim]),
+            q,
+            k,
+            v,
+            pos0: 0,
+        };
+        bench.time(criterion, "rope_cache", name, &kernel);
+        let acc = bench.floats(DType::F32, [tokens, n_heads, splits, dim]);
+        let stats = bench.floats(DType::F32, [tokens, n_heads, splits, 2]);
+        let kernel = Attention {
+            step,
+            q,
+            k,
+            v,
+            temperature: bench.floats(DType::F32, [tokens]),
+            pos0: 0,
+            split_len,
+            splits,
+            scale: 0.1,
+            cap: 30.0,
+            acc,
+            stats,
+        };
+        bench.time(criterion, "attention", name, &kernel);
+        let out = bench.floats(DType::F32, [tokens, n_heads * dim]);
+        let kernel = AttentionMerge { step, acc, stats, split_len, out };
+        bench.time(criterion, "attention_merge", name, &kernel);
+    }
+}
+
+/// What is done to rows of activations.
+fn rows(criterion: &mut Criterion) {
+    let mut bench = Bench::open();
+    let eps = 1e-5;
+    let weight = bench.floats(DType::F32, [HIDDEN]);
+    let next_weight = bench.floats(DType::F32, [HIDDEN]);
+    let router = bench.floats(DType::F32, [EXPERTS, HIDDEN]);
+    for (name, tokens) in [("token", 1), ("prompt", TOKENS)] {
+        let [x, h, out] = [0, 1, 2].map(|_| bench.floats(DType::F32, [tokens, HIDDEN]));
+        bench.time(criterion, "rms_norm", name, &RmsNorm { x, weight, eps, out });
+        let kernel = RmsNormAdd { h, weight, next_weight, eps, sum: x, out };
+        bench.time(criterion, "rms_norm_add", name, &kernel);
+        let ids = bench.ints([tokens, CHOSEN], vec![0; (tokens * CHOSEN) as usize]);
+        let probs = bench.floats(DType::F32, [tokens, CHOSEN]);
+        let (cap, renormalize, sum) = (30.0, false, x);
+        let kernel = NormRoute {
+            h,
+            weight,
+            next_weight,
+            eps,
+            router,
+            cap,
+            renormalize,
+            sum,
+            out,
+            ids,
+            probs,
+        };
+        bench.time(criterion, "norm_route", name, &kernel);
+        let step = bench.step(0, tokens);
+        let routed = bench.floats(DType::F32, [tokens, CHOSEN, HIDDEN]);
+        let (dense, scale) = (h, 1.0);
+        let kernel =
+            CombineNorm { step, dense, routed, probs, scale, weight, next_weight, eps, sum, out };
+        bench.time(criterion, "combine_norm", name, &kernel);
+        let picked = bench.ints([1], vec![tokens - 1]);
+        let last = bench.floats(DType::F32, [1, HIDDEN]);
+        bench.time(criterion, "gather", name, &Gather { x, rows: picked, out: last });
+    }
+    for dtype in TYPES {
+        let table = bench.floats(dtype, [WIDE, HIDDEN]);
+        let ids = bench.ints([TOKENS], (0..TOKENS).map(|i| i * 31 % WIDE).collect());
+        let out = bench.floats(DType::F32, [TOKENS, HIDDEN]);
+        let kernel = Embed { ids, table, row0: 0, scale: 32.0, out };
+        bench.time(criterion, "embed", dtype.name(), &kernel);
+    }
+}
+
+/// The largest of all logits, as a sampler wants them.
+fn top(criterion: &mut Criterion) {
+    let mut bench = Bench::open();
+    let logits = bench.floats(DType::F32, [1, VOCAB]);
+    for count in [1, 40] {
+        let name = format!("{count} of {VOCAB}");
+        let len = VOCAB / CHUNK * count;
+        let (values, ids) =
+            (bench.floats(DType::F32, [1, len]), bench.ints([1, len], (0..len).collect()));
+        bench.time(criterion, "top_chunks", &name, &TopChunks { logits, count, values, ids });
+        let fewer = len.div_ceil(CHUNK) * count;
+        let kernel = TopMerge {
+            values,
+            ids,
+            count,
+            out_values: bench.floats(DType::F32, [1, fewer]),
+            out_ids: bench.ints([1, fewer], (0..fewer).collect()),
+        };
+        bench.time(criterion, "top_merge", &name, &kernel);
+    }
+}
+
+criterion_group!(kernels, vectors, tiles, attention, rows, top);
 criterion_main!(kernels);

@@ -8,7 +8,7 @@
 // for the positions j of the split that are not after the query's, t < step.rows. Queries of one
 // key head form rows (t, h within the group); a workgroup takes `rows` of them, a key head and a
 // split. A split that lies wholly after its queries is left alone: `attention_merge` knows.
-// Links: lib/step.wgsl, lib/math.wgsl.
+// Links: lib/step.wgsl, lib/math.wgsl, lib/cache_load_*.wgsl.
 
 struct Params {
     n_heads: u32,
@@ -21,6 +21,8 @@ struct Params {
     split_len: u32, // positions of a split, a multiple of block
     split0: u32,    // index of this shard's first split
     splits: u32,    // splits of all shards
+    cols8: u32,     // n_kv_heads * head_dim / 8
+    stride: u32,    // chunks from one position of k or v to the next
     inner: f32,     // factor on the dot products; divided by the cap where there is one
     cap: f32,
 }
@@ -28,8 +30,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;           // [tokens, n_heads, head_dim]
-@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;           // [len, n_kv_heads, head_dim]
-@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;           // [len, n_kv_heads, head_dim]
+@group(0) @binding(3) var<storage, read> k: array<Chunk>;               // [len, n_kv_heads * head_dim] as stored
+@group(0) @binding(4) var<storage, read> v: array<Chunk>;               // [len, n_kv_heads * head_dim] as stored
 @group(0) @binding(5) var<storage, read> temperature: array<f32>;       // [tokens]
 @group(0) @binding(6) var<storage, read_write> acc: array<vec4<f32>>;   // [tokens, n_heads, splits, head_dim]
 @group(0) @binding(7) var<storage, read_write> stats: array<vec2<f32>>; // [tokens, n_heads, splits, 2]
@@ -63,6 +65,8 @@ fn main(
         return;
     }
 
+    let chunks = params.dim4 / QUADS; // of a head
+
     // This invocation's row and quad of channels, in loads of q and in the weighted sum.
     let row = local / params.dim4;
     let quad = local % params.dim4;
@@ -80,14 +84,15 @@ fn main(
     var sum = vec4<f32>();
     for (var base = begin; base < end; base += params.block) {
         workgroupBarrier();
-        for (var i = local; i < params.block * params.dim4; i += WG) {
-            let pos = base + i / params.dim4;
-            var value = vec4<f32>();
+        for (var i = local; i < params.block * chunks; i += WG) {
+            let pos = base + i / chunks;
             if pos < end {
-                let at = (pos - params.pos0) * params.n_kv_heads + kv_head;
-                value = k[at * params.dim4 + i % params.dim4];
+                let at = (pos - params.pos0) * params.stride;
+                let c = kv_head * chunks + i % chunks;
+                unpack(QUADS * i, k[at + c], scale_of(k[at + scale_at(params.cols8, c)], c));
+            } else {
+                clear(QUADS * i);
             }
-            kv_tile[i] = value;
         }
         workgroupBarrier();
 
@@ -134,14 +139,15 @@ fn main(
             row_sum[local] = row_sum[local] * shrink + total;
             row_max[local] = largest;
         }
-        for (var i = local; i < params.block * params.dim4; i += WG) {
-            let pos = base + i / params.dim4;
-            var value = vec4<f32>();
+        for (var i = local; i < params.block * chunks; i += WG) {
+            let pos = base + i / chunks;
             if pos < end {
-                let at = (pos - params.pos0) * params.n_kv_heads + kv_head;
-                value = v[at * params.dim4 + i % params.dim4];
+                let at = (pos - params.pos0) * params.stride;
+                let c = kv_head * chunks + i % chunks;
+                unpack(QUADS * i, v[at + c], scale_of(v[at + scale_at(params.cols8, c)], c));
+            } else {
+                clear(QUADS * i);
             }
-            kv_tile[i] = value;
         }
         workgroupBarrier();
 
@@ -159,5 +165,12 @@ fn main(
         if quad == 0u {
             stats[at] = vec2(row_max[row], row_sum[row]);
         }
+    }
+}
+
+// Puts zeros in place of a chunk.
+fn clear(at: u32) {
+    for (var quad = 0u; quad < QUADS; quad++) {
+        kv_tile[at + quad] = vec4<f32>();
     }
 }

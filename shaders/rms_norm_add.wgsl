@@ -4,8 +4,7 @@
 //     sum[r, :] += h[r, :] / sqrt(mean(h[r, :]^2) + eps) * weight
 //     out[r, :]  = sum[r, :] / sqrt(mean(sum[r, :]^2) + eps) * next_weight
 //
-// Each invocation reads back only what it wrote itself.
-// Links: lib/reduce.wgsl.
+// Links: lib/reduce.wgsl, lib/norm_add.wgsl.
 
 struct Params {
     cols4: u32, // columns / 4
@@ -19,29 +18,14 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> sum: array<vec4<f32>>;   // [rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;   // [rows, cols]
 
+fn block(at: u32) -> vec4<f32> {
+    return h[at];
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = group.x * params.cols4;
-    let cols = f32(4u * params.cols4);
-
-    var squares = 0.0;
-    for (var c = local; c < params.cols4; c += WG) {
-        squares += dot(h[row + c], h[row + c]);
-    }
-    let scale = inverseSqrt(reduce_sum(local, squares) / cols + params.eps);
-
-    squares = 0.0;
-    for (var c = local; c < params.cols4; c += WG) {
-        let s = sum[row + c] + h[row + c] * scale * weight[c];
-        sum[row + c] = s;
-        squares += dot(s, s);
-    }
-    let next_scale = inverseSqrt(reduce_sum(local, squares) / cols + params.eps);
-
-    for (var c = local; c < params.cols4; c += WG) {
-        out[row + c] = sum[row + c] * next_scale * next_weight[c];
-    }
+    norm_add(local, group.x * params.cols4);
 }

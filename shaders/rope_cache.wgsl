@@ -1,12 +1,14 @@
 // Rotary embedding of queries and keys (pairs d, d + head_dim/2), and the write of keys and values
-// to the cache. One invocation per pair; `cos_sin` holds (cos, sin) of each pair's angle.
+// to the cache; `cos_sin` holds (cos, sin) of each pair's angle.
 //
-//     q[t, h, :]                 = rotate(qkv[t, h, :])
+//     q[t, h, :]                   = rotate(qkv[t, h, :])
 //     k[step.pos + t - pos0, h, :] = rotate(qkv[t, n_heads + h, :])
 //     v[step.pos + t - pos0, h, :] = qkv[t, n_heads + n_kv_heads + h, :]        for t < step.rows
 //
 // A cache may be cut by position into shards; this dispatch writes positions pos0 .. pos0 + len.
-// Links: lib/step.wgsl.
+// One invocation per element of q, then one per unit of the rows of k and of v: an invocation owns
+// the words that it writes.
+// Links: lib/step.wgsl, lib/cache_store_*.wgsl.
 
 struct Params {
     n_heads: u32,
@@ -22,44 +24,74 @@ struct Params {
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;           // [tokens, (n_heads + 2 n_kv_heads) head_dim]
 @group(0) @binding(3) var<storage, read> cos_sin: array<vec2<f32>>; // [tokens, head_dim]
 @group(0) @binding(4) var<storage, read_write> q: array<f32>;       // [tokens, n_heads, head_dim]
-@group(0) @binding(5) var<storage, read_write> k: array<f32>;       // [len, n_kv_heads, head_dim]
-@group(0) @binding(6) var<storage, read_write> v: array<f32>;       // [len, n_kv_heads, head_dim]
+@group(0) @binding(5) var<storage, read_write> k: array<u32>;       // [len, n_kv_heads * head_dim] as stored
+@group(0) @binding(6) var<storage, read_write> v: array<u32>;       // [len, n_kv_heads * head_dim] as stored
+
+// What is stored of a token: its keys or its values.
+struct Row {
+    token: u32,
+    src: u32,  // first element in qkv
+    cols: u32, // elements
+    at: u32,   // first word in k or v
+    keys: bool,
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let token = id.y;
-    let head = id.x / params.half;
-    let d = id.x % params.half;
-    let n_qk = params.n_heads + params.n_kv_heads;
-    let n_all = n_qk + params.n_kv_heads;
-    if token >= step.rows || head >= n_all {
+    if token >= step.rows {
         return;
     }
-    let src = 2u * params.half * (token * n_all + head) + d;
-    let a = qkv[src];
-    let b = qkv[src + params.half];
-    let angle = cos_sin[token * params.half + d];
-    let rotated = vec2(a * angle.x - b * angle.y, b * angle.x + a * angle.y);
-
-    if head < params.n_heads {
+    let q_cols = 2u * params.half * params.n_heads;
+    let kv_cols = 2u * params.half * params.n_kv_heads;
+    let src = token * (q_cols + 2u * kv_cols);
+    if id.x < q_cols {
         if params.write_q != 0u {
-            let at = 2u * params.half * (token * params.n_heads + head) + d;
-            q[at] = rotated.x;
-            q[at + params.half] = rotated.y;
+            q[token * q_cols + id.x] = rotated(token, src, id.x);
         }
         return;
     }
+    let units = (kv_cols + UNIT - 1u) / UNIT;
+    let unit = id.x - q_cols;
     let slot = step.pos + token - params.pos0;
-    if slot >= params.len {
+    if slot >= params.len || unit >= 2u * units {
         return;
     }
-    if head < n_qk {
-        let at = 2u * params.half * (slot * params.n_kv_heads + head - params.n_heads) + d;
-        k[at] = rotated.x;
-        k[at + params.half] = rotated.y;
+    let at = slot * row_words(kv_cols);
+    if unit < units {
+        store(Row(token, src + q_cols, kv_cols, at, true), unit);
     } else {
-        let at = 2u * params.half * (slot * params.n_kv_heads + head - n_qk) + d;
-        v[at] = a;
-        v[at + params.half] = b;
+        store(Row(token, src + q_cols + kv_cols, kv_cols, at, false), unit - units);
+    }
+}
+
+// Element i of the heads at `src`, rotated.
+fn rotated(token: u32, src: u32, i: u32) -> f32 {
+    let e = i % (2u * params.half);
+    let d = e % params.half;
+    let head = src + i - e;
+    let a = qkv[head + d];
+    let b = qkv[head + d + params.half];
+    let angle = cos_sin[token * params.half + d];
+    if e < params.half {
+        return a * angle.x - b * angle.y;
+    }
+    return b * angle.x + a * angle.y;
+}
+
+// Element i of a row, as it should be stored.
+fn element(row: Row, i: u32) -> f32 {
+    if row.keys {
+        return rotated(row.token, row.src, i);
+    }
+    return qkv[row.src + i];
+}
+
+// Writes word i of a row.
+fn put(row: Row, i: u32, word: u32) {
+    if row.keys {
+        k[row.at + i] = word;
+    } else {
+        v[row.at + i] = word;
     }
 }

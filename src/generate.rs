@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    Candidate, Error, Result, Sampler, Tokenizer, logprobs, rope,
+    Candidate, Config, Error, Result, Sampler, Sampling, Tokenizer, logprobs, rope,
     session::{Read, Reply, Route, Steps},
     stop::StopTexts,
     top_logprobs,
@@ -22,6 +22,15 @@ pub struct Settings {
     pub logprobs: Option<usize>,
     /// Whether to report what went on in the model.
     pub inside: bool,
+}
+
+impl Settings {
+    /// What is read back of each step that makes a token.
+    pub fn read(&self, config: &Config, tokenizer: &Tokenizer, sampling: &Sampling) -> Read {
+        // Ids that the tokenizer lacks could be the whole list of the largest.
+        let beyond = tokenizer.vocab_size() < config.vocab_size as usize;
+        if self.logprobs.is_some() || beyond { Read::Logits } else { sampling.needs().into() }
+    }
 }
 
 /// Log-probabilities at the place of a token, natural logarithms, before any sampling rule.
@@ -139,8 +148,7 @@ pub async fn generate<S: Steps>(
     let mut stops = StopTexts::new(&settings.stop_texts)?;
     // The model may have more rows than there are tokens; the rest must never be chosen.
     let vocab = tokenizer.vocab_size().min(session.config().vocab_size as usize);
-    let all = settings.logprobs.is_some() || vocab < session.config().vocab_size as usize;
-    let read = if all { Read::Logits } else { sampler.sampling().needs().into() };
+    let read = settings.read(session.config(), tokenizer, sampler.sampling());
 
     let same = session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
     // The last token must go through the model for its logits.
@@ -258,7 +266,7 @@ mod tests {
     fn session(context: u32) -> Session<Host> {
         let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("a preset") };
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let sizes = Sizes { context, prefill: 2 };
+        let sizes = Sizes { context, prefill: 2, cache: DType::F32 };
         pollster::block_on(async {
             Session::load(Host::default(), &config, &weights, sizes, &mut |_| Ok(())).await
         })

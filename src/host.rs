@@ -18,7 +18,7 @@ pub struct Host {
 
 #[derive(Debug)]
 enum Data {
-    /// `stored`, of quantized weights only: their bytes, which values alone do not tell.
+    /// `stored`: the bytes, where values alone do not tell them.
     Floats { values: Vec<f64>, bounds: Option<Vec<f64>>, stored: Option<Vec<u8>> },
     /// `also`, if there is one: what each element may be instead.
     Ints { values: Vec<u32>, also: Option<Vec<Vec<u32>>> },
@@ -171,6 +171,22 @@ impl Host {
         self.push_floats(DType::F32, shape, vec![f64::NAN; len(shape)])
     }
 
+    /// A tensor of `dtype` that nobody has written: its bytes are those of [`POISON`], its values
+    /// NaN.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit in memory: a bug in a test row.
+    pub fn unwritten_as(&mut self, dtype: DType, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        let words = usize::try_from(shape.size_bytes(dtype) / 4).expect("rows are small");
+        let tensor = self.push_floats(dtype, shape, vec![f64::NAN; len(shape)]);
+        if let Data::Floats { stored, .. } = &mut self.data[tensor.id] {
+            *stored = Some(bytemuck::cast_slice(&vec![POISON; words]).to_vec());
+        }
+        tensor
+    }
+
     /// A `u32` tensor whose every element is the poison of [`POISON`].
     pub fn unwritten_ints(&mut self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
@@ -279,8 +295,16 @@ impl Host {
             Data::Ints { values, .. } => bytemuck::cast_slice(values).to_vec(),
             Data::Floats { stored: Some(bytes), .. } => bytes.clone(),
             Data::Floats { values, .. } => match tensor.dtype {
-                DType::F32 | DType::U32 | DType::Q8 | DType::Q4 => {
+                DType::F32 | DType::U32 => {
                     values.iter().flat_map(|&v| round(v).to_le_bytes()).collect()
+                }
+                DType::Q8 | DType::Q4 => {
+                    let floats: Vec<f32> = values.iter().map(|&v| round(v)).collect();
+                    let mut bytes = Vec::new();
+                    for row in floats.chunks_exact(cols(tensor.shape)) {
+                        quant::encode_row(tensor.dtype, row, &mut bytes);
+                    }
+                    bytes
                 }
                 DType::F16 => {
                     values.iter().flat_map(|&v| half::f16::from_f64(v).to_le_bytes()).collect()
@@ -469,6 +493,28 @@ pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
             .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f64())
             .collect(),
     }
+}
+
+/// Whether each element of `tensor` still has the bytes of `poison`, with which whole words were
+/// filled: of a block, the scale as well.
+pub fn untouched(tensor: Tensor, bytes: &[u8], poison: u32) -> Vec<bool> {
+    let word = poison.to_le_bytes();
+    let fresh = |at: usize, len: usize| {
+        bytes[at..at + len].iter().zip(at..).all(|(&byte, i)| byte == word[i % 4])
+    };
+    let (dtype, cols) = (tensor.dtype, cols(tensor.shape));
+    let size = |cols: usize| usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
+    if !dtype.is_quantized() {
+        return (0..bytes.len() / size(1)).map(|i| fresh(i * size(1), size(1))).collect();
+    }
+    let (row, block) = (size(cols), dtype.block() as usize);
+    let integers = if dtype == DType::Q8 { cols } else { cols / 2 };
+    (0..bytes.len() / row)
+        .flat_map(|at| (0..cols).map(move |i| (at * row, i)))
+        .map(|(row, i)| {
+            fresh(row + i * integers / cols, 1) && fresh(row + integers + i / block * 2, 2)
+        })
+        .collect()
 }
 
 /// Rounds a value to the nearest `f32`.

@@ -108,6 +108,8 @@ pub struct Operand {
     pub access: Access,
     /// The memory behind it.
     pub tensor: Tensor,
+    /// Bytes that the dispatch reads or writes at the most, each counted once.
+    pub touched: u64,
 }
 
 /// Name, WGSL type and byte offset of a field of a uniform struct.
@@ -174,6 +176,16 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
+    /// Bytes of all tensors bound.
+    pub fn bytes_bound(&self) -> u64 {
+        self.operands.iter().map(|operand| operand.tensor.size_bytes()).sum()
+    }
+
+    /// Bytes of them that it reads or writes at the most, each counted once.
+    pub fn bytes_touched(&self) -> u64 {
+        self.operands.iter().map(|operand| operand.touched).sum()
+    }
+
     /// Which products it is one of, if its weights are what [`Tuning`] asks about.
     pub fn class(&self) -> Option<Class> {
         let weight = |operand: &&Operand| matches!(operand.name, "weight" | "gate");
@@ -249,6 +261,17 @@ impl<'a> Binder<'a> {
         self.bind(Access::Write, name, tensor, dtype, shape.into())
     }
 
+    /// Says of the operand bound last that the dispatch touches at most `some` of `all` equal parts
+    /// of it. Without this it counts as whole.
+    #[must_use]
+    pub fn touching(mut self, some: u32, all: u32) -> Self {
+        if let Some(operand) = self.operands.last_mut() {
+            let parts = u64::from(all.max(1));
+            operand.touched = operand.tensor.size_bytes() / parts * u64::from(some).min(parts);
+        }
+        self
+    }
+
     /// Binds the record of the current step: see [`STEP_LEN`].
     pub fn step(self, tensor: Tensor) -> Result<Self> {
         self.bind(Access::Uniform, "step", tensor, DType::U32, [STEP_LEN].into())
@@ -315,7 +338,7 @@ impl<'a> Binder<'a> {
         {
             return Err(Error::Aliased { kernel, first: other.name, second: name });
         }
-        self.operands.push(Operand { name, access, tensor });
+        self.operands.push(Operand { name, access, tensor, touched: tensor.size_bytes() });
         Ok(self)
     }
 }

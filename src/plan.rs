@@ -1,5 +1,9 @@
 //! What a model needs on a device, counted without one.
 
+mod work;
+
+pub use work::{flops, least_bytes};
+
 use crate::{
     Config, DType, Error, Executor, Kernel, Result, Shape, Tensor, Tuning, Weights,
     gpu::Caps,
@@ -47,6 +51,8 @@ pub struct Counted {
     pub kernels: Vec<(String, u64)>,
     /// Bytes of all tensors bound, each as often as it is bound.
     pub bytes_bound: u64,
+    /// Bytes of them that dispatches touch at the most.
+    pub bytes_touched: u64,
 }
 
 impl Counting {
@@ -71,8 +77,8 @@ impl Executor for Counted {
         let dispatch = kernel.record(&Tuning::GPU)?;
         let label = dispatch.shader.label();
         self.dispatches += 1;
-        self.bytes_bound +=
-            dispatch.operands.iter().map(|operand| operand.tensor.size_bytes()).sum::<u64>();
+        self.bytes_bound += dispatch.bytes_bound();
+        self.bytes_touched += dispatch.bytes_touched();
         match self.kernels.iter_mut().find(|(known, _)| *known == label) {
             Some((_, count)) => *count += 1,
             None => self.kernels.push((label, 1)),
@@ -196,14 +202,14 @@ impl Planner {
         let mut cache = Counting::new(self.machine.limits);
         let mut cache_shards = 0;
         for _ in 0..c.num_hidden_layers {
-            cache_shards = alloc_cache(&mut cache, c, sizes.context)?.shards.len();
+            cache_shards = alloc_cache(&mut cache, c, sizes.context, sizes.cache)?.shards.len();
         }
         let all = session.machine();
         Ok(MemoryPlan {
             sizes,
             weights,
             cuts: self.model.cuts(),
-            cache_position: cache_position_bytes(c),
+            cache_position: cache_position_bytes(c, sizes.cache),
             cache: cache.bytes(),
             cache_shards,
             scratch: all.bytes() - weights - cache.bytes(),
@@ -212,13 +218,14 @@ impl Planner {
         })
     }
 
-    /// The longest context that fits in `memory` bytes, at most the model's own; 0 if none does.
+    /// The longest context that fits in `memory` bytes where all else is as in `sizes`, at most the
+    /// model's own; 0 if none does.
     ///
     /// # Errors
     ///
     /// Those of [`Planner::plan`] other than for a context that is too long.
-    pub fn longest_context(&self, memory: u64, prefill: u32) -> Result<u32> {
-        let fits = |context| match self.plan(Sizes { context, prefill }) {
+    pub fn longest_context(&self, memory: u64, sizes: Sizes) -> Result<u32> {
+        let fits = |context| match self.plan(Sizes { context, ..sizes }) {
             Ok(plan) => Ok(plan.total() <= memory),
             Err(Error::Limit { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -239,18 +246,19 @@ impl Planner {
     }
 }
 
-/// Bytes of keys and values for one position of all layers.
-pub fn cache_position_bytes(c: &Config) -> u64 {
+/// Bytes of keys and values for one position of all layers, as elements of `dtype`.
+pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
     let [layers, heads, channels] =
         [c.num_hidden_layers, c.num_key_value_heads, c.head_dim].map(u64::from);
-    2 * layers * DType::F32.row_bytes(heads * channels)
+    2 * layers * dtype.row_bytes(heads * channels)
 }
 
-/// Dispatches of one layer, on average, in a decode step that runs `kernels`.
+/// Dispatches of one layer, on average, in a step that runs `kernels`.
 pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
     let all: u64 = kernels.iter().map(|(_, count)| count).sum();
+    let last = |label: &str| label.starts_with("top_") || label == "gather";
     let searches: u64 =
-        kernels.iter().filter(|(label, _)| label.starts_with("top_")).map(|(_, count)| count).sum();
+        kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
     let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
     // One norm comes before the first layer.
     (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers)
@@ -270,12 +278,20 @@ mod tests {
     #[test]
     fn the_released_model_is_laid_out_without_a_device() {
         let planner = planner("grok-2", DeviceLimits::BASELINE);
-        let plan = planner.plan(Sizes { context: 4096, prefill: 256 }).expect("fits");
+        let plan =
+            planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
         // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
         assert_eq!(plan.weights, 539_030_994_944 + widened);
         assert_eq!(plan.cache_position, 524_288);
         assert_eq!(plan.cache, 4096 * 524_288);
+        // A scale of two bytes for each 32 keys or values.
+        for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
+            let sizes = Sizes { context: 4096, prefill: 256, cache };
+            let smaller = planner.plan(sizes).expect("fits");
+            assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
+            assert_eq!(smaller.scratch, plan.scratch, "{cache}");
+        }
         // 2 GiB of embeddings in bindings of 128 MiB, and so for the head.
         assert_eq!(planner.model().embed_tokens.shards.len(), 16);
         assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");
@@ -284,20 +300,24 @@ mod tests {
     #[test]
     fn the_longest_context_is_the_last_that_fits() {
         let planner = planner("tiny", DeviceLimits::BASELINE);
-        let total = |context| planner.plan(Sizes { context, prefill: 64 }).expect("fits").total();
+        let sizes = Sizes { context: 1, prefill: 64, cache: DType::F32 };
+        let total = |context| planner.plan(Sizes { context, ..sizes }).expect("fits").total();
         let memory = total(1000) + 1;
-        let longest = planner.longest_context(memory, 64).expect("a plan");
+        let longest = planner.longest_context(memory, sizes).expect("a plan");
         assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
-        assert_eq!(planner.longest_context(1000, 64).expect("a plan"), 0);
-        assert_eq!(planner.longest_context(u64::MAX, 64).expect("a plan"), 4096);
+        assert_eq!(planner.longest_context(1000, sizes).expect("a plan"), 0);
+        assert_eq!(planner.longest_context(u64::MAX, sizes).expect("a plan"), 4096);
     }
 
     #[test]
     fn a_layer_has_few_dispatches() {
-        let planner = planner("tiny", DeviceLimits::BASELINE);
-        let plan = planner.plan(Sizes { context: 128, prefill: 64 }).expect("fits");
-        let each = layer_dispatches(planner.model(), &plan.decode.kernels);
-        assert!((each - each.round()).abs() < 1e-9 && (5.0..=14.0).contains(&each), "{each}");
+        for (name, want) in [("tiny", 10.0), ("tiny-grok-1", 9.0)] {
+            let planner = planner(name, DeviceLimits::BASELINE);
+            let plan =
+                planner.plan(Sizes { context: 128, prefill: 64, cache: DType::F32 }).expect("fits");
+            let each = layer_dispatches(planner.model(), &plan.decode.kernels);
+            assert!((each - want).abs() < 1e-9, "{name}: {each}");
+        }
     }
 
     #[test]

@@ -270,7 +270,7 @@ mod tests {
             };
             let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("one") };
             let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-            let sizes = Sizes { context: 64, prefill: 2 };
+            let sizes = Sizes { context: 64, prefill: 2, cache: DType::Q8 };
             let machine = Mortal { host: Host::default(), left };
             Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     Candidate, Config, DType, Error, Needs, Result, Tensor, Weights, host,
-    kernels::CHUNK,
+    kernels::{CACHES, CHUNK, elements_of_chunk},
     machine::{Machine, Role},
     model::{
         LayerCache, Model, Output, Pass, Phase, SPLIT_LEN, Scratch, TopList, alloc_cache, forward,
@@ -19,15 +19,21 @@ pub struct Sizes {
     pub context: u32,
     /// Most tokens of a prompt that go through the model at once.
     pub prefill: u32,
+    /// Element type of the key-value cache, one of [`CACHES`].
+    pub cache: DType,
 }
 
 impl Sizes {
     /// Contexts longer than this are made only when asked for: the cache costs memory.
     const DEFAULT_CONTEXT: u32 = 4096;
 
-    /// The model's own context up to 4096, and prompts by 256 tokens.
+    /// The model's own context up to 4096, prompts by 256 tokens, and a cache of `f32`.
     pub fn of(config: &Config) -> Self {
-        Self { context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT), prefill: 256 }
+        Self {
+            context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),
+            prefill: 256,
+            cache: DType::F32,
+        }
     }
 }
 
@@ -180,7 +186,7 @@ impl<M: Machine> Session<M> {
         let c = &model.config;
         check_sizes(c, sizes)?;
         let caches = (0..c.num_hidden_layers)
-            .map(|_| alloc_cache(&mut machine, c, sizes.context))
+            .map(|_| alloc_cache(&mut machine, c, sizes.context, sizes.cache))
             .collect::<Result<Vec<_>>>()?;
         let mut scratches = vec![Scratch::alloc(&mut machine, c, Phase::Decode, 1, &caches[0])?];
         let mut rows = vec![sizes.prefill.min(ALL_ROWS)];
@@ -252,10 +258,6 @@ impl<M: Machine> Session<M> {
     }
 
     /// Sends a prompt through the model, in chunks, after what is in the cache.
-    ///
-    /// # Panics
-    ///
-    /// Never: a chunk is no longer than the buffers that were made for it.
     pub async fn prefill(&mut self, ids: &[u32], read: Read) -> Result<Reply> {
         self.check_ids(ids)?;
         let chunk = match read {
@@ -270,11 +272,7 @@ impl<M: Machine> Session<M> {
                 _ if chunks.peek().is_some() => Read::Nothing,
                 _ => read,
             };
-            let fits = |scratch: &Scratch| scratch.tokens as usize >= ids.len();
-            let scratch = (1..self.scratches.len())
-                .find(|&i| fits(&self.scratches[i]))
-                .expect("a chunk is no longer than the largest scratch");
-            let part = self.run(scratch, ids, read).await?;
+            let part = self.run(self.scratch_for(ids.len()), ids, read).await?;
             reply.candidates = part.candidates;
             reply.rows.extend(part.rows);
             reply.routes = part.routes;
@@ -316,6 +314,27 @@ impl<M: Machine> Session<M> {
                 (ids, probs)
             })
             .collect())
+    }
+
+    /// Compiles what a prompt of `tokens` and the tokens after it need, all at once, and records
+    /// their plans, so that the first token does not wait for compilers.
+    ///
+    /// # Errors
+    ///
+    /// What the machine gives, or [`Error::Usage`] if `read` asks for too many candidates.
+    pub async fn prepare(&mut self, tokens: usize, read: Read) -> Result<()> {
+        let end = (self.tokens.len() + tokens + 1).min(self.sizes.context as usize);
+        let rows = tokens.min(self.sizes.prefill as usize);
+        let keys = [self.key(self.scratch_for(rows), read, end - 1)?, self.key(0, read, end)?];
+        let (model, caches, scratches) = (&self.model, &self.caches, &self.scratches);
+        let passes =
+            keys.map(|key| (&scratches[key.scratch], pass(key, &self.lists, self.all_logits)));
+        self.machine
+            .compile(&mut |exec| {
+                passes.iter().try_for_each(|&(s, pass)| forward(exec, model, s, caches, pass))
+            })
+            .await?;
+        keys.into_iter().try_for_each(|key| self.record(key))
     }
 
     /// Changes the machine in a way that recorded plans depend on: they are recorded anew.
@@ -462,8 +481,21 @@ impl<M: Machine> Session<M> {
         machine.write(s.last_row, 0, bytemuck::cast_slice(&[rows - 1]))
     }
 
+    /// The smallest prefill buffers for `rows` tokens, or the largest there are.
+    fn scratch_for(&self, rows: usize) -> usize {
+        let last = self.scratches.len() - 1;
+        (1..last).find(|&i| self.scratches[i].tokens as usize >= rows).unwrap_or(last)
+    }
+
     /// Makes sure that there is a plan for a step that ends before position `end`.
     fn plan(&mut self, scratch: usize, read: Read, end: usize) -> Result<PlanKey> {
+        let key = self.key(scratch, read, end)?;
+        self.record(key)?;
+        Ok(key)
+    }
+
+    /// The key of such a plan, and the lists that it needs.
+    fn key(&mut self, scratch: usize, read: Read, end: usize) -> Result<PlanKey> {
         // Plans are made for lengths that double, so that few are made.
         let end = u32::try_from(end).expect("the context is a u32");
         let positions = end
@@ -471,28 +503,35 @@ impl<M: Machine> Session<M> {
             .next_power_of_two()
             .saturating_mul(SPLIT_LEN)
             .min(self.sizes.context);
-        let key = PlanKey { scratch, read, positions };
-        if self.plans.contains_key(&key) {
-            return Ok(key);
-        }
         if let Read::Top(count) = read
             && !self.lists.contains_key(&count)
         {
             let lists = top_lists(&mut self.machine, self.model.config.vocab_size, count)?;
             self.lists.insert(count, lists);
         }
-        let output = match read {
-            Read::Nothing => Output::Nothing,
-            Read::Top(count) => Output::Top(&self.lists[&count]),
-            Read::Logits => Output::Last,
-            Read::AllLogits => Output::All(self.all_logits),
-        };
-        let (model, caches, s) = (&self.model, &self.caches, &self.scratches[scratch]);
-        let pass = Pass { output, positions };
-        let plan = self.machine.record(&mut |exec| forward(exec, model, s, caches, pass))?;
-        self.plans.insert(key, plan);
-        Ok(key)
+        Ok(PlanKey { scratch, read, positions })
     }
+
+    fn record(&mut self, key: PlanKey) -> Result<()> {
+        if !self.plans.contains_key(&key) {
+            let (model, caches, s) = (&self.model, &self.caches, &self.scratches[key.scratch]);
+            let pass = pass(key, &self.lists, self.all_logits);
+            let plan = self.machine.record(&mut |exec| forward(exec, model, s, caches, pass))?;
+            self.plans.insert(key, plan);
+        }
+        Ok(())
+    }
+}
+
+/// What the plan of `key` leaves behind.
+fn pass(key: PlanKey, lists: &HashMap<u32, Vec<TopList>>, all_logits: Tensor) -> Pass<'_> {
+    let output = match key.read {
+        Read::Nothing => Output::Nothing,
+        Read::Top(count) => Output::Top(&lists[&count]),
+        Read::Logits => Output::Last,
+        Read::AllLogits => Output::All(all_logits),
+    };
+    Pass { output, positions: key.positions }
 }
 
 fn check_sizes(c: &Config, sizes: Sizes) -> Result<()> {
@@ -507,6 +546,22 @@ fn check_sizes(c: &Config, sizes: Sizes) -> Result<()> {
         return Err(Error::Usage(format!(
             "the prefill chunk is {}, expected 1 to 4096",
             sizes.prefill
+        )));
+    }
+    let dtype = sizes.cache;
+    if !CACHES.contains(&dtype) {
+        return Err(Error::Usage(format!(
+            "the cache's element type is {dtype}, expected one of {CACHES:?}"
+        )));
+    }
+    let width = c.num_key_value_heads * c.head_dim;
+    let chunk = elements_of_chunk(dtype);
+    if !width.is_multiple_of(dtype.block()) || !c.head_dim.is_multiple_of(chunk) {
+        return Err(Error::Usage(format!(
+            "a cache of {dtype} needs a head_dim that is a multiple of {chunk} and \
+             num_key_value_heads * head_dim a multiple of {}: they are {} and {width}",
+            dtype.block(),
+            c.head_dim
         )));
     }
     Ok(())

@@ -10,16 +10,17 @@ use edited::{Edit, Edited};
 use grok_wgpu::{
     Config, DType, Gpu, Kernel, Result, Synthetic, Tuning,
     gpu::Profile,
+    kernels::CACHES,
     selftest::Bisect,
     session::{Read, Session, Sizes},
 };
 use pollster::block_on;
 
 /// Runs a small model with `machine`; some tokens of prompt, then one more.
-fn run<'a>(machine: Bisect<'a>, prompt: &[u32]) -> Result<Bisect<'a>> {
+fn run<'a>(machine: Bisect<'a>, cache: DType, prompt: &[u32]) -> Result<Bisect<'a>> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 3)?;
-    let sizes = Sizes { context: 32, prefill: 16 };
+    let sizes = Sizes { context: 32, prefill: 16, cache };
     block_on(async {
         let mut session = Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let model = session.model().clone();
@@ -38,12 +39,14 @@ const PROMPT: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];
 
 #[test]
 fn a_good_model_agrees_throughout() -> Result<()> {
-    let mut gpu = gpu();
-    let machine = run(Bisect::new(&mut gpu), &PROMPT)?;
-    assert_eq!(machine.parted(), None);
-    assert!(machine.compared() > 40, "{} kernels", machine.compared());
-    let (worst, at) = machine.worst().expect("something was compared");
-    assert!(*worst > 0.0 && *worst <= 1.0, "{worst} at {at}");
+    for cache in CACHES {
+        let mut gpu = gpu();
+        let machine = run(Bisect::new(&mut gpu), cache, &PROMPT)?;
+        assert_eq!(machine.parted(), None, "a cache of {cache}");
+        assert!(machine.compared() > 40, "{} kernels", machine.compared());
+        let (worst, at) = machine.worst().expect("something was compared");
+        assert!(*worst > 0.0 && *worst <= 1.0, "{worst} at {at}");
+    }
     Ok(())
 }
 
@@ -51,7 +54,7 @@ fn a_good_model_agrees_throughout() -> Result<()> {
 fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
     for (name, find, replace, operand) in [
         ("rope_cache", "a * angle.x - b", "a * angle.x + b", "`q` "),
-        ("route", "c > best", "c < best", "`ids` "),
+        ("norm_route", "c > best", "c < best", "`ids` "),
     ] {
         let mut gpu = gpu();
         let edit = Arc::new(Edit::new("broken".into(), find.into(), replace.into()));
@@ -65,7 +68,7 @@ fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
                 kernel
             }
         };
-        let machine = run(Bisect::with_swap(&mut gpu, Box::new(swap)), &PROMPT)?;
+        let machine = run(Bisect::with_swap(&mut gpu, Box::new(swap)), DType::F32, &PROMPT)?;
         let parted = machine.parted().unwrap_or_else(|| panic!("{name} was not seen"));
         assert_eq!(parted.kernel, name);
         assert!(parted.near.starts_with("model.layers.0."), "{parted:?}");

@@ -3,8 +3,10 @@
 mod common;
 
 use grok_wgpu::{
-    Config, DType, Gpu, Machine as _, Result, Synthetic,
+    Config, DType, Gpu, Host, Machine as _, Result, Shape, Synthetic,
     gpu::{AdapterChoice, Profile},
+    kernels::{CACHES, RopeCache},
+    machine::Role,
     session::{Read, Session, Sizes},
 };
 use pollster::block_on;
@@ -47,7 +49,7 @@ fn greedy(session: &mut Session<Gpu>, count: usize) -> Result<Vec<(u32, f32)>> {
 fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
-        let sizes = Sizes { context: 64, prefill: 256 };
+        let sizes = Sizes { context: 64, prefill: 256, cache: DType::F32 };
         let full = logits(&mut session(common::open(Profile::Full), &config, sizes))?;
         let baseline = common::open(Profile::Baseline);
         assert_eq!(baseline.caps().limits.max_storage_buffer_binding_size, 128 << 20);
@@ -64,7 +66,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
         // Longer than one split, so that the cache can be cut.
-        let sizes = Sizes { context: 300, prefill: 64 };
+        let sizes = Sizes { context: 300, prefill: 64, cache: DType::F32 };
         let mut whole = session(common::open(Profile::Baseline), &config, sizes);
         let mut gpu = common::open(Profile::Baseline);
         gpu.limit_bindings(16 << 10);
@@ -85,6 +87,27 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     Ok(())
 }
 
+/// Differences that splits make would be rounded to whole steps of the cache. Generated tokens have
+/// splits of one length, wherever the cache is cut.
+#[test]
+fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
+    let config = tiny("tiny");
+    for cache in [DType::F16, DType::Q8] {
+        let sizes = Sizes { context: 300, prefill: 4, cache };
+        let mut gpu = common::open(Profile::Baseline);
+        gpu.limit_bindings(8 << 10);
+        let mut cut = session(gpu, &config, sizes);
+        let mut whole = session(common::open(Profile::Baseline), &config, sizes);
+        for at in 0..140 {
+            for session in [&mut whole, &mut cut] {
+                block_on(session.decode(IDS[at % IDS.len()], Read::Nothing))?;
+            }
+        }
+        assert_eq!(logits_of(&mut whole)?, logits_of(&mut cut)?, "a cache of {cache}");
+    }
+    Ok(())
+}
+
 fn logits_of(session: &mut Session<Gpu>) -> Result<Vec<f32>> {
     Ok(block_on(session.decode(5, Read::Logits))?.candidates.iter().map(|c| c.logit).collect())
 }
@@ -92,13 +115,15 @@ fn logits_of(session: &mut Session<Gpu>) -> Result<Vec<f32>> {
 #[test]
 fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
     let config = tiny("tiny");
-    let mut first: Option<Vec<f32>> = None;
-    for prefill in [1, 5, 32, 33, 256] {
-        let sizes = Sizes { context: 64, prefill };
-        let now = logits(&mut session(common::open(Profile::Baseline), &config, sizes))?;
-        match &first {
-            None => first = Some(now),
-            Some(first) => assert_eq!(*first, now, "chunks of {prefill}"),
+    for cache in CACHES {
+        let mut first: Option<Vec<f32>> = None;
+        for prefill in [1, 5, 32, 33, 256] {
+            let sizes = Sizes { context: 64, prefill, cache };
+            let now = logits(&mut session(common::open(Profile::Baseline), &config, sizes))?;
+            match &first {
+                None => first = Some(now),
+                Some(first) => assert_eq!(*first, now, "chunks of {prefill}, a cache of {cache}"),
+            }
         }
     }
     Ok(())
@@ -107,7 +132,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
 #[test]
 fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 64, prefill: 32 };
+    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     block_on(session.prefill(&IDS, Read::Nothing))?;
     let before = session.machine().counters();
@@ -123,17 +148,21 @@ fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> 
 }
 
 #[test]
-fn a_layer_takes_at_most_fourteen_dispatches_in_decode() -> Result<()> {
-    for name in ["tiny", "tiny-grok-1"] {
+fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> {
+    // Grok-1 has no dense path beside the experts.
+    for (name, decode, prefill) in [("tiny", 10, 12), ("tiny-grok-1", 9, 10)] {
         let mut per_model = Vec::new();
         for num_hidden_layers in [1, 2] {
             let config = Config { num_hidden_layers, ..tiny(name) };
-            let sizes = Sizes { context: 64, prefill: 32 };
+            let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
             let mut session = session(common::open(Profile::Baseline), &config, sizes);
-            per_model.push(session.decode_plan(Read::Top(1))?.dispatches());
+            per_model.push([
+                session.decode_plan(Read::Top(1))?.dispatches(),
+                session.prefill_plan(Read::Top(1))?.dispatches(),
+            ]);
         }
-        let layer = per_model[1] - per_model[0];
-        assert!((1..=14).contains(&layer), "{name}: {layer} dispatches a layer");
+        let layer = [0, 1].map(|phase| per_model[1][phase] - per_model[0][phase]);
+        assert_eq!(layer, [decode, prefill], "{name}: dispatches a layer");
     }
     Ok(())
 }
@@ -145,7 +174,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     let adapters = block_on(grok_wgpu::gpu::adapters());
     assert!(!adapters.is_empty(), "tests need an adapter");
     let config = tiny("tiny");
-    let sizes = Sizes { context: 128, prefill: 32 };
+    let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
     let mut texts = Vec::new();
     for (index, name) in adapters.iter().enumerate() {
         let choice = AdapterChoice::Named(index.to_string());
@@ -175,7 +204,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
 #[test]
 fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 64, prefill: 32 };
+    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let first = logits(&mut session)?;
     session.rewind(0);
@@ -186,7 +215,7 @@ fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
 #[test]
 fn what_does_not_fit_is_refused_before_it_runs() {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 16, prefill: 32 };
+    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let error = block_on(session.prefill(&IDS, Read::Nothing)).expect_err("44 do not fit in 16");
     assert_eq!(error.code(), "context_length_exceeded");
@@ -198,10 +227,74 @@ fn what_does_not_fit_is_refused_before_it_runs() {
 }
 
 #[test]
+fn a_cache_that_heads_do_not_fit_is_refused() {
+    for (head_dim, cache, what) in [
+        (12, DType::F16, "a multiple of 8"),
+        (24, DType::Q8, "a multiple of 16"),
+        (16, DType::BF16, "expected one of [F32, F16, Q8]"),
+    ] {
+        let config = Config { head_dim, ..tiny("tiny") };
+        let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
+        let sizes = Sizes { context: 16, prefill: 32, cache };
+        let gpu = common::open(Profile::Baseline);
+        let loaded = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())));
+        let error = loaded.expect_err("it does not fit");
+        assert!(error.exit_code() == 2 && error.to_string().contains(what), "{error}");
+    }
+}
+
+/// What is not a finite number must not become one in the cache: it would hide what is wrong.
+#[test]
+fn a_cache_shows_what_is_not_finite() -> Result<()> {
+    const DIM: usize = 32;
+    for (cache, seen) in [
+        // A key is rotated with the one half a head away.
+        (DType::F32, [&[3, 19][..], &[5]]),
+        (DType::F16, [&[3, 19], &[5]]),
+        // A block shares its scale.
+        (DType::Q8, [&[3, 19, 31], &[5, 31]]),
+    ] {
+        let mut gpu = common::open(Profile::Baseline);
+        let mut host = Host::default();
+        let mut qkv = vec![0.5f32; 3 * DIM];
+        qkv[DIM + 3] = f32::NAN;
+        qkv[2 * DIM + 5] = f32::INFINITY;
+        let angles = [[0.6f32, 0.8]; DIM / 2];
+        let mut make = |role, dtype, shape: Shape| gpu.alloc(role, dtype, shape);
+        let kernel = RopeCache {
+            step: make(Role::Uniform, DType::U32, [4].into())?,
+            qkv: make(Role::Storage, DType::F32, [1, 96].into())?,
+            cos_sin: make(Role::Storage, DType::F32, [1, 32].into())?,
+            q: make(Role::Storage, DType::F32, [1, 1, 32].into())?,
+            k: make(Role::Storage, cache, [1, 32].into())?,
+            v: make(Role::Storage, cache, [1, 32].into())?,
+            pos0: 0,
+        };
+        gpu.write(kernel.step, 0, bytemuck::cast_slice(&[0u32, 1, 0, 0]))?;
+        gpu.write(kernel.qkv, 0, bytemuck::cast_slice(&qkv))?;
+        gpu.write(kernel.cos_sin, 0, bytemuck::cast_slice(&angles))?;
+        let plan = gpu.record(&mut |exec| exec.run(&kernel))?;
+        let stored = [kernel.k, kernel.v];
+        let bytes = block_on(gpu.run_plan(&plan, &stored))?;
+        for ((tensor, bytes), seen) in stored.into_iter().zip(bytes).zip(seen) {
+            host.place(tensor, &bytes);
+            let values = host.floats(tensor);
+            for &at in seen {
+                assert!(!values[at].is_finite(), "{cache}: {at} is {}", values[at]);
+            }
+            let shown = values.iter().filter(|value| !value.is_finite()).count();
+            let wanted = if cache == DType::Q8 { DIM } else { seen.len() };
+            assert_eq!(shown, wanted, "{cache}: {values:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_cancelled_load_stops() {
     let config = tiny("tiny");
     let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-    let sizes = Sizes { context: 16, prefill: 32 };
+    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     let mut heard = 0;
     let result = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| {
@@ -235,7 +328,7 @@ fn weights_that_are_not_numbers_are_reported() {
     }
     let config = tiny("tiny");
     let weights = Broken(Synthetic::new(&config, DType::BF16, 0).expect("weights"));
-    let sizes = Sizes { context: 16, prefill: 32 };
+    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     let mut session =
         block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads");

@@ -157,7 +157,7 @@ fn what_is_written_is_what_rounding_gives() {
 /// Logits after a prompt in chunks, and after two more tokens.
 fn logits<M: Machine>(machine: M, dir: &Path) -> Vec<f32> {
     let (config, checkpoint) = open(dir);
-    let sizes = Sizes { context: 64, prefill: 32 };
+    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
     let mut session =
         block_on(Session::load(machine, &config, &checkpoint, sizes, &mut |_| Ok(())))
             .expect("loads");

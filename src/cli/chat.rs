@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{
     Globals,
     generate::{Clock, SamplingOptions},
-    model::{Opened, SizeOptions, locate},
+    model::{Opened, SizeOptions, locate, prepare},
     terminal::{Terminal, forget_interrupts, interrupted, out},
 };
 
@@ -70,13 +70,15 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
     let enough = Sizes::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
-    let session = opened.load(globals, sizes).await?;
-    terminal.faint("type a message, or /help");
+    let mut session = opened.load(globals, sizes).await?;
     let settings = Settings {
         max_tokens: options.max_tokens as usize,
         stop_ids: tokenizer.stop_ids(),
         ..Settings::default()
     };
+    let read = settings.read(session.config(), &tokenizer, sampler.sampling());
+    prepare(globals, &mut session, 1, read).await?;
+    terminal.faint("type a message, or /help");
     let mut chat = Chat { terminal, session, tokenizer: &tokenizer, sampler, settings, messages };
     let mut lines = Lines::open();
     while let Some(line) = lines.next()? {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     Globals,
-    model::{Opened, SizeOptions, locate},
+    model::{Opened, SizeOptions, locate, prepare},
     terminal::{interrupted, out, out_json},
 };
 
@@ -135,6 +135,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         logprobs: options.logprobs.map(usize::from),
         ..Settings::default()
     };
+    let read = settings.read(session.config(), &tokenizer, sampler.sampling());
+    prepare(globals, &mut session, ids.len(), read).await?;
     if options.echo {
         out(&prompt)?;
     }

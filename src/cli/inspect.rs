@@ -186,7 +186,7 @@ fn planned(
     let layer_dispatches =
         plan.as_ref().map_or(0.0, |plan| layer_dispatches(planner.model(), &plan.decode.kernels));
     let longest = match memory {
-        Some(memory) => Some(planner.longest_context(memory, sizes.prefill)?),
+        Some(memory) => Some(planner.longest_context(memory, sizes)?),
         None => None,
     };
     Ok(Planned { name, limits, plan, layer_dispatches, longest })
@@ -293,8 +293,9 @@ fn describe_plans(plans: &[Planned], sizes: Sizes, memory: Option<u64>) -> Strin
                     plan.cuts
                 ));
                 lines.push(format!(
-                    "  KV cache     {} for {} positions, {} each, in shards for each layer: {shards}",
+                    "  KV cache     {} of {} for {} positions, {} each, in shards for each layer: {shards}",
                     size(plan.cache),
+                    sizes.cache,
                     sizes.context,
                     size(plan.cache_position),
                 ));
@@ -353,6 +354,7 @@ fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: Sizes) ->
         "tokenizer": known.tokenizer,
         "context": sizes.context,
         "prefill": sizes.prefill,
+        "cache": sizes.cache.name(),
         "plans": plans
             .iter()
             .map(|planned| plan_json(planned, options.memory))

@@ -8,7 +8,7 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
     Globals,
-    model::Opened,
+    model::{CacheOption, Opened},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Options {
     /// Tokens that go through the model at once
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     prefill: u32,
+    #[command(flatten)]
+    cache: CacheOption,
 }
 
 /// Runs the command.
@@ -59,7 +61,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let context = most as usize;
         return Err(Error::ContextLength { prompt: 0, wanted: ids.len(), context });
     }
-    let sizes = Sizes { context, prefill: options.prefill };
+    let sizes = Sizes { context, prefill: options.prefill, cache: options.cache.dtype() };
     let mut session = opened.load(globals, sizes).await?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     if options.all {

@@ -20,8 +20,9 @@ use std::{
 };
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use grok_wgpu::{
-    Compat, Result,
+    Compat, Config, Result,
     gpu::{AdapterChoice, Profile, adapters},
 };
 
@@ -65,6 +66,10 @@ pub(crate) struct Globals {
     /// Whose arithmetic to follow where programs differ
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "reference")]
     compat: Arithmetic,
+    /// Folder that keeps compiled shaders between runs, or `none`; the user's own cache if not given
+    #[arg(long, global = true, help_heading = EVERY, value_name = "FOLDER")]
+    #[arg(env = "GROK_WGPU_PIPELINE_CACHE")]
+    pipeline_cache: Option<PathBuf>,
     /// File with what `tune` measured, or `none`; the user's own if not given
     #[arg(long, global = true, help_heading = EVERY, value_name = "FILE", env = "GROK_WGPU_TUNING")]
     tuning_file: Option<PathBuf>,
@@ -101,6 +106,24 @@ pub(crate) enum Arithmetic {
     LlamaCpp,
 }
 
+impl Arithmetic {
+    /// Its value on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::LlamaCpp => "llama.cpp",
+        }
+    }
+
+    /// A configuration that was not read from a file, with this arithmetic.
+    fn apply(self, config: Config) -> Config {
+        match self {
+            Self::Reference => config,
+            Self::LlamaCpp => config.as_llama_cpp(),
+        }
+    }
+}
+
 impl From<Arithmetic> for Compat {
     fn from(arithmetic: Arithmetic) -> Self {
         match arithmetic {
@@ -127,16 +150,22 @@ impl Globals {
         }
     }
 
+    /// Where compiled shaders are kept, if they are.
+    fn pipeline_folder(&self) -> Option<PathBuf> {
+        let own = choose_native_strategy().ok().map(|own| own.cache_dir().join("grok-wgpu"));
+        place(self.pipeline_cache.as_deref(), own)
+    }
+
     /// Where `tune` keeps what it measured, if it does.
     fn tuning_file(&self) -> Option<PathBuf> {
-        use etcetera::BaseStrategy;
-        match &self.tuning_file {
-            None => {
-                let places = etcetera::base_strategy::choose_native_strategy().ok()?;
-                Some(places.data_dir().join("grok-wgpu").join("tuning.json"))
-            }
-            Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
-            Some(named) => Some(named.clone()),
+        let own = choose_native_strategy().ok().map(|own| own.data_dir().join("grok-wgpu"));
+        place(self.tuning_file.as_deref(), own.map(|own| own.join("tuning.json")))
+    }
+
+    /// Tells of a cache that cannot be used, if the person named one: otherwise nobody misses it.
+    fn note_pipelines(&self, result: Result<bool>) {
+        if let (Err(error), Some(_)) = (result, &self.pipeline_cache) {
+            self.terminal().warn(format!("compiled shaders are not kept: {error}"));
         }
     }
 
@@ -148,6 +177,15 @@ impl Globals {
             ColorChoice::Auto => !plain && io::stderr().is_terminal(),
         };
         Terminal { quiet: self.quiet, color }
+    }
+}
+
+/// The place that was named, none where that is `none`, or the user's own.
+fn place(named: Option<&Path>, own: Option<PathBuf>) -> Option<PathBuf> {
+    match named {
+        None => own,
+        Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
+        Some(named) => Some(named.to_owned()),
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
     Config, DType, Error, Gpu, ModelFiles, Result, Tokenizer, Weights,
-    platform::native::{FileSource, open_model},
-    session::{Session, Sizes},
+    platform::native::{FileSource, open_model, restore_pipelines, save_pipelines},
+    session::{Read, Session, Sizes},
 };
 
 use super::{
@@ -25,6 +25,36 @@ pub(crate) struct SizeOptions {
     /// Tokens of a prompt that go through the model at once
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) prefill: u32,
+    #[command(flatten)]
+    pub(crate) cache: CacheOption,
+}
+
+/// How keys and values are kept.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct CacheOption {
+    /// Element type of the key-value cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "f32")]
+    cache: CacheElement,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CacheElement {
+    /// As computed
+    F32,
+    /// Half floats, in half the memory
+    F16,
+    /// Bytes with a scale for each 32, in little more than a quarter
+    Q8,
+}
+
+impl CacheOption {
+    pub(crate) fn dtype(self) -> DType {
+        match self.cache {
+            CacheElement::F32 => DType::F32,
+            CacheElement::F16 => DType::F16,
+            CacheElement::Q8 => DType::Q8,
+        }
+    }
 }
 
 impl SizeOptions {
@@ -32,7 +62,11 @@ impl SizeOptions {
     pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
         let most = config.max_position_embeddings;
         let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        Sizes { context: self.context.unwrap_or(enough), prefill: self.prefill }
+        Sizes {
+            context: self.context.unwrap_or(enough),
+            prefill: self.prefill,
+            cache: self.cache.dtype(),
+        }
     }
 }
 
@@ -114,7 +148,10 @@ pub(crate) async fn load(
     bytes: u64,
     sizes: Sizes,
 ) -> Result<Session<Gpu>> {
-    let gpu = gpu(globals).await?;
+    let mut gpu = gpu(globals).await?;
+    if let Some(folder) = globals.pipeline_folder() {
+        globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
+    }
     let terminal = globals.terminal();
     if gpu.caps().is_cpu {
         terminal.faint(format!("running on {}", gpu.caps().describe()));
@@ -127,6 +164,20 @@ pub(crate) async fn load(
     let session = Session::load(gpu, config, weights, sizes, &mut progress).await;
     bar.finish_and_clear();
     session
+}
+
+/// Compiles what a prompt of `tokens` and the tokens after it need, and keeps it for other runs.
+pub(crate) async fn prepare(
+    globals: &Globals,
+    session: &mut Session<Gpu>,
+    tokens: usize,
+    read: Read,
+) -> Result<()> {
+    session.prepare(tokens, read).await?;
+    if let Some(folder) = globals.pipeline_folder() {
+        globals.note_pipelines(save_pipelines(&folder, session.machine()));
+    }
+    terminal::check_interrupt()
 }
 
 /// Element types of weights that are made up.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use grok_wgpu::{
-    Error, Gpu, Result, logprobs,
+    DType, Error, Gpu, Result, logprobs,
     platform::native::read_text,
     session::{Read, Session, Sizes},
 };
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     Globals,
-    model::{Opened, locate},
+    model::{CacheOption, Opened, locate},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -29,14 +29,16 @@ const DEFAULT_WINDOW: u32 = 512;
 ///
 /// With --against, both models read the text, on one device at once, and the report says how far the
 /// predictions of the first are from those of the second: the Kullback-Leibler divergence in nats
-/// for each position, and how often both have the same likeliest token.
+/// for each position, and how often both have the same likeliest token. The cache of the second is
+/// always f32, so that a model compared with itself shows what --cache does.
 #[derive(Args, Debug)]
 #[command(allow_missing_positional = true)]
 #[command(after_help = "\
 Examples:
   grok-wgpu perplexity models/demo book.txt
   grok-wgpu perplexity models/demo book.txt --window 256 --json
-  grok-wgpu perplexity demo-q4 book.txt --against models/demo")]
+  grok-wgpu perplexity demo-q4 book.txt --against models/demo
+  grok-wgpu perplexity models/demo book.txt --cache q8 --against models/demo")]
 pub(super) struct Options {
     /// Folder or file of the model; the one that is shipped if only a text is given
     model: Option<PathBuf>,
@@ -48,6 +50,8 @@ pub(super) struct Options {
     /// A model to compare with, as the original of a quantized one; it must have the same tokens
     #[arg(long, value_name = "MODEL")]
     against: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheOption,
 }
 
 /// Runs the command.
@@ -65,7 +69,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let most = opened.config.max_position_embeddings;
     let window = options.window.unwrap_or(DEFAULT_WINDOW.min(most));
-    let sizes = Sizes { context: window, prefill: window.min(32) };
+    let cache = options.cache.dtype();
+    let sizes = Sizes { context: window, prefill: window.min(32), cache };
     if let Some(original) = &options.against {
         let original = Opened::open(original, globals).await?;
         return compare(globals, &opened, &original, &ids, sizes).await;
@@ -121,7 +126,7 @@ async fn compare(
             sizes.context
         )));
     }
-    let mut reference = original.load(globals, sizes).await?;
+    let mut reference = original.load(globals, Sizes { cache: DType::F32, ..sizes }).await?;
     let mut session = opened.load(globals, sizes).await?;
     let bar = globals.terminal().bar("comparing", ids.len() as u64, false);
     let mut comparison = Comparison::default();

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Error, Gpu, Result, kernels,
+    DType, Error, Gpu, Result, kernels,
     selftest::{self, Bisect, ModelReport, Row, Summary, Totals, check, check_logits},
     session::{Read, Session, Sizes},
 };
@@ -222,7 +222,11 @@ async fn models(gpu: &mut Gpu, globals: &Globals) -> Result<Vec<ModelReport>> {
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
     let opened = Opened::open(&folder, &reference).await?;
     let keep = gpu.tensor_count();
-    let sizes = Sizes { context: opened.config.max_position_embeddings.min(512), prefill: 256 };
+    let sizes = Sizes {
+        context: opened.config.max_position_embeddings.min(512),
+        prefill: 256,
+        cache: DType::F32,
+    };
     let config = &opened.config;
     let mut session =
         Session::load(&mut *gpu, config, &opened.checkpoint, sizes, &mut |_| check_interrupt())
@@ -335,7 +339,7 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
     terminal.note(gpu.caps().describe());
     let prompt = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let context = prompt.saturating_add(DECODED);
-    let sizes = Sizes { context, prefill: prompt.min(256) };
+    let sizes = Sizes { context, prefill: prompt.min(256), cache: DType::F32 };
     let config = &opened.config;
     let bar = terminal.bar("loading", opened.checkpoint.bytes(), true);
     let mut progress = |done| {

@@ -20,6 +20,9 @@ pub enum AdapterChoice {
     /// The first whose name, driver or backend contains this text, whatever its case; or the one
     /// with this number in the list.
     Named(String),
+    /// None: memory can be written and read, and what is submitted does not run. For measuring
+    /// what the host takes.
+    Nothing,
 }
 
 /// An adapter and what its device was granted.
@@ -111,9 +114,12 @@ fn describe(info: &wgpu::AdapterInfo) -> String {
     )
 }
 
-fn instance() -> wgpu::Instance {
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
+    let mut options = wgpu::BackendOptions::default();
+    options.noop.enable = backends.contains(wgpu::Backends::NOOP);
     wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::PRIMARY,
+        backends,
+        backend_options: options,
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
@@ -121,13 +127,18 @@ fn instance() -> wgpu::Instance {
 
 /// Every adapter of this machine, one line each, in the order that numbers refer to.
 pub async fn adapters() -> Vec<String> {
-    let all = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    let backends = wgpu::Backends::PRIMARY;
+    let all = instance(backends).enumerate_adapters(backends).await;
     all.iter().map(|adapter| describe(&adapter.get_info())).collect()
 }
 
 pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
-    let instance = instance();
-    let mut all = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    let backends = match choice {
+        AdapterChoice::Nothing => wgpu::Backends::NOOP,
+        AdapterChoice::Best | AdapterChoice::Named(_) => wgpu::Backends::PRIMARY,
+    };
+    let instance = instance(backends);
+    let mut all = instance.enumerate_adapters(backends).await;
     if all.is_empty() {
         // Browsers do not enumerate; they give one.
         let options = wgpu::RequestAdapterOptions {
@@ -143,6 +154,7 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     }
     let names: Vec<String> = all.iter().map(|a| describe(&a.get_info())).collect();
     let index = match choice {
+        AdapterChoice::Nothing => 0,
         AdapterChoice::Best => {
             (0..all.len()).min_by_key(|&i| rank(all[i].get_info().device_type)).unwrap_or(0)
         }
@@ -183,7 +195,8 @@ pub(super) async fn open(
         Profile::Baseline => wgpu::Limits::defaults(),
         Profile::Full => adapter_limits.clone(),
     };
-    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    let wanted =
+        wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE;
     let features = adapter.features() & wanted;
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {

@@ -1,6 +1,7 @@
 //! The device: memory, pipelines, recorded plans, and the one place that talks to wgpu.
 
 mod caps;
+mod pipeline_cache;
 mod pipelines;
 mod plan;
 
@@ -147,6 +148,31 @@ impl Gpu {
     /// Binds no more than `bytes` at once from now on, as if the device allowed no more.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.binding_limit = bytes;
+    }
+
+    /// Pipelines that have been built.
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// Keeps what the driver compiles from now on, and begins with what [`Gpu::kept_pipelines`] of
+    /// another run gave. Returns whether that was of use: what is damaged, or of another driver, is
+    /// ignored.
+    pub fn keep_pipelines(&mut self, sealed: Option<&[u8]>) -> bool {
+        let opened = pipeline_cache::open(&self.device, &self.caps.info, sealed);
+        let (cache, used) = opened.unzip();
+        self.pipelines.kept = cache;
+        used.unwrap_or(false)
+    }
+
+    /// What the driver has compiled, if it says and was asked to keep it.
+    pub fn kept_pipelines(&self) -> Option<Vec<u8>> {
+        pipeline_cache::data(self.pipelines.kept.as_ref()?, &self.caps.info)
+    }
+
+    /// Name of a file for that, another for each kind of device.
+    pub fn pipelines_name(&self) -> Option<String> {
+        wgpu::util::pipeline_cache_key(&self.caps.info)
     }
 
     /// What has been sent and read so far.
@@ -336,9 +362,20 @@ impl Machine for Gpu {
     ) -> Result<Self::Plan> {
         let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
-        let plan = recorder.finish(&self.device, &self.queue, &mut self.pipelines, &self.slots);
+        self.pipelines.prepare(&self.device, recorder.dispatches());
+        let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
         self.failure.check()?;
         Ok(plan)
+    }
+
+    async fn compile(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()> {
+        let mut recorder = plan::Recorder::new(self.tuning.clone());
+        program(&mut recorder)?;
+        self.pipelines.prepare(&self.device, recorder.dispatches());
+        self.failure.check()
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
@@ -355,6 +392,8 @@ impl Machine for Gpu {
         plan.encode(&mut encoder);
         self.counters.submissions += 1;
         self.counters.dispatches += plan.dispatches();
+        self.counters.bytes_bound += plan.bytes_bound();
+        self.counters.bytes_touched += plan.bytes_touched();
         let total: u64 = regions.iter().map(|region| region.size).sum();
         if total > 0 {
             self.counters.read_backs += 1;

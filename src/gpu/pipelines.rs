@@ -1,17 +1,57 @@
-//! Links WGSL and builds pipelines, each once, with the layout the Rust side declares.
+//! Links WGSL and builds pipelines, each once and as many at a time as there are cores, with the
+//! layout the Rust side declares.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{Hash, Hasher},
+};
 
 use crate::{
+    DType, Shader,
     kernel::{Access, Dispatch},
     platform,
 };
 
-/// Pipelines by program and constants.
+/// Everything that has been compiled on a device.
 #[derive(Debug, Default)]
-pub(super) struct Cache(HashMap<Key, Built>);
+pub(super) struct Cache {
+    modules: HashMap<Program, wgpu::ShaderModule>,
+    layouts: HashMap<Vec<Access>, Layout>,
+    built: HashMap<Program, HashMap<Vec<Constant>, Built>>,
+    /// What the driver compiled before, and what it compiles now.
+    pub(super) kept: Option<wgpu::PipelineCache>,
+}
 
-type Key = (String, Vec<(&'static str, u32)>);
+type Constant = (&'static str, u32);
+
+/// A linked source. The hash leaves the text out: few programs share a name and a weight type, and
+/// a plan asks for thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Program {
+    name: &'static str,
+    weight: Option<DType>,
+    files: &'static [&'static str],
+    subgroups: bool,
+}
+
+impl Hash for Program {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.name, self.weight).hash(state);
+    }
+}
+
+impl From<Shader> for Program {
+    fn from(Shader { name, weight, files, subgroups }: Shader) -> Self {
+        Self { name, weight, files, subgroups }
+    }
+}
+
+/// The layout of a bind group, and of a pipeline with that group alone.
+#[derive(Clone, Debug)]
+struct Layout {
+    group: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
 
 /// A pipeline and the layout of its bind group.
 #[derive(Clone, Debug)]
@@ -21,59 +61,134 @@ pub(super) struct Built {
 }
 
 impl Cache {
-    pub(super) fn get(&mut self, device: &wgpu::Device, dispatch: &Dispatch) -> Built {
-        self.0
-            .entry((dispatch.shader.label(), dispatch.constants.clone()))
-            .or_insert_with(|| build(device, dispatch))
-            .clone()
+    /// What [`Cache::prepare`] has built for a dispatch.
+    pub(super) fn get(&self, dispatch: &Dispatch) -> Option<&Built> {
+        self.built.get(&dispatch.shader.into())?.get(&dispatch.constants)
+    }
+
+    /// Pipelines that there are.
+    pub(super) fn len(&self) -> usize {
+        self.built.values().map(HashMap::len).sum()
+    }
+
+    /// Builds what `dispatches` need and nobody has built yet.
+    pub(super) fn prepare(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
+        let missing = self.missing(dispatches);
+        if missing.is_empty() {
+            return;
+        }
+        self.prepare_modules(device, &missing);
+        for dispatch in &missing {
+            let kinds = accesses(dispatch);
+            self.layouts.entry(kinds).or_insert_with_key(|kinds| layout(device, kinds));
+        }
+        let kept = self.kept.as_ref();
+        let jobs: Vec<_> = missing
+            .iter()
+            .map(|&dispatch| {
+                let module = &self.modules[&dispatch.shader.into()];
+                (dispatch, module, &self.layouts[&accesses(dispatch)])
+            })
+            .collect();
+        let built = platform::map_on_all_cores(&jobs, |&(dispatch, module, layout)| Built {
+            pipeline: pipeline(device, dispatch, module, layout, kept),
+            layout: layout.group.clone(),
+        });
+        for (dispatch, built) in missing.into_iter().zip(built) {
+            let program = self.built.entry(dispatch.shader.into()).or_default();
+            program.insert(dispatch.constants.clone(), built);
+        }
+    }
+
+    /// One dispatch for each pipeline that is still to be built.
+    fn missing<'a>(&self, dispatches: &'a [Dispatch]) -> Vec<&'a Dispatch> {
+        let mut seen = HashSet::new();
+        dispatches
+            .iter()
+            .filter(|&dispatch| {
+                let key = (Program::from(dispatch.shader), &dispatch.constants);
+                self.get(dispatch).is_none() && seen.insert(key)
+            })
+            .collect()
+    }
+
+    /// A module for each source, however many constants it is built with.
+    fn prepare_modules(&mut self, device: &wgpu::Device, missing: &[&Dispatch]) {
+        let mut seen = HashSet::new();
+        let new: Vec<Shader> = missing
+            .iter()
+            .map(|dispatch| dispatch.shader)
+            .filter(|&shader| {
+                !self.modules.contains_key(&shader.into()) && seen.insert(Program::from(shader))
+            })
+            .collect();
+        let made = platform::map_on_all_cores(&new, |shader| {
+            let enable = if shader.subgroups { platform::ENABLE_SUBGROUPS } else { "" };
+            let source = enable.to_owned() + &shader.source();
+            device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(&shader.label()),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            })
+        });
+        self.modules.extend(new.into_iter().map(Program::from).zip(made));
     }
 }
 
+/// How the bindings are touched, the uniform of parameters first.
+fn accesses(dispatch: &Dispatch) -> Vec<Access> {
+    let operands = dispatch.operands.iter().map(|operand| operand.access);
+    std::iter::once(Access::Uniform).chain(operands).collect()
+}
+
 /// The layout comes from the Rust side, so that a driver rejects a WGSL file that disagrees.
-fn build(device: &wgpu::Device, dispatch: &Dispatch) -> Built {
-    let label = dispatch.shader.label();
-    let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    };
-    let kinds = dispatch.operands.iter().map(|operand| match operand.access {
-        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
-        Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
-        Access::Uniform => wgpu::BufferBindingType::Uniform,
-    });
+fn layout(device: &wgpu::Device, kinds: &[Access]) -> Layout {
     let entries: Vec<_> = (0..)
-        .zip(std::iter::once(wgpu::BufferBindingType::Uniform).chain(kinds))
-        .map(|(binding, ty)| entry(binding, ty))
+        .zip(kinds)
+        .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match kind {
+                    Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
         .collect();
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(&label),
+    let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: None,
         entries: &entries,
     });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(&label),
-        bind_group_layouts: &[Some(&layout)],
+    let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: None,
+        bind_group_layouts: &[Some(&group)],
         immediate_size: 0,
     });
-    let enable = if dispatch.shader.subgroups { platform::ENABLE_SUBGROUPS } else { "" };
-    let source = enable.to_owned() + &dispatch.shader.source();
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(&label),
-        source: wgpu::ShaderSource::Wgsl(source.into()),
-    });
+    Layout { group, pipeline }
+}
+
+fn pipeline(
+    device: &wgpu::Device,
+    dispatch: &Dispatch,
+    module: &wgpu::ShaderModule,
+    layout: &Layout,
+    kept: Option<&wgpu::PipelineCache>,
+) -> wgpu::ComputePipeline {
     let constants: Vec<(&str, f64)> =
         dispatch.constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&label),
-        layout: Some(&pipeline_layout),
-        module: &module,
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&dispatch.shader.label()),
+        layout: Some(&layout.pipeline),
+        module,
         entry_point: Some("main"),
         compilation_options: wgpu::PipelineCompilationOptions {
             constants: &constants,
             ..Default::default()
         },
-        cache: None,
-    });
-    Built { pipeline, layout }
+        cache: kept,
+    })
 }

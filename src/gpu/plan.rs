@@ -14,6 +14,26 @@ pub struct Counters {
     pub read_backs: u64,
     /// Bytes read back.
     pub read_back_bytes: u64,
+    /// Bytes of all tensors bound, each as often as it was bound.
+    pub bytes_bound: u64,
+    /// Bytes of them that dispatches touched at the most.
+    pub bytes_touched: u64,
+}
+
+impl std::ops::Sub for Counters {
+    type Output = Self;
+
+    /// What was added to `earlier`.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            submissions: self.submissions - earlier.submissions,
+            dispatches: self.dispatches - earlier.dispatches,
+            read_backs: self.read_backs - earlier.read_backs,
+            read_back_bytes: self.read_back_bytes - earlier.read_back_bytes,
+            bytes_bound: self.bytes_bound - earlier.bytes_bound,
+            bytes_touched: self.bytes_touched - earlier.bytes_touched,
+        }
+    }
 }
 
 /// A recorded sequence of dispatches, ready to be encoded as often as wanted. Copies share all that
@@ -31,6 +51,7 @@ struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
+    bytes_touched: u64,
 }
 
 /// Time on the device of one dispatch.
@@ -42,6 +63,8 @@ pub struct StepTime {
     pub class: Option<Class>,
     /// Nanoseconds.
     pub nanoseconds: f64,
+    /// Bytes that it touches at the most.
+    pub bytes_touched: u64,
 }
 
 impl Plan {
@@ -53,6 +76,11 @@ impl Plan {
     /// Bytes of all tensors bound, each as often as it is bound.
     pub fn bytes_bound(&self) -> u64 {
         self.bytes_bound
+    }
+
+    /// Bytes of them that dispatches touch at the most.
+    pub fn bytes_touched(&self) -> u64 {
+        self.steps.iter().map(|step| step.bytes_touched).sum()
     }
 
     /// How often each kernel runs, in order of first use.
@@ -69,15 +97,20 @@ impl Plan {
 
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut before = None;
         for step in &self.steps {
-            step.encode(&mut pass);
+            step.encode(&mut pass, before);
+            before = Some(&step.pipeline);
         }
     }
 }
 
 impl Step {
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline);
+    /// Adds the dispatch to a pass whose last one used the pipeline `before`.
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&wgpu::ComputePipeline>) {
+        if before != Some(&self.pipeline) {
+            pass.set_pipeline(&self.pipeline);
+        }
         pass.set_bind_group(0, &self.bind_group, &[]);
         let [x, y, z] = self.workgroups;
         pass.dispatch_workgroups(x, y, z);
@@ -96,11 +129,17 @@ impl Recorder {
         Self { tuning, dispatches: Vec::new() }
     }
 
+    /// What was run, in order.
+    pub(super) fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// Makes a plan of what was run, with pipelines that there must be.
     pub(super) fn finish(
         self,
         device: &wgpu::Device,
         queue: &wgpu::Queue,
-        pipelines: &mut pipelines::Cache,
+        pipelines: &pipelines::Cache,
         slots: &[Slot],
     ) -> Plan {
         // All uniforms of a plan live in one buffer, each at an offset that every device allows.
@@ -127,7 +166,8 @@ impl Recorder {
         let mut bytes_bound = 0;
         let mut steps = Vec::with_capacity(self.dispatches.len());
         for (dispatch, offset) in self.dispatches.iter().zip(offsets) {
-            let built = pipelines.get(device, dispatch);
+            bytes_bound += dispatch.bytes_bound();
+            let built = pipelines.get(dispatch).expect("prepared for all dispatches");
             let params = wgpu::BufferBinding {
                 buffer: &uniforms,
                 offset,
@@ -135,7 +175,6 @@ impl Recorder {
             };
             let tensors = dispatch.operands.iter().map(|operand| {
                 let slot = &slots[operand.tensor.id];
-                bytes_bound += operand.tensor.size_bytes();
                 wgpu::BufferBinding {
                     buffer: &slot.buffer,
                     offset: slot.offset,
@@ -157,8 +196,9 @@ impl Recorder {
                     layout: &built.layout,
                     entries: &entries,
                 }),
-                pipeline: built.pipeline,
+                pipeline: built.pipeline.clone(),
                 workgroups: dispatch.workgroups,
+                bytes_touched: dispatch.bytes_touched(),
             });
         }
         Plan { steps, bytes_bound }
@@ -212,7 +252,7 @@ impl Gpu {
                         end_of_pass_write_index: Some(2 * i + 1),
                     }),
                 });
-                step.encode(&mut pass);
+                step.encode(&mut pass, None);
             }
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
@@ -227,6 +267,7 @@ impl Gpu {
                 label: step.label.clone(),
                 class: step.class.clone(),
                 nanoseconds: stamp[1].saturating_sub(stamp[0]) as f64 * period,
+                bytes_touched: step.bytes_touched,
             }));
         }
         Ok(times)

@@ -5,8 +5,9 @@ use super::{
     bounds::{FLUSHED, U, dot},
 };
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
-    params, shader,
+    Binder, Bounded, DType,
+    DType::{F16, F32, Q8},
+    Dispatch, Error, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
@@ -17,7 +18,7 @@ pub struct Attention {
     pub step: Tensor,
     /// Rotated queries: `[tokens, n_heads, head_dim]`.
     pub q: Tensor,
-    /// Keys of positions `pos0..`: `[len, n_kv_heads, head_dim]`.
+    /// Keys of positions `pos0..`: `[len, n_kv_heads head_dim]`, of a type of [`super::CACHES`].
     pub k: Tensor,
     /// Values of the same positions.
     pub v: Tensor,
@@ -41,7 +42,7 @@ pub struct Attention {
 
 params! {
     n_heads: u32, n_kv_heads: u32, dim4: u32, rows: u32, block: u32, pos0: u32, len: u32,
-    split_len: u32, split0: u32, splits: u32, inner: f32, cap: f32,
+    split_len: u32, split0: u32, splits: u32, cols8: u32, stride: u32, inner: f32, cap: f32,
 }
 
 /// How the kernel's fixed workgroup memory is divided for a head size.
@@ -63,24 +64,57 @@ impl Blocking {
     }
 }
 
+/// Elements of the sixteen bytes that are loaded at once.
+pub(crate) fn elements_of_chunk(dtype: DType) -> u32 {
+    match dtype {
+        Q8 => 16,
+        F16 => 8,
+        _ => 4,
+    }
+}
+
+/// Units of sixteen bytes of a position's keys or values.
+fn chunks_of_row(dtype: DType, cols: u32) -> u32 {
+    u32::try_from(dtype.row_bytes(cols.into()) / 16).expect("fewer than elements")
+}
+
 impl Kernel for Attention {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("attention", "step", "math")
+        match self.k.dtype {
+            dtype @ (F16 | Q8) => {
+                shader!("attention", "step", "math", "cache_load_packed").with_weight(dtype)
+            }
+            _ => shader!("attention", "step", "math", "cache_load_f32"),
+        }
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, n_heads, head_dim] = self.q.dims()?;
-        let [len, n_kv_heads, _] = self.k.dims()?;
+        let [len, kv_cols] = self.k.dims()?;
+        let n_kv_heads = kv_cols / head_dim;
+        let dtype = self.k.dtype;
+        // Sixteen bytes must not belong to two heads.
+        let chunk = elements_of_chunk(dtype);
+        if !head_dim.is_multiple_of(chunk) {
+            return Err(Error::Usage(format!(
+                "attention: heads have {head_dim} channels, but {chunk} elements of {dtype} are \
+                 loaded at once"
+            )));
+        }
         let [_, _, all_splits, _] = self.acc.dims()?;
         let Blocking { rows, block } = Blocking::of(head_dim);
         binder
             .step(self.step)?
             .read("q", self.q, F32, [tokens, n_heads, head_dim])?
-            .read("k", self.k, F32, [len, n_kv_heads, head_dim])?
-            .read("v", self.v, F32, [len, n_kv_heads, head_dim])?
+            .weight("k", self.k, [len, n_kv_heads * head_dim])?
+            .touching(self.splits.saturating_mul(self.split_len), len)
+            .weight("v", self.v, [len, n_kv_heads * head_dim])?
+            .touching(self.splits.saturating_mul(self.split_len), len)
             .read("temperature", self.temperature, F32, [tokens])?
             .write("acc", self.acc, F32, [tokens, n_heads, all_splits, head_dim])?
+            .touching(self.splits, all_splits)
             .write("stats", self.stats, F32, [tokens, n_heads, all_splits, 2])?
+            .touching(self.splits, all_splits)
             .dispatch(
                 Params {
                     n_heads,
@@ -93,6 +127,8 @@ impl Kernel for Attention {
                     split_len: self.split_len,
                     split0: self.pos0 / self.split_len,
                     splits: all_splits,
+                    cols8: kv_cols / 8,
+                    stride: chunks_of_row(dtype, kv_cols),
                     inner: if self.cap > 0.0 { self.scale / self.cap } else { self.scale },
                     cap: self.cap,
                 },
@@ -104,8 +140,9 @@ impl Kernel for Attention {
         let [_, n_heads, head_dim] = self.q.shape.extents() else {
             unreachable!("dispatch checked it")
         };
-        let [len, n_kv, _] = self.k.shape.extents() else { unreachable!("dispatch checked it") };
-        let (n_heads, dim, n_kv) = (*n_heads as usize, *head_dim as usize, *n_kv as usize);
+        let [len, kv_cols] = self.k.shape.extents() else { unreachable!("dispatch checked it") };
+        let (n_heads, dim) = (*n_heads as usize, *head_dim as usize);
+        let n_kv = *kv_cols as usize / dim;
         let (len, pos0) = (*len as usize, self.pos0 as usize);
         let all_splits = self.acc.shape.extents()[2] as usize;
         let split_len = self.split_len as usize;
@@ -202,6 +239,14 @@ impl Softmax {
 
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("attention");
+    for dtype in super::CACHES {
+        of_type(&mut rows, dtype);
+    }
+    rows
+}
+
+/// Rows with a cache of `dtype`.
+fn of_type(rows: &mut Rows, dtype: DType) {
     // Tokens, query heads, key heads, head size; first position; cache length; split length.
     for (name, shape, pos, len, split_len) in [
         ("first token", [1, 4, 2, 16], 0, 64, 64),
@@ -211,70 +256,96 @@ pub(super) fn cases() -> Rows {
         ("prefill", [7, 6, 2, 32], 0, 64, 64),
         ("prefill after a prefix", [9, 6, 2, 32], 30, 64, 64),
         ("prefill in splits", [33, 4, 1, 64], 5, 64, 32),
-        ("group larger than a tile", [2, 20, 1, 16], 9, 32, 32),
+        ("group larger than a tile", [2, 20, 2, 16], 9, 32, 32),
         ("wide head", [2, 2, 1, 256], 19, 32, 32),
-        ("ragged head", [2, 3, 1, 36], 11, 32, 32),
+        ("ragged head", [2, 6, 2, 36], 11, 32, 32),
         ("narrowest head", [3, 4, 2, 4], 40, 64, 32),
     ] {
+        let shape = fitting(dtype, shape);
+        let cached = move |host: &mut Host, fill| cache(host, dtype, shape, len, fill);
+        let case = move |host: &mut Host, cap, fill| {
+            case(host, dtype, shape, [pos, shape[0]], [0, len, split_len], cap, fill)
+        };
         for cap in [0.0, 30.0, 2.0, 0.5] {
-            rows.add(format!("{name}, cap {cap}"), move |host| {
-                case(host, shape, [pos, shape[0]], [0, len, split_len], cap, Fill::Normal)
+            rows.add(format!("{dtype} {name}, cap {cap}"), move |host| {
+                case(host, cap, Fill::Normal)
             });
         }
-        rows.add(format!("{name}, outliers"), move |host| {
-            case(host, shape, [pos, shape[0]], [0, len, split_len], 30.0, Fill::Outliers)
-        });
+        rows.add(format!("{dtype} {name}, outliers"), move |host| case(host, 30.0, Fill::Outliers));
         // Logits so far apart that one position has all the weight.
-        rows.add(format!("{name}, one key takes all"), move |host| {
+        rows.add(format!("{dtype} {name}, one key takes all"), move |host| {
             let [tokens, n_heads, n_kv, dim] = shape;
-            let kernel = case(host, shape, [pos, tokens], [0, len, split_len], 0.0, Fill::Index);
+            let kernel = case(host, 0.0, Fill::Index);
             let keys =
                 (0..len * n_kv * dim).map(|i| if i / (n_kv * dim) == pos { 100.0 } else { -100.0 });
             let keys = keys.collect();
             Attention {
                 q: host.f32([tokens, n_heads, dim], Fill::Constant(100.0)),
-                k: host.floats_from(F32, [len, n_kv, dim], keys),
+                k: host.floats_from(dtype, [len, n_kv * dim], keys),
                 ..kernel
             }
         });
+        // As large as the type allows.
         for size in [89.0, -89.0, 1e20, -1e20] {
-            rows.add(format!("{name}, cap 30 at {size:e}"), move |host| {
-                let [tokens, n_heads, n_kv, dim] = shape;
-                let kernel =
-                    case(host, shape, [pos, tokens], [0, len, split_len], 30.0, Fill::Normal);
+            rows.add(format!("{dtype} {name}, cap 30 at {size:e}"), move |host| {
+                let [tokens, n_heads, _, dim] = shape;
+                let kernel = case(host, 30.0, Fill::Normal);
+                let most = if dtype == F32 { f64::INFINITY } else { 65504.0 };
+                let key = (size * f64::from(dim).sqrt()).clamp(-most, most);
                 Attention {
                     q: host.f32([tokens, n_heads, dim], Fill::OneHot(0)),
-                    k: host.f32([len, n_kv, dim], Fill::Constant(size * f64::from(dim).sqrt())),
+                    k: cached(host, Fill::Constant(key)),
                     ..kernel
                 }
             });
         }
         // Equal keys weigh all positions alike: the sum of integers is exact.
-        rows.exact(format!("{name}, equal keys sum integers"), move |host| {
-            let kernel = case(host, shape, [pos, shape[0]], [0, len, split_len], 0.0, Fill::Normal);
-            let [_, _, n_kv, dim] = shape;
+        rows.exact(format!("{dtype} {name}, equal keys sum integers"), move |host| {
+            let kernel = case(host, 0.0, Fill::Normal);
             Attention {
-                k: host.f32([len, n_kv, dim], Fill::Constant(0.0)),
-                v: host.f32([len, n_kv, dim], Fill::Integers(100)),
+                k: cached(host, Fill::Constant(0.0)),
+                v: cached(host, Fill::Integers(100)),
+                ..kernel
+            }
+        });
+        // One channel of one value: what is loaded goes where it belongs.
+        rows.exact(format!("{dtype} {name}, one value"), move |host| {
+            let [.., n_kv, dim] = shape;
+            let kernel = case(host, 0.0, Fill::Normal);
+            let at = (pos + 1) * n_kv * dim - 3;
+            Attention {
+                k: cached(host, Fill::Constant(0.0)),
+                v: cached(host, Fill::OneHot(at.into())),
                 ..kernel
             }
         });
     }
-    rows.add("padded rows are left alone", |host| {
-        case(host, [16, 6, 2, 32], [3, 5], [0, 64, 64], 30.0, Fill::Normal)
+    let shape = fitting(dtype, [16, 6, 2, 32]);
+    rows.add(format!("{dtype} padded rows are left alone"), move |host| {
+        case(host, dtype, shape, [3, 5], [0, 64, 64], 30.0, Fill::Normal)
     });
-    rows.add("second shard of the cache", |host| {
-        case(host, [4, 6, 2, 32], [70, 4], [64, 64, 32], 30.0, Fill::Normal)
+    rows.add(format!("{dtype} second shard of the cache"), move |host| {
+        case(host, dtype, [4, 6, 2, 32], [70, 4], [64, 64, 32], 30.0, Fill::Normal)
     });
-    rows.add("second shard that the queries do not reach", |host| {
-        case(host, [4, 6, 2, 32], [7, 4], [64, 64, 32], 30.0, Fill::Normal)
+    rows.add(format!("{dtype} second shard that the queries do not reach"), move |host| {
+        case(host, dtype, [4, 6, 2, 32], [7, 4], [64, 64, 32], 30.0, Fill::Normal)
     });
-    rows
+    rows.add(format!("{dtype} a position beyond 100,000"), move |host| {
+        case(host, dtype, [2, 4, 2, 32], [130_989, 2], [130_944, 64, 64], 30.0, Fill::Normal)
+    });
+}
+
+/// The shape with heads and positions that a cache of `dtype` can have.
+fn fitting(dtype: DType, [tokens, n_heads, n_kv, dim]: [u32; 4]) -> [u32; 4] {
+    [tokens, n_heads, n_kv, dim.next_multiple_of(elements_of_chunk(dtype))]
 }
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.of(&super::CACHES);
     let n_kv = pick.size(3);
-    let dim = pick.of(&[8, 16, 36, 64, 128, 256]);
+    let dim = pick.of(&[8u32, 16, 36, 64, 128, 256]).next_multiple_of(elements_of_chunk(dtype));
+    // An odd number of narrow heads makes no whole blocks.
+    let n_kv = if (n_kv * dim).is_multiple_of(dtype.block()) { n_kv } else { 2 };
     let n_heads = n_kv * pick.size(8);
     let split_len = Blocking::of(dim).block * pick.of(&[1, 2, 4]);
     let len = pick.size(2 * split_len + 1);
@@ -286,15 +357,23 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let (fill_name, fill) = pick.fill();
     let shape = [tokens, n_heads, n_kv, dim];
     let name = format!(
-        "{real} of {tokens} tokens, {n_heads} on {n_kv} heads of {dim}, {pos0}+{len} by {split_len} \
-         at {pos}, cap {cap}, {fill_name}"
+        "{dtype} {real} of {tokens} tokens, {n_heads} on {n_kv} heads of {dim}, {pos0}+{len} by \
+         {split_len} at {pos}, cap {cap}, {fill_name}"
     );
-    rows.add(name, move |host| case(host, shape, [pos, real], [pos0, len, split_len], cap, fill));
+    rows.add(name, move |host| {
+        case(host, dtype, shape, [pos, real], [pos0, len, split_len], cap, fill)
+    });
+}
+
+/// Keys or values of `len` positions.
+fn cache(host: &mut Host, dtype: DType, [.., n_kv, dim]: [u32; 4], len: u32, fill: Fill) -> Tensor {
+    host.filled(dtype, [len, n_kv * dim], fill)
 }
 
 fn case(
     host: &mut Host,
-    [tokens, n_heads, n_kv, dim]: [u32; 4],
+    dtype: DType,
+    shape @ [tokens, n_heads, _, dim]: [u32; 4],
     [pos, real]: [u32; 2],
     [pos0, len, split_len]: [u32; 3],
     cap: f32,
@@ -305,8 +384,8 @@ fn case(
     Attention {
         step: host.step(pos, real),
         q: host.f32([tokens, n_heads, dim], fill),
-        k: host.f32([len, n_kv, dim], fill),
-        v: host.f32([len, n_kv, dim], fill),
+        k: cache(host, dtype, shape, len, fill),
+        v: cache(host, dtype, shape, len, fill),
         temperature: host.floats_from(F32, [tokens], temperature),
         pos0,
         split_len,

@@ -3,7 +3,13 @@
 //! Source: WGSL, section "Floating Point Accuracy". Basic operations are correctly rounded in either
 //! direction, so one operation may err by a whole unit in the last place.
 
-use crate::{DType, Gelu, Matrices, host::Bounded};
+use half::f16;
+
+use crate::{
+    DType, Gelu, Matrices,
+    host::{Bounded, round},
+    quant,
+};
 
 /// One unit in the last place of 1: WGSL leaves the direction of rounding open.
 pub(crate) const U: f64 = 1.0 / 8_388_608.0;
@@ -106,6 +112,16 @@ pub(crate) fn dot(x: &[f64], w: &[f64], longest: f64) -> Bounded {
     Bounded { value, bound: longest * U * size + x.len() as f64 * FLUSHED }
 }
 
+/// The same of values that are not exact.
+pub(crate) fn dot_bounded(x: &[Bounded], w: &[f64], longest: f64) -> Bounded {
+    let (mut value, mut bound) = (0.0, 0.0);
+    for (x, w) in x.iter().zip(w) {
+        value += x.value * w;
+        bound += x.bound * w.abs() + longest * U * (x.value.abs() + x.bound) * w.abs() + FLUSHED;
+    }
+    Bounded { value, bound }
+}
+
 /// Roundings on the longest chain of a dot product by lanes: the additions inside a chunk of
 /// weights, its scale, an addition per chunk, the sum over a vector, the tree over the lanes, and the
 /// product.
@@ -129,4 +145,67 @@ pub(crate) fn matrix_depth(matrices: Matrices, cols: usize) -> f64 {
         Matrices::Spread { .. } => 2.0 + 3.0 + 1.0 + 3.0,
     };
     (cols as f64 / 32.0).ceil() + inside + 3.0 + 1.0
+}
+
+/// A row of the cache as `lib/cache_store_*.wgsl` stores it in `dtype`.
+///
+/// Rounding is monotone. So what a device may store of a value lies between what becomes of the ends
+/// of the value's own bound, and nothing is assumed of ties.
+pub(crate) fn stored(dtype: DType, row: &[Bounded]) -> Vec<Bounded> {
+    match dtype {
+        DType::F16 => row.iter().map(|x| stored_half(*x)).collect(),
+        DType::Q8 => row.chunks(quant::BLOCK).flat_map(stored_block).collect(),
+        _ => row.to_vec(),
+    }
+}
+
+/// The value with the farthest of its `ends` as its bound.
+fn between(value: f64, ends: impl IntoIterator<Item = f64>) -> Bounded {
+    Bounded { value, bound: ends.into_iter().map(|end| (end - value).abs()).fold(0.0, f64::max) }
+}
+
+fn stored_half(x: Bounded) -> Bounded {
+    let half = |x: f64| nearest_half(x).to_f64();
+    between(half(x.value), [half(x.value - x.bound), half(x.value + x.bound)])
+}
+
+/// The nearest half float that is finite. What a device rounds is an f32.
+fn nearest_half(x: f64) -> f16 {
+    f16::from_f32(round(x).clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
+}
+
+fn stored_block(block: &[Bounded]) -> Vec<Bounded> {
+    let largest = |size: fn(&Bounded) -> f64| block.iter().map(size).fold(0.0, f64::max);
+    let scale = block_scale(largest(|x| x.value.abs())).to_f64();
+    // A product and a comparison, each of which may round.
+    let least = largest(|x| x.value.abs() - x.bound) * (1.0 - 4.0 * U) - FLUSHED;
+    let most = largest(|x| x.value.abs() + x.bound) * (1.0 + 4.0 * U);
+    let scales = block_scale(least.max(0.0)).to_bits()..=block_scale(most).to_bits();
+    let scales: Vec<f64> = scales.map(|bits| f16::from_bits(bits).to_f64()).collect();
+    let integer = |x: f64| x.clamp(-127.0, 127.0);
+    let ends = |x: &Bounded, scale: f64| {
+        if scale == 0.0 {
+            return [0.0; 2];
+        }
+        // The inverse of the scale and the product with it.
+        let [low, high] = [x.value - x.bound, x.value + x.bound].map(|x| x / scale);
+        let slack = 4.0 * U * low.abs().max(high.abs());
+        let (low, high) = ((low - slack - 0.5).ceil(), (high + slack + 0.5).floor());
+        [integer(low) * scale, integer(high) * scale]
+    };
+    block
+        .iter()
+        .map(|x| {
+            let q = if scale == 0.0 { 0.0 } else { integer((x.value / scale).round_ties_even()) };
+            between(q * scale, scales.iter().flat_map(|&scale| ends(x, scale)))
+        })
+        .collect()
+}
+
+/// The scale of a block with this largest magnitude.
+fn block_scale(largest: f64) -> f16 {
+    let wanted = largest / 127.0;
+    let nearest = nearest_half(wanted);
+    let short = wanted > nearest.to_f64() * (1.0 + 1.0 / 1024.0) && nearest < f16::MAX;
+    f16::from_bits(nearest.to_bits() + u16::from(short))
 }

@@ -35,6 +35,7 @@ impl Kernel for Embed {
         binder
             .read("ids", self.ids, U32, [tokens])?
             .weight("table", self.table, [rows, cols])?
+            .touching(tokens, rows)
             .write("out", self.out, F32, [tokens, cols])?
             .dispatch(
                 Params { rows, row0: self.row0, cols8: cols / 8, scale: self.scale },

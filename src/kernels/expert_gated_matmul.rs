@@ -59,7 +59,9 @@ impl Kernel for ExpertGatedMatMul {
             .read("order", self.order, U32, [tokens * chosen])?
             .read("tiles", self.tiles, U32, [tiles, 4])?
             .weight("gate", self.gate, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .weight("up", self.up, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
             .constants(matrices.constants())
             .dispatch(

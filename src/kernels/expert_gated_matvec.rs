@@ -55,7 +55,9 @@ impl Kernel for ExpertGatedMatVec {
             .read("x", self.x, F32, [tokens, cols])?
             .read("ids", self.ids, U32, [tokens, chosen])?
             .weight("gate", self.gate, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .weight("up", self.up, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
             .constants(vectors.constants())
             .dispatch(

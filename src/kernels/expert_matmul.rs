@@ -52,6 +52,7 @@ impl Kernel for ExpertMatMul {
             .read("order", self.order, U32, [tokens * chosen])?
             .read("tiles", self.tiles, U32, [tiles, 4])?
             .weight("weight", self.weight, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
             .constants(matrices.constants())
             .dispatch(

@@ -57,6 +57,7 @@ impl Kernel for ExpertMatVec {
             .read("ids", self.ids, U32, [tokens, chosen])?
             .read("probs", self.probs, F32, [tokens, chosen])?
             .weight("weight", self.weight, [experts, rows, cols])?
+            .touching(tokens * chosen, experts)
             .read("dense", self.dense, F32, [tokens, out_rows])?
             .write("out", self.out, F32, [tokens, out_rows])?
             .constants(vectors.constants())

@@ -30,6 +30,7 @@ impl Kernel for Gather {
         let [picked] = self.rows.dims()?;
         binder
             .read("x", self.x, F32, [tokens, cols])?
+            .touching(picked, tokens)
             .read("rows", self.rows, U32, [picked])?
             .write("out", self.out, F32, [picked, cols])?
             .dispatch(Params { cols4: cols / 4 }, [picked, 1, 1])

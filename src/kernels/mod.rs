@@ -3,7 +3,8 @@
 mod attention;
 mod attention_merge;
 pub(crate) mod bounds;
-mod combine;
+mod combine_norm;
+mod dense_expert_matvec;
 mod embed;
 mod expert_gated_matmul;
 mod expert_gated_matvec;
@@ -15,17 +16,19 @@ mod gated_matvec;
 mod gather;
 mod matmul;
 mod matvec;
+mod norm_route;
 mod pick;
 mod rms_norm;
 mod rms_norm_add;
 mod rope_cache;
-mod route;
 mod top_chunks;
 mod top_merge;
 
+pub(crate) use attention::elements_of_chunk;
 pub use attention::{Attention, Blocking};
 pub use attention_merge::AttentionMerge;
-pub use combine::Combine;
+pub use combine_norm::CombineNorm;
+pub use dense_expert_matvec::DenseExpertMatVec;
 pub use embed::Embed;
 pub use expert_gated_matmul::ExpertGatedMatMul;
 pub use expert_gated_matvec::ExpertGatedMatVec;
@@ -37,10 +40,10 @@ pub use gated_matvec::GatedMatVec;
 pub use gather::Gather;
 pub use matmul::MatMul;
 pub use matvec::MatVec;
+pub use norm_route::NormRoute;
 pub use rms_norm::RmsNorm;
 pub use rms_norm_add::RmsNormAdd;
 pub use rope_cache::RopeCache;
-pub use route::Route;
 pub(crate) use top_chunks::CHUNK;
 pub use top_chunks::TopChunks;
 pub use top_merge::TopMerge;
@@ -134,6 +137,9 @@ impl Rows {
 /// Types that weights are stored in.
 const WEIGHTS: [DType; 5] = DType::WEIGHTS;
 
+/// Types that keys and values may be cached in.
+pub const CACHES: [DType; 3] = [DType::F32, DType::F16, DType::Q8];
+
 /// Random fills that every reduction meets, with a name.
 const FILLS: [(&str, Fill); 4] = [
     ("normal", Fill::Normal),
@@ -175,10 +181,11 @@ macro_rules! tables {
     };
 }
 
-const TABLES: [Table; 20] = tables![
+const TABLES: [Table; 21] = tables![
     attention,
     attention_merge,
-    combine,
+    combine_norm,
+    dense_expert_matvec,
     embed,
     expert_gated_matmul,
     expert_gated_matvec,
@@ -190,10 +197,10 @@ const TABLES: [Table; 20] = tables![
     gather,
     matmul,
     matvec,
+    norm_route,
     rms_norm,
     rms_norm_add,
     rope_cache,
-    route,
     top_chunks,
     top_merge,
 ];

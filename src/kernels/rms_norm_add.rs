@@ -2,8 +2,8 @@
 
 use super::{Pick, Rows, rms_norm::normalize};
 use crate::{
-    Binder, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params,
-    shader,
+    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    params, shader,
 };
 
 /// `sum += norm(h) * weight`, then `out = norm(sum) * next_weight`, where
@@ -28,7 +28,7 @@ params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNormAdd {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("rms_norm_add", "reduce")
+        shader!("rms_norm_add", "reduce", "norm_add")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -45,18 +45,10 @@ impl Kernel for RmsNormAdd {
     }
 
     fn oracle(&self, host: &mut Host) {
-        let (eps, wide) = (self.eps.into(), host.tuning.wide);
-        let weight = host.floats(self.weight);
-        let next_weight = host.floats(self.next_weight);
         let mut sum = host.current(self.sum);
-        let mut out = Vec::with_capacity(sum.len());
-        let cols = weight.len();
-        for (h, sum) in host.current(self.h).chunks_exact(cols).zip(sum.chunks_exact_mut(cols)) {
-            for (sum, h) in sum.iter_mut().zip(normalize(h, weight, eps, wide)) {
-                *sum = sum.plus(h);
-            }
-            out.extend(normalize(sum, next_weight, eps, wide));
-        }
+        let gains = [host.floats(self.weight), host.floats(self.next_weight)];
+        let wide = host.tuning.wide;
+        let out = norm_add(&host.current(self.h), &mut sum, gains, self.eps.into(), wide);
         host.write(self.sum, sum);
         host.write(self.out, out);
     }
@@ -64,6 +56,26 @@ impl Kernel for RmsNormAdd {
     fn boxed(&self) -> Box<dyn Kernel> {
         Box::new(*self)
     }
+}
+
+/// `sum += norm(h) * weight` and `norm(sum) * next_weight`, a workgroup of `wide` invocations for
+/// each row of `h`.
+pub(super) fn norm_add(
+    h: &[Bounded],
+    sum: &mut [Bounded],
+    [weight, next_weight]: [&[f64]; 2],
+    eps: f64,
+    wide: u32,
+) -> Vec<Bounded> {
+    let cols = weight.len();
+    let mut out = Vec::with_capacity(h.len());
+    for (h, sum) in h.chunks_exact(cols).zip(sum.chunks_exact_mut(cols)) {
+        for (sum, h) in sum.iter_mut().zip(normalize(h, weight, eps, wide)) {
+            *sum = sum.plus(h);
+        }
+        out.extend(normalize(sum, next_weight, eps, wide));
+    }
+    out
 }
 
 pub(super) fn cases() -> Rows {

@@ -1,13 +1,14 @@
 //! Rotary embedding of queries and keys, and the write of keys and values to the cache.
 
-use super::{Pick, Rows};
+use super::{Pick, Rows, bounds::stored};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
-    params, shader,
+    Binder, Bounded, DType,
+    DType::{F16, F32, Q8},
+    Dispatch, Error, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// Rotates the pairs `(d, d + head_dim/2)` of queries and keys by the angles in `cos_sin`, and
-/// stores keys and values at their positions. Rows that are padding, and positions that another
+/// stores keys and values at their positions, rounded to the type of the cache. Rows that are padding, and positions that another
 /// shard of the cache holds, are left alone.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeCache {
@@ -20,7 +21,7 @@ pub struct RopeCache {
     pub cos_sin: Tensor,
     /// Rotated queries: `[tokens, n_heads, head_dim]`.
     pub q: Tensor,
-    /// Keys of positions `pos0..`: `[len, n_kv_heads, head_dim]`.
+    /// Keys of positions `pos0..`: `[len, n_kv_heads head_dim]`, of a type of [`super::CACHES`].
     pub k: Tensor,
     /// Values of the same positions.
     pub v: Tensor,
@@ -32,20 +33,38 @@ params! { n_heads: u32, n_kv_heads: u32, half: u32, pos0: u32, len: u32, write_q
 
 impl Kernel for RopeCache {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("rope_cache", "step")
+        match self.k.dtype {
+            F16 => shader!("rope_cache", "step", "half", "cache_store_f16").with_weight(F16),
+            Q8 => shader!("rope_cache", "step", "half", "cache_store_q8").with_weight(Q8),
+            _ => shader!("rope_cache", "step", "cache_store_f32"),
+        }
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, n_heads, head_dim] = self.q.dims()?;
-        let [len, n_kv_heads, _] = self.k.dims()?;
-        let n_all = n_heads + 2 * n_kv_heads;
+        let [len, kv_cols] = self.k.dims()?;
+        let n_kv_heads = kv_cols / head_dim;
+        let (q_cols, kv_cols) = (n_heads * head_dim, n_kv_heads * head_dim);
+        let dtype = match self.k.dtype {
+            dtype @ (F16 | Q8) => dtype,
+            _ => F32,
+        };
+        if !kv_cols.is_multiple_of(dtype.block()) {
+            return Err(Error::Usage(format!(
+                "rope_cache: a position has {kv_cols} keys, which {dtype} cannot divide into blocks \
+                 of {}",
+                dtype.block()
+            )));
+        }
         binder
             .step(self.step)?
-            .read("qkv", self.qkv, F32, [tokens, n_all * head_dim])?
+            .read("qkv", self.qkv, F32, [tokens, q_cols + 2 * kv_cols])?
             .read("cos_sin", self.cos_sin, F32, [tokens, head_dim])?
             .write("q", self.q, F32, [tokens, n_heads, head_dim])?
-            .write("k", self.k, F32, [len, n_kv_heads, head_dim])?
-            .write("v", self.v, F32, [len, n_kv_heads, head_dim])?
+            .write("k", self.k, dtype, [len, kv_cols])?
+            .touching(tokens, len)
+            .write("v", self.v, dtype, [len, kv_cols])?
+            .touching(tokens, len)
             .dispatch(
                 Params {
                     n_heads,
@@ -55,7 +74,7 @@ impl Kernel for RopeCache {
                     len,
                     write_q: u32::from(self.pos0 == 0),
                 },
-                [(n_all * head_dim / 2).div_ceil(64), tokens, 1],
+                [(q_cols + 2 * kv_cols.div_ceil(unit(dtype))).div_ceil(64), tokens, 1],
             )
     }
 
@@ -63,32 +82,28 @@ impl Kernel for RopeCache {
         let [_, n_heads, head_dim] = self.q.shape.extents() else {
             unreachable!("dispatch checked it")
         };
-        let [len, n_kv, _] = self.k.shape.extents() else { unreachable!("dispatch checked it") };
-        let (n_heads, head_dim, n_kv) = (*n_heads as usize, *head_dim as usize, *n_kv as usize);
-        let (len, pos0) = (*len as usize, self.pos0 as usize);
+        let [len, kv_cols] = self.k.shape.extents() else { unreachable!("dispatch checked it") };
+        let (q_cols, head_dim) = ((n_heads * head_dim) as usize, *head_dim as usize);
+        let (kv_cols, len, pos0) = (*kv_cols as usize, *len as usize, self.pos0 as usize);
         let (pos, real) = (host.ints(self.step)[0] as usize, host.ints(self.step)[1] as usize);
         let (mut q, mut k, mut v) =
             (host.current(self.q), host.current(self.k), host.current(self.v));
         let (qkv, cos_sin) = (host.floats(self.qkv), host.floats(self.cos_sin));
-        let n_all = n_heads + 2 * n_kv;
         for t in 0..real {
             let angles = &cos_sin[t * head_dim..][..head_dim];
+            let x = &qkv[t * (q_cols + 2 * kv_cols)..][..q_cols + 2 * kv_cols];
+            let (queries, x) = x.split_at(q_cols);
+            let (keys, values) = x.split_at(kv_cols);
+            if pos0 == 0 {
+                q[t * q_cols..][..q_cols].copy_from_slice(&rotate(queries, angles));
+            }
             let slot = (pos + t).wrapping_sub(pos0);
-            for head in 0..n_all {
-                let x = &qkv[(t * n_all + head) * head_dim..][..head_dim];
-                let at = |h: usize| (slot * n_kv + h) * head_dim;
-                if head < n_heads {
-                    if pos0 == 0 {
-                        rotate(x, angles, &mut q[(t * n_heads + head) * head_dim..]);
-                    }
-                } else if slot >= len {
-                } else if head < n_heads + n_kv {
-                    rotate(x, angles, &mut k[at(head - n_heads)..]);
-                } else {
-                    for (v, &x) in v[at(head - n_heads - n_kv)..].iter_mut().zip(x) {
-                        *v = Bounded::exact(x);
-                    }
-                }
+            if slot < len {
+                let keys = stored(self.k.dtype, &rotate(keys, angles));
+                k[slot * kv_cols..][..kv_cols].copy_from_slice(&keys);
+                let values: Vec<_> = values.iter().map(|&x| Bounded::exact(x)).collect();
+                let values = stored(self.k.dtype, &values);
+                v[slot * kv_cols..][..kv_cols].copy_from_slice(&values);
             }
         }
         host.write(self.q, q);
@@ -101,17 +116,39 @@ impl Kernel for RopeCache {
     }
 }
 
-fn rotate(x: &[f64], angles: &[f64], out: &mut [Bounded]) {
-    let half = x.len() / 2;
-    for (d, angle) in angles.chunks_exact(2).enumerate() {
-        let (a, b) = (Bounded::exact(x[d]), Bounded::exact(x[d + half]));
-        out[d] = a.scaled(angle[0]).plus(b.scaled(-angle[1]));
-        out[d + half] = b.scaled(angle[0]).plus(a.scaled(angle[1]));
+/// Elements of a row of the cache that one invocation stores.
+fn unit(dtype: DType) -> u32 {
+    match dtype {
+        Q8 => 64,
+        F16 => 2,
+        _ => 1,
     }
+}
+
+/// Heads side by side, each turned by the same angles.
+fn rotate(heads: &[f64], angles: &[f64]) -> Vec<Bounded> {
+    let half = angles.len() / 2;
+    let mut out = vec![Bounded::exact(0.0); heads.len()];
+    for (x, out) in heads.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+        for (d, angle) in angles.chunks_exact(2).enumerate() {
+            let (a, b) = (Bounded::exact(x[d]), Bounded::exact(x[d + half]));
+            out[d] = a.scaled(angle[0]).plus(b.scaled(-angle[1]));
+            out[d + half] = b.scaled(angle[0]).plus(a.scaled(angle[1]));
+        }
+    }
+    out
 }
 
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("rope_cache");
+    for dtype in super::CACHES {
+        of_type(&mut rows, dtype);
+    }
+    rows
+}
+
+/// Rows with a cache of `dtype`.
+fn of_type(rows: &mut Rows, dtype: DType) {
     for (name, shape) in [
         ("one token", [1, 4, 2, 16]),
         ("Grok-2 heads", [2, 64, 8, 128]),
@@ -119,45 +156,84 @@ pub(super) fn cases() -> Rows {
         ("one head", [3, 1, 1, 8]),
         ("wide head", [2, 2, 1, 256]),
     ] {
+        let shape = fitting(dtype, shape);
+        let [tokens, .., head_dim] = shape;
         for (fill_name, fill) in super::FILLS {
-            rows.add(format!("{name} {fill_name}"), move |host| {
-                case(host, shape, [3, shape[0]], 0, 16, fill)
+            rows.add(format!("{dtype} {name} {fill_name}"), move |host| {
+                case(host, dtype, shape, [3, tokens], 0, 16, fill)
             });
         }
-        // A quarter turn: cosine 0, sine 1.
-        rows.exact(format!("{name} quarter turn"), move |host| {
-            let kernel = case(host, shape, [0, shape[0]], 0, 8, Fill::Index);
-            let [tokens, .., head_dim] = shape;
+        // A quarter turn: cosine 0, sine 1. Each block has the largest integer, so that its scale is
+        // a power of two and all integers are kept.
+        rows.exact(format!("{dtype} {name} quarter turn"), move |host| {
+            let kernel = case(host, dtype, shape, [0, tokens], 0, 8, Fill::Normal);
             let angles = (0..tokens * head_dim).map(|i| f64::from(i % 2)).collect();
-            RopeCache { cos_sin: host.floats_from(F32, [tokens, head_dim], angles), ..kernel }
+            let qkv = kernel.qkv.shape;
+            let integers = (0..u32::try_from(qkv.len()).expect("rows are small"))
+                .map(|i| match dtype {
+                    Q8 if i % 8 == 0 => 254.0,
+                    Q8 => 2.0 * (f64::from(i * 37 % 255) - 127.0),
+                    F16 => f64::from(i * 37 % 4096) - 2048.0,
+                    _ => f64::from(i % 4096 + 1),
+                })
+                .collect();
+            RopeCache {
+                cos_sin: host.floats_from(F32, [tokens, head_dim], angles),
+                qkv: host.floats_from(F32, [qkv.extents()[0], qkv.extents()[1]], integers),
+                ..kernel
+            }
+        });
+        // Nothing, the smallest halves, what rounds to the largest half, and what is beyond it.
+        for size in [0.0, 1e-30, 3e-8, 1e-5, 65519.0, 65520.0, 8e6, 9e6, 1e20, -1e20] {
+            rows.add(format!("{dtype} {name} at {size:e}"), move |host| {
+                case(host, dtype, shape, [3, tokens], 0, 16, Fill::Constant(size))
+            });
+        }
+        // Ones among zeros: each must come to its own place.
+        rows.add(format!("{dtype} {name} one in 16"), move |host| RopeCache {
+            qkv: host.f32([tokens, (shape[1] + 2 * shape[2]) * head_dim], Fill::Sparse(16)),
+            ..case(host, dtype, shape, [3, tokens], 0, 16, Fill::Normal)
         });
     }
-    rows.add("padded rows are left alone", |host| {
-        case(host, [8, 4, 2, 16], [2, 5], 0, 16, Fill::Normal)
+    let shape = [8, 4, 2, 16];
+    rows.add(format!("{dtype} padded rows are left alone"), move |host| {
+        case(host, dtype, shape, [2, 5], 0, 16, Fill::Normal)
     });
-    rows.add("positions straddle the end of the shard", |host| {
-        case(host, [8, 4, 2, 16], [12, 8], 0, 16, Fill::Normal)
+    rows.add(format!("{dtype} positions straddle the end of the shard"), move |host| {
+        case(host, dtype, shape, [12, 8], 0, 16, Fill::Normal)
     });
-    rows.add("second shard takes what the first left", |host| {
-        case(host, [8, 4, 2, 16], [12, 8], 16, 16, Fill::Normal)
+    rows.add(format!("{dtype} second shard takes what the first left"), move |host| {
+        case(host, dtype, shape, [12, 8], 16, 16, Fill::Normal)
     });
-    rows
+    rows.add(format!("{dtype} a position beyond 100,000"), move |host| {
+        case(host, dtype, shape, [131_000, 8], 130_944, 64, Fill::Normal)
+    });
+}
+
+/// The shape with heads that make whole words, or blocks, of `dtype`; an odd number of blocks where
+/// there is one head.
+fn fitting(dtype: DType, [tokens, n_heads, n_kv, dim]: [u32; 4]) -> [u32; 4] {
+    let block = if dtype == Q8 { 16 * (3 - n_kv.min(2)) } else { 4 };
+    [tokens, n_heads, n_kv, dim.next_multiple_of(block)]
 }
 
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+    let dtype = pick.of(&super::CACHES);
     let tokens = pick.size(17);
     let n_kv_heads = pick.size(4);
-    let shape = [tokens, n_kv_heads * pick.size(8), n_kv_heads, pick.multiple(4, 256)];
+    let head_dim = pick.multiple(if dtype == Q8 { 32 } else { 4 }, 256);
+    let shape = [tokens, n_kv_heads * pick.size(8), n_kv_heads, head_dim];
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let len = pick.size(33);
     let [pos0, pos] = [len * pick.of(&[0, 0, 1]), pick.below(2 * len)];
     let (fill_name, fill) = pick.fill();
-    let name = format!("{real} of {shape:?} at {pos}, shard {pos0}+{len}, {fill_name}");
-    rows.add(name, move |host| case(host, shape, [pos, real], pos0, len, fill));
+    let name = format!("{dtype} {real} of {shape:?} at {pos}, shard {pos0}+{len}, {fill_name}");
+    rows.add(name, move |host| case(host, dtype, shape, [pos, real], pos0, len, fill));
 }
 
 fn case(
     host: &mut Host,
+    dtype: DType,
     [tokens, n_heads, n_kv_heads, head_dim]: [u32; 4],
     [pos, real]: [u32; 2],
     pos0: u32,
@@ -173,8 +249,8 @@ fn case(
         qkv: host.f32([tokens, (n_heads + 2 * n_kv_heads) * head_dim], fill),
         cos_sin: host.floats_from(F32, [tokens, head_dim], angles.collect()),
         q: host.unwritten([tokens, n_heads, head_dim]),
-        k: host.unwritten([len, n_kv_heads, head_dim]),
-        v: host.unwritten([len, n_kv_heads, head_dim]),
+        k: host.unwritten_as(dtype, [len, n_kv_heads * head_dim]),
+        v: host.unwritten_as(dtype, [len, n_kv_heads * head_dim]),
         pos0,
     }
 }

@@ -9,9 +9,9 @@ use crate::{
     Config, Executor, Result, Tensor,
     host::round,
     kernels::{
-        Attention, AttentionMerge, Combine, Embed, ExpertGatedMatMul, ExpertGatedMatVec,
-        ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec, Gather, MatMul, MatVec,
-        RmsNorm, RmsNormAdd, RopeCache, Route, TopChunks, TopMerge,
+        Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
+        ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
+        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
     },
 };
 
@@ -55,24 +55,45 @@ pub fn forward(
 
     for (i, layer) in m.layers.iter().enumerate() {
         attention(exec, c, layer, s, &kv[i], pass.positions)?;
-        exec.run(&RmsNormAdd {
+        let Routes { ids, probs } = s.routes[i];
+        exec.run(&NormRoute {
             h: s.block,
             weight: layer.post_attn_norm,
             next_weight: layer.pre_moe_norm,
             eps,
+            router: layer.router,
+            cap: round(c.router_logit_softcapping),
+            renormalize: c.norm_topk_prob,
             sum: s.x,
             out: s.h,
+            ids,
+            probs,
         })?;
 
-        feed_forward(exec, c, layer, s, s.routes[i])?;
-        exec.run(&RmsNormAdd {
-            h: s.block,
-            weight: layer.post_moe_norm,
-            next_weight: m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm),
-            eps,
-            sum: s.x,
-            out: s.h,
-        })?;
+        let scale = if c.residual_moe { FRAC_1_SQRT_2 } else { 1.0 };
+        let (weight, sum, out) = (layer.post_moe_norm, s.x, s.h);
+        let next_weight = m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm);
+        match s.phase {
+            Phase::Decode => {
+                feed_forward_of_one(exec, c, layer, s, s.routes[i], scale)?;
+                exec.run(&RmsNormAdd { h: s.block, weight, next_weight, eps, sum, out })?;
+            }
+            Phase::Prefill => {
+                feed_forward_of_many(exec, c, layer, s, ids)?;
+                exec.run(&CombineNorm {
+                    step: s.step,
+                    dense: s.dense,
+                    routed: s.routed,
+                    probs,
+                    scale,
+                    weight,
+                    next_weight,
+                    eps,
+                    sum,
+                    out,
+                })?;
+            }
+        }
     }
     head(exec, m, s, pass.output)
 }
@@ -140,30 +161,101 @@ fn attention(
 /// The dense MLP and the routed experts side by side: `s.h` in, `s.block` out.
 ///
 /// Routing never leaves the device: the expert kernels read the chosen ids themselves.
-fn feed_forward(
+fn feed_forward_of_one(
     exec: &mut dyn Executor,
     c: &Config,
     w: &Layer,
     s: &Scratch,
-    routes: Routes,
+    Routes { ids, probs }: Routes,
+    scale: f32,
 ) -> Result<()> {
-    exec.run(&Route {
-        x: s.h,
-        router: w.router,
-        cap: round(c.router_logit_softcapping),
-        renormalize: c.norm_topk_prob,
-        ids: routes.ids,
-        probs: routes.probs,
-    })?;
+    if let Some(mlp) = &w.mlp {
+        gated(exec, c, mlp, s)?;
+    }
+    for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
+        exec.run(&ExpertGatedMatVec {
+            x: s.h,
+            ids,
+            gate: gate.tensor,
+            up: up.tensor,
+            row0: gate.row0,
+            gelu: c.hidden_act,
+            out: s.expert_act,
+        })?;
+    }
+
+    let down_proj = &w.experts.down_proj;
+    if let Some(mlp) = &w.mlp {
+        if mlp.down_proj.is_cut_like(down_proj) {
+            for (dense, experts) in mlp.down_proj.shards.iter().zip(&down_proj.shards) {
+                exec.run(&DenseExpertMatVec {
+                    dense: s.dense_act,
+                    dense_weight: dense.tensor,
+                    x: s.expert_act,
+                    ids,
+                    probs,
+                    weight: experts.tensor,
+                    row0: experts.row0,
+                    scale,
+                    out: s.block,
+                })?;
+            }
+            return Ok(());
+        }
+        matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+    }
+    for down in &down_proj.shards {
+        exec.run(&ExpertMatVec {
+            x: s.expert_act,
+            ids,
+            probs,
+            weight: down.tensor,
+            dense: s.dense,
+            row0: down.row0,
+            scale,
+            out: s.block,
+        })?;
+    }
+    Ok(())
+}
+
+/// The same for many tokens, by expert: `s.h` in, `s.dense` and `s.routed` out.
+fn feed_forward_of_many(
+    exec: &mut dyn Executor,
+    c: &Config,
+    w: &Layer,
+    s: &Scratch,
+    ids: Tensor,
+) -> Result<()> {
     if let Some(mlp) = &w.mlp {
         gated(exec, c, mlp, s)?;
         matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
     }
-    let scale = if c.residual_moe { FRAC_1_SQRT_2 } else { 1.0 };
-    match s.phase {
-        Phase::Decode => experts_of_one(exec, c, &w.experts, s, routes, scale),
-        Phase::Prefill => experts_of_many(exec, c, &w.experts, s, routes, scale),
+    let (order, tiles) = (s.order, s.tiles);
+    exec.run(&ExpertGroups { step: s.step, ids, experts: c.num_local_experts, order, tiles })?;
+    for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
+        exec.run(&ExpertGatedMatMul {
+            x: s.h,
+            order,
+            tiles,
+            gate: gate.tensor,
+            up: up.tensor,
+            row0: gate.row0,
+            gelu: c.hidden_act,
+            out: s.expert_act,
+        })?;
     }
+    for down in &w.experts.down_proj.shards {
+        exec.run(&ExpertMatMul {
+            x: s.expert_act,
+            order,
+            tiles,
+            weight: down.tensor,
+            row0: down.row0,
+            out: s.routed,
+        })?;
+    }
+    Ok(())
 }
 
 /// `s.dense_act = gelu(gate x) * up x`
@@ -179,82 +271,6 @@ fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<
         }
     }
     Ok(())
-}
-
-fn experts_of_one(
-    exec: &mut dyn Executor,
-    c: &Config,
-    experts: &Mlp,
-    s: &Scratch,
-    Routes { ids, probs }: Routes,
-    scale: f32,
-) -> Result<()> {
-    for (gate, up) in experts.gate_proj.shards.iter().zip(&experts.up_proj.shards) {
-        exec.run(&ExpertGatedMatVec {
-            x: s.h,
-            ids,
-            gate: gate.tensor,
-            up: up.tensor,
-            row0: gate.row0,
-            gelu: c.hidden_act,
-            out: s.expert_act,
-        })?;
-    }
-    for down in &experts.down_proj.shards {
-        exec.run(&ExpertMatVec {
-            x: s.expert_act,
-            ids,
-            probs,
-            weight: down.tensor,
-            dense: s.dense,
-            row0: down.row0,
-            scale,
-            out: s.block,
-        })?;
-    }
-    Ok(())
-}
-
-fn experts_of_many(
-    exec: &mut dyn Executor,
-    c: &Config,
-    experts: &Mlp,
-    s: &Scratch,
-    Routes { ids, probs }: Routes,
-    scale: f32,
-) -> Result<()> {
-    let (order, tiles) = (s.order, s.tiles);
-    exec.run(&ExpertGroups { step: s.step, ids, experts: c.num_local_experts, order, tiles })?;
-    for (gate, up) in experts.gate_proj.shards.iter().zip(&experts.up_proj.shards) {
-        exec.run(&ExpertGatedMatMul {
-            x: s.h,
-            order,
-            tiles,
-            gate: gate.tensor,
-            up: up.tensor,
-            row0: gate.row0,
-            gelu: c.hidden_act,
-            out: s.expert_act,
-        })?;
-    }
-    for down in &experts.down_proj.shards {
-        exec.run(&ExpertMatMul {
-            x: s.expert_act,
-            order,
-            tiles,
-            weight: down.tensor,
-            row0: down.row0,
-            out: s.routed,
-        })?;
-    }
-    exec.run(&Combine {
-        step: s.step,
-        dense: s.dense,
-        routed: s.routed,
-        probs,
-        scale,
-        out: s.block,
-    })
 }
 
 /// Logits of what is in `s.h`: scaled first, then capped.

@@ -1,7 +1,7 @@
 //! Every buffer of a pass, with its shape, made before the first token.
 
 use crate::{
-    Config,
+    Config, DType,
     DType::{F32, U32},
     Result, Shape, Tensor,
     kernel::STEP_LEN,
@@ -36,9 +36,9 @@ pub struct CacheShard {
     pub pos0: u32,
     /// Positions.
     pub len: u32,
-    /// `[len, num_key_value_heads, head_dim]`
+    /// `[len, num_key_value_heads head_dim]`
     pub k: Tensor,
-    /// `[len, num_key_value_heads, head_dim]`
+    /// `[len, num_key_value_heads head_dim]`
     pub v: Tensor,
 }
 
@@ -195,21 +195,28 @@ impl Scratch {
     }
 }
 
-/// Keys and values of one layer for `context` positions. Shards end at whole splits.
-pub fn alloc_cache<M: Machine>(machine: &mut M, c: &Config, context: u32) -> Result<LayerCache> {
-    let position_bytes = u64::from(c.num_key_value_heads) * u64::from(c.head_dim) * 4;
+/// Keys and values of one layer for `context` positions, as elements of `dtype`. Shards end at whole
+/// splits.
+pub fn alloc_cache<M: Machine>(
+    machine: &mut M,
+    c: &Config,
+    context: u32,
+    dtype: DType,
+) -> Result<LayerCache> {
+    let width = c.num_key_value_heads * c.head_dim;
+    let position_bytes = dtype.row_bytes(width.into());
     let fit = machine.max_binding_bytes() / position_bytes / u64::from(SPLIT_LEN);
     let fit = u32::try_from(fit).unwrap_or(u32::MAX / SPLIT_LEN).max(1) * SPLIT_LEN;
     let shards = (0..context)
         .step_by(fit as usize)
         .map(|pos0| {
             let len = fit.min(context - pos0);
-            let shape: Shape = [len, c.num_key_value_heads, c.head_dim].into();
+            let shape: Shape = [len, width].into();
             Ok(CacheShard {
                 pos0,
                 len,
-                k: machine.alloc(Role::Storage, F32, shape)?,
-                v: machine.alloc(Role::Storage, F32, shape)?,
+                k: machine.alloc(Role::Storage, dtype, shape)?,
+                v: machine.alloc(Role::Storage, dtype, shape)?,
             })
         })
         .collect::<Result<_>>()?;

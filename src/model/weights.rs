@@ -35,6 +35,16 @@ pub struct Shard {
     pub tensor: Tensor,
 }
 
+impl Matrix {
+    /// Whether another matrix is cut at the same rows, and stored in the same type.
+    pub(super) fn is_cut_like(&self, other: &Self) -> bool {
+        let cuts = |matrix: &Self| -> Vec<_> {
+            matrix.shards.iter().map(|shard| (shard.row0, shard.tensor.dtype)).collect()
+        };
+        cuts(self) == cuts(other)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Source {
     name: String,
@@ -104,9 +114,9 @@ impl Model {
         tensors.iter().map(Tensor::size_bytes).sum()
     }
 
-    /// Bytes of weights that one token needs: the experts that are chosen, a row of the embedding
-    /// table, and all of the rest.
-    pub fn active_bytes(&self) -> u64 {
+    /// Bytes of weights that so many tokens need at once: as many experts as they can choose, a row
+    /// of the embedding table for each, and all of the rest.
+    pub fn needed_bytes(&self, tokens: u32) -> u64 {
         let c = &self.config;
         let of = |matrix: &Matrix| -> u64 {
             matrix.shards.iter().map(|shard| shard.tensor.size_bytes()).sum()
@@ -120,9 +130,12 @@ impl Model {
             .map(of)
             .sum();
         let table = of(&self.embed_tokens);
-        let idle = if c.tie_word_embeddings { 0 } else { table - table / u64::from(c.vocab_size) };
-        let [all, chosen] = [c.num_local_experts, c.num_experts_per_tok].map(u64::from);
-        self.bytes() - idle - experts / all * (all - chosen)
+        let rows = u64::from(c.vocab_size);
+        let idle_rows =
+            if c.tie_word_embeddings { 0 } else { rows.saturating_sub(u64::from(tokens)) };
+        let all = u64::from(c.num_local_experts);
+        let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok);
+        self.bytes() - table / rows * idle_rows - experts / all * all.saturating_sub(chosen)
     }
 
     /// Tensors beyond one for each matrix: how often bindings forced a cut.

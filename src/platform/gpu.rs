@@ -1,4 +1,4 @@
-//! Waiting for a device: natively by polling, in browsers by their event loop.
+//! Work around a device: natively by polling and threads, in browsers by their event loop.
 
 use crate::{Error, Result};
 
@@ -62,4 +62,45 @@ fn poll(device: &wgpu::Device) -> Result<()> {
         .poll(wgpu::PollType::Wait { submission_index: None, timeout })
         .map(|_| ())
         .map_err(|error| Error::Device(format!("the device did not finish: {error}")))
+}
+
+/// What `work` makes of each item, in order, on as many threads as there are cores.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    use std::{
+        panic::resume_unwind,
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut done = thread::scope(|scope| {
+        // A thread that the system refuses leaves its work to the others.
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut done = run();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|&(at, _)| at);
+    done.into_iter().map(|(_, made)| made).collect()
+}
+
+/// What `work` makes of each item, in order: a page has one thread, and its device others.
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
+    items.iter().map(work).collect()
 }

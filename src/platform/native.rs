@@ -1,5 +1,6 @@
 //! Files: checkpoints read at offsets, configurations, tokenizers, and folders that are written.
 
+mod pipelines;
 mod quantize;
 
 use std::{
@@ -18,6 +19,7 @@ use crate::{
     tokenizer::MAX_FILE,
 };
 
+pub use self::pipelines::{restore_pipelines, save_pipelines};
 pub use self::quantize::{Outcome, Quantize, on_all_cores};
 
 /// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not

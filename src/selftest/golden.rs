@@ -115,7 +115,7 @@ impl Golden {
     ) -> Result<Session<M>> {
         let weights = Synthetic::new(&self.config, dtype, 0)?;
         let context = u32::try_from(self.ids.len()).unwrap_or(u32::MAX).max(16);
-        let sizes = Sizes { context, prefill };
+        let sizes = Sizes { context, prefill, cache: DType::F32 };
         Session::load(machine, &self.config, &weights, sizes, &mut |_| Ok(())).await
     }
 

@@ -16,7 +16,7 @@ pub use report::{Row, Summary, Totals};
 use crate::{
     Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Tensor, Tuning,
     checkpoint::synthetic::fnv_1a,
-    host::POISON,
+    host::{self, POISON},
     kernel::Access,
     kernels::{self, Case},
     machine::Role,
@@ -281,10 +281,10 @@ async fn run_once(
 }
 
 fn is_poison(word: &[u8], dtype: DType) -> bool {
-    let bits = u32::from_le_bytes(word.try_into().expect("outputs have four-byte elements"));
+    let bits = u32::from_le_bytes(word.try_into().expect("outputs have whole words"));
     match dtype {
-        DType::U32 => bits == POISON,
-        _ => f32::from_bits(bits).is_nan(),
+        DType::F32 => f32::from_bits(bits).is_nan(),
+        _ => bits == POISON,
     }
 }
 
@@ -315,7 +315,8 @@ fn compare(
         .chunks_exact(4)
         .map(|b| u32::from_le_bytes(b.try_into().expect("chunks of four")))
         .collect();
-    let mut report = Report { elements: words.len(), worst: 0.0, failure: None };
+    let elements = usize::try_from(tensor.shape.len()).unwrap_or(usize::MAX);
+    let mut report = Report { elements, worst: 0.0, failure: None };
     let mut fail = |index: usize, got: String, want: String| {
         report.failure.get_or_insert(format!(
             "{} of {}: got {got}, expected {want}",
@@ -340,13 +341,15 @@ fn compare(
         return report;
     }
     let bounds = host.bounds(tensor);
+    let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
+    let kept = untouched.map(|Untouched { poison, .. }| host::untouched(tensor, bytes, poison));
     let mut worst: f64 = 0.0;
-    for (i, (&got_bits, &want)) in words.iter().zip(host.floats(tensor)).enumerate() {
-        let got = f64::from(f32::from_bits(got_bits));
-        match untouched {
-            Some(Untouched { poison, .. }) if want.is_nan() => {
-                if got_bits != poison {
-                    fail(i, f32::from_bits(got_bits).to_string(), "no write at all".into());
+    let got = host::decode_rows(tensor.dtype, cols, bytes).into_iter();
+    for (i, (got, &want)) in got.zip(host.floats(tensor)).enumerate() {
+        match &kept {
+            Some(kept) if want.is_nan() => {
+                if !kept[i] {
+                    fail(i, got.to_string(), "no write at all".into());
                 }
                 continue;
             }

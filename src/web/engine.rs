@@ -199,16 +199,19 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     let bytes = checkpoint.bytes();
     let sizes = options.sizes(&config);
     let device = Rc::new(Device { ear, destroy: RefCell::default(), caps: RefCell::default() });
+    let all = tokenizer.vocab_size() < config.vocab_size as usize;
+    let read = if all { Read::Logits } else { Read::Top(TOP_K.min(config.vocab_size)) };
     let reload = Reload {
         config: config.clone(),
         checkpoint,
         sizes,
+        read,
         device: device.clone(),
         told: Rc::default(),
         before: false,
     };
     let mut session = Resuming::new(reload).await?;
-    prepare(&mut session, &tokenizer, &device.ear).await?;
+    prepare(&mut session, read, &device.ear).await?;
 
     let question = [Message::new(Role::User, "")];
     let info = json!({
@@ -224,10 +227,8 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
 }
 
 /// Runs a prompt of a token and a token after it, so that the first ones need not wait for shaders
-/// to be compiled. Longer prompts, and logits in full, need no others.
-async fn prepare(session: &mut Resuming<Reload>, tokenizer: &Tokenizer, ear: &Ear) -> Result<()> {
-    let all = tokenizer.vocab_size() < session.config().vocab_size as usize;
-    let read = if all { Read::Logits } else { Read::Top(TOP_K.min(session.config().vocab_size)) };
+/// to be compiled: browsers say nothing of pipelines but by what they run. Longer prompts, and logits in full, need no others.
+async fn prepare(session: &mut Resuming<Reload>, read: Read, ear: &Ear) -> Result<()> {
     ear.progress("pipelines", 0, 2)?;
     session.prefill(&[0], read).await?;
     session.rewind(0);
@@ -300,6 +301,8 @@ struct Reload {
     config: Config,
     checkpoint: Checkpoint<FileSource>,
     sizes: Sizes,
+    /// What is read back of most steps.
+    read: Read,
     device: Rc<Device>,
     /// Whether the page knows that the device of now is lost.
     told: Rc<Cell<bool>>,
@@ -358,7 +361,11 @@ impl Rebuild for Reload {
             // Later ones are not for whoever waited for the first.
             if first { ear.progress("weights", done, total) } else { Ok(()) }
         };
-        Session::load(gpu, &self.config, &self.checkpoint, self.sizes, &mut progress).await
+        let mut session =
+            Session::load(gpu, &self.config, &self.checkpoint, self.sizes, &mut progress).await?;
+        // All pipelines are asked for before anything waits for one of them.
+        session.prepare(1, self.read).await?;
+        Ok(session)
     }
 
     fn hear(&mut self, change: Change<'_>) {

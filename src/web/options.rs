@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::{
-    Config, Error, Message, Result, Sampler, Sampling, Tokenizer, encode_chat, generate::Settings,
-    session::Sizes,
+    Config, DType, Error, Message, Result, Sampler, Sampling, Tokenizer, encode_chat,
+    generate::Settings, session::Sizes,
 };
 
 /// Of how many of the likeliest tokens one is taken, where nothing is said.
@@ -16,6 +16,26 @@ pub(super) const TOP_K: u32 = 40;
 pub(super) struct LoadOptions {
     context: Option<u32>,
     prefill: Option<u32>,
+    kv_cache: Option<CacheType>,
+}
+
+/// Element types of the key-value cache.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CacheType {
+    F32,
+    F16,
+    Q8,
+}
+
+impl CacheType {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Q8 => DType::Q8,
+        }
+    }
 }
 
 impl LoadOptions {
@@ -27,6 +47,7 @@ impl LoadOptions {
         Sizes {
             context: self.context.unwrap_or(usual.context),
             prefill: self.prefill.unwrap_or(Self::PREFILL),
+            cache: self.kv_cache.map_or(usual.cache, CacheType::dtype),
         }
     }
 }

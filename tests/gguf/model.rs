@@ -34,7 +34,7 @@ fn all_rows(weights: &impl Weights, name: &str, rows: u64) -> Vec<u8> {
 }
 
 fn logits(config: &Config, weights: &impl Weights) -> Vec<u32> {
-    let sizes = Sizes { context: 64, prefill: 8 };
+    let sizes = Sizes { context: 64, prefill: 8, cache: DType::F32 };
     let mut progress = |_| Ok(());
     let session = Session::load(Host::default(), config, weights, sizes, &mut progress);
     let mut session = block_on(session).expect("loads");

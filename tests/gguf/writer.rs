@@ -49,6 +49,9 @@ pub(crate) struct Writer {
     pub(crate) tensors: BTreeMap<String, Tensor>,
 }
 
+/// Bytes that tensors begin at multiples of.
+pub(crate) const ALIGNMENT: usize = 32;
+
 pub(crate) fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
@@ -85,6 +88,17 @@ impl Writer {
 
     /// The file, and where its header ends.
     pub(crate) fn header_and_file(&self) -> (usize, Vec<u8>) {
+        let mut bytes = self.header(|name| self.tensors[name].bytes.len() as u64);
+        let header = bytes.len();
+        for tensor in self.tensors.values() {
+            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+            bytes.extend(&tensor.bytes);
+        }
+        (header, bytes)
+    }
+
+    /// The header, for tensors of so many bytes.
+    pub(crate) fn header(&self, size: impl Fn(&str) -> u64) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(3u32.to_le_bytes());
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
@@ -100,14 +114,9 @@ impl Writer {
             bytes.extend(tensor.shape.iter().rev().flat_map(|extent| extent.to_le_bytes()));
             bytes.extend(tensor.ty.to_le_bytes());
             bytes.extend(offset.to_le_bytes());
-            offset = (offset + tensor.bytes.len() as u64).next_multiple_of(32);
+            offset = (offset + size(name)).next_multiple_of(ALIGNMENT as u64);
         }
-        let header = bytes.len();
-        for tensor in self.tensors.values() {
-            bytes.resize(bytes.len().next_multiple_of(32), 0);
-            bytes.extend(&tensor.bytes);
-        }
-        (header, bytes)
+        bytes
     }
 
     pub(crate) fn source(&self, name: &str) -> Memory {
@@ -140,13 +149,7 @@ pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
         let mut bytes = Vec::new();
         block_on(weights.read_rows(&want.name, 0, want.shape[0], &mut bytes)).expect("rows");
         let cols = usize::try_from(*want.shape.last().expect("an axis")).expect("small");
-        let (ty, bytes) = match dtype {
-            DType::F32 => (0, bytes),
-            DType::F16 => (1, bytes),
-            DType::BF16 => (30, bytes),
-            DType::Q8 => (8, blocks(dtype, cols, &bytes)),
-            _ => (2, blocks(dtype, cols, &bytes)),
-        };
+        let (ty, bytes) = (type_number(dtype), stored(dtype, cols, bytes));
         let (name, expert) = name(&want.name);
         let tensor = file.tensors.entry(name).or_insert_with(|| Tensor {
             shape: want.shape.clone(),
@@ -159,6 +162,22 @@ pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
         }
     }
     file
+}
+
+/// The number of the format's type for one of the engine's.
+pub(crate) fn type_number(dtype: DType) -> u32 {
+    match dtype {
+        DType::F16 => 1,
+        DType::BF16 => 30,
+        DType::Q8 => 8,
+        DType::Q4 => 2,
+        _ => 0,
+    }
+}
+
+/// Rows of the engine's in the order of the format.
+pub(crate) fn stored(dtype: DType, cols: usize, rows: Vec<u8>) -> Vec<u8> {
+    if dtype.is_quantized() { blocks(dtype, cols, &rows) } else { rows }
 }
 
 /// Rows of the engine's blocks in the order of the format's.
@@ -181,7 +200,7 @@ fn blocks(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// llama.cpp's name for a canonical one, and whether experts are stacked in it.
-fn name(canonical: &str) -> (String, bool) {
+pub(crate) fn name(canonical: &str) -> (String, bool) {
     match canonical {
         "model.embed_tokens.weight" => return ("token_embd.weight".into(), false),
         "model.norm.weight" => return ("output_norm.weight".into(), false),

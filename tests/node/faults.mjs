@@ -4,7 +4,8 @@
 const CHARACTERS = {
   attention: ["shrink + total", "shrink - total"],
   attention_merge: ["sum / total", "sum * total"],
-  combine: ["sum * params.scale", "sum + params.scale"],
+  combine_norm: ["h * params.scale", "h + params.scale"],
+  dense_expert_matvec: ["(total.x + total.y)", "(total.x - total.y)"],
   embed: ["ids[group.x] - params.row0", "ids[group.x] + params.row0"],
   expert_gated_matmul: ["gelu(g[i][j], params.gelu_tanh) * u[i][j]", "gelu(g[i][j], params.gelu_tanh) * u[j][i]"],
   expert_gated_matvec: ["u += hi * b.hi", "u += hi * b.lo"],
@@ -16,10 +17,10 @@ const CHARACTERS = {
   gather: ["c += 64u", "c += 65u"],
   matmul: ["params.row0 + r]", "params.row0 - r]"],
   matvec: ["(sum.x + sum.y) + (sum.z + sum.w)", "(sum.x + sum.y) + (sum.z + sum.z)"],
+  norm_route: ["e > last_id", "e < last_id"],
   rms_norm: ["mean + params.eps", "mean - params.eps"],
   rms_norm_add: ["dot(s, s)", "dot(s, s) + 1"],
   rope_cache: ["a * angle.x - b", "a * angle.x + b"],
-  route: ["e > last_id", "e < last_id"],
   top_chunks: ["ib < ia", "ib > ia"],
   top_merge: ["vb > va", "vb < va"],
 };

@@ -5,6 +5,7 @@ import type {
   AdapterInfo,
   ChatMessage,
   DeviceEvent,
+  KvCache,
   LoadProgress,
   ModelInfo,
   Piece,
@@ -25,6 +26,7 @@ export interface SentFile {
 export interface SentLoadOptions {
   context?: number;
   prefill?: number;
+  kvCache?: KvCache;
   cache: boolean;
 }
 

@@ -15,6 +15,9 @@ export interface LoadProgress {
   cached: number;
 }
 
+/** Element types of the key-value cache. */
+export type KvCache = "f32" | "f16" | "q8";
+
 /** Options of `GrokWgpu.load`. */
 export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
@@ -23,6 +26,8 @@ export interface LoadOptions {
   context?: number;
   /** Rows of a prefill chunk; 128 unless given. */
   prefill?: number;
+  /** Element type of the key-value cache: `"f32"`, or half or a quarter of its memory with `"f16"` or `"q8"`. */
+  kvCache?: KvCache;
   /** Keep fetched files in this origin's private file system; on unless `false`. */
   cache?: boolean;
   /** Told when the device was lost and when the engine is whole again. */

@@ -85,7 +85,7 @@ async function describeAdapter(caps: string): Promise<AdapterInfo> {
 
 async function load(
   source: SentSource,
-  { context, prefill, cache }: SentLoadOptions,
+  { context, prefill, kvCache, cache }: SentLoadOptions,
   signal: AbortSignal,
   tell: (news: News) => void,
 ): Promise<Loaded> {
@@ -114,7 +114,7 @@ async function load(
   };
   const watched = new Watched(found.files);
   files = watched;
-  engine = await watched.during(() => Engine.load(watched.files, JSON.stringify({ context, prefill }), hear));
+  engine = await watched.during(() => Engine.load(watched.files, JSON.stringify({ context, prefill, kv_cache: kvCache }), hear));
   stop.signal = undefined;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };

@@ -268,6 +268,18 @@ describe("files", () => {
   });
 });
 
+describe("a cache of fewer bits", () => {
+  for (const kvCache of ["f16", "q8"]) {
+    test(`writes a text with ${kvCache}`, async () => {
+      await fresh();
+      await page.evaluate((kvCache) => load("/models/demo", { kvCache }), kvCache);
+      const { completionTokens, text } = await page.evaluate(() => write("Once upon a time"));
+      assert.equal(completionTokens, 40);
+      assert.match(text, /^[\x20-\x7e\n]+$/);
+    });
+  }
+});
+
 describe("an engine", () => {
   before(async () => {
     await fresh();
@@ -366,9 +378,10 @@ describe("an engine", () => {
       await failure(() => engine.chat([])),
       await failure(() => lib.GrokWgpu.selftest({ kernel: "none" })),
       await failure(() => lib.GrokWgpu.load("/models/demo", { context: 100_000 })),
+      await failure(() => lib.GrokWgpu.load("/models/demo", { kvCache: "q4" })),
     ]);
     const usage = Array(4).fill("usage");
-    assert.deepEqual(codes.map(({ code }) => code), [...usage, "context_length_exceeded", ...usage]);
+    assert.deepEqual(codes.map(({ code }) => code), [...usage, "context_length_exceeded", ...usage, "usage"]);
     assert.ok(codes.every(({ message, hint }) => message && hint));
   });
 

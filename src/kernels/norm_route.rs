@@ -1,8 +1,10 @@
-//! The router: which experts a token goes to, and with what weight.
+//! The end of a block before experts: the residual sum, the normalization for the experts, and which
+//! of them a token goes to, with what weight.
 
 use super::{
     Pick, Rows,
-    bounds::{U, dot},
+    bounds::{U, dot_bounded},
+    rms_norm_add::norm_add,
 };
 use crate::{
     Binder, Bounded,
@@ -10,25 +12,45 @@ use crate::{
     Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
 };
 
-/// Softmax over the soft-capped logits of all experts; the largest `chosen` are kept, ties to the
-/// lower index, as they are or divided by their sum.
+/// `sum += norm(h) * weight` and `out = norm(sum) * next_weight`, as
+/// [`RmsNormAdd`](super::RmsNormAdd). Then the softmax over the soft-capped logits `router . out` of
+/// all experts; the largest `chosen` are kept, ties to the lower index, as they are or divided by
+/// their sum.
 #[derive(Clone, Copy, Debug)]
-pub struct Route {
-    /// Activations: `[tokens, cols]`.
-    pub x: Tensor,
+pub struct NormRoute {
+    /// Output of the block: `[tokens, cols]`.
+    pub h: Tensor,
+    /// Gain of the block's post norm: `[cols]`.
+    pub weight: Tensor,
+    /// Gain of the norm before the experts: `[cols]`.
+    pub next_weight: Tensor,
+    /// Added to each mean square.
+    pub eps: f32,
     /// Router: `[experts, cols]`, at most 64 experts.
     pub router: Tensor,
     /// Soft cap of the logits; 0 is off.
     pub cap: f32,
     /// Whether the probabilities are divided by their sum.
     pub renormalize: bool,
+    /// Residual stream, updated in place: `[tokens, cols]`.
+    pub sum: Tensor,
+    /// Input of the experts: `[tokens, cols]`.
+    pub out: Tensor,
     /// Chosen experts, by falling probability: `[tokens, chosen]`.
     pub ids: Tensor,
     /// Their probabilities: `[tokens, chosen]`.
     pub probs: Tensor,
 }
 
-params! { experts: u32, lanes: u32, chosen: u32, cols4: u32, cap: f32, renormalize: u32 }
+params! {
+    cols4: u32,
+    eps: f32,
+    experts: u32,
+    lanes: u32,
+    chosen: u32,
+    cap: f32,
+    renormalize: u32,
+}
 
 /// Invocations of the workgroup: one for each expert at the least.
 fn workgroup(tuning: &Tuning, experts: u32) -> u32 {
@@ -40,28 +62,33 @@ fn lanes(tuning: &Tuning, experts: u32) -> u32 {
     workgroup(tuning, experts) / experts.next_power_of_two()
 }
 
-impl Kernel for Route {
+impl Kernel for NormRoute {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("route", "math")
+        shader!("norm_route", "reduce", "norm_add", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
-        let [tokens, cols] = self.x.dims()?;
+        let [tokens, cols] = self.h.dims()?;
         let [experts, _] = self.router.dims()?;
         let [_, chosen] = self.ids.dims()?;
         let tuning = binder.tuning();
         binder
-            .read("x", self.x, F32, [tokens, cols])?
+            .read("h", self.h, F32, [tokens, cols])?
+            .read("weight", self.weight, F32, [cols])?
+            .read("next_weight", self.next_weight, F32, [cols])?
             .read("router", self.router, F32, [experts, cols])?
+            .write("sum", self.sum, F32, [tokens, cols])?
+            .write("out", self.out, F32, [tokens, cols])?
             .write("ids", self.ids, U32, [tokens, chosen])?
             .write("probs", self.probs, F32, [tokens, chosen])?
             .constant("WG", workgroup(tuning, experts))
             .dispatch(
                 Params {
+                    cols4: cols / 4,
+                    eps: self.eps,
                     experts,
                     lanes: lanes(tuning, experts),
                     chosen,
-                    cols4: cols / 4,
                     cap: self.cap,
                     renormalize: self.renormalize.into(),
                 },
@@ -75,14 +102,19 @@ impl Kernel for Route {
         };
         let (experts, cols) = (*experts, *cols as usize);
         let chosen = self.ids.shape.extents()[1] as usize;
+        let mut sum = host.current(self.sum);
+        let gains = [host.floats(self.weight), host.floats(self.next_weight)];
+        let wide = workgroup(&host.tuning, experts);
+        let out = norm_add(&host.current(self.h), &mut sum, gains, self.eps.into(), wide);
+
         let lanes = f64::from(lanes(&host.tuning, experts));
         let depth = (cols as f64 / 4.0 / lanes).ceil() + 4.0 + lanes.log2() + 1.0;
         let router = host.floats(self.router);
         let (mut ids, mut also, mut probs) = (Vec::new(), Vec::new(), Vec::new());
-        for x in host.floats(self.x).chunks_exact(cols) {
+        for x in out.chunks_exact(cols) {
             let logits: Vec<Bounded> = router
                 .chunks_exact(cols)
-                .map(|w| dot(x, w, depth).softcap(self.cap.into()))
+                .map(|w| dot_bounded(x, w, depth).softcap(self.cap.into()))
                 .collect();
             let largest =
                 logits.iter().copied().reduce(|a, b| if b.value > a.value { b } else { a });
@@ -118,18 +150,20 @@ impl Kernel for Route {
                 one
             };
             let kept = order[..chosen].iter().map(|&expert| either(expert, &|weight| weight));
-            let sum = if self.renormalize {
+            let whole = if self.renormalize {
                 kept.fold(Bounded::exact(0.0), Bounded::plus)
             } else {
                 total
             };
             for &expert in &order[..chosen] {
-                let prob = either(expert, &|weight| weight.over(sum));
+                let prob = either(expert, &|weight| weight.over(whole));
                 ids.push(expert);
                 also.push(near(expert));
                 probs.push(prob);
             }
         }
+        host.write(self.sum, sum);
+        host.write(self.out, out);
         host.write_choices(self.ids, ids, also);
         host.write(self.probs, probs);
     }
@@ -140,12 +174,13 @@ impl Kernel for Route {
 }
 
 pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("route");
+    let mut rows = Rows::of("norm_route");
     for [tokens, experts, chosen, cols] in [
         [1, 8, 2, 64],
         [33, 8, 2, 264],
         [2, 8, 2, 8192],
         [3, 4, 2, 128],
+        [1, 3, 2, 1032],
         [2, 64, 8, 512],
         [2, 5, 5, 32],
         [1, 1, 1, 8],
@@ -156,6 +191,21 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
+    for [tokens, experts, chosen, cols] in [[1, 8, 2, 8], [3, 8, 2, 264], [1, 2, 1, 32768]] {
+        let fills = super::FILLS.into_iter().skip(1);
+        let also = [
+            ("one-hot", Fill::OneHot((cols - 1).into())),
+            ("zero", Fill::Constant(0.0)),
+            ("index", Fill::Index),
+        ];
+        for (fill_name, fill) in fills.chain(also) {
+            let name = format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, {fill_name}");
+            rows.add(name, move |host| {
+                let sum = host.f32([tokens, cols], fill);
+                NormRoute { sum, ..case(host, [tokens, experts, chosen, cols], 30.0, fill, 0.3) }
+            });
+        }
+    }
     for cap in [0.0, 30.0] {
         rows.add(format!("large logits, cap {cap}"), move |host| {
             case(host, [4, 8, 2, 64], cap, Fill::Normal, 40.0)
@@ -163,42 +213,46 @@ pub(super) fn cases() -> Rows {
         if cap > 0.0 {
             for spread in [89.0, 1e20] {
                 rows.add(format!("cap {cap} at {spread:e}"), move |host| {
-                    case(host, [4, 8, 2, 64], cap, Fill::Constant(1.0), spread)
+                    plain(host, [4, 8, 2, 64], cap, spread)
                 });
             }
         }
         rows.add(format!("all logits equal, cap {cap}"), move |host| {
-            case(host, [2, 8, 2, 64], cap, Fill::Constant(0.25), 0.0)
+            let router = host.f32([8, 64], Fill::Constant(0.25));
+            NormRoute { router, ..plain(host, [2, 8, 2, 64], cap, 0.0) }
         });
         // Experts 2, 3 and 6 share the largest logit, the others another.
         rows.add(format!("ties go to the lower index, cap {cap}"), move |host| {
             let columns = [1., 1., 3., 3., 1., 1., 3., 1.];
-            let router = columns.iter().flat_map(|&v| vec![v; 64]).collect();
-            Route {
+            let router = columns.iter().flat_map(|&v| vec![v / 8.0; 64]).collect();
+            NormRoute {
                 router: host.floats_from(F32, [8, 64], router),
-                ..case(host, [2, 8, 3, 64], cap, Fill::Constant(0.125), 0.0)
+                ..plain(host, [2, 8, 3, 64], cap, 0.0)
             }
         });
     }
     // The softmax must be of differences: each exponential by itself is nothing.
     rows.add("all logits far below zero", |host| {
         let router = (0..8).flat_map(|e| vec![-4.0 - f64::from(e * 5 % 8) / 64.0; 64]).collect();
-        Route {
+        NormRoute {
             router: host.floats_from(F32, [8, 64], router),
-            ..case(host, [2, 8, 2, 64], 0.0, Fill::Constant(1.0), 0.0)
+            ..plain(host, [2, 8, 2, 64], 0.0, 0.0)
         }
     });
     for [tokens, experts, chosen, cols] in [[3, 8, 2, 64], [2, 64, 8, 512], [1, 1, 1, 8]] {
         rows.add(format!("{tokens} tokens, {chosen} of {experts}, {cols} wide, sum of 1"), {
-            move |host| Route {
+            move |host| NormRoute {
                 renormalize: true,
                 ..case(host, [tokens, experts, chosen, cols], 0.0, Fill::Normal, 0.3)
             }
         });
     }
-    rows.add("one-hot probes", |host| Route {
+    // With this gain the normalized row is a one among zeros.
+    rows.add("one-hot probes", |host| NormRoute {
+        h: host.f32([1, 64], Fill::OneHot(63)),
+        next_weight: host.f32([64], Fill::Constant(0.125)),
         router: host.f32([8, 64], Fill::Index),
-        ..case(host, [1, 8, 8, 64], 0.0, Fill::OneHot(63), 0.0)
+        ..plain(host, [1, 8, 8, 64], 0.0, 0.0)
     });
     rows
 }
@@ -206,36 +260,55 @@ pub(super) fn cases() -> Rows {
 pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let [tokens, experts] = [pick.size(33), pick.size(64)];
     let chosen = pick.size(8.min(experts));
-    let cols = pick.multiple(8, 512);
+    let most = pick.of(&[512, 512, 512, 2056]);
+    let cols = pick.multiple(8, most);
     let cap = pick.of(&[0.0, 1.0, 30.0]);
     let spread = pick.of(&[0.3, 3.0, 40.0]);
     let renormalize = pick.of(&[false, true]);
+    let (fill_name, fill) = pick.fill();
     let name = format!(
-        "{tokens} tokens, {chosen} of {experts}, {cols} wide, cap {cap}, {spread}, {renormalize}"
+        "{tokens} tokens, {chosen} of {experts}, {cols} wide, cap {cap}, {spread}, {renormalize}, \
+         {fill_name}"
     );
-    rows.add(name, move |host| Route {
+    rows.add(name, move |host| NormRoute {
         renormalize,
-        ..case(host, [tokens, experts, chosen, cols], cap, Fill::Normal, spread)
+        ..case(host, [tokens, experts, chosen, cols], cap, fill, spread)
     });
 }
 
-/// Random activations, and a router of normal values times `spread / sqrt(cols)`.
+/// A random block and stream, and a router of normal values times `spread / sqrt(cols)`.
 fn case(
     host: &mut Host,
     [tokens, experts, chosen, cols]: [u32; 4],
     cap: f32,
-    x: Fill,
+    h: Fill,
     spread: f64,
-) -> Route {
+) -> NormRoute {
     let normal = host.f32([experts, cols], Fill::Normal);
     let scale = spread / f64::from(cols).sqrt();
     let router = host.floats(normal).iter().map(|v| v * scale).collect();
-    Route {
-        x: host.f32([tokens, cols], x),
+    NormRoute {
+        h: host.f32([tokens, cols], h),
+        weight: host.f32([cols], Fill::Normal),
+        next_weight: host.f32([cols], Fill::Normal),
+        eps: 1e-5,
         router: host.floats_from(F32, [experts, cols], router),
         cap,
         renormalize: false,
+        sum: host.f32([tokens, cols], Fill::Normal),
+        out: host.unwritten([tokens, cols]),
         ids: host.unwritten_ints([tokens, chosen]),
         probs: host.unwritten([tokens, chosen]),
+    }
+}
+
+/// The same with a block of ones, no stream and no gains, so that the experts' input is all ones.
+fn plain(host: &mut Host, sizes: [u32; 4], cap: f32, spread: f64) -> NormRoute {
+    let [tokens, _, _, cols] = sizes;
+    NormRoute {
+        weight: host.f32([cols], Fill::Constant(1.0)),
+        next_weight: host.f32([cols], Fill::Constant(1.0)),
+        sum: host.f32([tokens, cols], Fill::Constant(0.0)),
+        ..case(host, sizes, cap, Fill::Constant(1.0), spread)
     }
 }

@@ -1,33 +1,49 @@
-// The router, one workgroup per token. `lanes` invocations share an expert's dot product:
+// Normalizes a block's output, adds it to the residual stream, normalizes the stream for the experts,
+// and routes: which experts a token goes to, and with what weight. One workgroup per token t:
 //
-//     c = softcap(router . x[t, :], cap);  p = softmax(c) over all experts
+//     sum[t, :] += h[t, :] / sqrt(mean(h[t, :]^2) + eps) * weight
+//     out[t, :]  = sum[t, :] / sqrt(mean(sum[t, :]^2) + eps) * next_weight
+//     c = softcap(router . out[t, :], cap);  p = softmax(c) over all experts
 //     ids[t, :], probs[t, :] = the `chosen` largest, ties to the lower index; with `renormalize`
 //     divided by their sum
 //
-// Links: lib/math.wgsl.
+// `lanes` invocations share an expert's dot product.
+// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
 
 struct Params {
+    cols4: u32,   // columns / 4
+    eps: f32,
     experts: u32, // at most 64
     lanes: u32,   // power of two, experts * lanes at most WG
     chosen: u32,
-    cols4: u32,   // columns / 4
     cap: f32,     // 0 is off
     renormalize: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;       // [tokens, cols]
-@group(0) @binding(2) var<storage, read> router: array<vec4<f32>>;  // [experts, cols]
-@group(0) @binding(3) var<storage, read_write> ids: array<u32>;     // [tokens, chosen]
-@group(0) @binding(4) var<storage, read_write> probs: array<f32>;   // [tokens, chosen]
+@group(0) @binding(1) var<storage, read> h: array<vec4<f32>>;           // [tokens, cols]
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;      // [cols]
+@group(0) @binding(3) var<storage, read> next_weight: array<vec4<f32>>; // [cols]
+@group(0) @binding(4) var<storage, read> router: array<vec4<f32>>;      // [experts, cols]
+@group(0) @binding(5) var<storage, read_write> sum: array<vec4<f32>>;   // [tokens, cols]
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;   // [tokens, cols]
+@group(0) @binding(7) var<storage, read_write> ids: array<u32>;         // [tokens, chosen]
+@group(0) @binding(8) var<storage, read_write> probs: array<f32>;       // [tokens, chosen]
 
-override WG: u32 = 256u;
+// Columns / 4 that go through workgroup memory at a time: a multiple of WG, so that each invocation
+// puts there what it wrote to `out` itself.
+const TILE: u32 = 256u;
 
-var<workgroup> partial: array<f32, WG>;
+var<workgroup> tile: array<vec4<f32>, TILE>;
+var<workgroup> logits: array<f32, WG>;
 // Bounds of the loops of `choose`, in memory: lavapipe compiles a shader anew in each dispatch for
 // the uniforms that bound its simple loops.
 var<workgroup> n_experts: u32;
 var<workgroup> n_chosen: u32;
+
+fn block(at: u32) -> vec4<f32> {
+    return h[at];
+}
 
 @compute @workgroup_size(WG)
 fn main(
@@ -35,16 +51,27 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let token = group.x;
+    let row = token * params.cols4;
+    norm_add(local, row);
+
     let expert = local / params.lanes;
     let lane = local % params.lanes;
-
-    var sum = 0.0;
-    if expert < params.experts {
-        for (var c = lane; c < params.cols4; c += params.lanes) {
-            sum += dot(x[token * params.cols4 + c], router[expert * params.cols4 + c]);
+    var logit = 0.0;
+    for (var first = 0u; first < params.cols4; first += TILE) {
+        let cols = min(TILE, params.cols4 - first);
+        for (var c = local; c < cols; c += WG) {
+            tile[c] = out[row + first + c];
         }
+        workgroupBarrier();
+        if expert < params.experts {
+            for (var c = lane; c < cols; c += params.lanes) {
+                logit += dot(tile[c], router[expert * params.cols4 + first + c]);
+            }
+        }
+        workgroupBarrier();
     }
-    partial[local] = sum;
+
+    logits[local] = logit;
     if local == 0u {
         n_experts = params.experts;
         n_chosen = params.chosen;
@@ -52,7 +79,7 @@ fn main(
     workgroupBarrier();
     for (var half = params.lanes / 2u; half > 0u; half >>= 1u) {
         if lane < half {
-            partial[local] += partial[local + half];
+            logits[local] += logits[local + half];
         }
         workgroupBarrier();
     }
@@ -67,13 +94,13 @@ fn choose(token: u32) {
     let chosen = n_chosen;
     var largest = -3.0e38;
     for (var e = 0u; e < experts; e++) {
-        let c = softcap(partial[e * params.lanes], params.cap);
-        partial[e * params.lanes] = c;
+        let c = softcap(logits[e * params.lanes], params.cap);
+        logits[e * params.lanes] = c;
         largest = max(largest, c);
     }
     var total = 0.0;
     for (var e = 0u; e < experts; e++) {
-        total += exp_bounded(partial[e * params.lanes] - largest);
+        total += exp_bounded(logits[e * params.lanes] - largest);
     }
     // Each pick is the greatest of those that come after the last pick in (value, index) order.
     var kept = 0.0;
@@ -83,7 +110,7 @@ fn choose(token: u32) {
         var best = -3.0e38;
         var best_id = experts;
         for (var e = 0u; e < experts; e++) {
-            let c = partial[e * params.lanes];
+            let c = logits[e * params.lanes];
             let after = i == 0u || c < last || (c == last && e > last_id);
             if after && (best_id == experts || c > best) {
                 best = c;

@@ -1,0 +1,100 @@
+//! Time that the host takes for a token of a model with as many dispatches as Grok-2:
+//! `cargo bench --bench host`.
+//!
+//! The model has all 64 layers and 1/64 of each width, and bindings of 1/64² of their size, so that
+//! matrices are cut into as many pieces as the released model's. Nothing is loaded. Without
+//! `GROK_WGPU_ADAPTER` the device runs nothing, so that only the host is measured; with one, a step
+//! is timed until the device has been handed its work.
+
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use grok_wgpu::{
+    Config, DType, Gpu, Machine, Model, Synthetic,
+    gpu::{AdapterChoice, Profile},
+    plan::{DeviceLimits, Planner},
+    session::{Read, Session, Sizes},
+};
+use pollster::block_on;
+
+const SCALE: u32 = 64;
+
+/// Grok-2 in small: the same layers and operators.
+fn config() -> Config {
+    let released = Config::preset("grok-2").expect("a preset");
+    Config {
+        vocab_size: released.vocab_size / SCALE,
+        hidden_size: released.hidden_size / SCALE,
+        intermediate_size: released.intermediate_size / SCALE,
+        moe_intermediate_size: released.moe_intermediate_size / SCALE,
+        num_attention_heads: released.num_attention_heads / 8,
+        num_key_value_heads: released.num_key_value_heads / 8,
+        head_dim: released.head_dim / (SCALE / 8),
+        ..released
+    }
+}
+
+/// A session on the adapter of the environment, or on none; its weights are zeros.
+fn session(binding: u64) -> Session<Gpu> {
+    let choice =
+        std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Nothing, AdapterChoice::Named);
+    let mut gpu = block_on(Gpu::open(&choice, Profile::Full)).expect("the adapter is there");
+    gpu.limit_bindings(binding);
+    let config = config();
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    let model = Model::alloc(&mut gpu, &config, &weights).expect("fits");
+    let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
+    Session::with_model(gpu, model, sizes).expect("fits")
+}
+
+/// Dispatches of the released model under the same share of these limits.
+fn released(binding: u64) -> u64 {
+    let config = Config::preset("grok-2").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    let limits = DeviceLimits { binding, buffer: binding };
+    let planner = Planner::new(&config, &weights, limits).expect("fits");
+    let plan =
+        planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
+    plan.decode.dispatches
+}
+
+fn token(criterion: &mut Criterion, name: &str, binding: u64) {
+    let mut session = session(binding / u64::from(SCALE * SCALE));
+    let start = Instant::now();
+    block_on(session.prepare(1, Read::Top(40))).expect("compiles");
+    let caps = session.machine().caps().describe();
+    let dispatches = session.decode_plan(Read::Top(40)).expect("a plan").dispatches();
+    eprintln!(
+        "{name}: {dispatches} dispatches on {caps} (the released model: {}), compiled and \
+         recorded in {:.0} ms",
+        released(binding),
+        1e3 * start.elapsed().as_secs_f64()
+    );
+    // A device that runs nothing gives its results at once; others are handed their work.
+    let nothing = std::env::var_os("GROK_WGPU_ADAPTER").is_none();
+    let read = if nothing { Read::Top(40) } else { Read::Nothing };
+    let mut group = criterion.benchmark_group("host");
+    group.sample_size(20);
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|count| {
+            let mut time = Duration::ZERO;
+            for _ in 0..count {
+                session.rewind(0);
+                let start = Instant::now();
+                block_on(session.decode(1, read)).expect("runs");
+                time += start.elapsed();
+                block_on(session.machine_mut().flush()).expect("the device lives");
+            }
+            time
+        });
+    });
+    group.finish();
+}
+
+fn tokens(criterion: &mut Criterion) {
+    token(criterion, "a token, bindings of 128 MiB", 128 << 20);
+    token(criterion, "a token, bindings of 2 GiB", 2 << 30);
+}
+
+criterion_group!(host, tokens);
+criterion_main!(host);

@@ -1,0 +1,199 @@
+//! Writes a GGUF of made-up weights as llama.cpp wants it: any size, no download. `scripts/bench_peers`
+//! gives it to several engines.
+//!
+//! `cargo run --release --example make_gguf -- --preset bench --type q4 --out /tmp/bench.gguf`
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufWriter, Write},
+    mem,
+    path::PathBuf,
+};
+
+use clap::{Parser, ValueEnum};
+use grok_wgpu::{
+    Config, DType, Error, PRESETS, Result, Synthetic, Weights, checkpoint::schema,
+    synthetic_tok_json,
+};
+use serde_json::Value;
+
+#[path = "../tests/gguf/writer.rs"]
+#[expect(dead_code, reason = "the tests of the reader need more of it")]
+mod writer;
+
+use writer::{ALIGNMENT, Tensor, Writer};
+
+/// Rows of a tensor that are in memory at once.
+const ROWS: usize = 1024;
+
+/// Kinds of tokens, by llama.cpp's numbers.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+
+#[derive(Parser)]
+struct Options {
+    /// A configuration by name.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
+    preset: String,
+    /// Element type. Norms and routers are f32.
+    #[arg(long = "type", value_enum, default_value = "q4")]
+    element: Element,
+    /// Another seed gives other weights.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Types in which llama.cpp takes norms and routers as [`Synthetic`] makes them.
+#[derive(Clone, Copy, ValueEnum)]
+enum Element {
+    F32,
+    Q8,
+    Q4,
+}
+
+/// A tensor of the model, which is one of the file or, of experts, a part of one.
+struct Part {
+    source: String,
+    shape: Vec<u64>,
+    dtype: DType,
+}
+
+impl Part {
+    fn cols(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Bytes in the file.
+    fn bytes(&self) -> u64 {
+        let elements: u64 = self.shape.iter().product();
+        match self.dtype {
+            // A block has a scale of two bytes, and needs no padding.
+            DType::Q8 => elements / 32 * 34,
+            DType::Q4 => elements / 32 * 18,
+            _ => elements * 4,
+        }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    match pollster::block_on(run(&Options::parse())) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code().into()
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let name = &options.preset;
+    let config =
+        Config::preset(name).ok_or_else(|| Error::Usage(format!("no preset is called {name}")))?;
+    let dtype = match options.element {
+        Element::F32 => DType::F32,
+        Element::Q8 => DType::Q8,
+        Element::Q4 => DType::Q4,
+    };
+    let weights = Synthetic::new(&config, dtype, options.seed)?;
+    let mut file = writer::metadata(&config);
+    add_tokenizer(&mut file, config.vocab_size)?;
+    let mut parts: BTreeMap<String, Vec<Part>> = BTreeMap::new();
+    for want in schema::tensors(&config) {
+        let (name, expert) = writer::name(&want.name);
+        let dtype = weights.dtype(&want.name)?;
+        let experts = expert.then_some(u64::from(config.num_local_experts));
+        let shape = experts.into_iter().chain(want.shape.iter().copied()).collect();
+        let ty = writer::type_number(dtype);
+        file.tensors.entry(name.clone()).or_insert(Tensor { shape, ty, bytes: Vec::new() });
+        let part = Part { source: want.name, shape: want.shape, dtype };
+        parts.entry(name).or_default().push(part);
+    }
+    let header = file.header(|name| parts[name].iter().map(Part::bytes).sum());
+    let bytes = write(options, &header, &weights, parts.values())
+        .await
+        .map_err(|source| Error::io(&options.out, source))??;
+    eprintln!("wrote {bytes} bytes to {}", options.out.display());
+    Ok(())
+}
+
+/// Writes the file, window by window, and says how long it is.
+async fn write<'a>(
+    options: &Options,
+    header: &[u8],
+    weights: &Synthetic,
+    tensors: impl Iterator<Item = &'a Vec<Part>>,
+) -> io::Result<Result<usize>> {
+    let mut file = BufWriter::new(File::create(&options.out)?);
+    file.write_all(header)?;
+    let mut at = header.len();
+    let mut rows = Vec::new();
+    for parts in tensors {
+        let start = at.next_multiple_of(ALIGNMENT);
+        file.write_all(&vec![0; start - at])?;
+        at = start;
+        for part in parts {
+            let count = part.shape.first().copied().unwrap_or(1);
+            for row0 in (0..count).step_by(ROWS) {
+                let window = (count - row0).min(ROWS as u64);
+                if let Err(error) = weights.read_rows(&part.source, row0, window, &mut rows).await {
+                    return Ok(Err(error));
+                }
+                let cols = usize::try_from(part.cols()).unwrap_or(usize::MAX);
+                let stored = writer::stored(part.dtype, cols, mem::take(&mut rows));
+                file.write_all(&stored)?;
+                at += stored.len();
+            }
+        }
+    }
+    file.flush()?;
+    Ok(Ok(at))
+}
+
+/// A vocabulary of byte pairs, as the converter writes it.
+fn add_tokenizer(file: &mut Writer, vocab_size: u32) -> Result<()> {
+    // Bytes that are not printable in Latin-1 have characters from U+0100 on.
+    let mut others = '\u{100}'..;
+    let letters: Vec<char> = (0..=u8::MAX)
+        .map(|byte| match byte {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+            _ => others.next().unwrap_or_default(),
+        })
+        .collect();
+    let vocabulary: Value = serde_json::from_str(&synthetic_tok_json(vocab_size)?)
+        .map_err(|error| Error::Usage(format!("the made-up tokenizer: {error}")))?;
+    let bytes = |token: &Value| -> Vec<u8> {
+        let bytes = token["bytes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        bytes.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok()).collect()
+    };
+    let list = |key: &str| vocabulary[key].as_array().cloned().unwrap_or_default();
+    let (mut tokens, mut types, mut merges) = (Vec::new(), Vec::new(), Vec::new());
+    // Special tokens have the first ids.
+    for token in list("special_tokens") {
+        tokens.push(String::from_utf8_lossy(&bytes(&token)).into_owned());
+        types.push(CONTROL);
+    }
+    for token in list("regular_tokens") {
+        let text: Vec<char> =
+            bytes(&token).iter().map(|&byte| letters[usize::from(byte)]).collect();
+        // The start of each token is one too, and so is every byte.
+        if let [start @ .., last] = text.as_slice()
+            && !start.is_empty()
+        {
+            merges.push(format!("{} {last}", start.iter().collect::<String>()));
+        }
+        tokens.push(text.into_iter().collect());
+        types.push(NORMAL);
+    }
+    file.text("tokenizer.ggml.model", "gpt2");
+    file.text("tokenizer.ggml.pre", "grok-2");
+    file.texts("tokenizer.ggml.tokens", tokens.iter().map(String::as_str));
+    file.texts("tokenizer.ggml.merges", merges.iter().map(String::as_str));
+    file.ints("tokenizer.ggml.token_type", &types);
+    file.int("tokenizer.ggml.eos_token_id", 2);
+    file.int("tokenizer.ggml.eot_token_id", 1);
+    Ok(())
+}

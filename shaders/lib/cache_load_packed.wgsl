@@ -1,0 +1,14 @@
+// Rows of the key-value cache in chunks of packed elements, which lib/weight_*.wgsl decodes.
+// Links: lib/weight_f16.wgsl or lib/weight_q8.wgsl.
+
+// Vectors of four elements of a chunk.
+const QUADS: u32 = 2u * PARTS;
+
+// Puts the elements of a chunk where they belong in the tile.
+fn unpack(at: u32, w: Chunk, scale: f32) {
+    for (var part = 0u; part < PARTS; part++) {
+        let e = decode(w, part);
+        kv_tile[at + 2u * part] = e.lo * scale;
+        kv_tile[at + 2u * part + 1u] = e.hi * scale;
+    }
+}

@@ -1,0 +1,161 @@
+//! What was measured, as a table for people and as JSON for programs.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::terminal::size,
+    Subject,
+    figures::{FIGURES, plain, seconds, whole},
+    measure::{Kernel, Measured, Phase},
+};
+
+/// What the JSON says it is, so that `--compare` knows it.
+pub(super) const FORMAT: &str = "grok-wgpu bench";
+/// Rises when a name in the JSON changes its meaning.
+pub(super) const VERSION: u64 = 1;
+/// Names of the phases in JSON.
+pub(super) const PHASES: [&str; 2] = ["prefill", "decode"];
+
+/// The report for programs.
+pub(super) fn as_json(subject: &Subject<'_>, m: &Measured) -> Value {
+    let Subject { name, config, options, compat, adapter } = subject;
+    json!({
+        "format": FORMAT,
+        "version": VERSION,
+        "program": env!("CARGO_PKG_VERSION"),
+        "adapter": adapter,
+        "model": name,
+        "compat": compat,
+        "parameters": config.parameters().total,
+        "active_parameters": config.parameters().active,
+        "weights_bytes": m.weights_bytes,
+        "allocated_bytes": m.allocated_bytes,
+        "load_seconds": m.load.as_secs_f64(),
+        "prompt": options.prompt,
+        "tokens": options.tokens,
+        "repeats": options.repeats,
+        "chunk": options.prefill,
+        "prefill": phase_json(&m.prefill),
+        "decode": phase_json(&m.decode),
+    })
+}
+
+fn phase_json(phase: &Phase) -> Value {
+    let mut object = Map::new();
+    object.insert("tokens".into(), phase.tokens.into());
+    object.insert("tokens_before".into(), phase.before.into());
+    for figure in FIGURES {
+        let value = (figure.of)(phase).map(|value| {
+            if figure.unit.is_whole() { whole(value).into() } else { Value::from(value) }
+        });
+        object.insert(figure.key.into(), value.unwrap_or_default());
+    }
+    object.insert("all_seconds".into(), phase.seconds.clone().into());
+    object.insert("timed_tokens".into(), phase.timed_tokens.into());
+    let kernels = phase.kernels.as_ref().map(|kernels| kernels.iter().map(kernel_json).collect());
+    object.insert("kernels".into(), kernels.unwrap_or_default());
+    object.into()
+}
+
+fn kernel_json(kernel: &Kernel) -> Value {
+    json!({
+        "kernel": kernel.label,
+        "runs": kernel.runs,
+        "seconds": kernel.seconds,
+        "share": kernel.share,
+        "bytes_touched": kernel.bytes_touched,
+    })
+}
+
+/// The report for people.
+pub(super) fn describe(subject: &Subject<'_>, m: &Measured) -> String {
+    let Subject { name, config, options, adapter, .. } = subject;
+    let counts = config.parameters();
+    let millions = |count: u64| plain(1e-6 * count as f64);
+    let mut text = format!(
+        "adapter  {adapter}\n\
+         model    {name}: {} million parameters, {} of them active\n\
+         memory   {} of weights, {} on the device, loaded in {:.2} s\n\n",
+        millions(counts.total),
+        millions(counts.active),
+        size(m.weights_bytes),
+        size(m.allocated_bytes),
+        m.load.as_secs_f64(),
+    );
+    let phases = [&m.prefill, &m.decode];
+    let mut rows = vec![[String::new(), "prefill".into(), "decode".into()]];
+    rows.push([
+        "tokens".into(),
+        format!("a prompt of {}", options.prompt),
+        format!("1 after {}", options.prompt),
+    ]);
+    for figure in FIGURES {
+        let values = phases.map(|phase| (figure.of)(phase));
+        if values.iter().any(Option::is_some) {
+            let [prefill, decode] =
+                values.map(|value| value.map_or("-".into(), |value| figure.unit.show(value)));
+            rows.push([figure.label.into(), prefill, decode]);
+        }
+    }
+    text += &table(&rows);
+    for (name, phase) in PHASES.iter().zip(phases) {
+        if let Some(kernels) = &phase.kernels {
+            text.push('\n');
+            text += &kernel_table(name, phase, kernels);
+        }
+    }
+    if !options.rates && m.decode.kernels.is_none() {
+        text += "\nThis device has no timestamps, so there are no times of kernels.\n";
+    }
+    text
+}
+
+fn kernel_table(name: &str, phase: &Phase, kernels: &[Kernel]) -> String {
+    let tokens = match phase.timed_tokens {
+        1 => "1 token".to_owned(),
+        many => format!("{many} tokens"),
+    };
+    let mut rows = vec![[
+        format!("{name}, {tokens}"),
+        "runs".into(),
+        "time".into(),
+        "share".into(),
+        "GB/s".into(),
+    ]];
+    rows.extend(kernels.iter().map(|kernel| {
+        let rate = 1e-9 * kernel.bytes_touched as f64 / kernel.seconds.max(1e-9);
+        [
+            format!("  {}", kernel.label),
+            kernel.runs.to_string(),
+            seconds(kernel.seconds),
+            format!("{:.1} %", 100.0 * kernel.share),
+            plain(rate),
+        ]
+    }));
+    table(&rows)
+}
+
+/// Lines of columns: the first to the left, the others to the right.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let first = format!("{:<1$}", row[0], widths[0]);
+        let rest = row.iter().zip(widths).skip(1).map(|(cell, width)| format!("   {cell:>width$}"));
+        rest.fold(first, |line, cell| line + &cell).trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_in_line() {
+        let rows = [["a", "b"], ["long", "12345"], ["µ", ""]].map(|row| row.map(String::from));
+        assert_eq!(table(&rows), "a          b\nlong   12345\nµ\n");
+    }
+}

@@ -1,0 +1,141 @@
+//! Pipelines: built once each, all of a plan together, and kept in a file between runs.
+
+use std::{fs, path::PathBuf};
+
+use grok_wgpu::{
+    Config, DType, Gpu, Synthetic,
+    gpu::{AdapterChoice, Profile},
+    platform::native::{restore_pipelines, save_pipelines},
+    session::{Read, Session, Sizes},
+};
+use pollster::block_on;
+use tempfile::TempDir;
+
+fn open() -> Gpu {
+    let choice =
+        std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
+    block_on(Gpu::open(&choice, Profile::Baseline)).expect("needs an adapter")
+}
+
+fn load(gpu: Gpu) -> Session<Gpu> {
+    let config = Config::preset("tiny").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 1).expect("weights");
+    let sizes = Sizes { context: 64, prefill: 48, cache: DType::F32 };
+    block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads")
+}
+
+fn built(session: &Session<Gpu>) -> usize {
+    session.machine().pipeline_count()
+}
+
+/// A device that keeps pipelines, and the file that it keeps them in. None where drivers keep none.
+fn kept(folder: &TempDir) -> Option<PathBuf> {
+    let mut gpu = open();
+    assert!(!restore_pipelines(folder.path(), &mut gpu).expect("no file is no error"));
+    gpu.kept_pipelines()?;
+    let mut session = load(gpu);
+    block_on(session.prepare(1, Read::Top(4))).expect("compiles");
+    let gpu = session.machine();
+    assert!(save_pipelines(folder.path(), gpu).expect("a folder that can be written"));
+    assert!(!save_pipelines(folder.path(), gpu).expect("a file that can be read"), "nothing new");
+    let name = gpu.pipelines_name().expect("a device that keeps has a name");
+    let files: Vec<_> = fs::read_dir(folder).expect("a folder").flatten().collect();
+    assert_eq!(files.len(), 1, "no unfinished file is left: {files:?}");
+    Some(folder.path().join(name))
+}
+
+#[test]
+fn what_was_prepared_is_all_that_a_text_needs() {
+    let mut session = load(open());
+    assert_eq!(built(&session), 0);
+    block_on(session.prepare(3, Read::Top(4))).expect("compiles");
+    let prepared = built(&session);
+    assert!(prepared > 10, "only {prepared}");
+    block_on(session.prefill(&[1, 2, 3], Read::Top(4))).expect("runs");
+    block_on(session.decode(4, Read::Top(4))).expect("runs");
+    // The larger buffers, with more positions.
+    block_on(session.prefill(&[5; 40], Read::Top(4))).expect("runs");
+    block_on(session.decode(6, Read::Top(4))).expect("runs");
+    assert_eq!(built(&session), prepared);
+}
+
+#[test]
+fn preparing_changes_no_bit() {
+    let mut plain = load(open());
+    let mut prepared = load(open());
+    block_on(prepared.prepare(2, Read::Logits)).expect("compiles");
+    for session in [&mut plain, &mut prepared] {
+        block_on(session.prefill(&[1, 2], Read::Nothing)).expect("runs");
+    }
+    let reply = block_on(plain.decode(3, Read::Logits)).expect("runs");
+    assert_eq!(block_on(prepared.decode(3, Read::Logits)).expect("runs"), reply);
+}
+
+#[test]
+fn too_many_candidates_are_refused_before_anything_is_compiled() {
+    let mut session = load(open());
+    let error = block_on(session.prepare(1, Read::Top(1_000_000))).expect_err("too many");
+    assert_eq!((error.code(), built(&session)), ("usage", 0));
+}
+
+#[test]
+fn a_second_start_takes_the_file() {
+    let folder = TempDir::new().expect("a folder");
+    let Some(_) = kept(&folder) else { return };
+    let mut gpu = open();
+    assert!(restore_pipelines(folder.path(), &mut gpu).expect("a file"));
+    let mut session = load(gpu);
+    block_on(session.prefill(&[1, 2], Read::Top(4))).expect("runs");
+    assert_eq!(block_on(session.decode(3, Read::Logits)).expect("runs"), {
+        let mut fresh = load(open());
+        block_on(fresh.prefill(&[1, 2], Read::Top(4))).expect("runs");
+        block_on(fresh.decode(3, Read::Logits)).expect("runs")
+    });
+}
+
+#[test]
+fn damaged_files_and_those_of_others_are_ignored() {
+    let folder = TempDir::new().expect("a folder");
+    let Some(path) = kept(&folder) else { return };
+    let whole = fs::read(&path).expect("a file");
+    let mut other_driver = whole.clone();
+    // A byte of the digest of adapter and driver, after 16 bytes that say what the file is.
+    other_driver[20] ^= 1;
+    let mut changed = whole.clone();
+    *changed.last_mut().expect("bytes") ^= 1;
+    let half = whole[..whole.len() / 2].to_vec();
+    for bytes in [other_driver, changed, half, Vec::new(), b"something else".to_vec()] {
+        fs::write(&path, &bytes).expect("writes");
+        let mut gpu = open();
+        assert!(!restore_pipelines(folder.path(), &mut gpu).expect("a file"), "{bytes:?}");
+        let mut session = load(gpu);
+        block_on(session.prefill(&[1], Read::Top(4))).expect("runs without");
+        assert!(save_pipelines(folder.path(), session.machine()).expect("replaces it"));
+        assert!(restore_pipelines(folder.path(), &mut open()).expect("a file"));
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let folder = TempDir::new().expect("a folder");
+    let Some(path) = kept(&folder) else { return };
+    let file = fs::File::create(&path).expect("a file");
+    file.set_len(65 << 20).expect("a hole");
+    assert!(!restore_pipelines(folder.path(), &mut open()).expect("ignored"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_and_no_more() {
+    let folder = TempDir::new().expect("a folder");
+    let Some(_) = kept(&folder) else { return };
+    // A file where the folder should be stops every user, also the one who may do anything.
+    let blocked = folder.path().join("blocked");
+    fs::write(&blocked, "").expect("writes");
+    let mut gpu = open();
+    assert!(!restore_pipelines(&blocked, &mut gpu).unwrap_or(false));
+    let mut session = load(gpu);
+    block_on(session.prepare(1, Read::Top(4))).expect("compiles");
+    let error = save_pipelines(&blocked, session.machine()).expect_err("no folder");
+    assert_eq!(error.code(), "io");
+    block_on(session.prefill(&[1], Read::Top(4))).expect("the session goes on");
+}
