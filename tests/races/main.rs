@@ -46,9 +46,21 @@ const REDUNDANT: &[(&str, &str, usize, &str)] = &[
     ("dense_expert_matvec", "cpu", 1, ONE_LANE),
     ("rms_norm", "gpu", 0, ONE_SUM),
     ("rms_norm", "cpu", 0, ONE_SUM),
+    ("top_chunks.one", "gpu", 0, OWN_PAIRS),
+    ("top_chunks.one", "gpu", 2, FIRST_PAIR),
+    ("top_chunks.one", "cpu", 0, OWN_PAIRS),
+    ("top_chunks.one", "cpu", 2, FIRST_PAIR),
+    ("top_merge.one", "gpu", 0, OWN_PAIRS),
+    ("top_merge.one", "gpu", 2, FIRST_PAIR),
+    ("top_merge.one", "cpu", 0, OWN_PAIRS),
+    ("top_merge.one", "cpu", 2, FIRST_PAIR),
 ];
 const ONE_LANE: &str = "with LANES = 1 an invocation reads back only its own word";
 const ONE_SUM: &str = "it lets `reduce_sum` be called again, which `norm_add` does and this not";
+const OWN_PAIRS: &str =
+    "`sort_pairs` lets anyone put a pair in place; here each invocation first compares its own";
+const FIRST_PAIR: &str =
+    "`sort_pairs` lets anyone read the pair; here invocation 0 does, which put it";
 
 /// A row with its data.
 struct Prepared {
