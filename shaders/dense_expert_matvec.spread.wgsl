@@ -4,7 +4,7 @@
 //     out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :])
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/spread.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,        // of the dense weight and of each expert, in this shard

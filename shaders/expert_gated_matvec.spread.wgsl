@@ -3,7 +3,7 @@
 //
 //     out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])
 //
-// Links: lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,      // of each expert, in this shard

@@ -4,7 +4,7 @@
 //
 //     out[s, row0 + r] = dot(x[s, :], weight[e, r, :])
 //
-// Links: lib/spread.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of each expert, in this shard

@@ -5,7 +5,7 @@
 //     out[t, row0 + r] = (dense[t, row0 + r]
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/spread.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of each expert, in this shard

@@ -3,7 +3,7 @@
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
 //
-// Links: lib/step.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/step.wgsl, lib/shuffle.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of this shard of the weight

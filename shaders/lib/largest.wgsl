@@ -2,11 +2,9 @@
 
 override SORT_WG: u32 = 256u;
 
-// Puts the first pair at 0. Call it from uniform control flow, after the pairs are in place; no barrier
-// needed.
+// Puts the first pair at 0, for invocation 0 to read. Call it from uniform control flow, after each
+// invocation has put the pairs in place whose index is its own, modulo the workgroup.
 fn sort_pairs(local: u32) {
-    workgroupBarrier();
-    // Each invocation has the pairs whose index is its own, modulo the workgroup.
     for (var i = local + SORT_WG; i < SORT_LEN; i += SORT_WG) {
         take_first(local, i);
     }
@@ -16,7 +14,6 @@ fn sort_pairs(local: u32) {
             take_first(local, local + half);
         }
     }
-    workgroupBarrier();
 }
 
 // Puts the pair at b in the place of that at a where it comes first.

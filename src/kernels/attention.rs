@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Binder, Bounded, DType,
     DType::{F16, F32, Q8},
-    Dispatch, Error, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    Dispatch, Error, Fill, Host, Kernel, Matrices, Result, Shader, Tensor, Tuning, params, shader,
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
@@ -64,6 +64,23 @@ impl Blocking {
     }
 }
 
+impl Attention {
+    /// Whether subgroups of eight share the work without workgroup memory.
+    fn spreads(&self, tuning: &Tuning) -> bool {
+        let head_dim = self.q.shape.extents()[2];
+        let fits = matches!(head_dim, 32 | 64 | 96 | 128) && self.k.dtype == F32;
+        fits && tuning.matrices == Matrices::Spread { width: 8 }
+    }
+
+    fn blocking(&self, tuning: &Tuning) -> Blocking {
+        if self.spreads(tuning) {
+            Blocking { rows: 4, block: 8 }
+        } else {
+            Blocking::of(self.q.shape.extents()[2])
+        }
+    }
+}
+
 /// Elements of the sixteen bytes that are loaded at once.
 pub(crate) fn elements_of_chunk(dtype: DType) -> u32 {
     match dtype {
@@ -79,7 +96,10 @@ fn chunks_of_row(dtype: DType, cols: u32) -> u32 {
 }
 
 impl Kernel for Attention {
-    fn shader(&self, _: &Tuning) -> Shader {
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        if self.spreads(tuning) {
+            return shader!("attention.spread", "step", "math", "shuffle").with_subgroups();
+        }
         match self.k.dtype {
             dtype @ (F16 | Q8) => {
                 shader!("attention", "step", "math", "cache_load_packed").with_weight(dtype)
@@ -102,7 +122,8 @@ impl Kernel for Attention {
             )));
         }
         let [_, _, all_splits, _] = self.acc.dims()?;
-        let Blocking { rows, block } = Blocking::of(head_dim);
+        let Blocking { rows, block } = self.blocking(binder.tuning());
+        let own = self.spreads(binder.tuning()).then_some(("OWN", head_dim / 32));
         binder
             .step(self.step)?
             .read("q", self.q, F32, [tokens, n_heads, head_dim])?
@@ -115,6 +136,7 @@ impl Kernel for Attention {
             .touching(self.splits, all_splits)
             .write("stats", self.stats, F32, [tokens, n_heads, all_splits, 2])?
             .touching(self.splits, all_splits)
+            .constants(own.into_iter().collect())
             .dispatch(
                 Params {
                     n_heads,
@@ -146,7 +168,7 @@ impl Kernel for Attention {
         let (len, pos0) = (*len as usize, self.pos0 as usize);
         let all_splits = self.acc.shape.extents()[2] as usize;
         let split_len = self.split_len as usize;
-        let block = Blocking::of(*head_dim).block as usize;
+        let block = self.blocking(&host.tuning).block as usize;
         let (pos, real) = (host.ints(self.step)[0] as usize, host.ints(self.step)[1] as usize);
         let (mut acc, mut stats) = (host.current(self.acc), host.current(self.stats));
         let (q, k, v) = (host.floats(self.q), host.floats(self.k), host.floats(self.v));

@@ -56,7 +56,7 @@ impl Kernel for DenseExpertMatVec {
                     .with_subgroups()
             }
             Vectors::Spread { .. } => {
-                shader!("dense_expert_matvec.spread", "spread").with_subgroups()
+                shader!("dense_expert_matvec.spread", "shuffle", "spread").with_subgroups()
             }
         }
         .with_weight(self.weight.dtype)

@@ -42,7 +42,7 @@ impl Kernel for ExpertGatedMatMul {
         match tuning.matrices("expert_gated_matmul", self.gate) {
             Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "math"),
             Matrices::Spread { .. } => {
-                shader!("expert_gated_matmul.spread", "spread", "math").with_subgroups()
+                shader!("expert_gated_matmul.spread", "shuffle", "spread", "math").with_subgroups()
             }
         }
         .with_weight(self.gate.dtype)

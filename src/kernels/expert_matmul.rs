@@ -36,7 +36,9 @@ impl Kernel for ExpertMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_matmul", self.weight) {
             Matrices::Tiles { .. } => shader!("expert_matmul", "tile"),
-            Matrices::Spread { .. } => shader!("expert_matmul.spread", "spread").with_subgroups(),
+            Matrices::Spread { .. } => {
+                shader!("expert_matmul.spread", "shuffle", "spread").with_subgroups()
+            }
         }
         .with_weight(self.weight.dtype)
     }

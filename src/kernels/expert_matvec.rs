@@ -42,7 +42,9 @@ impl Kernel for ExpertMatVec {
                 shader!("expert_matvec.subgroup" of "expert_matvec", "lanes_subgroup")
                     .with_subgroups()
             }
-            Vectors::Spread { .. } => shader!("expert_matvec.spread", "spread").with_subgroups(),
+            Vectors::Spread { .. } => {
+                shader!("expert_matvec.spread", "shuffle", "spread").with_subgroups()
+            }
         }
         .with_weight(self.weight.dtype)
     }

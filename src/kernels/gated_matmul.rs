@@ -36,7 +36,7 @@ impl Kernel for GatedMatMul {
         match tuning.matrices("gated_matmul", self.gate) {
             Matrices::Tiles { .. } => shader!("gated_matmul", "step", "tile", "math"),
             Matrices::Spread { .. } => {
-                shader!("gated_matmul.spread", "step", "spread", "math").with_subgroups()
+                shader!("gated_matmul.spread", "step", "shuffle", "spread", "math").with_subgroups()
             }
         }
         .with_weight(self.gate.dtype)

@@ -37,7 +37,7 @@ impl Kernel for GatedMatVec {
                     .with_subgroups()
             }
             Vectors::Spread { .. } => {
-                shader!("gated_matvec.spread", "spread", "math").with_subgroups()
+                shader!("gated_matvec.spread", "shuffle", "spread", "math").with_subgroups()
             }
         }
         .with_weight(self.gate.dtype)

@@ -36,7 +36,7 @@ impl Kernel for MatMul {
         match tuning.matrices("matmul", self.weight) {
             Matrices::Tiles { .. } => shader!("matmul", "step", "tile", "math"),
             Matrices::Spread { .. } => {
-                shader!("matmul.spread", "step", "spread", "math").with_subgroups()
+                shader!("matmul.spread", "step", "shuffle", "spread", "math").with_subgroups()
             }
         }
         .with_weight(self.weight.dtype)

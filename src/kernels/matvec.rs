@@ -35,7 +35,9 @@ impl Kernel for MatVec {
             Vectors::Subgroup { .. } => {
                 shader!("matvec.subgroup" of "matvec", "lanes_subgroup", "math").with_subgroups()
             }
-            Vectors::Spread { .. } => shader!("matvec.spread", "spread", "math").with_subgroups(),
+            Vectors::Spread { .. } => {
+                shader!("matvec.spread", "shuffle", "spread", "math").with_subgroups()
+            }
         }
         .with_weight(self.weight.dtype)
     }

@@ -1,0 +1,199 @@
+// Grouped-query attention as in `attention.wgsl`, by subgroups of eight that are workgroups, for heads of
+// 32, 64, 96 or 128 channels. A workgroup takes four query rows, a key head and a split. For scores an
+// invocation has a position, and the queries are spread; for the weighted sum it has `OWN` quads of the
+// channels, and the weights are spread.
+// Links: lib/step.wgsl, lib/math.wgsl, lib/shuffle.wgsl.
+
+struct Params {
+    n_heads: u32,
+    n_kv_heads: u32,
+    dim4: u32,      // head_dim / 4
+    rows: u32,      // query rows of a workgroup: 4
+    block: u32,     // positions of a block: 8
+    pos0: u32,      // first position of this shard of the cache
+    len: u32,       // positions of this shard
+    split_len: u32, // positions of a split, a multiple of block
+    split0: u32,    // index of this shard's first split
+    splits: u32,    // splits of all shards
+    cols8: u32,     // n_kv_heads * head_dim / 8
+    stride: u32,    // chunks from one position of k or v to the next
+    inner: f32,     // factor on the dot products; divided by the cap where there is one
+    cap: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;           // [tokens, n_heads, head_dim]
+@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;           // [len, n_kv_heads * head_dim]
+@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;           // [len, n_kv_heads * head_dim]
+@group(0) @binding(5) var<storage, read> temperature: array<f32>;       // [tokens]
+@group(0) @binding(6) var<storage, read_write> acc: array<vec4<f32>>;   // [tokens, n_heads, splits, head_dim]
+@group(0) @binding(7) var<storage, read_write> stats: array<vec2<f32>>; // [tokens, n_heads, splits, 2]
+
+// Quads of a head's channels for each invocation: quad 8 i + lane is quad i of its own.
+override OWN: u32 = 4u;
+
+// Products of eight quads of a key with those that invocations hold of four queries, a column each.
+fn mul_key(key: u32, held: mat4x4<f32>) -> vec4<f32> {
+    return k[key] * spread_four(held, 0u)
+        + k[key + 1u] * spread_four(held, 1u)
+        + k[key + 2u] * spread_four(held, 2u)
+        + k[key + 3u] * spread_four(held, 3u)
+        + k[key + 4u] * spread_four(held, 4u)
+        + k[key + 5u] * spread_four(held, 5u)
+        + k[key + 6u] * spread_four(held, 6u)
+        + k[key + 7u] * spread_four(held, 7u);
+}
+
+// Weights of four rows times a quad of a value: a column for each row.
+fn mul_value(weights: vec4<f32>, value: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4(weights.x * value, weights.y * value, weights.z * value, weights.w * value);
+}
+
+// Quad `i` of this invocation's own of eight values, weighted by what each invocation holds.
+fn mul_values(weights: vec4<f32>, at: array<u32, 8>, i: u32) -> mat4x4<f32> {
+    return mul_value(subgroupShuffle(weights, 0u), v[at[0] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 1u), v[at[1] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 2u), v[at[2] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 3u), v[at[3] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 4u), v[at[4] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 5u), v[at[5] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 6u), v[at[6] + 8u * i])
+        + mul_value(subgroupShuffle(weights, 7u), v[at[7] + 8u * i]);
+}
+
+// Columns scaled, one by each component.
+fn scale_columns(m: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4(by.x * m[0], by.y * m[1], by.z * m[2], by.w * m[3]);
+}
+
+// Quad `i` of this invocation's own of four queries, a column each.
+fn queries(at: vec4<u32>, i: u32, lane: u32) -> mat4x4<f32> {
+    let quad = at + 8u * i + lane;
+    return mat4x4(q[quad.x], q[quad.y], q[quad.z], q[quad.w]);
+}
+
+fn exp_four(x: vec4<f32>) -> vec4<f32> {
+    return vec4(exp_bounded(x.x), exp_bounded(x.y), exp_bounded(x.z), exp_bounded(x.w));
+}
+
+@compute @workgroup_size(8)
+fn main(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let group = params.n_heads / params.n_kv_heads;
+    let kv_head = group_id.y;
+    let row0 = group_id.x * 4u;
+    let n_rows = step.rows * group; // query rows of this key head
+    if row0 >= n_rows {
+        return;
+    }
+    // Rows that are not real are taken for the last that is, which sees the most positions.
+    let rows = min(row0 + vec4(0u, 1u, 2u, 3u), vec4(n_rows - 1u));
+    let tokens = rows / group;
+    let begin = params.pos0 + group_id.z * params.split_len;
+    let end = min(min(begin + params.split_len, params.pos0 + params.len), step.pos + tokens.w + 1u);
+    if begin >= end {
+        return;
+    }
+
+    let heads = tokens * params.n_heads + kv_head * group + rows % group;
+    let at = heads * params.dim4;
+    let q0 = queries(at, 0u, lane);
+    var q1 = mat4x4<f32>();
+    var q2 = mat4x4<f32>();
+    var q3 = mat4x4<f32>();
+    if OWN > 1u {
+        q1 = queries(at, 1u, lane);
+    }
+    if OWN > 2u {
+        q2 = queries(at, 2u, lane);
+    }
+    if OWN > 3u {
+        q3 = queries(at, 3u, lane);
+    }
+    let heat = vec4(temperature[tokens.x], temperature[tokens.y], temperature[tokens.z], temperature[tokens.w]);
+    let limits = min(vec4(end), step.pos + tokens + 1u);
+
+    var largest = vec4(-3.0e38);
+    var total = vec4<f32>();
+    var sum0 = mat4x4<f32>();
+    var sum1 = mat4x4<f32>();
+    var sum2 = mat4x4<f32>();
+    var sum3 = mat4x4<f32>();
+    for (var base = begin; base < end; base += 8u) {
+        let pos = base + lane;
+        let key = ((min(pos, end - 1u) - params.pos0) * params.n_kv_heads + kv_head) * params.dim4;
+        var dots = mul_key(key, q0);
+        if OWN > 1u {
+            dots += mul_key(key + 8u, q1);
+        }
+        if OWN > 2u {
+            dots += mul_key(key + 16u, q2);
+        }
+        if OWN > 3u {
+            dots += mul_key(key + 24u, q3);
+        }
+        // Scores reach tens, and their rounding errors become relative errors of the weights: as few
+        // operations as possible follow the dot product.
+        let inner = dots * params.inner;
+        var scores = inner * heat;
+        if params.cap > 0.0 {
+            let capped =
+                vec4(tanh_bounded(inner.x), tanh_bounded(inner.y), tanh_bounded(inner.z), tanh_bounded(inner.w));
+            scores = capped * (params.cap * heat);
+        }
+        let valid = vec4(pos) < limits;
+
+        var most = select(vec4(-3.0e38), scores, valid);
+        most = max(most, subgroupShuffleXor(most, 4u));
+        most = max(most, subgroupShuffleXor(most, 2u));
+        most = max(most, subgroupShuffleXor(most, 1u));
+        most = max(most, largest);
+        let weights = select(vec4<f32>(), exp_four(scores - most), valid);
+        var sums = weights;
+        sums += subgroupShuffleXor(sums, 4u);
+        sums += subgroupShuffleXor(sums, 2u);
+        sums += subgroupShuffleXor(sums, 1u);
+        let shrink = select(vec4<f32>(), exp_four(largest - most), total > vec4<f32>());
+        total = total * shrink + sums;
+        largest = most;
+
+        var values: array<u32, 8>;
+        for (var j = 0u; j < 8u; j++) {
+            let slot = min(base + j, end - 1u) - params.pos0;
+            values[j] = (slot * params.n_kv_heads + kv_head) * params.dim4 + lane;
+        }
+        sum0 = scale_columns(sum0, shrink) + mul_values(weights, values, 0u);
+        if OWN > 1u {
+            sum1 = scale_columns(sum1, shrink) + mul_values(weights, values, 1u);
+        }
+        if OWN > 2u {
+            sum2 = scale_columns(sum2, shrink) + mul_values(weights, values, 2u);
+        }
+        if OWN > 3u {
+            sum3 = scale_columns(sum3, shrink) + mul_values(weights, values, 3u);
+        }
+    }
+
+    for (var r = 0u; r < 4u; r++) {
+        if row0 + r < n_rows && begin <= step.pos + tokens[r] {
+            let split = heads[r] * params.splits + params.split0 + group_id.z;
+            let to = split * params.dim4 + lane;
+            acc[to] = sum0[r];
+            if OWN > 1u {
+                acc[to + 8u] = sum1[r];
+            }
+            if OWN > 2u {
+                acc[to + 16u] = sum2[r];
+            }
+            if OWN > 3u {
+                acc[to + 24u] = sum3[r];
+            }
+            if lane == 0u {
+                stats[split] = vec2(largest[r], total[r]);
+            }
+        }
+    }
+}
