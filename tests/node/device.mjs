@@ -9,13 +9,17 @@ import { create, globals } from "webgpu";
 
 Object.assign(globalThis, globals);
 
+// Dawn's instance must outlive its devices: once it is collected, they crash or wait for ever.
+const gpu = create([]);
+
 /** The adapter's name, a device, and the sizes of its subgroups, or null; null without an adapter. */
 export async function openDevice() {
-  const adapter = await create([]).requestAdapter();
+  const adapter = await gpu.requestAdapter();
   if (!adapter) return null;
   const { info, features } = adapter;
   const has = features.has("subgroups");
   return {
+    adapter,
     name: info.description || info.vendor || "an adapter",
     device: await adapter.requestDevice({ requiredFeatures: has ? ["subgroups"] : [] }),
     subgroups: has ? [info.subgroupMinSize, info.subgroupMaxSize] : null,

@@ -21,7 +21,7 @@ const CHARACTERS = {
   rms_norm: ["mean + params.eps", "mean - params.eps"],
   rms_norm_add: ["dot(s, s)", "dot(s, s) + 1"],
   rope_cache: ["a * angle.x - b", "a * angle.x + b"],
-  top_chunks: ["ib < ia", "ib > ia"],
+  top_chunks: ["sort_ids[b] < sort_ids[a]", "sort_ids[b] > sort_ids[a]"],
   top_merge: ["vb > va", "vb < va"],
 };
 
