@@ -1,5 +1,5 @@
 // The second half of the experts for many tokens, grouped by expert as in
-// `expert_gated_matmul.wgsl`, two output rows of eight slots for each invocation, activations spread
+// `expert_gated_matmul.wgsl`, three output rows of eight slots for each invocation, activations spread
 // over subgroups. For each slot s = order[start + i] of a tile of expert e:
 //
 //     out[s, row0 + r] = dot(x[s, :], weight[e, r, :])
@@ -59,7 +59,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let row = group.x * 2u * WG + local;
+    let row = group.x * 3u * WG + local;
     // A tile has up to 32 slots: four workgroups of eight.
     let tile = tiles[group.y / 4u];
     let skip = group.y % 4u * 8u;
@@ -71,30 +71,32 @@ fn main(
     let first = tile.x * params.rows;
     let base_a = (first + min(row, params.rows - 1u)) * row_stride(params.cols8);
     let base_b = (first + min(row + WG, params.rows - 1u)) * row_stride(params.cols8);
+    let base_c = (first + min(row + 2u * WG, params.rows - 1u)) * row_stride(params.cols8);
 
     let starts_near = starts_of(slot, end);
     let starts_far = starts_of(slot + 4u, end);
 
-    // Row a of slots 0 to 3 and 4 to 7, row b of the same.
-    var acc = mat4x4<f32>();
+    // A column for each of the rows; slots 0 to 3 and 4 to 7.
+    var acc_near = mat3x4<f32>();
+    var acc_far = mat3x4<f32>();
     for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
         let quad = CHUNK_QUADS * c + lane % 8u;
         let near = quads_of(starts_near, quad);
         let far = quads_of(starts_far, quad);
         let a = block_of_weight(base_a, c);
         let b = block_of_weight(base_b, c);
-        acc[0] += mul_block_four(a, near);
-        acc[1] += mul_block_four(a, far);
-        acc[2] += mul_block_four(b, near);
-        acc[3] += mul_block_four(b, far);
+        let d = block_of_weight(base_c, c);
+        acc_near += mat3x4(mul_block_four(a, near), mul_block_four(b, near), mul_block_four(d, near));
+        acc_far += mat3x4(mul_block_four(a, far), mul_block_four(b, far), mul_block_four(d, far));
     }
 
-    for (var i = 0u; i < 4u; i++) {
-        for (var j = 0u; j < 4u; j++) {
-            let s = slot + 4u * (i % 2u) + j;
-            let r = row + WG * (i / 2u);
+    for (var i = 0u; i < 3u; i++) {
+        let r = row + WG * i;
+        for (var j = 0u; j < 8u; j++) {
+            let s = slot + j;
             if s < end && r < params.rows {
-                out[order[s] * params.out_rows + params.row0 + r] = acc[i][j];
+                let total = select(acc_near[i][j % 4u], acc_far[i][j % 4u], j >= 4u);
+                out[order[s] * params.out_rows + params.row0 + r] = total;
             }
         }
     }

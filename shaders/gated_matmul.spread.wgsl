@@ -1,4 +1,4 @@
-// The first half of a gated MLP for many tokens, an output row of eight tokens for each invocation,
+// The first half of a gated MLP for many tokens, an output row of twelve tokens for each invocation,
 // activations spread over subgroups:
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
@@ -67,31 +67,31 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let row = group.x * WG + local;
-    let token = group.y * 8u;
+    let token = group.y * 12u;
     if token >= step.rows {
         return;
     }
     let base = min(row, params.rows - 1u) * row_stride(params.cols8);
 
     let starts_near = starts_of(token);
-    let starts_far = starts_of(token + 4u);
+    let starts_mid = starts_of(token + 4u);
+    let starts_far = starts_of(token + 8u);
 
-    // Tokens 0 to 3 and 4 to 7.
-    var g = mat2x4<f32>();
-    var u = mat2x4<f32>();
+    // Tokens 0 to 3, 4 to 7 and 8 to 11.
+    var g = mat3x4<f32>();
+    var u = mat3x4<f32>();
     for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
         let quad = CHUNK_QUADS * c + lane % 8u;
         let near = quads_of(starts_near, quad);
+        let mid = quads_of(starts_mid, quad);
         let far = quads_of(starts_far, quad);
         let a = block_of_gate(base, c);
         let b = block_of_up(base, c);
-        g[0] += mul_block_four(a, near);
-        g[1] += mul_block_four(a, far);
-        u[0] += mul_block_four(b, near);
-        u[1] += mul_block_four(b, far);
+        g += mat3x4(mul_block_four(a, near), mul_block_four(a, mid), mul_block_four(a, far));
+        u += mat3x4(mul_block_four(b, near), mul_block_four(b, mid), mul_block_four(b, far));
     }
 
-    for (var i = 0u; i < 2u; i++) {
+    for (var i = 0u; i < 3u; i++) {
         for (var j = 0u; j < 4u; j++) {
             let t = token + 4u * i + j;
             if t < step.rows && row < params.rows {

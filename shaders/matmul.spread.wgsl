@@ -1,4 +1,4 @@
-// Matrix product with a transposed weight, two output rows of eight tokens for each invocation,
+// Matrix product with a transposed weight, three output rows of eight tokens for each invocation,
 // activations spread over subgroups:
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
@@ -57,37 +57,39 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let row = group.x * 2u * WG + local;
+    let row = group.x * 3u * WG + local;
     let token = group.y * 8u;
     if token >= step.rows {
         return;
     }
     let base_a = min(row, params.rows - 1u) * row_stride(params.cols8);
     let base_b = min(row + WG, params.rows - 1u) * row_stride(params.cols8);
+    let base_c = min(row + 2u * WG, params.rows - 1u) * row_stride(params.cols8);
 
     let starts_near = starts_of(token);
     let starts_far = starts_of(token + 4u);
 
-    // Row a of tokens 0 to 3 and 4 to 7, row b of the same.
-    var acc = mat4x4<f32>();
+    // A column for each of the rows; tokens 0 to 3 and 4 to 7.
+    var acc_near = mat3x4<f32>();
+    var acc_far = mat3x4<f32>();
     for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
         let quad = CHUNK_QUADS * c + lane % 8u;
         let near = quads_of(starts_near, quad);
         let far = quads_of(starts_far, quad);
         let a = block_of_weight(base_a, c);
         let b = block_of_weight(base_b, c);
-        acc[0] += mul_block_four(a, near);
-        acc[1] += mul_block_four(a, far);
-        acc[2] += mul_block_four(b, near);
-        acc[3] += mul_block_four(b, far);
+        let d = block_of_weight(base_c, c);
+        acc_near += mat3x4(mul_block_four(a, near), mul_block_four(b, near), mul_block_four(d, near));
+        acc_far += mat3x4(mul_block_four(a, far), mul_block_four(b, far), mul_block_four(d, far));
     }
 
-    for (var i = 0u; i < 4u; i++) {
-        for (var j = 0u; j < 4u; j++) {
-            let t = token + 4u * (i % 2u) + j;
-            let r = row + WG * (i / 2u);
+    for (var i = 0u; i < 3u; i++) {
+        let r = row + WG * i;
+        for (var j = 0u; j < 8u; j++) {
+            let t = token + j;
             if t < step.rows && r < params.rows {
-                out[t * params.out_rows + params.row0 + r] = softcap(acc[i][j] * params.scale, params.cap);
+                let total = select(acc_near[i][j % 4u], acc_far[i][j % 4u], j >= 4u);
+                out[t * params.out_rows + params.row0 + r] = softcap(total * params.scale, params.cap);
             }
         }
     }

@@ -53,7 +53,7 @@ pub enum Matrices {
         /// Output rows of a tile: 16, 32 or 64.
         rows: u32,
     },
-    /// Each invocation forms output rows of its own for eight tokens; its subgroup, of at least
+    /// Each invocation forms output rows of its own for eight or twelve tokens; its subgroup, of at least
     /// eight, shares the loads of activations.
     Spread {
         /// Invocations of a workgroup, a multiple of what a subgroup can have.
@@ -259,11 +259,11 @@ impl Matrices {
         }
     }
 
-    /// Tokens of a workgroup.
-    pub const fn tokens(self) -> u32 {
+    /// Tokens of a workgroup, where one that owns rows takes `own` of them.
+    pub const fn tokens(self, own: u32) -> u32 {
         match self {
             Self::Tiles { .. } => TILE,
-            Self::Spread { .. } => 8,
+            Self::Spread { .. } => own,
         }
     }
 

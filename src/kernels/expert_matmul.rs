@@ -59,7 +59,7 @@ impl Kernel for ExpertMatMul {
             .constants(matrices.constants())
             .dispatch(
                 Params { rows, cols8: cols / 8, row0: self.row0, out_rows },
-                [rows.div_ceil(matrices.rows(2)), tiles * (TILE / matrices.tokens()), 1],
+                [rows.div_ceil(matrices.rows(3)), tiles * TILE.div_ceil(matrices.tokens(8)), 1],
             )
     }
 
