@@ -1,4 +1,4 @@
-// The first half of the experts' gated MLPs for many tokens, grouped by expert, an output row of twelve
+// The first half of the experts' gated MLPs for many tokens, grouped by expert, an output row of eight
 // slots for each invocation, activations spread over subgroups. For each slot s = order[start + i] of
 // a tile, with its token t = s / chosen and its expert e:
 //
@@ -72,9 +72,9 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let row = group.x * WG + local;
-    // A tile has up to 32 slots: three workgroups of twelve.
-    let tile = tiles[group.y / 3u];
-    let skip = group.y % 3u * 12u;
+    // A tile has up to 32 slots: four workgroups of eight.
+    let tile = tiles[group.y / 4u];
+    let skip = group.y % 4u * 8u;
     if skip >= tile.z {
         return;
     }
@@ -83,24 +83,24 @@ fn main(
     let base = (tile.x * params.rows + min(row, params.rows - 1u)) * row_stride(params.cols8);
 
     let starts_near = starts_of(slot, end);
-    let starts_mid = starts_of(slot + 4u, end);
-    let starts_far = starts_of(slot + 8u, end);
+    let starts_far = starts_of(slot + 4u, end);
 
-    // Slots 0 to 3, 4 to 7 and 8 to 11.
-    var g = mat3x4<f32>();
-    var u = mat3x4<f32>();
+    // Slots 0 to 3 and 4 to 7.
+    var g = mat2x4<f32>();
+    var u = mat2x4<f32>();
     for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
         let quad = CHUNK_QUADS * c + lane % 8u;
         let near = quads_of(starts_near, quad);
-        let mid = quads_of(starts_mid, quad);
         let far = quads_of(starts_far, quad);
         let a = block_of_gate(base, c);
         let b = block_of_up(base, c);
-        g += mat3x4(mul_block_four(a, near), mul_block_four(a, mid), mul_block_four(a, far));
-        u += mat3x4(mul_block_four(b, near), mul_block_four(b, mid), mul_block_four(b, far));
+        g[0] += mul_block_four(a, near);
+        g[1] += mul_block_four(a, far);
+        u[0] += mul_block_four(b, near);
+        u[1] += mul_block_four(b, far);
     }
 
-    for (var i = 0u; i < 3u; i++) {
+    for (var i = 0u; i < 2u; i++) {
         for (var j = 0u; j < 4u; j++) {
             let s = slot + 4u * i + j;
             if s < end && row < params.rows {

@@ -73,7 +73,7 @@ impl Kernel for ExpertGatedMatMul {
                     chosen,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(matrices.rows(1)), tiles * TILE.div_ceil(matrices.tokens(12)), 1],
+                [rows.div_ceil(matrices.rows(1)), tiles * TILE.div_ceil(matrices.tokens(8)), 1],
             )
     }
 
