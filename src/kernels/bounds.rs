@@ -173,7 +173,7 @@ impl Sums {
 /// rounded. So a block of integers up to exactly 127 stays as it is.
 fn half_step(block: &[f64]) -> f64 {
     let largest = block.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-    if largest == 127.0 && block.iter().all(|x| x.fract() == 0.0) {
+    if largest.total_cmp(&127.0).is_eq() && block.iter().all(|x| x.fract() == 0.0) {
         return 0.0;
     }
     // Blocks below the shader's limit become zeros.
