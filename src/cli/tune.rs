@@ -29,6 +29,7 @@ use super::{
 /// size of product is kept by adapter and driver. Results are as right in every way, but their last bits
 /// may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_help = "\
 Examples:
   grok-wgpu tune models/demo
@@ -63,7 +64,7 @@ pub(super) struct Options {
     /// Also measure products that round activations to 8 bits, where weights are quantized
     ///
     /// Devices that multiply bytes in hardware may read prompts faster with it, at some cost in
-    /// quality. README.md has how much.
+    /// quality, which `perplexity --against` shows.
     #[arg(long)]
     round_activations: bool,
     /// Show what is best, but do not keep it
