@@ -14,6 +14,9 @@ pub struct Host {
     seed: u64,
     /// How the device that is being checked divides its work: bounds depend on it.
     pub tuning: Tuning,
+    /// Whether a kernel rounded activations, as its tuning has it: then no row is exact, and bounds
+    /// count instead.
+    pub(crate) rounds: bool,
 }
 
 #[derive(Debug)]

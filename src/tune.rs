@@ -27,14 +27,18 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// The ways that a device has, those first that it takes without measuring.
-pub fn ways(caps: &Caps) -> Vec<Way> {
+/// The ways that a device has, those first that it takes without measuring. Those that round
+/// activations to bytes are only among them if `rounding` allows it.
+pub fn ways(caps: &Caps, rounding: bool) -> Vec<Way> {
     let mut vectors = vec![caps.tuning().vectors];
     let mut matrices = vec![caps.tuning().matrices];
     for (lanes, rows) in [(32, 4), (32, 1), (64, 1), (64, 4), (128, 1), (16, 8), (8, 16), (1, 16)] {
         vectors.push(Vectors::Lanes { lanes, rows });
     }
     matrices.extend([32, 64, 16].map(|rows| Matrices::Tiles { rows }));
+    if rounding {
+        matrices.extend([32, 64, 16].map(|rows| Matrices::Packed { rows }));
+    }
     if let Some((least, most)) = caps.subgroups {
         if least == most {
             vectors.push(Vectors::Subgroup { lanes: most });
@@ -58,7 +62,7 @@ pub fn ways(caps: &Caps) -> Vec<Way> {
 
 /// What of `measured` a device can do: a file may be old, or somebody may have edited it.
 pub fn possible(caps: &Caps, mut measured: Measured) -> Measured {
-    let ways = ways(caps);
+    let ways = ways(caps, true);
     measured.vectors.retain(|_, vectors| ways.contains(&Way::Vectors(*vectors)));
     measured.matrices.retain(|_, matrices| ways.contains(&Way::Matrices(*matrices)));
     measured
@@ -107,7 +111,7 @@ pub fn choose(found: &[Found]) -> Measured {
 
 /// Measures the products of a session's model, `rounds` times each way, after a round that does not
 /// count. `prompt` goes through the model first, so that experts have real work. The session is left
-/// with the fastest ways. `progress` hears of each way that is done; an error from it stops the work.
+/// with the fastest ways; `rounding` lets them round activations to bytes. `progress` hears of each way that is done; an error from it stops the work.
 ///
 /// # Errors
 ///
@@ -117,6 +121,7 @@ pub async fn measure(
     session: &mut Session<Gpu>,
     prompt: &[u32],
     rounds: u32,
+    rounding: bool,
     progress: &mut dyn FnMut(Way) -> Result<()>,
 ) -> Result<Vec<Found>> {
     let caps = session.machine().caps().clone();
@@ -125,7 +130,8 @@ pub async fn measure(
     }
     let default = caps.tuning();
     let mut found: BTreeMap<Class, Vec<(Way, f64)>> = BTreeMap::new();
-    for way in ways(&caps) {
+    let ways = ways(&caps, rounding);
+    for &way in &ways {
         let tuning = match way {
             Way::Vectors(vectors) => Tuning { vectors, ..default.clone() },
             Way::Matrices(matrices) => Tuning { matrices, ..default.clone() },
@@ -137,7 +143,7 @@ pub async fn measure(
                     found.entry(class).or_default().push((way, time));
                 }
             }
-            Err(Error::Device(_)) if way != ways(&caps)[0] => {}
+            Err(Error::Device(_)) if way != ways[0] => {}
             Err(error) => {
                 session.change_machine(|gpu| gpu.set_tuning(default));
                 return Err(error);

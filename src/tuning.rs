@@ -8,7 +8,8 @@ pub use store::Store;
 
 use crate::{DType, Tensor};
 
-/// Tile shapes and lane counts that change speed, never what is computed.
+/// Tile shapes and lane counts that change speed, never what is computed, and whether products may
+/// round activations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tuning {
     /// Matrix-vector products, where nothing else was measured.
@@ -53,8 +54,14 @@ pub enum Matrices {
         /// Output rows of a tile: 16, 32 or 64.
         rows: u32,
     },
-    /// Each invocation forms output rows of its own for eight or twelve tokens; its subgroup, of at least
-    /// eight, shares the loads of activations.
+    /// The same with activations rounded to signed bytes, in blocks of 32 with a scale, so that
+    /// integers are multiplied. Only for quantized weights: others take [`Self::Tiles`].
+    Packed {
+        /// Output rows of a tile: 16, 32 or 64.
+        rows: u32,
+    },
+    /// Each invocation forms output rows of its own for eight or twelve tokens; its subgroup, of at
+    /// least eight, shares the loads of activations.
     Spread {
         /// Invocations of a workgroup, a multiple of what a subgroup can have.
         width: u32,
@@ -168,7 +175,9 @@ impl Tuning {
     pub fn all(subgroup: Option<(u32, u32)>) -> Vec<(&'static str, Self)> {
         let tall = Self { matrices: Matrices::Tiles { rows: 64 }, ..Self::GPU };
         let low = Self { matrices: Matrices::Tiles { rows: 16 }, ..Self::GPU };
+        let packed = Self { matrices: Matrices::Packed { rows: 32 }, ..Self::GPU };
         let mut all = vec![("gpu", Self::GPU), ("cpu", Self::CPU), ("tall", tall), ("low", low)];
+        all.push(("packed", packed));
         if let Some((least, most)) = subgroup {
             if least == most {
                 all.push(("subgroup", Self::subgroup(most)));
@@ -191,7 +200,10 @@ impl Tuning {
     pub fn matrices(&self, kernel: &str, weight: Tensor) -> Matrices {
         let measured = self.measured.as_ref();
         let found = measured.and_then(|all| all.matrices.get(&Class::of(kernel, weight)));
-        found.copied().unwrap_or(self.matrices)
+        match found.copied().unwrap_or(self.matrices) {
+            Matrices::Packed { rows } if !weight.dtype.is_quantized() => Matrices::Tiles { rows },
+            matrices => matrices,
+        }
     }
 }
 
@@ -254,7 +266,7 @@ impl Matrices {
     /// Output rows of a workgroup, where an invocation that owns rows owns `own` of them.
     pub const fn rows(self, own: u32) -> u32 {
         match self {
-            Self::Tiles { rows } => rows,
+            Self::Tiles { rows } | Self::Packed { rows } => rows,
             Self::Spread { width } => width * own,
         }
     }
@@ -262,7 +274,7 @@ impl Matrices {
     /// Tokens of a workgroup, where one that owns rows takes `own` of them.
     pub const fn tokens(self, own: u32) -> u32 {
         match self {
-            Self::Tiles { .. } => TILE,
+            Self::Tiles { .. } | Self::Packed { .. } => TILE,
             Self::Spread { .. } => own,
         }
     }
@@ -270,7 +282,7 @@ impl Matrices {
     /// The pipeline constants of the kernels.
     pub fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
-            Self::Tiles { rows } => {
+            Self::Tiles { rows } | Self::Packed { rows } => {
                 vec![("ROWS", rows), ("TILE_WG", 2 * rows), ("W_TILE", 8 * rows)]
             }
             Self::Spread { width } => vec![("WG", width)],
@@ -282,6 +294,7 @@ impl fmt::Display for Matrices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tiles { rows } => write!(f, "tiles {rows}"),
+            Self::Packed { rows } => write!(f, "packed {rows}"),
             Self::Spread { width } => write!(f, "spread {width}"),
         }
     }
@@ -294,6 +307,7 @@ impl FromStr for Matrices {
         let (name, sizes) = words(text)?;
         match (name, sizes.as_slice()) {
             ("tiles", &[rows @ (16 | 32 | 64)]) => Ok(Self::Tiles { rows }),
+            ("packed", &[rows @ (16 | 32 | 64)]) => Ok(Self::Packed { rows }),
             ("spread", &[width]) => Ok(Self::Spread { width }),
             _ => Err(format!("`{text}` is no way to share a matrix product")),
         }

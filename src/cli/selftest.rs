@@ -80,6 +80,8 @@ enum Tunings {
     Tall,
     /// As on GPUs, with low tiles
     Low,
+    /// As on GPUs, with activations rounded to bytes where weights are quantized
+    Packed,
     /// With sums by subgroups
     Subgroup,
     /// With activations spread over subgroups
@@ -98,6 +100,7 @@ impl Tunings {
             Self::Cpu => Some("cpu"),
             Self::Tall => Some("tall"),
             Self::Low => Some("low"),
+            Self::Packed => Some("packed"),
             Self::Subgroup => Some("subgroup"),
             Self::Spread => Some("spread"),
             Self::Tuned => Some("tuned"),

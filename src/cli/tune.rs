@@ -27,8 +27,9 @@ use super::{
 /// A device has several ways to compute a product: how many invocations share a row, how high tiles are,
 /// whether subgroups exchange values. Each way runs on all products of the model; the fastest for each
 /// size of product is kept by adapter and driver. Results are as right in every way, but their last bits
-/// may differ.
+/// may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_help = "\
 Examples:
   grok-wgpu tune models/demo
@@ -60,11 +61,17 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     prompt: u32,
+    /// Also measure products that round activations to 8 bits, where weights are quantized
+    ///
+    /// Devices that multiply bytes in hardware may read prompts faster with it, at some cost in
+    /// quality, which `perplexity --against` shows.
+    #[arg(long)]
+    round_activations: bool,
     /// Show what is best, but do not keep it
     #[arg(long)]
     dry_run: bool,
     /// Forget what was measured on this adapter
-    #[arg(long, conflicts_with_all = ["model", "random", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["model", "random", "dry_run", "round_activations"])]
     forget: bool,
 }
 
@@ -103,14 +110,15 @@ async fn run_on(
     (sizes.context, sizes.prefill) = (prompt + 1, prompt);
     let mut session = load(globals, config, weights, bytes, sizes).await?;
     let device = session.machine().caps().describe();
-    let ways = tune::ways(session.machine().caps()).len();
+    let rounding = options.round_activations;
+    let ways = tune::ways(session.machine().caps(), rounding).len();
     let ids: Vec<u32> = (0..prompt).map(|i| i * 7919 % config.vocab_size).collect();
     let bar = terminal.bar("measuring", ways as u64, false);
     let mut progress = |_| {
         bar.inc(1);
         check_interrupt()
     };
-    let found = measure(&mut session, &ids, options.rounds, &mut progress).await?;
+    let found = measure(&mut session, &ids, options.rounds, rounding, &mut progress).await?;
     bar.finish_and_clear();
     if let Some(path) = &keep {
         let of = store.devices.entry(device.clone()).or_default();

@@ -6,7 +6,7 @@
 use half::f16;
 
 use crate::{
-    DType, Gelu, Matrices,
+    DType, Gelu, Host, Matrices, Tensor,
     host::{Bounded, round},
     quant,
 };
@@ -136,11 +136,60 @@ pub(crate) fn lanes_depth(dtype: DType, cols: usize, lanes: u32) -> f64 {
     2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
 }
 
+/// What the sums of a matrix product may err by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sums {
+    depth: f64,
+    packed: bool,
+}
+
+impl Sums {
+    /// Of the product `kernel` of `weight`, as the host's tuning has it. Tells the host if the
+    /// product rounds activations, as then no row is exact.
+    pub(crate) fn of(host: &mut Host, kernel: &str, weight: Tensor) -> Self {
+        let matrices = host.tuning.matrices(kernel, weight);
+        let packed = matches!(matrices, Matrices::Packed { .. });
+        host.rounds |= packed;
+        let cols = weight.shape.extents().last().map_or(0, |&cols| cols as usize);
+        Self { depth: matrix_depth(matrices, cols), packed }
+    }
+
+    /// A row of x by a row of the weight.
+    pub(crate) fn dot(self, x: &[f64], w: &[f64]) -> Bounded {
+        let mut sum = dot(x, w, self.depth);
+        if self.packed {
+            for (x, w) in x.chunks(quant::BLOCK).zip(w.chunks(quant::BLOCK)) {
+                sum.bound += half_step(x) * w.iter().map(|w| w.abs()).sum::<f64>();
+            }
+        }
+        sum
+    }
+}
+
+/// What rounding a block of activations to bytes moves each of them by, at the most.
+///
+/// `lib/tile_packed.wgsl` multiplies by an inverse, which errs by two and a half units, as the scale
+/// does, and the product by one: that moves a number up to 127 by far less than a half before it is
+/// rounded. So a block of integers up to exactly 127 stays as it is.
+fn half_step(block: &[f64]) -> f64 {
+    let largest = block.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    if largest.total_cmp(&127.0).is_eq() && block.iter().all(|x| x.fract() == 0.0) {
+        return 0.0;
+    }
+    // Blocks below the shader's limit become zeros.
+    if largest < 1.001e-35 {
+        return largest;
+    }
+    largest / 127.0 * (0.5 + 127.0 * 8.0 * U)
+}
+
 /// Roundings on the longest chain of a dot product in a matrix product: one addition per 32 columns,
-/// the additions of these 32, the sum in a vector of four, and the product.
-pub(crate) fn matrix_depth(matrices: Matrices, cols: usize) -> f64 {
+/// the additions of these 32, the sum in a vector of four, and the product. Integers are summed
+/// exactly, but there are two products by scales, and the scale's division errs by two and a half
+/// units of what the rounding left, which is less than half as much again.
+fn matrix_depth(matrices: Matrices, cols: usize) -> f64 {
     let inside = match matrices {
-        Matrices::Tiles { .. } => 8.0,
+        Matrices::Tiles { .. } | Matrices::Packed { .. } => 8.0,
         // By eights of a chunk, its scale, and chunks of a block: most for chunks of four eights.
         Matrices::Spread { .. } => 2.0 + 3.0 + 1.0 + 3.0,
     };

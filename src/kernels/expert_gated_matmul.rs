@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, matrix_depth},
+    bounds::Sums,
     expert_groups::{ExpertGroups, max_tiles},
 };
 use crate::{
@@ -41,6 +41,7 @@ impl Kernel for ExpertGatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_gated_matmul", self.gate) {
             Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "math"),
+            Matrices::Packed { .. } => shader!("expert_gated_matmul.packed" of "expert_gated_matmul", "tile_packed", "math"),
             Matrices::Spread { .. } => {
                 shader!("expert_gated_matmul.spread", "shuffle", "spread", "math").with_subgroups()
             }
@@ -85,16 +86,16 @@ impl Kernel for ExpertGatedMatMul {
             unreachable!("dispatch checked it")
         };
         let (chosen, out_rows) = (*chosen as usize, *out_rows as usize);
-        let depth = matrix_depth(host.tuning.matrices("expert_gated_matmul", self.gate), cols);
+        let sums = Sums::of(host, "expert_gated_matmul", self.gate);
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let x = host.floats(self.x);
         for (expert, slot) in slots(host, self.order, self.tiles) {
             let x = &x[slot / chosen * cols..][..cols];
             for r in 0..n {
                 let at = (expert * n + r) * cols;
-                let g = dot(x, &gate[at..][..cols], depth).gelu(self.gelu);
+                let g = sums.dot(x, &gate[at..][..cols]).gelu(self.gelu);
                 out[slot * out_rows + self.row0 as usize + r] =
-                    g.times(dot(x, &up[at..][..cols], depth));
+                    g.times(sums.dot(x, &up[at..][..cols]));
             }
         }
         host.write(self.out, out);

@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, matrix_depth},
+    bounds::Sums,
     expert_gated_matmul::{grouped, slots},
     expert_groups::max_tiles,
 };
@@ -36,6 +36,9 @@ impl Kernel for ExpertMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_matmul", self.weight) {
             Matrices::Tiles { .. } => shader!("expert_matmul", "tile"),
+            Matrices::Packed { .. } => {
+                shader!("expert_matmul.packed" of "expert_matmul", "tile_packed")
+            }
             Matrices::Spread { .. } => {
                 shader!("expert_matmul.spread", "shuffle", "spread").with_subgroups()
             }
@@ -68,13 +71,13 @@ impl Kernel for ExpertMatMul {
         let [_, n, cols] = self.weight.shape.extents() else { unreachable!("dispatch checked it") };
         let (n, cols) = (*n as usize, *cols as usize);
         let out_rows = self.out.shape.extents()[2] as usize;
-        let depth = matrix_depth(host.tuning.matrices("expert_matmul", self.weight), cols);
+        let sums = Sums::of(host, "expert_matmul", self.weight);
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         for (expert, slot) in slots(host, self.order, self.tiles) {
             for r in 0..n {
                 let w = &weight[(expert * n + r) * cols..][..cols];
                 out[slot * out_rows + self.row0 as usize + r] =
-                    dot(&x[slot * cols..][..cols], w, depth);
+                    sums.dot(&x[slot * cols..][..cols], w);
             }
         }
         host.write(self.out, out);

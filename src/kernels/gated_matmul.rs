@@ -1,9 +1,6 @@
 //! The first half of a gated MLP for many tokens.
 
-use super::{
-    Pick, Rows,
-    bounds::{dot, matrix_depth},
-};
+use super::{Pick, Rows, bounds::Sums};
 use crate::{
     Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Matrices, Result, Shader,
     Tensor, Tuning, params, shader,
@@ -35,6 +32,9 @@ impl Kernel for GatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("gated_matmul", self.gate) {
             Matrices::Tiles { .. } => shader!("gated_matmul", "step", "tile", "math"),
+            Matrices::Packed { .. } => {
+                shader!("gated_matmul.packed" of "gated_matmul", "step", "tile_packed", "math")
+            }
             Matrices::Spread { .. } => {
                 shader!("gated_matmul.spread", "step", "shuffle", "spread", "math").with_subgroups()
             }
@@ -71,13 +71,13 @@ impl Kernel for GatedMatMul {
         let cols = self.gate.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let real = host.ints(self.step)[1] as usize;
-        let depth = matrix_depth(host.tuning.matrices("gated_matmul", self.gate), cols);
+        let sums = Sums::of(host, "gated_matmul", self.gate);
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let tokens = host.floats(self.x).chunks_exact(cols).take(real);
         for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {
             let weights = gate.chunks_exact(cols).zip(up.chunks_exact(cols));
             for ((g, u), out) in weights.zip(&mut out[self.row0 as usize..]) {
-                *out = dot(x, g, depth).gelu(self.gelu).times(dot(x, u, depth));
+                *out = sums.dot(x, g).gelu(self.gelu).times(sums.dot(x, u));
             }
         }
         host.write(self.out, out);

@@ -1,9 +1,6 @@
 //! Matrix product of many tokens, with an optional factor and soft cap on the result.
 
-use super::{
-    Pick, Rows,
-    bounds::{dot, matrix_depth},
-};
+use super::{Pick, Rows, bounds::Sums};
 use crate::{
     Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Matrices, Result, Shader, Tensor,
     Tuning, params, shader,
@@ -35,6 +32,9 @@ impl Kernel for MatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("matmul", self.weight) {
             Matrices::Tiles { .. } => shader!("matmul", "step", "tile", "math"),
+            Matrices::Packed { .. } => {
+                shader!("matmul.packed" of "matmul", "step", "tile_packed", "math")
+            }
             Matrices::Spread { .. } => {
                 shader!("matmul.spread", "step", "shuffle", "spread", "math").with_subgroups()
             }
@@ -71,12 +71,12 @@ impl Kernel for MatMul {
         let cols = self.weight.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let real = host.ints(self.step)[1] as usize;
-        let depth = matrix_depth(host.tuning.matrices("matmul", self.weight), cols);
+        let sums = Sums::of(host, "matmul", self.weight);
         let weight = host.floats(self.weight);
         let tokens = host.floats(self.x).chunks_exact(cols).take(real);
         for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {
             for (w, out) in weight.chunks_exact(cols).zip(&mut out[self.row0 as usize..]) {
-                *out = dot(x, w, depth).scaled(self.scale.into()).softcap(self.cap.into());
+                *out = sums.dot(x, w).scaled(self.scale.into()).softcap(self.cap.into());
             }
         }
         host.write(self.out, out);
@@ -107,6 +107,17 @@ pub(super) fn cases() -> Rows {
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x5x{cols} integers"), move |host| {
                 case(host, dtype, [3, 5, cols], Fill::Integers(8), Fill::Integers(8))
+            });
+        }
+        if dtype.is_quantized() {
+            // The first of each block is 127, so that rounding to bytes changes nothing.
+            rows.exact(format!("{dtype} 33x35x96 bytes"), move |host| {
+                let kernel = case(host, dtype, [33, 35, 96], Fill::Index, Fill::Integers(8));
+                let bytes = |i: u32| {
+                    if i.is_multiple_of(32) { 127.0 } else { f64::from(i * 37 % 255) - 127.0 }
+                };
+                let x = host.floats_from(F32, [33, 96], (0..33 * 96).map(bytes).collect());
+                MatMul { x, ..kernel }
             });
         }
         rows.add(format!("{dtype} padded rows are left alone"), move |host| {

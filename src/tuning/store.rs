@@ -94,6 +94,7 @@ mod tests {
         let matrices = [
             (class("matmul", DType::F32), Matrices::Tiles { rows: 64 }),
             (class("expert_matmul", DType::F16), Matrices::Spread { width: 16 }),
+            (class("matmul", DType::Q4), Matrices::Packed { rows: 32 }),
         ];
         let measured = Measured { vectors: vectors.into(), matrices: matrices.into() };
         let store = Store { devices: [("a device (driver 1)".to_owned(), measured)].into() };

@@ -160,6 +160,12 @@ impl<'a, const W: usize> Machine<'a, W> {
                         MathFunction::Dot if kind == ScalarKind::Float => {
                             values[lane][0] = math::dot(&a[..len], &b[..len]);
                         }
+                        MathFunction::Dot4I8Packed => {
+                            values[lane][0] = math::dot_bytes(a[0], b[0]);
+                        }
+                        MathFunction::Pack4xI8 => {
+                            values[lane][0] = math::pack_bytes(&a[..4]);
+                        }
                         MathFunction::Unpack2x16float => {
                             values[lane][..2].copy_from_slice(&math::unpack_halves(a[0]));
                         }

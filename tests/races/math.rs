@@ -128,3 +128,15 @@ pub(crate) fn unpack_halves(a: u32) -> [u32; 2] {
     let [b0, b1, b2, b3] = a.to_le_bytes();
     [[b0, b1], [b2, b3]].map(|half| half::f16::from_le_bytes(half).to_f32().to_bits())
 }
+
+/// `pack4xI8`.
+pub(crate) fn pack_bytes(a: &[u32]) -> u32 {
+    a.iter().rev().fold(0, |word, &byte| word << 8 | (byte & 0xff))
+}
+
+/// `dot4I8Packed`.
+pub(crate) fn dot_bytes(a: u32, b: u32) -> u32 {
+    let bytes = |word: u32| word.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
+    let sum: i32 = bytes(a).into_iter().zip(bytes(b)).map(|(a, b)| a * b).sum();
+    sum.cast_unsigned()
+}
