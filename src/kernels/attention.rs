@@ -275,6 +275,7 @@ fn of_type(rows: &mut Rows, dtype: DType) {
         ("decode", [1, 8, 2, 16], 45, 64, 64),
         ("decode in splits", [1, 8, 2, 16], 100, 128, 32),
         ("decode, Grok-2 group", [1, 16, 2, 128], 40, 64, 16),
+        ("decode at a cache's end", [1, 8, 2, 32], 36, 37, 32),
         ("prefill", [7, 6, 2, 32], 0, 64, 64),
         ("prefill after a prefix", [9, 6, 2, 32], 30, 64, 64),
         ("prefill in splits", [33, 4, 1, 64], 5, 64, 32),
