@@ -59,10 +59,10 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let row = group.x * 3u * WG + local;
+    let row = group.y * 3u * WG + local;
     // A tile has up to 32 slots: four workgroups of eight.
-    let tile = tiles[group.y / 4u];
-    let skip = group.y % 4u * 8u;
+    let tile = tiles[group.x / 4u];
+    let skip = group.x % 4u * 8u;
     if skip >= tile.z {
         return;
     }

@@ -66,8 +66,8 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let row = group.x * WG + local;
-    let token = group.y * 12u;
+    let row = group.y * WG + local;
+    let token = group.x * 12u;
     if token >= step.rows {
         return;
     }

@@ -57,8 +57,8 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let row = group.x * 3u * WG + local;
-    let token = group.y * 8u;
+    let row = group.y * 3u * WG + local;
+    let token = group.x * 8u;
     if token >= step.rows {
         return;
     }

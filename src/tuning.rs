@@ -271,6 +271,15 @@ impl Matrices {
         }
     }
 
+    /// Workgroups for so many groups of rows and of tokens. Those side by side share what costs more to
+    /// load: activations in tiles, weights where invocations own rows.
+    pub const fn grid(self, rows: u32, tokens: u32) -> [u32; 3] {
+        match self {
+            Self::Tiles { .. } | Self::Packed { .. } => [rows, tokens, 1],
+            Self::Spread { .. } => [tokens, rows, 1],
+        }
+    }
+
     /// Tokens of a workgroup, where one that owns rows takes `own` of them.
     pub const fn tokens(self, own: u32) -> u32 {
         match self {

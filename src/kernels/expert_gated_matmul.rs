@@ -74,7 +74,10 @@ impl Kernel for ExpertGatedMatMul {
                     chosen,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(matrices.rows(1)), tiles * TILE.div_ceil(matrices.tokens(8)), 1],
+                matrices.grid(
+                    rows.div_ceil(matrices.rows(1)),
+                    tiles * TILE.div_ceil(matrices.tokens(8)),
+                ),
             )
     }
 

@@ -62,7 +62,10 @@ impl Kernel for ExpertMatMul {
             .constants(matrices.constants())
             .dispatch(
                 Params { rows, cols8: cols / 8, row0: self.row0, out_rows },
-                [rows.div_ceil(matrices.rows(3)), tiles * TILE.div_ceil(matrices.tokens(8)), 1],
+                matrices.grid(
+                    rows.div_ceil(matrices.rows(3)),
+                    tiles * TILE.div_ceil(matrices.tokens(8)),
+                ),
             )
     }
 

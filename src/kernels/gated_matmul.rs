@@ -62,7 +62,8 @@ impl Kernel for GatedMatMul {
                     out_rows,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(matrices.rows(1)), tokens.div_ceil(matrices.tokens(12)), 1],
+                matrices
+                    .grid(rows.div_ceil(matrices.rows(1)), tokens.div_ceil(matrices.tokens(12))),
             )
     }
 

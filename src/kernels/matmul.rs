@@ -62,7 +62,7 @@ impl Kernel for MatMul {
                     scale: self.scale,
                     cap: self.cap,
                 },
-                [rows.div_ceil(matrices.rows(3)), tokens.div_ceil(matrices.tokens(8)), 1],
+                matrices.grid(rows.div_ceil(matrices.rows(3)), tokens.div_ceil(matrices.tokens(8))),
             )
     }
 
