@@ -8,7 +8,7 @@ mod show;
 use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
-use grok_wgpu::{Config, Error, Result, Synthetic, Weights, session::Sizes};
+use grok_wgpu::{Config, Error, Result, Weights, session::Sizes};
 
 use self::{
     compare::Base,
@@ -17,7 +17,7 @@ use self::{
 };
 use super::{
     Globals,
-    model::{CacheOption, Element, Opened, load, locate, preset},
+    model::{CacheOption, ModelOptions, Opened, load, locate},
     terminal::{out, out_json},
 };
 
@@ -42,22 +42,8 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = FIGURES)]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if none is given
-    #[arg(conflicts_with = "random")]
-    model: Option<PathBuf>,
-    /// Make up the weights of --preset or --config
-    #[arg(long)]
-    random: bool,
-    /// A configuration by name
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
-    #[arg(requires = "random")]
-    preset: Option<String>,
-    /// A config.json
-    #[arg(long, value_name = "FILE", conflicts_with = "preset", requires = "random")]
-    config: Option<PathBuf>,
-    /// Element type of made-up weights
-    #[arg(long = "type", value_enum, default_value = "bf16", requires = "random")]
-    element: Element,
+    #[command(flatten)]
+    of: ModelOptions,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -101,18 +87,15 @@ struct Subject<'a> {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     // Before the work, so that a wrong path costs nothing.
     let base = options.compare.as_deref().map(Base::open).transpose()?;
-    if options.random {
-        let (name, file) = (options.preset.as_deref(), options.config.as_deref());
-        let config = preset(name, file, globals.terminal())?;
-        let config = globals.compat.apply(config);
-        let dtype = options.element.dtype();
-        let weights = Synthetic::new(&config, dtype, 0)?;
+    if let Some((config, weights)) = options.of.made_up(globals)? {
+        let dtype = options.of.element.dtype();
         let bytes = weights.bytes();
+        let (name, file) = (options.of.preset.as_deref(), options.of.config.as_deref());
         let file = file.map(|file| file.display().to_string());
         let name = format!("{}, made up, {dtype}", file.as_deref().or(name).unwrap_or("config"));
         return bench(globals, options, base.as_ref(), name, &config, (&weights, bytes)).await;
     }
-    let path = locate(options.model.as_deref())?;
+    let path = locate(options.of.model.as_deref())?;
     let opened = Opened::open(&path, globals).await?;
     let weights = (&opened.checkpoint, opened.checkpoint.bytes());
     let name = path.display().to_string();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Config, DType, Error, Gpu, ModelFiles, Result, Tokenizer, Weights,
+    Config, DType, Error, Gpu, ModelFiles, Result, Synthetic, Tokenizer, Weights,
     platform::native::{FileSource, open_model, restore_pipelines, save_pipelines},
     session::{Read, Session, Sizes},
 };
@@ -27,6 +27,40 @@ pub(crate) struct SizeOptions {
     pub(crate) prefill: u32,
     #[command(flatten)]
     pub(crate) cache: CacheOption,
+}
+
+/// A model, or weights that are made up.
+#[derive(Args, Debug)]
+pub(crate) struct ModelOptions {
+    /// Folder or file of the model; the one that is shipped if none is given
+    #[arg(conflicts_with = "random")]
+    pub(crate) model: Option<PathBuf>,
+    /// Make up the weights of --preset or --config
+    #[arg(long)]
+    pub(crate) random: bool,
+    /// A configuration by name
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
+    #[arg(requires = "random")]
+    pub(crate) preset: Option<String>,
+    /// A config.json
+    #[arg(long, value_name = "FILE", conflicts_with = "preset", requires = "random")]
+    pub(crate) config: Option<PathBuf>,
+    /// Element type of made-up weights
+    #[arg(long = "type", value_enum, default_value = "bf16", requires = "random")]
+    pub(crate) element: Element,
+}
+
+impl ModelOptions {
+    /// The configuration and weights that were asked to be made up, if they were.
+    pub(crate) fn made_up(&self, globals: &Globals) -> Result<Option<(Config, Synthetic)>> {
+        if !self.random {
+            return Ok(None);
+        }
+        let config = preset(self.preset.as_deref(), self.config.as_deref(), globals.terminal())?;
+        let config = globals.compat.apply(config);
+        let weights = Synthetic::new(&config, self.element.dtype(), 0)?;
+        Ok(Some((config, weights)))
+    }
 }
 
 /// How keys and values are kept.

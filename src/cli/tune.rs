@@ -9,7 +9,8 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::{
-    Config, Error, Gpu, Result, Synthetic, Tuning, Weights,
+    Config, Error, Gpu, Result, Tuning, Weights,
+    platform::native::replace_file,
     session::Sizes,
     tune::{self, Found, choose, measure},
     tuning::Store,
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{
     Globals,
-    model::{Element, Opened, load, locate, preset},
+    model::{ModelOptions, Opened, load, locate},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -29,7 +30,6 @@ use super::{
 /// size of product is kept by adapter and driver. Results are as right in every way, but their last bits
 /// may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_help = "\
 Examples:
   grok-wgpu tune models/demo
@@ -37,22 +37,8 @@ Examples:
   grok-wgpu tune models/demo --dry-run --json
   grok-wgpu tune --forget")]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if none is given
-    #[arg(conflicts_with = "random")]
-    model: Option<PathBuf>,
-    /// Make up the weights of --preset or --config
-    #[arg(long)]
-    random: bool,
-    /// A configuration by name
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
-    #[arg(requires = "random")]
-    preset: Option<String>,
-    /// A config.json
-    #[arg(long, value_name = "FILE", conflicts_with = "preset", requires = "random")]
-    config: Option<PathBuf>,
-    /// Element type of made-up weights
-    #[arg(long = "type", value_enum, default_value = "bf16", requires = "random")]
-    element: Element,
+    #[command(flatten)]
+    of: ModelOptions,
     /// Times to measure each way, after one that does not count
     #[arg(long, value_name = "N", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -81,14 +67,11 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.forget {
         return forget(globals, file).await;
     }
-    if options.random {
-        let (name, file) = (options.preset.as_deref(), options.config.as_deref());
-        let config = preset(name, file, globals.terminal())?;
-        let weights = Synthetic::new(&config, options.element.dtype(), 0)?;
+    if let Some((config, weights)) = options.of.made_up(globals)? {
         let bytes = weights.bytes();
         return run_on(globals, options, &config, &weights, bytes).await;
     }
-    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
+    let opened = Opened::open(&locate(options.of.model.as_deref())?, globals).await?;
     let bytes = opened.checkpoint.bytes();
     run_on(globals, options, &opened.config, &opened.checkpoint, bytes).await
 }
@@ -217,11 +200,8 @@ fn read(path: &Path) -> Result<Store> {
 
 fn write(path: &Path, store: &Store) -> Result<()> {
     let text = format!("{:#}\n", store.to_json());
-    let part = path.with_extension(format!("{}.part", std::process::id()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::write(&part, text))
-        .and_then(|()| fs::rename(&part, path))
-        .map_err(|source| Error::io(path, source))
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
+    }
+    replace_file(path, text.as_bytes())
 }

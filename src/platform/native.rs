@@ -2,6 +2,7 @@
 
 mod pipelines;
 mod quantize;
+mod replace;
 
 use std::{
     fs::{File, Metadata},
@@ -21,6 +22,7 @@ use crate::{
 
 pub use self::pipelines::{restore_pipelines, save_pipelines};
 pub use self::quantize::{Outcome, Quantize, on_all_cores};
+pub use self::replace::replace_file;
 
 /// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not
 /// a signal.

@@ -1,13 +1,12 @@
 //! The file that keeps what a driver compiled, from one run of the program to the next.
 
 use std::{
-    fs::{self, File},
-    io::{ErrorKind, Read, Write},
+    fs,
+    io::{ErrorKind, Read},
     path::{Path, PathBuf},
-    process,
 };
 
-use super::open_regular;
+use super::{open_regular, replace_file};
 use crate::{Error, Gpu, Result};
 
 /// Bytes of the largest file that is read or written. What a driver keeps only grows; beyond this
@@ -42,19 +41,8 @@ pub fn save_pipelines(folder: &Path, gpu: &Gpu) -> Result<bool> {
         return Ok(false);
     }
     make_folder(folder).map_err(|source| Error::io(folder, source))?;
-    // Programs that run at once write files of their own; the last to finish gives its name.
-    let unfinished = path.with_extension(format!("{}.part", process::id()));
-    let written = File::create(&unfinished)
-        .and_then(|mut file| {
-            file.write_all(&sealed)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&unfinished, &path));
-    written.map(|()| true).map_err(|source| {
-        // It may never have come to be.
-        let _ = fs::remove_file(&unfinished);
-        Error::io(&path, source)
-    })
+    replace_file(&path, &sealed)?;
+    Ok(true)
 }
 
 fn file(folder: &Path, gpu: &Gpu) -> Option<PathBuf> {
