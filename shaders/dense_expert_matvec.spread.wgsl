@@ -4,7 +4,8 @@
 //     out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :])
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/shuffle.wgsl, lib/spread.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_x.wgsl, lib/spread_weight.wgsl, one of
+// lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,        // of the dense weight and of each expert, in this shard
@@ -36,24 +37,10 @@ fn dense_at(base: u32, c: u32) -> Scaled {
     return Scaled(dense_weight[base + at], scale_of(dense_weight[base + scale_at(cols8, at)], at));
 }
 
-fn block_of_weight(base: u32, c: u32) -> Block {
-    return Block(weight_at(base, c), weight_at(base, c + 1u), weight_at(base, c + 2u), weight_at(base, c + 3u));
-}
-
-fn weight_at(base: u32, c: u32) -> Scaled {
-    let at = min(c, params.cols8 / PARTS - 1u);
-    return Scaled(weight[base + at], scale_of(weight[base + scale_at(params.cols8, at)], at));
-}
-
 // A quad of activations, `start` being the first of its row; zero beyond the end.
 fn quad_of_dense(start: u32, quad: u32) -> vec4<f32> {
     let quads = 2u * params.dense_cols8;
     return select(vec4<f32>(), dense[start + min(quad, quads - 1u)], quad < quads);
-}
-
-fn quad_of(start: u32, quad: u32) -> vec4<f32> {
-    let quads = 2u * params.cols8;
-    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
 }
 
 @compute @workgroup_size(WG)

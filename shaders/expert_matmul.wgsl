@@ -55,6 +55,7 @@ fn main(
             }
         }
         workgroupBarrier();
+        settle_x(local);
         acc = mul_tile(local, acc);
         workgroupBarrier();
     }

@@ -5,7 +5,8 @@
 //     out[t, row0 + r] = (dense[t, row0 + r]
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/shuffle.wgsl, lib/spread.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_x.wgsl, lib/spread_weight.wgsl, one of
+// lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of each expert, in this shard
@@ -23,22 +24,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read> weight: array<Chunk>;   // [experts, rows, cols]
 @group(0) @binding(5) var<storage, read> dense: array<f32>;      // [tokens, out_rows]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
-
-// Block of `weight` at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
-fn block_of_weight(base: u32, c: u32) -> Block {
-    return Block(weight_at(base, c), weight_at(base, c + 1u), weight_at(base, c + 2u), weight_at(base, c + 3u));
-}
-
-fn weight_at(base: u32, c: u32) -> Scaled {
-    let at = min(c, params.cols8 / PARTS - 1u);
-    return Scaled(weight[base + at], scale_of(weight[base + scale_at(params.cols8, at)], at));
-}
-
-// A quad of x, `start` being the first of its row; zero beyond the end.
-fn quad_of(start: u32, quad: u32) -> vec4<f32> {
-    let quads = 2u * params.cols8;
-    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
-}
 
 @compute @workgroup_size(WG)
 fn main(

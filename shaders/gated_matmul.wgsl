@@ -55,6 +55,7 @@ fn main(
             }
         }
         workgroupBarrier();
+        settle_x(local);
         g = mul_tile(local, g);
         workgroupBarrier();
         for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {

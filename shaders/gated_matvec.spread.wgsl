@@ -3,7 +3,8 @@
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])
 //
-// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_x.wgsl, lib/spread_gated.wgsl, lib/math.wgsl,
+// one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,      // of this shard of the weights
@@ -18,31 +19,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> gate: array<Chunk>;    // [rows, cols]
 @group(0) @binding(3) var<storage, read> up: array<Chunk>;      // [rows, cols]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
-
-// Block of `gate` at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
-fn block_of_gate(base: u32, c: u32) -> Block {
-    return Block(gate_at(base, c), gate_at(base, c + 1u), gate_at(base, c + 2u), gate_at(base, c + 3u));
-}
-
-fn gate_at(base: u32, c: u32) -> Scaled {
-    let at = min(c, params.cols8 / PARTS - 1u);
-    return Scaled(gate[base + at], scale_of(gate[base + scale_at(params.cols8, at)], at));
-}
-
-fn block_of_up(base: u32, c: u32) -> Block {
-    return Block(up_at(base, c), up_at(base, c + 1u), up_at(base, c + 2u), up_at(base, c + 3u));
-}
-
-fn up_at(base: u32, c: u32) -> Scaled {
-    let at = min(c, params.cols8 / PARTS - 1u);
-    return Scaled(up[base + at], scale_of(up[base + scale_at(params.cols8, at)], at));
-}
-
-// A quad of x, `start` being the first of its row; zero beyond the end.
-fn quad_of(start: u32, quad: u32) -> vec4<f32> {
-    let quads = 2u * params.cols8;
-    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
-}
 
 @compute @workgroup_size(WG)
 fn main(

@@ -54,6 +54,7 @@ fn main(
             }
         }
         workgroupBarrier();
+        settle_x(local);
         acc = mul_tile(local, acc);
         workgroupBarrier();
     }

@@ -2,7 +2,8 @@
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)
 //
-// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_x.wgsl, lib/spread_weight.wgsl, lib/math.wgsl,
+// one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of this shard of the weight
@@ -17,22 +18,6 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;    // [tokens, cols]
 @group(0) @binding(2) var<storage, read> weight: array<Chunk>;   // [rows, cols]
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
-
-// Block of `weight` at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
-fn block_of_weight(base: u32, c: u32) -> Block {
-    return Block(weight_at(base, c), weight_at(base, c + 1u), weight_at(base, c + 2u), weight_at(base, c + 3u));
-}
-
-fn weight_at(base: u32, c: u32) -> Scaled {
-    let at = min(c, params.cols8 / PARTS - 1u);
-    return Scaled(weight[base + at], scale_of(weight[base + scale_at(params.cols8, at)], at));
-}
-
-// A quad of x, `start` being the first of its row; zero beyond the end.
-fn quad_of(start: u32, quad: u32) -> vec4<f32> {
-    let quads = 2u * params.cols8;
-    return select(vec4<f32>(), x[start + min(quad, quads - 1u)], quad < quads);
-}
 
 @compute @workgroup_size(WG)
 fn main(

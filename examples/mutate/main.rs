@@ -137,7 +137,7 @@ struct Work<'a> {
     options: &'a Options,
     files: &'a [File],
     all: &'a [Mutant],
-    /// Mutants that compile and are wanted.
+    /// Mutants that compile to other programs and are wanted.
     chosen: Vec<usize>,
     started: Instant,
 }
@@ -164,10 +164,10 @@ impl<'a> Work<'a> {
             .filter(|&i| self.all[i].file.contains(kernel))
             .filter(|&i| self.all[i].operator.contains(operator))
             .collect();
-        let compile =
-            |&i: &usize| compiles(&programs, self.text(i), &self.all[i].apply(self.text(i)));
-        let mut chosen: Vec<usize> = wanted.iter().copied().filter(compile).collect();
-        eprintln!("{} mutants, {} compile", wanted.len(), chosen.len());
+        let differs =
+            |&i: &usize| differs(&programs, self.text(i), &self.all[i].apply(self.text(i)));
+        let mut chosen: Vec<usize> = wanted.iter().copied().filter(differs).collect();
+        eprintln!("{} mutants, {} compile to other programs", wanted.len(), chosen.len());
         if let Some(count) = self.options.sample {
             chosen = sample(self.all, chosen, count);
             eprintln!("{} of them are taken", chosen.len());
@@ -270,26 +270,46 @@ fn files(shaders: &Path) -> Result<Vec<File>, Error> {
     Ok(files)
 }
 
-/// Every linked text.
-fn programs() -> Vec<String> {
+/// A linked text, and what naga makes of it.
+struct Program {
+    source: String,
+    meaning: String,
+}
+
+/// Every program.
+fn programs() -> Vec<Program> {
     let mut found = BTreeMap::new();
     for (case, _, tuning) in worker::rows() {
         let mut host = grok_wgpu::Host::with_seed(0);
         let shader = case.build(&mut host).shader(&tuning);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }
-    found.into_values().collect()
+    let program =
+        |source: String| Program { meaning: meaning(&source).expect("shaders compile"), source };
+    found.into_values().map(program).collect()
 }
 
-/// Whether naga accepts every program that links the file, with the mutant in its place.
-fn compiles(programs: &[String], file: &str, mutant: &str) -> bool {
+/// Whether naga accepts every program that links the file, with the mutant in its place, and
+/// one of them is no longer the same: a mutant that compiles to the same program is none.
+fn differs(programs: &[Program], file: &str, mutant: &str) -> bool {
+    let mut differs = false;
+    for program in programs.iter().filter(|program| program.source.contains(file)) {
+        let Some(meaning) = meaning(&program.source.replacen(file, mutant, 1)) else {
+            return false;
+        };
+        differs |= meaning != program.meaning;
+    }
+    differs
+}
+
+/// naga's IR of a program that it accepts. It has the values of constant expressions, and no
+/// places in the text.
+fn meaning(source: &str) -> Option<String> {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    programs.iter().filter(|program| program.contains(file)).all(|program| {
-        let source = program.replacen(file, mutant, 1);
-        let Ok(module) = naga::front::wgsl::parse_str(&source) else { return false };
-        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
-        Validator::new(ValidationFlags::all(), core).validate(&module).is_ok()
-    })
+    let module = naga::front::wgsl::parse_str(source).ok()?;
+    let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+    Validator::new(ValidationFlags::all(), core).validate(&module).ok()?;
+    Some(format!("{module:?}"))
 }
 
 /// About `count` of the mutants, from each file and operator its share.

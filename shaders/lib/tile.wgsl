@@ -1,6 +1,6 @@
 // A tile of 32 rows of x by `ROWS` rows of w, results of a matrix product, by 8 x ROWS / 4 invocations
-// with 4 x 4 results each. The kernel fills `x_tile` and `w_tile` with 32 columns, calls `mul_tile`
-// between two barriers, and goes on to the next 32 columns. Element (row, quad) is at
+// with 4 x 4 results each. The kernel fills `x_tile` and `w_tile` with 32 columns, calls `settle_x` after
+// a barrier, then `mul_tile`, and goes on to the next 32 columns after another. Element (row, quad) is at
 // `quad * TILE + row` or `quad * ROWS + row`, so that neighbouring invocations read neighbouring memory.
 
 const TILE: u32 = 32u; // rows of x
@@ -42,8 +42,12 @@ fn w_row(local: u32) -> u32 {
     return local % (ROWS / 4u);
 }
 
-// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w. The 32 columns are summed by themselves first: a chain
-// of 8 + cols / 32 additions errs less than one of cols / 4.
+// What is to be done once for each tile of x, before its products: nothing here.
+fn settle_x(local: u32) {}
+
+// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w. The 32
+// columns are summed by themselves first: a chain of 8 + cols / 32 additions errs less than one of
+// cols / 4.
 fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
     var sum = mat4x4<f32>();
     for (var quad = 0u; quad < QUADS; quad++) {

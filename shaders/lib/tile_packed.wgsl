@@ -78,12 +78,16 @@ fn round_x(t: u32) {
     x_scale[t] = scale;
 }
 
-// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w.
-fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
+// Rounds a tile of x, once for all products with it. Ends in a barrier.
+fn settle_x(local: u32) {
     for (var t = local; t < TILE; t += TILE_WG) {
         round_x(t);
     }
     workgroupBarrier();
+}
+
+// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w.
+fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
     let r = w_row(local);
     let t = x_row(local);
     var s0 = vec4<i32>();

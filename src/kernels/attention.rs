@@ -281,6 +281,7 @@ fn of_type(rows: &mut Rows, dtype: DType) {
         ("prefill in splits", [33, 4, 1, 64], 5, 64, 32),
         ("three parts of a head", [5, 6, 2, 96], 20, 64, 32),
         ("end within a block", [2, 4, 2, 32], 35, 37, 64),
+        ("a split begins within a workgroup", [6, 6, 2, 32], 29, 64, 32),
         ("group larger than a tile", [2, 20, 2, 16], 9, 32, 32),
         ("wide head", [2, 2, 1, 256], 19, 32, 32),
         ("ragged head", [2, 6, 2, 36], 11, 32, 32),

@@ -55,9 +55,14 @@ impl Kernel for DenseExpertMatVec {
                 shader!("dense_expert_matvec.subgroup" of "dense_expert_matvec", "lanes_subgroup")
                     .with_subgroups()
             }
-            Vectors::Spread { .. } => {
-                shader!("dense_expert_matvec.spread", "shuffle", "spread").with_subgroups()
-            }
+            Vectors::Spread { .. } => shader!(
+                "dense_expert_matvec.spread",
+                "shuffle",
+                "spread",
+                "spread_x",
+                "spread_weight"
+            )
+            .with_subgroups(),
         }
         .with_weight(self.weight.dtype)
     }

@@ -43,7 +43,15 @@ impl Kernel for ExpertGatedMatMul {
             Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "math"),
             Matrices::Packed { .. } => shader!("expert_gated_matmul.packed" of "expert_gated_matmul", "tile_packed", "math"),
             Matrices::Spread { .. } => {
-                shader!("expert_gated_matmul.spread", "shuffle", "spread", "math").with_subgroups()
+                shader!(
+                    "expert_gated_matmul.spread",
+                    "shuffle",
+                    "spread",
+                    "spread_x",
+                    "spread_gated",
+                    "math"
+                )
+                .with_subgroups()
             }
         }
         .with_weight(self.gate.dtype)

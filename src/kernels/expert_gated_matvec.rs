@@ -40,7 +40,15 @@ impl Kernel for ExpertGatedMatVec {
                 shader!("expert_gated_matvec.subgroup" of "expert_gated_matvec", "lanes_subgroup", "math").with_subgroups()
             }
             Vectors::Spread { .. } => {
-                shader!("expert_gated_matvec.spread", "shuffle", "spread", "math").with_subgroups()
+                shader!(
+                    "expert_gated_matvec.spread",
+                    "shuffle",
+                    "spread",
+                    "spread_x",
+                    "spread_gated",
+                    "math"
+                )
+                .with_subgroups()
             }
         }
         .with_weight(self.gate.dtype)

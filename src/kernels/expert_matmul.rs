@@ -40,7 +40,8 @@ impl Kernel for ExpertMatMul {
                 shader!("expert_matmul.packed" of "expert_matmul", "tile_packed")
             }
             Matrices::Spread { .. } => {
-                shader!("expert_matmul.spread", "shuffle", "spread").with_subgroups()
+                shader!("expert_matmul.spread", "shuffle", "spread", "spread_x", "spread_weight")
+                    .with_subgroups()
             }
         }
         .with_weight(self.weight.dtype)

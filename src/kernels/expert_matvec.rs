@@ -43,7 +43,8 @@ impl Kernel for ExpertMatVec {
                     .with_subgroups()
             }
             Vectors::Spread { .. } => {
-                shader!("expert_matvec.spread", "shuffle", "spread").with_subgroups()
+                shader!("expert_matvec.spread", "shuffle", "spread", "spread_x", "spread_weight")
+                    .with_subgroups()
             }
         }
         .with_weight(self.weight.dtype)

@@ -35,9 +35,16 @@ impl Kernel for GatedMatMul {
             Matrices::Packed { .. } => {
                 shader!("gated_matmul.packed" of "gated_matmul", "step", "tile_packed", "math")
             }
-            Matrices::Spread { .. } => {
-                shader!("gated_matmul.spread", "step", "shuffle", "spread", "math").with_subgroups()
-            }
+            Matrices::Spread { .. } => shader!(
+                "gated_matmul.spread",
+                "step",
+                "shuffle",
+                "spread",
+                "spread_x",
+                "spread_gated",
+                "math"
+            )
+            .with_subgroups(),
         }
         .with_weight(self.gate.dtype)
     }

@@ -36,9 +36,15 @@ impl Kernel for GatedMatVec {
                 shader!("gated_matvec.subgroup" of "gated_matvec", "lanes_subgroup", "math")
                     .with_subgroups()
             }
-            Vectors::Spread { .. } => {
-                shader!("gated_matvec.spread", "shuffle", "spread", "math").with_subgroups()
-            }
+            Vectors::Spread { .. } => shader!(
+                "gated_matvec.spread",
+                "shuffle",
+                "spread",
+                "spread_x",
+                "spread_gated",
+                "math"
+            )
+            .with_subgroups(),
         }
         .with_weight(self.gate.dtype)
     }

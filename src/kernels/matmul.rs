@@ -35,9 +35,16 @@ impl Kernel for MatMul {
             Matrices::Packed { .. } => {
                 shader!("matmul.packed" of "matmul", "step", "tile_packed", "math")
             }
-            Matrices::Spread { .. } => {
-                shader!("matmul.spread", "step", "shuffle", "spread", "math").with_subgroups()
-            }
+            Matrices::Spread { .. } => shader!(
+                "matmul.spread",
+                "step",
+                "shuffle",
+                "spread",
+                "spread_x",
+                "spread_weight",
+                "math"
+            )
+            .with_subgroups(),
         }
         .with_weight(self.weight.dtype)
     }

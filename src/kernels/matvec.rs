@@ -36,7 +36,8 @@ impl Kernel for MatVec {
                 shader!("matvec.subgroup" of "matvec", "lanes_subgroup", "math").with_subgroups()
             }
             Vectors::Spread { .. } => {
-                shader!("matvec.spread", "shuffle", "spread", "math").with_subgroups()
+                shader!("matvec.spread", "shuffle", "spread", "spread_x", "spread_weight", "math")
+                    .with_subgroups()
             }
         }
         .with_weight(self.weight.dtype)
