@@ -4,7 +4,7 @@
 //     out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :])
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/lanes.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/lanes.wgsl, lib/lanes_weight.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,        // of the dense weight and of each expert, in this shard
@@ -28,6 +28,24 @@ struct Params {
 // Of the dense path, and of the experts.
 alias Sum = vec2<f32>;
 
+// What a lane adds to the dot product of the dense path, as `dot_weight` does for an expert.
+fn dot_dense(base: u32, start: u32, lane: u32) -> f32 {
+    var sum = vec4<f32>();
+    for (var c = lane; c < params.dense_cols8 / PARTS; c += LANES) {
+        let w = dense_weight[base + c];
+        let scale = scale_of(dense_weight[base + scale_at(params.dense_cols8, c)], c);
+        let at = start + 2u * PARTS * c;
+        var part = vec4<f32>();
+        for (var p = 0u; p < PARTS; p++) {
+            let e = decode(w, p);
+            part += dense[at + 2u * p] * e.lo;
+            part += dense[at + 2u * p + 1u] * e.hi;
+        }
+        sum += scale * part;
+    }
+    return (sum.x + sum.y) + (sum.z + sum.w);
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -40,38 +58,11 @@ fn main(
     var sums = vec2<f32>();
     if row < params.rows {
         let dense_base = row * row_stride(params.dense_cols8);
-        var own = vec4<f32>();
-        for (var c = lane; c < params.dense_cols8 / PARTS; c += LANES) {
-            let w = dense_weight[dense_base + c];
-            let s = dense_base + scale_at(params.dense_cols8, c);
-            let scale = scale_of(dense_weight[s], c);
-            let at = 2u * (token * params.dense_cols8 + c * PARTS);
-            var part = vec4<f32>();
-            for (var p = 0u; p < PARTS; p++) {
-                let e = decode(w, p);
-                part += dense[at + 2u * p] * e.lo;
-                part += dense[at + 2u * p + 1u] * e.hi;
-            }
-            own += scale * part;
-        }
-        sums.x = (own.x + own.y) + (own.z + own.w);
+        sums.x = dot_dense(dense_base, 2u * token * params.dense_cols8, lane);
         for (var i = 0u; i < params.chosen; i++) {
             let choice = token * params.chosen + i;
             let base = (ids[choice] * params.rows + row) * row_stride(params.cols8);
-            own = vec4<f32>();
-            for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
-                let w = weight[base + c];
-                let scale = scale_of(weight[base + scale_at(params.cols8, c)], c);
-                let at = 2u * (choice * params.cols8 + c * PARTS);
-                var part = vec4<f32>();
-                for (var p = 0u; p < PARTS; p++) {
-                    let e = decode(w, p);
-                    part += x[at + 2u * p] * e.lo;
-                    part += x[at + 2u * p + 1u] * e.hi;
-                }
-                own += scale * part;
-            }
-            sums.y += probs[choice] * ((own.x + own.y) + (own.z + own.w));
+            sums.y += probs[choice] * dot_weight(base, 2u * choice * params.cols8, lane);
         }
     }
     let total = reduce_lanes(local, sums);

@@ -4,7 +4,7 @@
 //
 //     out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])
 //
-// Links: lib/tile.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/tile.wgsl, lib/tile_gated.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,      // of each expert, in this shard
@@ -33,7 +33,7 @@ fn main(
     if tile.z == 0u {
         return;
     }
-    let w = tile.x * params.rows;
+    let first = tile.x * params.rows;
 
     var g = mat4x4<f32>();
     var u = mat4x4<f32>();
@@ -48,34 +48,12 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
-            let chunk = i % TILE_CHUNKS;
-            let r = i / TILE_CHUNKS;
-            let at = c / PARTS + chunk;
-            if row + r < params.rows && at * PARTS < params.cols8 {
-                let base = (w + row + r) * row_stride(params.cols8);
-                let scale = scale_of(gate[base + scale_at(params.cols8, at)], at);
-                store_w(chunk, r, gate[base + at], scale);
-            } else {
-                clear_w(chunk, r);
-            }
-        }
+        load_gate(local, first, row, c);
         workgroupBarrier();
         settle_x(local);
         g = mul_tile(local, g);
         workgroupBarrier();
-        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
-            let chunk = i % TILE_CHUNKS;
-            let r = i / TILE_CHUNKS;
-            let at = c / PARTS + chunk;
-            if row + r < params.rows && at * PARTS < params.cols8 {
-                let base = (w + row + r) * row_stride(params.cols8);
-                let scale = scale_of(up[base + scale_at(params.cols8, at)], at);
-                store_w(chunk, r, up[base + at], scale);
-            } else {
-                clear_w(chunk, r);
-            }
-        }
+        load_up(local, first, row, c);
         workgroupBarrier();
         u = mul_tile(local, u);
         workgroupBarrier();

@@ -3,7 +3,7 @@
 //
 //     out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])
 //
-// Links: lib/lanes.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/lanes.wgsl, lib/lanes_gated.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,      // of each expert, in this shard
@@ -33,33 +33,12 @@ fn main(
     let choice = group.z * params.chosen + group.y;
     let token = group.z;
 
-    var g = vec4<f32>();
-    var u = vec4<f32>();
+    var own = vec2<f32>();
     if row < params.rows {
         let base = (ids[choice] * params.rows + row) * row_stride(params.cols8);
-        for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
-            let w_gate = gate[base + c];
-            let w_up = up[base + c];
-            let s = base + scale_at(params.cols8, c);
-            let at = 2u * (token * params.cols8 + c * PARTS);
-            var part_g = vec4<f32>();
-            var part_u = vec4<f32>();
-            for (var p = 0u; p < PARTS; p++) {
-                let lo = x[at + 2u * p];
-                let hi = x[at + 2u * p + 1u];
-                let a = decode(w_gate, p);
-                let b = decode(w_up, p);
-                part_g += lo * a.lo;
-                part_g += hi * a.hi;
-                part_u += lo * b.lo;
-                part_u += hi * b.hi;
-            }
-            g += scale_of(gate[s], c) * part_g;
-            u += scale_of(up[s], c) * part_u;
-        }
+        own = dot_gated(base, 2u * token * params.cols8, lane);
     }
-    let sums = vec2((g.x + g.y) + (g.z + g.w), (u.x + u.y) + (u.z + u.w));
-    let total = reduce_lanes(local, sums);
+    let total = reduce_lanes(local, own);
     if lane == 0u && row < params.rows {
         out[choice * params.out_rows + params.row0 + row] = gelu(total.x, params.gelu_tanh) * total.y;
     }

@@ -3,7 +3,7 @@
 //
 //     out[s, row0 + r] = dot(x[s, :], weight[e, r, :])
 //
-// Links: lib/tile.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/tile.wgsl, lib/tile_weight.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of each expert, in this shard
@@ -29,7 +29,7 @@ fn main(
     if tile.z == 0u {
         return;
     }
-    let w = tile.x * params.rows;
+    let first = tile.x * params.rows;
 
     var acc = mat4x4<f32>();
     for (var c = 0u; c < params.cols8; c += QUADS / 2u) {
@@ -42,18 +42,7 @@ fn main(
             }
             x_tile[quad * TILE + t] = v;
         }
-        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
-            let chunk = i % TILE_CHUNKS;
-            let r = i / TILE_CHUNKS;
-            let at = c / PARTS + chunk;
-            if row + r < params.rows && at * PARTS < params.cols8 {
-                let base = (w + row + r) * row_stride(params.cols8);
-                let scale = scale_of(weight[base + scale_at(params.cols8, at)], at);
-                store_w(chunk, r, weight[base + at], scale);
-            } else {
-                clear_w(chunk, r);
-            }
-        }
+        load_weight(local, first, row, c);
         workgroupBarrier();
         settle_x(local);
         acc = mul_tile(local, acc);

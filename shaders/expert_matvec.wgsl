@@ -4,7 +4,7 @@
 //     out[t, row0 + r] = (dense[t, row0 + r]
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/lanes.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/lanes.wgsl, lib/lanes_weight.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of each expert, in this shard
@@ -39,20 +39,7 @@ fn main(
         for (var i = 0u; i < params.chosen; i++) {
             let choice = token * params.chosen + i;
             let base = (ids[choice] * params.rows + row) * row_stride(params.cols8);
-            var own = vec4<f32>();
-            for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
-                let w = weight[base + c];
-                let scale = scale_of(weight[base + scale_at(params.cols8, c)], c);
-                let at = 2u * (choice * params.cols8 + c * PARTS);
-                var part = vec4<f32>();
-                for (var p = 0u; p < PARTS; p++) {
-                    let e = decode(w, p);
-                    part += x[at + 2u * p] * e.lo;
-                    part += x[at + 2u * p + 1u] * e.hi;
-                }
-                own += scale * part;
-            }
-            sum += probs[choice] * ((own.x + own.y) + (own.z + own.w));
+            sum += probs[choice] * dot_weight(base, 2u * choice * params.cols8, lane);
         }
     }
     let total = reduce_lanes(local, sum);

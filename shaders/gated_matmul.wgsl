@@ -2,7 +2,8 @@
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
 //
-// Links: lib/step.wgsl, lib/tile.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/step.wgsl, lib/tile.wgsl, lib/tile_tokens.wgsl, lib/tile_gated.wgsl, lib/math.wgsl, one of
+// lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,      // of this shard of the weights
@@ -33,43 +34,13 @@ fn main(
     var g = mat4x4<f32>();
     var u = mat4x4<f32>();
     for (var c = 0u; c < params.cols8; c += QUADS / 2u) {
-        for (var i = local; i < TILE * QUADS; i += TILE_WG) {
-            let quad = i % QUADS;
-            let t = i / QUADS;
-            var v = vec4<f32>();
-            if token + t < step.rows && 2u * c + quad < 2u * params.cols8 {
-                v = x[2u * ((token + t) * params.cols8 + c) + quad];
-            }
-            x_tile[quad * TILE + t] = v;
-        }
-        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
-            let chunk = i % TILE_CHUNKS;
-            let r = i / TILE_CHUNKS;
-            let at = c / PARTS + chunk;
-            if row + r < params.rows && at * PARTS < params.cols8 {
-                let base = (row + r) * row_stride(params.cols8);
-                let scale = scale_of(gate[base + scale_at(params.cols8, at)], at);
-                store_w(chunk, r, gate[base + at], scale);
-            } else {
-                clear_w(chunk, r);
-            }
-        }
+        load_x(local, token, c);
+        load_gate(local, 0u, row, c);
         workgroupBarrier();
         settle_x(local);
         g = mul_tile(local, g);
         workgroupBarrier();
-        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
-            let chunk = i % TILE_CHUNKS;
-            let r = i / TILE_CHUNKS;
-            let at = c / PARTS + chunk;
-            if row + r < params.rows && at * PARTS < params.cols8 {
-                let base = (row + r) * row_stride(params.cols8);
-                let scale = scale_of(up[base + scale_at(params.cols8, at)], at);
-                store_w(chunk, r, up[base + at], scale);
-            } else {
-                clear_w(chunk, r);
-            }
-        }
+        load_up(local, 0u, row, c);
         workgroupBarrier();
         u = mul_tile(local, u);
         workgroupBarrier();

@@ -2,7 +2,8 @@
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
 //
-// Links: lib/step.wgsl, lib/tile.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/step.wgsl, lib/tile.wgsl, lib/tile_tokens.wgsl, lib/tile_weight.wgsl, lib/math.wgsl, one
+// of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of this shard of the weight
@@ -32,27 +33,8 @@ fn main(
 
     var acc = mat4x4<f32>();
     for (var c = 0u; c < params.cols8; c += QUADS / 2u) {
-        for (var i = local; i < TILE * QUADS; i += TILE_WG) {
-            let quad = i % QUADS;
-            let t = i / QUADS;
-            var v = vec4<f32>();
-            if token + t < step.rows && 2u * c + quad < 2u * params.cols8 {
-                v = x[2u * ((token + t) * params.cols8 + c) + quad];
-            }
-            x_tile[quad * TILE + t] = v;
-        }
-        for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
-            let chunk = i % TILE_CHUNKS;
-            let r = i / TILE_CHUNKS;
-            let at = c / PARTS + chunk;
-            if row + r < params.rows && at * PARTS < params.cols8 {
-                let base = (row + r) * row_stride(params.cols8);
-                let scale = scale_of(weight[base + scale_at(params.cols8, at)], at);
-                store_w(chunk, r, weight[base + at], scale);
-            } else {
-                clear_w(chunk, r);
-            }
-        }
+        load_x(local, token, c);
+        load_weight(local, 0u, row, c);
         workgroupBarrier();
         settle_x(local);
         acc = mul_tile(local, acc);

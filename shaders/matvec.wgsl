@@ -2,7 +2,7 @@
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)
 //
-// Links: lib/lanes.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/lanes.wgsl, lib/lanes_weight.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,     // of this shard of the weight
@@ -29,23 +29,11 @@ fn main(
     let lane = local % LANES;
     let token = group.y;
 
-    var sum = vec4<f32>();
+    var own = 0.0;
     if row < params.rows {
-        let base = row * row_stride(params.cols8);
-        for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
-            let w = weight[base + c];
-            let scale = scale_of(weight[base + scale_at(params.cols8, c)], c);
-            let at = 2u * (token * params.cols8 + c * PARTS);
-            var part = vec4<f32>();
-            for (var p = 0u; p < PARTS; p++) {
-                let e = decode(w, p);
-                part += x[at + 2u * p] * e.lo;
-                part += x[at + 2u * p + 1u] * e.hi;
-            }
-            sum += scale * part;
-        }
+        own = dot_weight(row * row_stride(params.cols8), 2u * token * params.cols8, lane);
     }
-    let total = reduce_lanes(local, (sum.x + sum.y) + (sum.z + sum.w));
+    let total = reduce_lanes(local, own);
     if lane == 0u && row < params.rows {
         out[token * params.out_rows + params.row0 + row] = softcap(total * params.scale, params.cap);
     }

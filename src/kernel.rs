@@ -67,15 +67,18 @@ impl Shader {
 
     /// The linked source, without the line that browsers want above subgroup operations.
     pub fn source(self) -> String {
+        let whole = include_str!("../shaders/lib/weight_whole.wgsl");
         let weight = match self.weight {
-            None => "",
-            Some(DType::BF16) => include_str!("../shaders/lib/weight_bf16.wgsl"),
-            Some(DType::F16) => include_str!("../shaders/lib/weight_f16.wgsl"),
-            Some(DType::Q8) => include_str!("../shaders/lib/weight_q8.wgsl"),
-            Some(DType::Q4) => include_str!("../shaders/lib/weight_q4.wgsl"),
-            Some(DType::F32 | DType::U32) => include_str!("../shaders/lib/weight_f32.wgsl"),
+            None => ["", ""],
+            Some(DType::BF16) => [whole, include_str!("../shaders/lib/weight_bf16.wgsl")],
+            Some(DType::F16) => [whole, include_str!("../shaders/lib/weight_f16.wgsl")],
+            Some(DType::Q8) => ["", include_str!("../shaders/lib/weight_q8.wgsl")],
+            Some(DType::Q4) => ["", include_str!("../shaders/lib/weight_q4.wgsl")],
+            Some(DType::F32 | DType::U32) => {
+                [whole, include_str!("../shaders/lib/weight_f32.wgsl")]
+            }
         };
-        self.files.concat() + weight
+        self.files.concat() + &weight.concat()
     }
 
     /// Name and weight type, as reports show it.

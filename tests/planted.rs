@@ -173,7 +173,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "one term of 8192 is lost",
-        file: "matvec.wgsl",
+        file: "lib/lanes_weight.wgsl",
         find: "let e = decode(w, p);",
         replace: "var e = decode(w, p);
                 if c == 771u {

@@ -1,5 +1,6 @@
 
 // Weights stored as f32, eight to a chunk. Every lib/weight_*.wgsl declares the same things.
+// Links: lib/weight_whole.wgsl.
 
 struct Chunk {
     lo: vec4<f32>,
@@ -9,24 +10,6 @@ struct Chunk {
 struct Eight {
     lo: vec4<f32>,
     hi: vec4<f32>,
-}
-
-// Eights of a chunk.
-const PARTS: u32 = 1u;
-
-// Chunks from one row to the next.
-fn row_stride(cols8: u32) -> u32 {
-    return cols8;
-}
-
-// Where in a row the scale of chunk c lies.
-fn scale_at(cols8: u32, c: u32) -> u32 {
-    return c;
-}
-
-// The scale of chunk c, out of what lies there.
-fn scale_of(w: Chunk, c: u32) -> f32 {
-    return 1.0;
 }
 
 // Eight neighbouring weights of a chunk, without their scale.

@@ -50,9 +50,9 @@ params! {
 impl Kernel for DenseExpertMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.vectors("dense_expert_matvec", self.weight) {
-            Vectors::Lanes { .. } => shader!("dense_expert_matvec", "lanes"),
+            Vectors::Lanes { .. } => shader!("dense_expert_matvec", "lanes", "lanes_weight"),
             Vectors::Subgroup { .. } => {
-                shader!("dense_expert_matvec.subgroup" of "dense_expert_matvec", "lanes_subgroup")
+                shader!("dense_expert_matvec.subgroup" of "dense_expert_matvec", "lanes_subgroup", "lanes_weight")
                     .with_subgroups()
             }
             Vectors::Spread { .. } => shader!(

@@ -40,8 +40,8 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tan
 impl Kernel for ExpertGatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_gated_matmul", self.gate) {
-            Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "math"),
-            Matrices::Packed { .. } => shader!("expert_gated_matmul.packed" of "expert_gated_matmul", "tile_packed", "math"),
+            Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "tile_gated", "math"),
+            Matrices::Packed { .. } => shader!("expert_gated_matmul.packed" of "expert_gated_matmul", "tile_packed", "tile_gated", "math"),
             Matrices::Spread { .. } => {
                 shader!(
                     "expert_gated_matmul.spread",

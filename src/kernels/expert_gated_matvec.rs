@@ -35,9 +35,9 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tan
 impl Kernel for ExpertGatedMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.vectors("expert_gated_matvec", self.gate) {
-            Vectors::Lanes { .. } => shader!("expert_gated_matvec", "lanes", "math"),
+            Vectors::Lanes { .. } => shader!("expert_gated_matvec", "lanes", "lanes_gated", "math"),
             Vectors::Subgroup { .. } => {
-                shader!("expert_gated_matvec.subgroup" of "expert_gated_matvec", "lanes_subgroup", "math").with_subgroups()
+                shader!("expert_gated_matvec.subgroup" of "expert_gated_matvec", "lanes_subgroup", "lanes_gated", "math").with_subgroups()
             }
             Vectors::Spread { .. } => {
                 shader!(

@@ -35,9 +35,9 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
 impl Kernel for ExpertMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("expert_matmul", self.weight) {
-            Matrices::Tiles { .. } => shader!("expert_matmul", "tile"),
+            Matrices::Tiles { .. } => shader!("expert_matmul", "tile", "tile_weight"),
             Matrices::Packed { .. } => {
-                shader!("expert_matmul.packed" of "expert_matmul", "tile_packed")
+                shader!("expert_matmul.packed" of "expert_matmul", "tile_packed", "tile_weight")
             }
             Matrices::Spread { .. } => {
                 shader!("expert_matmul.spread", "shuffle", "spread", "spread_x", "spread_weight")

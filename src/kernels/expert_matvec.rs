@@ -37,9 +37,9 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, scale: f
 impl Kernel for ExpertMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.vectors("expert_matvec", self.weight) {
-            Vectors::Lanes { .. } => shader!("expert_matvec", "lanes"),
+            Vectors::Lanes { .. } => shader!("expert_matvec", "lanes", "lanes_weight"),
             Vectors::Subgroup { .. } => {
-                shader!("expert_matvec.subgroup" of "expert_matvec", "lanes_subgroup")
+                shader!("expert_matvec.subgroup" of "expert_matvec", "lanes_subgroup", "lanes_weight")
                     .with_subgroups()
             }
             Vectors::Spread { .. } => {

@@ -31,9 +31,11 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 impl Kernel for GatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("gated_matmul", self.gate) {
-            Matrices::Tiles { .. } => shader!("gated_matmul", "step", "tile", "math"),
+            Matrices::Tiles { .. } => {
+                shader!("gated_matmul", "step", "tile", "tile_tokens", "tile_gated", "math")
+            }
             Matrices::Packed { .. } => {
-                shader!("gated_matmul.packed" of "gated_matmul", "step", "tile_packed", "math")
+                shader!("gated_matmul.packed" of "gated_matmul", "step", "tile_packed", "tile_tokens", "tile_gated", "math")
             }
             Matrices::Spread { .. } => shader!(
                 "gated_matmul.spread",

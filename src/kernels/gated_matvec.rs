@@ -31,9 +31,9 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 impl Kernel for GatedMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.vectors("gated_matvec", self.gate) {
-            Vectors::Lanes { .. } => shader!("gated_matvec", "lanes", "math"),
+            Vectors::Lanes { .. } => shader!("gated_matvec", "lanes", "lanes_gated", "math"),
             Vectors::Subgroup { .. } => {
-                shader!("gated_matvec.subgroup" of "gated_matvec", "lanes_subgroup", "math")
+                shader!("gated_matvec.subgroup" of "gated_matvec", "lanes_subgroup", "lanes_gated", "math")
                     .with_subgroups()
             }
             Vectors::Spread { .. } => shader!(

@@ -31,9 +31,11 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 
 impl Kernel for MatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.matrices("matmul", self.weight) {
-            Matrices::Tiles { .. } => shader!("matmul", "step", "tile", "math"),
+            Matrices::Tiles { .. } => {
+                shader!("matmul", "step", "tile", "tile_tokens", "tile_weight", "math")
+            }
             Matrices::Packed { .. } => {
-                shader!("matmul.packed" of "matmul", "step", "tile_packed", "math")
+                shader!("matmul.packed" of "matmul", "step", "tile_packed", "tile_tokens", "tile_weight", "math")
             }
             Matrices::Spread { .. } => shader!(
                 "matmul.spread",

@@ -31,9 +31,10 @@ params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 
 impl Kernel for MatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
         match tuning.vectors("matvec", self.weight) {
-            Vectors::Lanes { .. } => shader!("matvec", "lanes", "math"),
+            Vectors::Lanes { .. } => shader!("matvec", "lanes", "lanes_weight", "math"),
             Vectors::Subgroup { .. } => {
-                shader!("matvec.subgroup" of "matvec", "lanes_subgroup", "math").with_subgroups()
+                shader!("matvec.subgroup" of "matvec", "lanes_subgroup", "lanes_weight", "math")
+                    .with_subgroups()
             }
             Vectors::Spread { .. } => {
                 shader!("matvec.spread", "shuffle", "spread", "spread_x", "spread_weight", "math")
