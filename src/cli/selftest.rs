@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
     DType, Error, Gpu, Result, kernels,
-    selftest::{self, Bisect, ModelReport, Row, Summary, Totals, check, check_logits},
+    selftest::{self, Bisect, ModelReport, Replay, Row, Summary, Totals, check, check_logits},
     session::{Read, Session, Sizes},
 };
 use serde_json::{Value, json};
@@ -163,6 +163,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         caps: gpu.caps().clone(),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         command: std::env::args().collect::<Vec<_>>().join(" "),
+        replay: Replay::Command,
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         seconds: started.elapsed().as_secs_f64(),
         rows,
@@ -242,40 +243,15 @@ async fn models(gpu: &mut Gpu, globals: &Globals) -> Result<Vec<ModelReport>> {
 }
 
 fn as_json(summary: &Summary) -> Value {
-    // Not a number in JSON if it is infinite.
-    let finite = |value: f64| value.is_finite().then_some(value);
-    let adapter = &summary.caps.info.name;
-    let rows: Vec<Value> = summary
-        .rows
-        .iter()
-        .map(|row| {
-            let mut value = json!({
-                "kernel": row.kernel,
-                "case": row.case,
-                "tuning": row.tuning,
-                "exact": row.exact,
-                "elements": row.report.elements,
-                "worst": finite(row.report.worst),
-            });
-            if let Some(failure) = &row.report.failure {
-                value["failure"] = failure.as_str().into();
-                value["replay"] = row.replay(adapter).into();
-            }
-            value
-        })
-        .collect();
-    let models: Vec<Value> = summary
-        .models
-        .iter()
-        .map(|model| {
-            json!({
-                "name": model.name,
-                "worst": finite(model.worst),
-                "most": model.most,
-                "failure": model.failure,
-            })
-        })
-        .collect();
+    let row = |row: &Row| {
+        let mut value = row.json();
+        if row.report.failure.is_some() {
+            value["replay"] = summary.replay.of(row, &summary.caps.info.name).into();
+        }
+        value
+    };
+    let rows: Vec<Value> = summary.rows.iter().map(row).collect();
+    let models: Vec<Value> = summary.models.iter().map(ModelReport::json).collect();
     let limits: serde_json::Map<String, Value> = summary
         .caps
         .named_limits()
@@ -321,7 +297,7 @@ fn table(summary: &Summary) -> String {
     for row in &summary.rows {
         if let Some(failure) = &row.report.failure {
             lines.push(format!("FAILED {}/{} [{}]: {failure}", row.kernel, row.case, row.tuning));
-            lines.push(format!("  {}", row.replay(&summary.caps.info.name)));
+            lines.push(format!("  {}", summary.replay.of(row, &summary.caps.info.name)));
         }
     }
     lines.join("\n") + "\n"

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use safetensors::SafeTensors;
+use serde_json::{Value, json};
 
 use super::MOST;
 use crate::{
-    Config, DType, Error, Machine, Result, Synthetic,
+    Config, DType, Error, Gpu, Machine, Result, Synthetic,
     session::{Read, Session, Sizes},
 };
 
@@ -213,6 +214,17 @@ pub struct ModelReport {
 }
 
 impl ModelReport {
+    /// As programs read it.
+    pub fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            // Not a number in JSON if it is infinite.
+            "worst": self.worst.is_finite().then_some(self.worst),
+            "most": self.most,
+            "failure": self.failure,
+        })
+    }
+
     /// The report of a comparison; an error that is not about values stays an error.
     pub fn of(name: String, result: Result<f64>) -> Result<Self> {
         let (worst, failure) = match result {
@@ -224,36 +236,61 @@ impl ModelReport {
     }
 }
 
-/// Runs two small models, one of each generation, against logits that come with the program. Their
-/// weights are made up, so nothing else is needed.
-pub async fn check_models(gpu: &mut crate::Gpu) -> Result<Vec<ModelReport>> {
-    let keep = gpu.tensor_count();
-    let mut reports = Vec::new();
-    for (name, config, file) in SHIPPED {
-        let golden = Golden::parse(name, config, file)?;
+/// A small model with made-up weights, whose logits an independent program computed.
+#[derive(Clone, Copy, Debug)]
+pub struct SmallModel {
+    /// What people call it.
+    pub name: &'static str,
+    /// Stem of the file with its logits.
+    pub file: &'static str,
+    /// Its `config.json`.
+    config: &'static str,
+}
+
+/// One of each generation.
+pub const SMALL_MODELS: [SmallModel; 2] = [
+    SmallModel {
+        name: "small Grok-2",
+        file: "grok2_40",
+        config: include_str!("../../tests/data/golden/grok2_40.json"),
+    },
+    SmallModel {
+        name: "small Grok-1",
+        file: "grok1_12",
+        config: include_str!("../../tests/data/golden/grok1_12.json"),
+    },
+];
+
+/// Their files of logits. Browsers do not load these with the program, but fetch them when they are
+/// wanted.
+const LOGITS: [&[u8]; 2] = [
+    include_bytes!("../../tests/data/golden/grok2_40.safetensors"),
+    include_bytes!("../../tests/data/golden/grok1_12.safetensors"),
+];
+
+impl SmallModel {
+    /// Runs it in two ways, and compares with the bytes of its file of logits.
+    pub async fn check(self, gpu: &mut Gpu, logits: &[u8]) -> Result<[ModelReport; 2]> {
+        let Self { name, config, .. } = self;
+        let keep = gpu.tensor_count();
+        let golden = Golden::parse(name, config, logits)?;
         let (len, last) = (golden.ids.len(), golden.ids.len() - 4);
         let text = format!("{name}, BF16, prompt of {len} by chunks");
         let result = golden.by_chunks(&mut *gpu, DType::BF16).await;
         gpu.truncate(keep);
-        reports.push(ModelReport::of(text, result)?);
+        let by_chunks = ModelReport::of(text, result)?;
         let text = format!("{name}, F32, prompt of {last} and {} single tokens", len - last);
         let result = golden.by_prefill_and_decode(&mut *gpu, 256, last).await;
         gpu.truncate(keep);
-        reports.push(ModelReport::of(text, result)?);
+        Ok([by_chunks, ModelReport::of(text, result)?])
+    }
+}
+
+/// Runs all small models.
+pub async fn check_models(gpu: &mut Gpu) -> Result<Vec<ModelReport>> {
+    let mut reports = Vec::new();
+    for (model, logits) in SMALL_MODELS.iter().zip(LOGITS) {
+        reports.extend(model.check(gpu, logits).await?);
     }
     Ok(reports)
 }
-
-/// Name, configuration and golden file.
-const SHIPPED: [(&str, &str, &[u8]); 2] = [
-    (
-        "small Grok-2",
-        include_str!("../../tests/data/golden/grok2_40.json"),
-        include_bytes!("../../tests/data/golden/grok2_40.safetensors"),
-    ),
-    (
-        "small Grok-1",
-        include_str!("../../tests/data/golden/grok1_12.json"),
-        include_bytes!("../../tests/data/golden/grok1_12.safetensors"),
-    ),
-];

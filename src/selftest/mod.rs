@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 pub use bisect::{Bisect, Parted};
 pub use data::{CaseData, Expected, OperandData};
-pub use golden::{Golden, ModelReport, check_logits, check_models};
-pub use report::{Row, Summary, Totals};
+pub use golden::{Golden, ModelReport, SMALL_MODELS, SmallModel, check_logits, check_models};
+pub use report::{Replay, Row, Summary, Totals};
 
 use crate::{
     Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Tensor, Tuning,

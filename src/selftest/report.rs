@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use html_escape::encode_text as text;
+use serde_json::{Value, json};
 
 use super::{ModelReport, Report};
 use crate::gpu::Caps;
@@ -29,15 +30,49 @@ pub struct Row {
 }
 
 impl Row {
-    /// The command that runs this row alone.
-    pub fn replay(&self, adapter: &str) -> String {
-        format!(
-            "grok-wgpu selftest --adapter {} --kernel {} --case {} --tuning {}",
-            quoted(adapter),
-            self.kernel,
-            quoted(&self.case),
-            self.tuning
-        )
+    /// As programs read it.
+    pub fn json(&self) -> Value {
+        let Report { elements, worst, failure } = &self.report;
+        let mut row = json!({
+            "kernel": self.kernel,
+            "case": self.case,
+            "tuning": self.tuning,
+            "exact": self.exact,
+            "elements": elements,
+            // Not a number in JSON if it is infinite.
+            "worst": worst.is_finite().then_some(worst),
+        });
+        if let Some(failure) = failure {
+            row["failure"] = failure.as_str().into();
+        }
+        row
+    }
+}
+
+/// What a reader is told to run a row again with.
+#[derive(Clone, Copy, Debug)]
+pub enum Replay {
+    /// This program.
+    Command,
+    /// The npm package.
+    Package,
+}
+
+impl Replay {
+    /// The line that runs this row alone, on this adapter.
+    pub fn of(self, row: &Row, adapter: &str) -> String {
+        let Row { kernel, case, tuning, .. } = row;
+        match self {
+            Self::Command => format!(
+                "grok-wgpu selftest --adapter {} --kernel {kernel} --case {} --tuning {tuning}",
+                quoted(adapter),
+                quoted(case),
+            ),
+            Self::Package => {
+                let options = json!({ "kernel": kernel, "case": case });
+                format!("await GrokWgpu.selftest({options})")
+            }
+        }
     }
 }
 
@@ -53,8 +88,10 @@ pub struct Summary {
     pub caps: Caps,
     /// Operating system and processor, or browser.
     pub system: String,
-    /// The command that ran it.
+    /// The command or call that ran it.
     pub command: String,
+    /// How a row is run again.
+    pub replay: Replay,
     /// When, for people.
     pub date: String,
     /// How long it took.
@@ -116,7 +153,7 @@ impl Summary {
                 text(&row.case),
                 row.tuning,
                 text(failure),
-                text(&row.replay(&self.caps.info.name)),
+                text(&self.replay.of(row, &self.caps.info.name)),
                 kernel = row.kernel,
             );
         }

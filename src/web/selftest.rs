@@ -1,22 +1,26 @@
-//! The table of kernels, row by row, on the device of a page.
+//! The table of kernels, row by row, and small models, on the device of a page.
 
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 
 use super::{describe, throw};
 use crate::{
-    Error, Gpu, Result,
+    Error, Gpu, Result, Tuning,
     gpu::{AdapterChoice, Profile},
-    kernels::{self, Case},
-    selftest,
+    kernels::Case,
+    selftest::{self, ModelReport, Replay, Row, SMALL_MODELS, SmallModel, Summary},
 };
 
-/// A device, and the rows to check on it.
+/// A device, what to check on it, and what was found.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct SelfTest {
     gpu: Gpu,
+    /// How the device divides work, and what that is called.
+    tuning: (&'static str, Tuning),
     cases: Vec<Case>,
+    rows: Vec<Row>,
+    models: Vec<ModelReport>,
 }
 
 #[wasm_bindgen]
@@ -24,7 +28,11 @@ impl SelfTest {
     /// Opens a device with WebGPU's default limits.
     pub async fn open() -> Result<SelfTest, JsValue> {
         let gpu = Gpu::open(&AdapterChoice::Best, Profile::Baseline).await;
-        Ok(Self { gpu: gpu.map_err(|error| throw(&error))?, cases: kernels::cases() })
+        let gpu = gpu.map_err(|error| throw(&error))?;
+        let quick = selftest::Profile::Quick;
+        // The device's own way has a name among all.
+        let own = quick.tunings(&gpu).pop().expect("a device divides work in some way");
+        Ok(Self { gpu, tuning: own, cases: quick.cases(), rows: Vec::new(), models: Vec::new() })
     }
 
     /// What the device was granted.
@@ -43,6 +51,37 @@ impl SelfTest {
         self.row(index).await.map_err(|error| throw(&error))
     }
 
+    /// Checks a small model, with the bytes of its file of logits.
+    #[wasm_bindgen(js_name = runModel)]
+    pub async fn run_model(&mut self, file: &str, logits: &[u8]) -> Result<String, JsValue> {
+        self.model(file, logits).await.map_err(|error| throw(&error))
+    }
+
+    /// The report of all that was run, as a page: the adapter as browsers describe it, the browser,
+    /// the call, when, and how long.
+    pub fn html(
+        &self,
+        adapter: String,
+        system: String,
+        command: String,
+        date: String,
+        seconds: f64,
+    ) -> String {
+        let mut caps = self.gpu.caps().clone();
+        caps.info.name = adapter;
+        let summary = Summary {
+            caps,
+            system,
+            command,
+            replay: Replay::Package,
+            date,
+            seconds,
+            rows: self.rows.clone(),
+            models: self.models.clone(),
+        };
+        summary.html()
+    }
+
     /// Gives the device's memory back.
     pub fn close(self) {
         self.gpu.destroyer()();
@@ -55,19 +94,21 @@ impl SelfTest {
             .cases
             .get(index)
             .ok_or_else(|| Error::Usage(format!("there is no row {index} of the self-test")))?;
-        let tuning = self.gpu.tuning().clone();
-        let report = selftest::check(&mut self.gpu, case, &tuning).await?;
-        let mut row = json!({
-            "kernel": case.kernel,
-            "case": case.name,
-            "elements": report.elements,
-            // Not a number in JSON if it is infinite.
-            "worst": report.worst.is_finite().then_some(report.worst),
-            "exact": case.exact,
-        });
-        if let Some(failure) = report.failure {
-            row["failure"] = failure.into();
-        }
-        Ok(row.to_string())
+        let (tuning, value) = &self.tuning;
+        let report = selftest::check(&mut self.gpu, case, value).await?;
+        let row =
+            Row { kernel: case.kernel, case: case.name.clone(), tuning, exact: case.exact, report };
+        let json = row.json().to_string();
+        self.rows.push(row);
+        Ok(json)
+    }
+
+    async fn model(&mut self, file: &str, logits: &[u8]) -> Result<String> {
+        let model: Option<SmallModel> = SMALL_MODELS.into_iter().find(|model| model.file == file);
+        let model = model.ok_or_else(|| Error::Usage(format!("there is no model `{file}`")))?;
+        let reports = model.check(&mut self.gpu, logits).await?;
+        let json: Value = reports.iter().map(ModelReport::json).collect();
+        self.models.extend(reports);
+        Ok(json.to_string())
     }
 }

@@ -5,9 +5,9 @@ import { announce, button, el, find } from "./dom.js";
 import { whole } from "./format.js";
 import { showAdapter } from "./model.js";
 import { Notices } from "./notices.js";
-import { asHtml, facts, save, verdict } from "./report.js";
+import { asJson, facts, save, verdict } from "./report.js";
 import { asError } from "./session.js";
-import { failures, plot, summarize, table } from "./testplot.js";
+import { failures, models, plot, summarize, table } from "./testplot.js";
 
 /** Every how-manieth row the short run takes; a number that shares no factor with how rows are grouped is best. */
 const SOME = 12;
@@ -59,6 +59,11 @@ export class SelfTest {
             this.#result.replaceChildren(figure(rows));
           }
         },
+        onModel: (model) => {
+          failed += model.failure === null ? 0 : 1;
+          this.#bar.removeAttribute("value");
+          this.#line.textContent = `${whole(rows.length)} rows, ${whole(failed)} failed: ${model.name}`;
+        },
       });
       this.#show(report);
       showAdapter(report.adapter);
@@ -98,13 +103,14 @@ export class SelfTest {
         el(
           "div",
           { class: "actions" },
-          button("Save as HTML", () => save(`${name}.html`, "text/html", asHtml(report))),
-          button("Save as JSON", () => save(`${name}.json`, "application/json", `${JSON.stringify(report, undefined, 2)}\n`)),
+          button("Save as HTML", () => save(`${name}.html`, "text/html", report.html)),
+          button("Save as JSON", () => save(`${name}.json`, "application/json", asJson(report))),
         ),
       ),
-      failures(report.rows) ?? "",
+      failures(report) ?? "",
       figure(report.rows),
       el("section", {}, el("h3", {}, "Kernels"), table(summaries)),
+      models(report.models) ?? "",
       el("section", {}, el("h3", {}, "Where it ran"), el("dl", { class: "facts" }, ...facts(report).flatMap(([fact, value]) => [el("dt", {}, fact), el("dd", {}, value)]))),
     );
   }

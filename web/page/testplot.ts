@@ -1,6 +1,6 @@
 /** The self-test's result as a plot of error against bound, and as tables. */
 
-import type { SelfTestRow } from "grok-wgpu";
+import type { SelfTestModel, SelfTestReport, SelfTestRow } from "grok-wgpu";
 import { el, svg } from "./dom.js";
 import { short, whole } from "./format.js";
 
@@ -103,17 +103,45 @@ function describe({ worst, exact, failure, elements }: SelfTestRow): string {
   return `${error}${exact ? " (must be exact)" : ""}, ${whole(elements)} values${failure === undefined ? "" : `. ${failure}`}`;
 }
 
-/** Every row that failed, with the reason. */
-export function failures(rows: SelfTestRow[]): HTMLElement | undefined {
-  const bad = rows.filter(({ failure }) => failure !== undefined);
+/** Everything that failed, with the reason. */
+export function failures({ rows, models }: SelfTestReport): HTMLElement | undefined {
+  const bad = [
+    ...rows.filter(({ failure }) => failure !== undefined).map(({ kernel, case: name, failure }) => [`${kernel} ${name}`, failure ?? ""]),
+    ...models.filter(({ failure }) => failure !== null).map(({ name, failure }) => [name, failure ?? ""]),
+  ];
   if (bad.length === 0) {
     return undefined;
   }
   return el(
     "section",
     { class: "failures" },
-    el("h3", {}, `${whole(bad.length)} ${bad.length === 1 ? "row" : "rows"} failed`),
-    el("ul", {}, ...bad.map((row) => el("li", {}, el("code", {}, `${row.kernel} ${row.case}`), el("span", {}, row.failure ?? "")))),
+    el("h3", {}, `${whole(bad.length)} failed`),
+    el("ul", {}, ...bad.map(([name, failure]) => el("li", {}, el("code", {}, name!), el("span", {}, failure!)))),
+  );
+}
+
+/** A line for each whole model that was run. */
+export function models(all: SelfTestModel[]): HTMLElement | undefined {
+  if (all.length === 0) {
+    return undefined;
+  }
+  const column = (text: string, number = true) => el("th", { scope: "col", class: number && "number" }, text);
+  const cell = (value: number | null) => el("td", { class: "number" }, value === null ? "not finite" : value.toExponential(1));
+  return el(
+    "section",
+    {},
+    el("h3", {}, "Whole models"),
+    el("p", { class: "note" }, "Logits of small models against those of an independent program in f64."),
+    el(
+      "div",
+      { class: "table-scroll" },
+      el(
+        "table",
+        { class: "test-table models" },
+        el("thead", {}, el("tr", {}, column("Model", false), column("Largest difference"), column("Allowed"))),
+        el("tbody", {}, ...all.map(({ name, worst, most, failure }) => el("tr", { class: failure !== null && "bad" }, el("th", { scope: "row" }, name), cell(worst), cell(most)))),
+      ),
+    ),
   );
 }
 
@@ -125,7 +153,7 @@ export function table(summaries: Summary[]): HTMLElement {
     { class: "table-scroll" },
     el(
       "table",
-      { class: "kernels" },
+      { class: "test-table kernels" },
       el("thead", {}, el("tr", {}, column("Kernel", false), column("Rows"), column("Failed"), column("Worst error / bound"), column("Worst row", false))),
       el(
         "tbody",

@@ -76,13 +76,13 @@ export class GrokWgpu {
     }
   }
 
-  /** Runs the engine's kernels on this device against their oracles, without a model. */
+  /** Runs the engine's kernels on this device against their oracles, then small models. */
   static async selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
     requireWebGpu();
-    const { kernel, case: name, every, signal, onRow } = options;
+    const { kernel, case: name, every, signal, onRow, onModel } = options;
     const client = new Client();
     try {
-      const report = await client.call<SelfTestReport>(
+      return await client.call<SelfTestReport>(
         { kind: "selftest", options: { kernel, case: name, every } },
         {
           signal,
@@ -90,11 +90,12 @@ export class GrokWgpu {
           onNews: (news) => {
             if (news.kind === "row") {
               onRow?.(news.row, news.done, news.total);
+            } else if (news.kind === "model") {
+              onModel?.(news.model);
             }
           },
         },
       );
-      return { ...report, userAgent: navigator.userAgent };
     } finally {
       client.close(new GrokWgpuError("disposed", "the self-test has ended"));
     }

@@ -10,6 +10,7 @@ import type {
   ModelInfo,
   Piece,
   SamplingOptions,
+  SelfTestModel,
   SelfTestRow,
 } from "./types.js";
 
@@ -70,7 +71,8 @@ export type News =
   | { kind: "progress"; progress: LoadProgress }
   | { kind: "prompt"; done: number; total: number }
   | { kind: "piece"; piece: Piece }
-  | { kind: "row"; row: SelfTestRow; done: number; total: number };
+  | { kind: "row"; row: SelfTestRow; done: number; total: number }
+  | { kind: "model"; model: SelfTestModel };
 
 /** From the worker to the page. */
 export type FromWorker =

@@ -210,17 +210,31 @@ export interface SelfTestOptions {
   every?: number;
   signal?: AbortSignal;
   onRow?: (row: SelfTestRow, done: number, total: number) => void;
+  /** Small models follow the rows, unless only some kernel or rows are meant. */
+  onModel?: (model: SelfTestModel) => void;
 }
 
 /** One row of the table of kernels, run on this device. */
 export interface SelfTestRow {
   kernel: string;
   case: string;
+  /** How work was divided. */
+  tuning: string;
   elements: number;
   /** Largest error as a fraction of what is allowed; `null` if it was not finite. */
   worst: number | null;
   exact: boolean;
   failure?: string;
+}
+
+/** A whole model, run on this device against logits of an independent program. */
+export interface SelfTestModel {
+  name: string;
+  /** Largest difference of a logit; `null` if it was not finite. */
+  worst: number | null;
+  /** Largest difference that passes. */
+  most: number;
+  failure: string | null;
 }
 
 /** Result of `selftest`. */
@@ -229,10 +243,14 @@ export interface SelfTestReport {
   adapter: AdapterInfo;
   userAgent: string;
   date: string;
+  /** Rows and models. */
   passed: number;
   failed: number;
   milliseconds: number;
   rows: SelfTestRow[];
+  models: SelfTestModel[];
+  /** All of this as one page that needs nothing else, to attach to a message. */
+  html: string;
 }
 
 /** Stable names of what can go wrong. */

@@ -15,7 +15,7 @@ import type {
   ToWorker,
 } from "./messages.js";
 import { remoteFiles } from "./remote.js";
-import type { AdapterInfo, DeviceEvent, Finish, LoadProgress, ModelInfo, Piece, SelfTestReport, SelfTestRow } from "./types.js";
+import type { AdapterInfo, DeviceEvent, Finish, LoadProgress, ModelInfo, Piece, SelfTestModel, SelfTestReport, SelfTestRow } from "./types.js";
 import init, { Engine, SelfTest, type SourceFile, version } from "./wasm/grok_wgpu.js";
 
 /** What this module needs of WebGPU's types, which compilers do not all have. */
@@ -215,11 +215,28 @@ async function generate(
   };
 }
 
+/** The small models of the self-test, and their logits. The addresses are spelled out for bundlers. */
+const SMALL_MODELS: [string, URL][] = [
+  ["grok2_40", new URL("./golden/grok2_40.safetensors", import.meta.url)],
+  ["grok1_12", new URL("./golden/grok1_12.safetensors", import.meta.url)],
+];
+
+/** A file of the package. */
+async function fetched(url: URL): Promise<Uint8Array> {
+  const response = await fetch(url).catch((error: unknown) => {
+    throw new GrokWgpuError("network", `${url.href}: ${toError(error).message}`);
+  });
+  if (!response.ok) {
+    throw new GrokWgpuError("network", `${url.href}: the server answered ${response.status}`);
+  }
+  return new Uint8Array(await response.arrayBuffer());
+}
+
 async function selftest(
   { kernel, case: name, every = 1 }: SentSelfTestOptions,
   signal: AbortSignal,
   tell: (news: News) => void,
-): Promise<Omit<SelfTestReport, "userAgent">> {
+): Promise<SelfTestReport> {
   if (!Number.isInteger(every) || every < 1) {
     throw new GrokWgpuError("usage", `every is ${every}, expected a whole number from 1 on`);
   }
@@ -246,15 +263,33 @@ async function selftest(
       rows.push(row);
       tell({ kind: "row", row, done: rows.length, total: chosen.length });
     }
-    const failed = rows.filter((row) => row.failure !== undefined).length;
+    const models: SelfTestModel[] = [];
+    for (const [file, url] of kernel === undefined && name === undefined ? SMALL_MODELS : []) {
+      if (signal.aborted) {
+        throw abortedError("the self-test");
+      }
+      for (const model of JSON.parse(await test.runModel(file, await fetched(url))) as SelfTestModel[]) {
+        models.push(model);
+        tell({ kind: "model", model });
+      }
+    }
+    const failed = [...rows, ...models].filter(({ failure }) => typeof failure === "string").length;
+    const adapter = await describeAdapter(test.caps());
+    const { userAgent } = navigator;
+    const date = new Date().toISOString();
+    const milliseconds = performance.now() - started;
+    const command = `GrokWgpu.selftest(${JSON.stringify({ kernel, case: name, every })})`;
     return {
       engine: version(),
-      adapter: await describeAdapter(test.caps()),
-      date: new Date().toISOString(),
-      passed: rows.length - failed,
+      adapter,
+      userAgent,
+      date,
+      passed: rows.length + models.length - failed,
       failed,
-      milliseconds: performance.now() - started,
+      milliseconds,
       rows,
+      models,
+      html: test.html(adapter.summary, userAgent, command, date, milliseconds / 1000),
     };
   } finally {
     test.close();

@@ -299,7 +299,7 @@ test("every row of the self-test is green, and the reports hold them all", () =>
     await page.getByText(/Stopped after \d+ rows, 0 failed/).waitFor();
     await page.locator("#test-all").click();
     await page.locator(".verdict").waitFor({ timeout: 400_000 });
-    assert.match(await page.locator(".verdict").textContent(), /✓ Passed.*All [\d,]+ rows are within their bounds/s);
+    assert.match(await page.locator(".verdict").textContent(), /✓ Passed.*All [\d,]+ rows and 4 runs of small models are within their bounds/s);
     assert.equal(await page.locator(".failures").count(), 0);
 
     const save = async (name) => {
@@ -310,7 +310,13 @@ test("every row of the self-test is green, and the reports hold them all", () =>
     };
     const report = JSON.parse(readFileSync(await save("Save as JSON"), "utf8"));
     assert.equal(report.failed, 0);
-    assert.equal(report.rows.length, report.passed);
+    assert.equal(report.rows.length + report.models.length, report.passed);
+    assert.deepEqual(report.models.map(({ name, failure, worst, most }) => [name.slice(0, 12), failure, worst > 0 && worst <= most]), [
+      ["small Grok-2", null, true],
+      ["small Grok-2", null, true],
+      ["small Grok-1", null, true],
+      ["small Grok-1", null, true],
+    ]);
     assert.ok(report.rows.length > 1000);
     assert.ok(report.rows.every(({ worst }) => worst !== null && worst <= 1));
     assert.match(report.adapter.summary, /swiftshader/i);
@@ -318,13 +324,18 @@ test("every row of the self-test is green, and the reports hold them all", () =>
     assert.equal(await page.locator("svg.errors g.kernel").count(), kernels.size);
     assert.equal(await page.locator(".kernels tbody tr").count(), kernels.size);
     assert.equal(await page.locator("svg.errors .dot").count(), report.rows.length);
+    assert.equal(await page.locator(".models tbody tr").count(), report.models.length);
 
     const html = await save("Save as HTML");
     assert.doesNotMatch(readFileSync(html, "utf8"), /<script|<link|\ssrc=|url\(/, "the file needs nothing else");
     const saved = await page.context().newPage();
     await saved.goto(`file://${html}`);
-    assert.match(await saved.locator("main").textContent(), new RegExp(`All ${report.rows.length.toLocaleString("en-US")} rows`));
-    assert.equal(await saved.locator("svg .dot").count(), report.rows.length);
+    const text = await saved.locator("main").textContent();
+    assert.match(text, new RegExp(`All ${report.passed} checks passed`));
+    assert.match(text, /swiftshader/i);
+    assert.match(text, /system.*Chrome.*commandGrokWgpu\.selftest\(\{"every":1\}\)/s);
+    assert.equal(await saved.locator("svg .name").count(), kernels.size);
+    assert.equal(await saved.locator("svg .bad").count(), 0);
     await saved.close();
   }));
 

@@ -232,20 +232,23 @@ test("every failure of the engine is said with its remedy", async () => {
 test("rows of the self-test that fail come first", () => {
   const row = (kernel, name, worst, failure) => ({ kernel, case: name, elements: 64, worst, exact: false, failure });
   const rows = [row("good", "one", 0.25), row("bad", "<i>two</i>", 3.5, "element 7 is wrong"), row("good", "three", 0), row("worse", "four", null, "not finite")];
-  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 2, milliseconds: 5, rows };
+  const model = { name: "small <b>one</b>", worst: null, most: 1e-4, failure: "token 7: got NaN" };
+  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 3, milliseconds: 5, rows, models: [model], html: "" };
   return withWorker(`(request, say) => {
     const report = ${JSON.stringify(report)};
     report.rows.forEach((row, i) => say({ news: { kind: "row", row, done: i + 1, total: 4 } }));
+    report.models.forEach((model) => say({ news: { kind: "model", model } }));
     say({ result: report });
   }`, async (page) => {
     await page.goto(`${server.address}#selftest`);
     await page.locator("#test-all").click();
     await page.getByText("✗ Failed").waitFor();
-    assert.match(await page.locator(".verdict").textContent(), /2 of 4 rows failed/);
-    assert.deepEqual(await page.locator(".failures code").allTextContents(), ["bad <i>two</i>", "worse four"]);
-    assert.deepEqual(await page.locator(".failures li span").allTextContents(), ["element 7 is wrong", "not finite"]);
+    assert.match(await page.locator(".verdict").textContent(), /3 of 4 rows and 1 runs of small models failed/);
+    assert.deepEqual(await page.locator(".failures code").allTextContents(), ["bad <i>two</i>", "worse four", "small <b>one</b>"]);
+    assert.deepEqual(await page.locator(".failures li span").allTextContents(), ["element 7 is wrong", "not finite", "token 7: got NaN"]);
     assert.deepEqual(await page.locator(".errors .name").allTextContents(), ["✗ worse", "✗ bad", "good"]);
     assert.equal(await page.locator(".errors .cross").count(), 2);
     assert.deepEqual(await page.locator(".kernels tbody th").allTextContents(), ["worse", "bad", "good"]);
+    assert.deepEqual(await page.locator(".models tbody td").allTextContents(), ["not finite", "1.0e-4"]);
   });
 });
