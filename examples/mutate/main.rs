@@ -245,7 +245,7 @@ impl<'a> Work<'a> {
         if let Some(path) = &self.options.report {
             fs::write(path, tables.document(&self.options.adapter, self.options.sample))?;
         }
-        let faults = tables.faults();
+        let faults = tables.faults(self.all);
         for fault in &faults {
             eprintln!("error: {fault}");
         }

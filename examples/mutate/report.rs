@@ -135,15 +135,19 @@ impl<'a> Tables<'a> {
         tables
     }
 
-    /// Survivors without a reason, and reasons for what does not survive.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    /// Survivors without a reason, and reasons for what does not survive or is none of `all` mutants.
+    pub(crate) fn faults(&self, all: &[Mutant]) -> Vec<String> {
+        let all: BTreeSet<&str> = all.iter().map(|mutant| mutant.id.as_str()).collect();
         let without = self.survivors.iter().filter(|id| self.reasons.of(id).is_none());
         let listed = self.reasons.entries.iter().flat_map(|entry| &entry.mutants);
-        let stale = listed.filter(|id| self.killed.contains(id.as_str()));
-        without
-            .map(|id| format!("no row sees {id}"))
-            .chain(stale.map(|id| format!("a reason is given for a mutant that is killed: {id}")))
-            .collect()
+        let stale = listed.filter_map(|id| match id.as_str() {
+            id if self.killed.contains(id) => {
+                Some(format!("a reason is given, but it is killed: {id}"))
+            }
+            id if !all.contains(id) => Some(format!("a reason is given, but there is no {id}")),
+            _ => None,
+        });
+        without.map(|id| format!("no row sees {id}")).chain(stale).collect()
     }
 
     /// The tables and all survivors as a document.
@@ -201,7 +205,7 @@ const INTRODUCTION: &str = "# Mutation testing of the shaders
 
 How well do the rows see bugs?
 A program makes small wrong changes to the shaders, one at a time: `<` becomes `<=`, a constant is off by one, a barrier is missing, one parameter stands for another.
-Each such mutant that compiles runs through the rows of the kernels that link its file, as `cargo test --test kernels` has them, until a row fails.
+Each such mutant that compiles to another program runs through the rows of the kernels that link its file, as `cargo test --test kernels` has them, until a row fails.
 A mutant that no row sees is either equivalent, or a row is missing.
 
     scripts/mutate                    # the result below: a fixed choice, even over files and operators
@@ -210,10 +214,10 @@ A mutant that no row sees is either equivalent, or a row is missing.
     scripts/mutate --list             # the mutants, without running any
 
 The mutants are made from tokens (`examples/mutate/operators.rs` has the operators) and run in child processes, so that one that never ends costs a child.
-`survivors.json` says for each survivor why it may survive; a survivor without a reason is an error, and so is a reason for a mutant that is killed.
+`survivors.json` says for each survivor why it may survive; a survivor without a reason is an error, and so is a reason for a mutant that is killed or not there.
 A mutant's name is its file, line, column, operator, and the text before and after: who edits a shader moves them.
 
-- `compiled`: mutants that naga and the driver accept; the others are no mutants.
+- `compiled`: mutants that naga and the driver accept, and whose program is not the same to naga; the others are no mutants.
 - `wrong result`: a row fails on the device, or does not end.
 - `broken rule`: all rows pass on the device, but the interpreter of `tests/races` reports a race, an access out of bounds, or a read of what nobody wrote, as `cargo test --test races` would. Software drivers run invocations in an order that hides races, and return zeros from outside of buffers.
 - `equivalent`: survivors that compute the same, or stay within what WGSL allows any device.
