@@ -32,6 +32,25 @@ pub trait Executor {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()>;
 }
 
+/// A file of WGSL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShaderFile {
+    /// Where it is in the repository.
+    pub path: &'static str,
+    /// What is in it.
+    pub text: &'static str,
+}
+
+/// A file that decodes weights.
+macro_rules! weight {
+    ($name:literal) => {
+        ShaderFile {
+            path: concat!("shaders/lib/weight_", $name, ".wgsl"),
+            text: include_str!(concat!("../shaders/lib/weight_", $name, ".wgsl")),
+        }
+    };
+}
+
 /// A named WGSL program: library files first, then the kernel's own file.
 ///
 /// WGSL lets a module declare things in any order, so linking is concatenation.
@@ -39,8 +58,8 @@ pub trait Executor {
 pub struct Shader {
     /// The kernel and, after a dot, its variant: the label seen in GPU tools.
     pub name: &'static str,
-    /// Source files in link order.
-    pub files: &'static [&'static str],
+    /// Source files in link order, but for those that `weight` picks.
+    pub files: &'static [ShaderFile],
     /// Element type of the weights it reads, if it reads any: picks `lib/weight_*.wgsl`.
     pub weight: Option<DType>,
     /// Whether it uses subgroup operations, which not every device has.
@@ -67,18 +86,20 @@ impl Shader {
 
     /// The linked source, without the line that browsers want above subgroup operations.
     pub fn source(self) -> String {
-        let whole = include_str!("../shaders/lib/weight_whole.wgsl");
-        let weight = match self.weight {
-            None => ["", ""],
-            Some(DType::BF16) => [whole, include_str!("../shaders/lib/weight_bf16.wgsl")],
-            Some(DType::F16) => [whole, include_str!("../shaders/lib/weight_f16.wgsl")],
-            Some(DType::Q8) => ["", include_str!("../shaders/lib/weight_q8.wgsl")],
-            Some(DType::Q4) => ["", include_str!("../shaders/lib/weight_q4.wgsl")],
-            Some(DType::F32 | DType::U32) => {
-                [whole, include_str!("../shaders/lib/weight_f32.wgsl")]
-            }
+        self.linked().map(|file| file.text).collect()
+    }
+
+    /// All files in link order.
+    pub fn linked(self) -> impl Iterator<Item = ShaderFile> {
+        let weight: &[ShaderFile] = match self.weight {
+            None => &[],
+            Some(DType::BF16) => const { &[weight!("whole"), weight!("bf16")] },
+            Some(DType::F16) => const { &[weight!("whole"), weight!("f16")] },
+            Some(DType::Q8) => const { &[weight!("q8")] },
+            Some(DType::Q4) => const { &[weight!("q4")] },
+            Some(DType::F32 | DType::U32) => const { &[weight!("whole"), weight!("f32")] },
         };
-        self.files.concat() + &weight.concat()
+        self.files.iter().chain(weight).copied()
     }
 
     /// Name and weight type, as reports show it.
@@ -144,12 +165,18 @@ macro_rules! params {
 /// The [`Shader`] of a kernel: its own file after the named library files.
 #[macro_export]
 macro_rules! shader {
+    (@file $stem:expr) => {
+        $crate::kernel::ShaderFile {
+            path: concat!("shaders/", $stem, ".wgsl"),
+            text: include_str!(concat!("../../shaders/", $stem, ".wgsl")),
+        }
+    };
     ($name:literal $(, $lib:literal)*) => {
         $crate::kernel::Shader {
             name: $name,
             files: &[
-                $(include_str!(concat!("../../shaders/lib/", $lib, ".wgsl")),)*
-                include_str!(concat!("../../shaders/", $name, ".wgsl")),
+                $($crate::shader!(@file concat!("lib/", $lib)),)*
+                $crate::shader!(@file $name),
             ],
             weight: None,
             subgroups: false,

@@ -34,7 +34,7 @@ pub use config::{Compat, Config, Gelu, PRESETS, Parameters, RopeType};
 pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use host::{Bounded, Fill, Host};
-pub use kernel::{Binder, Dispatch, Executor, Kernel, Shader};
+pub use kernel::{Binder, Dispatch, Executor, Kernel, Shader, ShaderFile};
 pub use machine::Machine;
 pub use model::Model;
 pub use sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
     DType, Error, Gpu, Result, kernels,
-    selftest::{self, Bisect, ModelReport, Replay, Row, Summary, Totals, check, check_logits},
+    selftest::{self, Bisect, ModelReport, Replay, Row, Summary, Suspect, Totals, check_logits},
     session::{Read, Session, Sizes},
 };
 use serde_json::{Value, json};
@@ -142,16 +142,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let bar = terminal.bar("checking", cases.len() as u64, false);
     let mut rows = Vec::new();
     for case in &cases {
-        for (tuning_name, tuning) in selftest::ways(case, &tunings)? {
+        for (tuning, value) in selftest::ways(case, &tunings)? {
             check_interrupt()?;
-            let report = check(&mut gpu, case, &tuning).await?;
-            rows.push(Row {
-                kernel: case.kernel,
-                case: case.name.clone(),
-                tuning: tuning_name,
-                exact: case.exact,
-                report,
-            });
+            rows.push(Row::run(&mut gpu, case, tuning, &value).await?);
         }
         bar.inc(1);
     }
@@ -267,6 +260,7 @@ fn as_json(summary: &Summary) -> Value {
         "rows": rows,
         "models": models,
         "failures": summary.failures(),
+        "suspects": summary.suspects().iter().map(Suspect::json).collect::<Value>(),
     })
 }
 
@@ -299,6 +293,13 @@ fn table(summary: &Summary) -> String {
             lines.push(format!("FAILED {}/{} [{}]: {failure}", row.kernel, row.case, row.tuning));
             lines.push(format!("  {}", summary.replay.of(row, &summary.caps.info.name)));
         }
+    }
+    let suspects = summary.suspects();
+    if !suspects.is_empty() {
+        lines.push("Where to look first, by how well it explains what failed:".into());
+    }
+    for Suspect { file, failed, rows } in suspects {
+        lines.push(format!("  {file}: {failed} of {rows} rows that link it failed"));
     }
     lines.join("\n") + "\n"
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     DType, Shader,
-    kernel::{Access, Dispatch},
+    kernel::{Access, Dispatch, ShaderFile},
     platform,
 };
 
@@ -30,7 +30,7 @@ type Constant = (&'static str, u32);
 struct Program {
     name: &'static str,
     weight: Option<DType>,
-    files: &'static [&'static str],
+    files: &'static [ShaderFile],
     subgroups: bool,
 }
 

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 pub use bisect::{Bisect, Parted};
 pub use data::{CaseData, Expected, OperandData};
 pub use golden::{Golden, ModelReport, SMALL_MODELS, SmallModel, check_logits, check_models};
-pub use report::{Replay, Row, Summary, Totals};
+pub use report::{Replay, Row, Summary, Suspect, Totals};
 
 use crate::{
-    Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Tensor, Tuning,
+    Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Shader, Tensor, Tuning,
     checkpoint::synthetic::fnv_1a,
     host::{self, POISON},
     kernel::Access,
@@ -121,6 +121,11 @@ const GUARD: u64 = 256;
 /// them and in every output, once with bindings that end with their elements. Each run must stay
 /// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
 pub async fn check(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Report> {
+    run(gpu, case, tuning).await.map(|(_, report)| report)
+}
+
+/// The same, with the program that ran.
+async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<(Shader, Report)> {
     let (mut host, kernel, dispatch) = prepare(case, tuning)?;
     let inputs: HashMap<usize, Vec<u8>> =
         dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
@@ -170,7 +175,7 @@ pub async fn check(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Report
         }
     }
     gpu.set_tuning(before);
-    Ok(report)
+    Ok((dispatch.shader, report))
 }
 
 /// A row's operands on a host of its own, and what dispatches them. The row's name decides its random
@@ -190,7 +195,7 @@ struct Moved {
 }
 
 impl Kernel for Moved {
-    fn shader(&self, tuning: &Tuning) -> crate::Shader {
+    fn shader(&self, tuning: &Tuning) -> Shader {
         self.kernel.shader(tuning)
     }
 

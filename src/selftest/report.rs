@@ -1,15 +1,18 @@
 //! The report of a self-test, as one page that a person can attach to a message.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use html_escape::encode_text as text;
 use serde_json::{Value, json};
 
 use super::{ModelReport, Report};
-use crate::gpu::Caps;
+use crate::{Gpu, Result, Shader, Tuning, gpu::Caps, kernels::Case};
 
 /// Failures that a page shows; the first few tell the most.
 const SHOWN: usize = 100;
+
+/// Files that are named when rows fail.
+const SUSPECTS: usize = 5;
 
 /// Everything before the first section.
 const HEAD: &str = include_str!("report_head.html");
@@ -23,6 +26,8 @@ pub struct Row {
     pub case: String,
     /// How work was divided.
     pub tuning: &'static str,
+    /// The program.
+    pub shader: Shader,
     /// Whether no error at all was allowed.
     pub exact: bool,
     /// What it showed.
@@ -30,6 +35,18 @@ pub struct Row {
 }
 
 impl Row {
+    /// Runs a row on `gpu`, with its work divided as `value` says, which is called `tuning`.
+    pub async fn run(
+        gpu: &mut Gpu,
+        case: &Case,
+        tuning: &'static str,
+        value: &Tuning,
+    ) -> Result<Self> {
+        let (shader, report) = super::run(gpu, case, value).await?;
+        let Case { kernel, exact, .. } = *case;
+        Ok(Self { kernel, case: case.name.clone(), tuning, shader, exact, report })
+    }
+
     /// As programs read it.
     pub fn json(&self) -> Value {
         let Report { elements, worst, failure } = &self.report;
@@ -79,6 +96,24 @@ impl Replay {
 /// A word as shells take it.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A file of WGSL that rows which failed have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its path in the repository.
+    pub file: &'static str,
+    /// Rows that link it and failed.
+    pub failed: usize,
+    /// Rows that link it.
+    pub rows: usize,
+}
+
+impl Suspect {
+    /// As programs read it.
+    pub fn json(&self) -> Value {
+        json!({ "file": self.file, "failed": self.failed, "rows": self.rows })
+    }
 }
 
 /// Everything that a self-test found.
@@ -137,22 +172,65 @@ impl Summary {
         page + "</main>\n</html>\n"
     }
 
+    /// Files that explain the failures best, the best first: rows that link it failed, and rows
+    /// that do not passed.
+    ///
+    /// The measure is Ochiai's: the cosine between "links the file" and "failed" over all rows.
+    pub fn suspects(&self) -> Vec<Suspect> {
+        let mut files: BTreeMap<&'static str, Suspect> = BTreeMap::new();
+        for row in &self.rows {
+            for file in row.shader.linked() {
+                let none = Suspect { file: file.path, failed: 0, rows: 0 };
+                let suspect = files.entry(file.path).or_insert(none);
+                suspect.rows += 1;
+                suspect.failed += usize::from(row.report.failure.is_some());
+            }
+        }
+        let all = self.failed_rows().count() as f64;
+        let measure = |s: &Suspect| s.failed as f64 / (all * s.rows as f64).sqrt();
+        let mut suspects: Vec<Suspect> =
+            files.into_values().filter(|suspect| suspect.failed > 0).collect();
+        suspects.sort_by(|a, b| measure(b).total_cmp(&measure(a)));
+        suspects.truncate(SUSPECTS);
+        suspects
+    }
+
+    fn suspects_section(&self, page: &mut String) {
+        let suspects = self.suspects();
+        if suspects.is_empty() {
+            return;
+        }
+        page.push_str(
+            "<section><h2>Where to look first</h2><p>Files of WGSL by how well they explain what \
+             failed: rows that link the first of them failed, and rows that do not passed. If the \
+             shaders are as released, it is what the driver makes of them.</p>\
+             <div class=\"wide\"><table><thead><tr><th>file</th><th>rows that link it</th>\
+             <th>of them failed</th></tr></thead><tbody>\n",
+        );
+        for Suspect { file, failed, rows } in suspects {
+            let _ = writeln!(page, "<tr><th>{file}</th><td>{rows}</td><td>{failed}</td></tr>");
+        }
+        page.push_str("</tbody></table></div></section>\n");
+    }
+
     fn failures_section(&self, page: &mut String) {
         if self.failures() == 0 {
             return;
         }
+        self.suspects_section(page);
         page.push_str("<section><h2>What failed</h2>\n");
         for row in self.failed_rows().take(SHOWN) {
             let failure = row.report.failure.as_deref().unwrap_or_default();
             let _ = writeln!(
                 page,
                 "<article><h3>{kernel} <small>{} [{}]</small></h3><p>{}</p>\
-                 <p>The shader is <code>shaders/{kernel}.wgsl</code>, its reference is in \
+                 <p>The shader is <code>{}</code>, its reference is in \
                  <code>src/kernels/{kernel}.rs</code>. To run this row alone:</p>\
                  <pre>{}</pre></article>",
                 text(&row.case),
                 row.tuning,
                 text(failure),
+                row.shader.files.last().map_or(row.shader.name, |own| own.path),
                 text(&self.replay.of(row, &self.caps.info.name)),
                 kernel = row.kernel,
             );

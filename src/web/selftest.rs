@@ -8,7 +8,7 @@ use crate::{
     Error, Gpu, Result, Tuning,
     gpu::{AdapterChoice, Profile},
     kernels::Case,
-    selftest::{self, ModelReport, Replay, Row, SMALL_MODELS, SmallModel, Summary},
+    selftest::{self, ModelReport, Replay, Row, SMALL_MODELS, SmallModel, Summary, Suspect},
 };
 
 /// A device, what to check on it, and what was found.
@@ -57,9 +57,9 @@ impl SelfTest {
         self.model(file, logits).await.map_err(|error| throw(&error))
     }
 
-    /// The report of all that was run, as a page: the adapter as browsers describe it, the browser,
-    /// the call, when, and how long.
-    pub fn html(
+    /// What all that was run says, as JSON: the page of HTML, and where to look first if rows failed.
+    /// Takes the adapter as browsers describe it, the browser, the call, when, and how long.
+    pub fn report(
         &self,
         adapter: String,
         system: String,
@@ -79,7 +79,8 @@ impl SelfTest {
             rows: self.rows.clone(),
             models: self.models.clone(),
         };
-        summary.html()
+        let suspects: Value = summary.suspects().iter().map(Suspect::json).collect();
+        json!({ "html": summary.html(), "suspects": suspects }).to_string()
     }
 
     /// Gives the device's memory back.
@@ -95,9 +96,7 @@ impl SelfTest {
             .get(index)
             .ok_or_else(|| Error::Usage(format!("there is no row {index} of the self-test")))?;
         let (tuning, value) = &self.tuning;
-        let report = selftest::check(&mut self.gpu, case, value).await?;
-        let row =
-            Row { kernel: case.kernel, case: case.name.clone(), tuning, exact: case.exact, report };
+        let row = Row::run(&mut self.gpu, case, tuning, value).await?;
         let json = row.json().to_string();
         self.rows.push(row);
         Ok(json)

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader, Tuning};
+use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader, ShaderFile, Tuning};
 
 /// A file of `shaders/`, and what stands in its place.
 #[derive(Debug)]
@@ -29,9 +29,17 @@ impl Edit {
     fn link(&self, shader: Shader) -> Shader {
         let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
         *linked.entry(shader.label()).or_insert_with(|| {
-            let text: &'static str = shader.source().replacen(&self.find, &self.replace, 1).leak();
+            let edited = |file: ShaderFile| {
+                let text =
+                    if file.text == self.find { self.replace.clone().leak() } else { file.text };
+                ShaderFile { text, ..file }
+            };
             let name: &'static str = format!("{} {}", shader.label(), self.name).leak();
-            Shader { name, files: Box::leak(Box::new([text])), weight: None, ..shader }
+            let mut files: Vec<ShaderFile> = shader.linked().map(edited).collect();
+            // The kernel's own file is the last; the rest may come in any order.
+            let own = files.remove(shader.files.len() - 1);
+            files.push(own);
+            Shader { name, files: files.leak(), weight: None, ..shader }
         })
     }
 }

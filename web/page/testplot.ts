@@ -104,7 +104,7 @@ function describe({ worst, exact, failure, elements }: SelfTestRow): string {
 }
 
 /** Everything that failed, with the reason. */
-export function failures({ rows, models }: SelfTestReport): HTMLElement | undefined {
+export function failures({ rows, models, suspects }: SelfTestReport): HTMLElement | undefined {
   const bad = [
     ...rows.filter(({ failure }) => failure !== undefined).map(({ kernel, case: name, failure }) => [`${kernel} ${name}`, failure ?? ""]),
     ...models.filter(({ failure }) => failure !== null).map(({ name, failure }) => [name, failure ?? ""]),
@@ -116,6 +116,12 @@ export function failures({ rows, models }: SelfTestReport): HTMLElement | undefi
     "section",
     { class: "failures" },
     el("h3", {}, `${whole(bad.length)} failed`),
+    ...(suspects.length > 0
+      ? [
+          el("p", { class: "note" }, "Where to look first, by how well it explains what failed:"),
+          el("ul", { class: "suspects" }, ...suspects.map(({ file, failed, rows }) => el("li", {}, el("code", {}, file), el("span", {}, `${whole(failed)} of ${whole(rows)} rows that link it failed`)))),
+        ]
+      : []),
     el("ul", {}, ...bad.map(([name, failure]) => el("li", {}, el("code", {}, name!), el("span", {}, failure!)))),
   );
 }

@@ -237,6 +237,16 @@ export interface SelfTestModel {
   failure: string | null;
 }
 
+/** A file of WGSL that rows which failed have in common. */
+export interface SelfTestSuspect {
+  /** Its path in the engine's repository. */
+  file: string;
+  /** Rows that link it and failed. */
+  failed: number;
+  /** Rows that link it. */
+  rows: number;
+}
+
 /** Result of `selftest`. */
 export interface SelfTestReport {
   engine: string;
@@ -249,6 +259,8 @@ export interface SelfTestReport {
   milliseconds: number;
   rows: SelfTestRow[];
   models: SelfTestModel[];
+  /** Files by how well they explain what failed. */
+  suspects: SelfTestSuspect[];
   /** All of this as one page that needs nothing else, to attach to a message. */
   html: string;
 }

@@ -289,7 +289,7 @@ async function selftest(
       milliseconds,
       rows,
       models,
-      html: test.html(adapter.summary, userAgent, command, date, milliseconds / 1000),
+      ...(JSON.parse(test.report(adapter.summary, userAgent, command, date, milliseconds / 1000)) as Pick<SelfTestReport, "html" | "suspects">),
     };
   } finally {
     test.close();

@@ -233,7 +233,7 @@ test("rows of the self-test that fail come first", () => {
   const row = (kernel, name, worst, failure) => ({ kernel, case: name, elements: 64, worst, exact: false, failure });
   const rows = [row("good", "one", 0.25), row("bad", "<i>two</i>", 3.5, "element 7 is wrong"), row("good", "three", 0), row("worse", "four", null, "not finite")];
   const model = { name: "small <b>one</b>", worst: null, most: 1e-4, failure: "token 7: got NaN" };
-  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 3, milliseconds: 5, rows, models: [model], html: "" };
+  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 3, milliseconds: 5, rows, models: [model], suspects: [{ file: "shaders/<b>x</b>.wgsl", failed: 2, rows: 3 }], html: "" };
   return withWorker(`(request, say) => {
     const report = ${JSON.stringify(report)};
     report.rows.forEach((row, i) => say({ news: { kind: "row", row, done: i + 1, total: 4 } }));
@@ -244,8 +244,8 @@ test("rows of the self-test that fail come first", () => {
     await page.locator("#test-all").click();
     await page.getByText("✗ Failed").waitFor();
     assert.match(await page.locator(".verdict").textContent(), /3 of 4 rows and 1 runs of small models failed/);
-    assert.deepEqual(await page.locator(".failures code").allTextContents(), ["bad <i>two</i>", "worse four", "small <b>one</b>"]);
-    assert.deepEqual(await page.locator(".failures li span").allTextContents(), ["element 7 is wrong", "not finite", "token 7: got NaN"]);
+    assert.deepEqual(await page.locator(".failures code").allTextContents(), ["shaders/<b>x</b>.wgsl", "bad <i>two</i>", "worse four", "small <b>one</b>"]);
+    assert.deepEqual(await page.locator(".failures li span").allTextContents(), ["2 of 3 rows that link it failed", "element 7 is wrong", "not finite", "token 7: got NaN"]);
     assert.deepEqual(await page.locator(".errors .name").allTextContents(), ["✗ worse", "✗ bad", "good"]);
     assert.equal(await page.locator(".errors .cross").count(), 2);
     assert.deepEqual(await page.locator(".kernels tbody th").allTextContents(), ["worse", "bad", "good"]);
