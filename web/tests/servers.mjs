@@ -51,8 +51,9 @@ export async function cuttingServer(cuts) {
     const [place] = cuts.splice(cut, 1);
     const part = createReadStream(file, { start: from, end: place - 1 });
     part.pipe(response, { end: false });
-    // All of it arrives; then the connection ends, though more was promised.
-    part.on("end", () => setTimeout(() => response.socket?.end(), 50));
+    // All of it arrives and is read, as a browser drops what waits to be read when a response fails; then
+    // the connection ends, though more was promised.
+    part.on("end", () => setTimeout(() => response.socket?.end(), 1000));
     state.down = cuts.length === 0 && state.downAtLast;
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
