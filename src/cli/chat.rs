@@ -10,6 +10,7 @@ use clap::Args;
 use grok_wgpu::{
     Error, Gpu, Message, Result, Role, Sampler, Tokenizer, encode_chat,
     generate::{Event, Finish, Generation, Settings, generate},
+    platform::native::replace_file,
     session::{Session, Sizes},
 };
 use rustyline::{DefaultEditor, error::ReadlineError};
@@ -227,8 +228,7 @@ fn save(path: &Path, messages: &[Message]) -> Result<()> {
         .iter()
         .map(|message| json!({"role": message.role.name(), "content": message.content}))
         .collect();
-    std::fs::write(path, format!("{:#}\n", json!({ "messages": list })))
-        .map_err(|error| Error::io(path, error))
+    replace_file(path, format!("{:#}\n", json!({ "messages": list })).as_bytes())
 }
 
 /// Where lines come from.

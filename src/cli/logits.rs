@@ -3,7 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use grok_wgpu::{Error, Result, Tokenizer, session::Read, session::Sizes, top_logprobs};
+use grok_wgpu::{
+    Error, Result, Tokenizer,
+    platform::native::replace_file,
+    session::{Read, Sizes},
+    top_logprobs,
+};
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
@@ -97,18 +102,14 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
 }
 
-/// Writes the file beside its place and moves it there when it is whole.
+/// Writes the file.
 fn write(path: &Path, rows: &[Vec<f32>]) -> Result<()> {
     let vocab = rows.first().map_or(0, Vec::len);
     let bytes: Vec<u8> = rows.iter().flatten().flat_map(|logit| logit.to_le_bytes()).collect();
     let format = |error: safetensors::SafeTensorError| Error::format(path, error.to_string());
     let view = TensorView::new(Dtype::F32, vec![rows.len(), vocab], &bytes).map_err(format)?;
     let file = safetensors::serialize([("logits", view)], None).map_err(format)?;
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    std::fs::write(&part, file)
-        .and_then(|()| std::fs::rename(&part, path))
-        .map_err(|error| Error::io(path, error))
+    replace_file(path, &file)
 }
 
 /// The likeliest next tokens after each position.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Config, DType, Error, Gpu, ModelFiles, Result, Synthetic, Tokenizer, Weights,
+    Config, DType, Error, Gpu, Machine, ModelFiles, Result, Synthetic, Tokenizer, Weights,
     platform::native::{FileSource, open_model, restore_pipelines, save_pipelines},
     session::{Read, Session, Sizes},
 };
@@ -190,12 +190,24 @@ pub(crate) async fn load(
     if gpu.caps().is_cpu {
         terminal.faint(format!("running on {}", gpu.caps().describe()));
     }
+    load_on(gpu, &terminal, config, weights, bytes, sizes).await
+}
+
+/// Loads `bytes` of weights onto a machine, with a progress bar.
+pub(crate) async fn load_on<M: Machine>(
+    machine: M,
+    terminal: &Terminal,
+    config: &Config,
+    weights: &impl Weights,
+    bytes: u64,
+    sizes: Sizes,
+) -> Result<Session<M>> {
     let bar = terminal.bar("loading", bytes, true);
     let mut progress = |done| {
         bar.set_position(done);
         terminal::check_interrupt()
     };
-    let session = Session::load(gpu, config, weights, sizes, &mut progress).await;
+    let session = Session::load(machine, config, weights, sizes, &mut progress).await;
     bar.finish_and_clear();
     session
 }

@@ -1,6 +1,7 @@
 //! `selftest`: every kernel of the engine against its reference, on this adapter.
 
 use std::{
+    fs::OpenOptions,
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
@@ -8,6 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
     DType, Error, Gpu, Result, kernels,
+    platform::native::replace_file,
     selftest::{self, Bisect, ModelReport, Replay, Row, Summary, Suspect, Totals, check_logits},
     session::{Read, Session, Sizes},
 };
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     Arithmetic, Globals,
-    model::{Opened, gpu, locate},
+    model::{Opened, gpu, load_on, locate},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -117,8 +119,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let cases = cases(options)?;
     if let Some(report) = &options.report {
-        // Better now than after minutes of work.
-        std::fs::write(report, "").map_err(|error| Error::io(report, error))?;
+        // Better now than after minutes of work. An earlier report stays until there is another.
+        let open = OpenOptions::new().create(true).append(true).open(report);
+        open.map_err(|error| Error::io(report, error))?;
     }
 
     let started = Instant::now();
@@ -163,7 +166,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         models,
     };
     if let Some(report) = &options.report {
-        std::fs::write(report, summary.html()).map_err(|error| Error::io(report, error))?;
+        replace_file(report, summary.html().as_bytes())?;
         terminal.note(format!("the report is in {}", report.display()));
     }
     if globals.json {
@@ -321,15 +324,9 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
     let context = prompt.saturating_add(DECODED);
     let sizes = Sizes { context, prefill: prompt.min(256), cache: DType::F32 };
     let config = &opened.config;
-    let bar = terminal.bar("loading", opened.checkpoint.bytes(), true);
-    let mut progress = |done| {
-        bar.set_position(done);
-        check_interrupt()
-    };
-    let mut session =
-        Session::load(Bisect::new(&mut gpu), config, &opened.checkpoint, sizes, &mut progress)
-            .await?;
-    bar.finish_and_clear();
+    let weights = &opened.checkpoint;
+    let machine = Bisect::new(&mut gpu);
+    let mut session = load_on(machine, &terminal, config, weights, weights.bytes(), sizes).await?;
     let named = session.model().clone();
     session.machine_mut().name_weights(&named);
 

@@ -12,9 +12,9 @@ use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader, ShaderFile, Tuni
 pub(crate) struct Edit {
     /// Tells its programs from those of other edits: pipelines are cached by name.
     pub(crate) name: String,
-    /// The whole file.
+    /// The whole file, or something in it that no other has.
     pub(crate) find: String,
-    /// The file as it is run.
+    /// What is run in its place.
     pub(crate) replace: String,
     linked: Mutex<HashMap<String, Shader>>,
 }
@@ -29,13 +29,11 @@ impl Edit {
     fn link(&self, shader: Shader) -> Shader {
         let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
         *linked.entry(shader.label()).or_insert_with(|| {
-            let edited = |file: ShaderFile| {
-                let text =
-                    if file.text == self.find { self.replace.clone().leak() } else { file.text };
-                ShaderFile { text, ..file }
-            };
             let name: &'static str = format!("{} {}", shader.label(), self.name).leak();
-            let mut files: Vec<ShaderFile> = shader.linked().map(edited).collect();
+            let mut files: Vec<ShaderFile> = shader.linked().collect();
+            if let Some(file) = files.iter_mut().find(|file| file.text.contains(&self.find)) {
+                file.text = file.text.replacen(&self.find, &self.replace, 1).leak();
+            }
             // The kernel's own file is the last; the rest may come in any order.
             let own = files.remove(shader.files.len() - 1);
             files.push(own);
