@@ -284,8 +284,10 @@ fn programs() -> Vec<Program> {
         let shader = case.build(&mut host).shader(&tuning);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }
-    let program =
-        |source: String| Program { meaning: meaning(&source).expect("shaders compile"), source };
+    let program = |source: String| {
+        let module = compiled(&source).expect("shaders compile");
+        Program { source, meaning: meaning(&module) }
+    };
     found.into_values().map(program).collect()
 }
 
@@ -294,22 +296,28 @@ fn programs() -> Vec<Program> {
 fn differs(programs: &[Program], file: &str, mutant: &str) -> bool {
     let mut differs = false;
     for program in programs.iter().filter(|program| program.source.contains(file)) {
-        let Some(meaning) = meaning(&program.source.replacen(file, mutant, 1)) else {
+        let Some(module) = compiled(&program.source.replacen(file, mutant, 1)) else {
             return false;
         };
-        differs |= meaning != program.meaning;
+        // One difference will do.
+        differs = differs || meaning(&module) != program.meaning;
     }
     differs
 }
 
-/// naga's IR of a program that it accepts. It has the values of constant expressions, and no
-/// places in the text.
-fn meaning(source: &str) -> Option<String> {
+/// A program, if naga accepts it.
+fn compiled(source: &str) -> Option<naga::Module> {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(source).ok()?;
     let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
     Validator::new(ValidationFlags::all(), core).validate(&module).ok()?;
-    Some(format!("{module:?}"))
+    Some(module)
+}
+
+/// What a program does: naga's IR has the values of constant expressions, and printed it has no places
+/// in the text.
+fn meaning(module: &naga::Module) -> String {
+    format!("{module:?}")
 }
 
 /// About `count` of the mutants, from each file and operator its share.

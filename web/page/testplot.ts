@@ -126,12 +126,16 @@ export function failures({ rows, models, suspects }: SelfTestReport): HTMLElemen
   );
 }
 
+/** The head of a table's column. */
+function column(text: string, number = true): HTMLElement {
+  return el("th", { scope: "col", class: number && "number" }, text);
+}
+
 /** A line for each whole model that was run. */
 export function models(all: SelfTestModel[]): HTMLElement | undefined {
   if (all.length === 0) {
     return undefined;
   }
-  const column = (text: string, number = true) => el("th", { scope: "col", class: number && "number" }, text);
   const cell = (value: number | null) => el("td", { class: "number" }, value === null ? "not finite" : value.toExponential(1));
   return el(
     "section",
@@ -153,7 +157,6 @@ export function models(all: SelfTestModel[]): HTMLElement | undefined {
 
 /** A line for each kernel. */
 export function table(summaries: Summary[]): HTMLElement {
-  const column = (text: string, number = true) => el("th", { scope: "col", class: number && "number" }, text);
   return el(
     "div",
     { class: "table-scroll" },

@@ -2,6 +2,7 @@
 
 import { GrokWgpuError, abortedError, toError, toPlain } from "./errors.js";
 import { type Stop, droppedFiles } from "./files.js";
+import { getBytes } from "./http.js";
 import type {
   FromWorker,
   Loaded,
@@ -221,17 +222,6 @@ const SMALL_MODELS: [string, URL][] = [
   ["grok1_12", new URL("./golden/grok1_12.safetensors", import.meta.url)],
 ];
 
-/** A file of the package. */
-async function fetched(url: URL): Promise<Uint8Array> {
-  const response = await fetch(url).catch((error: unknown) => {
-    throw new GrokWgpuError("network", `${url.href}: ${toError(error).message}`);
-  });
-  if (!response.ok) {
-    throw new GrokWgpuError("network", `${url.href}: the server answered ${response.status}`);
-  }
-  return new Uint8Array(await response.arrayBuffer());
-}
-
 async function selftest(
   { kernel, case: name, every = 1 }: SentSelfTestOptions,
   signal: AbortSignal,
@@ -268,7 +258,7 @@ async function selftest(
       if (signal.aborted) {
         throw abortedError("the self-test");
       }
-      for (const model of JSON.parse(await test.runModel(file, await fetched(url))) as SelfTestModel[]) {
+      for (const model of JSON.parse(await test.runModel(file, await getBytes(url.href, signal))) as SelfTestModel[]) {
         models.push(model);
         tell({ kind: "model", model });
       }
