@@ -6,7 +6,7 @@ const VIEWS = ["chat", "inside", "model", "selftest"];
 
 /** Follows the address. On wide screens three of the views are one. */
 export function followViews(): void {
-  const show = (move: boolean) => {
+  const show = () => {
     const wanted = location.hash.slice(1);
     const view = VIEWS.includes(wanted) ? wanted : "chat";
     document.documentElement.dataset["view"] = view;
@@ -17,11 +17,24 @@ export function followViews(): void {
         link.removeAttribute("aria-current");
       }
     }
-    if (move) {
-      scrollTo({ top: 0 });
-      find(view, HTMLElement).focus({ preventScroll: true });
-    }
+    return view;
   };
-  addEventListener("hashchange", () => show(document.activeElement?.closest(".views, .skip, .welcome") !== null));
-  show(false);
+  // Browsers follow a fragment some time after the click. Until then a Tab would move on from the link, and the focus
+  // would be taken back from where it went.
+  addEventListener("click", (event) => {
+    const link = event.target instanceof Element ? event.target.closest<HTMLAnchorElement>('a[href^="#"]') : null;
+    if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) {
+      return;
+    }
+    event.preventDefault();
+    if (link.hash !== location.hash) {
+      history.pushState(null, "", link.hash);
+    }
+    const view = show();
+    scrollTo({ top: 0 });
+    find(view, HTMLElement).focus({ preventScroll: true });
+  });
+  addEventListener("hashchange", show);
+  addEventListener("popstate", show);
+  show();
 }

@@ -405,6 +405,7 @@ test("with the keyboard alone", () =>
     };
     await tabTo("Skip to the conversation");
     await page.keyboard.press("Enter");
+    assert.equal((await focused()).id, "chat", "the link has led there before the next key");
     await tabTo("start");
     await page.keyboard.press("Enter");
     await ready(page);
