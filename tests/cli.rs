@@ -224,6 +224,17 @@ fn one_kernel_passes_its_selftest() {
     assert!(!value["rows"].as_array().expect("rows").is_empty());
 }
 
+#[test]
+fn rows_of_the_selftest_are_found_by_their_full_names() {
+    for text in ["embed/BF16 index", "embed/bf16 INDEX"] {
+        let value = json(&["selftest", "--case", text, "--json"]);
+        let rows = value["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!((&rows[0]["kernel"], &rows[0]["case"]), (&"embed".into(), &"BF16 index".into()));
+    }
+    assert_eq!(code(&["selftest", "--case", "embed/no such row"], "usage"), 2);
+}
+
 /// Logits of every position of each text, from the library.
 fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32>>> {
     pollster::block_on(async {
@@ -528,6 +539,7 @@ fn completions_and_help_exist() {
         "quantize",
         "selftest",
         "bench",
+        "tune",
         "completions",
     ];
     for command in commands {

@@ -299,7 +299,12 @@ const BUGS: &[Bug] = &[
         file: "lib/tile_packed.wgsl",
         find: "clamp(round(x_tile[quad * TILE + t] * inverse),",
         replace: "clamp(trunc(x_tile[quad * TILE + t] * inverse * 0.999),",
-        rows: &["matmul/Q8 33x35x96 bytes", "matmul/Q4 33x35x96 bytes"],
+        rows: &[
+            "matmul/Q8 33x35x96 bytes",
+            "gated_matmul/Q8 33x35x96 bytes",
+            "expert_matmul/Q4 33x35x96 bytes",
+            "expert_gated_matmul/Q4 33x35x96 bytes",
+        ],
         variant: Some("packed"),
     },
 ];

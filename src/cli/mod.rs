@@ -298,6 +298,29 @@ mod tests {
     }
 
     #[test]
+    fn examples_in_the_help_parse() {
+        let mut count = 0;
+        let cli = Cli::command();
+        for command in cli.get_subcommands().chain([&cli]) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines() {
+                let Some(start) = line.find("grok-wgpu ") else { continue };
+                // Up to a redirection; what is quoted is one word.
+                let line = line[start..].split('>').next().unwrap_or_default();
+                let words = line.split('"').enumerate().flat_map(|(i, part)| {
+                    let quoted = i % 2 == 1;
+                    if quoted { vec![part] } else { part.split_whitespace().collect() }
+                });
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{line}: {error}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 20, "{count} examples");
+    }
+
+    #[test]
     fn colours_are_known_before_parsing() {
         let color = |args: &[&str]| color(&args.iter().map(OsString::from).collect::<Vec<_>>());
         assert_eq!(color(&["x", "--color", "never"]), ColorChoice::Never);

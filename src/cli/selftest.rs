@@ -37,7 +37,7 @@ pub(super) struct Options {
     /// Only this kernel
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
-    /// Only rows whose name contains this text, random ones included
+    /// Only rows whose KERNEL/NAME contains this text, random ones included; capitals do not matter
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
     /// How work is divided; as the profile has it unless given
@@ -200,7 +200,7 @@ fn cases(options: &Options) -> Result<Vec<kernels::Case>> {
     }
     cases.retain(|case| {
         options.kernel.as_ref().is_none_or(|kernel| case.kernel == kernel)
-            && options.case.as_ref().is_none_or(|text| case.name.contains(text))
+            && options.case.as_ref().is_none_or(|text| case.is_meant_by(text))
     });
     if cases.is_empty() {
         return Err(Error::Usage("no row of the table has this name".into()));

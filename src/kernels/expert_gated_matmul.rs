@@ -168,6 +168,13 @@ pub(super) fn cases() -> Rows {
                 case(host, dtype, [2, 2, 2], [3, cols], Fill::Sparse(4), Fill::Sparse(32))
             });
         }
+        if dtype.is_quantized() {
+            rows.add(format!("{dtype} 33x35x96 bytes"), move |host| {
+                let ints = Fill::Integers(8);
+                let kernel = case(host, dtype, [33, 33, 3], [35, 96], Fill::Index, ints);
+                ExpertGatedMatMul { x: super::bytes(host, [33, 96]), ..kernel }
+            });
+        }
         rows.add(format!("{dtype} padded rows, second shard, tanh"), move |host| {
             let mut kernel = case(host, dtype, [70, 37, 8], [33, 40], Fill::Normal, Fill::Normal);
             kernel.out = host.unwritten([70, 2, 50]);

@@ -124,6 +124,13 @@ pub(super) fn cases() -> Rows {
                 case(host, dtype, [3, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)
             });
         }
+        if dtype.is_quantized() {
+            rows.add(format!("{dtype} 33x35x96 bytes"), move |host| {
+                let ints = Fill::Integers(8);
+                let kernel = case(host, dtype, [33, 35, 96], Fill::Index, ints, Gelu::Erf);
+                GatedMatMul { x: super::bytes(host, [33, 96]), ..kernel }
+            });
+        }
         rows.add(format!("{dtype} padded rows, second shard"), move |host| {
             let mut kernel = case(host, dtype, [70, 33, 72], Fill::Normal, Fill::Normal, Gelu::Erf);
             kernel.out = host.unwritten([70, 50]);

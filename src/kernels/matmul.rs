@@ -119,14 +119,9 @@ pub(super) fn cases() -> Rows {
             });
         }
         if dtype.is_quantized() {
-            // The first of each block is 127, so that rounding to bytes changes nothing.
             rows.exact(format!("{dtype} 33x35x96 bytes"), move |host| {
                 let kernel = case(host, dtype, [33, 35, 96], Fill::Index, Fill::Integers(8));
-                let bytes = |i: u32| {
-                    if i.is_multiple_of(32) { 127.0 } else { f64::from(i * 37 % 255) - 127.0 }
-                };
-                let x = host.floats_from(F32, [33, 96], (0..33 * 96).map(bytes).collect());
-                MatMul { x, ..kernel }
+                MatMul { x: super::bytes(host, [33, 96]), ..kernel }
             });
         }
         rows.add(format!("{dtype} padded rows are left alone"), move |host| {

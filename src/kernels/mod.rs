@@ -49,7 +49,7 @@ pub use top_chunks::TopChunks;
 pub use top_merge::TopMerge;
 
 use self::pick::Pick;
-use crate::{DType, Fill, Host, Kernel};
+use crate::{DType, Fill, Host, Kernel, Shape, Tensor, quant};
 
 /// Allocates the operands of a row and builds its kernel.
 type Build = Box<dyn Fn(&mut Host) -> Box<dyn Kernel> + Send + Sync>;
@@ -85,6 +85,11 @@ impl Case {
     /// Kernel and row, as commands and reports name them.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.kernel, self.name)
+    }
+
+    /// Whether its full name contains `text`, in capitals or not.
+    pub fn is_meant_by(&self, text: &str) -> bool {
+        self.full_name().to_lowercase().contains(&text.to_lowercase())
     }
 }
 
@@ -160,6 +165,14 @@ fn edges(dtype: DType) -> [(u32, u32); 6] {
 /// `cols`, or so many more that rows are made of whole blocks.
 fn whole(dtype: DType, cols: u32) -> u32 {
     cols.next_multiple_of(dtype.block())
+}
+
+/// Activations of integers that rounding to bytes leaves as they are: the first of each block is 127.
+fn bytes(host: &mut Host, shape: impl Into<Shape>) -> Tensor {
+    let shape = shape.into();
+    let block = quant::BLOCK as u64;
+    let byte = |i: u64| if i.is_multiple_of(block) { 127 } else { (i * 37 % 255) as i32 - 127 };
+    host.floats_from(DType::F32, shape, (0..shape.len()).map(|i| byte(i).into()).collect())
 }
 
 /// Where the rows of a kernel come from.

@@ -204,7 +204,7 @@ export interface ChatCompletionChunk {
 export interface SelfTestOptions {
   /** Only this kernel. */
   kernel?: string;
-  /** Only rows whose name contains this text. */
+  /** Only rows whose `kernel/case` contains this text; capitals do not matter. */
   case?: string;
   /** Every how-manieth row; 1 runs all. */
   every?: number;

@@ -238,7 +238,8 @@ async function selftest(
     const all = JSON.parse(test.rows()) as { kernel: string; case: string }[];
     const chosen = all
       .map((row, index) => ({ ...row, index }))
-      .filter((row) => (kernel === undefined || row.kernel === kernel) && (name === undefined || row.case.includes(name)))
+      .filter((row) => kernel === undefined || row.kernel === kernel)
+      .filter((row) => name === undefined || `${row.kernel}/${row.case}`.toLowerCase().includes(name.toLowerCase()))
       .filter((_, i) => i % every === 0);
     if (chosen.length === 0) {
       const kernels = [...new Set(all.map((row) => row.kernel))].join(", ");
