@@ -160,6 +160,11 @@ impl Error {
         }
     }
 
+    /// Whether it tells of a device, and not of what it was asked for.
+    pub fn is_of_device(&self) -> bool {
+        matches!(self, Self::Limit { .. } | Self::OutOfMemory(_) | Self::Device(_) | Self::Lost(_))
+    }
+
     /// The exit code of the command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {

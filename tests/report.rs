@@ -1,5 +1,6 @@
 //! The report of a self-test with one character of one shader changed: it must lead a stranger to
-//! the file, the kernel, the row and the element.
+//! the file, the kernel, the row and the element. And self-tests on devices that refuse shaders or
+//! disappear: nothing that was found is lost.
 
 mod common;
 #[path = "common/edited.rs"]
@@ -9,10 +10,10 @@ use std::sync::Arc;
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Tuning,
+    Binder, Dispatch, Error, Gpu, Host, Kernel, Result, Shader, Tuning,
     gpu::Profile,
-    kernels,
-    selftest::{ModelReport, Replay, Row, Summary, Suspect},
+    kernels::{self, Case},
+    selftest::{ModelReport, Replay, Row, Runner, Summary, Suspect},
 };
 use pollster::block_on;
 
@@ -44,6 +45,7 @@ fn broken() -> Summary {
         seconds: 1.0,
         rows,
         models: Vec::new(),
+        unfinished: None,
     }
 }
 
@@ -96,7 +98,7 @@ fn a_stranger_is_led_to_the_fault() {
 
     // A model that fails counts as well, and explains nothing about files.
     summary.rows.clear();
-    let failure = Err(grok_wgpu::Error::Verification("token 7 is <wrong>".into()));
+    let failure = Err(Error::Verification("token 7 is <wrong>".into()));
     summary.models.push(ModelReport::of("small".into(), failure).expect("a verdict"));
     assert_eq!((summary.failures(), summary.suspects()), (1, Vec::new()));
     assert!(summary.html().contains("token 7 is &lt;wrong&gt;"));
@@ -108,4 +110,111 @@ fn packages_replay_by_a_call() {
     let replay = Replay::Package.of(&summary.rows[0], "any");
     assert!(replay.starts_with("await GrokWgpu.selftest({\"case\":\""), "{replay}");
     assert!(replay.contains("\"kernel\":\"embed\""), "{replay}");
+}
+
+/// A kernel whose device disappears before it runs.
+struct Losing {
+    kernel: Box<dyn Kernel>,
+    lose: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Kernel for Losing {
+    fn shader(&self, tuning: &Tuning) -> Shader {
+        self.kernel.shader(tuning)
+    }
+
+    fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
+        self.kernel.dispatch(binder)
+    }
+
+    fn oracle(&self, host: &mut Host) {
+        (self.lose)();
+        self.kernel.oracle(host);
+    }
+
+    fn boxed(&self) -> Box<dyn Kernel> {
+        Box::new(Self { kernel: self.kernel.boxed(), lose: self.lose.clone() })
+    }
+}
+
+fn rows_of(kernel: &str) -> impl Iterator<Item = Case> {
+    kernels::cases().into_iter().filter(move |case| case.kernel == kernel)
+}
+
+async fn another() -> Result<Gpu> {
+    Gpu::open(&common::choice(), Profile::Baseline).await
+}
+
+fn run(runner: &mut Runner, case: &Case) -> Row {
+    block_on(runner.row(case, "gpu", &Tuning::GPU, another)).expect("a row")
+}
+
+#[test]
+fn a_lost_device_fails_its_row_and_no_other() {
+    let mut runner = Runner::new(common::open(Profile::Baseline));
+    let mut failures = Vec::new();
+    for (i, case) in rows_of("rms_norm").enumerate() {
+        let case = if [0, 1, 6].contains(&i) {
+            let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
+            let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
+            case.map(move |kernel| Box::new(Losing { kernel, lose: lose.clone() }))
+        } else {
+            case
+        };
+        failures.push(run(&mut runner, &case).report.failure.unwrap_or_default());
+    }
+    for (i, failure) in failures.iter().enumerate() {
+        let expected = match i {
+            0 | 1 | 6 => "the GPU device was lost",
+            2..=5 => "",
+            _ => "not run: rows of this kernel lost the device 3 times",
+        };
+        let same =
+            if expected.is_empty() { failure.is_empty() } else { failure.contains(expected) };
+        assert!(same, "row {i}: {failure}");
+    }
+    assert!(failures.len() > 10);
+    // Rows of other kernels still have a device.
+    assert!(rows_of("gather").all(|case| run(&mut runner, &case).report.failure.is_none()));
+}
+
+#[test]
+fn a_device_that_is_not_replaced_ends_the_test_and_keeps_its_rows() {
+    let mut runner = Runner::new(common::open(Profile::Baseline));
+    let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
+    let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
+    let mut cases = rows_of("rms_norm");
+    let first = cases.next().expect("a row");
+    let losing = first.map(move |kernel| Box::new(Losing { kernel, lose: lose.clone() }));
+    let mut summary = broken();
+    summary.rows = vec![run(&mut runner, &losing)];
+    let none = async || Err(Error::Adapter("it is <gone>".into()));
+    let next = cases.next().expect("a row");
+    let error = block_on(runner.row(&next, "gpu", &Tuning::GPU, none)).expect_err("no device");
+    summary.unfinished = Some(error.to_string());
+    assert!(!summary.passed() && summary.failures() == 1);
+    let page = summary.html();
+    assert!(page.contains("The test did not end: 1 of 1 checks failed until then"), "{page}");
+    assert!(page.contains("<p>no usable GPU adapter: it is &lt;gone&gt;</p>"), "{page}");
+}
+
+#[test]
+fn a_shader_that_the_device_refuses_fails_its_rows_and_no_others() {
+    let refused = BROKEN.replacen("let block = c % 8u;", "let block: f32 = c % 8u;", 1);
+    assert_ne!(refused, BROKEN);
+    let edit = Arc::new(Edit::new("refused".into(), BROKEN.into(), refused));
+    let mut runner = Runner::new(common::open(Profile::Baseline));
+    let mut failed = 0;
+    for case in rows_of("embed") {
+        let edit = edit.clone();
+        let case = case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())));
+        let row = run(&mut runner, &case);
+        assert_eq!(row.report.failure.is_some(), row.case.starts_with("Q4"), "{row:?}");
+        if let Some(failure) = row.report.failure {
+            // Every one says why, not only the first.
+            assert!(failure.contains("embed") && failure.contains("f32"), "{failure}");
+            failed += 1;
+        }
+    }
+    assert!(failed > 3, "{failed} rows failed");
 }

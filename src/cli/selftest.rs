@@ -8,9 +8,11 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    DType, Error, Gpu, Result, kernels,
+    DType, Error, Result, Tuning, kernels,
     platform::native::replace_file,
-    selftest::{self, Bisect, ModelReport, Replay, Row, Summary, Suspect, Totals, check_logits},
+    selftest::{
+        self, Bisect, ModelReport, Replay, Row, Runner, Summary, Suspect, Totals, check_logits,
+    },
     session::{Read, Session, Sizes},
 };
 use serde_json::{Value, json};
@@ -125,12 +127,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
 
     let started = Instant::now();
-    let mut gpu = gpu(globals).await?;
-    terminal.note(gpu.caps().describe());
+    let first = gpu(globals).await?;
+    terminal.note(first.caps().describe());
     let tunings = match options.tuning {
-        None => selftest::Profile::from(options.profile).tunings(&gpu),
+        None => selftest::Profile::from(options.profile).tunings(&first),
         Some(which) => {
-            let mut all = selftest::Profile::Full.tunings(&gpu);
+            let mut all = selftest::Profile::Full.tunings(&first);
             if let Some(name) = which.name() {
                 all.retain(|(other, _)| *other == name);
                 if all.is_empty() {
@@ -142,21 +144,14 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
             all
         }
     };
-    let bar = terminal.bar("checking", cases.len() as u64, false);
-    let mut rows = Vec::new();
-    for case in &cases {
-        for (tuning, value) in selftest::ways(case, &tunings)? {
-            check_interrupt()?;
-            rows.push(Row::run(&mut gpu, case, tuning, &value).await?);
-        }
-        bar.inc(1);
+    let mut runner = Runner::new(first);
+    let (mut rows, mut models) = (Vec::new(), Vec::new());
+    let mut ended = check_rows(globals, &mut runner, &cases, &tunings, &mut rows).await;
+    if ended.is_ok() && options.kernel.is_none() && options.case.is_none() {
+        ended = check_models(globals, &mut runner, &mut models).await;
     }
-    bar.finish_and_clear();
-
-    let all = options.kernel.is_none() && options.case.is_none();
-    let models = if all { models(&mut gpu, globals).await? } else { Vec::new() };
     let summary = Summary {
-        caps: gpu.caps().clone(),
+        caps: runner.caps().clone(),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         replay: Replay::Command,
@@ -164,6 +159,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
         rows,
         models,
+        unfinished: ended.as_ref().err().map(ToString::to_string),
     };
     if let Some(report) = &options.report {
         replace_file(report, summary.html().as_bytes())?;
@@ -174,6 +170,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     } else {
         out(&table(&summary))?;
     }
+    ended?;
     match summary.failures() {
         0 => Ok(()),
         failures => {
@@ -181,6 +178,26 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
             Err(Error::Verification(format!("{failures} of {checks} checks failed")))
         }
     }
+}
+
+/// Runs every row in every way, and keeps what it has if that ends early.
+async fn check_rows(
+    globals: &Globals,
+    runner: &mut Runner,
+    cases: &[kernels::Case],
+    tunings: &[(&'static str, Tuning)],
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    let bar = globals.terminal().bar("checking", cases.len() as u64, false);
+    for case in cases {
+        for (tuning, value) in selftest::ways(case, tunings)? {
+            check_interrupt()?;
+            rows.push(runner.row(case, tuning, &value, async || gpu(globals).await).await?);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// The rows that the options ask for.
@@ -209,12 +226,17 @@ fn cases(options: &Options) -> Result<Vec<kernels::Case>> {
 }
 
 /// Small models whose logits come with the program, and the shipped one where it is found.
-async fn models(gpu: &mut Gpu, globals: &Globals) -> Result<Vec<ModelReport>> {
+async fn check_models(
+    globals: &Globals,
+    runner: &mut Runner,
+    reports: &mut Vec<ModelReport>,
+) -> Result<()> {
     let terminal = globals.terminal();
-    let mut reports = selftest::check_models(gpu).await?;
+    let gpu = runner.gpu(async || gpu(globals).await).await?;
+    reports.extend(selftest::check_models(gpu).await?);
     let Ok(folder) = locate(None) else {
         terminal.faint("the shipped model is not here, so it was not run");
-        return Ok(reports);
+        return Ok(());
     };
     let golden = folder.join("golden/logits.safetensors");
     let golden = std::fs::read(&golden).map_err(|error| Error::io(&golden, error))?;
@@ -228,14 +250,16 @@ async fn models(gpu: &mut Gpu, globals: &Globals) -> Result<Vec<ModelReport>> {
         cache: DType::F32,
     };
     let config = &opened.config;
-    let mut session =
-        Session::load(&mut *gpu, config, &opened.checkpoint, sizes, &mut |_| check_interrupt())
-            .await?;
-    let result = check_logits(&mut session, &golden).await;
-    drop(session);
+    let result = async {
+        let weights = &opened.checkpoint;
+        let mut session =
+            Session::load(&mut *gpu, config, weights, sizes, &mut |_| check_interrupt()).await?;
+        check_logits(&mut session, &golden).await
+    };
+    let result = result.await;
     gpu.truncate(keep);
     reports.push(ModelReport::of("the shipped model, after its golden prompts".into(), result)?);
-    Ok(reports)
+    Ok(())
 }
 
 fn as_json(summary: &Summary) -> Value {
@@ -263,6 +287,7 @@ fn as_json(summary: &Summary) -> Value {
         "rows": rows,
         "models": models,
         "failures": summary.failures(),
+        "unfinished": summary.unfinished,
         "suspects": summary.suspects().iter().map(Suspect::json).collect::<Value>(),
     })
 }
@@ -303,6 +328,9 @@ fn table(summary: &Summary) -> String {
     }
     for Suspect { file, failed, rows } in suspects {
         lines.push(format!("  {file}: {failed} of {rows} rows that link it failed"));
+    }
+    if let Some(why) = &summary.unfinished {
+        lines.push(format!("The test did not end: {why}"));
     }
     lines.join("\n") + "\n"
 }

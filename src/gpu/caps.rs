@@ -101,10 +101,11 @@ impl Caps {
 }
 
 fn describe(info: &wgpu::AdapterInfo) -> String {
+    // Browsers do not name it.
+    let name = if info.name.is_empty() { "the adapter" } else { &info.name };
     let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
     format!(
-        "{} ({:?}, {}{})",
-        info.name,
+        "{name} ({:?}, {}{})",
         info.device_type,
         info.backend,
         match driver.trim() {
@@ -207,7 +208,14 @@ pub(super) async fn open(
             ..Default::default()
         })
         .await
-        .map_err(|error| Error::Adapter(format!("{}: {error}", describe(&info))))?;
+        .map_err(|error| {
+            // Browsers say it in a value of theirs, with a stack below.
+            let said = error.to_string();
+            let line = said.lines().next().unwrap_or_default();
+            let line =
+                line.strip_prefix("JsValue(").map_or(line, |inner| inner.trim_end_matches(')'));
+            Error::Adapter(format!("{}: {line}", describe(&info)))
+        })?;
     let caps = Caps {
         limits: device.limits(),
         adapter_limits,

@@ -13,7 +13,7 @@ pub use caps::{AdapterChoice, Caps, Profile, adapters};
 pub use plan::{Counters, Plan, StepTime};
 
 use crate::{
-    DType, Error, Executor, Result, Shape, Tensor, Tuning,
+    DType, Dispatch, Error, Executor, Result, Shape, Tensor, Tuning,
     machine::{Machine, Role},
     platform,
 };
@@ -196,6 +196,13 @@ impl Gpu {
         async { receiver.await.ok() }
     }
 
+    /// Why the device is gone, for ever, if it is.
+    pub fn lost(&self) -> Option<String> {
+        // Until somebody asks, other errors may come first: buffers that are not valid any more.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.failure.lock().lost.clone()
+    }
+
     /// What destroys the device when it is called, from wherever: its memory is free at once, and
     /// everything that is or will be asked of it ends with [`Error::Lost`].
     pub fn destroyer(&self) -> impl Fn() + 'static {
@@ -315,6 +322,17 @@ impl Gpu {
         Ok(regions.iter().map(take).collect())
     }
 
+    /// Builds the pipelines of `dispatches`. What the device refuses is not kept, so that it says why
+    /// each time.
+    fn prepare(&mut self, dispatches: &[Dispatch]) -> Result<()> {
+        self.pipelines.prepare(&self.device, dispatches);
+        let refused = self.failure.check();
+        if refused.is_err() {
+            self.pipelines.forget(dispatches);
+        }
+        refused
+    }
+
     /// A buffer of at least `size` bytes that results are copied to.
     fn staging(&mut self, size: u64) -> wgpu::Buffer {
         if let Some(staging) = &self.staging
@@ -362,7 +380,7 @@ impl Machine for Gpu {
     ) -> Result<Self::Plan> {
         let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
-        self.pipelines.prepare(&self.device, recorder.dispatches());
+        self.prepare(recorder.dispatches())?;
         let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
         self.failure.check()?;
         Ok(plan)
@@ -374,8 +392,7 @@ impl Machine for Gpu {
     ) -> Result<()> {
         let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
-        self.pipelines.prepare(&self.device, recorder.dispatches());
-        self.failure.check()
+        self.prepare(recorder.dispatches())
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {

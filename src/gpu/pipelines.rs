@@ -100,6 +100,17 @@ impl Cache {
         }
     }
 
+    /// Drops what was built for `dispatches`.
+    pub(super) fn forget(&mut self, dispatches: &[Dispatch]) {
+        for dispatch in dispatches {
+            let program = dispatch.shader.into();
+            self.modules.remove(&program);
+            if let Some(built) = self.built.get_mut(&program) {
+                built.remove(&dispatch.constants);
+            }
+        }
+    }
+
     /// One dispatch for each pipeline that is still to be built.
     fn missing<'a>(&self, dispatches: &'a [Dispatch]) -> Vec<&'a Dispatch> {
         let mut seen = HashSet::new();

@@ -225,11 +225,14 @@ impl ModelReport {
         })
     }
 
-    /// The report of a comparison; an error that is not about values stays an error.
+    /// The report of a comparison; an error that is neither about values nor of the device stays one.
     pub fn of(name: String, result: Result<f64>) -> Result<Self> {
         let (worst, failure) = match result {
             Ok(worst) => (worst, None),
             Err(Error::Verification(what)) => (f64::INFINITY, Some(what)),
+            Err(error) if error.is_of_device() || matches!(error, Error::NonFinite { .. }) => {
+                (f64::INFINITY, Some(error.to_string()))
+            }
             Err(error) => return Err(error),
         };
         Ok(Self { name, worst, most: MOST, failure })

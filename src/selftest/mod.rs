@@ -5,6 +5,7 @@ mod bisect;
 mod data;
 mod golden;
 mod report;
+mod runner;
 
 use std::collections::HashMap;
 
@@ -12,6 +13,7 @@ pub use bisect::{Bisect, Parted};
 pub use data::{CaseData, Expected, OperandData};
 pub use golden::{Golden, ModelReport, SMALL_MODELS, SmallModel, check_logits, check_models};
 pub use report::{Replay, Row, Summary, Suspect, Totals};
+pub use runner::{LOSSES, Runner};
 
 use crate::{
     Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Shader, Tensor, Tuning,

@@ -135,6 +135,8 @@ pub struct Summary {
     pub rows: Vec<Row>,
     /// Whole models.
     pub models: Vec<ModelReport>,
+    /// Why the test ended before it had run everything, if it did.
+    pub unfinished: Option<String>,
 }
 
 impl Summary {
@@ -143,25 +145,34 @@ impl Summary {
         self.failed_rows().count() + self.models.iter().filter(|m| m.failure.is_some()).count()
     }
 
+    /// Whether everything was run and nothing failed.
+    pub fn passed(&self) -> bool {
+        self.failures() == 0 && self.unfinished.is_none()
+    }
+
     fn failed_rows(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.report.failure.is_some())
     }
 
     /// The page: one file that needs nothing else.
     pub fn html(&self) -> String {
-        let failures = self.failures();
-        let verdict = if failures == 0 { "pass" } else { "fail" };
-        let headline = if failures == 0 {
-            format!("All {} checks passed", self.rows.len() + self.models.len())
-        } else {
-            format!("{failures} of {} checks failed", self.rows.len() + self.models.len())
+        let verdict = if self.passed() { "pass" } else { "fail" };
+        let checks = self.rows.len() + self.models.len();
+        let headline = match (self.failures(), &self.unfinished) {
+            (0, None) => format!("All {checks} checks passed"),
+            (failures, None) => format!("{failures} of {checks} checks failed"),
+            (failures, Some(_)) => {
+                format!("The test did not end: {failures} of {checks} checks failed until then")
+            }
         };
+        let unfinished = self.unfinished.iter().map(|why| format!("<p>{}</p>", text(why)));
         let mut page = String::from(HEAD);
         let _ = writeln!(
             page,
             "<header class=\"{verdict}\"><p>grok-wgpu {} self-test</p><h1>{headline}</h1>\
-             <p>{}</p></header>",
+             {}<p>{}</p></header>",
             env!("CARGO_PKG_VERSION"),
+            unfinished.collect::<String>(),
             text(&self.caps.describe()),
         );
         self.failures_section(&mut page);

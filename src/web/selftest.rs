@@ -8,14 +8,21 @@ use crate::{
     Error, Gpu, Result, Tuning,
     gpu::{AdapterChoice, Profile},
     kernels::Case,
-    selftest::{self, ModelReport, Replay, Row, SMALL_MODELS, SmallModel, Summary, Suspect},
+    selftest::{
+        self, ModelReport, Replay, Row, Runner, SMALL_MODELS, SmallModel, Summary, Suspect,
+    },
 };
+
+/// A device with WebGPU's default limits.
+async fn device() -> Result<Gpu> {
+    Gpu::open(&AdapterChoice::Best, Profile::Baseline).await
+}
 
 /// A device, what to check on it, and what was found.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct SelfTest {
-    gpu: Gpu,
+    runner: Runner,
     /// How the device divides work, and what that is called.
     tuning: (&'static str, Tuning),
     cases: Vec<Case>,
@@ -27,17 +34,22 @@ pub struct SelfTest {
 impl SelfTest {
     /// Opens a device with WebGPU's default limits.
     pub async fn open() -> Result<SelfTest, JsValue> {
-        let gpu = Gpu::open(&AdapterChoice::Best, Profile::Baseline).await;
-        let gpu = gpu.map_err(|error| throw(&error))?;
+        let gpu = device().await.map_err(|error| throw(&error))?;
         let quick = selftest::Profile::Quick;
         // The device's own way has a name among all.
         let own = quick.tunings(&gpu).pop().expect("a device divides work in some way");
-        Ok(Self { gpu, tuning: own, cases: quick.cases(), rows: Vec::new(), models: Vec::new() })
+        Ok(Self {
+            runner: Runner::new(gpu),
+            tuning: own,
+            cases: quick.cases(),
+            rows: Vec::new(),
+            models: Vec::new(),
+        })
     }
 
     /// What the device was granted.
     pub fn caps(&self) -> String {
-        describe(self.gpu.caps()).to_string()
+        describe(self.runner.caps()).to_string()
     }
 
     /// Kernel and name of each row.
@@ -58,7 +70,8 @@ impl SelfTest {
     }
 
     /// What all that was run says, as JSON: the page of HTML, and where to look first if rows failed.
-    /// Takes the adapter as browsers describe it, the browser, the call, when, and how long.
+    /// Takes the adapter as browsers describe it, the browser, the call, when, how long, and why it
+    /// ended early if it did.
     pub fn report(
         &self,
         adapter: String,
@@ -66,8 +79,9 @@ impl SelfTest {
         command: String,
         date: String,
         seconds: f64,
+        unfinished: Option<String>,
     ) -> String {
-        let mut caps = self.gpu.caps().clone();
+        let mut caps = self.runner.caps().clone();
         caps.info.name = adapter;
         let summary = Summary {
             caps,
@@ -78,6 +92,7 @@ impl SelfTest {
             seconds,
             rows: self.rows.clone(),
             models: self.models.clone(),
+            unfinished,
         };
         let suspects: Value = summary.suspects().iter().map(Suspect::json).collect();
         json!({ "html": summary.html(), "suspects": suspects }).to_string()
@@ -85,7 +100,7 @@ impl SelfTest {
 
     /// Gives the device's memory back.
     pub fn close(self) {
-        self.gpu.destroyer()();
+        self.runner.close();
     }
 }
 
@@ -96,7 +111,7 @@ impl SelfTest {
             .get(index)
             .ok_or_else(|| Error::Usage(format!("there is no row {index} of the self-test")))?;
         let (tuning, value) = &self.tuning;
-        let row = Row::run(&mut self.gpu, case, tuning, value).await?;
+        let row = self.runner.row(case, tuning, value, device).await?;
         let json = row.json().to_string();
         self.rows.push(row);
         Ok(json)
@@ -105,7 +120,7 @@ impl SelfTest {
     async fn model(&mut self, file: &str, logits: &[u8]) -> Result<String> {
         let model: Option<SmallModel> = SMALL_MODELS.into_iter().find(|model| model.file == file);
         let model = model.ok_or_else(|| Error::Usage(format!("there is no model `{file}`")))?;
-        let reports = model.check(&mut self.gpu, logits).await?;
+        let reports = model.check(self.runner.gpu(device).await?, logits).await?;
         let json: Value = reports.iter().map(ModelReport::json).collect();
         self.models.extend(reports);
         Ok(json.to_string())

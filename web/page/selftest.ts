@@ -5,7 +5,7 @@ import { announce, button, el, find } from "./dom.js";
 import { whole } from "./format.js";
 import { showAdapter } from "./model.js";
 import { Notices } from "./notices.js";
-import { asJson, facts, save, verdict } from "./report.js";
+import { asJson, facts, passed, save, verdict } from "./report.js";
 import { asError } from "./session.js";
 import { failures, models, plot, summarize, table } from "./testplot.js";
 
@@ -97,8 +97,8 @@ export class SelfTest {
     this.#result.replaceChildren(
       el(
         "div",
-        { class: report.failed === 0 ? "verdict good" : "verdict bad" },
-        el("strong", {}, report.failed === 0 ? "✓ Passed" : "✗ Failed"),
+        { class: passed(report) ? "verdict good" : "verdict bad" },
+        el("strong", {}, passed(report) ? "✓ Passed" : "✗ Failed"),
         el("p", {}, verdict(report)),
         el(
           "div",

@@ -259,6 +259,8 @@ export interface SelfTestReport {
   milliseconds: number;
   rows: SelfTestRow[];
   models: SelfTestModel[];
+  /** Why the test ended before it had run everything; `null` if it did not. */
+  unfinished: string | null;
   /** Files by how well they explain what failed. */
   suspects: SelfTestSuspect[];
   /** All of this as one page that needs nothing else, to attach to a message. */

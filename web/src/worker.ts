@@ -246,23 +246,31 @@ async function selftest(
       throw new GrokWgpuError("usage", `no row of the self-test is meant; the kernels are ${kernels}`);
     }
     const rows: SelfTestRow[] = [];
-    for (const { index } of chosen) {
-      if (signal.aborted) {
-        throw abortedError("the self-test");
-      }
-      const row = JSON.parse(await test.run(index)) as SelfTestRow;
-      rows.push(row);
-      tell({ kind: "row", row, done: rows.length, total: chosen.length });
-    }
     const models: SelfTestModel[] = [];
-    for (const [file, url] of kernel === undefined && name === undefined ? SMALL_MODELS : []) {
+    const unlessStopped = () => {
       if (signal.aborted) {
         throw abortedError("the self-test");
       }
-      for (const model of JSON.parse(await test.runModel(file, await getBytes(url.href, signal))) as SelfTestModel[]) {
-        models.push(model);
-        tell({ kind: "model", model });
+    };
+    let unfinished: string | null = null;
+    try {
+      for (const { index } of chosen) {
+        unlessStopped();
+        const row = JSON.parse(await test.run(index)) as SelfTestRow;
+        rows.push(row);
+        tell({ kind: "row", row, done: rows.length, total: chosen.length });
       }
+      for (const [file, url] of kernel === undefined && name === undefined ? SMALL_MODELS : []) {
+        unlessStopped();
+        for (const model of JSON.parse(await test.runModel(file, await getBytes(url.href, signal))) as SelfTestModel[]) {
+          models.push(model);
+          tell({ kind: "model", model });
+        }
+      }
+    } catch (thrown) {
+      // What was found until then is worth a report.
+      unlessStopped();
+      unfinished = toError(thrown).message;
     }
     const failed = [...rows, ...models].filter(({ failure }) => typeof failure === "string").length;
     const adapter = await describeAdapter(test.caps());
@@ -280,7 +288,8 @@ async function selftest(
       milliseconds,
       rows,
       models,
-      ...(JSON.parse(test.report(adapter.summary, userAgent, command, date, milliseconds / 1000)) as Pick<SelfTestReport, "html" | "suspects">),
+      unfinished,
+      ...(JSON.parse(test.report(adapter.summary, userAgent, command, date, milliseconds / 1000, unfinished)) as Pick<SelfTestReport, "html" | "suspects">),
     };
   } finally {
     test.close();

@@ -1,5 +1,6 @@
 // What can go wrong, and that the page says what happened and what to do.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { GREEDY, ask, drop, lastAnswer, launch, loadDemo, open, ready, sample, scratch, servePage } from "./harness.mjs";
@@ -233,7 +234,7 @@ test("rows of the self-test that fail come first", () => {
   const row = (kernel, name, worst, failure) => ({ kernel, case: name, elements: 64, worst, exact: false, failure });
   const rows = [row("good", "one", 0.25), row("bad", "<i>two</i>", 3.5, "element 7 is wrong"), row("good", "three", 0), row("worse", "four", null, "not finite")];
   const model = { name: "small <b>one</b>", worst: null, most: 1e-4, failure: "token 7: got NaN" };
-  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 3, milliseconds: 5, rows, models: [model], suspects: [{ file: "shaders/<b>x</b>.wgsl", failed: 2, rows: 3 }], html: "" };
+  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 3, milliseconds: 5, rows, models: [model], unfinished: null, suspects: [{ file: "shaders/<b>x</b>.wgsl", failed: 2, rows: 3 }], html: "" };
   return withWorker(`(request, say) => {
     const report = ${JSON.stringify(report)};
     report.rows.forEach((row, i) => say({ news: { kind: "row", row, done: i + 1, total: 4 } }));
@@ -252,3 +253,53 @@ test("rows of the self-test that fail come first", () => {
     assert.deepEqual(await page.locator(".models tbody td").allTextContents(), ["not finite", "1.0e-4"]);
   });
 });
+
+/** What makes the first device of a worker disappear at its third pipeline, and be the last if `last`. */
+function breaker(last) {
+  const request = GPUAdapter.prototype.requestDevice;
+  let devices = 0;
+  GPUAdapter.prototype.requestDevice = async function (...options) {
+    devices += 1;
+    if (devices > 1) {
+      if (last) {
+        throw new Error("no second device");
+      }
+      return request.apply(this, options);
+    }
+    const device = await request.apply(this, options);
+    let pipelines = 0;
+    device.createComputePipeline = function (...description) {
+      pipelines += 1;
+      if (pipelines === 3) {
+        device.destroy();
+      }
+      return GPUDevice.prototype.createComputePipeline.apply(device, description);
+    };
+    return device;
+  };
+}
+
+for (const last of [false, true]) {
+  test(last ? "a self-test that cannot go on keeps what it has" : "a self-test goes on after its device was lost", () =>
+    fresh(
+      async (page, context) => {
+        await context.route(/assets\/worker-.*\.js$/, async (route) => {
+          const response = await route.fetch();
+          await route.fulfill({ response, body: `(${breaker})(${last});\n${await response.text()}` });
+        });
+        await page.goto(`${server.address}#selftest`);
+        await page.reload();
+        await page.locator("#test-some").click();
+        await page.getByText("✗ Failed").waitFor({ timeout: 120_000 });
+        const said = await page.locator(".verdict").textContent();
+        assert.match(said, last ? /The test did not end: .*no second device.*Until then 1 of \d+ rows failed/ : /1 of \d{3} rows and 4 runs of small models failed/);
+        const failures = await page.locator(".failures li span").allTextContents();
+        assert.equal(failures.filter((failure) => /the GPU device was lost/.test(failure)).length, 1, failures.join("; "));
+        const wanted = page.waitForEvent("download");
+        await page.getByRole("button", { name: "Save as HTML" }).click();
+        const html = readFileSync(await (await wanted).path(), "utf8");
+        assert.match(html, last ? /The test did not end: 1 of \d+ checks failed until then/ : /1 of \d{3} checks failed/);
+      },
+      { context: { serviceWorkers: "block" }, meant: [/Service Worker registration blocked by Playwright/] },
+    ));
+}
