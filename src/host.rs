@@ -12,6 +12,8 @@ use crate::{
 pub struct Host {
     data: Vec<Data>,
     seed: u64,
+    /// Whether tensors are zeros, whatever should fill them.
+    only_shapes: bool,
     /// How the device that is being checked divides its work: bounds depend on it.
     pub tuning: Tuning,
     /// Whether a kernel rounded activations, as its tuning has it: then no row is exact, and bounds
@@ -56,10 +58,18 @@ impl Host {
         Self { seed, ..Self::default() }
     }
 
+    /// A host for kernels that are only looked at: nothing is drawn, and tensors are zeros.
+    pub fn of_shapes() -> Self {
+        Self { only_shapes: true, ..Self::default() }
+    }
+
     /// A tensor of `dtype` filled as `fill` says, every value exact in that type.
     pub fn filled(&mut self, dtype: DType, shape: impl Into<Shape>, fill: Fill) -> Tensor {
         let shape = shape.into();
         let count = len(shape);
+        if self.only_shapes {
+            return self.zeros(dtype, shape);
+        }
         let values: Vec<f64> = (0..count as u64).map(|i| self.draw(fill, i)).collect();
         if dtype.is_quantized() {
             match fill {
@@ -94,6 +104,9 @@ impl Host {
     ) -> Tensor {
         let shape = shape.into();
         assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
+        if self.only_shapes {
+            return self.zeros(dtype, shape);
+        }
         if dtype.is_quantized() {
             let mut stored = Vec::new();
             let floats: Vec<f32> = values.into_iter().map(round).collect();
@@ -119,6 +132,20 @@ impl Host {
             quant::store_row(dtype, &integers, &scales, &mut stored);
         }
         self.stored(dtype, shape, stored)
+    }
+
+    fn zeros(&mut self, dtype: DType, shape: Shape) -> Tensor {
+        let count = len(shape);
+        let bytes = usize::try_from(shape.size_bytes(dtype)).expect("host tensors fit in memory");
+        self.data.push(match dtype {
+            DType::U32 => Data::Ints { values: vec![0; count], also: None },
+            _ => Data::Floats {
+                values: vec![0.0; count],
+                bounds: None,
+                stored: dtype.is_quantized().then(|| vec![0; bytes]),
+            },
+        });
+        Tensor { id: self.data.len() - 1, shape, dtype }
     }
 
     fn stored(&mut self, dtype: DType, shape: Shape, bytes: Vec<u8>) -> Tensor {
@@ -396,17 +423,7 @@ impl Machine for Host {
     type Plan = HostPlan;
 
     fn alloc(&mut self, _: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
-        let count = len(shape);
-        let bytes = usize::try_from(shape.size_bytes(dtype)).expect("host tensors fit in memory");
-        self.data.push(match dtype {
-            DType::U32 => Data::Ints { values: vec![0; count], also: None },
-            _ => Data::Floats {
-                values: vec![0.0; count],
-                bounds: None,
-                stored: dtype.is_quantized().then(|| vec![0; bytes]),
-            },
-        });
-        Ok(Tensor { id: self.data.len() - 1, shape, dtype })
+        Ok(self.zeros(dtype, shape))
     }
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {

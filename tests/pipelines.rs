@@ -1,11 +1,17 @@
 //! Pipelines: built once each, all of a plan together, and kept in a file between runs.
 
-use std::{fs, path::PathBuf};
+#[path = "common/edited.rs"]
+mod edited;
 
+use std::{fs, path::PathBuf, sync::Arc};
+
+use edited::{Edit, Edited};
 use grok_wgpu::{
-    Config, DType, Gpu, Synthetic,
+    Config, DType, Error, Gpu, Host, Synthetic, Tuning,
     gpu::{AdapterChoice, Profile},
+    kernels::{self, Case},
     platform::native::{restore_pipelines, save_pipelines},
+    selftest,
     session::{Read, Session, Sizes},
 };
 use pollster::block_on;
@@ -138,4 +144,60 @@ fn a_folder_that_cannot_be_written_is_an_error_and_no_more() {
     let error = save_pipelines(&blocked, session.machine()).expect_err("no folder");
     assert_eq!(error.code(), "io");
     block_on(session.prefill(&[1], Read::Top(4))).expect("the session goes on");
+}
+
+/// Rows of a kernel, with a file of its shaders replaced.
+fn rows(kernel: &str, edit: &Arc<Edit>) -> Vec<Case> {
+    let rows = kernels::cases().into_iter().filter(|case| case.kernel == kernel);
+    let edited = |case: Case| {
+        let edit = edit.clone();
+        case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())))
+    };
+    rows.map(edited).collect()
+}
+
+fn prepare_ahead(gpu: &mut Gpu, cases: &[Case]) {
+    let dispatch = |case: &Case| case.build(&mut Host::of_shapes()).record(&Tuning::GPU);
+    let dispatches: Result<Vec<_>, _> = cases.iter().map(dispatch).collect();
+    gpu.prepare_ahead(&dispatches.expect("rows are sound"));
+}
+
+#[test]
+fn pipelines_that_are_built_ahead_are_those_that_rows_use() {
+    let nothing = Arc::new(Edit::new("as it is".into(), "no such text".into(), String::new()));
+    let cases: Vec<Case> =
+        ["matvec", "rms_norm"].into_iter().flat_map(|kernel| rows(kernel, &nothing)).collect();
+    let run = |gpu: &mut Gpu| {
+        for case in &cases {
+            let report = block_on(selftest::check(gpu, case, &Tuning::GPU)).expect("a verdict");
+            assert_eq!(report.failure, None, "{case:?}");
+        }
+        gpu.pipeline_count()
+    };
+    let mut plain = open();
+    let count = run(&mut plain);
+    let mut ahead = open();
+    prepare_ahead(&mut ahead, &cases);
+    assert_eq!(run(&mut ahead), count);
+    assert!(count > 5, "{count}");
+    // A device may go before they are ready.
+    prepare_ahead(&mut open(), &cases);
+}
+
+#[test]
+fn what_is_refused_ahead_is_refused_where_it_is_used() {
+    let text = include_str!("../shaders/lib/weight_q8.wgsl").to_owned();
+    let broken = format!("{text}\nconst BROKEN: u32 = 1.5;\n");
+    let cases = rows("embed", &Arc::new(Edit::new("refused".into(), text, broken)));
+    let mut gpu = open();
+    prepare_ahead(&mut gpu, &cases);
+    for case in &cases {
+        let result = block_on(selftest::check(&mut gpu, case, &Tuning::GPU));
+        if case.name.starts_with("Q8") {
+            let error = result.expect_err("it does not compile");
+            assert!(matches!(&error, Error::Device(what) if what.contains("BROKEN")), "{error}");
+        } else {
+            assert_eq!(result.expect("a verdict").failure, None, "{case:?}");
+        }
+    }
 }

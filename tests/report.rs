@@ -13,7 +13,7 @@ use grok_wgpu::{
     Binder, Dispatch, Error, Gpu, Host, Kernel, Result, Shader, Tuning,
     gpu::Profile,
     kernels::{self, Case},
-    selftest::{ModelReport, Replay, Row, Runner, Summary, Suspect},
+    selftest::{self, ModelReport, Replay, Row, Runner, Summary, Suspect},
 };
 use pollster::block_on;
 
@@ -33,7 +33,8 @@ fn broken() -> Summary {
         if KERNELS.contains(&case.kernel) {
             let edit = edit.clone();
             let case = case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())));
-            rows.push(block_on(Row::run(&mut gpu, &case, "gpu", &Tuning::GPU)).expect("a device"));
+            let run = Row::run(&mut gpu, selftest::Profile::Full, &case, "gpu", &Tuning::GPU);
+            rows.push(block_on(run).expect("a device"));
         }
     }
     Summary {
@@ -151,7 +152,7 @@ fn run(runner: &mut Runner, case: &Case) -> Row {
 
 #[test]
 fn a_lost_device_fails_its_row_and_no_other() {
-    let mut runner = Runner::new(common::open(Profile::Baseline));
+    let mut runner = Runner::new(common::open(Profile::Baseline), selftest::Profile::Quick);
     let mut failures = Vec::new();
     for (i, case) in rows_of("rms_norm").enumerate() {
         let case = if [0, 1, 6].contains(&i) {
@@ -180,7 +181,7 @@ fn a_lost_device_fails_its_row_and_no_other() {
 
 #[test]
 fn a_device_that_is_not_replaced_ends_the_test_and_keeps_its_rows() {
-    let mut runner = Runner::new(common::open(Profile::Baseline));
+    let mut runner = Runner::new(common::open(Profile::Baseline), selftest::Profile::Quick);
     let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
     let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
     let mut cases = rows_of("rms_norm");
@@ -203,7 +204,7 @@ fn a_shader_that_the_device_refuses_fails_its_rows_and_no_others() {
     let refused = BROKEN.replacen("let block = c % 8u;", "let block: f32 = c % 8u;", 1);
     assert_ne!(refused, BROKEN);
     let edit = Arc::new(Edit::new("refused".into(), BROKEN.into(), refused));
-    let mut runner = Runner::new(common::open(Profile::Baseline));
+    let mut runner = Runner::new(common::open(Profile::Baseline), selftest::Profile::Quick);
     let mut failed = 0;
     for case in rows_of("embed") {
         let edit = edit.clone();

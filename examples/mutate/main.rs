@@ -280,7 +280,7 @@ struct Program {
 fn programs() -> Vec<Program> {
     let mut found = BTreeMap::new();
     for (case, _, tuning) in worker::rows() {
-        let mut host = grok_wgpu::Host::with_seed(0);
+        let mut host = grok_wgpu::Host::of_shapes();
         let shader = case.build(&mut host).shader(&tuning);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }

@@ -112,7 +112,7 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
         let answer = match result {
             Ok(selftest::Report { failure: Some(failure), .. }) => format!("fail {failure}"),
             Ok(_) if mutant == "-" => {
-                let mut host = Host::with_seed(0);
+                let mut host = Host::of_shapes();
                 let source = case.build(&mut host).shader(tuning).source();
                 let linked = (0..files.len()).filter(|&i| source.contains(&files[i].text));
                 let numbers: Vec<String> = linked.map(|i| i.to_string()).collect();

@@ -119,7 +119,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return bisect(globals, options, model).await;
     }
     let terminal = globals.terminal();
-    let cases = cases(options)?;
+    // A row that is named may be one of the random ones.
+    let profile = if options.case.is_some() { Profile::Full } else { options.profile };
+    let profile = selftest::Profile::from(profile);
+    let cases = cases(options, profile)?;
     if let Some(report) = &options.report {
         // Better now than after minutes of work. An earlier report stays until there is another.
         let open = OpenOptions::new().create(true).append(true).open(report);
@@ -144,7 +147,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
             all
         }
     };
-    let mut runner = Runner::new(first);
+    let mut runner = Runner::new(first, profile);
     let (mut rows, mut models) = (Vec::new(), Vec::new());
     let mut ended = check_rows(globals, &mut runner, &cases, &tunings, &mut rows).await;
     if ended.is_ok() && options.kernel.is_none() && options.case.is_none() {
@@ -189,10 +192,12 @@ async fn check_rows(
     rows: &mut Vec<Row>,
 ) -> Result<()> {
     let bar = globals.terminal().bar("checking", cases.len() as u64, false);
+    let open = async || gpu(globals).await;
+    runner.prepare_ahead(cases, tunings, open).await?;
     for case in cases {
         for (tuning, value) in selftest::ways(case, tunings)? {
             check_interrupt()?;
-            rows.push(runner.row(case, tuning, &value, async || gpu(globals).await).await?);
+            rows.push(runner.row(case, tuning, &value, open).await?);
         }
         bar.inc(1);
     }
@@ -201,10 +206,8 @@ async fn check_rows(
 }
 
 /// The rows that the options ask for.
-fn cases(options: &Options) -> Result<Vec<kernels::Case>> {
-    // A row that is named may be one of the random ones.
-    let profile = if options.case.is_some() { Profile::Full } else { options.profile };
-    let mut cases = selftest::Profile::from(profile).cases();
+fn cases(options: &Options, profile: selftest::Profile) -> Result<Vec<kernels::Case>> {
+    let mut cases = profile.cases();
     let mut names: Vec<&str> = cases.iter().map(|case| case.kernel).collect();
     names.dedup();
     if let Some(kernel) = &options.kernel

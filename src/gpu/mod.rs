@@ -322,6 +322,12 @@ impl Gpu {
         Ok(regions.iter().map(take).collect())
     }
 
+    /// Begins to build the pipelines of `dispatches`, in their order, while the caller goes on with
+    /// others. Browsers do nothing of this.
+    pub fn prepare_ahead(&mut self, dispatches: &[Dispatch]) {
+        self.pipelines.prepare_ahead(&self.device, dispatches);
+    }
+
     /// Builds the pipelines of `dispatches`. What the device refuses is not kept, so that it says why
     /// each time.
     fn prepare(&mut self, dispatches: &[Dispatch]) -> Result<()> {

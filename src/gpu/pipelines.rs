@@ -20,7 +20,19 @@ pub(super) struct Cache {
     built: HashMap<Program, HashMap<Vec<Constant>, Built>>,
     /// What the driver compiled before, and what it compiles now.
     pub(super) kept: Option<wgpu::PipelineCache>,
+    ahead: Option<Ahead>,
 }
+
+/// Pipelines that other threads build.
+#[derive(Debug)]
+struct Ahead {
+    /// Each with what was built; nothing if the device refused it.
+    work: platform::Background<(Key, Option<Built>)>,
+    promised: HashSet<Key>,
+}
+
+/// A pipeline's program and constants.
+type Key = (Program, Vec<Constant>);
 
 type Constant = (&'static str, u32);
 
@@ -71,8 +83,37 @@ impl Cache {
         self.built.values().map(HashMap::len).sum()
     }
 
+    /// Begins to build what `dispatches` need, in their order, while the caller goes on.
+    pub(super) fn prepare_ahead(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
+        let missing: Vec<Dispatch> = self.missing(dispatches).into_iter().cloned().collect();
+        let promised = missing.iter().map(key).collect();
+        let (device, kept) = (device.clone(), self.kept.clone());
+        let work = platform::Background::map(missing, move |dispatch| {
+            (key(&dispatch), quietly(&device, || build(&device, &dispatch, kept.as_ref())))
+        });
+        self.ahead = Some(Ahead { work, promised });
+    }
+
+    /// Takes what other threads have built, and waits for what they will build of `dispatches`.
+    fn take_ahead(&mut self, dispatches: &[Dispatch]) {
+        let Some(Ahead { work, promised }) = &mut self.ahead else { return };
+        loop {
+            let wait = dispatches.iter().any(|dispatch| promised.contains(&key(dispatch)));
+            let Some((key, built)) = work.next(wait) else { break };
+            promised.remove(&key);
+            if let Some(built) = built {
+                let (program, constants) = key;
+                self.built.entry(program).or_default().insert(constants, built);
+            }
+        }
+        if promised.is_empty() {
+            self.ahead = None;
+        }
+    }
+
     /// Builds what `dispatches` need and nobody has built yet.
     pub(super) fn prepare(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
+        self.take_ahead(dispatches);
         let missing = self.missing(dispatches);
         if missing.is_empty() {
             return;
@@ -133,16 +174,42 @@ impl Cache {
                 !self.modules.contains_key(&shader.into()) && seen.insert(Program::from(shader))
             })
             .collect();
-        let made = platform::map_on_all_cores(&new, |shader| {
-            let enable = if shader.subgroups { platform::ENABLE_SUBGROUPS } else { "" };
-            let source = enable.to_owned() + &shader.source();
-            device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(&shader.label()),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
-            })
-        });
+        let made = platform::map_on_all_cores(&new, |&shader| module(device, shader));
         self.modules.extend(new.into_iter().map(Program::from).zip(made));
     }
+}
+
+fn key(dispatch: &Dispatch) -> Key {
+    (dispatch.shader.into(), dispatch.constants.clone())
+}
+
+/// A pipeline with a module and a layout of its own.
+fn build(device: &wgpu::Device, dispatch: &Dispatch, kept: Option<&wgpu::PipelineCache>) -> Built {
+    let module = module(device, dispatch.shader);
+    let layout = layout(device, &accesses(dispatch));
+    let pipeline = pipeline(device, dispatch, &module, &layout, kept);
+    Built { pipeline, layout: layout.group }
+}
+
+/// What `work` makes, if the device has nothing against it. Nobody else hears what it has.
+fn quietly<R>(device: &wgpu::Device, work: impl FnOnce() -> R) -> Option<R> {
+    use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let scopes = [Internal, OutOfMemory, Validation].map(|kind| device.push_error_scope(kind));
+    let made = work();
+    let mut refused = false;
+    for scope in scopes.into_iter().rev() {
+        refused |= pollster::block_on(scope.pop()).is_some();
+    }
+    (!refused).then_some(made)
+}
+
+fn module(device: &wgpu::Device, shader: Shader) -> wgpu::ShaderModule {
+    let enable = if shader.subgroups { platform::ENABLE_SUBGROUPS } else { "" };
+    let source = enable.to_owned() + &shader.source();
+    device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(&shader.label()),
+        source: wgpu::ShaderSource::Wgsl(source.into()),
+    })
 }
 
 /// How the bindings are touched, the uniform of parameters first.

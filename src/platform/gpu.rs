@@ -1,5 +1,7 @@
 //! Work around a device: natively by polling and threads, in browsers by their event loop.
 
+use std::sync::mpsc;
+
 use crate::{Error, Result};
 
 /// Waits until the device has done everything submitted so far.
@@ -103,4 +105,71 @@ pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
 #[cfg(target_arch = "wasm32")]
 pub(crate) fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
     items.iter().map(work).collect()
+}
+
+/// Work that other threads do while the caller goes on. Dropping it ends that after what they are at.
+#[derive(Debug)]
+pub(crate) struct Background<R> {
+    /// What is done; nothing in browsers, which have no threads.
+    done: Option<mpsc::Receiver<R>>,
+    #[cfg(not(target_arch = "wasm32"))]
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl<R: Send + 'static> Background<R> {
+    /// What `work` makes of each item, about in order, on all cores but one.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn map<T: Send + 'static>(
+        items: Vec<T>,
+        work: impl Fn(T) -> R + Send + Sync + 'static,
+    ) -> Self {
+        use std::{
+            sync::{Arc, Mutex, PoisonError},
+            thread,
+        };
+        let threads = thread::available_parallelism().map_or(1, |cores| cores.get().max(2) - 1);
+        let threads = threads.min(items.len());
+        let shared = Arc::new((Mutex::new(items.into_iter()), work));
+        let (sender, receiver) = mpsc::channel();
+        // What a thread leaves undone, or the system refuses a thread for, is the caller's again.
+        let spawn = |_| {
+            let (shared, sender) = (shared.clone(), sender.clone());
+            let run = move || {
+                let (items, work) = &*shared;
+                let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+                while let Some(item) = next() {
+                    if sender.send(work(item)).is_err() {
+                        break;
+                    }
+                }
+            };
+            thread::Builder::new().spawn(run).ok()
+        };
+        let threads = (0..threads).filter_map(spawn).collect();
+        Self { done: Some(receiver), threads }
+    }
+
+    /// Nothing.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn map<T>(_items: Vec<T>, _work: impl Fn(T) -> R) -> Self {
+        Self { done: None }
+    }
+
+    /// The next result: one that is there, or one to wait for. Nothing if none will come.
+    pub(crate) fn next(&self, wait: bool) -> Option<R> {
+        let done = self.done.as_ref()?;
+        if wait { done.recv().ok() } else { done.try_recv().ok() }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<R> Drop for Background<R> {
+    /// Waits for what is being done: drivers must not be unloaded under a thread.
+    fn drop(&mut self) {
+        self.done = None;
+        for thread in self.threads.drain(..) {
+            // A panic has been printed.
+            let _ = thread.join();
+        }
+    }
 }

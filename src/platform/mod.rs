@@ -6,7 +6,7 @@ pub mod native;
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod web;
 
-pub(crate) use gpu::{map_on_all_cores, read_staging, wait};
+pub(crate) use gpu::{Background, map_on_all_cores, read_staging, wait};
 
 use crate::Result;
 

@@ -45,6 +45,14 @@ impl Profile {
         }
     }
 
+    /// How often each row runs, and with how many guard bytes: every time with another poison.
+    fn runs(self) -> &'static [u64] {
+        match self {
+            Self::Quick => &[GUARD, 0],
+            Self::Full => &[GUARD, GUARD, 0],
+        }
+    }
+
     /// The rows.
     pub fn cases(self) -> Vec<Case> {
         let mut cases = kernels::cases();
@@ -71,7 +79,7 @@ pub fn ways(
     case: &Case,
     tunings: &[(&'static str, Tuning)],
 ) -> Result<Vec<(&'static str, Tuning)>> {
-    let kernel = case.build(&mut Host::with_seed(0));
+    let kernel = case.build(&mut Host::of_shapes());
     let mut seen = Vec::new();
     let mut ways = Vec::new();
     for (name, tuning) in tunings {
@@ -123,11 +131,16 @@ const GUARD: u64 = 256;
 /// them and in every output, once with bindings that end with their elements. Each run must stay
 /// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
 pub async fn check(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Report> {
-    run(gpu, case, tuning).await.map(|(_, report)| report)
+    run(gpu, case, tuning, Profile::Full).await.map(|(_, report)| report)
 }
 
-/// The same, with the program that ran.
-async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<(Shader, Report)> {
+/// The same, with the program that ran. The quick profile has one of the runs with guard bytes.
+async fn run(
+    gpu: &mut Gpu,
+    case: &Case,
+    tuning: &Tuning,
+    profile: Profile,
+) -> Result<(Shader, Report)> {
     let (mut host, kernel, dispatch) = prepare(case, tuning)?;
     let inputs: HashMap<usize, Vec<u8>> =
         dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
@@ -138,7 +151,7 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<(Shader, Rep
     gpu.set_tuning(tuning.clone());
     let mut report = Report { elements: 0, worst: 0.0, failure: None };
     let mut bits: Option<Vec<Vec<u8>>> = None;
-    for (run, guard) in [(0u32, GUARD), (1, GUARD), (2, 0)] {
+    for (run, &guard) in (0u32..).zip(profile.runs()) {
         let poison = POISON ^ (run << 4);
         let result = run_once(gpu, kernel.as_ref(), &inputs, poison, guard).await;
         gpu.truncate(keep);

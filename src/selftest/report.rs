@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use html_escape::encode_text as text;
 use serde_json::{Value, json};
 
-use super::{ModelReport, Report};
+use super::{ModelReport, Profile, Report};
 use crate::{Gpu, Result, Shader, Tuning, gpu::Caps, kernels::Case};
 
 /// Failures that a page shows; the first few tell the most.
@@ -35,14 +35,16 @@ pub struct Row {
 }
 
 impl Row {
-    /// Runs a row on `gpu`, with its work divided as `value` says, which is called `tuning`.
+    /// Runs a row on `gpu` as often as `profile` says, with its work divided as `value` says, which is
+    /// called `tuning`.
     pub async fn run(
         gpu: &mut Gpu,
+        profile: Profile,
         case: &Case,
         tuning: &'static str,
         value: &Tuning,
     ) -> Result<Self> {
-        let (shader, report) = super::run(gpu, case, value).await?;
+        let (shader, report) = super::run(gpu, case, value, profile).await?;
         let Case { kernel, exact, .. } = *case;
         Ok(Self { kernel, case: case.name.clone(), tuning, shader, exact, report })
     }

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::{Report, Row, prepare};
-use crate::{Error, Gpu, Result, Tuning, gpu::Caps, kernels::Case};
+use super::{Profile, Report, Row, prepare, ways};
+use crate::{Error, Gpu, Host, Result, Tuning, gpu::Caps, kernels::Case};
 
 /// Devices that the rows of one kernel may lose before its other rows are left out. A driver that
 /// hangs takes seconds to come back.
@@ -16,15 +16,16 @@ pub struct Runner {
     /// Nothing while a lost device has not been replaced.
     gpu: Option<Gpu>,
     caps: Caps,
+    profile: Profile,
     /// By kernel.
     losses: HashMap<&'static str, usize>,
 }
 
 impl Runner {
     /// Begins with a device.
-    pub fn new(gpu: Gpu) -> Self {
+    pub fn new(gpu: Gpu, profile: Profile) -> Self {
         let caps = gpu.caps().clone();
-        Self { gpu: Some(gpu), caps, losses: HashMap::new() }
+        Self { gpu: Some(gpu), caps, profile, losses: HashMap::new() }
     }
 
     /// The adapter and what it granted.
@@ -39,6 +40,24 @@ impl Runner {
             None => open().await?,
         };
         Ok(self.gpu.insert(gpu))
+    }
+
+    /// Begins to build the pipelines of all that will run, in this order, while rows run. Compilers take
+    /// longer than most rows.
+    pub async fn prepare_ahead(
+        &mut self,
+        cases: &[Case],
+        tunings: &[(&'static str, Tuning)],
+        open: impl AsyncFn() -> Result<Gpu>,
+    ) -> Result<()> {
+        let mut dispatches = Vec::new();
+        for case in cases {
+            for (_, tuning) in ways(case, tunings)? {
+                dispatches.push(case.build(&mut Host::of_shapes()).record(&tuning)?);
+            }
+        }
+        self.gpu(open).await?.prepare_ahead(&dispatches);
+        Ok(())
     }
 
     /// Runs a row, with its work divided as `value` says, which is called `tuning`.
@@ -60,8 +79,9 @@ impl Runner {
             let why = format!("not run: rows of this kernel lost the device {lost} times");
             return failed(case, tuning, value, why);
         }
+        let profile = self.profile;
         let gpu = self.gpu(open).await?;
-        match Row::run(gpu, case, tuning, value).await {
+        match Row::run(gpu, profile, case, tuning, value).await {
             Err(error) if error.is_of_device() => {
                 let error = gpu.lost().map_or(error, Error::Lost);
                 let loss = usize::from(matches!(error, Error::Lost(_)));

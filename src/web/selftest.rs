@@ -39,7 +39,7 @@ impl SelfTest {
         // The device's own way has a name among all.
         let own = quick.tunings(&gpu).pop().expect("a device divides work in some way");
         Ok(Self {
-            runner: Runner::new(gpu),
+            runner: Runner::new(gpu, quick),
             tuning: own,
             cases: quick.cases(),
             rows: Vec::new(),

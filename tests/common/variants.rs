@@ -12,7 +12,7 @@ use grok_wgpu::{Dispatch, Host, Tuning, kernels};
 pub(crate) fn variants() -> Vec<(String, Dispatch)> {
     let mut found: BTreeMap<String, Dispatch> = BTreeMap::new();
     for case in kernels::cases() {
-        let mut host = Host::with_seed(0);
+        let mut host = Host::of_shapes();
         let kernel = case.build(&mut host);
         // Subgroups of eight: the least that every variant can use.
         for (_, tuning) in Tuning::all(Some((8, 8))) {

@@ -98,7 +98,7 @@ fn rows(largest: usize) -> Vec<Prepared> {
         }
         // Workgroups of more than one subgroup, and subgroups of more invocations than a block needs.
         for (tuning, value) in ways(&case, &scattered).expect("rows are sound") {
-            if case.build(&mut Host::with_seed(0)).shader(&value).subgroups {
+            if case.build(&mut Host::of_shapes()).shader(&value).subgroups {
                 add(tuning, &value, Subgroups::Scattered(16));
             }
         }
