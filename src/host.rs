@@ -12,7 +12,7 @@ use crate::{
 pub struct Host {
     data: Vec<Data>,
     seed: u64,
-    /// Whether tensors are zeros, whatever should fill them.
+    /// Whether floats are zeros, whatever should fill them.
     only_shapes: bool,
     /// How the device that is being checked divides its work: bounds depend on it.
     pub tuning: Tuning,
@@ -58,7 +58,7 @@ impl Host {
         Self { seed, ..Self::default() }
     }
 
-    /// A host for kernels that are only looked at: nothing is drawn, and tensors are zeros.
+    /// A host for kernels that are only looked at: nothing is drawn, and floats are zeros.
     pub fn of_shapes() -> Self {
         Self { only_shapes: true, ..Self::default() }
     }

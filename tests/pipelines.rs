@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Config, DType, Error, Gpu, Host, Synthetic, Tuning,
+    Config, DType, Error, Gpu, Synthetic, Tuning,
     gpu::{AdapterChoice, Profile},
     kernels::{self, Case},
     platform::native::{restore_pipelines, save_pipelines},
@@ -146,27 +146,17 @@ fn a_folder_that_cannot_be_written_is_an_error_and_no_more() {
     block_on(session.prefill(&[1], Read::Top(4))).expect("the session goes on");
 }
 
-/// Rows of a kernel, with a file of its shaders replaced.
-fn rows(kernel: &str, edit: &Arc<Edit>) -> Vec<Case> {
-    let rows = kernels::cases().into_iter().filter(|case| case.kernel == kernel);
-    let edited = |case: Case| {
-        let edit = edit.clone();
-        case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())))
-    };
-    rows.map(edited).collect()
+fn rows(kernel: &str) -> impl Iterator<Item = Case> {
+    kernels::cases().into_iter().filter(move |case| case.kernel == kernel)
 }
 
 fn prepare_ahead(gpu: &mut Gpu, cases: &[Case]) {
-    let dispatch = |case: &Case| case.build(&mut Host::of_shapes()).record(&Tuning::GPU);
-    let dispatches: Result<Vec<_>, _> = cases.iter().map(dispatch).collect();
-    gpu.prepare_ahead(&dispatches.expect("rows are sound"));
+    gpu.prepare_ahead(selftest::dispatches(cases, &[("gpu", Tuning::GPU)]));
 }
 
 #[test]
 fn pipelines_that_are_built_ahead_are_those_that_rows_use() {
-    let nothing = Arc::new(Edit::new("as it is".into(), "no such text".into(), String::new()));
-    let cases: Vec<Case> =
-        ["matvec", "rms_norm"].into_iter().flat_map(|kernel| rows(kernel, &nothing)).collect();
+    let cases: Vec<Case> = rows("matvec").chain(rows("rms_norm")).collect();
     let run = |gpu: &mut Gpu| {
         for case in &cases {
             let report = block_on(selftest::check(gpu, case, &Tuning::GPU)).expect("a verdict");
@@ -188,7 +178,12 @@ fn pipelines_that_are_built_ahead_are_those_that_rows_use() {
 fn what_is_refused_ahead_is_refused_where_it_is_used() {
     let text = include_str!("../shaders/lib/weight_q8.wgsl").to_owned();
     let broken = format!("{text}\nconst BROKEN: u32 = 1.5;\n");
-    let cases = rows("embed", &Arc::new(Edit::new("refused".into(), text, broken)));
+    let edit = Arc::new(Edit::new("refused".into(), text, broken));
+    let edited = |case: Case| {
+        let edit = edit.clone();
+        case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())))
+    };
+    let cases: Vec<Case> = rows("embed").map(edited).collect();
     let mut gpu = open();
     prepare_ahead(&mut gpu, &cases);
     for case in &cases {

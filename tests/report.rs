@@ -22,23 +22,31 @@ const BROKEN: &str = include_str!("../shaders/lib/weight_q4.wgsl");
 /// Kernels that read weights of all types, and one that reads none.
 const KERNELS: [&str; 3] = ["embed", "matvec", "rms_norm"];
 
+/// The row with an edited program.
+fn edited(case: Case, edit: &Arc<Edit>) -> Case {
+    let edit = edit.clone();
+    case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())))
+}
+
+/// A device that runs rows as this profile has it.
+fn runner(profile: selftest::Profile) -> Runner {
+    Runner::new(common::open(Profile::Baseline), profile)
+}
+
 /// The report of some kernels whose four-bit weights have the scales of other blocks.
 fn broken() -> Summary {
     let replaced = BROKEN.replacen("let block = c % 8u;", "let block = c % 4u;", 1);
     assert_ne!(replaced, BROKEN);
     let edit = Arc::new(Edit::new("scales of other blocks".into(), BROKEN.into(), replaced));
-    let mut gpu = common::open(Profile::Baseline);
+    let mut runner = runner(selftest::Profile::Full);
     let mut rows = Vec::new();
     for case in kernels::cases() {
         if KERNELS.contains(&case.kernel) {
-            let edit = edit.clone();
-            let case = case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())));
-            let run = Row::run(&mut gpu, selftest::Profile::Full, &case, "gpu", &Tuning::GPU);
-            rows.push(block_on(run).expect("a device"));
+            rows.push(run(&mut runner, &edited(case, &edit)));
         }
     }
     Summary {
-        caps: gpu.caps().clone(),
+        caps: runner.caps().clone(),
         system: "a <system>".into(),
         command: "grok-wgpu selftest & more".into(),
         replay: Replay::Command,
@@ -119,6 +127,13 @@ struct Losing {
     lose: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// The row with the runner's device gone.
+fn losing(case: Case, runner: &mut Runner) -> Case {
+    let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
+    let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
+    case.map(move |kernel| Box::new(Losing { kernel, lose: lose.clone() }))
+}
+
 impl Kernel for Losing {
     fn shader(&self, tuning: &Tuning) -> Shader {
         self.kernel.shader(tuning)
@@ -152,16 +167,10 @@ fn run(runner: &mut Runner, case: &Case) -> Row {
 
 #[test]
 fn a_lost_device_fails_its_row_and_no_other() {
-    let mut runner = Runner::new(common::open(Profile::Baseline), selftest::Profile::Quick);
+    let mut runner = runner(selftest::Profile::Quick);
     let mut failures = Vec::new();
     for (i, case) in rows_of("rms_norm").enumerate() {
-        let case = if [0, 1, 6].contains(&i) {
-            let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
-            let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
-            case.map(move |kernel| Box::new(Losing { kernel, lose: lose.clone() }))
-        } else {
-            case
-        };
+        let case = if [0, 1, 6].contains(&i) { losing(case, &mut runner) } else { case };
         failures.push(run(&mut runner, &case).report.failure.unwrap_or_default());
     }
     for (i, failure) in failures.iter().enumerate() {
@@ -181,14 +190,11 @@ fn a_lost_device_fails_its_row_and_no_other() {
 
 #[test]
 fn a_device_that_is_not_replaced_ends_the_test_and_keeps_its_rows() {
-    let mut runner = Runner::new(common::open(Profile::Baseline), selftest::Profile::Quick);
-    let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
-    let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
+    let mut runner = runner(selftest::Profile::Quick);
     let mut cases = rows_of("rms_norm");
-    let first = cases.next().expect("a row");
-    let losing = first.map(move |kernel| Box::new(Losing { kernel, lose: lose.clone() }));
+    let first = losing(cases.next().expect("a row"), &mut runner);
     let mut summary = broken();
-    summary.rows = vec![run(&mut runner, &losing)];
+    summary.rows = vec![run(&mut runner, &first)];
     let none = async || Err(Error::Adapter("it is <gone>".into()));
     let next = cases.next().expect("a row");
     let error = block_on(runner.row(&next, "gpu", &Tuning::GPU, none)).expect_err("no device");
@@ -204,12 +210,10 @@ fn a_shader_that_the_device_refuses_fails_its_rows_and_no_others() {
     let refused = BROKEN.replacen("let block = c % 8u;", "let block: f32 = c % 8u;", 1);
     assert_ne!(refused, BROKEN);
     let edit = Arc::new(Edit::new("refused".into(), BROKEN.into(), refused));
-    let mut runner = Runner::new(common::open(Profile::Baseline), selftest::Profile::Quick);
+    let mut runner = runner(selftest::Profile::Quick);
     let mut failed = 0;
     for case in rows_of("embed") {
-        let edit = edit.clone();
-        let case = case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())));
-        let row = run(&mut runner, &case);
+        let row = run(&mut runner, &edited(case, &edit));
         assert_eq!(row.report.failure.is_some(), row.case.starts_with("Q4"), "{row:?}");
         if let Some(failure) = row.report.failure {
             // Every one says why, not only the first.

@@ -130,7 +130,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
 
     let started = Instant::now();
-    let first = gpu(globals).await?;
+    let mut first = gpu(globals).await?;
     terminal.note(first.caps().describe());
     let tunings = match options.tuning {
         None => selftest::Profile::from(options.profile).tunings(&first),
@@ -147,6 +147,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
             all
         }
     };
+    first.prepare_ahead(selftest::dispatches(&cases, &tunings));
     let mut runner = Runner::new(first, profile);
     let (mut rows, mut models) = (Vec::new(), Vec::new());
     let mut ended = check_rows(globals, &mut runner, &cases, &tunings, &mut rows).await;
@@ -193,7 +194,6 @@ async fn check_rows(
 ) -> Result<()> {
     let bar = globals.terminal().bar("checking", cases.len() as u64, false);
     let open = async || gpu(globals).await;
-    runner.prepare_ahead(cases, tunings, open).await?;
     for case in cases {
         for (tuning, value) in selftest::ways(case, tunings)? {
             check_interrupt()?;

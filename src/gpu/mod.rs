@@ -196,11 +196,9 @@ impl Gpu {
         async { receiver.await.ok() }
     }
 
-    /// Why the device is gone, for ever, if it is.
-    pub fn lost(&self) -> Option<String> {
-        // Until somebody asks, other errors may come first: buffers that are not valid any more.
-        let _ = self.device.poll(wgpu::PollType::Poll);
-        self.failure.lock().lost.clone()
+    /// Whether something that was asked of the device ended with [`Error::Lost`].
+    pub fn is_lost(&self) -> bool {
+        self.failure.lock().lost.is_some()
     }
 
     /// What destroys the device when it is called, from wherever: its memory is free at once, and
@@ -259,7 +257,7 @@ impl Gpu {
             usage: usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        self.failure.check()?;
+        self.check()?;
         self.slots.push(Slot { buffer, offset: front, size });
         Ok(Tensor { id: self.slots.len() - 1, shape, dtype })
     }
@@ -299,7 +297,7 @@ impl Gpu {
         let total: u64 = regions.iter().map(|region| region.size).sum();
         if total == 0 {
             self.queue.submit([encoder.finish()]);
-            return self.failure.check().map(|()| vec![Vec::new(); regions.len()]);
+            return self.check().map(|()| vec![Vec::new(); regions.len()]);
         }
         let staging = self.staging(total);
         let mut at = 0;
@@ -310,7 +308,7 @@ impl Gpu {
         self.queue.submit([encoder.finish()]);
         let bytes = platform::read_staging(&self.device, &staging, total).await;
         // A lost device still answers; what it answers is worthless.
-        self.failure.check()?;
+        self.check()?;
         let bytes = bytes?;
         let mut rest = bytes.as_slice();
         let take = |region: &Region| {
@@ -322,9 +320,18 @@ impl Gpu {
         Ok(regions.iter().map(take).collect())
     }
 
+    /// The first thing that went wrong since somebody last asked.
+    fn check(&self) -> Result<()> {
+        self.failure.check().map_err(|error| {
+            // A lost device says so when it is polled; until then it complains of what became invalid.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+            self.failure.lock().lost.clone().map_or(error, Error::Lost)
+        })
+    }
+
     /// Begins to build the pipelines of `dispatches`, in their order, while the caller goes on with
     /// others. Browsers do nothing of this.
-    pub fn prepare_ahead(&mut self, dispatches: &[Dispatch]) {
+    pub fn prepare_ahead(&mut self, dispatches: impl IntoIterator<Item = Dispatch>) {
         self.pipelines.prepare_ahead(&self.device, dispatches);
     }
 
@@ -332,7 +339,7 @@ impl Gpu {
     /// each time.
     fn prepare(&mut self, dispatches: &[Dispatch]) -> Result<()> {
         self.pipelines.prepare(&self.device, dispatches);
-        let refused = self.failure.check();
+        let refused = self.check();
         if refused.is_err() {
             self.pipelines.forget(dispatches);
         }
@@ -388,7 +395,7 @@ impl Machine for Gpu {
         program(&mut recorder)?;
         self.prepare(recorder.dispatches())?;
         let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
-        self.failure.check()?;
+        self.check()?;
         Ok(plan)
     }
 
@@ -432,7 +439,7 @@ impl Machine for Gpu {
     async fn flush(&mut self) -> Result<()> {
         self.queue.submit([]);
         let waited = platform::wait(&self.device, &self.queue).await;
-        self.failure.check()?;
+        self.check()?;
         waited
     }
 

@@ -2,6 +2,7 @@
 //! layout the Rust side declares.
 
 use std::{
+    borrow::Borrow,
     collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
 };
@@ -84,8 +85,12 @@ impl Cache {
     }
 
     /// Begins to build what `dispatches` need, in their order, while the caller goes on.
-    pub(super) fn prepare_ahead(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
-        let missing: Vec<Dispatch> = self.missing(dispatches).into_iter().cloned().collect();
+    pub(super) fn prepare_ahead(
+        &mut self,
+        device: &wgpu::Device,
+        dispatches: impl IntoIterator<Item = Dispatch>,
+    ) {
+        let missing = self.missing(dispatches);
         let promised = missing.iter().map(key).collect();
         let (device, kept) = (device.clone(), self.kept.clone());
         let work = platform::Background::map(missing, move |dispatch| {
@@ -153,13 +158,13 @@ impl Cache {
     }
 
     /// One dispatch for each pipeline that is still to be built.
-    fn missing<'a>(&self, dispatches: &'a [Dispatch]) -> Vec<&'a Dispatch> {
+    fn missing<D: Borrow<Dispatch>>(&self, dispatches: impl IntoIterator<Item = D>) -> Vec<D> {
         let mut seen = HashSet::new();
         dispatches
-            .iter()
-            .filter(|&dispatch| {
-                let key = (Program::from(dispatch.shader), &dispatch.constants);
-                self.get(dispatch).is_none() && seen.insert(key)
+            .into_iter()
+            .filter(|dispatch| {
+                let dispatch = dispatch.borrow();
+                self.get(dispatch).is_none() && seen.insert(key(dispatch))
             })
             .collect()
     }

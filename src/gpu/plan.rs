@@ -258,7 +258,7 @@ impl Gpu {
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
             self.queue.submit([encoder.finish()]);
             let bytes = platform::read_staging(&self.device, &staging, size).await?;
-            self.failure.check()?;
+            self.check()?;
             let stamps: Vec<u64> = bytes
                 .chunks_exact(8)
                 .map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")))

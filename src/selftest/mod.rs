@@ -74,6 +74,18 @@ impl Profile {
     }
 }
 
+/// What all `cases` dispatch with these tunings, one after the other. What cannot be dispatched is left
+/// out.
+pub fn dispatches(
+    cases: &[Case],
+    tunings: &[(&'static str, Tuning)],
+) -> impl Iterator<Item = Dispatch> {
+    cases.iter().flat_map(|case| {
+        let kernel = case.build(&mut Host::of_shapes());
+        tunings.iter().filter_map(move |(_, tuning)| kernel.record(tuning).ok())
+    })
+}
+
 /// Those of `tunings` that divide the work of this row in different ways, with their names.
 pub fn ways(
     case: &Case,
@@ -131,16 +143,11 @@ const GUARD: u64 = 256;
 /// them and in every output, once with bindings that end with their elements. Each run must stay
 /// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
 pub async fn check(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Report> {
-    run(gpu, case, tuning, Profile::Full).await.map(|(_, report)| report)
+    run(gpu, case, tuning, Profile::Full).await
 }
 
-/// The same, with the program that ran. The quick profile has one of the runs with guard bytes.
-async fn run(
-    gpu: &mut Gpu,
-    case: &Case,
-    tuning: &Tuning,
-    profile: Profile,
-) -> Result<(Shader, Report)> {
+/// The same; the quick profile has one of the runs with guard bytes.
+async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> Result<Report> {
     let (mut host, kernel, dispatch) = prepare(case, tuning)?;
     let inputs: HashMap<usize, Vec<u8>> =
         dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
@@ -190,7 +197,7 @@ async fn run(
         }
     }
     gpu.set_tuning(before);
-    Ok((dispatch.shader, report))
+    Ok(report)
 }
 
 /// A row's operands on a host of its own, and what dispatches them. The row's name decides its random

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use html_escape::encode_text as text;
 use serde_json::{Value, json};
 
-use super::{ModelReport, Profile, Report};
-use crate::{Gpu, Result, Shader, Tuning, gpu::Caps, kernels::Case};
+use super::{ModelReport, Report};
+use crate::{Shader, gpu::Caps};
 
 /// Failures that a page shows; the first few tell the most.
 const SHOWN: usize = 100;
@@ -35,20 +35,6 @@ pub struct Row {
 }
 
 impl Row {
-    /// Runs a row on `gpu` as often as `profile` says, with its work divided as `value` says, which is
-    /// called `tuning`.
-    pub async fn run(
-        gpu: &mut Gpu,
-        profile: Profile,
-        case: &Case,
-        tuning: &'static str,
-        value: &Tuning,
-    ) -> Result<Self> {
-        let (shader, report) = super::run(gpu, case, value, profile).await?;
-        let Case { kernel, exact, .. } = *case;
-        Ok(Self { kernel, case: case.name.clone(), tuning, shader, exact, report })
-    }
-
     /// As programs read it.
     pub fn json(&self) -> Value {
         let Report { elements, worst, failure } = &self.report;

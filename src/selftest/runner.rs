@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Profile, Report, Row, prepare, ways};
+use super::{Profile, Report, Row, run};
 use crate::{Error, Gpu, Host, Result, Tuning, gpu::Caps, kernels::Case};
 
 /// Devices that the rows of one kernel may lose before its other rows are left out. A driver that
@@ -35,29 +35,11 @@ impl Runner {
 
     /// The device; another one, which `open` opens, if it was lost.
     pub async fn gpu(&mut self, open: impl AsyncFn() -> Result<Gpu>) -> Result<&mut Gpu> {
-        let gpu = match self.gpu.take().filter(|gpu| gpu.lost().is_none()) {
+        let gpu = match self.gpu.take().filter(|gpu| !gpu.is_lost()) {
             Some(gpu) => gpu,
             None => open().await?,
         };
         Ok(self.gpu.insert(gpu))
-    }
-
-    /// Begins to build the pipelines of all that will run, in this order, while rows run. Compilers take
-    /// longer than most rows.
-    pub async fn prepare_ahead(
-        &mut self,
-        cases: &[Case],
-        tunings: &[(&'static str, Tuning)],
-        open: impl AsyncFn() -> Result<Gpu>,
-    ) -> Result<()> {
-        let mut dispatches = Vec::new();
-        for case in cases {
-            for (_, tuning) in ways(case, tunings)? {
-                dispatches.push(case.build(&mut Host::of_shapes()).record(&tuning)?);
-            }
-        }
-        self.gpu(open).await?.prepare_ahead(&dispatches);
-        Ok(())
     }
 
     /// Runs a row, with its work divided as `value` says, which is called `tuning`.
@@ -74,22 +56,23 @@ impl Runner {
         value: &Tuning,
         open: impl AsyncFn() -> Result<Gpu>,
     ) -> Result<Row> {
+        let shader = case.build(&mut Host::of_shapes()).record(value)?.shader;
         let lost = self.losses.get(case.kernel).copied().unwrap_or_default();
-        if lost >= LOSSES {
-            let why = format!("not run: rows of this kernel lost the device {lost} times");
-            return failed(case, tuning, value, why);
-        }
-        let profile = self.profile;
-        let gpu = self.gpu(open).await?;
-        match Row::run(gpu, profile, case, tuning, value).await {
-            Err(error) if error.is_of_device() => {
-                let error = gpu.lost().map_or(error, Error::Lost);
-                let loss = usize::from(matches!(error, Error::Lost(_)));
-                *self.losses.entry(case.kernel).or_default() += loss;
-                failed(case, tuning, value, error.to_string())
+        let report = if lost >= LOSSES {
+            nothing(format!("not run: rows of this kernel lost the device {lost} times"))
+        } else {
+            let profile = self.profile;
+            let result = run(self.gpu(open).await?, case, value, profile).await;
+            if matches!(result, Err(Error::Lost(_))) {
+                self.losses.insert(case.kernel, lost + 1);
             }
-            result => result,
-        }
+            match result {
+                Err(error) if error.is_of_device() => nothing(error.to_string()),
+                result => result?,
+            }
+        };
+        let Case { kernel, exact, .. } = *case;
+        Ok(Row { kernel, case: case.name.clone(), tuning, shader, exact, report })
     }
 
     /// Gives the device's memory back.
@@ -100,15 +83,7 @@ impl Runner {
     }
 }
 
-/// A row that has no values to compare.
-fn failed(case: &Case, tuning: &'static str, value: &Tuning, why: String) -> Result<Row> {
-    let (_, _, dispatch) = prepare(case, value)?;
-    Ok(Row {
-        kernel: case.kernel,
-        case: case.name.clone(),
-        tuning,
-        shader: dispatch.shader,
-        exact: case.exact,
-        report: Report { elements: 0, worst: f64::INFINITY, failure: Some(why) },
-    })
+/// A failure without values to compare.
+fn nothing(why: String) -> Report {
+    Report { elements: 0, worst: f64::INFINITY, failure: Some(why) }
 }

@@ -58,6 +58,12 @@ impl SelfTest {
         self.cases.iter().map(row).collect::<Value>().to_string()
     }
 
+    /// Whether a row's full name contains this text, in capitals or not.
+    #[wasm_bindgen(js_name = isMeantBy)]
+    pub fn is_meant_by(&self, index: usize, text: &str) -> bool {
+        self.cases.get(index).is_some_and(|case| case.is_meant_by(text))
+    }
+
     /// Checks one row.
     pub async fn run(&mut self, index: usize) -> Result<String, JsValue> {
         self.row(index).await.map_err(|error| throw(&error))

@@ -239,7 +239,7 @@ async function selftest(
     const chosen = all
       .map((row, index) => ({ ...row, index }))
       .filter((row) => kernel === undefined || row.kernel === kernel)
-      .filter((row) => name === undefined || `${row.kernel}/${row.case}`.toLowerCase().includes(name.toLowerCase()))
+      .filter((row) => name === undefined || test.isMeantBy(row.index, name))
       .filter((_, i) => i % every === 0);
     if (chosen.length === 0) {
       const kernels = [...new Set(all.map((row) => row.kernel))].join(", ");
