@@ -10,10 +10,16 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use grok_wgpu::{
-    Config, DType, Gpu, Machine, Model, Synthetic,
-    gpu::{AdapterChoice, Profile},
-    plan::{DeviceLimits, Planner},
-    session::{Read, Session, Sizes},
+    base::tensor::DType,
+    checkpoint::Synthetic,
+    engine::session::{Read, Session, Sizes},
+    machine::{
+        Machine,
+        counting::DeviceLimits,
+        gpu::{AdapterChoice, Gpu, Profile},
+    },
+    measure::capacity::Planner,
+    model::{Model, config::Config},
 };
 use pollster::block_on;
 

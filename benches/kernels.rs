@@ -6,16 +6,23 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grok_wgpu::{
-    DType, Fill, Gelu, Gpu, Host, Kernel, Machine, Tensor,
-    gpu::{AdapterChoice, Profile},
-    kernel::STEP_LEN,
+    base::{
+        activation::Gelu,
+        tensor::{DType, Tensor},
+    },
     kernels::{
         Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
         Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
         max_tiles,
     },
-    machine::Role,
+    machine::{
+        Machine, Role,
+        gpu::{AdapterChoice, Gpu, Profile},
+        host::{Fill, Host},
+        kernel::Kernel,
+        step::STEP_LEN,
+    },
 };
 
 const TYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::Q8, DType::Q4];

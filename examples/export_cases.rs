@@ -21,11 +21,10 @@ use std::{
 };
 
 use grok_wgpu::{
-    Tuning,
-    host::POISON,
-    kernel::Access,
     kernels::{self, Case},
+    machine::{binder::Access, host::POISON},
     selftest::{CaseData, Expected, OperandData, ways},
+    variants::Tuning,
 };
 use serde_json::{Value, json};
 

@@ -6,8 +6,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use grok_wgpu::{
-    Config, DType, Error, PRESETS, Result, Synthetic, checkpoint::write::Layout,
-    platform::native::write_checkpoint,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::{Synthetic, native::write_checkpoint, write::Layout},
+    model::config::{Config, PRESETS},
 };
 
 #[derive(Parser)]

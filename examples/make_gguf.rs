@@ -13,8 +13,17 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use grok_wgpu::{
-    Config, DType, Error, PRESETS, Result, Synthetic, Weights, checkpoint::schema,
-    synthetic_tok_json,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::Synthetic,
+    model::{
+        config::{Config, PRESETS},
+        schema,
+        weights::Weights,
+    },
+    text::tokenizer::synthetic_tok_json,
 };
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 //! stems that pair up. Needs no device.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -10,71 +10,50 @@ use std::{
 
 use grok_wgpu::kernels;
 
-/// Floors, lowest first, by module. A file imports from its own floor or below. A longer path beats
-/// the shorter one that it begins with.
-const FLOORS: &[(&str, u8)] = &[
-    ("error", 0),
-    ("tensor", 0),
-    ("json", 0),
-    ("config", 0),
-    ("quant", 0),
-    ("rope", 0),
-    ("tuning", 1),
-    ("kernel", 1),
-    ("host", 1),
-    ("machine", 1),
-    ("gpu", 1),
-    ("platform", 1),
-    ("kernels", 2),
-    ("checkpoint", 3),
-    ("tokenizer", 3),
-    ("sampler", 3),
-    ("chat", 3),
-    ("model", 3),
-    // Opens and writes the files of checkpoints, so it knows what they are. `platform` itself and
-    // what the floors below use of it does not.
-    ("platform::native", 3),
-    ("session", 4),
-    ("stop", 4),
-    ("resume", 4),
-    ("generate", 4),
-    ("selftest", 4),
-    ("plan", 4),
-    ("tune", 4),
-    ("cli", 5),
-    ("web", 5),
-    ("main", 5),
+/// Folders of `src/`, the lowest first. A file uses its own folder and those before it.
+const FLOORS: [&str; 13] = [
+    "base",
+    "text",
+    "files",
+    "variants",
+    "machine",
+    "kernels",
+    "model",
+    "checkpoint",
+    "engine",
+    "measure",
+    "selftest",
+    "cli",
+    "web",
 ];
 
-/// Modules that a kernel, a model or a parser must not know: who runs it, and where.
-const UNAWARE: &[(&str, &[&str])] = &[
-    ("kernels", &["gpu", "platform", "machine"]),
-    ("model", &["gpu", "platform"]),
-    ("checkpoint", &["gpu", "platform::native"]),
-    ("tokenizer", &["gpu", "platform", "machine"]),
-    ("sampler", &["gpu", "platform", "machine"]),
-    ("chat", &["gpu", "platform", "machine"]),
-    ("session", &["gpu", "platform"]),
-];
+/// Floors that must work without a device, which they reach through `machine` alone.
+const UNAWARE: [&str; 4] = ["kernels", "model", "checkpoint", "engine"];
 
 /// Words, why they are confined, and to which paths under `src/`.
 const CONFINED: &[(&str, &str, &[&str])] = &[
-    ("wgpu::", "one place talks to the device", &["gpu/", "platform/gpu.rs"]),
+    ("wgpu::", "one place talks to the device", &["machine/gpu/"]),
     ("naga", "shaders are checked in tests", &[]),
-    ("cfg(target_arch", "browsers differ in one place", &["platform/", "lib.rs", "main.rs"]),
-    ("cfg(not(target_arch", "browsers differ in one place", &["platform/", "lib.rs", "main.rs"]),
-    ("web_sys", "browsers differ in one place", &["platform/", "web"]),
-    ("js_sys", "browsers differ in one place", &["platform/", "web"]),
-    ("std::fs", "parsing is pure", &["platform/native", "cli/"]),
-    ("fs::", "parsing is pure", &["platform/native", "cli/"]),
-    ("std::thread", "a session is one thread", &["platform/", "cli/"]),
-    ("std::time", "browsers have another clock", &["platform/", "cli/"]),
+    ("cfg(target_arch", "browsers differ in few places", BROWSERS),
+    ("cfg(not(target_arch", "browsers differ in few places", BROWSERS),
+    ("web_sys", "browsers differ in few places", &["files/", "web/"]),
+    ("js_sys", "browsers differ in few places", &["files/", "web/"]),
+    ("std::fs", "parsing is pure", FILES),
+    ("fs::", "parsing is pure", FILES),
+    ("std::thread", "an engine is one thread", &["files/", "checkpoint/quantize.rs", "cli/"]),
+    ("std::time", "browsers have another clock", &["machine/gpu/wait.rs", "cli/"]),
     ("std::env", "options come in through the doors", &["cli/", "main.rs"]),
     ("println!", "only the doors print", &["cli/"]),
     ("print!", "only the doors print", &["cli/"]),
-    ("unsafe", "one module is audited", &["gpu/pipeline_cache.rs"]),
+    ("unsafe", "one module is audited", &["machine/gpu/pipeline_cache.rs"]),
     (".unwrap()", "say with `expect` why it cannot fail", &[]),
 ];
+
+/// What differs between a computer and a browser, and the modules that only one of them has.
+const BROWSERS: &[&str] = &["files/", "machine/gpu/", "checkpoint/mod.rs", "lib.rs", "main.rs"];
+
+/// What opens files.
+const FILES: &[&str] = &["files/", "checkpoint/native.rs", "checkpoint/quantize.rs", "cli/"];
 
 struct File {
     /// Relative to the repository, with `/`.
@@ -163,21 +142,6 @@ fn joined(file: &File) -> String {
     file.code().map(|(_, line)| line.trim()).collect::<Vec<_>>().join(" ")
 }
 
-/// Names that the crate's root re-exports, and the modules they come from.
-fn exports(files: &[File]) -> BTreeMap<String, String> {
-    let lib = files.iter().find(|file| file.path == "src/lib.rs").expect("there is a lib.rs");
-    let text = joined(lib);
-    let mut found = BTreeMap::new();
-    for import in text.split("pub use ").skip(1) {
-        let import = import.split(';').next().expect("split gives one part");
-        let (module, names) = import.split_once("::").expect("re-exports name their module");
-        for name in names.trim_matches(['{', '}']).split(',') {
-            found.insert(name.trim().to_owned(), module.to_owned());
-        }
-    }
-    found
-}
-
 /// Paths below the crate's root that a text names: `a::b` of `crate::a::b` and of
 /// `crate::{a::{b, c}, d}`.
 fn imports(text: &str) -> BTreeSet<String> {
@@ -220,50 +184,38 @@ fn expand<'a>(before: &str, text: &'a str, found: &mut BTreeSet<String>) -> &'a 
     if name.is_empty() { &rest[rest.chars().next().map_or(0, char::len_utf8)..] } else { rest }
 }
 
-/// Whether a path is a module or lies in it.
-fn within(path: &str, module: &str) -> bool {
-    path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
-fn floor(path: &str) -> Option<u8> {
-    let matching = FLOORS.iter().filter(|(module, _)| within(path, module));
-    matching.max_by_key(|(module, _)| module.len()).map(|&(_, floor)| floor)
+/// Where the folder that a path begins with is in the list.
+fn floor(path: &str) -> Option<usize> {
+    let first = path.split("::").next().expect("split gives one part");
+    FLOORS.iter().position(|floor| *floor == first)
 }
 
 #[test]
-fn files_import_from_their_floor_or_below() {
-    let files = sources();
-    let exports = exports(&files);
+fn folders_are_floors() {
     let mut wrong = Vec::new();
-    for file in &files {
+    for file in &sources() {
         let module = file.module().expect("sources have modules");
-        if module == "lib" {
+        if ["lib", "main"].contains(&module.as_str()) {
             continue;
         }
         let Some(own) = floor(&module) else {
-            wrong.push(format!("{}: give it a floor in this test", file.path));
+            wrong.push(format!("{}: this folder is no floor", file.path));
             continue;
         };
         for import in imports(&joined(file)) {
-            let first = import.split("::").next().expect("split gives one part");
-            let target = match exports.get(first) {
-                Some(module) => module.clone(),
-                // Macros are exported at the root.
-                None if ["params", "shader"].contains(&first) => "kernel".to_owned(),
-                None => import.clone(),
-            };
-            let Some(theirs) = floor(&target) else {
-                wrong.push(format!("{}: what is `{import}`?", file.path));
+            // Macros are exported at the root.
+            if ["params", "shader"].contains(&import.as_str()) {
                 continue;
-            };
-            if theirs > own {
-                wrong.push(format!("{} (floor {own}) imports {target} ({theirs})", file.path));
             }
-            for (unaware, unknown) in UNAWARE {
-                let known = unknown.iter().find(|unknown| within(&target, unknown));
-                if let (true, Some(known)) = (within(&module, unaware), known) {
-                    wrong.push(format!("{} must not know of {known}", file.path));
+            match floor(&import) {
+                None => wrong.push(format!("{}: `{import}` is not a path of modules", file.path)),
+                Some(theirs) if theirs > own => {
+                    wrong.push(format!("{} imports {import}, which is above it", file.path));
                 }
+                Some(_) => {}
+            }
+            if UNAWARE.contains(&FLOORS[own]) && import.starts_with("machine::gpu") {
+                wrong.push(format!("{} must not know of {import}", file.path));
             }
         }
     }
@@ -315,7 +267,7 @@ fn stems(files: &[File], folder: &str, extension: &str) -> BTreeSet<String> {
 fn kernels_pair_up_and_have_rows() {
     let files = tracked();
     // A variant of a kernel has a word after a dot, and no Rust file of its own.
-    let shaders: BTreeSet<String> = stems(&files, "shaders/", ".wgsl")
+    let shaders: BTreeSet<String> = stems(&files, "shaders/kernels/", ".wgsl")
         .iter()
         .map(|stem| stem.split('.').next().unwrap_or(stem).to_owned())
         .collect();
@@ -324,7 +276,7 @@ fn kernels_pair_up_and_have_rows() {
     for shared in ["mod", "bounds", "pick"] {
         assert!(rust.remove(shared), "src/kernels/{shared}.rs is missing");
     }
-    assert_eq!(shaders, rust, "a kernel is shaders/x.wgsl, its variants, and src/kernels/x.rs");
+    assert_eq!(shaders, rust, "a kernel is shaders/kernels/x.wgsl and src/kernels/x.rs");
     let rows: BTreeSet<String> = kernels::cases().iter().map(|c| c.kernel.to_owned()).collect();
     assert_eq!(rust, rows, "every kernel has rows");
 }

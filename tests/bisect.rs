@@ -8,11 +8,17 @@ use std::sync::Arc;
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Config, DType, Gpu, Kernel, Result, Synthetic, Tuning,
-    gpu::Profile,
+    base::{error::Result, tensor::DType},
+    checkpoint::Synthetic,
+    engine::session::{Read, Session, Sizes},
     kernels::CACHES,
+    machine::{
+        gpu::{Gpu, Profile},
+        kernel::Kernel,
+    },
+    model::config::Config,
     selftest::Bisect,
-    session::{Read, Session, Sizes},
+    variants::Tuning,
 };
 use pollster::block_on;
 

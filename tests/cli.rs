@@ -8,13 +8,17 @@ use std::{
 };
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Gpu, Synthetic,
-    checkpoint::write::Layout,
-    gpu::{AdapterChoice, Profile},
-    platform::native::{open_folder, write_checkpoint},
-    session::{Read, Session, Sizes},
-    synthetic_tok_json,
-    tuning::Store,
+    base::tensor::DType,
+    checkpoint::{
+        Checkpoint, Synthetic,
+        native::{open_folder, write_checkpoint},
+        write::Layout,
+    },
+    engine::session::{Read, Session, Sizes},
+    machine::gpu::{AdapterChoice, Gpu, Profile},
+    model::config::Config,
+    text::tokenizer::synthetic_tok_json,
+    variants::Store,
 };
 use serde_json::Value;
 
@@ -248,7 +252,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
             session.rewind(0);
             all.push(session.prefill(ids, Read::AllLogits).await?.rows);
         }
-        Ok::<_, grok_wgpu::Error>(all)
+        Ok::<_, grok_wgpu::base::error::Error>(all)
     })
     .expect("logits")
 }
@@ -423,9 +427,10 @@ fn a_plan_is_what_a_session_allocates() {
     for cache in grok_wgpu::kernels::CACHES {
         let sizes = Sizes { context: 300, prefill: 64, cache };
         let gpu = device(Profile::Baseline);
-        let limits = grok_wgpu::plan::DeviceLimits::of(gpu.caps());
-        assert_eq!(limits, grok_wgpu::plan::DeviceLimits::BASELINE);
-        let planner = grok_wgpu::plan::Planner::new(&config, &weights, limits).expect("a layout");
+        let limits = grok_wgpu::machine::counting::DeviceLimits::of(gpu.caps());
+        assert_eq!(limits, grok_wgpu::machine::counting::DeviceLimits::BASELINE);
+        let planner = grok_wgpu::measure::capacity::Planner::new(&config, &weights, limits)
+            .expect("a layout");
         let plan = planner.plan(sizes).expect("a plan");
         let mut session =
             pollster::block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use grok_wgpu::{Config, Error, Gelu, PRESETS, RopeType};
+use grok_wgpu::{
+    base::{activation::Gelu, error::Error},
+    model::config::{Config, PRESETS, RopeType},
+};
 use serde_json::{Value, json};
 
 /// The released Grok-2's fields.

@@ -6,11 +6,13 @@ mod common;
 use std::{path::PathBuf, process::Command};
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Gpu, Result,
-    gpu::Profile,
-    platform::native::{FileSource, open_folder},
+    base::{error::Result, tensor::DType},
+    checkpoint::{Checkpoint, native::open_folder},
+    engine::session::{Read, Session, Sizes},
+    files::native::FileSource,
+    machine::gpu::{Gpu, Profile},
+    model::config::Config,
     selftest::{MOST, check_logits},
-    session::{Read, Session, Sizes},
 };
 use pollster::block_on;
 use serde_json::Value;

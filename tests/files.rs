@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use grok_wgpu::{Error, platform::native::replace_file};
+use grok_wgpu::{base::error::Error, files::replace::replace_file};
 use tempfile::tempdir;
 
 #[test]

@@ -7,7 +7,14 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use grok_wgpu::{DType, Gpu, Host, Result, gpu::Profile, selftest::Golden};
+use grok_wgpu::{
+    base::{error::Result, tensor::DType},
+    machine::{
+        gpu::{Gpu, Profile},
+        host::Host,
+    },
+    selftest::Golden,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use pollster::block_on;
 

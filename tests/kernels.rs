@@ -5,7 +5,12 @@ mod common;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use grok_wgpu::{Gpu, Tuning, gpu::Profile, kernels, selftest};
+use grok_wgpu::{
+    kernels,
+    machine::gpu::{Gpu, Profile},
+    selftest,
+    variants::Tuning,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Random rows of each kernel.

@@ -3,11 +3,20 @@
 mod common;
 
 use grok_wgpu::{
-    Config, DType, Gpu, Host, Machine as _, Result, Shape, Synthetic, Tuning,
-    gpu::{AdapterChoice, Profile},
+    base::{
+        error::Result,
+        tensor::{DType, Shape},
+    },
+    checkpoint::Synthetic,
+    engine::session::{Read, Session, Sizes},
     kernels::{CACHES, RopeCache},
-    machine::Role,
-    session::{Read, Session, Sizes},
+    machine::{
+        Machine as _, Role,
+        gpu::{AdapterChoice, Gpu, Profile},
+        host::Host,
+    },
+    model::config::Config,
+    variants::Tuning,
 };
 use pollster::block_on;
 
@@ -175,7 +184,7 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
 fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     // Near ties are reported, and end the comparison: beyond one, texts may part.
     const NEAR: f32 = 1e-3;
-    let adapters = block_on(grok_wgpu::gpu::adapters());
+    let adapters = block_on(grok_wgpu::machine::gpu::adapters());
     assert!(!adapters.is_empty(), "tests need an adapter");
     let config = tiny("tiny");
     let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
@@ -303,16 +312,16 @@ fn a_cancelled_load_stops() {
     let mut heard = 0;
     let result = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| {
         heard += 1;
-        if heard == 3 { Err(grok_wgpu::Error::Interrupted) } else { Ok(()) }
+        if heard == 3 { Err(grok_wgpu::base::error::Error::Interrupted) } else { Ok(()) }
     }));
-    assert!(matches!(result, Err(grok_wgpu::Error::Interrupted)));
+    assert!(matches!(result, Err(grok_wgpu::base::error::Error::Interrupted)));
     assert_eq!(heard, 3);
 }
 
 #[test]
 fn weights_that_are_not_numbers_are_reported() {
     struct Broken(Synthetic);
-    impl grok_wgpu::Weights for Broken {
+    impl grok_wgpu::model::weights::Weights for Broken {
         fn dtype(&self, name: &str) -> Result<DType> {
             self.0.dtype(name)
         }

@@ -7,12 +7,17 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Config, DType, Error, Gpu, Synthetic, Tuning,
-    gpu::{AdapterChoice, Profile},
+    base::{error::Error, tensor::DType},
+    checkpoint::Synthetic,
+    engine::session::{Read, Session, Sizes},
     kernels::{self, Case},
-    platform::native::{restore_pipelines, save_pipelines},
+    machine::gpu::{
+        AdapterChoice, Gpu, Profile,
+        kept::{restore_pipelines, save_pipelines},
+    },
+    model::config::Config,
     selftest,
-    session::{Read, Session, Sizes},
+    variants::Tuning,
 };
 use pollster::block_on;
 use tempfile::TempDir;

@@ -14,10 +14,10 @@ use std::{
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Gpu, Tuning,
-    gpu::Profile,
     kernels::{self, Case},
+    machine::gpu::{Gpu, Profile},
     selftest,
+    variants::Tuning,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -39,7 +39,7 @@ struct Bug {
 const BUGS: &[Bug] = &[
     Bug {
         name: "rope pairs neighbours",
-        file: "rope_cache.wgsl",
+        file: "kernels/rope_cache.wgsl",
         find: "    let a = qkv[head + d];
     let b = qkv[head + d + params.half];",
         replace: "    let a = qkv[head + 2u * d];
@@ -49,7 +49,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a cached position is late by one",
-        file: "rope_cache.wgsl",
+        file: "kernels/rope_cache.wgsl",
         find: "let slot = step.pos + token - params.pos0;",
         replace: "let slot = step.pos + token - params.pos0 + 1u;",
         rows: &["rope_cache/F32 one token normal", "rope_cache/Q8 positions straddle"],
@@ -89,7 +89,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "values have the scale of another block",
-        file: "attention.wgsl",
+        file: "kernels/attention.wgsl",
         find: "v[at + scale_at(params.cols8, c)], c)",
         replace: "v[at + scale_at(params.cols8, c)], c ^ 2u)",
         rows: &["attention/Q8 prefill, cap 30", "attention/Q8 wide head, equal keys sum integers"],
@@ -97,7 +97,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the router renormalizes",
-        file: "norm_route.wgsl",
+        file: "kernels/norm_route.wgsl",
         find: "params.renormalize != 0u",
         replace: "true",
         rows: &["norm_route/1 tokens, 2 of 8, 64 wide, cap 30"],
@@ -105,7 +105,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "ties go to the higher expert",
-        file: "norm_route.wgsl",
+        file: "kernels/norm_route.wgsl",
         find: "c > best)",
         replace: "c >= best)",
         rows: &["norm_route/ties go to the lower index"],
@@ -113,7 +113,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "heads find their keys by modulo",
-        file: "attention.wgsl",
+        file: "kernels/attention.wgsl",
         find: "kv_head * group + (row0 + row) % group",
         replace: "(row0 + row) % group * params.n_kv_heads + kv_head",
         rows: &["attention/F32 prefill, cap 30"],
@@ -121,7 +121,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the causal mask is late by one",
-        file: "attention.wgsl",
+        file: "kernels/attention.wgsl",
         find: "(row0 + local) / group + 1u);",
         replace: "(row0 + local) / group + 2u);",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 prefill in splits, cap 2"],
@@ -129,7 +129,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's maximum is not subtracted",
-        file: "attention.wgsl",
+        file: "kernels/attention.wgsl",
         find: "exp_bounded(scores[at + j] - largest)",
         replace: "exp_bounded(scores[at + j])",
         rows: &["attention/F32 prefill, outliers"],
@@ -137,7 +137,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap is left out",
-        file: "attention.wgsl",
+        file: "kernels/attention.wgsl",
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
         rows: &["attention/F32 prefill, cap 2"],
@@ -153,7 +153,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "eps is left out",
-        file: "rms_norm.wgsl",
+        file: "kernels/rms_norm.wgsl",
         find: "inverseSqrt(mean + params.eps)",
         replace: "inverseSqrt(mean)",
         rows: &["rms_norm/1x8 normal", "rms_norm/3x264 tiny", "rms_norm/2x8192 zero"],
@@ -192,7 +192,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the expert is off by one",
-        file: "expert_matvec.wgsl",
+        file: "kernels/expert_matvec.wgsl",
         find: "(ids[choice] * params.rows + row)",
         replace: "((ids[choice] + 1u) * params.rows + row)",
         rows: &["expert_matvec/F32 33x64 normal"],
@@ -200,7 +200,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the joined paths are not scaled",
-        file: "combine_norm.wgsl",
+        file: "kernels/combine_norm.wgsl",
         find: "h * params.scale",
         replace: "h",
         rows: &["combine_norm/3 of 5, 2x260 large eps"],
@@ -208,7 +208,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the dense path is left out",
-        file: "dense_expert_matvec.wgsl",
+        file: "kernels/dense_expert_matvec.wgsl",
         find: "(total.x + total.y)",
         replace: "total.y",
         rows: &["dense_expert_matvec/F32 33x", "dense_expert_matvec/Q4 33x64+288 normal"],
@@ -216,7 +216,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a tile of the router's input is lost",
-        file: "norm_route.wgsl",
+        file: "kernels/norm_route.wgsl",
         find: "tile[c] = out[row + first + c];",
         replace: "tile[c] = out[row + c];",
         rows: &["norm_route/1 tokens, 2 of 3, 1032 wide", "norm_route/2 tokens, 2 of 8, 8192 wide"],
@@ -224,7 +224,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "gate and up are swapped",
-        file: "gated_matvec.wgsl",
+        file: "kernels/gated_matvec.wgsl",
         find: "gelu(total.x, params.gelu_tanh) * total.y",
         replace: "gelu(total.y, params.gelu_tanh) * total.x",
         rows: &["gated_matvec/F32 33x64 normal"],
@@ -240,7 +240,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "padded rows are computed",
-        file: "combine_norm.wgsl",
+        file: "kernels/combine_norm.wgsl",
         find: "if token >= step.rows {",
         replace: "if false {",
         rows: &["combine_norm/3 of 5"],
@@ -248,7 +248,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a value has the weight of its neighbour",
-        file: "attention.spread.wgsl",
+        file: "kernels/attention.spread.wgsl",
         find: "subgroupShuffle(weights, 3u)",
         replace: "subgroupShuffle(weights, 2u)",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 three parts of a head, cap 2"],
@@ -256,7 +256,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the causal mask of spread attention is late by one",
-        file: "attention.spread.wgsl",
+        file: "kernels/attention.spread.wgsl",
         find: "step.pos + tokens + 1u);",
         replace: "step.pos + tokens + 2u);",
         rows: &["attention/F32 prefill, cap 30"],
@@ -272,7 +272,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the second row of an invocation has the first row's weights",
-        file: "matmul.spread.wgsl",
+        file: "kernels/matmul.spread.wgsl",
         find: "min(row + WG, params.rows - 1u)",
         replace: "min(row, params.rows - 1u)",
         rows: &["matmul/F32 32x33x64 normal"],

@@ -8,19 +8,31 @@ use std::{
 };
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Error, Host, Machine, Result, Synthetic, Weights,
+    base::{
+        error::{Error, Result},
+        num::round,
+        quant,
+        tensor::DType,
+    },
     checkpoint::{
+        Checkpoint, Synthetic,
+        native::{open_folder, write_checkpoint},
+        quantize::{Outcome, Quantize, on_all_cores},
         requantize::{Choices, Requantized, in_turn},
-        schema::{self, Kind},
         write::Layout,
     },
-    gpu::Profile,
-    host,
-    platform::native::{
-        FileSource, Outcome, Quantize, on_all_cores, open_folder, write_checkpoint,
+    engine::session::{Read, Session, Sizes},
+    files::native::FileSource,
+    machine::{
+        Machine,
+        gpu::Profile,
+        host::{self, Host},
     },
-    quant,
-    session::{Read, Session, Sizes},
+    model::{
+        config::Config,
+        schema::{self, Kind},
+        weights::Weights,
+    },
 };
 use pollster::block_on;
 
@@ -123,7 +135,7 @@ fn what_is_written_is_what_rounding_gives() {
         let values: Vec<f32> =
             host::decode_rows(DType::BF16, cols, &rows(&before, name, &want.shape))
                 .into_iter()
-                .map(host::round)
+                .map(round)
                 .collect();
         let mut bytes = Vec::new();
         for row in values.chunks(cols) {

@@ -10,10 +10,17 @@ use std::sync::Arc;
 
 use edited::{Edit, Edited};
 use grok_wgpu::{
-    Binder, Dispatch, Error, Gpu, Host, Kernel, Result, Shader, Tuning,
-    gpu::Profile,
+    base::error::{Error, Result},
     kernels::{self, Case},
+    machine::{
+        binder::{Binder, Dispatch},
+        gpu::{Gpu, Profile},
+        host::Host,
+        kernel::Kernel,
+        shader::Shader,
+    },
     selftest::{self, ModelReport, Replay, Row, Runner, Summary, Suspect},
+    variants::Tuning,
 };
 use pollster::block_on;
 
@@ -88,7 +95,7 @@ fn a_stranger_is_led_to_the_fault() {
         "checks failed</h1>",
         "<th>shaders/lib/weight_q4.wgsl</th>",
         "matvec <small>Q4 5x1024 outliers [gpu]</small>",
-        "<code>shaders/matvec.wgsl</code>",
+        "<code>shaders/kernels/matvec.wgsl</code>",
         "<code>src/kernels/matvec.rs</code>",
         failure,
         &replay,

@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use grok_wgpu::{Dispatch, kernel::Access};
+use grok_wgpu::machine::binder::{Access, Dispatch};
 use naga::{
     AddressSpace, BinaryOperator as B, Block, Expression, Function, Handle, Literal, LocalVariable,
     MathFunction, Module, ScalarKind, Statement, StorageAccess, TypeInner,
@@ -492,7 +492,7 @@ fn wgsl(folder: &str) -> Vec<(PathBuf, String)> {
 fn every_file_is_linked_by_a_program() {
     let linked: BTreeSet<String> =
         variants::variants().iter().map(|(_, dispatch)| dispatch.shader.source()).collect();
-    for (path, text) in wgsl("shaders").into_iter().chain(wgsl("shaders/lib")) {
+    for (path, text) in wgsl("shaders/kernels").into_iter().chain(wgsl("shaders/lib")) {
         assert!(
             linked.iter().any(|source| source.contains(&text)),
             "{} is in no program that a row dispatches",
@@ -512,7 +512,7 @@ fn files_keep_to_their_form() {
             "{path}: only kernels bind"
         );
     }
-    for (path, text) in wgsl("shaders") {
+    for (path, text) in wgsl("shaders/kernels") {
         let path = path.display();
         assert!(text.starts_with("//"), "{path}: open with the formula");
         assert!(

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use grok_wgpu::{Tokenizer, synthetic_tok_json};
+use grok_wgpu::text::tokenizer::{Tokenizer, synthetic_tok_json};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};

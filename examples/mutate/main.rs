@@ -256,7 +256,7 @@ impl<'a> Work<'a> {
 /// Kernels first, then what they link, each in the order of names.
 fn files(shaders: &Path) -> Result<Vec<File>, Error> {
     let mut files = Vec::new();
-    for (folder, prefix) in [(shaders.to_path_buf(), ""), (shaders.join("lib"), "lib/")] {
+    for (folder, prefix) in [(shaders.join("kernels"), ""), (shaders.join("lib"), "lib/")] {
         let mut names: Vec<String> = fs::read_dir(&folder)?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_, Error>>()?;
@@ -280,7 +280,7 @@ struct Program {
 fn programs() -> Vec<Program> {
     let mut found = BTreeMap::new();
     for (case, _, tuning) in worker::rows() {
-        let mut host = grok_wgpu::Host::of_shapes();
+        let mut host = grok_wgpu::machine::host::Host::of_shapes();
         let shader = case.build(&mut host).shader(&tuning);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }

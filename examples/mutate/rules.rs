@@ -8,8 +8,9 @@ use std::{
 };
 
 use grok_wgpu::{
-    Tuning, kernels,
+    kernels,
     selftest::{self, CaseData},
+    variants::Tuning,
 };
 
 use crate::{Error, machine, program::Program, subgroups::Subgroups, worker::SUBGROUPS};

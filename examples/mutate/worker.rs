@@ -9,10 +9,13 @@ use std::{
 };
 
 use grok_wgpu::{
-    Gpu, Host, Tuning,
-    gpu::{AdapterChoice, Profile},
     kernels::{self, Case},
+    machine::{
+        gpu::{AdapterChoice, Gpu, Profile},
+        host::Host,
+    },
     selftest,
+    variants::Tuning,
 };
 
 use crate::{

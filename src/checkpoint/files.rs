@@ -1,7 +1,11 @@
 //! A model's weights in whichever file format they are.
 
-use super::{Checkpoint, Gguf, Weights};
-use crate::{DType, Result, platform::Source};
+use super::{Checkpoint, Gguf};
+use crate::{
+    base::{error::Result, tensor::DType},
+    files::Source,
+    model::weights::Weights,
+};
 
 /// Weights in safetensors or in GGUF.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::json;
+use crate::base::json;
 
 /// Bytes of the longest index that is read.
 pub(crate) const MAX_BYTES: u64 = 64 << 20;

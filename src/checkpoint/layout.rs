@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    names,
-    safetensors::Entry,
-    schema::{self, Wanted},
+use super::{names, safetensors::Entry};
+use crate::{
+    base::{json, tensor::DType},
+    model::schema::{self, Wanted},
 };
-use crate::{DType, json};
 
 /// Problems of one kind that are listed; the rest is counted.
 const MAX_LISTED: usize = 10;

@@ -6,9 +6,12 @@ mod index;
 mod layout;
 mod magic;
 mod names;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod quantize;
 pub mod requantize;
 pub mod safetensors;
-pub mod schema;
 pub(crate) mod synthetic;
 pub mod write;
 
@@ -19,30 +22,17 @@ use self::{
     index::Index,
     layout::{Header, Piece, Resolved, Stored, Tally},
 };
-use crate::{Config, DType, Error, Result, platform::Source};
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    files::Source,
+    model::{config::Config, schema, weights::Weights},
+};
 
 /// Bytes that are compared or woven at a time.
 const WINDOW: u64 = 4 << 20;
-
-/// Something that has the weights of a model, by canonical name: see [`schema::tensors`].
-#[expect(async_fn_in_trait, reason = "a session is one thread, and browser futures are not Send")]
-pub trait Weights {
-    /// Element type of a tensor.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] if there is no tensor of this name.
-    fn dtype(&self, name: &str) -> Result<DType>;
-
-    /// Replaces `into` with rows `row0 .. row0 + rows` of a tensor: row-major, little-endian, in
-    /// the type that [`Weights::dtype`] says. A row is what one index of the first axis selects;
-    /// in a one-dimensional tensor it is one element.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] if there is no such tensor or it has fewer rows; whatever reading gives.
-    async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()>;
-}
 
 /// Whether the file of this name may be part of a checkpoint: an index, or a file of weights.
 pub fn is_part(name: &str) -> bool {
@@ -477,12 +467,12 @@ fn compare_index(
                 Some(file) if *file == header.name => listed += 1,
                 Some(file) => unlisted.push(format!(
                     "`{}` is in {}, but {index_name} says {file}",
-                    crate::json::clipped(&entry.name),
+                    crate::base::json::clipped(&entry.name),
                     header.name
                 )),
                 None => unlisted.push(format!(
                     "`{}` in {} is not in {index_name}",
-                    crate::json::clipped(&entry.name),
+                    crate::base::json::clipped(&entry.name),
                     header.name
                 )),
             }
@@ -499,7 +489,7 @@ fn compare_index(
             if !present.contains(&(tensor.as_str(), file.as_str())) {
                 absent.push(format!(
                     "`{}` is not in {file}, though {index_name} says so",
-                    crate::json::clipped(tensor)
+                    crate::base::json::clipped(tensor)
                 ));
             }
         }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::json;
+use crate::base::json;
 
 /// An error that names a tensor which the header of one file has twice.
 pub(super) fn refuse_duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_name_comes_back_from_hpcai() {
-        let config = crate::Config::preset("tiny-grok-1").expect("a preset");
+        let config = crate::model::config::Config::preset("tiny-grok-1").expect("a preset");
         for wanted in super::super::schema::tensors(&config) {
             assert_eq!(canonical(&wanted.name), wanted.name);
             assert_eq!(canonical(&to_hpcai(&wanted.name)), wanted.name);

@@ -8,11 +8,18 @@ use std::{
 
 use half::{bf16, f16};
 
-use super::{
-    Weights,
-    schema::{self, Kind, Wanted},
+use crate::{
+    base::{
+        error::{Error, Result},
+        quant,
+        tensor::DType,
+    },
+    model::{
+        config::Config,
+        schema::{self, Kind, Wanted},
+        weights::Weights,
+    },
 };
-use crate::{Config, DType, Error, Result, quant};
 
 /// Elements that one job converts, or one row if that is more.
 const JOB: usize = 1 << 16;

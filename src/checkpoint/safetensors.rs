@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::{magic, names};
-use crate::{DType, json};
+use crate::base::{json, tensor::DType};
 
 /// Bytes of the length that comes before the header.
 pub const LENGTH_BYTES: u64 = 8;

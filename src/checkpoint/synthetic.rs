@@ -4,11 +4,19 @@ use std::collections::HashMap;
 
 use half::{bf16, f16};
 
-use super::{
-    Weights, check_rows,
-    schema::{self, Kind},
+use super::check_rows;
+use crate::{
+    base::{
+        error::{Error, Result},
+        quant,
+        tensor::DType,
+    },
+    model::{
+        config::Config,
+        schema::{self, Kind},
+        weights::Weights,
+    },
 };
-use crate::{Config, DType, Error, Result, quant};
 
 /// The weights of a model as a hash of name, index and seed.
 ///

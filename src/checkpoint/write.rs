@@ -10,11 +10,18 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{
-    WINDOW, Weights, names,
-    schema::{self, Wanted},
+use super::{WINDOW, names};
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    model::{
+        config::Config,
+        schema::{self, Wanted},
+        weights::Weights,
+    },
 };
-use crate::{Config, DType, Error, Result};
 
 /// How a checkpoint is spread over files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +277,7 @@ fn about(parts: &[(DType, &Part)]) -> HashMap<String, String> {
         about.insert("format".to_owned(), "pt".to_owned());
     } else {
         about.insert("format".to_owned(), "grok-wgpu".to_owned());
-        about.insert("block_size".to_owned(), crate::quant::BLOCK.to_string());
+        about.insert("block_size".to_owned(), crate::base::quant::BLOCK.to_string());
         about.insert("scale_type".to_owned(), "F16".to_owned());
         about.insert("types".to_owned(), serde_json::json!(quantized).to_string());
     }

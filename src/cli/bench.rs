@@ -8,7 +8,11 @@ mod show;
 use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
-use grok_wgpu::{Config, Error, Result, Weights, session::Sizes};
+use grok_wgpu::{
+    base::error::{Error, Result},
+    engine::session::Sizes,
+    model::{config::Config, weights::Weights},
+};
 
 use self::{
     compare::Base,

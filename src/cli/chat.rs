@@ -8,10 +8,18 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::{
-    Error, Gpu, Message, Result, Role, Sampler, Tokenizer, encode_chat,
-    generate::{Event, Finish, Generation, Settings, generate},
-    platform::native::replace_file,
-    session::{Session, Sizes},
+    base::error::{Error, Result},
+    engine::{
+        generate::{Event, Finish, Generation, Settings, generate},
+        session::{Session, Sizes},
+    },
+    files::replace::replace_file,
+    machine::gpu::Gpu,
+    text::{
+        chat::{Message, Role, encode_chat},
+        sampler::Sampler,
+        tokenizer::Tokenizer,
+    },
 };
 use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::{Value, json};

@@ -10,9 +10,13 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::{
-    Error, Result, Sampler, Sampling, Tokenizer,
-    generate::{Event, Finish, Generation, Settings, generate},
-    platform::native::read_text,
+    base::error::{Error, Result},
+    engine::generate::{Event, Finish, Generation, Settings, generate},
+    files::native::read_text,
+    text::{
+        sampler::{Sampler, Sampling},
+        tokenizer::Tokenizer,
+    },
 };
 use serde_json::{Value, json};
 

@@ -7,11 +7,19 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::{
-    Config, DType, Error, Gpu, Parameters, Result, Synthetic, Weights,
-    checkpoint::schema,
-    plan::{DeviceLimits, MemoryPlan, Planner, layer_dispatches},
-    rope,
-    session::Sizes,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::Synthetic,
+    engine::session::Sizes,
+    machine::{counting::DeviceLimits, gpu::Gpu},
+    measure::capacity::{MemoryPlan, Planner, layer_dispatches},
+    model::{
+        config::{Config, Parameters},
+        rope, schema,
+        weights::Weights,
+    },
 };
 use serde_json::{Value, json};
 
@@ -33,7 +41,7 @@ pub(super) struct Options {
     #[arg(conflicts_with_all = ["preset", "config"])]
     model: Option<PathBuf>,
     /// A configuration by name, without weights
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::model::config::PRESETS))]
     preset: Option<String>,
     /// A config.json, without weights
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use grok_wgpu::{
-    Error, Result, Tokenizer,
-    platform::native::replace_file,
-    session::{Read, Sizes},
-    top_logprobs,
+    base::error::{Error, Result},
+    engine::session::{Read, Sizes},
+    files::replace::replace_file,
+    text::{sampler::top_logprobs, tokenizer::Tokenizer},
 };
 use safetensors::{Dtype, tensor::TensorView};
 

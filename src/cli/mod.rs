@@ -22,8 +22,9 @@ use std::{
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use grok_wgpu::{
-    Compat, Config, Result,
-    gpu::{AdapterChoice, Profile, adapters},
+    base::error::Result,
+    machine::gpu::{AdapterChoice, Profile, adapters},
+    model::config::{Compat, Config},
 };
 
 use terminal::Terminal;
@@ -230,7 +231,7 @@ pub(crate) fn main() -> ExitCode {
     match terminal::catch_interrupts().and_then(|()| pollster::block_on(run(&cli))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error @ grok_wgpu::Error::Interrupted) => error.exit_code().into(),
+        Err(error @ grok_wgpu::base::error::Error::Interrupted) => error.exit_code().into(),
         Err(error) => {
             terminal.error(error.code(), &error);
             error.exit_code().into()
@@ -269,7 +270,9 @@ async fn run(cli: &Cli) -> Result<()> {
         None => {
             let mut command = Cli::command();
             let usage = command.render_usage();
-            Err(grok_wgpu::Error::Usage(format!("a command is needed; try --help\n{usage}")))
+            Err(grok_wgpu::base::error::Error::Usage(format!(
+                "a command is needed; try --help\n{usage}"
+            )))
         }
     }
 }

@@ -4,9 +4,22 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    Config, DType, Error, Gpu, Machine, ModelFiles, Result, Synthetic, Tokenizer, Weights,
-    platform::native::{FileSource, open_model, restore_pipelines, save_pipelines},
-    session::{Read, Session, Sizes},
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::{ModelFiles, Synthetic, native::open_model},
+    engine::session::{Read, Session, Sizes},
+    files::native::FileSource,
+    machine::{
+        Machine,
+        gpu::{
+            Gpu,
+            kept::{restore_pipelines, save_pipelines},
+        },
+    },
+    model::{config::Config, weights::Weights},
+    text::tokenizer::Tokenizer,
 };
 
 use super::{
@@ -39,7 +52,7 @@ pub(crate) struct ModelOptions {
     #[arg(long)]
     pub(crate) random: bool,
     /// A configuration by name
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::PRESETS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::model::config::PRESETS))]
     #[arg(requires = "random")]
     pub(crate) preset: Option<String>,
     /// A config.json

@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use grok_wgpu::{
-    DType, Error, Gpu, Result, logprobs,
-    platform::native::read_text,
-    session::{Read, Session, Sizes},
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    engine::session::{Read, Session, Sizes},
+    files::native::read_text,
+    machine::gpu::Gpu,
+    text::sampler::logprobs,
 };
 use serde_json::{Value, json};
 
@@ -294,8 +299,9 @@ mod tests {
     #[test]
     fn divergences_are_those_of_the_definition() {
         let mut comparison = Comparison::default();
-        let logits =
-            |p: &[f64]| -> Vec<f32> { p.iter().map(|p| grok_wgpu::host::round(p.ln())).collect() };
+        let logits = |p: &[f64]| -> Vec<f32> {
+            p.iter().map(|p| grok_wgpu::base::num::round(p.ln())).collect()
+        };
         let (p, q) = (logits(&[0.5, 0.25, 0.25]), logits(&[0.25, 0.25, 0.5]));
         comparison.add(&p, &q, 0).expect("finite");
         for _ in 0..99 {

@@ -4,13 +4,17 @@ use std::{path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    DType, Error, ModelFiles, Result,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
     checkpoint::{
+        ModelFiles,
+        quantize::{Outcome, Quantize},
         requantize::{Choices, KindReport},
-        schema::Kind,
         write::Layout,
     },
-    platform::native::{Outcome, Quantize},
+    model::schema::Kind,
 };
 use serde_json::{Value, json};
 

@@ -8,12 +8,17 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::{
-    DType, Error, Result, Tuning, kernels,
-    platform::native::replace_file,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    engine::session::{Read, Session, Sizes},
+    files::replace::replace_file,
+    kernels,
     selftest::{
         self, Bisect, ModelReport, Replay, Row, Runner, Summary, Suspect, Totals, check_logits,
     },
-    session::{Read, Session, Sizes},
+    variants::Tuning,
 };
 use serde_json::{Value, json};
 

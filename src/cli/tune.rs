@@ -9,11 +9,13 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::{
-    Config, Error, Gpu, Result, Tuning, Weights,
-    platform::native::replace_file,
-    session::Sizes,
-    tune::{self, Found, choose, measure},
-    tuning::Store,
+    base::error::{Error, Result},
+    engine::session::Sizes,
+    files::replace::replace_file,
+    machine::gpu::Gpu,
+    measure::autotune::{self as tune, Found, choose, measure},
+    model::{config::Config, weights::Weights},
+    variants::{Store, Tuning},
 };
 use serde_json::{Value, json};
 

@@ -5,9 +5,21 @@ use super::{
     bounds::{FLUSHED, U, dot},
 };
 use crate::{
-    Binder, Bounded, DType,
-    DType::{F16, F32, Q8},
-    Dispatch, Error, Fill, Host, Kernel, Matrices, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::{Error, Result},
+        tensor::{
+            DType::{self, F16, F32, Q8},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{Matrices, Tuning},
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
@@ -416,7 +428,7 @@ fn case(
         pos0,
         split_len,
         splits: len.div_ceil(split_len),
-        scale: crate::host::round(1.0 / f64::from(dim).sqrt()),
+        scale: crate::base::num::round(1.0 / f64::from(dim).sqrt()),
         cap,
         acc: host.unwritten([tokens, n_heads, all_splits, dim]),
         stats: host.unwritten([tokens, n_heads, all_splits, 2]),

@@ -2,8 +2,19 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
-    kernels::bounds::U, params, shader,
+    base::{
+        error::Result,
+        tensor::{DType::F32, Tensor},
+    },
+    kernels::bounds::U,
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// `out = sum_i exp(m_i - m) acc_i / sum_i exp(m_i - m) l_i` over the splits that hold positions up

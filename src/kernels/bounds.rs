@@ -6,9 +6,14 @@
 use half::f16;
 
 use crate::{
-    DType, Gelu, Host, Matrices, Tensor,
-    host::{Bounded, round},
-    quant,
+    base::{
+        activation::Gelu,
+        num::round,
+        quant,
+        tensor::{DType, Tensor},
+    },
+    machine::host::{Bounded, Host},
+    variants::Matrices,
 };
 
 /// One unit in the last place of 1: WGSL leaves the direction of rounding open.

@@ -3,8 +3,18 @@
 
 use super::{Pick, Rows, rms_norm_add::norm_add};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    base::{
+        error::Result,
+        tensor::{DType::F32, Tensor},
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
     params, shader,
+    variants::Tuning,
 };
 
 /// `h[t, :] = (dense[t, :] + sum_i probs[t, i] * routed[t, i, :]) * scale`, then as

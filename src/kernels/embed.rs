@@ -2,9 +2,21 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, Bounded,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// `out[t, :] = table[ids[t] - row0, :] * scale`, for the tokens whose row `table` holds.
@@ -98,7 +110,7 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
 
 fn case(
     host: &mut Host,
-    dtype: crate::DType,
+    dtype: crate::base::tensor::DType,
     fill: Fill,
     [rows, cols]: [u32; 2],
     row0: u32,

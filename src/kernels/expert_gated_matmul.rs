@@ -6,11 +6,22 @@ use super::{
     expert_groups::{ExpertGroups, max_tiles},
 };
 use crate::{
-    Binder, DType,
-    DType::{F32, U32},
-    Dispatch, Executor as _, Fill, Gelu, Host, Kernel, Matrices, Result, Shader, Tensor, Tuning,
+    base::{
+        activation::Gelu,
+        error::Result,
+        tensor::{
+            DType::{self, F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Fill, Host},
+        kernel::{Executor as _, Kernel},
+        shader::Shader,
+    },
     params, shader,
-    tuning::TILE,
+    variants::{Matrices, TILE, Tuning},
 };
 
 /// `out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` for each slot

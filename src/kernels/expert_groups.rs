@@ -2,8 +2,18 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, DType::U32, Dispatch, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
-    tuning::TILE,
+    base::{
+        error::Result,
+        tensor::{DType::U32, Tensor},
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::Host,
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{TILE, Tuning},
 };
 
 /// Orders the slots `t * chosen + i` of the real tokens by expert, then by slot, and cuts each

@@ -7,10 +7,21 @@ use super::{
     expert_groups::max_tiles,
 };
 use crate::{
-    Binder, DType,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Matrices, Result, Shader, Tensor, Tuning, params, shader,
-    tuning::TILE,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{self, F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{Matrices, TILE, Tuning},
 };
 
 /// `out[s, row0 + r] = dot(x[s, :], weight[e, r, :])` for each slot `s` of a tile of expert `e`.

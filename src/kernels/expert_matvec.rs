@@ -5,9 +5,21 @@ use super::{
     bounds::{U, dot, lanes_depth},
 };
 use crate::{
-    Binder, Bounded, DType,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, Vectors, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{self, F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{Tuning, Vectors},
 };
 
 /// `out[t, row0 + r] = (dense[t, row0 + r] + sum_i probs[t, i] dot(x[t, i, :], weight[e, r, :])) *

@@ -2,8 +2,22 @@
 
 use super::{Pick, Rows, bounds::Sums};
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Gelu, Host, Kernel, Matrices, Result, Shader,
-    Tensor, Tuning, params, shader,
+    base::{
+        activation::Gelu,
+        error::Result,
+        tensor::{
+            DType::{self, F32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{Matrices, Tuning},
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`, for the rows `t`

@@ -2,9 +2,21 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// `out[i, :] = x[rows[i], :]`

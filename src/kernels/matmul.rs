@@ -2,8 +2,21 @@
 
 use super::{Pick, Rows, bounds::Sums};
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Matrices, Result, Shader, Tensor,
-    Tuning, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{self, F32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{Matrices, Tuning},
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`, for the rows `t` that are

@@ -5,8 +5,21 @@ use super::{
     bounds::{dot, lanes_depth},
 };
 use crate::{
-    Binder, DType, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
-    Vectors, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{self, F32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::{Tuning, Vectors},
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`

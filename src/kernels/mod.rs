@@ -49,7 +49,16 @@ pub use top_chunks::TopChunks;
 pub use top_merge::TopMerge;
 
 use self::pick::Pick;
-use crate::{DType, Fill, Host, Kernel, Shape, Tensor, quant};
+use crate::{
+    base::{
+        quant,
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::{
+        host::{Fill, Host},
+        kernel::Kernel,
+    },
+};
 
 /// Allocates the operands of a row and builds its kernel.
 type Build = Box<dyn Fn(&mut Host) -> Box<dyn Kernel> + Send + Sync>;

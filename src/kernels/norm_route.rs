@@ -7,9 +7,21 @@ use super::{
     rms_norm_add::norm_add,
 };
 use crate::{
-    Binder, Bounded,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// `sum += norm(h) * weight` and `out = norm(sum) * next_weight`, as

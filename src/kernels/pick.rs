@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::{FILLS, WEIGHTS};
-use crate::{DType, Fill};
+use crate::{base::tensor::DType, machine::host::Fill};
 
 /// Sizes at which tiles, vectors and workgroups end, and their neighbours, and primes.
 const EDGES: [u32; 26] = [

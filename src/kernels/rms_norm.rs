@@ -5,8 +5,18 @@ use super::{
     bounds::{FLUSHED, U},
 };
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    base::{
+        error::Result,
+        tensor::{DType::F32, Tensor},
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
     params, shader,
+    variants::Tuning,
 };
 
 /// `out[r, c] = x[r, c] / sqrt(mean(x[r, :]^2) + eps) * weight[c]`

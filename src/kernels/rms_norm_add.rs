@@ -2,8 +2,18 @@
 
 use super::{Pick, Rows, rms_norm::normalize};
 use crate::{
-    Binder, Bounded, DType::F32, Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning,
+    base::{
+        error::Result,
+        tensor::{DType::F32, Tensor},
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
     params, shader,
+    variants::Tuning,
 };
 
 /// `sum += norm(h) * weight`, then `out = norm(sum) * next_weight`, where

@@ -2,9 +2,21 @@
 
 use super::{Pick, Rows, bounds::stored};
 use crate::{
-    Binder, Bounded, DType,
-    DType::{F16, F32, Q8},
-    Dispatch, Error, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::{Error, Result},
+        tensor::{
+            DType::{self, F16, F32, Q8},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// Rotates the pairs `(d, d + head_dim/2)` of queries and keys by the angles in `cos_sin`, and

@@ -2,9 +2,21 @@
 
 use super::{Pick, Rows};
 use crate::{
-    Binder, Bounded,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// The `count` largest logits of each chunk in falling order, ties to the lower id. A logit that is

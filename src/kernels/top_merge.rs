@@ -5,9 +5,21 @@ use super::{
     top_chunks::{CHUNK, largest},
 };
 use crate::{
-    Binder, Bounded,
-    DType::{F32, U32},
-    Dispatch, Fill, Host, Kernel, Result, Shader, Tensor, Tuning, params, shader,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{F32, U32},
+            Tensor,
+        },
+    },
+    machine::{
+        binder::{Binder, Dispatch},
+        host::{Bounded, Fill, Host},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    params, shader,
+    variants::Tuning,
 };
 
 /// The `count` largest candidates of each chunk of 1024 in falling order, ties to the lower id.

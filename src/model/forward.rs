@@ -6,13 +6,14 @@ use std::f32::consts::FRAC_1_SQRT_2;
 
 use super::{Layer, LayerCache, Matrix, Mlp, Model, Phase, Routes, Scratch, TopList};
 use crate::{
-    Config, Executor, Result, Tensor,
-    host::round,
+    base::{error::Result, num::round, tensor::Tensor},
     kernels::{
         Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
         Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
     },
+    machine::kernel::Executor,
+    model::config::Config,
 };
 
 /// What a pass leaves behind beside the cache.

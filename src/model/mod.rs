@@ -1,16 +1,20 @@
 //! The model: weights and buffers on a machine, and the forward pass over them.
 
+pub mod config;
 mod forward;
+mod matrices;
+pub mod rope;
+pub mod schema;
 mod scratch;
-mod weights;
+pub mod weights;
 
 pub use forward::{Output, Pass, forward};
+pub use matrices::{Matrix, Shard};
 pub use scratch::{
     CacheShard, LayerCache, Phase, Routes, SPLIT_LEN, Scratch, TopList, alloc_cache,
 };
-pub use weights::{Matrix, Shard};
 
-use crate::{Config, Tensor};
+use crate::{base::tensor::Tensor, model::config::Config};
 
 /// All weights of a model. Handles only: the bytes are on the machine.
 #[derive(Clone, Debug)]

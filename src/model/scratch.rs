@@ -1,12 +1,16 @@
 //! Every buffer of a pass, with its shape, made before the first token.
 
 use crate::{
-    Config, DType,
-    DType::{F32, U32},
-    Result, Shape, Tensor,
-    kernel::STEP_LEN,
+    base::{
+        error::Result,
+        tensor::{
+            DType::{self, F32, U32},
+            Shape, Tensor,
+        },
+    },
     kernels::max_tiles,
-    machine::{Machine, Role},
+    machine::{Machine, Role, step::STEP_LEN},
+    model::config::Config,
 };
 
 /// Positions of a split of attention in decode: enough work for a workgroup, and enough splits to

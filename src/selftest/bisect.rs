@@ -4,8 +4,19 @@ use std::collections::HashMap;
 
 use super::{Report, compare};
 use crate::{
-    DType, Executor, Gpu, Host, Kernel, Machine, Model, Result, Shape, Tensor, Tuning,
-    kernel::Access, machine::Role,
+    base::{
+        error::Result,
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::{
+        Machine, Role,
+        binder::Access,
+        gpu::Gpu,
+        host::Host,
+        kernel::{Executor, Kernel},
+    },
+    model::Model,
+    variants::Tuning,
 };
 
 /// A device that runs each kernel beside its oracle.

@@ -1,8 +1,13 @@
 //! A row as data: all that a program which does not link this crate's executors needs to run it.
 
 use crate::{
-    DType, Dispatch, Host, Result, Tuning, host::POISON, kernel::Access, kernel::Operand,
+    base::{error::Result, tensor::DType},
     kernels::Case,
+    machine::{
+        binder::{Access, Dispatch, Operand},
+        host::{Host, POISON},
+    },
+    variants::Tuning,
 };
 
 /// A row's dispatch, its operands' bytes, and what a device must make of them.

@@ -7,8 +7,14 @@ use serde_json::{Value, json};
 
 use super::MOST;
 use crate::{
-    Config, DType, Error, Gpu, Machine, Result, Synthetic,
-    session::{Read, Session, Sizes},
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::Synthetic,
+    engine::session::{Read, Session, Sizes},
+    machine::{Machine, gpu::Gpu},
+    model::config::Config,
 };
 
 /// Gap of router probabilities below which f32 may choose another expert.
@@ -96,8 +102,9 @@ impl Golden {
         prompt: usize,
     ) -> Result<f64> {
         let mut session = self.session(machine, DType::F32, prefill).await?;
-        let logits =
-            |reply: crate::session::Reply| reply.candidates.iter().map(|c| c.logit).collect();
+        let logits = |reply: crate::engine::session::Reply| {
+            reply.candidates.iter().map(|c| c.logit).collect()
+        };
         let reply = session.prefill(&self.ids[..prompt], Read::Logits).await?;
         let mut rows = vec![(prompt - 1, logits(reply))];
         for (position, &id) in self.ids.iter().enumerate().skip(prompt) {

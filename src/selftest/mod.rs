@@ -16,12 +16,21 @@ pub use report::{Replay, Row, Summary, Suspect, Totals};
 pub use runner::{LOSSES, Runner};
 
 use crate::{
-    Binder, DType, Dispatch, Error, Gpu, Host, Kernel, Machine, Result, Shader, Tensor, Tuning,
+    base::{
+        error::{Error, Result},
+        tensor::{DType, Tensor},
+    },
     checkpoint::synthetic::fnv_1a,
-    host::{self, POISON},
-    kernel::Access,
     kernels::{self, Case},
-    machine::Role,
+    machine::{
+        Machine, Role,
+        binder::{Access, Binder, Dispatch},
+        gpu::Gpu,
+        host::{self, Host, POISON},
+        kernel::Kernel,
+        shader::Shader,
+    },
+    variants::Tuning,
 };
 
 /// Largest absolute difference of a model's logit that f32 arithmetic may make.

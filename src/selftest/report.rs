@@ -6,7 +6,7 @@ use html_escape::encode_text as text;
 use serde_json::{Value, json};
 
 use super::{ModelReport, Report};
-use crate::{Shader, gpu::Caps};
+use crate::machine::{gpu::Caps, shader::Shader};
 
 /// Failures that a page shows; the first few tell the most.
 const SHOWN: usize = 100;

@@ -4,7 +4,15 @@
 use std::collections::HashMap;
 
 use super::{Profile, Report, Row, run};
-use crate::{Error, Gpu, Host, Result, Tuning, gpu::Caps, kernels::Case};
+use crate::{
+    base::error::{Error, Result},
+    kernels::Case,
+    machine::{
+        gpu::{Caps, Gpu},
+        host::Host,
+    },
+    variants::Tuning,
+};
 
 /// Devices that the rows of one kernel may lose before its other rows are left out. A driver that
 /// hangs takes seconds to come back.

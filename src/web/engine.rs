@@ -18,12 +18,20 @@ use super::{
     throw,
 };
 use crate::{
-    Checkpoint, Config, Error, Gpu, Message, Result, Role, Tokenizer, checkpoint, encode_chat,
-    generate::{Event, Generation, Token, generate},
-    gpu::{AdapterChoice, Profile},
-    platform::web::{FileSource, JsFile, pause},
-    resume::{Change, Rebuild, Resuming},
-    session::{Read, Session, Sizes, Steps},
+    base::error::{Error, Result},
+    checkpoint::{self, Checkpoint},
+    engine::{
+        generate::{Event, Generation, Token, generate},
+        resume::{Change, Rebuild, Resuming},
+        session::{Read, Session, Sizes, Steps},
+    },
+    files::web::{FileSource, JsFile, pause},
+    machine::gpu::{AdapterChoice, Gpu, Profile},
+    model::config::Config,
+    text::{
+        chat::{Message, Role, encode_chat},
+        tokenizer::Tokenizer,
+    },
 };
 
 /// Bytes of the longest `config.json` that is read.
@@ -184,7 +192,7 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
 
     let file = Tokenizer::FILES.into_iter().find_map(named);
     let file = file.ok_or_else(|| Tokenizer::missing(here, |name| named(name).is_some()))?;
-    let bytes = file.read_all(crate::tokenizer::MAX_FILE).await?;
+    let bytes = file.read_all(crate::text::tokenizer::MAX_FILE).await?;
     let tokenizer = Tokenizer::from_file(source_name(file), &bytes)?;
     drop(bytes);
     tokenizer.check_vocab(config.vocab_size)?;
@@ -239,7 +247,7 @@ async fn prepare(session: &mut Resuming<Reload>, read: Read, ear: &Ear) -> Resul
 }
 
 fn source_name(source: &FileSource) -> &str {
-    crate::platform::Source::name(source)
+    crate::files::Source::name(source)
 }
 
 fn config_fields(c: &Config) -> Value {

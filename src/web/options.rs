@@ -3,8 +3,17 @@
 use serde::Deserialize;
 
 use crate::{
-    Config, DType, Error, Message, Result, Sampler, Sampling, Tokenizer, encode_chat,
-    generate::Settings, session::Sizes,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    engine::{generate::Settings, session::Sizes},
+    model::config::Config,
+    text::{
+        chat::{Message, encode_chat},
+        sampler::{Sampler, Sampling},
+        tokenizer::Tokenizer,
+    },
 };
 
 /// Of how many of the likeliest tokens one is taken, where nothing is said.

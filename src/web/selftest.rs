@@ -5,12 +5,13 @@ use wasm_bindgen::prelude::*;
 
 use super::{describe, throw};
 use crate::{
-    Error, Gpu, Result, Tuning,
-    gpu::{AdapterChoice, Profile},
+    base::error::{Error, Result},
     kernels::Case,
+    machine::gpu::{AdapterChoice, Gpu, Profile},
     selftest::{
         self, ModelReport, Replay, Row, Runner, SMALL_MODELS, SmallModel, Summary, Suspect,
     },
+    variants::Tuning,
 };
 
 /// A device with WebGPU's default limits.

@@ -3,12 +3,14 @@
 use std::{fs, path::Path};
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Error, Synthetic,
-    checkpoint::{schema, write::Layout},
-    platform::{
-        Source,
-        native::{FileSource, open_folder, write_checkpoint},
+    base::{error::Error, tensor::DType},
+    checkpoint::{
+        Checkpoint, Synthetic,
+        native::{open_folder, write_checkpoint},
+        write::Layout,
     },
+    files::{Source, native::FileSource},
+    model::{config::Config, schema},
 };
 use pollster::block_on;
 

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Synthetic,
+    base::tensor::DType,
     checkpoint::{
+        Checkpoint, Synthetic,
         safetensors::{Entry, MAX_HEADER, header_len, parse},
         write::Layout,
     },
+    model::config::Config,
 };
 use pollster::block_on;
 

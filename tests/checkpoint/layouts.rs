@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use grok_wgpu::{
-    Checkpoint, Config, DType, Error, Synthetic, Weights,
-    checkpoint::{schema, write::Layout},
+    base::{error::Error, tensor::DType},
+    checkpoint::{Checkpoint, Synthetic, write::Layout},
+    model::{config::Config, schema, weights::Weights},
 };
 use pollster::block_on;
 

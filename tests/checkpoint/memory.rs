@@ -3,9 +3,13 @@
 use std::{cell::RefCell, io, path::Path, rc::Rc};
 
 use grok_wgpu::{
-    Checkpoint, Config, Error, Result, Weights,
-    checkpoint::write::{self, Layout, Output},
-    platform::Source,
+    base::error::{Error, Result},
+    checkpoint::{
+        Checkpoint,
+        write::{self, Layout, Output},
+    },
+    files::Source,
+    model::{config::Config, weights::Weights},
 };
 use pollster::block_on;
 

@@ -5,7 +5,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use grok_wgpu::{Binder, Dispatch, Host, Kernel, Result, Shader, ShaderFile, Tuning};
+use grok_wgpu::{
+    base::error::Result,
+    machine::{
+        binder::{Binder, Dispatch},
+        host::Host,
+        kernel::Kernel,
+        shader::{Shader, ShaderFile},
+    },
+    variants::Tuning,
+};
 
 /// A file of `shaders/`, and what stands in its place.
 #[derive(Debug)]

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use grok_wgpu::{Dispatch, Host, Tuning, kernels};
+use grok_wgpu::{
+    kernels,
+    machine::{binder::Dispatch, host::Host},
+    variants::Tuning,
+};
 
 /// One dispatch for each program, by shader, weight type and constants, in order of their names.
 ///
@@ -33,7 +37,7 @@ pub(crate) fn variants() -> Vec<(String, Dispatch)> {
     found.into_iter().collect()
 }
 
-fn signature(dispatch: &Dispatch) -> Vec<(&'static str, grok_wgpu::kernel::Access)> {
+fn signature(dispatch: &Dispatch) -> Vec<(&'static str, grok_wgpu::machine::binder::Access)> {
     dispatch.operands.iter().map(|operand| (operand.name, operand.access)).collect()
 }
 

@@ -1,12 +1,11 @@
 //! Blocks against the numbers that `PyPI`'s `gguf` makes of them (`data/gguf/make_blocks.py`).
 
 use grok_wgpu::{
-    DType,
+    base::{quant, tensor::DType},
     checkpoint::gguf::{
         blocks::{Format, common, convert_row, dequantize},
         header::{self, Header},
     },
-    quant,
 };
 
 const FILE: &[u8] = include_bytes!("../data/gguf/blocks.gguf");

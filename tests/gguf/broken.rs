@@ -1,8 +1,12 @@
 //! Files that are no good GGUF are errors, never panics, whatever they claim.
 
 use grok_wgpu::{
-    Compat, Config, DType, Error, Gguf, Synthetic,
-    checkpoint::gguf::header::{Problem, parse},
+    base::{error::Error, tensor::DType},
+    checkpoint::{
+        Gguf, Synthetic,
+        gguf::header::{Problem, parse},
+    },
+    model::config::{Compat, Config},
 };
 use pollster::block_on;
 

@@ -3,14 +3,19 @@
 use std::{collections::BTreeMap, fs};
 
 use grok_wgpu::{
-    Compat, Config, DType, Error, Gguf, Host, ModelFiles, RopeType, Synthetic, Weights,
+    base::{error::Error, quant, tensor::DType},
     checkpoint::{
+        Gguf, ModelFiles, Synthetic,
         gguf::blocks::{Format, dequantize},
-        schema,
+        native::{open_gguf, open_model},
     },
-    platform::native::{open_gguf, open_model},
-    quant, rope,
-    session::{Read, Session, Sizes},
+    engine::session::{Read, Session, Sizes},
+    machine::host::Host,
+    model::{
+        config::{Compat, Config, RopeType},
+        rope, schema,
+        weights::Weights,
+    },
 };
 use pollster::block_on;
 

@@ -1,6 +1,14 @@
 //! The tokenizer of a GGUF is that of the `tokenizer.json` from which it was made.
 
-use grok_wgpu::{Config, DType, Message, Role, Synthetic, Tokenizer, encode_chat};
+use grok_wgpu::{
+    base::tensor::DType,
+    checkpoint::Synthetic,
+    model::config::Config,
+    text::{
+        chat::{Message, Role, encode_chat},
+        tokenizer::Tokenizer,
+    },
+};
 use serde_json::Value;
 
 use crate::writer::{Writer, converted};

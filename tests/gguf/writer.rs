@@ -3,8 +3,17 @@
 use std::{collections::BTreeMap, io};
 
 use grok_wgpu::{
-    Compat, Config, DType, Error, Gguf, Result, RopeType, Synthetic, Weights, checkpoint::schema,
-    platform::Source,
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::{Gguf, Synthetic},
+    files::Source,
+    model::{
+        config::{Compat, Config, RopeType},
+        schema,
+        weights::Weights,
+    },
 };
 use pollster::block_on;
 

@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use grok_wgpu::{host::POISON, kernel::Access, selftest::CaseData};
+use grok_wgpu::{
+    machine::{binder::Access, host::POISON},
+    selftest::CaseData,
+};
 use naga::{
     AddressSpace, Barrier, Binding, Block, BuiltIn, Expression, Function, Handle, Literal,
     ScalarKind, Statement, Type, TypeInner, valid::FunctionInfo,

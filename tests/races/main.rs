@@ -20,10 +20,10 @@ use std::{
 };
 
 use grok_wgpu::{
-    Host, Tuning,
-    host::{self, POISON},
     kernels::{self, Case},
+    machine::host::{self, Host, POISON},
     selftest::{CaseData, Expected, OperandData, ways},
+    variants::Tuning,
 };
 use machine::{Outcome, run};
 use program::Program;

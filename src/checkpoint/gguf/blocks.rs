@@ -8,9 +8,9 @@ use std::fmt;
 
 use half::{bf16, f16};
 
-use crate::{
-    DType,
+use crate::base::{
     quant::{self, BLOCK},
+    tensor::DType,
 };
 
 /// An element type of the format, most of which the engine cannot use.

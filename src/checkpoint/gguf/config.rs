@@ -1,7 +1,7 @@
 //! The configuration that a GGUF's metadata means.
 
 use super::header::Metadata;
-use crate::{Config, RopeType, config::Compat};
+use crate::model::config::{Compat, Config, RopeType};
 
 /// What the tensors tell about a model, beyond the metadata.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{super::names, blocks::GgmlType};
-use crate::json;
+use crate::base::json;
 
 /// Bytes of the longest header that is read. The largest known, with a tokenizer, has 30 million.
 pub const MAX_HEADER: u64 = 256 << 20;

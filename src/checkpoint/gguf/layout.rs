@@ -7,12 +7,12 @@ use super::{
     header::Info,
 };
 use crate::{
-    Config, DType,
-    checkpoint::{
-        layout::Tally,
+    base::{json, tensor::DType},
+    checkpoint::layout::Tally,
+    model::{
+        config::Config,
         schema::{self, Kind, Wanted},
     },
-    json,
 };
 
 /// A tensor in a file, with the place of the file in the list of sources.

@@ -14,10 +14,20 @@ use self::{
     header::{Header, Info, MAX_HEADER, Metadata, Problem},
     layout::Place,
 };
-use super::{WINDOW, Weights, check_rows, layout::Tally, magic, resize, schema};
+use super::{WINDOW, check_rows, layout::Tally, magic, resize};
 use crate::{
-    Config, DType, Error, Result, Tokenizer, config::Compat, json, platform::Source,
-    tokenizer::Ggml,
+    base::{
+        error::{Error, Result},
+        json,
+        tensor::DType,
+    },
+    files::Source,
+    model::{
+        config::{Compat, Config},
+        schema,
+        weights::Weights,
+    },
+    text::tokenizer::{Ggml, Tokenizer},
 };
 
 /// Bytes at the beginning of a file that are read first.

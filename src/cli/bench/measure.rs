@@ -3,10 +3,16 @@
 use std::time::{Duration, Instant};
 
 use grok_wgpu::{
-    Gpu, Machine, Result,
-    gpu::{Counters, StepTime},
-    plan::{flops, layer_dispatches, least_bytes},
-    session::{Read, Session},
+    base::error::Result,
+    engine::session::{Read, Session},
+    machine::{
+        Machine,
+        gpu::{Counters, Gpu, StepTime},
+    },
+    measure::{
+        capacity::layer_dispatches,
+        work::{flops, least_bytes},
+    },
 };
 
 use super::{

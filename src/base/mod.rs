@@ -1,0 +1,8 @@
+//! What everybody talks about: errors, tensors, numbers. No files, no device.
+
+pub mod activation;
+pub mod error;
+pub(crate) mod json;
+pub mod num;
+pub mod quant;
+pub mod tensor;

@@ -1,0 +1,294 @@
+//! Weights in blocks of 32 small integers that share a scale.
+//!
+//! A row of `cols` elements is stored by itself: first all integers in order, then one F16 scale for
+//! each block, then zeros up to a multiple of 16 bytes. `Q8` has a signed byte for each element,
+//! `Q4` four bits that are the element plus 8, the first of two in the lower half of a byte. An
+//! element is its integer times its scale, which is exact in `f32`.
+
+use half::f16;
+
+use crate::base::tensor::DType;
+
+/// Elements of a block.
+pub const BLOCK: usize = 32;
+
+/// The largest magnitude that a block can hold.
+pub fn largest(dtype: DType) -> f32 {
+    f16::MAX.to_f32() * if dtype == DType::Q8 { 127.0 } else { 7.0 }
+}
+
+/// Appends a row of `values`, rounded to `dtype`. Values should be finite and not beyond
+/// [`largest`].
+///
+/// # Panics
+///
+/// If `dtype` is not quantized or the row is not made of whole blocks: callers check both.
+pub fn encode_row(dtype: DType, values: &[f32], into: &mut Vec<u8>) {
+    assert!(dtype.is_quantized(), "{dtype} has no blocks");
+    let (blocks, []) = values.as_chunks::<BLOCK>() else {
+        panic!("a row is made of whole blocks");
+    };
+    let start = into.len();
+    let integers = if dtype == DType::Q8 { values.len() } else { values.len() / 2 };
+    into.resize(start + integers + blocks.len() * 2, 0);
+    let (stored, scales) = into[start..].split_at_mut(integers);
+    let stored = stored.chunks_exact_mut(integers / blocks.len().max(1));
+    for ((block, stored), place) in blocks.iter().zip(stored).zip(scales.as_chunks_mut::<2>().0) {
+        let (scale, q) = if dtype == DType::Q8 { round_q8(block) } else { round_q4(block) };
+        *place = scale.to_le_bytes();
+        if dtype == DType::Q8 {
+            for (byte, &q) in stored.iter_mut().zip(&q) {
+                *byte = small(q).to_le_bytes()[0];
+            }
+        } else {
+            for (byte, pair) in stored.iter_mut().zip(q.as_chunks::<2>().0) {
+                *byte = nibble(small(pair[0])) | nibble(small(pair[1])) << 4;
+            }
+        }
+    }
+    let len = into.len() - start;
+    into.resize(start + len.next_multiple_of(16), 0);
+}
+
+/// Appends a row of integers with the scales of its blocks.
+///
+/// # Panics
+///
+/// As [`encode_row`].
+pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u8>) {
+    assert!(dtype.is_quantized(), "{dtype} has no blocks");
+    assert_eq!(integers.len(), scales.len() * BLOCK, "a row is made of whole blocks");
+    let start = into.len();
+    if dtype == DType::Q8 {
+        into.extend(integers.iter().map(|q| q.to_le_bytes()[0]));
+    } else {
+        into.extend(integers.chunks_exact(2).map(|pair| nibble(pair[0]) | nibble(pair[1]) << 4));
+    }
+    into.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+    let len = into.len() - start;
+    into.resize(start + len.next_multiple_of(16), 0);
+}
+
+/// The values of stored rows of `cols` elements each.
+///
+/// # Panics
+///
+/// If `dtype` is not quantized.
+pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
+    assert!(dtype.is_quantized(), "{dtype} has no blocks");
+    let wide = dtype == DType::Q8;
+    let block_bytes = if wide { BLOCK } else { BLOCK / 2 };
+    let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
+    let mut values = Vec::with_capacity(bytes.len() / row_bytes.max(1) * cols);
+    for row in bytes.chunks_exact(row_bytes.max(1)) {
+        let (integers, scales) = row.split_at(cols / BLOCK * block_bytes);
+        for (block, scale) in integers.chunks_exact(block_bytes).zip(scales.as_chunks::<2>().0) {
+            let scale = f16::from_le_bytes(*scale).to_f32();
+            if wide {
+                values.extend(block.iter().map(|&q| scale * f32::from(q.cast_signed())));
+            } else {
+                let value = |q: u8| scale * f32::from(q.cast_signed() - 8);
+                values.extend(block.iter().flat_map(|&q| [value(q & 15), value(q >> 4)]));
+            }
+        }
+    }
+    values
+}
+
+fn nibble(q: i8) -> u8 {
+    (q + 8).to_le_bytes()[0]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "integers of a block have at most 8 bits")]
+fn small(q: f32) -> i8 {
+    q as i8
+}
+
+/// A block of floats, as values or as integers.
+type Block = [f32; BLOCK];
+
+/// The scale that takes the largest value to 127, and what division by it gives. Below the normal
+/// numbers of F16 the scale is rounded up, lest the largest value be cut off.
+fn round_q8(block: &Block) -> (f16, Block) {
+    let wanted = extremes(block)[0] / 127.0;
+    let mut scale = to_f16(wanted);
+    if wanted > scale.to_f32() * (1.0 + 1.0 / 1024.0) && scale < f16::MAX {
+        scale = f16::from_bits(scale.to_bits() + 1);
+    }
+    (scale, integers(block, inverse(scale), -127.0, 127.0))
+}
+
+/// The largest magnitude, and the value that has it.
+fn extremes(block: &Block) -> [f32; 2] {
+    let mut largest = [0.0f32; 2];
+    for &v in block {
+        if v.abs() > largest[0] {
+            largest = [v.abs(), v];
+        }
+    }
+    largest
+}
+
+/// Integers to which the extreme value of a block of four bits may go before rounding. Some are
+/// beyond what there is, so that the extreme is cut off and the others gain.
+const REACH: [f32; 32] = [
+    -5.2, -5.5, -5.8, -6.1, -6.4, -6.6, -6.8, -7.0, -7.2, -7.4, -7.6, -7.8, -8.0, -8.2, -8.4, -8.6,
+    -8.8, -9.1, -9.4, -9.7, -10.0, 5.2, 5.5, 5.8, 6.1, 6.4, 6.7, 7.0, 7.3, 7.6, 8.0, 8.4,
+];
+
+/// Of several ways to round, the one with the least squared error. For integers `q` of values `v`
+/// the best scale is `v·q / q·q`, which leaves an error of `v·v - (v·q)² / q·q`.
+fn round_q4(block: &Block) -> (f16, Block) {
+    let extreme = extremes(block)[1];
+    // Less than this is zero to F16, and has no inverse in F32.
+    if extreme.abs() < 1e-30 {
+        return (f16::ZERO, [0.0; BLOCK]);
+    }
+    let mut scale = extreme / -8.0;
+    let mut most = 0.0;
+    for reach in REACH {
+        let q = integers(block, reach / extreme, -8.0, 7.0);
+        let (vq, qq) = (dot(block, &q), dot(&q, &q));
+        // Without a division: whether vq² / qq is more than before.
+        if vq * vq > most * qq {
+            most = vq * vq / qq;
+            scale = vq / qq;
+        }
+    }
+    // The scale is rounded, which may ask for other integers, and these for another scale.
+    let mut best = (f16::ZERO, [0.0; BLOCK]);
+    let mut least = f32::INFINITY;
+    for _ in 0..3 {
+        let stored = to_f16(scale);
+        let q = integers(block, inverse(stored), -8.0, 7.0);
+        let error = squared_error(block, &q, stored.to_f32());
+        if error >= least {
+            break;
+        }
+        (least, best) = (error, (stored, q));
+        let qq = dot(&q, &q);
+        if qq > 0.0 {
+            scale = dot(block, &q) / qq;
+        }
+    }
+    best
+}
+
+/// The nearest number of F16 that is finite.
+fn to_f16(scale: f32) -> f16 {
+    f16::from_f32(scale.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
+}
+
+fn inverse(scale: f16) -> f32 {
+    if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() }
+}
+
+/// Values times `by`, rounded to the nearest integers, to even ones between two.
+fn integers(block: &Block, by: f32, least: f32, most: f32) -> Block {
+    // Beyond 2^23 there are no fractions: adding and taking away rounds, in a few instructions that
+    // every machine has for several values at once.
+    const ROUND: f32 = 12_582_912.0;
+    block.map(|v| ((v * by).clamp(least, most) + ROUND) - ROUND)
+}
+
+/// A sum in eight parts, which compilers make vectors of.
+fn sum(of: impl Fn(usize) -> f32) -> f32 {
+    let mut parts = [0.0f32; 8];
+    for i in (0..BLOCK).step_by(8) {
+        for (part, at) in parts.iter_mut().zip(i..) {
+            *part += of(at);
+        }
+    }
+    let [a, b, c, d, e, f, g, h] = parts;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+fn dot(a: &Block, b: &Block) -> f32 {
+    sum(|i| a[i] * b[i])
+}
+
+fn squared_error(block: &Block, q: &Block, scale: f32) -> f32 {
+    sum(|i| {
+        let error = block[i] - scale * q[i];
+        error * error
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(dtype: DType, values: &[f32]) -> Vec<f32> {
+        let mut bytes = Vec::new();
+        encode_row(dtype, values, &mut bytes);
+        assert_eq!(bytes.len() as u64, dtype.row_bytes(values.len() as u64));
+        decode_rows(dtype, values.len(), &bytes)
+    }
+
+    fn wavy(n: usize) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * 0.7).sin() * (1.0 + (i / 32) as f32)).collect()
+    }
+
+    #[test]
+    fn values_come_back_within_a_step() {
+        let values = wavy(320);
+        for (dtype, step) in [(DType::Q8, 1.0 / 127.0), (DType::Q4, 1.0 / 7.0)] {
+            for (block, back) in values.chunks(32).zip(round_trip(dtype, &values).chunks(32)) {
+                let most = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                for (a, b) in block.iter().zip(back) {
+                    assert!((a - b).abs() <= 0.7 * step * most, "{dtype}: {a} became {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_kept() {
+        for dtype in [DType::Q8, DType::Q4] {
+            let once = round_trip(dtype, &wavy(96));
+            let error = |a: &[f32], b: &[f32]| -> f32 {
+                a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+            };
+            // Rounding again finds the same values, or others as near to what was meant.
+            assert!(error(&once, &round_trip(dtype, &once)) <= 1e-4 * error(&once, &[0.0; 96]));
+            assert_eq!(round_trip(dtype, &[0.0; 32]), [0.0; 32]);
+        }
+    }
+
+    #[test]
+    fn places_are_those_of_the_format() {
+        let integers: Vec<i8> = (0..64).map(|i| i % 16 - 8).collect();
+        let scales = [f16::from_f32(0.5), f16::from_f32(-2.0)];
+        let mut bytes = Vec::new();
+        store_row(DType::Q4, &integers, &scales, &mut bytes);
+        assert_eq!(bytes.len(), 48);
+        assert_eq!(bytes[..3], [0x10, 0x32, 0x54]);
+        assert_eq!(bytes[32..36], [0x00, 0x38, 0x00, 0xc0]);
+        let values = decode_rows(DType::Q4, 64, &bytes);
+        assert_eq!((values[0], values[15], values[32], values[47]), (-4.0, 3.5, 16.0, -14.0));
+
+        let integers: Vec<i8> = (0..32).map(|i| i - 127).collect();
+        let mut bytes = Vec::new();
+        store_row(DType::Q8, &integers, &scales[..1], &mut bytes);
+        assert_eq!((bytes.len(), bytes[0], bytes[31]), (48, 0x81, 0xa0));
+        assert_eq!(decode_rows(DType::Q8, 32, &bytes)[..2], [-63.5, -63.0]);
+    }
+
+    #[test]
+    fn four_bits_lose_little() {
+        let values: Vec<f32> = (0u32..32 * 64)
+            .map(|i| {
+                let x = f64::from(i.wrapping_mul(2_654_435_761)) / f64::from(u32::MAX);
+                crate::base::num::round((x - 0.5) * 2.0)
+            })
+            .collect();
+        let error: f32 = round_trip(DType::Q4, &values)
+            .iter()
+            .zip(&values)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum::<f32>()
+            / values.iter().map(|v| v.powi(2)).sum::<f32>();
+        // Sixteen levels over an even spread: a variance of step squared over twelve.
+        assert!(error < 0.006, "{error}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Element types, shapes, and handles to tensors.
+
+use std::fmt;
+
+/// Element type of a tensor, on the host and on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 16-bit IEEE float. Stored two to a `u32`; needs no device feature.
+    F16,
+    /// The upper half of an `f32`. Stored two to a `u32`.
+    BF16,
+    /// Blocks of 32 signed bytes with a common F16 scale: see [`crate::base::quant`].
+    Q8,
+    /// Blocks of 32 signed four-bit numbers with a common F16 scale: see [`crate::base::quant`].
+    Q4,
+    /// 32-bit unsigned integer: ids, positions, indices.
+    U32,
+}
+
+impl DType {
+    /// Types that weights are stored in.
+    pub const WEIGHTS: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8, Self::Q4];
+
+    /// Elements that are stored together, side by side in a row: rows are multiples of it.
+    pub const fn block(self) -> u32 {
+        match self {
+            Self::Q8 | Self::Q4 => 32,
+            _ => 1,
+        }
+    }
+
+    /// Whether elements share a scale.
+    pub const fn is_quantized(self) -> bool {
+        self.block() > 1
+    }
+
+    /// Bytes of `cols` elements side by side.
+    pub const fn row_bytes(self, cols: u64) -> u64 {
+        // Scales of a row, two bytes for each block, fill whole units of 16 bytes.
+        let scales = (cols / 32 * 2).next_multiple_of(16);
+        match self {
+            Self::F32 | Self::U32 => 4 * cols,
+            Self::F16 | Self::BF16 => 2 * cols,
+            Self::Q8 => cols + scales,
+            Self::Q4 => cols / 2 + scales,
+        }
+    }
+
+    /// The name safetensors and the command line use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q8 => "Q8",
+            Self::Q4 => "Q4",
+            Self::U32 => "U32",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Extents of a tensor, outermost first. At most four axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    dims: [u32; 4],
+    rank: usize,
+}
+
+/// A handle to a tensor of some executor. Copying it does not copy the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tensor {
+    /// Index of the allocation in its executor.
+    pub id: usize,
+    /// Extents.
+    pub shape: Shape,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl Tensor {
+    /// The extents, if there are exactly `N` of them.
+    pub fn dims<const N: usize>(&self) -> crate::base::error::Result<[u32; N]> {
+        self.shape
+            .extents()
+            .try_into()
+            .map_err(|_| crate::base::error::Error::Rank { got: self.shape, want: N })
+    }
+
+    /// Bytes of the elements.
+    pub fn size_bytes(&self) -> u64 {
+        self.shape.size_bytes(self.dtype)
+    }
+}
+
+impl Shape {
+    /// The extents, outermost first.
+    pub fn extents(&self) -> &[u32] {
+        &self.dims[..self.rank]
+    }
+
+    /// Number of elements. 64-bit because a wasm32 `usize` cannot count the bytes of a large matrix.
+    pub fn len(self) -> u64 {
+        self.extents().iter().map(|&d| u64::from(d)).product()
+    }
+
+    /// Bytes of as many elements of `dtype`.
+    pub fn size_bytes(self, dtype: DType) -> u64 {
+        match u64::from(self.extents().last().copied().unwrap_or(1)) {
+            0 => 0,
+            cols => self.len() / cols * dtype.row_bytes(cols),
+        }
+    }
+
+    /// True if some extent is zero.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<const N: usize> From<[u32; N]> for Shape {
+    fn from(extents: [u32; N]) -> Self {
+        const { assert!(N <= 4, "a shape has at most four axes") }
+        let mut dims = [1; 4];
+        dims[..N].copy_from_slice(&extents);
+        Self { dims, rank: N }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.extents())
+    }
+}

@@ -1,0 +1,406 @@
+//! Writes a quantized copy of a checkpoint to a folder, and goes on where an earlier run stopped.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, ErrorKind, Seek, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        json,
+    },
+    checkpoint::{
+        Checkpoint,
+        native::Folder,
+        requantize::{self, Choices, Job, KindReport, Loss, Requantized},
+        synthetic::fnv_1a,
+        write::{self, Layout, Output},
+    },
+    files::{Source, native::read_text},
+    model::{config::Config, schema::Kind},
+};
+
+/// What an unfinished run remembers: a line that says what it does, then one for each tensor.
+const JOURNAL: &str = "quantize.journal";
+/// Longest journal that is read.
+const MAX_JOURNAL: u64 = 256 << 20;
+/// Bytes that are written before the disk must have them.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// Files beside the weights that a copy needs as well.
+const COMPANIONS: [&str; 11] = [
+    "tokenizer.tok.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+];
+
+/// A copy to make.
+#[derive(Clone, Debug)]
+pub struct Quantize<'a> {
+    /// The folder of the model, for its tokenizer and `config.json`.
+    pub from: &'a Path,
+    /// The folder to write: new, empty, or with an unfinished run.
+    pub to: &'a Path,
+    /// The types.
+    pub choices: Choices,
+    /// How the copy is spread over files.
+    pub layout: Layout,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// By kind of tensor.
+    pub kinds: Vec<KindReport>,
+    /// Tensors that an earlier run had written.
+    pub resumed: usize,
+    /// The files, in the order in which they got their names.
+    pub files: Vec<String>,
+}
+
+impl Quantize<'_> {
+    /// Writes the copy. Files get their names when all are whole, `config.json` the last. What is
+    /// done stays if something fails or `progress`, which hears of bytes read, says so; the next
+    /// call with the same input and choices goes on from there. Memory is bounded by a window.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the folder holds anything but an unfinished run of the same input and
+    /// choices, [`Error::Checkpoint`] with the tensor and the index of a weight that is not a finite
+    /// number, [`Error::Io`] if something cannot be read or written.
+    pub fn run<S: Source>(
+        &self,
+        config: &Config,
+        checkpoint: &Checkpoint<S>,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Outcome> {
+        let digest = self.digest(config, checkpoint);
+        let mut copy = Unfinished::begin(self.to, &digest)?;
+        let weights =
+            Requantized::new(self.from, config, checkpoint, &self.choices, on_all_cores, progress)?;
+        let mut resumed = 0;
+        for tensor in copy.done.values().flatten() {
+            weights.done_before(&tensor.name, tensor.loss)?;
+            resumed += 1;
+        }
+        let text = self.config_json(config, &weights)?;
+        let written = copy.write(self, config, &weights, &text);
+        if let Err(error) = written {
+            // The first error is the one to tell.
+            let _ = copy.settle();
+            return Err(error);
+        }
+        copy.commit()?;
+        let kinds = requantize::report(&weights, &self.choices);
+        Ok(Outcome { kinds, resumed, files: copy.files })
+    }
+
+    /// What makes two runs the same: input, choices, layout.
+    fn digest<S: Source>(&self, config: &Config, checkpoint: &Checkpoint<S>) -> String {
+        let mut text = format!("{:?} {:?} {}", self.choices, self.layout, config.to_json());
+        for source in checkpoint.sources() {
+            let _ = writeln!(text, "{} {}", source.name(), source.len());
+        }
+        for (name, dtype, shape) in checkpoint.tensors() {
+            let _ = writeln!(text, "{name} {dtype} {shape:?}");
+        }
+        format!("{:016x}", fnv_1a(&text))
+    }
+
+    /// The model's own `config.json`, with what was done to its weights.
+    fn config_json<S: Source>(
+        &self,
+        config: &Config,
+        weights: &Requantized<'_, Checkpoint<S>>,
+    ) -> Result<String> {
+        let path = self.from.join("config.json");
+        let text = if path.is_file() { read_text(&path, 5 << 20)? } else { config.to_json() };
+        let mut fields = json::parse_object(&text).map_err(|what| Error::format(&path, what))?;
+        let mut types: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
+        for change in weights.changes() {
+            let names = types.entry(change.want.kind).or_default();
+            if !names.contains(&change.to.name()) {
+                names.push(change.to.name());
+            }
+        }
+        let types: BTreeMap<&str, String> =
+            types.into_iter().map(|(kind, names)| (kind.name(), names.join(", "))).collect();
+        fields.insert(
+            "quantization_config".into(),
+            json!({
+                "quant_method": "grok-wgpu",
+                "block_size": crate::base::quant::BLOCK,
+                "scale_type": "F16",
+                "types": types,
+            }),
+        );
+        Ok(format!("{:#}\n", Value::Object(fields)))
+    }
+}
+
+/// Runs jobs on as many threads as the machine has.
+pub fn on_all_cores(jobs: &mut [Job<'_>]) {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let queue = Mutex::new(jobs.iter_mut());
+    let work = || {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(job) = next else { break };
+            job.run();
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without it there is one thread less: this one takes what is left.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+/// A tensor that is written.
+#[derive(Debug)]
+struct Done {
+    name: String,
+    /// The byte of its file after its last one.
+    end: u64,
+    loss: Loss,
+}
+
+/// The folder that is being written.
+struct Unfinished<'a> {
+    folder: Folder<'a>,
+    journal: File,
+    /// What an earlier run wrote, by file.
+    done: BTreeMap<String, Vec<Done>>,
+    /// Lines of the journal that wait until the disk has what they tell of.
+    pending: String,
+    unsynced: u64,
+    /// The file of weights that is open.
+    open: Option<File>,
+    /// Files that wait for their names.
+    files: Vec<String>,
+}
+
+/// An [`Unfinished`] copy and the weights that go there.
+struct Sink<'c, 'a, 'w, W> {
+    copy: &'c mut Unfinished<'a>,
+    weights: &'c Requantized<'w, W>,
+}
+
+impl<'a> Unfinished<'a> {
+    /// Makes the folder, or finds what an earlier run left there.
+    fn begin(dir: &'a Path, digest: &str) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))?;
+        let path = dir.join(JOURNAL);
+        let entries = std::fs::read_dir(dir).map_err(|source| Error::io(dir, source))?;
+        let resumes = path.is_file();
+        if !resumes && entries.count() > 0 {
+            return Err(Error::Usage(format!(
+                "{} is not empty and holds no unfinished run: nothing is overwritten, name a new \
+                 folder",
+                dir.display()
+            )));
+        }
+        let fail = |source| Error::io(&path, source);
+        let mut journal = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(fail)?;
+        if let Err(error) = journal.try_lock() {
+            return match error {
+                std::fs::TryLockError::WouldBlock => {
+                    Err(Error::Usage(format!("another run is writing to {}", dir.display())))
+                }
+                std::fs::TryLockError::Error(error) => Err(fail(error)),
+            };
+        }
+        let text = read_text(&path, MAX_JOURNAL)?;
+        // A line without an end is one that a crash cut off.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut lines = whole.lines();
+        let mut done: BTreeMap<String, Vec<Done>> = BTreeMap::new();
+        match lines.next() {
+            None => {
+                let line = format!("{}\n", json!({ "run": digest }));
+                journal.set_len(0).and_then(|()| journal.rewind()).map_err(fail)?;
+                journal.write_all(line.as_bytes()).map_err(fail)?;
+            }
+            Some(first) => {
+                let first: Value = serde_json::from_str(first).unwrap_or_default();
+                if first["run"] != digest {
+                    return Err(Error::Usage(format!(
+                        "{} holds an unfinished run of another input or with other options: give \
+                         those again, or name a new folder",
+                        dir.display()
+                    )));
+                }
+                for line in lines {
+                    let (file, tensor) = read_line(line).ok_or_else(|| {
+                        Error::format(&path, format!("`{}` is no tensor", json::clipped(line)))
+                    })?;
+                    done.entry(file).or_default().push(tensor);
+                }
+                let end = whole.len() as u64;
+                journal.set_len(end).map_err(fail)?;
+                journal.seek(io::SeekFrom::Start(end)).map_err(fail)?;
+            }
+        }
+        let mut copy = Self {
+            folder: Folder { dir },
+            journal,
+            done,
+            pending: String::new(),
+            unsynced: 0,
+            open: None,
+            files: Vec::new(),
+        };
+        copy.keep_what_is_there()?;
+        Ok(copy)
+    }
+
+    /// Forgets files that are not there, or shorter than the journal says.
+    fn keep_what_is_there(&mut self) -> Result<()> {
+        for (name, tensors) in &mut self.done {
+            let part = self.folder.unfinished(name);
+            let whole = self.folder.dir.join(name);
+            // A run that was stopped while files got their names.
+            if whole.is_file() && !part.exists() {
+                std::fs::rename(&whole, &part).map_err(|source| Error::io(&whole, source))?;
+            }
+            let len = match std::fs::metadata(&part) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == ErrorKind::NotFound => 0,
+                Err(error) => return Err(Error::io(&part, error)),
+            };
+            tensors.retain(|tensor| tensor.end <= len);
+        }
+        Ok(())
+    }
+
+    fn write<S: Source>(
+        &mut self,
+        task: &Quantize<'_>,
+        config: &Config,
+        weights: &Requantized<'_, Checkpoint<S>>,
+        config_json: &str,
+    ) -> Result<()> {
+        let mut sink = Sink { copy: self, weights };
+        pollster::block_on(write::write_weights(&mut sink, config, weights, task.layout))?;
+        for name in COMPANIONS {
+            let from = task.from.join(name);
+            if from.is_file() {
+                let part = sink.copy.folder.unfinished(name);
+                std::fs::copy(&from, &part).map_err(|source| Error::io(&from, source))?;
+                sink.copy.files.push(name.to_owned());
+            }
+        }
+        write::write_text(&mut sink, "config.json", config_json)
+    }
+
+    /// Brings what was written to the disk, and then the journal.
+    fn settle(&mut self) -> Result<()> {
+        if let Some(file) = &self.open {
+            file.sync_data().map_err(|source| Error::io(self.folder.dir, source))?;
+        }
+        self.journal
+            .write_all(self.pending.as_bytes())
+            .and_then(|()| self.journal.sync_data())
+            .map_err(|source| Error::io(self.path(), source))?;
+        self.pending.clear();
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Gives all files their names.
+    fn commit(&mut self) -> Result<()> {
+        for name in &self.files {
+            let path = self.folder.dir.join(name);
+            std::fs::rename(self.folder.unfinished(name), &path)
+                .map_err(|source| Error::io(&path, source))?;
+        }
+        std::fs::remove_file(self.path()).map_err(|source| Error::io(self.path(), source))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.dir.join(JOURNAL)
+    }
+}
+
+/// A file and a tensor of it.
+fn read_line(line: &str) -> Option<(String, Done)> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    let text = |field: &str| value[field].as_str().map(str::to_owned);
+    let loss = Loss { squares: value["squares"].as_f64()?, error: value["error"].as_f64()? };
+    let end = value["end"].as_u64()?;
+    Some((text("file")?, Done { name: text("tensor")?, end, loss }))
+}
+
+impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
+    type File = BufWriter<File>;
+
+    fn create(&mut self, name: &str) -> Result<Self::File> {
+        let file = self.copy.folder.create(name)?;
+        self.copy.open = file.get_ref().try_clone().ok();
+        Ok(file)
+    }
+
+    fn resume(&mut self, name: &str) -> Result<Option<(Self::File, usize)>> {
+        let Some(tensors) = self.copy.done.get(name).filter(|tensors| !tensors.is_empty()) else {
+            return Ok(None);
+        };
+        let end = tensors.iter().map(|tensor| tensor.end).max().unwrap_or(0);
+        let path = self.copy.folder.unfinished(name);
+        let fail = |source| Error::io(&path, source);
+        let mut file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
+        file.set_len(end).map_err(fail)?;
+        file.seek(io::SeekFrom::Start(end)).map_err(fail)?;
+        self.copy.open = file.try_clone().ok();
+        Ok(Some((BufWriter::new(file), tensors.len())))
+    }
+
+    fn wrote(&mut self, file: &mut Self::File, name: &str, tensor: &str, end: u64) -> Result<()> {
+        file.flush().map_err(|source| Error::io(name, source))?;
+        let loss = self.weights.loss(tensor);
+        let line = json!({
+            "file": name,
+            "tensor": tensor,
+            "end": end,
+            "squares": loss.squares,
+            "error": loss.error,
+        });
+        let _ = writeln!(self.copy.pending, "{line}");
+        let dtype = self.weights.changes().find(|change| change.want.name == tensor);
+        self.copy.unsynced += dtype.map_or(0, |change| change.want.bytes(change.to));
+        if self.copy.unsynced >= SYNC_BYTES { self.copy.settle() } else { Ok(()) }
+    }
+
+    fn finish(&mut self, name: &str, file: Self::File) -> Result<()> {
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .and_then(|file| file.sync_all())
+            .map_err(|source| Error::io(name, source))?;
+        self.copy.settle()?;
+        self.copy.files.push(name.to_owned());
+        Ok(())
+    }
+}

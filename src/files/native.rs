@@ -1,0 +1,174 @@
+//! Regular files: read at offsets, and as text.
+
+use std::{
+    fs::{File, Metadata},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    base::error::{Error, Result},
+    files::Source,
+};
+
+/// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not
+/// a signal.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    name: String,
+    file: File,
+    len: u64,
+}
+
+impl FileSource {
+    /// Opens a regular file, or a link to one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the path is anything else or cannot be opened. Never waits: a pipe is
+    /// refused before it is opened.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .ok_or_else(|| Error::format(&path, "the file's name is not valid UTF-8"))?
+            .to_owned();
+        let (file, metadata) = open_regular(&path).map_err(|source| Error::io(&path, source))?;
+        Ok(Self { path, name, file, len: metadata.len() })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Source for FileSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    async fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let wanted = into.len();
+        let fail = |kind, what: String| {
+            let what = format!("reading {wanted} bytes at offset {offset}: {what}");
+            Error::io(&self.path, io::Error::new(kind, what))
+        };
+        match read_exact_at(&self.file, into, offset) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Err(fail(
+                    ErrorKind::UnexpectedEof,
+                    format!("the file ends before that; it had {} bytes when opened", self.len),
+                ));
+            }
+            Err(error) => return Err(fail(error.kind(), error.to_string())),
+        }
+        // A file that is being written or was replaced in place must not pass for a whole one.
+        let now = self.file.metadata().map_err(|error| fail(error.kind(), error.to_string()))?;
+        if now.len() != self.len {
+            let what = format!("the file's length went from {} to {} bytes", self.len, now.len());
+            return Err(fail(ErrorKind::InvalidData, what));
+        }
+        Ok(())
+    }
+}
+
+/// The text of a regular file, at most `limit` bytes of it.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is longer or not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let (mut file, metadata) = open_regular(path).map_err(|source| Error::io(path, source))?;
+    if metadata.len() > limit {
+        return Err(Error::format(
+            path,
+            format!("{} bytes are more than the {limit} that are read", metadata.len()),
+        ));
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(&mut file, limit + 1), &mut bytes)
+        .map_err(|source| Error::io(path, source))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::format(path, format!("not UTF-8 text: the byte at {at} is wrong"))
+    })
+}
+
+/// The bytes of a file, if it is there and has at most `most` of them.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it is there and cannot be read.
+pub(crate) fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let (file, metadata) = match open_regular(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|source| Error::io(path, source))?,
+    };
+    if metadata.len() > most {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, most + 1), &mut bytes)
+        .map_err(|source| Error::io(path, source))?;
+    Ok(Some(bytes))
+}
+
+/// Makes a folder that nobody else can put files in, as far as the system knows of such.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be made.
+pub(crate) fn make_private_folder(folder: &Path) -> Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|source| Error::io(folder, source))
+}
+
+/// Opens what is a regular file before and after: opening a pipe would wait for its other end.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+    let refuse = |metadata: &Metadata| {
+        let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
+        io::Error::new(ErrorKind::InvalidInput, format!("this is {what}"))
+    };
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(refuse(&metadata));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(refuse(&metadata));
+    }
+    Ok((file, metadata))
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, into, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut into: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !into.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, into, offset) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                into = &mut into[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

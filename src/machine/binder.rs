@@ -1,0 +1,246 @@
+//! Operands of a dispatch, checked in the order of WGSL's bindings.
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::{shader::Shader, step::STEP_LEN},
+    variants::{Class, Tuning},
+};
+
+/// How a kernel touches an operand. Mirrors the WGSL address space and access mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    Write,
+    /// `var<uniform>`: small, and uniform in the language's sense, so that loops over barriers may
+    /// depend on it.
+    Uniform,
+}
+
+/// One bound tensor, under the name it has in WGSL.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Name of the WGSL variable.
+    pub name: &'static str,
+    /// Declared access.
+    pub access: Access,
+    /// The memory behind it.
+    pub tensor: Tensor,
+    /// Bytes that the dispatch reads or writes at the most, each counted once.
+    pub touched: u64,
+}
+
+/// Name, WGSL type and byte offset of a field of a uniform struct.
+pub type Field = (&'static str, &'static str, usize);
+
+/// The host side of a WGSL `struct Params`. Implemented by [`params!`](crate::params).
+pub trait Params: bytemuck::Pod {
+    /// The fields, in order.
+    const FIELDS: &'static [Field];
+}
+
+/// Declares the `Params` of a kernel. Fields are `u32`, `i32` or `f32`, so that the Rust and the
+/// WGSL layout coincide without padding rules.
+#[macro_export]
+macro_rules! params {
+    ($($field:ident: $ty:ident),+ $(,)?) => {
+        #[repr(C)]
+        #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+        struct Params { $($field: $ty),+ }
+
+        impl $crate::machine::binder::Params for Params {
+            const FIELDS: &'static [$crate::machine::binder::Field] = &[
+                $((stringify!($field), stringify!($ty), std::mem::offset_of!(Params, $field))),+
+            ];
+        }
+    };
+}
+
+/// A checked dispatch, ready for an executor.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The program.
+    pub shader: Shader,
+    /// Tensors in binding order, starting at `@binding(1)`.
+    pub operands: Vec<Operand>,
+    /// Bytes of the uniform at `@binding(0)`.
+    pub params: Vec<u8>,
+    /// Layout of those bytes.
+    pub fields: &'static [Field],
+    /// Values of the shader's `override` declarations.
+    pub constants: Vec<(&'static str, u32)>,
+    /// Workgroups along x, y, z.
+    pub workgroups: [u32; 3],
+}
+
+impl Dispatch {
+    /// Bytes of all tensors bound.
+    pub fn bytes_bound(&self) -> u64 {
+        self.operands.iter().map(|operand| operand.tensor.size_bytes()).sum()
+    }
+
+    /// Bytes of them that it reads or writes at the most, each counted once.
+    pub fn bytes_touched(&self) -> u64 {
+        self.operands.iter().map(|operand| operand.touched).sum()
+    }
+
+    /// Which products it is one of, if its weights are what [`Tuning`] asks about.
+    pub fn class(&self) -> Option<Class> {
+        let weight = |operand: &&Operand| matches!(operand.name, "weight" | "gate");
+        let found = self.operands.iter().find(weight)?;
+        let many = found.tensor.shape.extents().len() > 1;
+        many.then(|| Class::of(self.shader.kernel(), found.tensor))
+    }
+}
+
+/// WebGPU's limit on workgroups along each axis, and the only one a device is asked for.
+pub const MAX_WORKGROUPS: u32 = 65_535;
+
+/// Collects and checks operands, in WGSL binding order.
+#[derive(Debug)]
+pub struct Binder<'a> {
+    shader: Shader,
+    tuning: &'a Tuning,
+    operands: Vec<Operand>,
+    constants: Vec<(&'static str, u32)>,
+}
+
+impl<'a> Binder<'a> {
+    /// An empty binder that reports errors in the name of `shader` and dispatches for `tuning`.
+    pub fn new(shader: Shader, tuning: &'a Tuning) -> Self {
+        Self { shader, tuning, operands: Vec::new(), constants: Vec::new() }
+    }
+
+    /// How work is divided on this device.
+    pub fn tuning(&self) -> &'a Tuning {
+        self.tuning
+    }
+
+    /// Binds a tensor the kernel reads.
+    pub fn read(
+        self,
+        name: &'static str,
+        tensor: Tensor,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Self> {
+        self.bind(Access::Read, name, tensor, dtype, shape.into())
+    }
+
+    /// Binds a weight the kernel reads, stored as the shader was linked for.
+    pub fn weight(
+        self,
+        name: &'static str,
+        tensor: Tensor,
+        shape: impl Into<Shape>,
+    ) -> Result<Self> {
+        let dtype = self.shader.weight.unwrap_or(DType::F32);
+        let shape = shape.into();
+        let cols = shape.extents().last().copied().unwrap_or(0);
+        if !cols.is_multiple_of(dtype.block()) {
+            return Err(Error::Usage(format!(
+                "{}: rows of `{name}` have {cols} elements, which {dtype} cannot divide into \
+                 blocks of {}",
+                self.shader.name,
+                dtype.block()
+            )));
+        }
+        self.bind(Access::Read, name, tensor, dtype, shape)
+    }
+
+    /// Binds a tensor the kernel writes.
+    pub fn write(
+        self,
+        name: &'static str,
+        tensor: Tensor,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Self> {
+        self.bind(Access::Write, name, tensor, dtype, shape.into())
+    }
+
+    /// Says of the operand bound last that the dispatch touches at most `some` of `all` equal parts
+    /// of it. Without this it counts as whole.
+    #[must_use]
+    pub fn touching(mut self, some: u32, all: u32) -> Self {
+        if let Some(operand) = self.operands.last_mut() {
+            let parts = u64::from(all.max(1));
+            operand.touched = operand.tensor.size_bytes() / parts * u64::from(some).min(parts);
+        }
+        self
+    }
+
+    /// Binds the record of the current step: see [`STEP_LEN`].
+    pub fn step(self, tensor: Tensor) -> Result<Self> {
+        self.bind(Access::Uniform, "step", tensor, DType::U32, [STEP_LEN].into())
+    }
+
+    /// Sets several `override`s of the shader.
+    #[must_use]
+    pub fn constants(mut self, constants: Vec<(&'static str, u32)>) -> Self {
+        self.constants.extend(constants);
+        self
+    }
+
+    /// Sets an `override` of the shader.
+    #[must_use]
+    pub fn constant(mut self, name: &'static str, value: u32) -> Self {
+        self.constants.push((name, value));
+        self
+    }
+
+    /// Ends the list with the uniform and the workgroups.
+    pub fn dispatch<P: Params>(self, params: P, workgroups: [u32; 3]) -> Result<Dispatch> {
+        for count in workgroups {
+            if count > MAX_WORKGROUPS {
+                return Err(Error::Limit {
+                    what: format!("{}: workgroups along one axis", self.shader.name),
+                    got: count.into(),
+                    limit: MAX_WORKGROUPS.into(),
+                });
+            }
+        }
+        Ok(Dispatch {
+            shader: self.shader,
+            operands: self.operands,
+            params: bytemuck::bytes_of(&params).to_vec(),
+            fields: P::FIELDS,
+            constants: self.constants,
+            workgroups,
+        })
+    }
+
+    fn bind(
+        mut self,
+        access: Access,
+        name: &'static str,
+        tensor: Tensor,
+        dtype: DType,
+        shape: Shape,
+    ) -> Result<Self> {
+        let kernel = self.shader.name;
+        if (tensor.dtype, tensor.shape) != (dtype, shape) {
+            return Err(Error::Operand {
+                kernel,
+                operand: name,
+                got_dtype: tensor.dtype,
+                got: tensor.shape,
+                want_dtype: dtype,
+                want: shape,
+            });
+        }
+        // WebGPU tracks usage per buffer and per dispatch: a buffer that is written may not also be
+        // bound for reading, so a kernel that works in place takes one operand, not two.
+        if let Some(other) = self.operands.iter().find(|other| other.tensor.id == tensor.id)
+            && (access == Access::Write || other.access == Access::Write)
+        {
+            return Err(Error::Aliased { kernel, first: other.name, second: name });
+        }
+        self.operands.push(Operand { name, access, tensor, touched: tensor.size_bytes() });
+        Ok(self)
+    }
+}

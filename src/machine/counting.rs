@@ -1,0 +1,140 @@
+//! A machine that counts what it is asked for, and runs nothing.
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::{
+        Machine, Role,
+        gpu::Caps,
+        kernel::{Executor, Kernel},
+    },
+    variants::Tuning,
+};
+
+/// The limits of a device that memory is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Bytes of the largest storage binding.
+    pub binding: u64,
+    /// Bytes of the largest buffer.
+    pub buffer: u64,
+}
+
+impl DeviceLimits {
+    /// What WebGPU promises on every device (`WebGPU`, section 3.6.2, limits).
+    pub const BASELINE: Self = Self { binding: 128 << 20, buffer: 256 << 20 };
+
+    /// The limits that a device was opened with.
+    pub fn of(caps: &Caps) -> Self {
+        Self {
+            binding: caps.limits.max_storage_buffer_binding_size,
+            buffer: caps.limits.max_buffer_size,
+        }
+    }
+}
+
+/// A machine that has limits and no memory: it counts what it is asked for and runs nothing.
+#[derive(Clone, Debug)]
+pub struct Counting {
+    limits: DeviceLimits,
+    tensors: usize,
+    bytes: u64,
+}
+
+/// What a recorded plan would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Dispatches.
+    pub dispatches: u64,
+    /// How often each kernel runs, in order of first use.
+    pub kernels: Vec<(String, u64)>,
+    /// Bytes of all tensors bound, each as often as it is bound.
+    pub bytes_bound: u64,
+    /// Bytes of them that dispatches touch at the most.
+    pub bytes_touched: u64,
+}
+
+impl Counting {
+    /// A machine with nothing on it.
+    pub fn new(limits: DeviceLimits) -> Self {
+        Self { limits, tensors: 0, bytes: 0 }
+    }
+
+    /// Bytes of all tensors, as a device allocates them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> DeviceLimits {
+        self.limits
+    }
+
+    /// How many tensors there are.
+    pub fn tensors(&self) -> usize {
+        self.tensors
+    }
+}
+
+impl Executor for Counted {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        let dispatch = kernel.record(&Tuning::GPU)?;
+        let label = dispatch.shader.label();
+        self.dispatches += 1;
+        self.bytes_bound += dispatch.bytes_bound();
+        self.bytes_touched += dispatch.bytes_touched();
+        match self.kernels.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, count)) => *count += 1,
+            None => self.kernels.push((label, 1)),
+        }
+        Ok(())
+    }
+}
+
+impl Machine for Counting {
+    type Plan = Counted;
+
+    fn alloc(&mut self, _role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        // As on a device: whole 32-byte units, and no empty buffer.
+        let bytes = shape.size_bytes(dtype).max(dtype.row_bytes(1)).next_multiple_of(32);
+        let limit = self.limits.binding.min(self.limits.buffer);
+        if bytes > limit {
+            return Err(Error::Limit {
+                what: format!("a tensor of {dtype}{shape}"),
+                got: bytes,
+                limit,
+            });
+        }
+        self.bytes += bytes;
+        self.tensors += 1;
+        Ok(Tensor { id: self.tensors - 1, shape, dtype })
+    }
+
+    fn write(&mut self, _tensor: Tensor, _offset: u64, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut counted = Counted::default();
+        program(&mut counted)?;
+        Ok(counted)
+    }
+
+    async fn run_plan(&mut self, _plan: &Self::Plan, _read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        Err(Error::Usage("a machine that only counts cannot run a model".into()))
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        // The same rule as on a device.
+        self.limits.binding.min(self.limits.buffer).min(u64::from(u32::MAX)) / 32 * 32
+    }
+}

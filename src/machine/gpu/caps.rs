@@ -1,0 +1,235 @@
+//! Adapters, and the limits and features a device is opened with.
+
+use crate::{
+    base::error::{Error, Result},
+    variants::Tuning,
+};
+
+/// Which limits a device is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// WebGPU's defaults, whatever the adapter could do: what a browser gives at the least.
+    Baseline,
+    /// All the adapter has: larger bindings mean fewer shards.
+    Full,
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// The fastest kind there is: discrete, then integrated, virtual, CPU.
+    #[default]
+    Best,
+    /// The first whose name, driver or backend contains this text, whatever its case; or the one
+    /// with this number in the list.
+    Named(String),
+    /// None: memory can be written and read, and what is submitted does not run. For measuring
+    /// what the host takes.
+    Nothing,
+}
+
+/// An adapter and what its device was granted.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// Name, driver, backend and kind.
+    pub info: wgpu::AdapterInfo,
+    /// Limits of the device.
+    pub limits: wgpu::Limits,
+    /// Limits of the adapter behind it.
+    pub adapter_limits: wgpu::Limits,
+    /// Profile the device was opened with.
+    pub profile: Profile,
+    /// Whether dispatches can be timed on the device.
+    pub timestamps: bool,
+    /// Whether shaders may use `f16`. Nothing needs it.
+    pub f16: bool,
+    /// The least and the largest number of invocations of a subgroup, where shaders may use
+    /// subgroup operations. Nothing needs them.
+    pub subgroups: Option<(u32, u32)>,
+    /// Whether the adapter runs on a CPU.
+    pub is_cpu: bool,
+}
+
+impl Caps {
+    /// How to divide work where nothing was measured.
+    pub fn tuning(&self) -> Tuning {
+        match self.subgroups {
+            Some((8.., most)) if self.is_cpu => Tuning::spread(most),
+            _ if self.is_cpu => Tuning::CPU,
+            _ => Tuning::GPU,
+        }
+    }
+
+    /// One line: name, kind, backend, driver.
+    pub fn describe(&self) -> String {
+        describe(&self.info)
+    }
+
+    /// The limits that compute shaders meet, by their names in WebGPU: of the device, and of the
+    /// adapter behind it.
+    pub fn named_limits(&self) -> Vec<(&'static str, u64, u64)> {
+        let of = |limits: &wgpu::Limits| {
+            [
+                ("maxBufferSize", limits.max_buffer_size),
+                ("maxStorageBufferBindingSize", limits.max_storage_buffer_binding_size),
+                ("maxUniformBufferBindingSize", limits.max_uniform_buffer_binding_size),
+                (
+                    "maxStorageBuffersPerShaderStage",
+                    limits.max_storage_buffers_per_shader_stage.into(),
+                ),
+                (
+                    "maxComputeWorkgroupStorageSize",
+                    limits.max_compute_workgroup_storage_size.into(),
+                ),
+                (
+                    "maxComputeInvocationsPerWorkgroup",
+                    limits.max_compute_invocations_per_workgroup.into(),
+                ),
+                ("maxComputeWorkgroupSizeX", limits.max_compute_workgroup_size_x.into()),
+                ("maxComputeWorkgroupSizeY", limits.max_compute_workgroup_size_y.into()),
+                ("maxComputeWorkgroupSizeZ", limits.max_compute_workgroup_size_z.into()),
+                (
+                    "maxComputeWorkgroupsPerDimension",
+                    limits.max_compute_workgroups_per_dimension.into(),
+                ),
+                (
+                    "minStorageBufferOffsetAlignment",
+                    limits.min_storage_buffer_offset_alignment.into(),
+                ),
+            ]
+        };
+        let both = of(&self.limits).into_iter().zip(of(&self.adapter_limits));
+        both.map(|((name, device), (_, adapter))| (name, device, adapter)).collect()
+    }
+}
+
+fn describe(info: &wgpu::AdapterInfo) -> String {
+    // Browsers do not name it.
+    let name = if info.name.is_empty() { "the adapter" } else { &info.name };
+    let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
+    format!(
+        "{name} ({:?}, {}{})",
+        info.device_type,
+        info.backend,
+        match driver.trim() {
+            "" => String::new(),
+            driver => format!(", {driver}"),
+        }
+    )
+}
+
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
+    let mut options = wgpu::BackendOptions::default();
+    options.noop.enable = backends.contains(wgpu::Backends::NOOP);
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        backend_options: options,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+/// Every adapter of this machine, one line each, in the order that numbers refer to.
+pub async fn adapters() -> Vec<String> {
+    let backends = wgpu::Backends::PRIMARY;
+    let all = instance(backends).enumerate_adapters(backends).await;
+    all.iter().map(|adapter| describe(&adapter.get_info())).collect()
+}
+
+pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+    let backends = match choice {
+        AdapterChoice::Nothing => wgpu::Backends::NOOP,
+        AdapterChoice::Best | AdapterChoice::Named(_) => wgpu::Backends::PRIMARY,
+    };
+    let instance = instance(backends);
+    let mut all = instance.enumerate_adapters(backends).await;
+    if all.is_empty() {
+        // Browsers do not enumerate; they give one.
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        return instance.request_adapter(&options).await.map_err(|error| {
+            Error::Adapter(format!(
+                "tried Vulkan, Metal, DirectX 12 and WebGPU ({error}); install a graphics driver, \
+                 or Mesa's software driver for Vulkan"
+            ))
+        });
+    }
+    let names: Vec<String> = all.iter().map(|a| describe(&a.get_info())).collect();
+    let index = match choice {
+        AdapterChoice::Nothing => 0,
+        AdapterChoice::Best => {
+            (0..all.len()).min_by_key(|&i| rank(all[i].get_info().device_type)).unwrap_or(0)
+        }
+        AdapterChoice::Named(text) => {
+            let lower = text.to_lowercase();
+            text.parse()
+                .ok()
+                .filter(|&i: &usize| i < all.len())
+                .or_else(|| names.iter().position(|name| name.to_lowercase().contains(&lower)))
+                .ok_or_else(|| {
+                    Error::Adapter(format!(
+                        "none is called `{text}`; there are: {}",
+                        names.join("; ")
+                    ))
+                })?
+        }
+    };
+    Ok(all.swap_remove(index))
+}
+
+fn rank(kind: wgpu::DeviceType) -> u8 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+pub(super) async fn open(
+    adapter: &wgpu::Adapter,
+    profile: Profile,
+) -> Result<(wgpu::Device, wgpu::Queue, Caps)> {
+    let info = adapter.get_info();
+    let adapter_limits = adapter.limits();
+    let limits = match profile {
+        Profile::Baseline => wgpu::Limits::defaults(),
+        Profile::Full => adapter_limits.clone(),
+    };
+    let wanted =
+        wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE;
+    let features = adapter.features() & wanted;
+    let (device, queue) = adapter
+        .request_device(&wgpu::DeviceDescriptor {
+            label: Some("grok-wgpu"),
+            required_features: features,
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        })
+        .await
+        .map_err(|error| {
+            // Browsers say it in a value of theirs, with a stack below.
+            let said = error.to_string();
+            let line = said.lines().next().unwrap_or_default();
+            let line =
+                line.strip_prefix("JsValue(").map_or(line, |inner| inner.trim_end_matches(')'));
+            Error::Adapter(format!("{}: {line}", describe(&info)))
+        })?;
+    let caps = Caps {
+        limits: device.limits(),
+        adapter_limits,
+        profile,
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+        subgroups: features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+        info,
+    };
+    Ok((device, queue, caps))
+}

@@ -1,0 +1,459 @@
+//! The device: memory, pipelines, recorded plans, and the one place that talks to wgpu.
+
+mod caps;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod kept;
+mod pipeline_cache;
+mod pipelines;
+mod plan;
+pub(crate) mod wait;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_channel::oneshot;
+
+pub use caps::{AdapterChoice, Caps, Profile, adapters};
+pub use plan::{Counters, Plan, StepTime};
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::{Machine, Role, binder::Dispatch, kernel::Executor},
+    variants::Tuning,
+};
+
+/// Where a tensor lives on the device.
+#[derive(Debug)]
+struct Slot {
+    buffer: wgpu::Buffer,
+    /// Start of the binding in the buffer.
+    offset: u64,
+    /// Bytes of the binding.
+    size: u64,
+}
+
+/// A device with everything made on it.
+#[derive(Debug)]
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    caps: Caps,
+    tuning: Tuning,
+    pipelines: pipelines::Cache,
+    slots: Vec<Slot>,
+    staging: Option<wgpu::Buffer>,
+    failure: Failure,
+    counters: Counters,
+    binding_limit: u64,
+}
+
+/// Bytes to read back: a part of a tensor's buffer, in multiples of four.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    slot: usize,
+    offset: u64,
+    size: u64,
+}
+
+/// What went wrong on the device, as its callbacks reported it.
+#[derive(Clone, Debug, Default)]
+struct Failure(Arc<Mutex<Failed>>);
+
+#[derive(Debug, Default)]
+struct Failed {
+    /// The first error that nobody has heard of.
+    first: Option<Error>,
+    /// Why the device is gone, for ever.
+    lost: Option<String>,
+    /// Who waits for that.
+    listener: Option<oneshot::Sender<String>>,
+}
+
+impl Failure {
+    fn set(&self, error: Error) {
+        self.lock().first.get_or_insert(error);
+    }
+
+    fn lose(&self, why: String) {
+        let mut failed = self.lock();
+        if let Some(listener) = failed.listener.take() {
+            // Often nobody listens.
+            let _ = listener.send(why.clone());
+        }
+        failed.lost.get_or_insert(why);
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut failed = self.lock();
+        // Whatever a lost device says besides is a consequence.
+        if let Some(why) = &failed.lost {
+            return Err(Error::Lost(why.clone()));
+        }
+        failed.first.take().map_or(Ok(()), Err)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Failed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gpu {
+    /// Opens an adapter with the limits of `profile`.
+    pub async fn open(choice: &AdapterChoice, profile: Profile) -> Result<Self> {
+        let adapter = caps::choose(choice).await?;
+        let (device, queue, caps) = caps::open(&adapter, profile).await?;
+        let failure = Failure::default();
+        let on_error = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            on_error.set(match error {
+                wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
+                wgpu::Error::Validation { description, .. }
+                | wgpu::Error::Internal { description, .. } => Error::Device(description),
+            });
+        }));
+        let on_loss = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            on_loss.lose(match (reason, message.as_str()) {
+                (wgpu::DeviceLostReason::Destroyed, "") => "it was destroyed".to_owned(),
+                (_, "") => "the driver gives no reason".to_owned(),
+                _ => message,
+            });
+        });
+        let tuning = caps.tuning();
+        Ok(Self {
+            device,
+            queue,
+            caps,
+            tuning,
+            pipelines: pipelines::Cache::default(),
+            slots: Vec::new(),
+            staging: None,
+            failure,
+            counters: Counters::default(),
+            binding_limit: u64::MAX,
+        })
+    }
+
+    /// The adapter and what it grants.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// How work is divided.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Divides work another way from now on.
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
+    /// Binds no more than `bytes` at once from now on, as if the device allowed no more.
+    pub fn limit_bindings(&mut self, bytes: u64) {
+        self.binding_limit = bytes;
+    }
+
+    /// Pipelines that have been built.
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// Keeps what the driver compiles from now on, and begins with what [`Gpu::kept_pipelines`] of
+    /// another run gave. Returns whether that was of use: what is damaged, or of another driver, is
+    /// ignored.
+    pub fn keep_pipelines(&mut self, sealed: Option<&[u8]>) -> bool {
+        let opened = pipeline_cache::open(&self.device, &self.caps.info, sealed);
+        let (cache, used) = opened.unzip();
+        self.pipelines.kept = cache;
+        used.unwrap_or(false)
+    }
+
+    /// What the driver has compiled, if it says and was asked to keep it.
+    pub fn kept_pipelines(&self) -> Option<Vec<u8>> {
+        pipeline_cache::data(self.pipelines.kept.as_ref()?, &self.caps.info)
+    }
+
+    /// Name of a file for that, another for each kind of device.
+    pub fn pipelines_name(&self) -> Option<String> {
+        wgpu::util::pipeline_cache_key(&self.caps.info)
+    }
+
+    /// What has been sent and read so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Frees every tensor made after the first `keep`.
+    pub fn truncate(&mut self, keep: usize) {
+        // Browsers would free the memory only when they next collect garbage.
+        for slot in self.slots.drain(keep.min(self.slots.len())..) {
+            slot.buffer.destroy();
+        }
+    }
+
+    /// Settles with the reason when the device is lost, even if nobody is using it; with nothing
+    /// if it was given up before that.
+    pub fn loss(&self) -> impl Future<Output = Option<String>> + 'static {
+        let (sender, receiver) = oneshot::channel();
+        self.failure.lock().listener = Some(sender);
+        async { receiver.await.ok() }
+    }
+
+    /// Whether something that was asked of the device ended with [`Error::Lost`].
+    pub fn is_lost(&self) -> bool {
+        self.failure.lock().lost.is_some()
+    }
+
+    /// What destroys the device when it is called, from wherever: its memory is free at once, and
+    /// everything that is or will be asked of it ends with [`Error::Lost`].
+    pub fn destroyer(&self) -> impl Fn() + 'static {
+        let device = self.device.clone();
+        move || device.destroy()
+    }
+
+    /// How many tensors there are.
+    pub fn tensor_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes of every buffer made for tensors.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.buffer.size()).sum()
+    }
+
+    /// A tensor with guard bytes around it: `front` before the binding, `tail` inside it, after
+    /// the elements. Tests look there for stray writes.
+    pub fn alloc_guarded(
+        &mut self,
+        role: Role,
+        dtype: DType,
+        shape: Shape,
+        front: u64,
+        tail: u64,
+    ) -> Result<Tensor> {
+        let elements = shape.size_bytes(dtype).max(dtype.row_bytes(1));
+        // Bindings of structs and vec4 arrays need whole 16-byte units, f32 chunks of eight 32.
+        let size = elements.next_multiple_of(32) + tail;
+        let limits = &self.caps.limits;
+        let what = || format!("a tensor of {dtype}{shape}");
+        if size > limits.max_storage_buffer_binding_size {
+            return Err(Error::Limit {
+                what: what(),
+                got: size,
+                limit: limits.max_storage_buffer_binding_size,
+            });
+        }
+        if front + size > limits.max_buffer_size {
+            return Err(Error::Limit {
+                what: what(),
+                got: front + size,
+                limit: limits.max_buffer_size,
+            });
+        }
+        let usage = match role {
+            Role::Storage => wgpu::BufferUsages::STORAGE,
+            Role::Uniform => wgpu::BufferUsages::UNIFORM,
+        };
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: front + size,
+            usage: usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        self.check()?;
+        self.slots.push(Slot { buffer, offset: front, size });
+        Ok(Tensor { id: self.slots.len() - 1, shape, dtype })
+    }
+
+    /// Overwrites the whole buffer behind `tensor`, guards included, with one word.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer is larger than memory: guarded tensors are small.
+    pub fn poison(&self, tensor: Tensor, word: u32) {
+        let slot = &self.slots[tensor.id];
+        let words = usize::try_from(slot.buffer.size() / 4).expect("guarded tensors are small");
+        self.queue.write_buffer(&slot.buffer, 0, bytemuck::cast_slice(&vec![word; words]));
+    }
+
+    /// The whole buffers behind `tensors`, guards included, in one submission.
+    ///
+    /// # Panics
+    ///
+    /// If they are larger than memory: guarded tensors are small.
+    pub async fn read_buffers(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        let regions: Vec<Region> = tensors
+            .iter()
+            .map(|t| Region { slot: t.id, offset: 0, size: self.slots[t.id].buffer.size() })
+            .collect();
+        let encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.submit_and_read(encoder, &regions).await
+    }
+
+    /// Submits what was encoded and copies of `regions` after it; gives their bytes.
+    async fn submit_and_read(
+        &mut self,
+        mut encoder: wgpu::CommandEncoder,
+        regions: &[Region],
+    ) -> Result<Vec<Vec<u8>>> {
+        let total: u64 = regions.iter().map(|region| region.size).sum();
+        if total == 0 {
+            self.queue.submit([encoder.finish()]);
+            return self.check().map(|()| vec![Vec::new(); regions.len()]);
+        }
+        let staging = self.staging(total);
+        let mut at = 0;
+        for &Region { slot, offset, size } in regions {
+            encoder.copy_buffer_to_buffer(&self.slots[slot].buffer, offset, &staging, at, size);
+            at += size;
+        }
+        self.queue.submit([encoder.finish()]);
+        let bytes = wait::read_staging(&self.device, &staging, total).await;
+        // A lost device still answers; what it answers is worthless.
+        self.check()?;
+        let bytes = bytes?;
+        let mut rest = bytes.as_slice();
+        let take = |region: &Region| {
+            let (head, tail) =
+                rest.split_at(usize::try_from(region.size).expect("read whole above"));
+            rest = tail;
+            head.to_vec()
+        };
+        Ok(regions.iter().map(take).collect())
+    }
+
+    /// The first thing that went wrong since somebody last asked.
+    fn check(&self) -> Result<()> {
+        self.failure.check().map_err(|error| {
+            // A lost device says so when it is polled; until then it complains of what became invalid.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+            self.failure.lock().lost.clone().map_or(error, Error::Lost)
+        })
+    }
+
+    /// Begins to build the pipelines of `dispatches`, in their order, while the caller goes on with
+    /// others. Browsers do nothing of this.
+    pub fn prepare_ahead(&mut self, dispatches: impl IntoIterator<Item = Dispatch>) {
+        self.pipelines.prepare_ahead(&self.device, dispatches);
+    }
+
+    /// Builds the pipelines of `dispatches`. What the device refuses is not kept, so that it says why
+    /// each time.
+    fn prepare(&mut self, dispatches: &[Dispatch]) -> Result<()> {
+        self.pipelines.prepare(&self.device, dispatches);
+        let refused = self.check();
+        if refused.is_err() {
+            self.pipelines.forget(dispatches);
+        }
+        refused
+    }
+
+    /// A buffer of at least `size` bytes that results are copied to.
+    fn staging(&mut self, size: u64) -> wgpu::Buffer {
+        if let Some(staging) = &self.staging
+            && staging.size() >= size
+        {
+            return staging.clone();
+        }
+        if let Some(small) = self.staging.take() {
+            small.destroy();
+        }
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size: size.next_multiple_of(256),
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.staging = Some(staging.clone());
+        staging
+    }
+}
+
+impl Machine for Gpu {
+    type Plan = Plan;
+
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        self.alloc_guarded(role, dtype, shape, 0, 0)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        let slot = &self.slots[tensor.id];
+        if offset + bytes.len() as u64 > slot.size {
+            return Err(Error::Limit {
+                what: format!("bytes written to {}{}", tensor.dtype, tensor.shape),
+                got: offset + bytes.len() as u64,
+                limit: slot.size,
+            });
+        }
+        self.queue.write_buffer(&slot.buffer, slot.offset + offset, bytes);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut recorder = plan::Recorder::new(self.tuning.clone());
+        program(&mut recorder)?;
+        self.prepare(recorder.dispatches())?;
+        let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
+        self.check()?;
+        Ok(plan)
+    }
+
+    async fn compile(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()> {
+        let mut recorder = plan::Recorder::new(self.tuning.clone());
+        program(&mut recorder)?;
+        self.prepare(recorder.dispatches())
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        let regions: Vec<Region> = read
+            .iter()
+            .map(|t| Region {
+                slot: t.id,
+                offset: self.slots[t.id].offset,
+                size: t.size_bytes().next_multiple_of(4),
+            })
+            .collect();
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        plan.encode(&mut encoder);
+        self.counters.submissions += 1;
+        self.counters.dispatches += plan.dispatches();
+        self.counters.bytes_bound += plan.bytes_bound();
+        self.counters.bytes_touched += plan.bytes_touched();
+        let total: u64 = regions.iter().map(|region| region.size).sum();
+        if total > 0 {
+            self.counters.read_backs += 1;
+            self.counters.read_back_bytes += total;
+        }
+        let mut bytes = self.submit_and_read(encoder, &regions).await?;
+        for (tensor, bytes) in read.iter().zip(&mut bytes) {
+            bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
+        }
+        Ok(bytes)
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.queue.submit([]);
+        let waited = wait::wait(&self.device, &self.queue).await;
+        self.check()?;
+        waited
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        // Element indices in the shaders are 32-bit words, so a binding stays below 4 GiB; whole
+        // 32-byte units keep every weight chunk inside.
+        let limit = self.caps.limits.max_storage_buffer_binding_size;
+        let limit = limit.min(self.caps.limits.max_buffer_size).min(self.binding_limit);
+        limit.min(u64::from(u32::MAX)) / 32 * 32
+    }
+}

@@ -1,0 +1,281 @@
+//! Links WGSL and builds pipelines, each once and as many at a time as there are cores, with the
+//! layout the Rust side declares.
+
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, HashSet},
+    hash::{Hash, Hasher},
+};
+
+use crate::{
+    base::tensor::DType,
+    files::threads::{Background, map_on_all_cores},
+    machine::{
+        binder::{Access, Dispatch},
+        gpu::wait,
+        shader::{Shader, ShaderFile},
+    },
+};
+
+/// Everything that has been compiled on a device.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    modules: HashMap<Program, wgpu::ShaderModule>,
+    layouts: HashMap<Vec<Access>, Layout>,
+    built: HashMap<Program, HashMap<Vec<Constant>, Built>>,
+    /// What the driver compiled before, and what it compiles now.
+    pub(super) kept: Option<wgpu::PipelineCache>,
+    ahead: Option<Ahead>,
+}
+
+/// Pipelines that other threads build.
+#[derive(Debug)]
+struct Ahead {
+    /// Each with what was built; nothing if the device refused it.
+    work: Background<(Key, Option<Built>)>,
+    promised: HashSet<Key>,
+}
+
+/// A pipeline's program and constants.
+type Key = (Program, Vec<Constant>);
+
+type Constant = (&'static str, u32);
+
+/// A linked source. The hash leaves the text out: few programs share a name and a weight type, and
+/// a plan asks for thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Program {
+    name: &'static str,
+    weight: Option<DType>,
+    files: &'static [ShaderFile],
+    subgroups: bool,
+}
+
+impl Hash for Program {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.name, self.weight).hash(state);
+    }
+}
+
+impl From<Shader> for Program {
+    fn from(Shader { name, weight, files, subgroups }: Shader) -> Self {
+        Self { name, weight, files, subgroups }
+    }
+}
+
+/// The layout of a bind group, and of a pipeline with that group alone.
+#[derive(Clone, Debug)]
+struct Layout {
+    group: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
+
+/// A pipeline and the layout of its bind group.
+#[derive(Clone, Debug)]
+pub(super) struct Built {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+impl Cache {
+    /// What [`Cache::prepare`] has built for a dispatch.
+    pub(super) fn get(&self, dispatch: &Dispatch) -> Option<&Built> {
+        self.built.get(&dispatch.shader.into())?.get(&dispatch.constants)
+    }
+
+    /// Pipelines that there are.
+    pub(super) fn len(&self) -> usize {
+        self.built.values().map(HashMap::len).sum()
+    }
+
+    /// Begins to build what `dispatches` need, in their order, while the caller goes on.
+    pub(super) fn prepare_ahead(
+        &mut self,
+        device: &wgpu::Device,
+        dispatches: impl IntoIterator<Item = Dispatch>,
+    ) {
+        let missing = self.missing(dispatches);
+        let promised = missing.iter().map(key).collect();
+        let (device, kept) = (device.clone(), self.kept.clone());
+        let work = Background::map(missing, move |dispatch| {
+            (key(&dispatch), quietly(&device, || build(&device, &dispatch, kept.as_ref())))
+        });
+        self.ahead = Some(Ahead { work, promised });
+    }
+
+    /// Takes what other threads have built, and waits for what they will build of `dispatches`.
+    fn take_ahead(&mut self, dispatches: &[Dispatch]) {
+        let Some(Ahead { work, promised }) = &mut self.ahead else { return };
+        loop {
+            let wait = dispatches.iter().any(|dispatch| promised.contains(&key(dispatch)));
+            let Some((key, built)) = work.next(wait) else { break };
+            promised.remove(&key);
+            if let Some(built) = built {
+                let (program, constants) = key;
+                self.built.entry(program).or_default().insert(constants, built);
+            }
+        }
+        if promised.is_empty() {
+            self.ahead = None;
+        }
+    }
+
+    /// Builds what `dispatches` need and nobody has built yet.
+    pub(super) fn prepare(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
+        self.take_ahead(dispatches);
+        let missing = self.missing(dispatches);
+        if missing.is_empty() {
+            return;
+        }
+        self.prepare_modules(device, &missing);
+        for dispatch in &missing {
+            let kinds = accesses(dispatch);
+            self.layouts.entry(kinds).or_insert_with_key(|kinds| layout(device, kinds));
+        }
+        let kept = self.kept.as_ref();
+        let jobs: Vec<_> = missing
+            .iter()
+            .map(|&dispatch| {
+                let module = &self.modules[&dispatch.shader.into()];
+                (dispatch, module, &self.layouts[&accesses(dispatch)])
+            })
+            .collect();
+        let built = map_on_all_cores(&jobs, |&(dispatch, module, layout)| Built {
+            pipeline: pipeline(device, dispatch, module, layout, kept),
+            layout: layout.group.clone(),
+        });
+        for (dispatch, built) in missing.into_iter().zip(built) {
+            let program = self.built.entry(dispatch.shader.into()).or_default();
+            program.insert(dispatch.constants.clone(), built);
+        }
+    }
+
+    /// Drops what was built for `dispatches`.
+    pub(super) fn forget(&mut self, dispatches: &[Dispatch]) {
+        for dispatch in dispatches {
+            let program = dispatch.shader.into();
+            self.modules.remove(&program);
+            if let Some(built) = self.built.get_mut(&program) {
+                built.remove(&dispatch.constants);
+            }
+        }
+    }
+
+    /// One dispatch for each pipeline that is still to be built.
+    fn missing<D: Borrow<Dispatch>>(&self, dispatches: impl IntoIterator<Item = D>) -> Vec<D> {
+        let mut seen = HashSet::new();
+        dispatches
+            .into_iter()
+            .filter(|dispatch| {
+                let dispatch = dispatch.borrow();
+                self.get(dispatch).is_none() && seen.insert(key(dispatch))
+            })
+            .collect()
+    }
+
+    /// A module for each source, however many constants it is built with.
+    fn prepare_modules(&mut self, device: &wgpu::Device, missing: &[&Dispatch]) {
+        let mut seen = HashSet::new();
+        let new: Vec<Shader> = missing
+            .iter()
+            .map(|dispatch| dispatch.shader)
+            .filter(|&shader| {
+                !self.modules.contains_key(&shader.into()) && seen.insert(Program::from(shader))
+            })
+            .collect();
+        let made = map_on_all_cores(&new, |&shader| module(device, shader));
+        self.modules.extend(new.into_iter().map(Program::from).zip(made));
+    }
+}
+
+fn key(dispatch: &Dispatch) -> Key {
+    (dispatch.shader.into(), dispatch.constants.clone())
+}
+
+/// A pipeline with a module and a layout of its own.
+fn build(device: &wgpu::Device, dispatch: &Dispatch, kept: Option<&wgpu::PipelineCache>) -> Built {
+    let module = module(device, dispatch.shader);
+    let layout = layout(device, &accesses(dispatch));
+    let pipeline = pipeline(device, dispatch, &module, &layout, kept);
+    Built { pipeline, layout: layout.group }
+}
+
+/// What `work` makes, if the device has nothing against it. Nobody else hears what it has.
+fn quietly<R>(device: &wgpu::Device, work: impl FnOnce() -> R) -> Option<R> {
+    use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let scopes = [Internal, OutOfMemory, Validation].map(|kind| device.push_error_scope(kind));
+    let made = work();
+    let mut refused = false;
+    for scope in scopes.into_iter().rev() {
+        refused |= pollster::block_on(scope.pop()).is_some();
+    }
+    (!refused).then_some(made)
+}
+
+fn module(device: &wgpu::Device, shader: Shader) -> wgpu::ShaderModule {
+    let enable = if shader.subgroups { wait::ENABLE_SUBGROUPS } else { "" };
+    let source = enable.to_owned() + &shader.source();
+    device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(&shader.label()),
+        source: wgpu::ShaderSource::Wgsl(source.into()),
+    })
+}
+
+/// How the bindings are touched, the uniform of parameters first.
+fn accesses(dispatch: &Dispatch) -> Vec<Access> {
+    let operands = dispatch.operands.iter().map(|operand| operand.access);
+    std::iter::once(Access::Uniform).chain(operands).collect()
+}
+
+/// The layout comes from the Rust side, so that a driver rejects a WGSL file that disagrees.
+fn layout(device: &wgpu::Device, kinds: &[Access]) -> Layout {
+    let entries: Vec<_> = (0..)
+        .zip(kinds)
+        .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match kind {
+                    Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: None,
+        entries: &entries,
+    });
+    let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: None,
+        bind_group_layouts: &[Some(&group)],
+        immediate_size: 0,
+    });
+    Layout { group, pipeline }
+}
+
+fn pipeline(
+    device: &wgpu::Device,
+    dispatch: &Dispatch,
+    module: &wgpu::ShaderModule,
+    layout: &Layout,
+    kept: Option<&wgpu::PipelineCache>,
+) -> wgpu::ComputePipeline {
+    let constants: Vec<(&str, f64)> =
+        dispatch.constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&dispatch.shader.label()),
+        layout: Some(&layout.pipeline),
+        module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &constants,
+            ..Default::default()
+        },
+        cache: kept,
+    })
+}

@@ -1,0 +1,77 @@
+//! Waiting for a device: natively by polling, in browsers by their event loop.
+
+use crate::base::error::{Error, Result};
+
+/// What must stand above a shader that uses subgroups: browsers want it, and wgpu's own compiler does
+/// not know it.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const ENABLE_SUBGROUPS: &str = "";
+/// The same.
+#[cfg(target_arch = "wasm32")]
+pub(crate) const ENABLE_SUBGROUPS: &str = "enable subgroups;\n";
+
+/// Waits until the device has done everything submitted so far.
+#[cfg_attr(
+    not(target_arch = "wasm32"),
+    expect(clippy::unused_async, reason = "browsers wait in their event loop, others block")
+)]
+pub(crate) async fn wait(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let _ = queue;
+        poll(device)
+    }
+    #[cfg(target_arch = "wasm32")]
+    {
+        let _ = device;
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        queue.on_submitted_work_done(move || {
+            // The receiver is gone only if the wait was dropped.
+            let _ = sender.send(());
+        });
+        receiver.await.map_err(|_| Error::Lost("nobody told when its work was done".into()))
+    }
+}
+
+/// Maps the first `size` bytes of a staging buffer, copies them out and unmaps it.
+pub(crate) async fn read_staging(
+    device: &wgpu::Device,
+    staging: &wgpu::Buffer,
+    size: u64,
+) -> Result<Vec<u8>> {
+    let (sender, receiver) = futures_channel::oneshot::channel();
+    staging.map_async(wgpu::MapMode::Read, 0..size, move |result| {
+        // The receiver is gone only if the whole read was dropped.
+        let _ = sender.send(result);
+    });
+    #[cfg(not(target_arch = "wasm32"))]
+    poll(device)?;
+    #[cfg(target_arch = "wasm32")]
+    let _ = device;
+    let lost = |what: String| Error::Lost(format!("results could not be read back: {what}"));
+    let mapped = receiver
+        .await
+        .map_err(|_| lost("the request was dropped".into()))
+        .and_then(|mapped| mapped.map_err(|error| lost(error.to_string())));
+    if mapped.is_err() {
+        // Browsers tell the reason after what follows from it.
+        #[cfg(target_arch = "wasm32")]
+        crate::files::web::pause(50).await;
+        mapped?;
+    }
+    let view = staging.get_mapped_range(0..size).map_err(|error| lost(error.to_string()))?;
+    let bytes = view.to_vec();
+    drop(view);
+    staging.unmap();
+    Ok(bytes)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn poll(device: &wgpu::Device) -> Result<()> {
+    // Long enough for the slowest software adapter, short enough that a hung device is noticed.
+    let timeout = Some(std::time::Duration::from_secs(600));
+    device
+        .poll(wgpu::PollType::Wait { submission_index: None, timeout })
+        .map(|_| ())
+        .map_err(|error| Error::Device(format!("the device did not finish: {error}")))
+}

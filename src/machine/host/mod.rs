@@ -1,0 +1,554 @@
+//! Host memory, and the executor that runs every kernel by its oracle in `f64`.
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        num::round,
+        quant,
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::{
+        Machine, Role,
+        kernel::{Executor, Kernel},
+    },
+    variants::Tuning,
+};
+
+/// Tensors in `f64` (or `u32`) on the host. Stands in for a device wherever correctness is the
+/// question.
+#[derive(Debug, Default)]
+pub struct Host {
+    data: Vec<Data>,
+    seed: u64,
+    /// Whether floats are zeros, whatever should fill them.
+    only_shapes: bool,
+    /// How the device that is being checked divides its work: bounds depend on it.
+    pub tuning: Tuning,
+    /// Whether a kernel rounded activations, as its tuning has it: then no row is exact, and bounds
+    /// count instead.
+    pub(crate) rounds: bool,
+}
+
+#[derive(Debug)]
+enum Data {
+    /// `stored`: the bytes, where values alone do not tell them.
+    Floats { values: Vec<f64>, bounds: Option<Vec<f64>>, stored: Option<Vec<u8>> },
+    /// `also`, if there is one: what each element may be instead.
+    Ints { values: Vec<u32>, also: Option<Vec<Vec<u32>>> },
+}
+
+/// What a test row puts into a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Normally distributed, standard deviation 1.
+    Normal,
+    /// Normal with one element in 64 a thousand times larger.
+    Outliers,
+    /// Normal, scaled to about 1e-15: products come near the smallest normal numbers.
+    Tiny,
+    /// Pairs that cancel: large values of alternating sign with a small remainder.
+    Cancelling,
+    /// Integers from `-n` to `n`: sums stay exact in `f32` however they are ordered.
+    Integers(u32),
+    /// Zero everywhere but for a one at this flat index.
+    OneHot(u64),
+    /// Ones among zeros, one in so many.
+    Sparse(u32),
+    /// The flat index modulo 4096, plus one: proves addressing.
+    Index,
+    /// The same value everywhere.
+    Constant(f64),
+}
+
+impl Host {
+    /// A host whose random tensors follow from `seed`.
+    pub fn with_seed(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// A host for kernels that are only looked at: nothing is drawn, and floats are zeros.
+    pub fn of_shapes() -> Self {
+        Self { only_shapes: true, ..Self::default() }
+    }
+
+    /// A tensor of `dtype` filled as `fill` says, every value exact in that type.
+    pub fn filled(&mut self, dtype: DType, shape: impl Into<Shape>, fill: Fill) -> Tensor {
+        let shape = shape.into();
+        let count = len(shape);
+        if self.only_shapes {
+            return self.zeros(dtype, shape);
+        }
+        let values: Vec<f64> = (0..count as u64).map(|i| self.draw(fill, i)).collect();
+        if dtype.is_quantized() {
+            match fill {
+                Fill::Integers(_) | Fill::Index | Fill::OneHot(_) | Fill::Sparse(_) => {
+                    return self.in_blocks(dtype, shape, &values, [1.0, 2.0, 4.0, 8.0]);
+                }
+                Fill::Constant(value) if exact(DType::F16, value).to_bits() == value.to_bits() => {
+                    let ones = vec![1.0; count];
+                    return self.in_blocks(dtype, shape, &ones, [value; 4]);
+                }
+                _ => {}
+            }
+        }
+        self.floats_from(dtype, shape, values)
+    }
+
+    /// An `f32` tensor filled as `fill` says.
+    pub fn f32(&mut self, shape: impl Into<Shape>, fill: Fill) -> Tensor {
+        self.filled(DType::F32, shape, fill)
+    }
+
+    /// A tensor of these values, rounded to `dtype`.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in a test row.
+    pub fn floats_from(
+        &mut self,
+        dtype: DType,
+        shape: impl Into<Shape>,
+        values: Vec<f64>,
+    ) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
+        if self.only_shapes {
+            return self.zeros(dtype, shape);
+        }
+        if dtype.is_quantized() {
+            let mut stored = Vec::new();
+            let floats: Vec<f32> = values.into_iter().map(round).collect();
+            for row in floats.chunks_exact(cols(shape)) {
+                quant::encode_row(dtype, row, &mut stored);
+            }
+            return self.stored(dtype, shape, stored);
+        }
+        let values = values.into_iter().map(|v| exact(dtype, v)).collect();
+        self.push_floats(dtype, shape, values)
+    }
+
+    /// Whole numbers brought into the range of `dtype`, in blocks that have these scales in turn.
+    /// With powers of two sums stay exact, and a wrong scale shows.
+    fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
+        let (least, most) = if dtype == DType::Q8 { (-127.0, 127.0) } else { (-8.0, 7.0) };
+        let mut stored = Vec::new();
+        for row in values.chunks_exact(cols(shape)) {
+            let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, least, most)).collect();
+            let scales: Vec<half::f16> = (0..row.len() / quant::BLOCK)
+                .map(|block| half::f16::from_f64(by[block % 4]))
+                .collect();
+            quant::store_row(dtype, &integers, &scales, &mut stored);
+        }
+        self.stored(dtype, shape, stored)
+    }
+
+    fn zeros(&mut self, dtype: DType, shape: Shape) -> Tensor {
+        let count = len(shape);
+        let bytes = usize::try_from(shape.size_bytes(dtype)).expect("host tensors fit in memory");
+        self.data.push(match dtype {
+            DType::U32 => Data::Ints { values: vec![0; count], also: None },
+            _ => Data::Floats {
+                values: vec![0.0; count],
+                bounds: None,
+                stored: dtype.is_quantized().then(|| vec![0; bytes]),
+            },
+        });
+        Tensor { id: self.data.len() - 1, shape, dtype }
+    }
+
+    fn stored(&mut self, dtype: DType, shape: Shape, bytes: Vec<u8>) -> Tensor {
+        let values = decode_rows(dtype, cols(shape), &bytes);
+        self.data.push(Data::Floats { values, bounds: None, stored: Some(bytes) });
+        Tensor { id: self.data.len() - 1, shape, dtype }
+    }
+
+    fn push_floats(&mut self, dtype: DType, shape: Shape, values: Vec<f64>) -> Tensor {
+        self.data.push(Data::Floats { values, bounds: None, stored: None });
+        Tensor { id: self.data.len() - 1, shape, dtype }
+    }
+
+    /// A tensor of these integers.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in a test row.
+    pub fn ints_from(&mut self, shape: impl Into<Shape>, values: Vec<u32>) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(values.len(), len(shape), "a row gave the wrong number of values");
+        self.data.push(Data::Ints { values, also: None });
+        Tensor { id: self.data.len() - 1, shape, dtype: DType::U32 }
+    }
+
+    /// Puts a tensor of another machine under the id that it has there, with the elements in
+    /// `bytes`: for an oracle whose kernel was built elsewhere.
+    pub fn place(&mut self, tensor: Tensor, bytes: &[u8]) {
+        while self.data.len() <= tensor.id {
+            self.data.push(Data::Ints { values: Vec::new(), also: None });
+        }
+        self.data[tensor.id] = match tensor.dtype {
+            DType::U32 => {
+                let of = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                Data::Ints { values: bytes.chunks_exact(4).map(of).collect(), also: None }
+            }
+            dtype => Data::Floats {
+                values: decode_rows(dtype, cols(tensor.shape), bytes),
+                bounds: None,
+                stored: dtype.is_quantized().then(|| bytes.to_vec()),
+            },
+        };
+    }
+
+    /// The record of a step: `rows` real rows, the first at position `pos`.
+    pub fn step(&mut self, pos: u32, rows: u32) -> Tensor {
+        self.ints_from([crate::machine::step::STEP_LEN], vec![pos, rows, 0, 0])
+    }
+
+    /// An `f32` tensor whose every element is NaN, so that an element left unwritten shows.
+    pub fn unwritten(&mut self, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        self.push_floats(DType::F32, shape, vec![f64::NAN; len(shape)])
+    }
+
+    /// A tensor of `dtype` that nobody has written: its bytes are those of [`POISON`], its values
+    /// NaN.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit in memory: a bug in a test row.
+    pub fn unwritten_as(&mut self, dtype: DType, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        let words = usize::try_from(shape.size_bytes(dtype) / 4).expect("rows are small");
+        let tensor = self.push_floats(dtype, shape, vec![f64::NAN; len(shape)]);
+        if let Data::Floats { stored, .. } = &mut self.data[tensor.id] {
+            *stored = Some(bytemuck::cast_slice(&vec![POISON; words]).to_vec());
+        }
+        tensor
+    }
+
+    /// A `u32` tensor whose every element is the poison of [`POISON`].
+    pub fn unwritten_ints(&mut self, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        self.ints_from(shape, vec![POISON; len(shape)])
+    }
+
+    /// The values of a float tensor.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds integers: a bug in an oracle.
+    pub fn floats(&self, tensor: Tensor) -> &[f64] {
+        match &self.data[tensor.id] {
+            Data::Floats { values, .. } => values,
+            Data::Ints { .. } => panic!("an oracle read integers as floats"),
+        }
+    }
+
+    /// The values of an integer tensor.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn ints(&self, tensor: Tensor) -> &[u32] {
+        match &self.data[tensor.id] {
+            Data::Ints { values, .. } => values,
+            Data::Floats { .. } => panic!("an oracle read floats as integers"),
+        }
+    }
+
+    /// How far a device may stray from each value of `tensor`; absent means not at all.
+    pub fn bounds(&self, tensor: Tensor) -> Option<&[f64]> {
+        match &self.data[tensor.id] {
+            Data::Floats { bounds, .. } => bounds.as_deref(),
+            Data::Ints { .. } => None,
+        }
+    }
+
+    /// Whether a device may give `value` for this element of an integer tensor: it is the value,
+    /// or another choice that rounding could make.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn allows(&self, tensor: Tensor, index: usize, value: u32) -> bool {
+        self.choices(tensor, index).contains(&value)
+    }
+
+    /// All values that a device may give for this element of an integer tensor, the oracle's first.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn choices(&self, tensor: Tensor, index: usize) -> Vec<u32> {
+        match &self.data[tensor.id] {
+            Data::Ints { values, also } => {
+                let also = also.iter().flat_map(|also| also[index].iter().copied());
+                std::iter::once(values[index]).chain(also).collect()
+            }
+            Data::Floats { .. } => panic!("an oracle read floats as integers"),
+        }
+    }
+
+    /// Replaces the values of a float tensor by results that a device must reproduce within the
+    /// bound beside each.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in an oracle.
+    pub fn write(&mut self, tensor: Tensor, results: Vec<Bounded>) {
+        assert_eq!(results.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        let (values, bounds) = results.into_iter().map(|r| (r.value, r.bound)).unzip();
+        self.data[tensor.id] = Data::Floats { values, bounds: Some(bounds), stored: None };
+    }
+
+    /// Replaces the values of an integer tensor.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in an oracle.
+    pub fn write_ints(&mut self, tensor: Tensor, values: Vec<u32>) {
+        assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        self.data[tensor.id] = Data::Ints { values, also: None };
+    }
+
+    /// Replaces the values of an integer tensor by choices among close values, with what a device
+    /// may choose instead of each.
+    ///
+    /// # Panics
+    ///
+    /// If there are too few or too many values: a bug in an oracle.
+    pub fn write_choices(&mut self, tensor: Tensor, values: Vec<u32>, also: Vec<Vec<u32>>) {
+        assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        assert_eq!(also.len(), values.len(), "an oracle gave the wrong number of alternatives");
+        self.data[tensor.id] = Data::Ints { values, also: Some(also) };
+    }
+
+    /// What is in `tensor` now, as results without error: for oracles that write only a part.
+    pub fn current(&self, tensor: Tensor) -> Vec<Bounded> {
+        self.floats(tensor).iter().map(|&value| Bounded { value, bound: 0.0 }).collect()
+    }
+
+    /// The values of `tensor` in its stored form, as they go to a device.
+    pub fn bytes(&self, tensor: Tensor) -> Vec<u8> {
+        match &self.data[tensor.id] {
+            Data::Ints { values, .. } => bytemuck::cast_slice(values).to_vec(),
+            Data::Floats { stored: Some(bytes), .. } => bytes.clone(),
+            Data::Floats { values, .. } => match tensor.dtype {
+                DType::F32 | DType::U32 => {
+                    values.iter().flat_map(|&v| round(v).to_le_bytes()).collect()
+                }
+                DType::Q8 | DType::Q4 => {
+                    let floats: Vec<f32> = values.iter().map(|&v| round(v)).collect();
+                    let mut bytes = Vec::new();
+                    for row in floats.chunks_exact(cols(tensor.shape)) {
+                        quant::encode_row(tensor.dtype, row, &mut bytes);
+                    }
+                    bytes
+                }
+                DType::F16 => {
+                    values.iter().flat_map(|&v| half::f16::from_f64(v).to_le_bytes()).collect()
+                }
+                DType::BF16 => {
+                    values.iter().flat_map(|&v| half::bf16::from_f64(v).to_le_bytes()).collect()
+                }
+            },
+        }
+    }
+
+    fn draw(&mut self, fill: Fill, i: u64) -> f64 {
+        match fill {
+            Fill::Normal => self.normal(),
+            Fill::Outliers => {
+                self.normal() * if self.next().is_multiple_of(64) { 1000.0 } else { 1.0 }
+            }
+            Fill::Tiny => self.normal() * 1e-15,
+            Fill::Cancelling => {
+                let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+                sign * 1000.0 + self.normal()
+            }
+            Fill::Integers(n) => (self.next() % u64::from(2 * n + 1)) as f64 - f64::from(n),
+            Fill::OneHot(at) => f64::from(u8::from(i == at)),
+            Fill::Sparse(n) => f64::from(u8::from(self.next().is_multiple_of(n.into()))),
+            Fill::Index => (i % 4096 + 1) as f64,
+            Fill::Constant(value) => value,
+        }
+    }
+
+    fn normal(&mut self) -> f64 {
+        // Box and Muller, from two uniform numbers in (0, 1].
+        let u = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let v = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Bits that no kernel writes on purpose: a quiet NaN as `f32`, an absurd index as `u32`.
+pub const POISON: u32 = 0x7fc0_dead;
+
+/// A result in `f64` and how far a correct device may stray from it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounded {
+    /// The value, as exact as `f64` gives it.
+    pub value: f64,
+    /// Largest absolute error that WGSL's accuracy rules allow the kernel.
+    pub bound: f64,
+}
+
+impl Bounded {
+    /// A result that leaves no room.
+    pub fn exact(value: f64) -> Self {
+        Self { value, bound: 0.0 }
+    }
+}
+
+impl Executor for Host {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        kernel.record(&self.tuning)?;
+        kernel.oracle(self);
+        Ok(())
+    }
+}
+
+/// Kernels in the order of their recording.
+#[derive(Default)]
+pub struct HostPlan(Vec<Box<dyn Kernel>>);
+
+impl Executor for HostPlan {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        kernel.record(&Tuning::GPU)?;
+        self.0.push(kernel.boxed());
+        Ok(())
+    }
+}
+
+impl Machine for Host {
+    type Plan = HostPlan;
+
+    fn alloc(&mut self, _: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        Ok(self.zeros(dtype, shape))
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        let cols = cols(tensor.shape);
+        let row_bytes = tensor.dtype.row_bytes(cols as u64);
+        // A quantized row is written whole; other elements have bytes of their own.
+        let start = if tensor.dtype.is_quantized() {
+            offset / row_bytes * cols as u64
+        } else {
+            offset / tensor.dtype.row_bytes(1)
+        };
+        let outside = |_| Error::Usage("offset past the host's memory".into());
+        let start = usize::try_from(start).map_err(outside)?;
+        let offset = usize::try_from(offset).map_err(outside)?;
+        match &mut self.data[tensor.id] {
+            Data::Ints { values, .. } => {
+                for (value, bytes) in values[start..].iter_mut().zip(bytes.chunks_exact(4)) {
+                    *value = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                }
+            }
+            Data::Floats { values, stored, .. } => {
+                let decoded = decode_rows(tensor.dtype, cols, bytes);
+                values[start..start + decoded.len()].copy_from_slice(&decoded);
+                if let Some(stored) = stored {
+                    stored[offset..offset + bytes.len()].copy_from_slice(bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        let mut plan = HostPlan::default();
+        program(&mut plan)?;
+        Ok(plan)
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        for kernel in &plan.0 {
+            kernel.oracle(self);
+        }
+        Ok(read.iter().map(|&tensor| self.bytes(tensor)).collect())
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        u64::from(u32::MAX)
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A whole number brought into `least..=most` by steps of the range's length.
+#[expect(clippy::cast_possible_truncation, reason = "the range is that of a byte")]
+fn wrapped(value: f64, least: f64, most: f64) -> i8 {
+    ((value - least).rem_euclid(most - least + 1.0) + least) as i8
+}
+
+/// Elements of a row.
+fn cols(shape: Shape) -> usize {
+    shape.extents().last().map_or(1, |&cols| cols as usize)
+}
+
+fn len(shape: Shape) -> usize {
+    usize::try_from(shape.len()).expect("host tensors fit in memory")
+}
+
+/// Little-endian elements of a float type as `f64`, in whole rows of `cols`.
+pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        DType::Q8 | DType::Q4 => {
+            quant::decode_rows(dtype, cols, bytes).into_iter().map(f64::from).collect()
+        }
+        DType::F32 | DType::U32 => bytes
+            .chunks_exact(4)
+            .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+            .collect(),
+        DType::F16 => {
+            bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64()).collect()
+        }
+        DType::BF16 => bytes
+            .chunks_exact(2)
+            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f64())
+            .collect(),
+    }
+}
+
+/// Whether each element of `tensor` still has the bytes of `poison`, with which whole words were
+/// filled: of a block, the scale as well.
+pub fn untouched(tensor: Tensor, bytes: &[u8], poison: u32) -> Vec<bool> {
+    let word = poison.to_le_bytes();
+    let fresh = |at: usize, len: usize| {
+        bytes[at..at + len].iter().zip(at..).all(|(&byte, i)| byte == word[i % 4])
+    };
+    let (dtype, cols) = (tensor.dtype, cols(tensor.shape));
+    let size = |cols: usize| usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
+    if !dtype.is_quantized() {
+        return (0..bytes.len() / size(1)).map(|i| fresh(i * size(1), size(1))).collect();
+    }
+    let (row, block) = (size(cols), dtype.block() as usize);
+    let integers = if dtype == DType::Q8 { cols } else { cols / 2 };
+    (0..bytes.len() / row)
+        .flat_map(|at| (0..cols).map(move |i| (at * row, i)))
+        .map(|(row, i)| {
+            fresh(row + i * integers / cols, 1) && fresh(row + integers + i / block * 2, 2)
+        })
+        .collect()
+}
+
+fn exact(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 | DType::U32 | DType::Q8 | DType::Q4 => round(value).into(),
+        DType::F16 => half::f16::from_f64(value).to_f64(),
+        DType::BF16 => half::bf16::from_f64(value).to_f64(),
+    }
+}

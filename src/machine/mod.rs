@@ -1,0 +1,106 @@
+//! What a kernel is, what can run one, and what an engine needs of it: memory, recorded plans, results.
+
+pub mod binder;
+pub mod counting;
+pub mod gpu;
+pub mod host;
+pub mod kernel;
+pub mod shader;
+pub mod step;
+
+use crate::{
+    base::{
+        error::Result,
+        tensor::{DType, Shape, Tensor},
+    },
+    machine::kernel::Executor,
+};
+
+/// What a tensor is bound as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A storage buffer.
+    Storage,
+    /// A small uniform buffer, written once per step.
+    Uniform,
+}
+
+/// A device, or the host in its place.
+pub trait Machine {
+    /// A recorded sequence of dispatches.
+    type Plan;
+
+    /// A zeroed tensor.
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor>;
+
+    /// Puts bytes into a tensor, `offset` bytes from its start. Both are multiples of four.
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Records what `program` runs, without running it.
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan>;
+
+    /// Compiles what `program` runs, all at once, so that recording it takes no time. Whoever
+    /// compiles nothing has nothing to do.
+    fn compile(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> impl Future<Output = Result<()>> {
+        let _ = program;
+        async { Ok(()) }
+    }
+
+    /// Runs a plan in one submission, then reads whole tensors back.
+    fn run_plan(
+        &mut self,
+        plan: &Self::Plan,
+        read: &[Tensor],
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>>>;
+
+    /// Waits until everything written so far has left the host's memory.
+    fn flush(&mut self) -> impl Future<Output = Result<()>>;
+
+    /// Bytes of the largest storage binding.
+    fn max_binding_bytes(&self) -> u64;
+}
+
+/// A machine that is lent: what is left on it stays when the session ends.
+impl<M: Machine> Machine for &mut M {
+    type Plan = M::Plan;
+
+    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        (**self).alloc(role, dtype, shape)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        (**self).write(tensor, offset, bytes)
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        (**self).record(program)
+    }
+
+    async fn compile(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()> {
+        (**self).compile(program).await
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        (**self).run_plan(plan, read).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        (**self).flush().await
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        (**self).max_binding_bytes()
+    }
+}

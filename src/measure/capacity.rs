@@ -1,0 +1,208 @@
+//! What a model needs on a device, counted without one.
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    engine::session::{Read, Session, Sizes},
+    machine::counting::{Counted, Counting, DeviceLimits},
+    model::{Model, alloc_cache, config::Config, weights::Weights},
+};
+
+/// What a model takes on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// What it is for.
+    pub sizes: Sizes,
+    /// Bytes of the weights.
+    pub weights: u64,
+    /// Tensors beyond one for each matrix, because of the largest binding.
+    pub cuts: usize,
+    /// Bytes of keys and values for one position.
+    pub cache_position: u64,
+    /// Bytes of keys and values for the whole context.
+    pub cache: u64,
+    /// Tensors that the keys of one layer are cut into.
+    pub cache_shards: usize,
+    /// Bytes of everything else.
+    pub scratch: u64,
+    /// Tensors.
+    pub tensors: usize,
+    /// A step that makes one token.
+    pub decode: Counted,
+}
+
+impl MemoryPlan {
+    /// Bytes of everything.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.scratch
+    }
+}
+
+/// A model laid out under some limits, to be asked for its needs at one context or another.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    model: Model,
+    machine: Counting,
+}
+
+impl Planner {
+    /// Lays out the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if a single row of a matrix is larger than a binding.
+    pub fn new(config: &Config, weights: &impl Weights, limits: DeviceLimits) -> Result<Self> {
+        let mut machine = Counting::new(limits);
+        let model = Model::alloc(&mut machine, config, weights)?;
+        Ok(Self { model, machine })
+    }
+
+    /// The model as it is laid out.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The needs of a session of these sizes, with its buffers to sample from 40 candidates.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if a buffer is larger than a binding, [`Error::Usage`] if the sizes do not
+    /// suit the model.
+    pub fn plan(&self, sizes: Sizes) -> Result<MemoryPlan> {
+        let c = &self.model.config;
+        let weights = self.machine.bytes();
+        let mut session = Session::with_model(self.machine.clone(), self.model.clone(), sizes)?;
+        let candidates = c.vocab_size.min(40);
+        let decode = session.decode_plan(Read::Top(candidates))?.clone();
+        let mut cache = Counting::new(self.machine.limits());
+        let mut cache_shards = 0;
+        for _ in 0..c.num_hidden_layers {
+            cache_shards = alloc_cache(&mut cache, c, sizes.context, sizes.cache)?.shards.len();
+        }
+        let all = session.machine();
+        Ok(MemoryPlan {
+            sizes,
+            weights,
+            cuts: self.model.cuts(),
+            cache_position: cache_position_bytes(c, sizes.cache),
+            cache: cache.bytes(),
+            cache_shards,
+            scratch: all.bytes() - weights - cache.bytes(),
+            tensors: all.tensors(),
+            decode,
+        })
+    }
+
+    /// The longest context that fits in `memory` bytes where all else is as in `sizes`, at most the
+    /// model's own; 0 if none does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Planner::plan`] other than for a context that is too long.
+    pub fn longest_context(&self, memory: u64, sizes: Sizes) -> Result<u32> {
+        let fits = |context| match self.plan(Sizes { context, ..sizes }) {
+            Ok(plan) => Ok(plan.total() <= memory),
+            Err(Error::Limit { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if !fits(1)? {
+            return Ok(0);
+        }
+        let (mut low, mut high) = (1, self.model.config.max_position_embeddings);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if fits(middle)? {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// Bytes of keys and values for one position of all layers, as elements of `dtype`.
+pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
+    let [layers, heads, channels] =
+        [c.num_hidden_layers, c.num_key_value_heads, c.head_dim].map(u64::from);
+    2 * layers * dtype.row_bytes(heads * channels)
+}
+
+/// Dispatches of one layer, on average, in a step that runs `kernels`.
+pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
+    let all: u64 = kernels.iter().map(|(_, count)| count).sum();
+    let last = |label: &str| label.starts_with("top_") || label == "gather";
+    let searches: u64 =
+        kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
+    let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
+    // One norm comes before the first layer.
+    (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Synthetic;
+
+    fn planner(name: &str, limits: DeviceLimits) -> Planner {
+        let config = Config::preset(name).expect("a preset");
+        let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+        Planner::new(&config, &weights, limits).expect("fits")
+    }
+
+    #[test]
+    fn the_released_model_is_laid_out_without_a_device() {
+        let planner = planner("grok-2", DeviceLimits::BASELINE);
+        let plan =
+            planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
+        // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
+        let widened = 2 * 8192 * (64 * (4 + 8) + 1);
+        assert_eq!(plan.weights, 539_030_994_944 + widened);
+        assert_eq!(plan.cache_position, 524_288);
+        assert_eq!(plan.cache, 4096 * 524_288);
+        // A scale of two bytes for each 32 keys or values.
+        for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
+            let sizes = Sizes { context: 4096, prefill: 256, cache };
+            let smaller = planner.plan(sizes).expect("fits");
+            assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
+            assert_eq!(smaller.scratch, plan.scratch, "{cache}");
+        }
+        // 2 GiB of embeddings in bindings of 128 MiB, and so for the head.
+        assert_eq!(planner.model().embed_tokens.shards.len(), 16);
+        assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");
+    }
+
+    #[test]
+    fn the_longest_context_is_the_last_that_fits() {
+        let planner = planner("tiny", DeviceLimits::BASELINE);
+        let sizes = Sizes { context: 1, prefill: 64, cache: DType::F32 };
+        let total = |context| planner.plan(Sizes { context, ..sizes }).expect("fits").total();
+        let memory = total(1000) + 1;
+        let longest = planner.longest_context(memory, sizes).expect("a plan");
+        assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
+        assert_eq!(planner.longest_context(1000, sizes).expect("a plan"), 0);
+        assert_eq!(planner.longest_context(u64::MAX, sizes).expect("a plan"), 4096);
+    }
+
+    #[test]
+    fn a_layer_has_few_dispatches() {
+        for (name, want) in [("tiny", 10.0), ("tiny-grok-1", 9.0)] {
+            let planner = planner(name, DeviceLimits::BASELINE);
+            let plan =
+                planner.plan(Sizes { context: 128, prefill: 64, cache: DType::F32 }).expect("fits");
+            let each = layer_dispatches(planner.model(), &plan.decode.kernels);
+            assert!((each - want).abs() < 1e-9, "{name}: {each}");
+        }
+    }
+
+    #[test]
+    fn too_small_a_binding_is_an_error() {
+        let config = Config::preset("tiny").expect("a preset");
+        let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
+        let limits = DeviceLimits { binding: 128, buffer: 128 };
+        let error = Planner::new(&config, &weights, limits).expect_err("too small");
+        assert_eq!(error.code(), "limit");
+    }
+}

@@ -1,0 +1,162 @@
+//! What a configuration must satisfy before anything is allocated from it.
+
+use super::{Config, RopeType};
+
+/// Positions up to here are exact in the `f32` angle of the rotary embedding.
+const MAX_POSITIONS: u32 = 1 << 24;
+
+impl Config {
+    /// Everything that is wrong with this configuration, one sentence each: the field, what it is,
+    /// what is wanted. Empty for a model that the engine can run.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.check_sizes(&mut found);
+        self.check_heads(&mut found);
+        self.check_experts(&mut found);
+        self.check_numbers(&mut found);
+        self.check_rope(&mut found);
+        found
+    }
+
+    fn check_sizes(&self, found: &mut Vec<String>) {
+        within(found, "vocab_size", self.vocab_size, 1, 1 << 24);
+        within(found, "num_hidden_layers", self.num_hidden_layers, 1, 1024);
+        within(found, "max_position_embeddings", self.max_position_embeddings, 1, MAX_POSITIONS);
+        within(found, "hidden_size", self.hidden_size, 8, 1 << 17);
+        eights(found, "hidden_size", self.hidden_size);
+        if self.residual_moe {
+            within(found, "intermediate_size", self.intermediate_size, 8, 1 << 20);
+            eights(found, "intermediate_size", self.intermediate_size);
+        }
+        within(found, "moe_intermediate_size", self.moe_intermediate_size, 8, 1 << 20);
+        eights(found, "moe_intermediate_size", self.moe_intermediate_size);
+        if self.attn_temperature_len == 1 {
+            found.push("attn_temperature_len is 1, wanted -1 (off) or at least 2".into());
+        }
+    }
+
+    fn check_heads(&self, found: &mut Vec<String>) {
+        let Self { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } =
+            *self;
+        within(found, "num_attention_heads", heads, 1, 1024);
+        within(found, "num_key_value_heads", kv_heads, 1, 1024);
+        if kv_heads > 0 && !heads.is_multiple_of(kv_heads) {
+            found.push(format!(
+                "num_attention_heads ({heads}) must be a multiple of num_key_value_heads \
+                 ({kv_heads})"
+            ));
+        }
+        within(found, "head_dim", head_dim, 4, 256);
+        if !head_dim.is_multiple_of(2) {
+            found.push(format!(
+                "head_dim is {head_dim}, but rotary embedding turns pairs of channels: wanted an \
+                 even number that is a multiple of 4"
+            ));
+        } else if !head_dim.is_multiple_of(4) {
+            found.push(format!("head_dim is {head_dim}, wanted a multiple of 4"));
+        }
+        for (field, count) in [("num_attention_heads", heads), ("num_key_value_heads", kv_heads)] {
+            let width = u64::from(count) * u64::from(head_dim);
+            if !width.is_multiple_of(8) {
+                found.push(format!(
+                    "{field} * head_dim is {width}, wanted a multiple of 8: the kernels load \
+                     eight weights at a time"
+                ));
+            }
+        }
+    }
+
+    fn check_experts(&self, found: &mut Vec<String>) {
+        let Self { num_local_experts: experts, num_experts_per_tok: active, .. } = *self;
+        within(found, "num_local_experts", experts, 1, 64);
+        within(found, "num_experts_per_tok", active, 1, 8);
+        if active > experts {
+            found.push(format!(
+                "num_experts_per_tok ({active}) is more than num_local_experts ({experts})"
+            ));
+        }
+    }
+
+    fn check_numbers(&self, found: &mut Vec<String>) {
+        if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 0.1) {
+            found.push(format!(
+                "rms_norm_eps is {}, wanted a number between 0 and 0.1",
+                self.rms_norm_eps
+            ));
+        }
+        for (field, scale) in [
+            ("embedding_multiplier_scale", self.embedding_multiplier_scale),
+            ("output_multiplier_scale", self.output_multiplier_scale),
+            ("rope_magnitude", self.rope_magnitude),
+        ] {
+            positive(found, field, scale);
+        }
+        for (field, cap) in [
+            ("attn_logit_softcapping", self.attn_logit_softcapping),
+            ("router_logit_softcapping", self.router_logit_softcapping),
+            ("final_logit_softcapping", self.final_logit_softcapping),
+        ] {
+            if !(cap >= 0.0 && cap <= f64::from(f32::MAX)) {
+                found.push(format!("{field} is {cap}, wanted a finite number, or 0 for no cap"));
+            }
+            // A cap that vanishes in `f32` would divide by zero.
+            if cap > 0.0 && cap < f64::from(f32::MIN_POSITIVE) {
+                found.push(format!("{field} is {cap}, too small for a 32-bit float"));
+            }
+        }
+    }
+
+    fn check_rope(&self, found: &mut Vec<String>) {
+        if !(self.rope_theta > 1.0 && self.rope_theta <= f64::from(f32::MAX)) {
+            found
+                .push(format!("rope_theta is {}, wanted a finite number above 1", self.rope_theta));
+        }
+        if self.rope_type == RopeType::Original {
+            return;
+        }
+        positive(found, "scaling_factor", self.scaling_factor);
+        if self.rope_type == RopeType::Linear {
+            return;
+        }
+        let original = self.original_max_position_embeddings;
+        // The logarithm of this many positions over a full turn must be above zero.
+        within(found, "original_max_position_embeddings", original, 16, MAX_POSITIONS);
+        positive(found, "beta_fast", self.beta_fast);
+        positive(found, "beta_slow", self.beta_slow);
+        if !(0.0..=1.0).contains(&self.extrapolation_factor) {
+            found.push(format!(
+                "extrapolation_factor is {}, wanted a number from 0 to 1",
+                self.extrapolation_factor
+            ));
+        }
+        let usable = |inv: &f32| inv.is_finite() && *inv >= 0.0;
+        if found.is_empty() && !crate::model::rope::inv_freq(self).iter().all(usable) {
+            found.push(
+                "rope_theta, scaling_factor and original_max_position_embeddings give rotary \
+                 frequencies that are not finite numbers"
+                    .into(),
+            );
+        }
+    }
+}
+
+fn within(found: &mut Vec<String>, field: &str, got: u32, least: u32, most: u32) {
+    if !(least..=most).contains(&got) {
+        found.push(format!("{field} is {got}, wanted a number from {least} to {most}"));
+    }
+}
+
+fn eights(found: &mut Vec<String>, field: &str, got: u32) {
+    if !got.is_multiple_of(8) {
+        found.push(format!(
+            "{field} is {got}, wanted a multiple of 8: the kernels load eight weights at a time"
+        ));
+    }
+}
+
+/// The value must survive as an `f32`.
+fn positive(found: &mut Vec<String>, field: &str, got: f64) {
+    if !(got >= f64::from(f32::MIN_POSITIVE) && got <= f64::from(f32::MAX)) {
+        found.push(format!("{field} is {got}, wanted a finite number above 0"));
+    }
+}

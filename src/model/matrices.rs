@@ -1,0 +1,401 @@
+//! Where weights go: allocation and sharding, then upload in bounded windows.
+
+use super::{Layer, Mlp, Model};
+use crate::{
+    base::{
+        error::{Error, Result},
+        num::round,
+        tensor::{DType, Tensor},
+    },
+    machine::{Machine, Role, host},
+    model::{
+        config::Config,
+        schema::{EMBEDDING, FINAL_NORM, HEAD},
+        weights::Weights,
+    },
+};
+
+/// Bytes read from a checkpoint at a time.
+const WINDOW_BYTES: u64 = 8 << 20;
+
+/// Bytes handed to the machine before it must have taken them.
+const FLUSH_BYTES: u64 = 64 << 20;
+
+/// A weight matrix, cut by rows into as many tensors as the machine's bindings need.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// In row order.
+    pub shards: Vec<Shard>,
+    /// Tensors of the checkpoint that the matrix is made of.
+    sources: Vec<Source>,
+    /// Whether the sources are experts side by side, or parts one below the other.
+    experts: bool,
+    cols: u32,
+}
+
+/// Some rows of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard {
+    /// First row.
+    pub row0: u32,
+    /// `[rows, cols]`, or `[experts, rows, cols]`.
+    pub tensor: Tensor,
+}
+
+impl Matrix {
+    /// Whether another matrix is cut at the same rows, and stored in the same type.
+    pub(super) fn is_cut_like(&self, other: &Self) -> bool {
+        let cuts = |matrix: &Self| -> Vec<_> {
+            matrix.shards.iter().map(|shard| (shard.row0, shard.tensor.dtype)).collect()
+        };
+        cuts(self) == cuts(other)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    name: String,
+    rows: u32,
+}
+
+impl Model {
+    /// Allocates the weights of `config`, in the types that `weights` has them in. Norms and
+    /// routers are always F32.
+    pub fn alloc<M: Machine>(
+        machine: &mut M,
+        config: &Config,
+        weights: &impl Weights,
+    ) -> Result<Self> {
+        let c = config;
+        let mut alloc = Allocator { machine, weights };
+        let embed_tokens = alloc.matrix(&[(EMBEDDING.into(), c.vocab_size)], c.hidden_size)?;
+        let layers = (0..c.num_hidden_layers)
+            .map(|layer| alloc.layer(c, &format!("model.layers.{layer}")))
+            .collect::<Result<_>>()?;
+        let norm = alloc.vector(c.hidden_size)?;
+        let lm_head = if c.tie_word_embeddings {
+            embed_tokens.clone()
+        } else {
+            alloc.matrix(&[(HEAD.into(), c.vocab_size)], c.hidden_size)?
+        };
+        Ok(Self { config: c.clone(), embed_tokens, layers, norm, lm_head })
+    }
+
+    /// Uploads every weight. `progress` hears how many bytes are done.
+    pub async fn fill<M: Machine>(
+        &self,
+        machine: &mut M,
+        weights: &impl Weights,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut upload =
+            Upload { machine, weights, progress, buffer: Vec::new(), done: 0, unflushed: 0 };
+        upload.matrix(&self.embed_tokens).await?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let at = |name: &str| format!("model.layers.{i}.{name}.weight");
+            upload.whole(layer.pre_attn_norm, &at("pre_attn_norm")).await?;
+            upload.matrix(&layer.qkv_proj).await?;
+            upload.matrix(&layer.o_proj).await?;
+            upload.whole(layer.post_attn_norm, &at("post_attn_norm")).await?;
+            upload.whole(layer.pre_moe_norm, &at("pre_moe_norm")).await?;
+            upload.whole(layer.router, &at("block_sparse_moe.gate")).await?;
+            for mlp in layer.mlp.iter().chain([&layer.experts]) {
+                upload.matrix(&mlp.gate_proj).await?;
+                upload.matrix(&mlp.up_proj).await?;
+                upload.matrix(&mlp.down_proj).await?;
+            }
+            upload.whole(layer.post_moe_norm, &at("post_moe_norm")).await?;
+        }
+        upload.whole(self.norm, FINAL_NORM).await?;
+        if !self.config.tie_word_embeddings {
+            upload.matrix(&self.lm_head).await?;
+        }
+        upload.machine.flush().await
+    }
+
+    /// Bytes of all weights as allocated, each tensor once.
+    pub fn bytes(&self) -> u64 {
+        let mut tensors = self.tensors();
+        tensors.sort_by_key(|tensor| tensor.id);
+        tensors.dedup_by_key(|tensor| tensor.id);
+        tensors.iter().map(Tensor::size_bytes).sum()
+    }
+
+    /// Bytes of weights that so many tokens need at once: as many experts as they can choose, a row
+    /// of the embedding table for each, and all of the rest.
+    pub fn needed_bytes(&self, tokens: u32) -> u64 {
+        let c = &self.config;
+        let of = |matrix: &Matrix| -> u64 {
+            matrix.shards.iter().map(|shard| shard.tensor.size_bytes()).sum()
+        };
+        let experts: u64 = self
+            .layers
+            .iter()
+            .flat_map(|layer| {
+                [&layer.experts.gate_proj, &layer.experts.up_proj, &layer.experts.down_proj]
+            })
+            .map(of)
+            .sum();
+        let table = of(&self.embed_tokens);
+        let rows = u64::from(c.vocab_size);
+        let idle_rows =
+            if c.tie_word_embeddings { 0 } else { rows.saturating_sub(u64::from(tokens)) };
+        let all = u64::from(c.num_local_experts);
+        let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok);
+        self.bytes() - table / rows * idle_rows - experts / all * all.saturating_sub(chosen)
+    }
+
+    /// Tensors beyond one for each matrix: how often bindings forced a cut.
+    pub fn cuts(&self) -> usize {
+        self.matrices().iter().map(|matrix| matrix.shards.len() - 1).sum()
+    }
+
+    /// The tensors of all weights, each with a name of the checkpoint: of its first part, where a
+    /// tensor holds several.
+    pub fn named_tensors(&self) -> impl Iterator<Item = (String, Tensor)> {
+        let matrices = self.matrices().into_iter().flat_map(|matrix| {
+            let name = &matrix.sources[0].name;
+            matrix.shards.iter().map(|shard| (name.clone(), shard.tensor))
+        });
+        let vectors = self.layers.iter().enumerate().flat_map(|(i, layer)| {
+            [
+                ("pre_attn_norm", layer.pre_attn_norm),
+                ("post_attn_norm", layer.post_attn_norm),
+                ("pre_moe_norm", layer.pre_moe_norm),
+                ("block_sparse_moe.gate", layer.router),
+                ("post_moe_norm", layer.post_moe_norm),
+            ]
+            .map(|(name, tensor)| (format!("model.layers.{i}.{name}.weight"), tensor))
+        });
+        matrices.chain(vectors).chain([(FINAL_NORM.to_owned(), self.norm)])
+    }
+
+    fn matrices(&self) -> Vec<&Matrix> {
+        let mut all = vec![&self.embed_tokens, &self.lm_head];
+        for layer in &self.layers {
+            all.extend([&layer.qkv_proj, &layer.o_proj]);
+            for mlp in layer.mlp.iter().chain([&layer.experts]) {
+                all.extend([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
+            }
+        }
+        all
+    }
+
+    fn tensors(&self) -> Vec<Tensor> {
+        self.named_tensors().map(|(_, tensor)| tensor).collect()
+    }
+}
+
+struct Allocator<'a, M, W> {
+    machine: &'a mut M,
+    weights: &'a W,
+}
+
+impl<M: Machine, W: Weights> Allocator<'_, M, W> {
+    fn layer(&mut self, c: &Config, at: &str) -> Result<Layer> {
+        let [q, kv] = [c.num_attention_heads, c.num_key_value_heads].map(|n| n * c.head_dim);
+        let part = |name: &str, rows| (format!("{at}.self_attn.{name}.weight"), rows);
+        Ok(Layer {
+            pre_attn_norm: self.vector(c.hidden_size)?,
+            qkv_proj: self.matrix(
+                &[part("q_proj", q), part("k_proj", kv), part("v_proj", kv)],
+                c.hidden_size,
+            )?,
+            o_proj: self.matrix(&[part("o_proj", c.hidden_size)], q)?,
+            post_attn_norm: self.vector(c.hidden_size)?,
+            pre_moe_norm: self.vector(c.hidden_size)?,
+            mlp: if c.residual_moe { Some(self.dense(c, at)?) } else { None },
+            router: self.machine.alloc(
+                Role::Storage,
+                DType::F32,
+                [c.num_local_experts, c.hidden_size].into(),
+            )?,
+            experts: self.experts(c, at)?,
+            post_moe_norm: self.vector(c.hidden_size)?,
+        })
+    }
+
+    fn dense(&mut self, c: &Config, at: &str) -> Result<Mlp> {
+        let mut matrix = |name: &str, rows, cols| {
+            self.matrix(&[(format!("{at}.mlp.{name}.weight"), rows)], cols)
+        };
+        Ok(Mlp {
+            gate_proj: matrix("gate_proj", c.intermediate_size, c.hidden_size)?,
+            up_proj: matrix("up_proj", c.intermediate_size, c.hidden_size)?,
+            down_proj: matrix("down_proj", c.hidden_size, c.intermediate_size)?,
+        })
+    }
+
+    fn experts(&mut self, c: &Config, at: &str) -> Result<Mlp> {
+        let mut matrix = |name: &str, rows, cols| {
+            let parts: Vec<_> = (0..c.num_local_experts)
+                .map(|e| (format!("{at}.block_sparse_moe.experts.{e}.{name}.weight"), rows))
+                .collect();
+            self.side_by_side(&parts, cols)
+        };
+        Ok(Mlp {
+            gate_proj: matrix("w1", c.moe_intermediate_size, c.hidden_size)?,
+            up_proj: matrix("w3", c.moe_intermediate_size, c.hidden_size)?,
+            down_proj: matrix("w2", c.hidden_size, c.moe_intermediate_size)?,
+        })
+    }
+
+    fn vector(&mut self, len: u32) -> Result<Tensor> {
+        self.machine.alloc(Role::Storage, DType::F32, [len].into())
+    }
+
+    /// A matrix of parts one below the other.
+    fn matrix(&mut self, parts: &[(String, u32)], cols: u32) -> Result<Matrix> {
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let shard_rows = self.shard_rows(parts, 1, cols)?;
+        let dtype = self.dtype(parts)?;
+        let shards = (0..rows)
+            .step_by(shard_rows as usize)
+            .map(|row0| {
+                let shape = [shard_rows.min(rows - row0), cols].into();
+                let tensor = self.machine.alloc(Role::Storage, dtype, shape)?;
+                Ok(Shard { row0, tensor })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Matrix { shards, sources: sources(parts), experts: false, cols })
+    }
+
+    /// Matrices of one shape side by side; each shard has the same rows of all of them.
+    fn side_by_side(&mut self, parts: &[(String, u32)], cols: u32) -> Result<Matrix> {
+        let count =
+            u32::try_from(parts.len()).map_err(|_| Error::Usage("too many experts".into()))?;
+        let rows = parts[0].1;
+        let shard_rows = self.shard_rows(parts, count, cols)?;
+        let dtype = self.dtype(parts)?;
+        let shards = (0..rows)
+            .step_by(shard_rows as usize)
+            .map(|row0| {
+                let shape = [count, shard_rows.min(rows - row0), cols].into();
+                let tensor = self.machine.alloc(Role::Storage, dtype, shape)?;
+                Ok(Shard { row0, tensor })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Matrix { shards, sources: sources(parts), experts: true, cols })
+    }
+
+    /// Rows of `count` matrices that fit one binding: a multiple of a tile where that many fit.
+    fn shard_rows(&self, parts: &[(String, u32)], count: u32, cols: u32) -> Result<u32> {
+        const TILE: u64 = 32;
+        let limit = self.machine.max_binding_bytes();
+        let row_bytes = u64::from(count) * self.dtype(parts)?.row_bytes(cols.into());
+        let fit = limit / row_bytes;
+        if fit == 0 {
+            return Err(Error::Limit {
+                what: format!("one row of `{}`, in bytes", parts[0].0),
+                got: row_bytes,
+                limit,
+            });
+        }
+        let fit = if fit > TILE { fit / TILE * TILE } else { fit };
+        Ok(u32::try_from(fit).unwrap_or(u32::MAX / 2))
+    }
+
+    /// The type of all parts, or F32 where they differ.
+    fn dtype(&self, parts: &[(String, u32)]) -> Result<DType> {
+        let first = self.weights.dtype(&parts[0].0)?;
+        for (name, _) in parts {
+            if self.weights.dtype(name)? != first {
+                return Ok(DType::F32);
+            }
+        }
+        Ok(first)
+    }
+}
+
+fn sources(parts: &[(String, u32)]) -> Vec<Source> {
+    parts.iter().map(|(name, rows)| Source { name: name.clone(), rows: *rows }).collect()
+}
+
+struct Upload<'a, M, W> {
+    machine: &'a mut M,
+    weights: &'a W,
+    progress: &'a mut dyn FnMut(u64) -> Result<()>,
+    buffer: Vec<u8>,
+    done: u64,
+    unflushed: u64,
+}
+
+impl<M: Machine, W: Weights> Upload<'_, M, W> {
+    async fn matrix(&mut self, matrix: &Matrix) -> Result<()> {
+        for shard in &matrix.shards {
+            let extents = shard.tensor.shape.extents();
+            let rows = extents[extents.len() - 2];
+            let row_bytes = shard.tensor.dtype.row_bytes(matrix.cols.into());
+            let mut first = 0; // row of the source that the shard could begin in
+            for (i, source) in (0u64..).zip(&matrix.sources) {
+                let (begin, end, offset) = if matrix.experts {
+                    (shard.row0, shard.row0 + rows, i * u64::from(rows) * row_bytes)
+                } else {
+                    let begin = shard.row0.clamp(first, first + source.rows);
+                    let end = (shard.row0 + rows).clamp(first, first + source.rows);
+                    (
+                        begin - first,
+                        end - first,
+                        u64::from(begin - shard.row0.min(begin)) * row_bytes,
+                    )
+                };
+                first += source.rows;
+                self.rows(shard.tensor, offset, &source.name, begin..end, matrix.cols).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of one tensor of the checkpoint, to `offset` bytes into `tensor`.
+    async fn rows(
+        &mut self,
+        tensor: Tensor,
+        mut offset: u64,
+        name: &str,
+        rows: std::ops::Range<u32>,
+        cols: u32,
+    ) -> Result<()> {
+        let window = (WINDOW_BYTES / (u64::from(cols) * 4)).max(1);
+        let mut row = u64::from(rows.start);
+        while row < u64::from(rows.end) {
+            let count = window.min(u64::from(rows.end) - row);
+            self.weights.read_rows(name, row, count, &mut self.buffer).await?;
+            offset += self.put(tensor, offset, name).await?;
+            row += count;
+        }
+        Ok(())
+    }
+
+    /// A whole tensor of the checkpoint.
+    async fn whole(&mut self, tensor: Tensor, name: &str) -> Result<()> {
+        let rows = u64::from(tensor.shape.extents()[0]);
+        self.weights.read_rows(name, 0, rows, &mut self.buffer).await?;
+        self.put(tensor, 0, name).await.map(|_| ())
+    }
+
+    /// Converts what was read if the tensor has another type, and hands it to the machine. Gives
+    /// the bytes written.
+    async fn put(&mut self, tensor: Tensor, offset: u64, name: &str) -> Result<u64> {
+        let stored = self.weights.dtype(name)?;
+        let read = self.buffer.len() as u64;
+        let written = if stored == tensor.dtype {
+            self.machine.write(tensor, offset, &self.buffer)?;
+            read
+        } else {
+            let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
+            let values = host::decode_rows(stored, cols, &self.buffer);
+            let values: Vec<f32> = values.into_iter().map(round).collect();
+            let bytes = bytemuck::cast_slice(&values);
+            self.machine.write(tensor, offset, bytes)?;
+            bytes.len() as u64
+        };
+        self.done += read;
+        (self.progress)(self.done)?;
+        self.unflushed += written;
+        if self.unflushed >= FLUSH_BYTES {
+            self.machine.flush().await?;
+            self.unflushed = 0;
+        }
+        Ok(written)
+    }
+}

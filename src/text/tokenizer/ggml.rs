@@ -1,0 +1,158 @@
+//! Builds a tokenizer from the vocabulary in a GGUF file, by way of `tokenizer.json`.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Tokenizer, split::V1_PATTERN};
+use crate::base::error::{Error, Result};
+
+/// The vocabulary of a GGUF whose `tokenizer.ggml.model` is `gpt2`: byte-pair encoding over bytes
+/// that are written as printable characters.
+#[derive(Clone, Debug)]
+pub struct Ggml<'a> {
+    /// Tokens by id.
+    pub tokens: Vec<&'a str>,
+    /// Pairs to merge, the first first, with a blank between their halves.
+    pub merges: Vec<&'a str>,
+    /// What each token is; empty if all are normal.
+    pub types: Vec<i64>,
+    /// How text is cut into words.
+    pub pre: &'a str,
+    /// Tokens that end an answer, beside those that have a well-known name.
+    pub ends: Vec<u64>,
+}
+
+/// A token that stands for structure.
+const CONTROL: i64 = 3;
+/// A token that was added to the vocabulary.
+const USER_DEFINED: i64 = 4;
+/// Most tokens.
+const MAX_TOKENS: usize = 1 << 24;
+
+/// Patterns by the names that llama.cpp has for them.
+const PATTERNS: &[(&str, &str)] = &[
+    ("grok-2", V1_PATTERN),
+    (
+        "llama-bpe",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    ("gpt-2", r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
+];
+
+impl Tokenizer {
+    /// A tokenizer from the vocabulary of a GGUF. `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the vocabulary makes no sense or is cut into words in a way that is
+    /// not known.
+    pub fn from_ggml(path: &Path, vocabulary: &Ggml<'_>) -> Result<Self> {
+        let json = tokenizer_json(vocabulary)
+            .map_err(|what| Error::Tokenizer { path: path.to_owned(), what })?;
+        let mut tokenizer = Self::from_tokenizer_json(path, json.to_string().as_bytes())?;
+        for &end in &vocabulary.ends {
+            let id = u32::try_from(end).ok().filter(|&id| (id as usize) < tokenizer.vocab_size());
+            tokenizer.ends.push(id.ok_or_else(|| {
+                tokenizer.error(format!(
+                    "token {end} should end an answer, but there are only {}",
+                    tokenizer.vocab_size()
+                ))
+            })?);
+        }
+        Ok(tokenizer)
+    }
+}
+
+fn tokenizer_json(vocabulary: &Ggml<'_>) -> Result<Value, String> {
+    let Ggml { tokens, merges, types, pre, .. } = vocabulary;
+    if tokens.len() > MAX_TOKENS {
+        return Err(format!("{} tokens are too many (at most {MAX_TOKENS})", tokens.len()));
+    }
+    if !types.is_empty() && types.len() != tokens.len() {
+        return Err(format!(
+            "tokenizer.ggml.token_type has {} entries, but there are {} tokens",
+            types.len(),
+            tokens.len()
+        ));
+    }
+    let pattern = PATTERNS.iter().find(|(name, _)| name == pre).ok_or_else(|| {
+        let names: Vec<&str> = PATTERNS.iter().map(|(name, _)| *name).collect();
+        format!(
+            "tokenizer.ggml.pre is \"{}\", wanted {}",
+            crate::base::json::clipped(pre),
+            names.join(", ")
+        )
+    })?;
+    let mut vocab = Map::new();
+    for (id, token) in tokens.iter().enumerate() {
+        if vocab.insert((*token).to_owned(), id.into()).is_some() {
+            return Err(format!(
+                "tokenizer.ggml.tokens has \"{}\" twice",
+                crate::base::json::clipped(token)
+            ));
+        }
+    }
+    let makes_a_token = |merge: &str| {
+        merge.split_once(' ').is_some_and(|(a, b)| {
+            [a, b, &format!("{a}{b}")].iter().all(|token| vocab.contains_key(*token))
+        })
+    };
+    if let Some(odd) = merges.iter().find(|merge| !makes_a_token(merge)) {
+        return Err(format!(
+            "tokenizer.ggml.merges has \"{}\", wanted two tokens that make a third",
+            crate::base::json::clipped(odd)
+        ));
+    }
+    let added: Vec<Value> = tokens
+        .iter()
+        .zip(types)
+        .enumerate()
+        .filter(|(_, (token, kind))| matches!(**kind, CONTROL | USER_DEFINED) && !token.is_empty())
+        .map(|(id, (token, kind))| {
+            json!({
+                "id": id,
+                "content": token,
+                "single_word": false,
+                "lstrip": false,
+                "rstrip": false,
+                "normalized": false,
+                "special": *kind == CONTROL,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": pattern.1},
+                    "behavior": "Isolated",
+                    "invert": false,
+                },
+                {
+                    "type": "ByteLevel",
+                    "add_prefix_space": false,
+                    "trim_offsets": false,
+                    "use_regex": false,
+                },
+            ],
+        },
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": false,
+            "trim_offsets": false,
+            "use_regex": false,
+        },
+        // A word that is a token is that token, whether or not merges lead to it.
+        "model": {
+            "type": "BPE",
+            "vocab": vocab,
+            "merges": merges,
+            "ignore_merges": true,
+        },
+    }))
+}

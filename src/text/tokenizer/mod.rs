@@ -1,0 +1,294 @@
+//! Text to token ids and back, from `tokenizer.tok.json` (Grok-2), `tokenizer.json` or a GGUF.
+
+mod bpe;
+mod ggml;
+mod hf;
+mod split;
+mod stream;
+mod synthetic;
+mod tok_json;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use crate::base::error::{Error, Result};
+use hf::Hf;
+use tok_json::TokJson;
+
+pub use ggml::Ggml;
+pub use stream::StreamDecoder;
+pub use synthetic::synthetic_tok_json;
+
+/// Grok-2's own file, looked for first.
+pub(crate) const TOK_JSON: &str = "tokenizer.tok.json";
+
+/// The `tokenizers` crate's file, looked for second.
+pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
+
+/// Grok-1's file, which only gets a better message.
+pub(crate) const SENTENCE_PIECE: &str = "tokenizer.model";
+
+/// Largest tokenizer file accepted, in bytes. The largest known has 20 million.
+pub(crate) const MAX_FILE: u64 = 256 << 20;
+
+/// Ends of a turn or a text, by the names that models give them.
+const STOPS: &[&str] = &[
+    "<|separator|>",
+    "<|eos|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+];
+
+/// A vocabulary with its rules. The same whether it came from one file format or the other.
+///
+/// Special tokens are never found in plain text: what a user types stays text, so that nobody can
+/// forge the turns of a conversation. [`Tokenizer::special`] is the way to their ids.
+pub struct Tokenizer {
+    path: PathBuf,
+    backend: Backend,
+    specials: HashMap<String, u32>,
+    /// Ids that end an answer whatever their names.
+    ends: Vec<u32>,
+    /// Finds special tokens, the longest first; the ids are those of its patterns.
+    finder: AhoCorasick,
+    finder_ids: Vec<u32>,
+}
+
+/// What reads the vocabulary.
+enum Backend {
+    TokJson(Box<TokJson>),
+    Hf(Box<Hf>),
+}
+
+impl Tokenizer {
+    /// A tokenizer from the bytes of a `tokenizer.tok.json`. `path` is for messages.
+    pub fn from_tok_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        Self::new(path.into(), bytes, |bytes| {
+            TokJson::parse(bytes)
+                .map(|(backend, specials)| (Backend::TokJson(Box::new(backend)), specials))
+        })
+    }
+
+    /// A tokenizer from the bytes of a `tokenizer.json`. `path` is for messages.
+    pub fn from_tokenizer_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        Self::new(path.into(), bytes, |bytes| {
+            Hf::parse(bytes).map(|(backend, specials)| (Backend::Hf(Box::new(backend)), specials))
+        })
+    }
+
+    /// Names of files that a checkpoint may have its tokenizer in: the first that is there counts.
+    pub const FILES: [&'static str; 2] = [TOK_JSON, TOKENIZER_JSON];
+
+    /// A tokenizer from the bytes of the file at `path`, by its name: one of [`Tokenizer::FILES`].
+    pub fn from_file(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        let path = path.into();
+        if path.file_name().is_some_and(|name| name == TOK_JSON) {
+            Self::from_tok_json(path, bytes)
+        } else {
+            Self::from_tokenizer_json(path, bytes)
+        }
+    }
+
+    /// The error of a folder without a tokenizer, whose files are asked for by name.
+    pub(crate) fn missing(dir: &Path, has: impl Fn(&str) -> bool) -> Error {
+        if has(SENTENCE_PIECE) {
+            return Error::Tokenizer {
+                path: dir.join(SENTENCE_PIECE),
+                what: format!(
+                    "SentencePiece models are not read; convert it to {TOKENIZER_JSON} with the \
+                     transformers library and put that beside it"
+                ),
+            };
+        }
+        Error::Tokenizer {
+            path: dir.to_owned(),
+            what: format!("there is no {TOK_JSON} and no {TOKENIZER_JSON} here"),
+        }
+    }
+
+    /// Refuses a model with fewer rows than there are tokens.
+    pub fn check_vocab(&self, rows: u32) -> Result<()> {
+        let tokens = self.vocab_size();
+        if tokens > rows as usize {
+            return Err(self
+                .error(format!("it has {tokens} tokens, but vocab_size of the model is {rows}")));
+        }
+        Ok(())
+    }
+
+    fn new(
+        path: PathBuf,
+        bytes: &[u8],
+        parse: impl Fn(&[u8]) -> Result<(Backend, Vec<(String, u32)>), String>,
+    ) -> Result<Self> {
+        let build = || {
+            check_size(bytes.len() as u64)?;
+            let (backend, specials) = parse(bytes)?;
+            let finder = AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(specials.iter().map(|(text, _)| text))
+                .map_err(|error| format!("too many special tokens: {error}"))?;
+            let finder_ids = specials.iter().map(|&(_, id)| id).collect();
+            Ok((backend, specials.into_iter().collect(), finder, finder_ids))
+        };
+        match build() {
+            Ok((backend, specials, finder, finder_ids)) => {
+                Ok(Self { path, backend, specials, ends: Vec::new(), finder, finder_ids })
+            }
+            Err(what) => Err(Error::Tokenizer { path, what }),
+        }
+    }
+
+    /// The file this came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One more than the largest id. A model may have more rows, but not fewer.
+    pub fn vocab_size(&self) -> usize {
+        match &self.backend {
+            Backend::TokJson(tok_json) => tok_json.vocab_size(),
+            Backend::Hf(hf) => hf.vocab_size(),
+        }
+    }
+
+    /// The id of the special token that is spelt `text`.
+    pub fn special(&self, text: &str) -> Option<u32> {
+        self.specials.get(text).copied()
+    }
+
+    /// The ids that end an answer, in ascending order: for Grok-2 its `<|separator|>` and
+    /// `<|eos|>`, for others their end of turn or text.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let named = STOPS.iter().filter_map(|text| self.special(text));
+        let mut ids: Vec<u32> = named.chain(self.ends.iter().copied()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The ids of `text`. Special tokens in it are text like any other; no token is added.
+    ///
+    /// Empty text has no ids.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The ids of `text`, in which special tokens count, the longest where two begin together.
+    ///
+    /// Not for what a user typed. See [`Tokenizer::encode`].
+    // Limit: with a `tokenizer.json` that puts a blank before the first word of a text, the text
+    // after each special token gets that blank too.
+    pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let mut done = 0;
+        for found in self.finder.find_iter(text) {
+            self.append(&text[done..found.start()], &mut ids)?;
+            ids.push(self.finder_ids[found.pattern().as_usize()]);
+            done = found.end();
+        }
+        self.append(&text[done..], &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends the ids of plain `text` to `ids`.
+    pub(crate) fn append(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        match &self.backend {
+            Backend::TokJson(tok_json) => tok_json.encode(text, ids),
+            Backend::Hf(hf) => hf.encode(text, ids),
+        }
+        .map_err(|what| self.error(what))
+    }
+
+    /// The bytes that `ids` stand for, special tokens by their text. They need not be UTF-8.
+    ///
+    /// An id without a token is an error.
+    pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        if let Backend::Hf(hf) = &self.backend
+            && !hf.is_byte_level()
+        {
+            return self.decode_lossy(ids).map(String::into_bytes);
+        }
+        let mut bytes = Vec::new();
+        for &id in ids {
+            self.append_bytes(id, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// The text of `ids`, with U+FFFD where their bytes are not UTF-8.
+    pub fn decode_lossy(&self, ids: &[u32]) -> Result<String> {
+        let mut stream = self.stream();
+        let mut text = String::new();
+        for &id in ids {
+            text.push_str(&stream.push(id)?);
+        }
+        text.push_str(&stream.finish()?);
+        Ok(text)
+    }
+
+    /// A decoder for ids that come one by one.
+    pub fn stream(&self) -> StreamDecoder<'_> {
+        StreamDecoder::new(self)
+    }
+
+    /// The bytes of one token, special tokens by their text.
+    ///
+    /// For a `tokenizer.json` that is not byte-level: those of the text it decodes to alone.
+    pub fn token_bytes(&self, id: u32) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append_bytes(id, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) -> Result<()> {
+        match &self.backend {
+            Backend::TokJson(tok_json) => {
+                let token = tok_json.token_bytes(id).ok_or_else(|| self.no_token(id))?;
+                bytes.extend_from_slice(token);
+            }
+            Backend::Hf(hf) => {
+                let token = hf.token_bytes(id).map_err(|what| self.error(what))?;
+                bytes.extend(token.ok_or_else(|| self.no_token(id))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_id(&self, id: u32) -> Result<()> {
+        let has = match &self.backend {
+            Backend::TokJson(tok_json) => tok_json.token_bytes(id).is_some(),
+            Backend::Hf(hf) => hf.has(id),
+        };
+        if has { Ok(()) } else { Err(self.no_token(id)) }
+    }
+
+    fn no_token(&self, id: u32) -> Error {
+        self.error(format!("there is no token {id}; ids are below {}", self.vocab_size()))
+    }
+
+    pub(crate) fn error(&self, what: impl Into<String>) -> Error {
+        Error::Tokenizer { path: self.path.clone(), what: what.into() }
+    }
+}
+
+/// Refuses a file of `size` bytes that no tokenizer needs.
+fn check_size(size: u64) -> Result<(), String> {
+    if size > MAX_FILE {
+        return Err(format!("the file has {size} bytes, more than the {MAX_FILE} allowed"));
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Turns ids into text as they come, and never shows half a character.
+
+use super::{Backend, Tokenizer};
+use crate::base::error::Result;
+
+/// Tokens without visible text after which held text is shown as it is.
+///
+/// A character is at most four tokens away from its end; more than this is not one.
+const MAX_HELD: usize = 16;
+
+/// Decodes a sequence of ids piece by piece.
+///
+/// The pieces and [`StreamDecoder::finish`], put together, are [`Tokenizer::decode_lossy`] of all
+/// the ids.
+pub struct StreamDecoder<'t> {
+    tokenizer: &'t Tokenizer,
+    /// Bytes of a character that has not ended; at most three. Byte-level tokenizers only.
+    pending: Vec<u8>,
+    /// The ids since the last piece but one. Other tokenizers only.
+    ids: Vec<u32>,
+    /// How many of `ids` have been shown.
+    shown: usize,
+}
+
+impl<'t> StreamDecoder<'t> {
+    pub(super) fn new(tokenizer: &'t Tokenizer) -> Self {
+        Self { tokenizer, pending: Vec::new(), ids: Vec::new(), shown: 0 }
+    }
+
+    /// The text that `id` completes; often its own, and empty inside a character.
+    ///
+    /// Bytes that cannot become a character are U+FFFD. An id without a token is an error.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        match &self.tokenizer.backend {
+            Backend::Hf(hf) if !hf.is_byte_level() => {
+                self.tokenizer.check_id(id)?;
+                self.ids.push(id);
+                self.difference(false)
+            }
+            _ => {
+                self.tokenizer.append_bytes(id, &mut self.pending)?;
+                Ok(self.complete())
+            }
+        }
+    }
+
+    /// What is left when no more ids come: U+FFFD for a character without an end, or nothing.
+    pub fn finish(&mut self) -> Result<String> {
+        let bytes = std::mem::take(&mut self.pending);
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        text.push_str(&self.difference(true)?);
+        self.ids.clear();
+        self.shown = 0;
+        Ok(text)
+    }
+
+    /// Takes the characters, whole or hopeless, from the front of `pending`.
+    fn complete(&mut self) -> String {
+        let mut text = String::new();
+        let mut rest = self.pending.as_slice();
+        loop {
+            let (valid, bad) = match str::from_utf8(rest) {
+                Ok(valid) => (valid, Some(0)),
+                Err(error) => {
+                    let valid = &rest[..error.valid_up_to()];
+                    (str::from_utf8(valid).unwrap_or_default(), error.error_len())
+                }
+            };
+            text.push_str(valid);
+            rest = &rest[valid.len()..];
+            match bad {
+                Some(len) if len > 0 => {
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    rest = &rest[len..];
+                }
+                _ => break,
+            }
+        }
+        let done = self.pending.len() - rest.len();
+        self.pending.drain(..done);
+        text
+    }
+
+    /// The text that the ids not yet shown add to the ones before them.
+    ///
+    /// Decoders that look beyond one token (leading blanks, byte fallback) look at neighbours, so
+    /// the tokens of the last piece are decoded again for context.
+    fn difference(&mut self, at_end: bool) -> Result<String> {
+        let held = self.ids.len() - self.shown;
+        let Backend::Hf(hf) = &self.tokenizer.backend else {
+            return Ok(String::new());
+        };
+        if held == 0 {
+            return Ok(String::new());
+        }
+        let error = |what| self.tokenizer.error(what);
+        let before = hf.decode(&self.ids[..self.shown]).map_err(error)?;
+        let all = hf.decode(&self.ids).map_err(error)?;
+        let ready = all.starts_with(&before)
+            && all.len() > before.len()
+            && !all.ends_with(char::REPLACEMENT_CHARACTER);
+        if !ready && !at_end && held < MAX_HELD {
+            return Ok(String::new());
+        }
+        let common: usize = before
+            .chars()
+            .zip(all.chars())
+            .take_while(|(one, other)| one == other)
+            .map(|(one, _)| one.len_utf8())
+            .sum();
+        let text = all[common..].to_owned();
+        self.ids.drain(..self.shown);
+        self.shown = self.ids.len();
+        Ok(text)
+    }
+}
