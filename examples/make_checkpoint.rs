@@ -10,9 +10,14 @@ use grok_wgpu::{
         error::{Error, Result},
         tensor::DType,
     },
-    checkpoint::{Synthetic, native::write_checkpoint, write::Layout},
+    checkpoint::{
+        Synthetic,
+        folder::{open_config, write_checkpoint},
+        write::Layout,
+    },
     model::config::{Config, PRESETS},
 };
+use pollster::block_on;
 
 #[derive(Parser)]
 struct Options {
@@ -72,7 +77,7 @@ fn main() -> std::process::ExitCode {
 fn run(options: &Options) -> Result<()> {
     let config = match (&options.config, &options.preset) {
         (Some(path), _) => {
-            let (config, warnings) = Config::open(path)?;
+            let (config, warnings) = block_on(open_config(path))?;
             for warning in warnings {
                 eprintln!("warning: {warning}");
             }
@@ -94,7 +99,7 @@ fn run(options: &Options) -> Result<()> {
         Element::Bf16 => DType::BF16,
     };
     let weights = Synthetic::new(&config, dtype, options.seed)?;
-    write_checkpoint(&options.out, &config, &weights, layout)?;
+    block_on(write_checkpoint(&options.out, &config, &weights, layout))?;
     let bytes = weights.bytes();
     eprintln!("wrote {bytes} bytes of {dtype} weights to {}", options.out.display());
     Ok(())

@@ -53,7 +53,7 @@ const CONFINED: &[(&str, &str, &[&str])] = &[
 const BROWSERS: &[&str] = &["files/", "machine/gpu/", "checkpoint/mod.rs", "lib.rs", "main.rs"];
 
 /// What opens files.
-const FILES: &[&str] = &["files/", "checkpoint/native.rs", "checkpoint/quantize.rs", "cli/"];
+const FILES: &[&str] = &["files/", "checkpoint/folder.rs", "checkpoint/quantize.rs", "cli/"];
 
 struct File {
     /// Relative to the repository, with `/`.

@@ -11,7 +11,7 @@ use grok_wgpu::{
     base::tensor::DType,
     checkpoint::{
         Checkpoint, Synthetic,
-        native::{open_folder, write_checkpoint},
+        folder::{open_config, open_folder, write_checkpoint},
         write::Layout,
     },
     engine::session::{Read, Session, Sizes},
@@ -20,6 +20,7 @@ use grok_wgpu::{
     text::tokenizer::synthetic_tok_json,
     variants::Store,
 };
+use pollster::block_on;
 use serde_json::Value;
 
 const PROMPT: &str = "The other day she said";
@@ -32,7 +33,7 @@ fn model() -> &'static Path {
         let config = Config::preset("small").expect("a preset");
         let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
         let layout = Layout::TensorParallel { slices: 8 };
-        write_checkpoint(dir.path(), &config, &weights, layout).expect("written");
+        block_on(write_checkpoint(dir.path(), &config, &weights, layout)).expect("written");
         let tokenizer = synthetic_tok_json(config.vocab_size).expect("a tokenizer");
         std::fs::write(dir.path().join("tokenizer.tok.json"), tokenizer).expect("written");
         dir
@@ -44,7 +45,7 @@ fn model() -> &'static Path {
 fn device(profile: Profile) -> Gpu {
     let choice =
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
-    pollster::block_on(Gpu::open(&choice, profile)).expect("tests need an adapter")
+    block_on(Gpu::open(&choice, profile)).expect("tests need an adapter")
 }
 
 fn program() -> Command {
@@ -241,8 +242,8 @@ fn rows_of_the_selftest_are_found_by_their_full_names() {
 
 /// Logits of every position of each text, from the library.
 fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32>>> {
-    pollster::block_on(async {
-        let (config, _) = Config::open(model())?;
+    block_on(async {
+        let (config, _) = block_on(open_config(model()))?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
         let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
         let gpu = device(Profile::Full);
@@ -432,9 +433,8 @@ fn a_plan_is_what_a_session_allocates() {
         let planner = grok_wgpu::measure::capacity::Planner::new(&config, &weights, limits)
             .expect("a layout");
         let plan = planner.plan(sizes).expect("a plan");
-        let mut session =
-            pollster::block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
-                .expect("a session");
+        let mut session = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
+            .expect("a session");
         let recorded = session.decode_plan(Read::Top(40)).expect("a plan");
         assert_eq!(plan.decode.dispatches, recorded.dispatches());
         // How a device divides work decides which program of a kernel runs, and its label says so.
@@ -607,7 +607,7 @@ fn the_file_of_a_model_names_it_too() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = Config::preset("small").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    write_checkpoint(dir.path(), &config, &weights, Layout::Single).expect("written");
+    block_on(write_checkpoint(dir.path(), &config, &weights, Layout::Single)).expect("written");
     let tokenizer = "tokenizer.tok.json";
     std::fs::copy(model().join(tokenizer), dir.path().join(tokenizer)).expect("copied");
     let file: PathBuf = dir.path().join("model.safetensors");

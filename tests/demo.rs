@@ -7,11 +7,13 @@ use std::{path::PathBuf, process::Command};
 
 use grok_wgpu::{
     base::{error::Result, tensor::DType},
-    checkpoint::{Checkpoint, native::open_folder},
+    checkpoint::{
+        Checkpoint,
+        folder::{open_config, open_folder},
+    },
     engine::session::{Read, Session, Sizes},
     files::native::FileSource,
     machine::gpu::{Gpu, Profile},
-    model::config::Config,
     selftest::{MOST, check_logits},
 };
 use pollster::block_on;
@@ -22,7 +24,7 @@ fn folder() -> PathBuf {
 }
 
 fn session() -> Result<Session<Gpu>> {
-    let (config, warnings) = Config::open(&folder())?;
+    let (config, warnings) = block_on(open_config(&folder()))?;
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources: Vec<FileSource> = open_folder(&folder())?;
     let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;

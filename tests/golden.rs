@@ -19,20 +19,27 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use pollster::block_on;
 
 fn read(name: &str) -> Golden {
-    let file = folder().join(format!("{name}.safetensors"));
-    let config = folder().join(format!("{name}.json"));
-    let config = std::fs::read_to_string(config).expect("the config is there");
-    let file = std::fs::read(file).expect("the golden file is there");
+    let at = |end: &str| {
+        let paths = folders().map(|folder| folder.join(format!("{name}.{end}")));
+        paths.into_iter().find(|path| path.exists()).expect("the golden file is there")
+    };
+    let config = std::fs::read_to_string(at("json")).expect("the config is text");
+    let file = std::fs::read(at("safetensors")).expect("the golden file can be read");
     Golden::parse(name, &config, &file).expect("the golden file is good")
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden")
+/// Those that only tests read, and those that the self-test has as well.
+fn folders() -> [PathBuf; 2] {
+    ["tests/data/golden", "src/selftest/data"]
+        .map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
 }
 
 fn names() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder())
-        .expect("the golden folder is there")
+    let entries =
+        folders().map(|folder| std::fs::read_dir(folder).expect("golden files are there"));
+    let mut names: Vec<String> = entries
+        .into_iter()
+        .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter_map(|name| name.strip_suffix(".safetensors").map(str::to_owned))
         .collect();

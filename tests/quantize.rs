@@ -16,7 +16,7 @@ use grok_wgpu::{
     },
     checkpoint::{
         Checkpoint, Synthetic,
-        native::{open_folder, write_checkpoint},
+        folder::{open_config, open_folder, write_checkpoint},
         quantize::{Outcome, Quantize, on_all_cores},
         requantize::{Choices, Requantized, in_turn},
         write::Layout,
@@ -54,13 +54,13 @@ fn tiny(name: &str) -> Config {
 fn original(dir: &Path, config: &Config, dtype: DType) -> PathBuf {
     let weights = Synthetic::new(config, dtype, 3).expect("weights");
     let dir = dir.join("original");
-    write_checkpoint(&dir, config, &weights, Layout::TensorParallel { slices: 2 })
+    block_on(write_checkpoint(&dir, config, &weights, Layout::TensorParallel { slices: 2 }))
         .expect("written");
     dir
 }
 
 fn open(dir: &Path) -> (Config, Checkpoint<FileSource>) {
-    let (config, warnings) = Config::open(dir).expect("a config");
+    let (config, warnings) = block_on(open_config(dir)).expect("a config");
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources = open_folder(dir).expect("files");
     let checkpoint = block_on(Checkpoint::open(dir, sources, &config)).expect("a checkpoint");
@@ -320,7 +320,7 @@ fn weights_that_cannot_be_held_are_named() {
         let dir = scratch();
         let from = dir.path().join("broken");
         let weights = Broken(Synthetic::new(&config, DType::F32, 0).expect("weights"), value);
-        write_checkpoint(&from, &config, &weights, Layout::Single).expect("written");
+        block_on(write_checkpoint(&from, &config, &weights, Layout::Single)).expect("written");
         let to = dir.path().join("to");
         let error = quantize(&from, &to, Choices::of(DType::Q4), Layout::Single, usize::MAX)
             .expect_err("refused");
@@ -421,7 +421,7 @@ fn a_width_of_no_type_is_told() {
     assert_eq!(shape.len(), other.len());
     bytes[at..at + other.len()].copy_from_slice(other.as_bytes());
     std::fs::write(&path, bytes).expect("written");
-    let (config, _) = Config::open(&to).expect("a config");
+    let (config, _) = block_on(open_config(&to)).expect("a config");
     let error = block_on(Checkpoint::open(&to, open_folder(&to).expect("files"), &config))
         .expect_err("no such width")
         .to_string();

@@ -4,7 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use grok_wgpu::text::tokenizer::{Tokenizer, synthetic_tok_json};
+use grok_wgpu::{
+    checkpoint::folder::open_tokenizer,
+    text::tokenizer::{Tokenizer, synthetic_tok_json},
+};
+use pollster::block_on;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -438,7 +442,7 @@ fn a_foreign_pattern_is_honoured() {
 #[test]
 fn files_are_looked_for_in_order() {
     let dir = tempfile::tempdir().expect("a folder");
-    let open = || Tokenizer::open(dir.path());
+    let open = || block_on(open_tokenizer(dir.path()));
     let name = |tokenizer: &Tokenizer| tokenizer.path().file_name().map(ToOwned::to_owned);
 
     let text = open().err().expect("nothing there").to_string();
@@ -454,7 +458,7 @@ fn files_are_looked_for_in_order() {
     fs::write(dir.path().join("tokenizer.tok.json"), b"{}").expect("written");
     assert!(open().is_err());
 
-    let error = Tokenizer::open(Path::new("no/such/folder")).err().expect("not there");
+    let error = block_on(open_tokenizer(Path::new("no/such/folder"))).err().expect("not there");
     assert_eq!(error.code(), "io");
 }
 
@@ -463,6 +467,6 @@ fn huge_files_are_not_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = fs::File::create(dir.path().join("tokenizer.json")).expect("a file");
     file.set_len(300 << 20).expect("a sparse file");
-    let text = Tokenizer::open(dir.path()).err().expect("too large").to_string();
+    let text = block_on(open_tokenizer(dir.path())).err().expect("too large").to_string();
     assert!(text.contains("314572800 bytes"), "{text}");
 }

@@ -1,13 +1,14 @@
 //! Checkpoints: safetensors and GGUF files checked against the configuration, and read by rows.
 
 mod files;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod folder;
 pub mod gguf;
 mod index;
 mod layout;
 mod magic;
 mod names;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod native;
+pub mod open;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod quantize;
 pub mod requantize;

@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use pollster::block_on;
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,12 +20,11 @@ use crate::{
     },
     checkpoint::{
         Checkpoint,
-        native::Folder,
         requantize::{self, Choices, Job, KindReport, Loss, Requantized},
         synthetic::fnv_1a,
         write::{self, Layout, Output},
     },
-    files::{Source, native::read_text},
+    files::{Source, folder::Folder, native::read_text},
     model::{config::Config, schema::Kind},
 };
 
@@ -130,7 +130,8 @@ impl Quantize<'_> {
         weights: &Requantized<'_, Checkpoint<S>>,
     ) -> Result<String> {
         let path = self.from.join("config.json");
-        let text = if path.is_file() { read_text(&path, 5 << 20)? } else { config.to_json() };
+        let text =
+            if path.is_file() { block_on(read_text(&path, 5 << 20))? } else { config.to_json() };
         let mut fields = json::parse_object(&text).map_err(|what| Error::format(&path, what))?;
         let mut types: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
         for change in weights.changes() {
@@ -234,7 +235,7 @@ impl<'a> Unfinished<'a> {
                 std::fs::TryLockError::Error(error) => Err(fail(error)),
             };
         }
-        let text = read_text(&path, MAX_JOURNAL)?;
+        let text = block_on(read_text(&path, MAX_JOURNAL))?;
         // A line without an end is one that a crash cut off.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut lines = whole.lines();
@@ -305,7 +306,7 @@ impl<'a> Unfinished<'a> {
         config_json: &str,
     ) -> Result<()> {
         let mut sink = Sink { copy: self, weights };
-        pollster::block_on(write::write_weights(&mut sink, config, weights, task.layout))?;
+        block_on(write::write_weights(&mut sink, config, weights, task.layout))?;
         for name in COMPANIONS {
             let from = task.from.join(name);
             if from.is_file() {

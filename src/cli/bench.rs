@@ -20,8 +20,8 @@ use self::{
     show::{as_json, describe},
 };
 use super::{
-    Globals,
-    model::{CacheOption, ModelOptions, Opened, load, locate},
+    globals::Globals,
+    model::{CacheOption, ModelOptions, load_weights, locate, open},
     terminal::{out, out_json},
 };
 
@@ -91,7 +91,7 @@ struct Subject<'a> {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     // Before the work, so that a wrong path costs nothing.
     let base = options.compare.as_deref().map(Base::open).transpose()?;
-    if let Some((config, weights)) = options.of.made_up(globals)? {
+    if let Some((config, weights)) = options.of.made_up(globals).await? {
         let dtype = options.of.element.dtype();
         let bytes = weights.bytes();
         let (name, file) = (options.of.preset.as_deref(), options.of.config.as_deref());
@@ -100,8 +100,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return bench(globals, options, base.as_ref(), name, &config, (&weights, bytes)).await;
     }
     let path = locate(options.of.model.as_deref())?;
-    let opened = Opened::open(&path, globals).await?;
-    let weights = (&opened.checkpoint, opened.checkpoint.bytes());
+    let opened = open(&path, globals).await?;
+    let weights = (&opened.weights, opened.weights.bytes());
     let name = path.display().to_string();
     bench(globals, options, base.as_ref(), name, &opened.config, weights).await
 }
@@ -124,7 +124,7 @@ async fn bench<W: Weights>(
     let start = Instant::now();
     let prefill = options.prefill.min(options.prompt);
     let sizes = Sizes { context, prefill, cache: options.cache.dtype() };
-    let mut session = load(globals, config, weights, bytes, sizes).await?;
+    let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;
     let adapter = session.machine().caps().describe();

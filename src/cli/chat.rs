@@ -25,9 +25,10 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
-    generate::{Clock, SamplingOptions},
-    model::{Opened, SizeOptions, locate, prepare},
+    clock::Clock,
+    globals::Globals,
+    model::{SizeOptions, load, locate, open, prepare},
+    sampling::SamplingOptions,
     terminal::{Terminal, forget_interrupts, interrupted, out},
 };
 
@@ -71,15 +72,15 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let terminal = globals.terminal();
     let sampler = options.sampling.sampler()?;
-    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
-    let tokenizer = opened.tokenizer()?;
+    let opened = open(&locate(options.model.as_deref())?, globals).await?;
+    let tokenizer = opened.tokenizer().await?;
     let mut messages = Vec::new();
     set_system(&mut messages, options.system.as_deref().unwrap_or_default());
     // Whether the tokenizer can do it at all is better known before the weights are read.
     encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
     let enough = Sizes::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
-    let mut session = opened.load(globals, sizes).await?;
+    let mut session = load(globals, &opened, sizes).await?;
     let settings = Settings {
         max_tokens: options.max_tokens as usize,
         stop_ids: tokenizer.stop_ids(),

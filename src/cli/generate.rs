@@ -1,11 +1,9 @@
 //! `generate`: text after a prompt.
 
 use std::{
-    hash::{BuildHasher, Hasher},
     io::{self, IsTerminal, Read as _},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -13,16 +11,15 @@ use grok_wgpu::{
     base::error::{Error, Result},
     engine::generate::{Event, Finish, Generation, Settings, generate},
     files::native::read_text,
-    text::{
-        sampler::{Sampler, Sampling},
-        tokenizer::Tokenizer,
-    },
+    text::tokenizer::Tokenizer,
 };
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
-    model::{Opened, SizeOptions, locate, prepare},
+    clock::Clock,
+    globals::Globals,
+    model::{SizeOptions, load, locate, open, prepare},
+    sampling::SamplingOptions,
     terminal::{interrupted, out, out_json},
 };
 
@@ -64,59 +61,13 @@ pub(super) struct Options {
     sizes: SizeOptions,
 }
 
-/// How tokens are chosen.
-#[derive(Args, Clone, Copy, Debug)]
-#[command(next_help_heading = "Sampling")]
-pub(super) struct SamplingOptions {
-    /// Divides the logits: 0 takes the likeliest token, up to 2
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", default_value_t = 40)]
-    top_k: u32,
-    /// Keep the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Keep tokens with at least this fraction of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Divides positive logits of tokens that were there before; 1 is off
-    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
-    repetition_penalty: f32,
-    /// The same seed gives the same text; random if not given
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-}
-
-impl SamplingOptions {
-    /// A sampler; the seed is made up if none was given.
-    pub(super) fn sampler(self) -> Result<Sampler> {
-        // The standard library's hash keys are random.
-        let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Sampler::new(Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            // Short enough to be typed again.
-            seed: self.seed.unwrap_or_else(|| random() >> 32),
-        })
-    }
-
-    /// Whether a person must be told the seed to have the same text again.
-    fn seed_is_news(self) -> bool {
-        self.seed.is_none() && self.temperature > 0.0
-    }
-}
-
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let mut sampler = options.sampling.sampler()?;
-    let (model, prompt) = options.model_and_prompt()?;
-    let opened = Opened::open(&locate(model.as_deref())?, globals).await?;
-    let tokenizer = opened.tokenizer()?;
+    let (model, prompt) = options.model_and_prompt().await?;
+    let opened = open(&locate(model.as_deref())?, globals).await?;
+    let tokenizer = opened.tokenizer().await?;
     let ids = tokenizer.encode(&prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
@@ -128,7 +79,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return Err(Error::ContextLength { prompt: ids.len(), wanted: 1, context });
     }
     let seed = sampler.sampling().seed;
-    let mut session = opened.load(globals, sizes).await?;
+    let mut session = load(globals, &opened, sizes).await?;
     if options.sampling.seed_is_news() {
         terminal.faint(format!("seed {seed}"));
     }
@@ -175,9 +126,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 
 impl Options {
     /// One word alone is a model if there is such a file, and a prompt if not.
-    fn model_and_prompt(&self) -> Result<(Option<PathBuf>, String)> {
+    async fn model_and_prompt(&self) -> Result<(Option<PathBuf>, String)> {
         if let Some(file) = &self.file {
-            return Ok((self.model.as_ref().map(PathBuf::from), read_text(file, MAX_PROMPT)?));
+            return Ok((
+                self.model.as_ref().map(PathBuf::from),
+                read_text(file, MAX_PROMPT).await?,
+            ));
         }
         let (model, prompt) = match (&self.model, &self.prompt) {
             (model, Some(prompt)) => (model.as_ref(), Some(prompt)),
@@ -221,66 +175,6 @@ fn read_stdin() -> Result<String> {
     // The end of the last line is the shell's, not the prompt's.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
-}
-
-/// When things happened.
-#[derive(Debug)]
-pub(super) struct Clock {
-    start: Instant,
-    prompt: Duration,
-    first: Option<Duration>,
-    last: Duration,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        let zero = Duration::ZERO;
-        Self { start: Instant::now(), prompt: zero, first: None, last: zero }
-    }
-
-    pub(super) fn hear(&mut self, event: Event<'_>) {
-        let now = self.start.elapsed();
-        match event {
-            Event::Prompt { .. } => self.prompt = now,
-            Event::Token(_) => {
-                self.first.get_or_insert(now);
-                self.last = now;
-            }
-            Event::Rest(_) => {}
-        }
-    }
-
-    /// Tokens of the prompt for each second.
-    fn prompt_rate(&self, tokens: usize) -> f64 {
-        rate(tokens, self.prompt)
-    }
-
-    /// Tokens after the first for each second.
-    fn rate(&self, made: usize) -> f64 {
-        rate(made.saturating_sub(1), self.last.saturating_sub(self.first.unwrap_or_default()))
-    }
-
-    /// One line about a text that was made.
-    pub(super) fn summary(&self, made: &Generation, prompt: usize) -> String {
-        let new = prompt - made.reused;
-        let mut parts = vec![format!("prompt: {new} tokens, {:.1}/s", self.prompt_rate(new))];
-        if made.reused > 0 {
-            parts.push(format!("{} more in the cache", made.reused));
-        }
-        if let Some(first) = self.first {
-            parts.push(format!("first token after {:.3} s", first.as_secs_f64()));
-        }
-        let count = made.tokens.len();
-        parts.push(match count {
-            0 | 1 => format!("tokens made: {count}"),
-            _ => format!("tokens made: {count}, {:.1}/s", self.rate(count)),
-        });
-        parts.join("; ")
-    }
-}
-
-fn rate(count: usize, time: Duration) -> f64 {
-    if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
 fn report(

@@ -11,8 +11,9 @@ use grok_wgpu::{
         error::{Error, Result},
         tensor::DType,
     },
-    checkpoint::Synthetic,
+    checkpoint::{Synthetic, open::Opened},
     engine::session::Sizes,
+    files::{Source as _, native::FileSource},
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::capacity::{MemoryPlan, Planner, layer_dispatches},
     model::{
@@ -24,8 +25,9 @@ use grok_wgpu::{
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
-    model::{Element, Opened, SizeOptions, gpu, locate, preset},
+    adapter::gpu,
+    globals::Globals,
+    model::{Element, SizeOptions, locate, open, preset},
     terminal::{out, out_json, size},
 };
 
@@ -86,11 +88,12 @@ struct Planned {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.preset.is_none() && options.config.is_none() {
         let path = locate(options.model.as_deref())?;
-        let opened = Opened::open(&path, globals).await?;
-        let known = of_checkpoint(&opened);
-        return show(globals, options, &known, &opened.checkpoint).await;
+        let opened = open(&path, globals).await?;
+        let known = of_checkpoint(&opened).await;
+        return show(globals, options, &known, &opened.weights).await;
     }
-    let config = preset(options.preset.as_deref(), options.config.as_deref(), globals.terminal())?;
+    let config = preset(options.preset.as_deref(), options.config.as_deref(), globals.terminal());
+    let config = config.await?;
     let dtype = options.element.dtype();
     let weights = Synthetic::new(&config, dtype, 0)?;
     let tensors: Vec<_> = schema::tensors(&config)
@@ -105,9 +108,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     show(globals, options, &known, &weights).await
 }
 
-fn of_checkpoint(opened: &Opened) -> Known {
-    let checkpoint = &opened.checkpoint;
-    let tokenizer = match opened.tokenizer() {
+async fn of_checkpoint(opened: &Opened<FileSource>) -> Known {
+    let checkpoint = &opened.weights;
+    let tokenizer = match opened.tokenizer().await {
         Ok(tokenizer) => {
             let (path, tokens) = (tokenizer.path().display(), tokenizer.vocab_size());
             let stops: Vec<String> = tokenizer.stop_ids().iter().map(u32::to_string).collect();

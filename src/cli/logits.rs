@@ -12,8 +12,8 @@ use grok_wgpu::{
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
-    Globals,
-    model::{CacheOption, Opened},
+    globals::Globals,
+    model::{CacheOption, load, open},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -52,9 +52,9 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = Opened::open(&options.model, globals).await?;
+    let opened = open(&options.model, globals).await?;
     let ids = match &options.text {
-        Some(text) => opened.tokenizer()?.encode(text)?,
+        Some(text) => opened.tokenizer().await?.encode(text)?,
         None => options.ids.clone(),
     };
     let most = opened.config.max_position_embeddings;
@@ -67,7 +67,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return Err(Error::ContextLength { prompt: 0, wanted: ids.len(), context });
     }
     let sizes = Sizes { context, prefill: options.prefill, cache: options.cache.dtype() };
-    let mut session = opened.load(globals, sizes).await?;
+    let mut session = load(globals, &opened, sizes).await?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     if options.all {
         let bar = terminal.bar("computing", ids.len() as u64, false);
@@ -96,7 +96,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let positions: Vec<usize> = (first..ids.len()).collect();
         out_json(&serde_json::json!({"ids": ids, "positions": positions, "logits": rows}))
     } else if options.out.is_none() {
-        show(&ids, &rows, opened.tokenizer().ok().as_ref())
+        show(&ids, &rows, opened.tokenizer().await.ok().as_ref())
     } else {
         Ok(())
     }

@@ -8,7 +8,11 @@ use grok_wgpu::{
         error::{Error, Result},
         tensor::DType,
     },
-    checkpoint::{ModelFiles, Synthetic, native::open_model},
+    checkpoint::{
+        Synthetic,
+        folder::{open_config, open_model},
+        open::Opened,
+    },
     engine::session::{Read, Session, Sizes},
     files::native::FileSource,
     machine::{
@@ -19,13 +23,12 @@ use grok_wgpu::{
         },
     },
     model::{config::Config, weights::Weights},
-    text::tokenizer::Tokenizer,
 };
 
 use super::{
-    Globals,
+    adapter::gpu,
+    globals::Globals,
     terminal::{self, Terminal},
-    tune,
 };
 
 /// Sizes of a session.
@@ -65,11 +68,12 @@ pub(crate) struct ModelOptions {
 
 impl ModelOptions {
     /// The configuration and weights that were asked to be made up, if they were.
-    pub(crate) fn made_up(&self, globals: &Globals) -> Result<Option<(Config, Synthetic)>> {
+    pub(crate) async fn made_up(&self, globals: &Globals) -> Result<Option<(Config, Synthetic)>> {
         if !self.random {
             return Ok(None);
         }
-        let config = preset(self.preset.as_deref(), self.config.as_deref(), globals.terminal())?;
+        let config = preset(self.preset.as_deref(), self.config.as_deref(), globals.terminal());
+        let config = config.await?;
         let config = globals.compat.apply(config);
         let weights = Synthetic::new(&config, self.element.dtype(), 0)?;
         Ok(Some((config, weights)))
@@ -117,14 +121,6 @@ impl SizeOptions {
     }
 }
 
-/// A checkpoint whose headers have been read.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) dir: PathBuf,
-    pub(crate) config: Config,
-    pub(crate) checkpoint: ModelFiles<FileSource>,
-}
-
 /// The model named, or the one that is shipped.
 pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
     const SHIPPED: &str = "models/demo";
@@ -145,50 +141,37 @@ pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
         })
 }
 
-impl Opened {
-    /// Reads the configuration and all headers.
-    pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Self> {
-        // Otherwise the error would be about a config.json that nobody named.
-        let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
-        let (config, checkpoint, warnings) = open_model(path, globals.compat.into()).await?;
-        for warning in &warnings {
-            globals.terminal().warn(warning);
-        }
-        let dir = if metadata.is_dir() { path } else { path.parent().unwrap_or(path) };
-        Ok(Self { dir: dir.to_owned(), config, checkpoint })
+/// The folder that a model is, or that its file lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    if path.is_dir() {
+        return path;
     }
-
-    /// The model's tokenizer, which must not know more tokens than the model.
-    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        let dir = if self.dir.as_os_str().is_empty() { Path::new(".") } else { &self.dir };
-        // A GGUF without a tokenizer that can be read may have one beside it.
-        let within = match &self.checkpoint {
-            ModelFiles::Gguf(gguf) => gguf.tokenizer()?,
-            ModelFiles::Safetensors(_) => None,
-        };
-        let tokenizer = match within {
-            Some(tokenizer) => tokenizer,
-            None => Tokenizer::open(dir)?,
-        };
-        tokenizer.check_vocab(self.config.vocab_size)?;
-        Ok(tokenizer)
-    }
-
-    /// A session with the weights on the device.
-    pub(crate) async fn load(&self, globals: &Globals, sizes: Sizes) -> Result<Session<Gpu>> {
-        load(globals, &self.config, &self.checkpoint, self.checkpoint.bytes(), sizes).await
-    }
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Opens the adapter that the options name, with its work divided as `tune` found best.
-pub(crate) async fn gpu(globals: &Globals) -> Result<Gpu> {
-    let mut gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
-    tune::apply(globals, &mut gpu);
-    Ok(gpu)
+/// Reads the configuration and all headers of the model at `path`; warnings are printed.
+pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
+    // Otherwise the error would be about a config.json that nobody named.
+    path.metadata().map_err(|source| Error::io(path, source))?;
+    let opened = open_model(path, globals.compat.into()).await?;
+    for warning in &opened.warnings {
+        globals.terminal().warn(warning);
+    }
+    Ok(opened)
+}
+
+/// A session with the weights of a model on the device.
+pub(crate) async fn load(
+    globals: &Globals,
+    opened: &Opened<FileSource>,
+    sizes: Sizes,
+) -> Result<Session<Gpu>> {
+    let weights = &opened.weights;
+    load_weights(globals, &opened.config, weights, weights.bytes(), sizes).await
 }
 
 /// Opens a device and loads `bytes` of weights onto it, with a progress bar.
-pub(crate) async fn load(
+pub(crate) async fn load_weights(
     globals: &Globals,
     config: &Config,
     weights: &impl Weights,
@@ -262,7 +245,7 @@ impl Element {
 }
 
 /// A configuration without weights: by name, or a file.
-pub(crate) fn preset(
+pub(crate) async fn preset(
     name: Option<&str>,
     file: Option<&Path>,
     terminal: Terminal,
@@ -272,7 +255,7 @@ pub(crate) fn preset(
         return Config::preset(name)
             .ok_or_else(|| Error::Usage(format!("no preset is called {name}")));
     };
-    let (config, warnings) = Config::open(file)?;
+    let (config, warnings) = open_config(file).await?;
     for warning in warnings {
         terminal.warn(warning);
     }

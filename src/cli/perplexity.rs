@@ -8,16 +8,17 @@ use grok_wgpu::{
         error::{Error, Result},
         tensor::DType,
     },
+    checkpoint::open::Opened,
     engine::session::{Read, Session, Sizes},
-    files::native::read_text,
+    files::native::{FileSource, read_text},
     machine::gpu::Gpu,
     text::sampler::logprobs,
 };
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
-    model::{CacheOption, Opened, locate},
+    globals::Globals,
+    model::{CacheOption, load, locate, open},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -62,9 +63,9 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
-    let text = read_text(&options.file, MAX_TEXT)?;
-    let opened = Opened::open(&locate(options.model.as_deref())?, globals).await?;
-    let ids = opened.tokenizer()?.encode(&text)?;
+    let text = read_text(&options.file, MAX_TEXT).await?;
+    let opened = open(&locate(options.model.as_deref())?, globals).await?;
+    let ids = opened.tokenizer().await?.encode(&text)?;
     if ids.len() < 2 {
         return Err(Error::Usage(format!(
             "{} has {} tokens, at least 2 are needed",
@@ -77,10 +78,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let cache = options.cache.dtype();
     let sizes = Sizes { context: window, prefill: window.min(32), cache };
     if let Some(original) = &options.against {
-        let original = Opened::open(original, globals).await?;
+        let original = open(original, globals).await?;
         return compare(globals, &opened, &original, &ids, sizes).await;
     }
-    let mut session = opened.load(globals, sizes).await?;
+    let mut session = load(globals, &opened, sizes).await?;
 
     let bar = terminal.bar("scoring", ids.len() as u64, false);
     let mut sum = 0.0;
@@ -113,8 +114,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 /// Reads the text with both models, chunk by chunk, so that no more than a chunk's logits are kept.
 async fn compare(
     globals: &Globals,
-    opened: &Opened,
-    original: &Opened,
+    opened: &Opened<FileSource>,
+    original: &Opened<FileSource>,
     ids: &[u32],
     sizes: Sizes,
 ) -> Result<()> {
@@ -131,8 +132,8 @@ async fn compare(
             sizes.context
         )));
     }
-    let mut reference = original.load(globals, Sizes { cache: DType::F32, ..sizes }).await?;
-    let mut session = opened.load(globals, sizes).await?;
+    let mut reference = load(globals, original, Sizes { cache: DType::F32, ..sizes }).await?;
+    let mut session = load(globals, opened, sizes).await?;
     let bar = globals.terminal().bar("comparing", ids.len() as u64, false);
     let mut comparison = Comparison::default();
     for window in ids.chunks(sizes.context as usize) {

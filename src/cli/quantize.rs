@@ -19,8 +19,8 @@ use grok_wgpu::{
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
-    model::Opened,
+    globals::Globals,
+    model::{folder_of, open},
     terminal::{check_interrupt, out, out_json, size},
 };
 
@@ -91,17 +91,16 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         choices.set(kind, dtype)?;
     }
     let terminal = globals.terminal();
-    let opened = Opened::open(&options.model, globals).await?;
-    let ModelFiles::Safetensors(checkpoint) = &opened.checkpoint else {
+    let opened = open(&options.model, globals).await?;
+    let ModelFiles::Safetensors(checkpoint) = &opened.weights else {
         return Err(Error::Usage(format!(
             "{} is a GGUF file, whose tokenizer cannot be written to a folder: quantize the \
              safetensors that it was made of",
             options.model.display()
         )));
     };
-    let here = std::path::Path::new(".");
     let task = Quantize {
-        from: if opened.dir.as_os_str().is_empty() { here } else { &opened.dir },
+        from: folder_of(&options.model),
         to: &options.out,
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),

@@ -23,8 +23,9 @@ use grok_wgpu::{
 use serde_json::{Value, json};
 
 use super::{
-    Arithmetic, Globals,
-    model::{Opened, gpu, load_on, locate},
+    adapter::gpu,
+    globals::{Arithmetic, Globals},
+    model::{load_on, locate, open},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -250,7 +251,7 @@ async fn check_models(
     let golden = std::fs::read(&golden).map_err(|error| Error::io(&golden, error))?;
     // Its logits are the reference's.
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
-    let opened = Opened::open(&folder, &reference).await?;
+    let opened = open(&folder, &reference).await?;
     let keep = gpu.tensor_count();
     let sizes = Sizes {
         context: opened.config.max_position_embeddings.min(512),
@@ -259,7 +260,7 @@ async fn check_models(
     };
     let config = &opened.config;
     let result = async {
-        let weights = &opened.checkpoint;
+        let weights = &opened.weights;
         let mut session =
             Session::load(&mut *gpu, config, weights, sizes, &mut |_| check_interrupt()).await?;
         check_logits(&mut session, &golden).await
@@ -349,8 +350,8 @@ const DECODED: u32 = 4;
 /// Runs a model kernel by kernel beside the oracles.
 async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = Opened::open(model, globals).await?;
-    let ids = opened.tokenizer()?.encode(&options.prompt)?;
+    let opened = open(model, globals).await?;
+    let ids = opened.tokenizer().await?.encode(&options.prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
     }
@@ -360,7 +361,7 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
     let context = prompt.saturating_add(DECODED);
     let sizes = Sizes { context, prefill: prompt.min(256), cache: DType::F32 };
     let config = &opened.config;
-    let weights = &opened.checkpoint;
+    let weights = &opened.weights;
     let machine = Bisect::new(&mut gpu);
     let mut session = load_on(machine, &terminal, config, weights, weights.bytes(), sizes).await?;
     let named = session.model().clone();

@@ -1,27 +1,21 @@
 //! `tune`: measures how this adapter divides its work best, and keeps it for the other commands.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use grok_wgpu::{
     base::error::{Error, Result},
     engine::session::Sizes,
-    files::replace::replace_file,
     machine::gpu::Gpu,
     measure::autotune::{self as tune, Found, choose, measure},
     model::{config::Config, weights::Weights},
-    variants::{Store, Tuning},
 };
 use serde_json::{Value, json};
 
 use super::{
-    Globals,
-    model::{ModelOptions, Opened, load, locate},
+    adapter::{read_store, write_store},
+    globals::Globals,
+    model::{ModelOptions, load_weights, locate, open},
     terminal::{check_interrupt, out, out_json},
 };
 
@@ -69,13 +63,13 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.forget {
         return forget(globals, file).await;
     }
-    if let Some((config, weights)) = options.of.made_up(globals)? {
+    if let Some((config, weights)) = options.of.made_up(globals).await? {
         let bytes = weights.bytes();
         return run_on(globals, options, &config, &weights, bytes).await;
     }
-    let opened = Opened::open(&locate(options.of.model.as_deref())?, globals).await?;
-    let bytes = opened.checkpoint.bytes();
-    run_on(globals, options, &opened.config, &opened.checkpoint, bytes).await
+    let opened = open(&locate(options.of.model.as_deref())?, globals).await?;
+    let bytes = opened.weights.bytes();
+    run_on(globals, options, &opened.config, &opened.weights, bytes).await
 }
 
 async fn run_on(
@@ -88,12 +82,12 @@ async fn run_on(
     let terminal = globals.terminal();
     let keep = if options.dry_run { None } else { globals.tuning_file() };
     // A file that cannot be read must be known before the work, not after it.
-    let mut store = keep.as_deref().map(read).transpose()?.unwrap_or_default();
+    let mut store = keep.as_deref().map(read_store).transpose()?.unwrap_or_default();
     let most = config.max_position_embeddings.saturating_sub(1).max(1);
     let prompt = options.prompt.min(most);
     let mut sizes = Sizes::of(config);
     (sizes.context, sizes.prefill) = (prompt + 1, prompt);
-    let mut session = load(globals, config, weights, bytes, sizes).await?;
+    let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let device = session.machine().caps().describe();
     let rounding = options.round_activations;
     let ways = tune::ways(session.machine().caps(), rounding).len();
@@ -110,7 +104,7 @@ async fn run_on(
         let new = choose(&found);
         of.vectors.extend(new.vectors);
         of.matrices.extend(new.matrices);
-        write(path, &store)?;
+        write_store(path, &store)?;
     }
     if globals.json {
         return out_json(&as_json(&device, keep.as_deref(), &found));
@@ -163,10 +157,10 @@ async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {
     let Some(path) = file else {
         return Err(Error::Usage("no file is named to forget it from".into()));
     };
-    let mut store = read(&path)?;
+    let mut store = read_store(&path)?;
     let known = store.devices.remove(&device).is_some();
     if known {
-        write(&path, &store)?;
+        write_store(&path, &store)?;
     }
     globals.terminal().note(if known {
         format!("forgot what was measured on {device}")
@@ -174,36 +168,4 @@ async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {
         format!("nothing was measured on {device}")
     });
     Ok(())
-}
-
-/// Divides the work of `gpu` as `tune` found best. A file that cannot be used is told of, and the
-/// defaults stay.
-pub(super) fn apply(globals: &Globals, gpu: &mut Gpu) {
-    let Some(path) = globals.tuning_file() else { return };
-    match read(&path) {
-        Ok(mut store) => {
-            if let Some(measured) = store.devices.remove(&gpu.caps().describe()) {
-                let measured = Some(Arc::new(tune::possible(gpu.caps(), measured)));
-                gpu.set_tuning(Tuning { measured, ..gpu.caps().tuning() });
-            }
-        }
-        Err(error) => globals.terminal().warn(format!("{error}; `tune` was not heeded")),
-    }
-}
-
-/// The file's measurements; none if there is no file.
-fn read(path: &Path) -> Result<Store> {
-    match fs::read_to_string(path) {
-        Ok(text) => Store::parse(path, &text),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Store::default()),
-        Err(source) => Err(Error::io(path, source)),
-    }
-}
-
-fn write(path: &Path, store: &Store) -> Result<()> {
-    let text = format!("{:#}\n", store.to_json());
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
-    }
-    replace_file(path, text.as_bytes())
 }

@@ -38,16 +38,15 @@ impl FileSource {
         let (file, metadata) = open_regular(&path).map_err(|source| Error::io(&path, source))?;
         Ok(Self { path, name, file, len: metadata.len() })
     }
-
-    /// The file's path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Source for FileSource {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn path(&self) -> PathBuf {
+        self.path.clone()
     }
 
     fn len(&self) -> u64 {
@@ -85,21 +84,24 @@ impl Source for FileSource {
 /// # Errors
 ///
 /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is longer or not UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let (mut file, metadata) = open_regular(path).map_err(|source| Error::io(path, source))?;
-    if metadata.len() > limit {
-        return Err(Error::format(
-            path,
-            format!("{} bytes are more than the {limit} that are read", metadata.len()),
-        ));
+pub async fn read_text(path: &Path, limit: u64) -> Result<String> {
+    super::read_text(&FileSource::open(path)?, limit).await
+}
+
+/// Names of what is in a folder, sorted. Those that are not UTF-8 are told of in a way that can be
+/// printed, and cannot be opened.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the folder cannot be read.
+pub fn names(folder: &Path) -> Result<Vec<String>> {
+    let fail = |source| Error::io(folder, source);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        names.push(entry.map_err(fail)?.file_name().to_string_lossy().into_owned());
     }
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(&mut file, limit + 1), &mut bytes)
-        .map_err(|source| Error::io(path, source))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Error::format(path, format!("not UTF-8 text: the byte at {at} is wrong"))
-    })
+    names.sort();
+    Ok(names)
 }
 
 /// The bytes of a file, if it is there and has at most `most` of them.

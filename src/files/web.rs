@@ -57,19 +57,6 @@ impl FileSource {
     pub(crate) fn new(file: JsFile) -> Self {
         Self { name: file.name(), len: file.size() as u64, file }
     }
-
-    /// The whole file, if it has no more than `limit` bytes.
-    pub(crate) async fn read_all(&self, limit: u64) -> Result<Vec<u8>> {
-        if self.len > limit {
-            return Err(Error::format(
-                Path::new(&self.name),
-                format!("{} bytes are more than the {limit} that are read", self.len),
-            ));
-        }
-        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
-        self.read(0, &mut bytes).await?;
-        Ok(bytes)
-    }
 }
 
 impl Source for FileSource {

@@ -262,21 +262,19 @@ pub const SMALL_MODELS: [SmallModel; 2] = [
     SmallModel {
         name: "small Grok-2",
         file: "grok2_40",
-        config: include_str!("../../tests/data/golden/grok2_40.json"),
+        config: include_str!("data/grok2_40.json"),
     },
     SmallModel {
         name: "small Grok-1",
         file: "grok1_12",
-        config: include_str!("../../tests/data/golden/grok1_12.json"),
+        config: include_str!("data/grok1_12.json"),
     },
 ];
 
 /// Their files of logits. Browsers do not load these with the program, but fetch them when they are
 /// wanted.
-const LOGITS: [&[u8]; 2] = [
-    include_bytes!("../../tests/data/golden/grok2_40.safetensors"),
-    include_bytes!("../../tests/data/golden/grok1_12.safetensors"),
-];
+const LOGITS: [&[u8]; 2] =
+    [include_bytes!("data/grok2_40.safetensors"), include_bytes!("data/grok1_12.safetensors")];
 
 impl SmallModel {
     /// Runs it in two ways, and compares with the bytes of its file of logits.

@@ -42,16 +42,24 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+impl Sampling {
+    /// Always the likeliest token.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        seed: 0,
+    };
+
+    /// What the doors take where a person says nothing.
+    pub const USUAL: Self = Self { temperature: 0.8, top_k: 40, top_p: 0.95, ..Self::GREEDY };
+}
+
 impl Default for Sampling {
     fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            seed: 0,
-        }
+        Self::GREEDY
     }
 }
 

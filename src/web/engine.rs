@@ -13,13 +13,16 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
 use super::{
-    CONFIG, describe,
-    options::{LoadOptions, Request, TOP_K, parse},
+    describe,
+    options::{LoadOptions, Request, parse},
     throw,
 };
 use crate::{
     base::error::{Error, Result},
-    checkpoint::{self, Checkpoint},
+    checkpoint::{
+        ModelFiles,
+        open::{Opened, open},
+    },
     engine::{
         generate::{Event, Generation, Token, generate},
         resume::{Change, Rebuild, Resuming},
@@ -27,15 +30,13 @@ use crate::{
     },
     files::web::{FileSource, JsFile, pause},
     machine::gpu::{AdapterChoice, Gpu, Profile},
-    model::config::Config,
+    model::config::{Compat, Config},
     text::{
         chat::{Message, Role, encode_chat},
+        sampler::Sampling,
         tokenizer::Tokenizer,
     },
 };
-
-/// Bytes of the longest `config.json` that is read.
-const MAX_CONFIG: u64 = 5 << 20;
 
 /// Milliseconds to wait before an adapter is asked for again: after a reset the browser has none
 /// for a moment.
@@ -181,37 +182,19 @@ impl Engine {
 
 async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     let options: LoadOptions = parse(options)?;
-    let mut sources: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
-    let here = Path::new("the model");
-    let named = |name: &str| sources.iter().find(|source| source_name(source) == name);
-
-    let config = named(CONFIG).ok_or_else(|| Error::format(CONFIG, "the file is missing"))?;
-    let text = String::from_utf8(config.read_all(MAX_CONFIG).await?)
-        .map_err(|error| Error::format(CONFIG, format!("not UTF-8 text: {error}")))?;
-    let (config, mut warnings) = Config::from_json(CONFIG.as_ref(), &text)?;
-
-    let file = Tokenizer::FILES.into_iter().find_map(named);
-    let file = file.ok_or_else(|| Tokenizer::missing(here, |name| named(name).is_some()))?;
-    let bytes = file.read_all(crate::text::tokenizer::MAX_FILE).await?;
-    let tokenizer = Tokenizer::from_file(source_name(file), &bytes)?;
-    drop(bytes);
-    tokenizer.check_vocab(config.vocab_size)?;
-
-    sources.retain(|source| checkpoint::is_part(source_name(source)));
-    sources.sort_by(|a, b| source_name(a).cmp(source_name(b)));
-    if sources.is_empty() {
-        return Err(Error::format(here, "there is no *.safetensors file"));
-    }
-    let checkpoint = Checkpoint::open(here, sources, &config).await?;
-    warnings.extend_from_slice(checkpoint.warnings());
-    let bytes = checkpoint.bytes();
+    let files: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
+    let opened = open(Path::new("the model"), files, Compat::Reference).await?;
+    let tokenizer = opened.tokenizer().await?;
+    let Opened { config, weights, warnings, .. } = opened;
+    let bytes = weights.bytes();
     let sizes = options.sizes(&config);
     let device = Rc::new(Device { ear, destroy: RefCell::default(), caps: RefCell::default() });
     let all = tokenizer.vocab_size() < config.vocab_size as usize;
-    let read = if all { Read::Logits } else { Read::Top(TOP_K.min(config.vocab_size)) };
+    let read =
+        if all { Read::Logits } else { Read::Top(Sampling::USUAL.top_k.min(config.vocab_size)) };
     let reload = Reload {
         config: config.clone(),
-        checkpoint,
+        weights,
         sizes,
         read,
         device: device.clone(),
@@ -244,10 +227,6 @@ async fn prepare(session: &mut Resuming<Reload>, read: Read, ear: &Ear) -> Resul
     session.decode(0, read).await?;
     session.rewind(0);
     ear.progress("pipelines", 2, 2)
-}
-
-fn source_name(source: &FileSource) -> &str {
-    crate::files::Source::name(source)
 }
 
 fn config_fields(c: &Config) -> Value {
@@ -307,7 +286,7 @@ struct Device {
 /// Loads the model again where its device was lost.
 struct Reload {
     config: Config,
-    checkpoint: Checkpoint<FileSource>,
+    weights: ModelFiles<FileSource>,
     sizes: Sizes,
     /// What is read back of most steps.
     read: Read,
@@ -362,7 +341,7 @@ impl Rebuild for Reload {
         self.watch(&gpu);
         *self.device.destroy.borrow_mut() = Some(Box::new(gpu.destroyer()));
         *self.device.caps.borrow_mut() = describe(gpu.caps());
-        let (first, total) = (!self.before, self.checkpoint.bytes());
+        let (first, total) = (!self.before, self.weights.bytes());
         self.before = true;
         let ear = &self.device.ear;
         let mut progress = |done: u64| {
@@ -370,7 +349,7 @@ impl Rebuild for Reload {
             if first { ear.progress("weights", done, total) } else { Ok(()) }
         };
         let mut session =
-            Session::load(gpu, &self.config, &self.checkpoint, self.sizes, &mut progress).await?;
+            Session::load(gpu, &self.config, &self.weights, self.sizes, &mut progress).await?;
         // All pipelines are asked for before anything waits for one of them.
         session.prepare(1, self.read).await?;
         Ok(session)

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use sha2::Digest;
 use wasm_bindgen::prelude::*;
 
-use crate::{base::error::Error, checkpoint, machine::gpu::Caps, text::tokenizer::Tokenizer};
+use crate::{
+    base::error::Error,
+    checkpoint::{self, open},
+    machine::gpu::Caps,
+    text::tokenizer::Tokenizer,
+};
 
 /// What goes wrong is thrown as an error with a `code`.
 fn throw(error: &Error) -> JsValue {
@@ -35,7 +40,20 @@ pub fn version() -> String {
 /// a tokenizer.
 #[wasm_bindgen(js_name = isModelFile)]
 pub fn is_model_file(name: &str) -> bool {
-    name == CONFIG || checkpoint::is_part(name) || Tokenizer::FILES.contains(&name)
+    open::is_model_file(name)
+}
+
+/// Whether a file has a whole model in llama.cpp's format, or a part of one.
+#[wasm_bindgen(js_name = isGguf)]
+pub fn is_gguf(name: &str) -> bool {
+    open::is_gguf(name)
+}
+
+/// The names of all parts of the model in llama.cpp's format that the file of this name is a part
+/// of; itself alone if it is whole.
+#[wasm_bindgen(js_name = ggufParts)]
+pub fn gguf_parts(name: &str) -> Vec<String> {
+    open::gguf_parts(name).collect()
 }
 
 /// Names of files that a tokenizer may be in; the first that is there counts.
@@ -49,9 +67,6 @@ pub fn tokenizer_files() -> Vec<String> {
 pub fn index_files(name: &str, text: &str) -> Result<Vec<String>, JsValue> {
     checkpoint::index_files(name.as_ref(), text).map_err(|error| throw(&error))
 }
-
-/// Name of the configuration's file.
-const CONFIG: &str = "config.json";
 
 /// What a device was granted, for a page.
 fn describe(caps: &Caps) -> Value {

@@ -16,9 +16,6 @@ use crate::{
     },
 };
 
-/// Of how many of the likeliest tokens one is taken, where nothing is said.
-pub(super) const TOP_K: u32 = 40;
-
 /// Sizes of a session.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -104,13 +101,14 @@ struct GenerateOptions {
 /// What the commands take where nothing is said.
 impl Default for GenerateOptions {
     fn default() -> Self {
+        let usual = Sampling::USUAL;
         Self {
-            temperature: 0.8,
-            top_k: TOP_K,
-            top_p: 0.95,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            seed: 0,
+            temperature: usual.temperature,
+            top_k: usual.top_k,
+            top_p: usual.top_p,
+            min_p: usual.min_p,
+            repetition_penalty: usual.repetition_penalty,
+            seed: usual.seed,
             max_tokens: 1024,
             stop: Vec::new(),
             inside: false,

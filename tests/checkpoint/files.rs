@@ -6,7 +6,7 @@ use grok_wgpu::{
     base::{error::Error, tensor::DType},
     checkpoint::{
         Checkpoint, Synthetic,
-        native::{open_folder, write_checkpoint},
+        folder::{open_config, open_folder, write_checkpoint},
         write::Layout,
     },
     files::{Source, native::FileSource},
@@ -34,9 +34,9 @@ fn a_folder_is_written_and_read() -> Outcome {
     ] {
         let folder = tempfile::tempdir()?;
         let dir = folder.path().join("made/here");
-        write_checkpoint(&dir, &config, &weights, layout)?;
-        assert_eq!(Config::open(&dir)?, (config.clone(), Vec::new()));
-        assert_eq!(Config::open(&dir.join("config.json"))?.0, config);
+        block_on(write_checkpoint(&dir, &config, &weights, layout))?;
+        assert_eq!(block_on(open_config(&dir))?, (config.clone(), Vec::new()));
+        assert_eq!(block_on(open_config(&dir.join("config.json")))?.0, config);
         let sources = open_folder(&dir)?;
         assert_eq!(sources.len(), files);
         assert_eq!(fs::read_dir(&dir)?.count(), files + 1, "no temporary file is left");
@@ -55,9 +55,9 @@ fn a_folder_is_written_and_read() -> Outcome {
 fn one_file_is_a_checkpoint() -> Outcome {
     let (config, weights) = tiny();
     let folder = tempfile::tempdir()?;
-    write_checkpoint(folder.path(), &config, &weights, Layout::Single)?;
+    block_on(write_checkpoint(folder.path(), &config, &weights, Layout::Single))?;
     let path = folder.path().join("model.safetensors");
-    assert_eq!(Config::open(&path)?.0, config);
+    assert_eq!(block_on(open_config(&path))?.0, config);
     block_on(Checkpoint::open(&path, open_folder(&path)?, &config))?;
 
     fs::write(&path, b"version https://git-lfs.github.com/spec/v1\n")?;
@@ -71,7 +71,7 @@ fn one_file_is_a_checkpoint() -> Outcome {
 fn folders_without_weights() -> Outcome {
     let folder = tempfile::tempdir()?;
     assert!(matches!(open_folder(&folder.path().join("no")), Err(Error::Io { .. })));
-    assert!(matches!(Config::open(folder.path()), Err(Error::Io { .. })));
+    assert!(matches!(block_on(open_config(folder.path())), Err(Error::Io { .. })));
     fs::write(folder.path().join("model.bin"), b"")?;
     fs::write(folder.path().join(".hidden.safetensors"), b"")?;
     let error = open_folder(folder.path()).expect_err("nothing to read");
@@ -106,7 +106,7 @@ fn only_regular_files() -> Outcome {
         assert!(FileSource::open(path).is_err());
     }
     assert!(open_folder(folder.path()).is_err());
-    assert!(Config::open(&at("pipe.json")).is_err());
+    assert!(block_on(open_config(&at("pipe.json"))).is_err());
 
     fs::write(at("real"), b"0123456789")?;
     symlink("real", at("link.safetensors"))?;
@@ -148,10 +148,10 @@ fn a_large_config_is_not_read() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("config.json");
     fs::File::create(&path)?.set_len(200 << 20)?;
-    let told = Config::open(folder.path()).expect_err("too large").to_string();
+    let told = block_on(open_config(folder.path())).expect_err("too large").to_string();
     assert!(told.contains("209715200 bytes are more than"), "{told}");
     fs::write(&path, b"{\"a\": \"\xff\"}")?;
-    let told = Config::open(folder.path()).expect_err("not text").to_string();
+    let told = block_on(open_config(folder.path())).expect_err("not text").to_string();
     assert!(told.ends_with("not UTF-8 text: the byte at 7 is wrong"), "{told}");
     Ok(())
 }

@@ -48,6 +48,8 @@ from golden_model import (  # noqa: E402
 )
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
+# The self-test has these cases too, and ships without the tests.
+SHIPPED = Path(__file__).resolve().parents[2] / "src" / "selftest" / "data"
 CHECK_TOLERANCE = 1e-10  # float64 noise between CPUs and library versions, with room
 
 # ---- the models ----------------------------------------------------------------------------------
@@ -139,6 +141,11 @@ class Case:
     positions: list = field(default_factory=list)  # empty: all
     hidden: bool = False
     prompt_seed: int = 0
+
+
+def folder_of(case: "Case") -> Path:
+    """Where the files of a case are."""
+    return SHIPPED if (SHIPPED / f"{case.name}.json").exists() else GOLDEN
 
 
 def config(base, **overrides):
@@ -368,8 +375,8 @@ def write(cases):
     for case in cases:
         tensors = tensors_of(case)
         data = to_safetensors(tensors)
-        (GOLDEN / f"{case.name}.json").write_text(config_text(case))
-        (GOLDEN / f"{case.name}.safetensors").write_bytes(data)
+        (folder_of(case) / f"{case.name}.json").write_text(config_text(case))
+        (folder_of(case) / f"{case.name}.safetensors").write_bytes(data)
         total += len(data)
         print(f"{case.name}: {len(data)} bytes, margin >= {tensors['margin'].min():.2e}")
     print(f"{len(cases)} cases, {total} bytes")
@@ -381,7 +388,7 @@ def check(cases):
 
     problems, same_bytes = [], 0
     for case in cases:
-        path = GOLDEN / f"{case.name}.safetensors"
+        path = folder_of(case) / f"{case.name}.safetensors"
         if not path.exists() or not path.with_suffix(".json").exists():
             problems.append(f"{case.name}: files missing")
             continue

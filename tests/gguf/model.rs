@@ -6,8 +6,8 @@ use grok_wgpu::{
     base::{error::Error, quant, tensor::DType},
     checkpoint::{
         Gguf, ModelFiles, Synthetic,
+        folder::{open_config, open_model},
         gguf::blocks::{Format, dequantize},
-        native::{open_gguf, open_model},
     },
     engine::session::{Read, Session, Sizes},
     machine::host::Host,
@@ -363,8 +363,9 @@ fn split_files_are_one_model() {
     }
     let any = folder.path().join(&parts[1].name);
     for path in [folder.path(), &any] {
-        let (got, files, _) = block_on(open_model(path, Compat::Reference)).expect("opens");
-        assert_eq!(got.hidden_size, config.hidden_size);
+        let opened = block_on(open_model(path, Compat::Reference)).expect("opens");
+        assert_eq!(opened.config.hidden_size, config.hidden_size);
+        let files = opened.weights;
         assert!(matches!(files, ModelFiles::Gguf(_)));
         assert_eq!((files.sources().len(), files.bytes()), (3, weights.bytes()));
         for want in schema::tensors(&config) {
@@ -372,7 +373,7 @@ fn split_files_are_one_model() {
             assert!(all_rows(&files, &want.name, rows) == all_rows(&weights, &want.name, rows));
         }
     }
-    let (got, _) = Config::open(&any).expect("a configuration");
+    let (got, _) = block_on(open_config(&any)).expect("a configuration");
     assert_eq!(got.num_hidden_layers, config.num_hidden_layers);
 
     let swapped = vec![parts[1].clone(), parts[0].clone(), parts[2].clone()];
@@ -382,7 +383,8 @@ fn split_files_are_one_model() {
     let told = open(parts[..1].to_vec()).expect_err("a part").to_string();
     assert!(told.contains("split.count is 3, wanted 1"), "{told}");
     fs::remove_file(&any).expect("removed");
-    let told = open_gguf(&any).expect_err("a part is missing").to_string();
+    let told =
+        block_on(open_model(&any, Compat::Reference)).expect_err("a part is missing").to_string();
     assert!(told.contains("m-00002-of-00003.gguf is missing"), "{told}");
 
     fs::write(folder.path().join("other.gguf"), b"").expect("written");
@@ -394,10 +396,13 @@ fn split_files_are_one_model() {
 #[test]
 fn llama_cpp_is_the_golden_model_of_that_name() {
     let read = |name: &str| {
-        let path = format!("{}/tests/data/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        Config::open(path.as_ref()).expect("a configuration").0
+        let path = format!("{}/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        block_on(open_config(path.as_ref())).expect("a configuration").0
     };
-    assert_eq!(read("grok2_40").as_llama_cpp(), read("grok2_llama_cpp_40"));
+    assert_eq!(
+        read("src/selftest/data/grok2_40").as_llama_cpp(),
+        read("tests/data/golden/grok2_llama_cpp_40")
+    );
     // A model that names no rope_type is not scaled by llama.cpp's converter.
     let plain = preset("tiny-grok-1").as_llama_cpp();
     assert_eq!((plain.rope_type, plain.rope_magnitude), (RopeType::Original, 1.0));

@@ -2,7 +2,7 @@
 
 import { GrokWgpuError, abortedError } from "./errors.js";
 import type { SentFile } from "./messages.js";
-import { isModelFile, type SourceFile } from "./wasm/grok_wgpu.js";
+import { isGguf, isModelFile, type SourceFile } from "./wasm/grok_wgpu.js";
 
 /** What stops the reading of files, while there is somebody who can. */
 export interface Stop {
@@ -52,20 +52,21 @@ export function droppedFiles(sent: SentFile[], stop: Stop): { name: string; file
   const configs = found
     .filter(({ name }) => name === "config.json")
     .sort((a, b) => a.folder.length - b.folder.length);
-  const config = configs[0];
+  // Without a configuration the model is in GGUF, which has everything.
+  const config = configs[0] ?? found.find(({ name }) => isGguf(name));
   if (!config) {
     const names = sent.slice(0, 5).map(({ path }) => path);
     throw new GrokWgpuError(
       "checkpoint",
-      `there is no config.json among the ${sent.length} files (${names.join(", ")}${sent.length > 5 ? ", …" : ""})`,
-      "Drop the whole folder of a model: config.json, a tokenizer and all of its *.safetensors files.",
+      `there is no config.json and no *.gguf among the ${sent.length} files (${names.join(", ")}${sent.length > 5 ? ", …" : ""})`,
+      "Drop the whole folder of a model: config.json, a tokenizer and all of its *.safetensors files; or a *.gguf.",
     );
   }
   // Where several files have one name, it is the folder of the configuration that counts.
   const names = new Set(found.map(({ name }) => name));
   const chosen = names.size === found.length ? found : found.filter(({ folder }) => folder === config.folder);
   return {
-    name: config.folder.slice(config.folder.lastIndexOf("/") + 1) || "dropped model",
+    name: config.folder.slice(config.folder.lastIndexOf("/") + 1) || (isGguf(config.name) ? config.name : "dropped model"),
     files: chosen.map(({ name, file }) => new BlobFile(name, file, stop)),
   };
 }

@@ -2,7 +2,7 @@
 
 import { GrokWgpuError } from "./errors.js";
 import { getHead, getText } from "./http.js";
-import { indexFiles, isModelFile, tokenizerFiles } from "./wasm/grok_wgpu.js";
+import { ggufParts, indexFiles, isGguf, isModelFile, tokenizerFiles } from "./wasm/grok_wgpu.js";
 
 /** A file on a server. */
 export interface ListedFile {
@@ -22,9 +22,15 @@ export interface Listing {
   files: ListedFile[];
 }
 
-/** Where a model is, from what a user may have given: a folder or a manifest. */
-export function locate(address: string): { base: string; manifest: string; named: boolean } {
+/** Where a model is, from what a user may have given: a folder, a manifest, or a file in GGUF. */
+export function locate(address: string): { base: string; manifest: string; named: boolean; gguf?: string } {
   const url = new URL(address);
+  const file = decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf("/") + 1));
+  if (isGguf(file)) {
+    const base = new URL(".", url);
+    base.search = url.search;
+    return { base: base.href, manifest: url.href, named: true, gguf: file };
+  }
   if (url.pathname.endsWith(".json")) {
     return { base: new URL(".", url).href, manifest: url.href, named: true };
   }
@@ -85,7 +91,17 @@ function wanted(files: ListedFile[]): ListedFile[] {
 
 /** Asks the server which files there are; `tries` says how patiently. */
 export async function list(address: string, signal: AbortSignal | undefined, tries: number): Promise<Listing> {
-  const { base, manifest, named } = locate(address);
+  const { base, manifest, named, gguf } = locate(address);
+  if (gguf !== undefined) {
+    const files = ggufParts(gguf).map(async (name) => {
+      const head = await getHead(fileUrl(base, name), signal, tries);
+      if (!head) {
+        throw new GrokWgpuError("network", `${fileUrl(base, name)}: there is no such file`, "Check the address.");
+      }
+      return { name, ...head };
+    });
+    return { base, files: await Promise.all(files) };
+  }
   const text = await getText(manifest, signal, tries);
   if (text) {
     return { base, files: wanted(parseManifest(manifest, text.text)) };

@@ -1,0 +1,134 @@
+//! Models in folders: which files they are, opened and written.
+
+use std::{
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    base::error::Result,
+    checkpoint::{
+        open::{self, CONFIG, Opened},
+        write::{self, Layout, Output},
+    },
+    files::{
+        folder::Folder,
+        native::{FileSource, names},
+    },
+    model::{
+        config::{Compat, Config},
+        weights::Weights,
+    },
+    text::tokenizer::Tokenizer,
+};
+
+/// The files of the model that a folder, a file in it, or a GGUF file is, and their folder.
+fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
+    let (folder, named) = if path.is_dir() {
+        (path, None)
+    } else {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        (parent.unwrap_or(Path::new(".")), path.file_name().and_then(|name| name.to_str()))
+    };
+    let chosen = open::choose(folder, &names(folder)?, named)?;
+    // A path that was given as `x` stays `x` in messages, and does not become `./x`.
+    let at = |name: String| match named {
+        Some(_) => path.with_file_name(name),
+        None => path.join(name),
+    };
+    let files = chosen.into_iter().map(|name| FileSource::open(at(name)));
+    Ok((folder.to_owned(), files.collect::<Result<_>>()?))
+}
+
+/// Opens the model that a folder, a file in it, or a GGUF file is.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::base::error::Error::Io) if a file cannot be opened, and those of
+/// [`open::choose`] and [`open::open`].
+pub async fn open_model(path: &Path, compat: Compat) -> Result<Opened<FileSource>> {
+    open::open(path, files(path)?.1, compat).await
+}
+
+/// The `*.safetensors` and `*.index.json` files of a folder, sorted by name; or the one file that
+/// `path` is.
+///
+/// # Errors
+///
+/// Those of [`open::choose`], and [`Error::Io`](crate::base::error::Error::Io) if a file cannot be
+/// opened.
+pub fn open_folder(path: &Path) -> Result<Vec<FileSource>> {
+    if !path.is_dir() {
+        return Ok(vec![FileSource::open(path)?]);
+    }
+    let parts = names(path)?.into_iter().filter(|name| super::is_part(name));
+    open::in_order(
+        path,
+        parts.map(|name| FileSource::open(path.join(name))).collect::<Result<_>>()?,
+    )
+}
+
+/// Reads the `config.json` of a folder, of the folder that a file lies in, or the file itself if
+/// its name ends in `.json`; or the metadata of a GGUF. Also returns warnings, as
+/// [`Config::from_json`] does.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::base::error::Error::Io) if it cannot be read, and those of
+/// [`open::read_config`] or [`Gguf::open`](super::Gguf::open).
+pub async fn open_config(path: &Path) -> Result<(Config, Vec<String>)> {
+    let json = path.extension().is_some_and(|extension| extension == "json");
+    let config = match (json, path.is_dir()) {
+        (true, _) => path.to_owned(),
+        (false, true) => path.join(CONFIG),
+        (false, false) => path.with_file_name(CONFIG),
+    };
+    if config.exists() && !path.file_name().is_some_and(|n| open::is_gguf(&n.to_string_lossy())) {
+        return open::read_config(&FileSource::open(config)?).await;
+    }
+    let opened = open_model(path, Compat::Reference).await?;
+    Ok((opened.config, opened.warnings))
+}
+
+/// Opens the tokenizer of the model in a folder.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::base::error::Error::Io) if a file or the folder cannot be read, and those
+/// of [`open::read_tokenizer`].
+pub async fn open_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let beside = names(folder)?.into_iter().filter(|name| open::is_tokenizer(name));
+    let files: Vec<FileSource> =
+        beside.map(|name| FileSource::open(folder.join(name))).collect::<Result<_>>()?;
+    open::read_tokenizer(folder, &files).await
+}
+
+/// Writes `config.json` and the weights to a folder, which is made if it does not exist. Every file
+/// gets its name only when it is whole; files of these names are replaced.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::base::error::Error::Io) if something cannot be written,
+/// [`Error::Usage`](crate::base::error::Error::Usage) if the layout does not suit the model, and
+/// whatever `weights` gives.
+pub async fn write_checkpoint(
+    dir: &Path,
+    config: &Config,
+    weights: &impl Weights,
+    layout: Layout,
+) -> Result<()> {
+    write::write(&mut Folder::make(dir)?, config, weights, layout).await
+}
+
+impl Output for Folder<'_> {
+    type File = BufWriter<File>;
+
+    fn create(&mut self, name: &str) -> Result<Self::File> {
+        Folder::create(self, name)
+    }
+
+    fn finish(&mut self, name: &str, file: Self::File) -> Result<()> {
+        Folder::finish(self, name, file)
+    }
+}

@@ -1,0 +1,212 @@
+//! Opens a model from its files, wherever they are: a folder, a page, a server.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    base::error::{Error, Result},
+    checkpoint::{Checkpoint, Gguf, ModelFiles, gguf, is_part},
+    files::{Source, read_all, read_text},
+    model::config::{Compat, Config},
+    text::tokenizer::{MAX_FILE, SENTENCE_PIECE, Tokenizer},
+};
+
+/// Name of the configuration's file.
+pub const CONFIG: &str = "config.json";
+
+/// Bytes of the longest `config.json` that is read: the parser refuses longer ones.
+const MAX_CONFIG: u64 = 5 << 20;
+
+/// A model whose configuration and headers have been read.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// The configuration, with the arithmetic that was asked for.
+    pub config: Config,
+    /// The weights.
+    pub weights: ModelFiles<S>,
+    /// Oddities that do not stand in the way.
+    pub warnings: Vec<String>,
+    path: PathBuf,
+    /// Files that a tokenizer may be in.
+    tokenizers: Vec<S>,
+}
+
+/// Whether the file of this name may be part of a model: its configuration, weights, or tokenizer.
+pub fn is_model_file(name: &str) -> bool {
+    name == CONFIG || is_part(name) || is_gguf(name) || is_tokenizer(name)
+}
+
+/// Whether the file of this name is in llama.cpp's format. Names that begin with a dot are other
+/// programs' temporary files.
+pub fn is_gguf(name: &str) -> bool {
+    let end = name.len().checked_sub(gguf::EXTENSION.len()).and_then(|at| name.get(at..));
+    !name.starts_with('.') && end.is_some_and(|end| end.eq_ignore_ascii_case(gguf::EXTENSION))
+}
+
+/// Files of tokenizers, and one that is known only to say that it is not read.
+pub(super) fn is_tokenizer(name: &str) -> bool {
+    Tokenizer::FILES.contains(&name) || name == SENTENCE_PIECE
+}
+
+/// Opens the model that these files are. `path` is what messages call it.
+///
+/// A `config.json` goes with safetensors; without one the model is in GGUF. Files that are neither
+/// are left alone.
+///
+/// # Errors
+///
+/// [`Error::Format`] if there is no configuration or there are no weights, and those of
+/// [`Config::from_json`], [`Checkpoint::open`] and [`Gguf::open`].
+pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Result<Opened<S>> {
+    let (tokenizers, files): (Vec<S>, Vec<S>) =
+        files.into_iter().partition(|file| is_tokenizer(file.name()));
+    let has_config = files.iter().find(|file| file.name() == CONFIG);
+    let (config, weights, warnings) = if let Some(file) = has_config {
+        let (mut config, mut warnings) = read_config(file).await?;
+        let parts = files.into_iter().filter(|file| is_part(file.name())).collect();
+        let checkpoint = Checkpoint::open(path, in_order(path, parts)?, &config).await?;
+        if compat == Compat::LlamaCpp {
+            config = config.as_llama_cpp();
+        }
+        warnings.extend_from_slice(checkpoint.warnings());
+        (config, ModelFiles::Safetensors(Box::new(checkpoint)), warnings)
+    } else {
+        let mut parts: Vec<S> = files.into_iter().filter(|file| is_gguf(file.name())).collect();
+        parts.sort_by(|a, b| a.name().cmp(b.name()));
+        let first = parts
+            .first()
+            .ok_or_else(|| Error::format(CONFIG, "the file is missing, and there is no *.gguf"))?;
+        let gguf = Gguf::open(&first.path(), parts, compat).await?;
+        let (config, warnings) = (gguf.config().clone(), gguf.warnings().to_vec());
+        (config, ModelFiles::Gguf(Box::new(gguf)), warnings)
+    };
+    Ok(Opened { config, weights, warnings, path: path.into(), tokenizers })
+}
+
+/// Reads a `config.json`. Also returns warnings, as [`Config::from_json`] does.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is too long or not UTF-8, and those
+/// of [`Config::from_json`].
+pub async fn read_config(file: &impl Source) -> Result<(Config, Vec<String>)> {
+    Config::from_json(&file.path(), &read_text(file, MAX_CONFIG).await?)
+}
+
+/// The tokenizer that the first of [`Tokenizer::FILES`] holds which is among `files`. `path` is
+/// what messages call their folder.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be read, [`Error::Tokenizer`] if there is none or it makes no sense.
+pub async fn read_tokenizer<S: Source>(path: &Path, files: &[S]) -> Result<Tokenizer> {
+    let named = |name: &str| files.iter().find(|file| file.name() == name);
+    let file = Tokenizer::FILES.into_iter().find_map(named);
+    let file = file.ok_or_else(|| Tokenizer::missing(path, |name| named(name).is_some()))?;
+    let size = file.len();
+    if size > MAX_FILE {
+        let what = format!("the file has {size} bytes, more than the {MAX_FILE} allowed");
+        return Err(Error::Tokenizer { path: file.path(), what });
+    }
+    Tokenizer::from_file(file.path(), &read_all(file, MAX_FILE).await?)
+}
+
+/// Files of weights, by name; an error if there are none.
+pub(super) fn in_order<S: Source>(path: &Path, mut parts: Vec<S>) -> Result<Vec<S>> {
+    if !parts.iter().any(|file| file.name().ends_with(".safetensors")) {
+        return Err(Error::format(path, "the folder holds no *.safetensors file"));
+    }
+    parts.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(parts)
+}
+
+impl<S: Source> Opened<S> {
+    /// The tokenizer that is in the weights' file or beside it, which must not know more tokens
+    /// than the model.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_tokenizer`] and [`Gguf::tokenizer`].
+    pub async fn tokenizer(&self) -> Result<Tokenizer> {
+        // A GGUF without a tokenizer that can be read may have one beside it.
+        let within = match &self.weights {
+            ModelFiles::Gguf(gguf) => gguf.tokenizer()?,
+            ModelFiles::Safetensors(_) => None,
+        };
+        let tokenizer = match within {
+            Some(tokenizer) => tokenizer,
+            None => read_tokenizer(&self.path, &self.tokenizers).await?,
+        };
+        tokenizer.check_vocab(self.config.vocab_size)?;
+        Ok(tokenizer)
+    }
+}
+
+/// Which of the files in a folder are its model, in the order in which they are opened. `named` is
+/// the file that a person named, if it was not the folder.
+///
+/// The configuration is always among them unless the model is in GGUF, so that it is missed by name.
+///
+/// # Errors
+///
+/// [`Error::Format`] if the folder holds several models, [`Error::Checkpoint`] with all parts of a
+/// split model that are missing. `folder` is for messages.
+pub fn choose(folder: &Path, names: &[String], named: Option<&str>) -> Result<Vec<String>> {
+    let beside = names.iter().filter(|name| is_tokenizer(name)).cloned();
+    let has_config = names.iter().any(|name| name == CONFIG);
+    let ggufs: Vec<&str> = match named {
+        Some(name) if is_gguf(name) => vec![name],
+        None if !has_config => {
+            // Of a split model the first part stands for all.
+            let first = |name: &str| gguf::part(name).is_none_or(|(_, number, _)| number == 1);
+            names.iter().map(String::as_str).filter(|name| is_gguf(name) && first(name)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let mut chosen = match ggufs[..] {
+        [one] => parts_of(folder, names, one)?,
+        [] => {
+            let weights = names.iter().filter(|name| is_part(name)).cloned();
+            let weights = named.map_or_else(|| weights.collect(), |name| vec![name.to_owned()]);
+            [vec![CONFIG.to_owned()], weights].concat()
+        }
+        [one, ..] => {
+            return Err(Error::format(
+                folder,
+                format!(
+                    "the folder holds {} GGUF models: name one of the files, such as {}",
+                    ggufs.len(),
+                    folder.join(one).display()
+                ),
+            ));
+        }
+    };
+    chosen.extend(beside);
+    Ok(chosen)
+}
+
+/// The names of all parts of the split model that the file of this name is a part of; this name alone
+/// if it is whole.
+pub fn gguf_parts(name: &str) -> impl Iterator<Item = String> {
+    let split = gguf::part(name).map(|(stem, _, count)| (stem.to_owned(), count));
+    let whole = split.is_none().then(|| name.to_owned());
+    let parts = split.into_iter().flat_map(|(stem, count)| {
+        (1..=count)
+            .map(move |number| format!("{stem}-{number:05}-of-{count:05}{}", gguf::EXTENSION))
+    });
+    whole.into_iter().chain(parts)
+}
+
+/// The same, of those that are there.
+fn parts_of(folder: &Path, names: &[String], name: &str) -> Result<Vec<String>> {
+    /// The count is what a name claims, so a message lists only some.
+    const LISTED: usize = 100;
+    let missing: Vec<String> = gguf_parts(name)
+        .filter(|part| gguf::part(part).is_some() && !names.contains(part))
+        .take(LISTED)
+        .map(|part| format!("{} is missing", folder.join(part).display()))
+        .collect();
+    if missing.is_empty() {
+        return Ok(gguf_parts(name).collect());
+    }
+    Err(Error::Checkpoint { path: folder.join(name), problems: missing })
+}

@@ -1,0 +1,65 @@
+//! When the prompt was read, and when tokens came.
+
+use std::time::{Duration, Instant};
+
+use grok_wgpu::engine::generate::{Event, Generation};
+
+/// When things happened.
+#[derive(Debug)]
+pub(super) struct Clock {
+    pub(super) start: Instant,
+    pub(super) prompt: Duration,
+    pub(super) first: Option<Duration>,
+    last: Duration,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let zero = Duration::ZERO;
+        Self { start: Instant::now(), prompt: zero, first: None, last: zero }
+    }
+
+    pub(super) fn hear(&mut self, event: Event<'_>) {
+        let now = self.start.elapsed();
+        match event {
+            Event::Prompt { .. } => self.prompt = now,
+            Event::Token(_) => {
+                self.first.get_or_insert(now);
+                self.last = now;
+            }
+            Event::Rest(_) => {}
+        }
+    }
+
+    /// Tokens of the prompt for each second.
+    pub(super) fn prompt_rate(&self, tokens: usize) -> f64 {
+        rate(tokens, self.prompt)
+    }
+
+    /// Tokens after the first for each second.
+    pub(super) fn rate(&self, made: usize) -> f64 {
+        rate(made.saturating_sub(1), self.last.saturating_sub(self.first.unwrap_or_default()))
+    }
+
+    /// One line about a text that was made.
+    pub(super) fn summary(&self, made: &Generation, prompt: usize) -> String {
+        let new = prompt - made.reused;
+        let mut parts = vec![format!("prompt: {new} tokens, {:.1}/s", self.prompt_rate(new))];
+        if made.reused > 0 {
+            parts.push(format!("{} more in the cache", made.reused));
+        }
+        if let Some(first) = self.first {
+            parts.push(format!("first token after {:.3} s", first.as_secs_f64()));
+        }
+        let count = made.tokens.len();
+        parts.push(match count {
+            0 | 1 => format!("tokens made: {count}"),
+            _ => format!("tokens made: {count}, {:.1}/s", self.rate(count)),
+        });
+        parts.join("; ")
+    }
+}
+
+fn rate(count: usize, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
+}

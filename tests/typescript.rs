@@ -1,0 +1,129 @@
+//! Lists that TypeScript and Rust both have: options, fields of the configuration, codes of errors.
+//! The module's Rust is compiled for browsers alone, so both sides are compared as text.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What stands between the line that begins with `start` and the next line that is `end`.
+fn block<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let at = text.find(start).unwrap_or_else(|| panic!("there is no `{start}`"));
+    let rest = &text[at + start.len()..];
+    let begin = rest.find('\n').unwrap_or_else(|| panic!("`{start}` is the last line"));
+    let len = rest[begin..].find(&format!("\n{end}"));
+    &rest[begin..begin + len.unwrap_or_else(|| panic!("`{start}` has no end"))]
+}
+
+/// Names before a colon at the beginnings of lines: fields of structs and of interfaces.
+fn fields(block: &str) -> BTreeSet<String> {
+    let name = |line: &str| {
+        let (name, _) = line.trim().split_once(':')?;
+        let name = name.trim_end_matches('?').trim_start_matches("pub(super) ");
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        (plain && !name.is_empty()).then(|| name.to_owned())
+    };
+    let found: BTreeSet<String> = block.lines().filter_map(name).collect();
+    assert!(!found.is_empty(), "no names in {block}");
+    found
+}
+
+/// What is between quotes.
+fn quoted(block: &str) -> BTreeSet<String> {
+    block.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+/// Of two sets, what only one has.
+fn differ(a: &BTreeSet<String>, b: &BTreeSet<String>) -> Vec<String> {
+    a.symmetric_difference(b).cloned().collect()
+}
+
+#[test]
+fn options_of_a_generation_are_the_same_everywhere() {
+    let rust = fields(block(&read("src/web/options.rs"), "struct GenerateOptions {", "}"));
+    let types = read("web/src/types.ts");
+    let sampling = fields(block(&types, "interface SamplingOptions {", "}"));
+    let mut given = fields(block(&types, "interface GenerateOptions extends", "}"));
+    for of_the_page in ["signal", "onPrompt"] {
+        assert!(given.remove(of_the_page), "{of_the_page}");
+    }
+    given.extend(sampling.iter().cloned());
+    assert_eq!(differ(&rust, &given), [""; 0], "types.ts");
+
+    let mut sent =
+        fields(block(&read("web/src/messages.ts"), "interface SentGenerateOptions extends", "}"));
+    sent.extend(sampling);
+    assert_eq!(differ(&rust, &sent), [""; 0], "messages.ts");
+
+    let engine = read("web/src/engine.ts");
+    let plain = block(&engine, "function plainOptions(", "}");
+    let names = plain.split("return").next().expect("split gives one part");
+    let names: BTreeSet<String> = names
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !["", "const", "options"].contains(word))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(differ(&rust, &names), [""; 0], "engine.ts");
+}
+
+#[test]
+fn options_of_loading_are_the_same_everywhere() {
+    let rust = fields(block(&read("src/web/options.rs"), "struct LoadOptions {", "}"));
+    let mut given = fields(block(&read("web/src/types.ts"), "interface LoadOptions {", "}"));
+    for of_the_page in ["onProgress", "onDevice", "signal", "cache"] {
+        assert!(given.remove(of_the_page), "{of_the_page}");
+    }
+    // The one name that follows the habit of each language.
+    assert!(given.remove("kvCache") && given.insert("kv_cache".into()));
+    assert_eq!(differ(&rust, &given), [""; 0]);
+}
+
+#[test]
+fn fields_of_the_configuration_are_the_same() {
+    let rust = read("src/web/engine.rs");
+    let rust = quoted(block(&rust, "fn config_fields(", "}"));
+    let types = read("web/src/types.ts");
+    let given = fields(block(&types, "  config: {", "  };"));
+    assert_eq!(differ(&rust, &given), [""; 0]);
+}
+
+#[test]
+fn codes_of_errors_have_a_meaning_in_pages() {
+    let rust = quoted(block(&read("src/base/error.rs"), "pub fn code(&self)", "    }"));
+    let types = read("web/src/types.ts");
+    let given = quoted(block(&(types + "\n"), "export type ErrorCode =", "\n"));
+    let errors = read("web/src/errors.ts");
+    let renamed = block(&errors, "const FROM_RUST", "}");
+    let from = fields(renamed);
+    let to = quoted(renamed);
+    assert!(from.is_subset(&rust), "{:?} are no codes", differ(&from, &rust));
+    assert!(to.is_subset(&given), "{to:?}");
+    // Of these a page can only say that they are faults of the engine.
+    let internal = set(["operand", "device", "non_finite", "verification"]);
+    let known: BTreeSet<String> = given.union(&from).chain(&internal).cloned().collect();
+    let unknown: Vec<_> = rust.difference(&known).collect();
+    assert!(unknown.is_empty(), "{unknown:?} have no meaning in errors.ts");
+}
+
+#[test]
+fn small_models_are_the_same() {
+    let names: BTreeSet<String> =
+        grok_wgpu::selftest::SMALL_MODELS.iter().map(|model| model.file.to_owned()).collect();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/selftest/data");
+    let files: BTreeSet<String> = fs::read_dir(files)
+        .expect("the folder is there")
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+        .collect();
+    assert_eq!(differ(&names, &files), [""; 0], "src/selftest/data");
+    let worker = read("web/src/worker.ts");
+    for name in &names {
+        let line = format!("[\"{name}\", new URL(\"./golden/{name}.safetensors\"");
+        assert!(worker.contains(&line), "worker.ts does not know {name}");
+    }
+}
