@@ -22,7 +22,10 @@ use std::{
 
 use grok_wgpu::{
     kernels::{self, Case},
-    machine::{binder::Access, host::POISON},
+    machine::{
+        binder::Access,
+        host::{POISON, is_unwritten},
+    },
     selftest::{CaseData, Expected, OperandData, ways},
     variants::Tuning,
 };
@@ -154,7 +157,7 @@ fn operand(data: &OperandData, blob: &mut Blob) -> Result<Value> {
             value["also"] = several.map(|(i, allowed)| json!([i, allowed[1..]])).collect();
         }
         Some(Expected::Floats { values, bounds }) => {
-            let kept: Vec<usize> = (0..values.len()).filter(|&i| values[i].is_nan()).collect();
+            let kept: Vec<usize> = (0..values.len()).filter(|&i| is_unwritten(values[i])).collect();
             value["expected"] = blob.put(bytemuck::cast_slice(values))?;
             value["bounds"] = blob.put(bytemuck::cast_slice(bounds))?;
             value["kept"] = kept.into();

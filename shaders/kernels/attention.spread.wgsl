@@ -73,6 +73,24 @@ fn queries(at: vec4<u32>, i: u32, lane: u32) -> mat4x4<f32> {
     return mat4x4(q[quad.x], q[quad.y], q[quad.z], q[quad.w]);
 }
 
+// The weights of four scores, one in each of four rows.
+fn weights_below(x: vec4<f32>, largest: vec4<f32>) -> vec4<f32> {
+    return vec4(
+        weight_below(x.x, largest.x),
+        weight_below(x.y, largest.y),
+        weight_below(x.z, largest.z),
+        weight_below(x.w, largest.w),
+    );
+}
+
+// `tanh` of `inner`, four scaled products; of a product that is not a finite number, the product.
+fn cap_four(products: vec4<f32>, inner: vec4<f32>) -> vec4<f32> {
+    let finite = vec4(is_finite(products.x), is_finite(products.y), is_finite(products.z), is_finite(products.w));
+    let capped =
+        vec4(tanh_bounded(inner.x), tanh_bounded(inner.y), tanh_bounded(inner.z), tanh_bounded(inner.w));
+    return select(products, capped, finite);
+}
+
 fn exp_four(x: vec4<f32>) -> vec4<f32> {
     return vec4(exp_bounded(x.x), exp_bounded(x.y), exp_bounded(x.z), exp_bounded(x.w));
 }
@@ -140,9 +158,8 @@ fn main(
         let inner = dots * params.inner;
         var scores = inner * heat;
         if params.cap > 0.0 {
-            let capped =
-                vec4(tanh_bounded(inner.x), tanh_bounded(inner.y), tanh_bounded(inner.z), tanh_bounded(inner.w));
-            scores = capped * (params.cap * heat);
+            // The cap must not hide a product that is not a finite number.
+            scores = cap_four(dots, inner) * (params.cap * heat);
         }
         let valid = vec4(pos) < limits;
 
@@ -151,12 +168,12 @@ fn main(
         most = max(most, subgroupShuffleXor(most, 2u));
         most = max(most, subgroupShuffleXor(most, 1u));
         most = max(most, largest);
-        let weights = select(vec4<f32>(), exp_four(scores - most), valid);
+        let weights = select(vec4<f32>(), weights_below(scores, most), valid);
         var sums = weights;
         sums += subgroupShuffleXor(sums, 4u);
         sums += subgroupShuffleXor(sums, 2u);
         sums += subgroupShuffleXor(sums, 1u);
-        let shrink = select(vec4<f32>(), exp_four(largest - most), total > vec4<f32>());
+        let shrink = select(vec4<f32>(), exp_four(largest - most), base > begin);
         total = total * shrink + sums;
         largest = most;
 
@@ -192,7 +209,7 @@ fn main(
                 acc[to + 24u] = sum3[r];
             }
             if lane == 0u {
-                stats[split] = vec2(largest[r], total[r]);
+                stats[split] = vec2(select(total[r], largest[r], is_finite(total[r])), total[r]);
             }
         }
     }

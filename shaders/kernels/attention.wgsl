@@ -8,6 +8,7 @@
 // for the positions j of the split that are not after the query's, t < step.rows. Queries of one
 // key head form rows (t, h within the group); a workgroup takes `rows` of them, a key head and a
 // split. A split that lies wholly after its queries is left alone: `attention_merge` knows.
+// Where a score is not a finite number, no result of its split is one.
 // Links: lib/step.wgsl, lib/math.wgsl, lib/cache_load_*.wgsl.
 
 struct Params {
@@ -106,9 +107,11 @@ fn main(
             }
             // Scores reach tens, and their rounding errors become relative errors of the weights: as
             // few operations as possible follow the dot product.
-            let inner = ((s.x + s.y) + (s.z + s.w)) * params.inner;
+            let product = (s.x + s.y) + (s.z + s.w);
+            let inner = product * params.inner;
             let heat = temperature[(row0 + score_row) / group];
-            if params.cap > 0.0 {
+            // The cap must not hide a product that is not a finite number.
+            if params.cap > 0.0 && is_finite(product) {
                 scores[local] = tanh_bounded(inner) * (params.cap * heat);
             } else {
                 scores[local] = inner * heat;
@@ -129,12 +132,12 @@ fn main(
             for (var j = 0u; j < params.block; j++) {
                 var weight = 0.0;
                 if j < valid {
-                    weight = exp_bounded(scores[at + j] - largest);
+                    weight = weight_below(scores[at + j], largest);
                 }
                 scores[at + j] = weight;
                 total += weight;
             }
-            let shrink = select(0.0, exp_bounded(row_max[local] - largest), row_sum[local] > 0.0);
+            let shrink = select(0.0, exp_bounded(row_max[local] - largest), base > begin);
             row_scale[local] = shrink;
             row_sum[local] = row_sum[local] * shrink + total;
             row_max[local] = largest;
@@ -163,7 +166,8 @@ fn main(
         let at = (token * params.n_heads + head) * params.splits + params.split0 + group_id.z;
         acc[at * params.dim4 + quad] = sum;
         if quad == 0u {
-            stats[at] = vec2(row_max[row], row_sum[row]);
+            let total = row_sum[row];
+            stats[at] = vec2(select(total, row_max[row], is_finite(total)), total);
         }
     }
 }

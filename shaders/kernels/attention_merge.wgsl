@@ -3,7 +3,7 @@
 //     out[t, h, :] = sum_i exp(m_i - m) acc[t, h, i, :] / sum_i exp(m_i - m) l_i
 //
 // with (m_i, l_i) = stats[t, h, i], m = max_i m_i, over the splits that hold positions up to the
-// query's own; t < step.rows.
+// query's own; t < step.rows. Where one of these is not a finite number, the result is none.
 // Links: lib/step.wgsl, lib/math.wgsl.
 
 struct Params {
@@ -39,9 +39,10 @@ fn main(
     var sum = vec4<f32>();
     for (var i = 0u; i < used; i++) {
         let at = row * params.splits + i;
-        let weight = exp_bounded(stats[at].x - largest);
+        let weight = weight_below(stats[at].x, largest);
         total += weight * stats[at].y;
         sum += weight * acc[at * params.dim4 + quad];
     }
-    out[row * params.dim4 + quad] = sum / total;
+    // A sum over an infinite total would be zero.
+    out[row * params.dim4 + quad] = select(vec4(total), sum / total, is_finite(total));
 }

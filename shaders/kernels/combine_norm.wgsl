@@ -6,7 +6,7 @@
 //     sum[t, :] += h / sqrt(mean(h^2) + eps) * weight
 //     out[t, :]  = sum[t, :] / sqrt(mean(sum[t, :]^2) + eps) * next_weight
 //
-// Links: lib/step.wgsl, lib/reduce.wgsl, lib/norm_add.wgsl.
+// Links: lib/step.wgsl, lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
 
 struct Params {
     cols4: u32,  // columns / 4

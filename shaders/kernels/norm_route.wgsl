@@ -7,6 +7,8 @@
 //     ids[t, :], probs[t, :] = the `chosen` largest, ties to the lower index; with `renormalize`
 //     divided by their sum
 //
+// Where a logit is not a finite number, no prob is one.
+//
 // `lanes` invocations share an expert's dot product.
 // Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
 
@@ -100,7 +102,7 @@ fn choose(token: u32) {
     }
     var total = 0.0;
     for (var e = 0u; e < experts; e++) {
-        total += exp_bounded(logits[e * params.lanes] - largest);
+        total += weight_below(logits[e * params.lanes], largest);
     }
     // Each pick is the greatest of those that come after the last pick in (value, index) order.
     var kept = 0.0;
@@ -126,8 +128,11 @@ fn choose(token: u32) {
         last = best;
         last_id = best_id;
     }
+    // Comparisons may pass over what is not a number; the sum over all experts has it.
+    let shown = !is_finite(total);
     let sum = select(total, kept, params.renormalize != 0u);
     for (var i = 0u; i < chosen; i++) {
-        probs[token * chosen + i] /= sum;
+        let at = token * chosen + i;
+        probs[at] = select(probs[at] / sum, total, shown);
     }
 }

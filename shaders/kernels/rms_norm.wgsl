@@ -2,7 +2,7 @@
 //
 //     out[r, c] = x[r, c] / sqrt(mean(x[r, :]^2) + eps) * weight[c]
 //
-// Links: lib/reduce.wgsl.
+// Links: lib/reduce.wgsl, lib/math.wgsl.
 
 struct Params {
     cols4: u32, // columns / 4
@@ -26,7 +26,7 @@ fn main(
         squares += dot(x[row + c], x[row + c]);
     }
     let mean = reduce_sum(local, squares) / f32(4u * params.cols4);
-    let scale = inverseSqrt(mean + params.eps);
+    let scale = inverse_root(mean + params.eps);
 
     for (var c = local; c < params.cols4; c += WG) {
         out[row + c] = x[row + c] * scale * weight[c];

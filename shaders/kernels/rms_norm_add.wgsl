@@ -4,7 +4,7 @@
 //     sum[r, :] += h[r, :] / sqrt(mean(h[r, :]^2) + eps) * weight
 //     out[r, :]  = sum[r, :] / sqrt(mean(sum[r, :]^2) + eps) * next_weight
 //
-// Links: lib/reduce.wgsl, lib/norm_add.wgsl.
+// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
 
 struct Params {
     cols4: u32, // columns / 4

@@ -26,7 +26,7 @@ fn main(
         var value = LOWEST;
         var id = 0xffffffffu;
         if at < params.len {
-            value = values[group.y * params.len + at];
+            value = flagged(values[group.y * params.len + at]);
             id = ids[group.y * params.len + at];
         }
         sort_values[i] = value;

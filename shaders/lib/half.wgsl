@@ -1,15 +1,11 @@
 // Rounding to half floats. `pack2x16float` may round either way; these are the same bits everywhere.
+// Links: lib/math.wgsl.
 
 // The largest half float, 65504.
 const HALF_MAX: u32 = 0x7bffu;
 
 // A half float that is not a number.
 const HALF_NAN: u32 = 0x7e00u;
-
-// Whether x is a number and not infinite. The test is on bits: comparisons may assume that it is.
-fn is_finite(x: f32) -> bool {
-    return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
-}
 
 // Bits of the half float nearest to x, of two that are equally near the even one. What is beyond the
 // largest becomes the largest; what is not finite becomes `HALF_NAN`, so that it shows.

@@ -6,7 +6,7 @@
 //     out[row..]  = sum / sqrt(mean(sum^2) + eps) * next_weight
 //
 // An invocation touches columns `local`, `local + WG` and so on, and reads back only what it wrote
-// itself. Needs lib/reduce.wgsl. Call it from uniform control flow.
+// itself. Needs lib/reduce.wgsl and lib/math.wgsl. Call it from uniform control flow.
 
 fn norm_add(local: u32, row: u32) {
     let cols = f32(4u * params.cols4);
@@ -16,7 +16,7 @@ fn norm_add(local: u32, row: u32) {
         let h = block(row + c);
         squares += dot(h, h);
     }
-    let scale = inverseSqrt(reduce_sum(local, squares) / cols + params.eps);
+    let scale = inverse_root(reduce_sum(local, squares) / cols + params.eps);
 
     squares = 0.0;
     for (var c = local; c < params.cols4; c += WG) {
@@ -24,7 +24,7 @@ fn norm_add(local: u32, row: u32) {
         sum[row + c] = s;
         squares += dot(s, s);
     }
-    let next_scale = inverseSqrt(reduce_sum(local, squares) / cols + params.eps);
+    let next_scale = inverse_root(reduce_sum(local, squares) / cols + params.eps);
 
     for (var c = local; c < params.cols4; c += WG) {
         out[row + c] = sum[row + c] * next_scale * next_weight[c];

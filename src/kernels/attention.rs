@@ -224,7 +224,8 @@ impl Kernel for Attention {
     }
 }
 
-/// Weights `exp(s - max s)` with what a softmax by blocks may add as error.
+/// Weights `exp(s - max s)` with what a softmax by blocks may add as error. Where a score is not a
+/// finite number, nothing is.
 struct Softmax {
     largest: Bounded,
     total: Bounded,
@@ -233,6 +234,13 @@ struct Softmax {
 
 impl Softmax {
     fn of(scores: &[Bounded], block: usize) -> Self {
+        if scores.iter().any(|s| !s.value.is_finite()) {
+            return Self {
+                largest: Bounded::NOT_FINITE,
+                total: Bounded::NOT_FINITE,
+                weights: vec![Bounded::NOT_FINITE; scores.len()],
+            };
+        }
         let top = scores.iter().map(|s| s.value).fold(f64::NEG_INFINITY, f64::max);
         let low = scores.iter().map(|s| s.value).fold(f64::INFINITY, f64::min);
         let widest = scores.iter().map(|s| s.bound).fold(0.0, f64::max);
@@ -357,6 +365,17 @@ fn of_type(rows: &mut Rows, dtype: DType) {
                 ..kernel
             }
         });
+    }
+    // Tokens, query heads, key heads, head size; first position. The last token sees all positions.
+    for (name, shape, pos) in
+        [("decode in splits", [1, 4, 2, 32], 40), ("prefill in splits", [9, 4, 2, 32], 30)]
+    {
+        for cap in [0.0, 30.0] {
+            rows.spoiled(format!("{dtype} {name}, cap {cap}"), move |host| {
+                let len = pos + shape[0];
+                case(host, dtype, shape, [pos, shape[0]], [0, len, 32], cap, Fill::Normal)
+            });
+        }
     }
     let shape = fitting(dtype, [16, 6, 2, 32]);
     rows.add(format!("{dtype} padded rows are left alone"), move |host| {

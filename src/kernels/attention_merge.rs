@@ -64,6 +64,10 @@ impl Kernel for AttentionMerge {
         for row in 0..real * n_heads {
             let used = (pos + row / n_heads) / self.split_len as usize + 1;
             let stat = |i: usize| &stats[2 * (row * splits + i)..][..2];
+            if (0..used).flat_map(stat).any(|stat| !stat.is_finite()) {
+                out[row * dim..][..dim].fill(Bounded::NOT_FINITE);
+                continue;
+            }
             let largest = (0..used).map(|i| stat(i)[0]).fold(f64::NEG_INFINITY, f64::max);
             let weight = |i: usize| {
                 let gap = stat(i)[0] - largest;
@@ -143,6 +147,7 @@ pub(super) fn cases() -> Rows {
         split_len: 16,
         out: host.unwritten([1, 16]),
     });
+    rows.spoiled("three splits", |host| case(host, [3, 4, 3, 16], [40, 3, 16], Fill::Normal));
     rows
 }
 

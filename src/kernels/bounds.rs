@@ -63,9 +63,13 @@ impl Bounded {
         Self { value, bound: value * (self.bound.exp_m1() + own) + FLUSHED }
     }
 
-    /// `cap * tanh(self / cap)` as `lib/math.wgsl` computes it; `self` where `cap` is 0.
+    /// What shows that something before it was not a finite number.
+    pub(crate) const NOT_FINITE: Self = Self { value: f64::NAN, bound: 0.0 };
+
+    /// `cap * tanh(self / cap)` as `lib/math.wgsl` computes it; `self` where `cap` is 0, and where it
+    /// is not a finite number.
     pub(crate) fn softcap(self, cap: f64) -> Self {
-        if cap <= 0.0 {
+        if cap <= 0.0 || !self.value.is_finite() {
             return self;
         }
         let z = self.value / cap;
@@ -219,6 +223,9 @@ fn between(value: f64, ends: impl IntoIterator<Item = f64>) -> Bounded {
 }
 
 fn stored_half(x: Bounded) -> Bounded {
+    if !x.value.is_finite() {
+        return Bounded::NOT_FINITE;
+    }
     let half = |x: f64| nearest_half(x).to_f64();
     between(half(x.value), [half(x.value - x.bound), half(x.value + x.bound)])
 }
@@ -229,6 +236,9 @@ fn nearest_half(x: f64) -> f16 {
 }
 
 fn stored_block(block: &[Bounded]) -> Vec<Bounded> {
+    if block.iter().any(|x| !x.value.is_finite()) {
+        return vec![Bounded::NOT_FINITE; block.len()];
+    }
     let largest = |size: fn(&Bounded) -> f64| block.iter().map(size).fold(0.0, f64::max);
     let scale = block_scale(largest(|x| x.value.abs())).to_f64();
     // A product and a comparison, each of which may round.

@@ -48,7 +48,7 @@ params! { cols4: u32, chosen: u32, scale: f32, eps: f32 }
 
 impl Kernel for CombineNorm {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("combine_norm", "step", "reduce", "norm_add")
+        shader!("combine_norm", "step", "reduce", "norm_add", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -135,6 +135,7 @@ pub(super) fn cases() -> Rows {
         let kernel = case(host, [2, 2, 3, 64], Fill::Index);
         CombineNorm { probs: host.f32([2, 3], Fill::Constant(0.0)), ..kernel }
     });
+    rows.spoiled("3 tokens, 264 wide", |host| case(host, [3, 3, 2, 264], Fill::Normal));
     rows
 }
 

@@ -196,6 +196,11 @@ pub(super) fn cases() -> Rows {
             DenseExpertMatVec { row0: 11, out: host.unwritten([1, 50]), ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        rows.spoiled(format!("{dtype} 2 tokens, 5x40"), move |host| {
+            case(host, dtype, [3, 5, 40, 24], [Fill::Normal; 2], &[[0, 1], [2, 0]])
+        });
+    }
     rows
 }
 

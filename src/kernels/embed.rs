@@ -93,6 +93,11 @@ pub(super) fn cases() -> Rows {
             case(host, dtype, Fill::Integers(8), [4, 8192], 0, 2.0, &[3])
         });
     }
+    for dtype in super::WEIGHTS {
+        rows.spoiled(format!("{dtype} all of five rows"), move |host| {
+            case(host, dtype, Fill::Normal, [5, 40], 0, 2.0, &[4, 3, 2, 1, 0])
+        });
+    }
     rows
 }
 

@@ -192,6 +192,14 @@ pub(super) fn cases() -> Rows {
             ExpertGatedMatMul { row0: 11, gelu: Gelu::Tanh, ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        for gelu in [Gelu::Erf, Gelu::Tanh] {
+            rows.spoiled(format!("{dtype} 5 tokens, 9x40, {gelu:?}"), move |host| {
+                let kernel = case(host, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal);
+                ExpertGatedMatMul { gelu, ..kernel }
+            });
+        }
+    }
     rows
 }
 

@@ -158,6 +158,15 @@ pub(super) fn cases() -> Rows {
             ExpertGatedMatVec { row0: 11, ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        for gelu in [Gelu::Erf, Gelu::Tanh] {
+            rows.spoiled(format!("{dtype} 2 tokens, 5x40, {gelu:?}"), move |host| {
+                let ids = [[0, 1], [2, 0]];
+                let kernel = case(host, dtype, [3, 5, 40], Fill::Normal, Fill::Normal, &ids);
+                ExpertGatedMatVec { gelu, ..kernel }
+            });
+        }
+    }
     rows
 }
 

@@ -141,6 +141,11 @@ pub(super) fn cases() -> Rows {
             ExpertMatMul { row0: 11, ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        rows.spoiled(format!("{dtype} 5 tokens, 9x40"), move |host| {
+            case(host, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal)
+        });
+    }
     rows
 }
 

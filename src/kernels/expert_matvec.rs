@@ -176,6 +176,11 @@ pub(super) fn cases() -> Rows {
             ExpertMatVec { row0: 11, ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        rows.spoiled(format!("{dtype} 2 tokens, 5x40"), move |host| {
+            case(host, dtype, [3, 5, 40], Fill::Normal, Fill::Normal, &[[0, 1], [2, 0]])
+        });
+    }
     rows
 }
 

@@ -151,6 +151,13 @@ pub(super) fn cases() -> Rows {
             GatedMatMul { step: host.step(5, 37), row0: 11, ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        for gelu in [Gelu::Erf, Gelu::Tanh] {
+            rows.spoiled(format!("{dtype} 5 tokens, 9x40, {gelu:?}"), move |host| {
+                case(host, dtype, [5, 9, 40], Fill::Normal, Fill::Normal, gelu)
+            });
+        }
+    }
     rows
 }
 

@@ -147,6 +147,14 @@ pub(super) fn cases() -> Rows {
             MatMul { row0: 11, scale: 0.5, cap: 50.0, ..kernel }
         });
     }
+    for dtype in super::WEIGHTS {
+        for cap in [0.0, 30.0] {
+            rows.spoiled(format!("{dtype} 5 tokens, 9x40, cap {cap}"), move |host| MatMul {
+                cap,
+                ..case(host, dtype, [5, 9, 40], Fill::Normal, Fill::Normal)
+            });
+        }
+    }
     rows
 }
 

@@ -142,6 +142,14 @@ pub(super) fn cases() -> Rows {
             }
         }
     }
+    for dtype in super::WEIGHTS {
+        for cap in [0.0, 30.0] {
+            rows.spoiled(format!("{dtype} 2 tokens, 9x40, cap {cap}"), move |host| MatVec {
+                cap,
+                ..case(host, dtype, [2, 9, 40], Fill::Normal, Fill::Normal)
+            });
+        }
+    }
     rows
 }
 

@@ -55,9 +55,11 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        host::{Fill, Host},
+        binder::{Access, Operand},
+        host::{self, Fill, Host},
         kernel::Kernel,
     },
+    variants::Tuning,
 };
 
 /// Allocates the operands of a row and builds its kernel.
@@ -108,6 +110,24 @@ impl std::fmt::Debug for Case {
     }
 }
 
+/// What the rows of [`Rows::spoiled`] have in one element of an operand, and where it is: at so many
+/// parts in a hundred of the operand. It must take part in a result.
+const SPOILS: [(&str, f64, usize); 3] =
+    [("NaN", f64::NAN, 19), ("Inf", f64::INFINITY, 13), ("-Inf", f64::NEG_INFINITY, 0)];
+
+/// The row of [`Rows::spoiled`] that is about this operand and this value, by the end of its name.
+pub fn spoiled_name(operand: &str, value: &str) -> String {
+    format!(", {operand} {value}")
+}
+
+/// Whether a kernel calculates with floats that this operand holds before it runs.
+pub fn holds_floats(host: &Host, operand: &Operand) -> bool {
+    let Tensor { dtype, .. } = operand.tensor;
+    dtype != DType::U32
+        && (operand.access == Access::Read
+            || !host.floats(operand.tensor).iter().copied().all(host::is_unwritten))
+}
+
 /// The rows of one kernel while its table is being written.
 struct Rows {
     kernel: &'static str,
@@ -137,6 +157,33 @@ impl Rows {
         self.push(name.into(), true, build);
     }
 
+    /// For each operand that floats are read of, the row with one of them not a finite number: it must
+    /// show in the results.
+    fn spoiled<K: Kernel + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        build: impl Fn(&mut Host) -> K + Clone + Send + Sync + 'static,
+    ) {
+        let name = name.into();
+        let mut host = Host::of_shapes();
+        let kernel = build(&mut host);
+        for operand in operands(&kernel).into_iter().filter(|o| holds_floats(&host, o)) {
+            for (what, value, part) in SPOILS {
+                let build = build.clone();
+                let end = spoiled_name(operand.name, what);
+                self.add(format!("{name}{end}"), move |host| {
+                    let kernel = build(host);
+                    let mut operands = operands(&kernel).into_iter();
+                    let found = operands.find(|o| o.name == operand.name);
+                    let tensor = found.expect("a kernel's operands have names").tensor;
+                    let len = usize::try_from(tensor.shape.len()).expect("rows are small");
+                    host.spoil(tensor, len * part / 100, value);
+                    kernel
+                });
+            }
+        }
+    }
+
     fn push<K: Kernel + 'static>(
         &mut self,
         name: String,
@@ -146,6 +193,11 @@ impl Rows {
         let build = Box::new(move |host: &mut Host| Box::new(build(host)) as Box<dyn Kernel>);
         self.cases.push(Case { kernel: self.kernel, name, exact, build });
     }
+}
+
+/// What a row's kernel binds.
+fn operands(kernel: &dyn Kernel) -> Vec<Operand> {
+    kernel.record(&Tuning::GPU).expect("rows are sound").operands
 }
 
 /// Types that weights are stored in.

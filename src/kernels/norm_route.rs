@@ -128,6 +128,15 @@ impl Kernel for NormRoute {
                 .chunks_exact(cols)
                 .map(|w| dot_bounded(x, w, depth).softcap(self.cap.into()))
                 .collect();
+            // Which experts are chosen then is open; that the choice has no weight is not.
+            if logits.iter().any(|l| !l.value.is_finite()) {
+                for expert in 0..chosen {
+                    ids.push(u32::try_from(expert).expect("few experts"));
+                    also.push((0..experts).collect());
+                    probs.push(Bounded::NOT_FINITE);
+                }
+                continue;
+            }
             let largest =
                 logits.iter().copied().reduce(|a, b| if b.value > a.value { b } else { a });
             let largest = largest.unwrap_or(Bounded::exact(0.0));
@@ -266,6 +275,11 @@ pub(super) fn cases() -> Rows {
         router: host.f32([8, 64], Fill::Index),
         ..plain(host, [1, 8, 8, 64], 0.0, 0.0)
     });
+    for (cap, renormalize) in [(0.0, false), (0.0, true), (30.0, false), (30.0, true)] {
+        rows.spoiled(format!("3 tokens, 2 of 8, cap {cap}, {renormalize}"), move |host| {
+            NormRoute { renormalize, ..case(host, [3, 8, 2, 64], cap, Fill::Normal, 3.0) }
+        });
+    }
     rows
 }
 

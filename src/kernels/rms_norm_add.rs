@@ -38,7 +38,7 @@ params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNormAdd {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("rms_norm_add", "reduce", "norm_add")
+        shader!("rms_norm_add", "reduce", "norm_add", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -105,6 +105,8 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
+    rows.spoiled("3x264", |host| case(host, 3, 264, Fill::Normal));
+    rows.add("squares beyond f32", |host| case(host, 2, 264, Fill::Constant(1e20)));
     rows
 }
 

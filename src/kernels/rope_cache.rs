@@ -46,8 +46,10 @@ params! { n_heads: u32, n_kv_heads: u32, half: u32, pos0: u32, len: u32, write_q
 impl Kernel for RopeCache {
     fn shader(&self, _: &Tuning) -> Shader {
         match self.k.dtype {
-            F16 => shader!("rope_cache", "step", "half", "cache_store_f16").with_weight(F16),
-            Q8 => shader!("rope_cache", "step", "half", "cache_store_q8").with_weight(Q8),
+            F16 => {
+                shader!("rope_cache", "step", "math", "half", "cache_store_f16").with_weight(F16)
+            }
+            Q8 => shader!("rope_cache", "step", "math", "half", "cache_store_q8").with_weight(Q8),
             _ => shader!("rope_cache", "step", "cache_store_f32"),
         }
     }
@@ -155,6 +157,12 @@ pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("rope_cache");
     for dtype in super::CACHES {
         of_type(&mut rows, dtype);
+        // Values in turn that are not finite are a query's, a key's and a value's.
+        for tokens in [1, 3] {
+            rows.spoiled(format!("{dtype} {tokens} tokens of 1 and 4 heads"), move |host| {
+                case(host, dtype, [tokens, 1, 4, 32], [2, tokens], 0, 8, Fill::Normal)
+            });
+        }
     }
     rows
 }

@@ -67,11 +67,7 @@ impl Kernel for TopChunks {
         let len = self.logits.shape.extents()[1] as usize;
         let (mut values, mut ids) = (Vec::new(), Vec::new());
         for row in host.floats(self.logits).chunks_exact(len) {
-            let pairs: Vec<(f64, u32)> = row
-                .iter()
-                .map(|&v| if v.is_finite() { v } else { f32::MAX.into() })
-                .zip(0..)
-                .collect();
+            let pairs: Vec<(f64, u32)> = row.iter().map(|&v| flagged(v)).zip(0..).collect();
             largest(&pairs, |id| id, self.count, &mut values, &mut ids);
         }
         host.write(self.values, values.into_iter().map(Bounded::exact).collect());
@@ -81,6 +77,11 @@ impl Kernel for TopChunks {
     fn boxed(&self) -> Box<dyn Kernel> {
         Box::new(*self)
     }
+}
+
+/// What is sorted for a logit: the largest finite number in place of what is none.
+pub(super) fn flagged(value: f64) -> f64 {
+    if value.is_finite() { value } else { f32::MAX.into() }
 }
 
 /// Appends the `count` largest of each chunk of `pairs`. Chunks are filled up with [`LOWEST`] and
@@ -139,6 +140,12 @@ pub(super) fn cases() -> Rows {
             values[37] = odd;
             let logits = host.floats_from(F32, [1, 100], values);
             case(host, logits, 4)
+        });
+    }
+    for count in [1, 4] {
+        rows.spoiled(format!("{count} of 2x1500"), move |host| {
+            let logits = host.f32([2, 1500], Fill::Normal);
+            case(host, logits, count)
         });
     }
     rows

@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    top_chunks::{CHUNK, largest},
+    top_chunks::{CHUNK, flagged, largest},
 };
 use crate::{
     base::{
@@ -67,7 +67,8 @@ impl Kernel for TopMerge {
         let rows = host.floats(self.values).chunks_exact(len);
         let (mut values, mut ids) = (Vec::new(), Vec::new());
         for (row, row_ids) in rows.zip(host.ints(self.ids).chunks_exact(len)) {
-            let pairs: Vec<(f64, u32)> = row.iter().copied().zip(row_ids.iter().copied()).collect();
+            let pairs: Vec<(f64, u32)> =
+                row.iter().map(|&v| flagged(v)).zip(row_ids.iter().copied()).collect();
             largest(&pairs, |_| u32::MAX, self.count, &mut values, &mut ids);
         }
         host.write(self.out_values, values.into_iter().map(Bounded::exact).collect());
@@ -93,6 +94,11 @@ pub(super) fn cases() -> Rows {
                 case(host, [n, len, count], fill)
             });
         }
+    }
+    for count in [1, 4] {
+        rows.spoiled(format!("{count} of 2x1500"), move |host| {
+            case(host, [2, 1500, count], Fill::Normal)
+        });
     }
     rows
 }

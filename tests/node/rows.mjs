@@ -287,7 +287,10 @@ function difference({ got, image }, start, end) {
   return null;
 }
 
-/** Compares an output with the oracle's values. NaN is never within a bound. */
+/**
+ * Compares an output with the oracle's values. NaN is never within a bound. Where the oracle has NaN or an
+ * infinity, a device may have either of them, and no finite number.
+ */
 function compare(operand, bytes, poison, report, fail) {
   const { expected, bounds, kept, dtype } = operand;
   const words = new Uint32Array(bytes.buffer);
@@ -300,6 +303,11 @@ function compare(operand, bytes, poison, report, fail) {
     } else if (dtype === "U32") {
       const allowed = words[i] === expected[i] || operand.also.get(i)?.includes(words[i]);
       if (!allowed) wrong(i, words[i], expected[i]);
+    } else if (!Number.isFinite(expected[i])) {
+      if (Number.isFinite(floats[i]) || untouched(i)) {
+        report.worst = Infinity;
+        wrong(i, untouched(i) ? "nothing at all" : floats[i], expected[i]);
+      }
     } else {
       const error = Math.abs(floats[i] - expected[i]);
       if (error <= bounds[i]) {

@@ -141,8 +141,10 @@ fn differs(data: &OperandData, words: &[u32]) -> Option<String> {
             let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
             let got = host::decode_rows(tensor.dtype, cols, bytes);
             let kept = host::untouched(tensor, bytes, POISON);
-            let within = |i: usize| {
-                if values[i].is_nan() { kept[i] } else { (got[i] - values[i]).abs() <= bounds[i] }
+            let within = |i: usize| match values[i] {
+                value if host::is_unwritten(value) => kept[i],
+                value if !value.is_finite() => !got[i].is_finite() && !kept[i],
+                value => (got[i] - value).abs() <= bounds[i],
             };
             (0..values.len()).find(|&i| !within(i))
         }

@@ -203,14 +203,13 @@ impl Host {
         self.ints_from([crate::machine::step::STEP_LEN], vec![pos, rows, 0, 0])
     }
 
-    /// An `f32` tensor whose every element is NaN, so that an element left unwritten shows.
+    /// An `f32` tensor that nobody has written, so that an element left so shows.
     pub fn unwritten(&mut self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
-        self.push_floats(DType::F32, shape, vec![f64::NAN; len(shape)])
+        self.push_floats(DType::F32, shape, vec![UNWRITTEN; len(shape)])
     }
 
-    /// A tensor of `dtype` that nobody has written: its bytes are those of [`POISON`], its values
-    /// NaN.
+    /// A tensor of `dtype` that nobody has written: its bytes are those of [`POISON`].
     ///
     /// # Panics
     ///
@@ -218,7 +217,7 @@ impl Host {
     pub fn unwritten_as(&mut self, dtype: DType, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         let words = usize::try_from(shape.size_bytes(dtype) / 4).expect("rows are small");
-        let tensor = self.push_floats(dtype, shape, vec![f64::NAN; len(shape)]);
+        let tensor = self.push_floats(dtype, shape, vec![UNWRITTEN; len(shape)]);
         if let Data::Floats { stored, .. } = &mut self.data[tensor.id] {
             *stored = Some(bytemuck::cast_slice(&vec![POISON; words]).to_vec());
         }
@@ -322,6 +321,29 @@ impl Host {
         self.data[tensor.id] = Data::Ints { values, also: Some(also) };
     }
 
+    /// Puts a value that is not a finite number in place of an element. Of a block with a common
+    /// scale it takes the scale's place: nothing else there can hold it.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds integers: a bug in a test row.
+    pub(crate) fn spoil(&mut self, tensor: Tensor, index: usize, value: f64) {
+        let Data::Floats { values, stored, .. } = &mut self.data[tensor.id] else {
+            panic!("integers are always finite")
+        };
+        if !tensor.dtype.is_quantized() {
+            values[index] = value;
+            return;
+        }
+        let stored = stored.as_mut().expect("blocks are stored");
+        let cols = cols(tensor.shape);
+        let row = usize::try_from(tensor.dtype.row_bytes(cols as u64)).expect("rows are small");
+        let integers = if tensor.dtype == DType::Q8 { cols } else { cols / 2 };
+        let at = index / cols * row + integers + index % cols / quant::BLOCK * 2;
+        stored[at..at + 2].copy_from_slice(&half::f16::from_f64(value).to_le_bytes());
+        *values = decode_rows(tensor.dtype, cols, stored);
+    }
+
     /// What is in `tensor` now, as results without error: for oracles that write only a part.
     pub fn current(&self, tensor: Tensor) -> Vec<Bounded> {
         self.floats(tensor).iter().map(|&value| Bounded { value, bound: 0.0 }).collect()
@@ -334,7 +356,8 @@ impl Host {
             Data::Floats { stored: Some(bytes), .. } => bytes.clone(),
             Data::Floats { values, .. } => match tensor.dtype {
                 DType::F32 | DType::U32 => {
-                    values.iter().flat_map(|&v| round(v).to_le_bytes()).collect()
+                    let word = |v| if is_unwritten(v) { POISON } else { round(v).to_bits() };
+                    values.iter().flat_map(|&v| word(v).to_le_bytes()).collect()
                 }
                 DType::Q8 | DType::Q4 => {
                     let floats: Vec<f32> = values.iter().map(|&v| round(v)).collect();
@@ -390,6 +413,15 @@ impl Host {
 
 /// Bits that no kernel writes on purpose: a quiet NaN as `f32`, an absurd index as `u32`.
 pub const POISON: u32 = 0x7fc0_dead;
+
+/// The value of a float that nobody has written: the NaN that [`POISON`] is. Results that are not a
+/// number have other bits.
+const UNWRITTEN: f64 = f64::from_bits(0x7ff8_1bd5_a000_0000);
+
+/// Whether a value of the host is that of a float that nobody has written.
+pub fn is_unwritten(value: f64) -> bool {
+    value.to_bits() == UNWRITTEN.to_bits()
+}
 
 /// A result in `f64` and how far a correct device may stray from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
