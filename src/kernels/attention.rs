@@ -371,10 +371,14 @@ fn of_type(rows: &mut Rows, dtype: DType) {
         [("decode in splits", [1, 4, 2, 32], 40), ("prefill in splits", [9, 4, 2, 32], 30)]
     {
         for cap in [0.0, 30.0] {
-            rows.spoiled(format!("{dtype} {name}, cap {cap}"), move |host| {
-                let len = pos + shape[0];
-                case(host, dtype, shape, [pos, shape[0]], [0, len, 32], cap, Fill::Normal)
-            });
+            rows.spoiled(
+                &super::SPOILS_OF_SOFTMAX,
+                format!("{dtype} {name}, cap {cap}"),
+                move |host| {
+                    let len = pos + shape[0];
+                    case(host, dtype, shape, [pos, shape[0]], [0, len, 32], cap, Fill::Normal)
+                },
+            );
         }
     }
     let shape = fitting(dtype, [16, 6, 2, 32]);

@@ -147,7 +147,14 @@ pub(super) fn cases() -> Rows {
         split_len: 16,
         out: host.unwritten([1, 16]),
     });
-    rows.spoiled("three splits", |host| case(host, [3, 4, 3, 16], [40, 3, 16], Fill::Normal));
+    rows.add("the second sum is infinite", |host| {
+        let kernel = case(host, [1, 2, 2, 8], [20, 1, 16], Fill::Normal);
+        host.spoil(kernel.stats, 3, f64::INFINITY);
+        kernel
+    });
+    rows.spoiled(&super::SPOILS_OF_SOFTMAX, "three splits", |host| {
+        case(host, [3, 6, 3, 16], [40, 3, 16], Fill::Normal)
+    });
     rows
 }
 

@@ -135,7 +135,9 @@ pub(super) fn cases() -> Rows {
         let kernel = case(host, [2, 2, 3, 64], Fill::Index);
         CombineNorm { probs: host.f32([2, 3], Fill::Constant(0.0)), ..kernel }
     });
-    rows.spoiled("3 tokens, 264 wide", |host| case(host, [3, 3, 2, 264], Fill::Normal));
+    rows.spoiled(&super::SPOILS, "3 tokens, 264 wide", |host| {
+        case(host, [3, 3, 2, 264], Fill::Normal)
+    });
     rows
 }
 

@@ -94,7 +94,7 @@ pub(super) fn cases() -> Rows {
         });
     }
     for dtype in super::WEIGHTS {
-        rows.spoiled(format!("{dtype} all of five rows"), move |host| {
+        rows.spoiled(&super::SPOILS, format!("{dtype} all of five rows"), move |host| {
             case(host, dtype, Fill::Normal, [5, 40], 0, 2.0, &[4, 3, 2, 1, 0])
         });
     }

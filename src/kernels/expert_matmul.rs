@@ -142,7 +142,7 @@ pub(super) fn cases() -> Rows {
         });
     }
     for dtype in super::WEIGHTS {
-        rows.spoiled(format!("{dtype} 5 tokens, 9x40"), move |host| {
+        rows.spoiled(&super::SPOILS, format!("{dtype} 5 tokens, 9x40"), move |host| {
             case(host, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal)
         });
     }

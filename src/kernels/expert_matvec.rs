@@ -177,7 +177,7 @@ pub(super) fn cases() -> Rows {
         });
     }
     for dtype in super::WEIGHTS {
-        rows.spoiled(format!("{dtype} 2 tokens, 5x40"), move |host| {
+        rows.spoiled(&super::SPOILS, format!("{dtype} 2 tokens, 5x40"), move |host| {
             case(host, dtype, [3, 5, 40], Fill::Normal, Fill::Normal, &[[0, 1], [2, 0]])
         });
     }

@@ -71,7 +71,7 @@ pub(super) fn cases() -> Rows {
     ] {
         rows.exact(name, move |host| case(host, [tokens, cols], &picks));
     }
-    rows.spoiled("all of four", |host| case(host, [4, 8], &[3, 2, 1, 0]));
+    rows.spoiled(&super::SPOILS, "all of four", |host| case(host, [4, 8], &[3, 2, 1, 0]));
     rows
 }
 

@@ -112,8 +112,11 @@ impl std::fmt::Debug for Case {
 
 /// What the rows of [`Rows::spoiled`] have in one element of an operand, and where it is: at so many
 /// parts in a hundred of the operand. It must take part in a result.
-const SPOILS: [(&str, f64, usize); 3] =
-    [("NaN", f64::NAN, 19), ("Inf", f64::INFINITY, 13), ("-Inf", f64::NEG_INFINITY, 0)];
+const SPOILS: [(&str, f64, usize); 2] = [("NaN", f64::NAN, 19), ("Inf", f64::INFINITY, 13)];
+
+/// What a softmax would make a weight of zero of.
+const SPOILS_OF_SOFTMAX: [(&str, f64, usize); 3] =
+    [SPOILS[0], SPOILS[1], ("-Inf", f64::NEG_INFINITY, 0)];
 
 /// The row of [`Rows::spoiled`] that is about this operand and this value, by the end of its name.
 pub fn spoiled_name(operand: &str, value: &str) -> String {
@@ -161,6 +164,7 @@ impl Rows {
     /// show in the results.
     fn spoiled<K: Kernel + 'static>(
         &mut self,
+        values: &[(&'static str, f64, usize)],
         name: impl Into<String>,
         build: impl Fn(&mut Host) -> K + Clone + Send + Sync + 'static,
     ) {
@@ -168,7 +172,7 @@ impl Rows {
         let mut host = Host::of_shapes();
         let kernel = build(&mut host);
         for operand in operands(&kernel).into_iter().filter(|o| holds_floats(&host, o)) {
-            for (what, value, part) in SPOILS {
+            for &(what, value, part) in values {
                 let build = build.clone();
                 let end = spoiled_name(operand.name, what);
                 self.add(format!("{name}{end}"), move |host| {

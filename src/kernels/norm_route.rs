@@ -275,10 +275,15 @@ pub(super) fn cases() -> Rows {
         router: host.f32([8, 64], Fill::Index),
         ..plain(host, [1, 8, 8, 64], 0.0, 0.0)
     });
-    for (cap, renormalize) in [(0.0, false), (0.0, true), (30.0, false), (30.0, true)] {
-        rows.spoiled(format!("3 tokens, 2 of 8, cap {cap}, {renormalize}"), move |host| {
-            NormRoute { renormalize, ..case(host, [3, 8, 2, 64], cap, Fill::Normal, 3.0) }
-        });
+    for (cap, renormalize) in [(0.0, false), (30.0, true)] {
+        rows.spoiled(
+            &super::SPOILS_OF_SOFTMAX,
+            format!("3 tokens, 2 of 8, cap {cap}, {renormalize}"),
+            move |host| NormRoute {
+                renormalize,
+                ..case(host, [3, 8, 2, 64], cap, Fill::Normal, 3.0)
+            },
+        );
     }
     rows
 }

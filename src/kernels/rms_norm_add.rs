@@ -105,7 +105,7 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
-    rows.spoiled("3x264", |host| case(host, 3, 264, Fill::Normal));
+    rows.spoiled(&super::SPOILS, "3x264", |host| case(host, 3, 264, Fill::Normal));
     rows.add("squares beyond f32", |host| case(host, 2, 264, Fill::Constant(1e20)));
     rows
 }

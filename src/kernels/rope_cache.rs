@@ -159,9 +159,11 @@ pub(super) fn cases() -> Rows {
         of_type(&mut rows, dtype);
         // Values in turn that are not finite are a query's, a key's and a value's.
         for tokens in [1, 3] {
-            rows.spoiled(format!("{dtype} {tokens} tokens of 1 and 4 heads"), move |host| {
-                case(host, dtype, [tokens, 1, 4, 32], [2, tokens], 0, 8, Fill::Normal)
-            });
+            rows.spoiled(
+                &super::SPOILS,
+                format!("{dtype} {tokens} tokens of 1 and 4 heads"),
+                move |host| case(host, dtype, [tokens, 1, 4, 32], [2, tokens], 0, 8, Fill::Normal),
+            );
         }
     }
     rows

@@ -143,7 +143,7 @@ pub(super) fn cases() -> Rows {
         });
     }
     for count in [1, 4] {
-        rows.spoiled(format!("{count} of 2x1500"), move |host| {
+        rows.spoiled(&super::SPOILS, format!("{count} of 2x1500"), move |host| {
             let logits = host.f32([2, 1500], Fill::Normal);
             case(host, logits, count)
         });

@@ -96,7 +96,7 @@ pub(super) fn cases() -> Rows {
         }
     }
     for count in [1, 4] {
-        rows.spoiled(format!("{count} of 2x1500"), move |host| {
+        rows.spoiled(&super::SPOILS, format!("{count} of 2x1500"), move |host| {
             case(host, [2, 1500, count], Fill::Normal)
         });
     }

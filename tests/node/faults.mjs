@@ -44,6 +44,35 @@ function expectMore(row) {
   return { ...row, operands };
 }
 
+/** Whether all that the row makes is finite. */
+const allFinite = ({ operands }) =>
+  operands.every((o) => !o.bounds || o.expected.every((v, i) => o.kept.has(i) || Number.isFinite(v)));
+
+/** The first element of a row that must not be a finite number, with its part of the arena. */
+function notFinite({ row, runs }, run) {
+  for (const [i, operand] of row.operands.entries()) {
+    if (!operand.bounds || operand.dtype !== "F32") continue;
+    const at = operand.expected.findIndex((v, i) => !operand.kept.has(i) && !Number.isFinite(v));
+    if (at >= 0) return { part: runs[run].parts[i + 1], at };
+  }
+  return null;
+}
+
+/** A number, and nothing at all, where there is to be none. */
+const HIDDEN = [
+  ["a number where there is none", () => 0x3f800000],
+  ["nothing where there is no number", (poison) => poison],
+].map(([what, bits]) => [
+  what,
+  /got .*, expected (NaN|-?Infinity)/,
+  (job, read, write) => {
+    for (const [run, { poison }] of job.runs.entries()) {
+      const { part, at } = notFinite(job, run);
+      word(write, part.offset + 4 * at).setUint32(0, bits(poison), true);
+    }
+  },
+]);
+
 /** Outputs with something written: index, part of the arena, and the last such element. */
 function outputs({ row, runs }, run) {
   return row.operands.flatMap((operand, i) => {
@@ -147,7 +176,8 @@ export async function checkItself(runner, rows) {
     bitsDiffered ||= /gave other bits/.test(found);
   };
   for (const kernel of new Set(rows.map(program))) {
-    const sorted = bySize(rows, kernel);
+    const all = bySize(rows, kernel);
+    const sorted = all.filter(allFinite);
     const [row] = sorted;
     // What is planted must be the only fault.
     expect(`${kernel}: its row as it is`, /^$/, await failure(row));
@@ -155,6 +185,13 @@ export async function checkItself(runner, rows) {
     expect(`${kernel}: an expected value changed`, /got .*, expected/, wrong);
     for (const [what, pattern, damage] of DAMAGE) {
       expect(`${kernel}: ${what}`, pattern, await failure(row, damage));
+    }
+    const spoiled = all.find((row) => notFinite({ row, runs: [{ parts: [] }] }, 0) !== null);
+    if (spoiled) {
+      expect(`${kernel}: its row without a number as it is`, /^$/, await failure(spoiled));
+      for (const [what, pattern, damage] of HIDDEN) {
+        expect(`${kernel}: ${what}`, pattern, await failure(spoiled, damage));
+      }
     }
     const { [row.tuning]: ofVariant } = row.subgroups ? VARIANT_CHARACTERS : {};
     const [from, to] = ofVariant ?? CHARACTERS[kernel] ?? [];
