@@ -248,6 +248,114 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     }
 }
 
+/// Other bytes in the middle of a file, or all of them, with the time that it had.
+fn replace(path: &Path, all: &Path, keep: impl Fn(usize) -> bool) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("a file");
+    let time = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+    let mut bytes = std::fs::read(path).expect("a file");
+    let others = std::fs::read(all).expect("a file");
+    assert_eq!(bytes.len(), others.len());
+    for (at, (byte, other)) in bytes.iter_mut().zip(&others).enumerate() {
+        if !keep(at) {
+            *byte = *other;
+        }
+    }
+    std::fs::write(path, bytes).expect("written");
+    file.set_modified(time).expect("its time");
+}
+
+#[test]
+fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
+    let config = tiny("tiny");
+    let single = |dir: &Path, seed| {
+        let weights = Synthetic::new(&config, DType::BF16, seed).expect("weights");
+        write_checkpoint(dir, &config, &weights, Layout::Single).expect("written");
+    };
+    let dir = scratch();
+    let other = dir.path().join("other");
+    single(&other, 4);
+    let choices = || Choices::of(DType::Q4);
+    let name = "model.safetensors";
+    let len = usize::try_from(std::fs::metadata(other.join(name)).expect("a file").len());
+    let len = len.expect("small");
+    // All is replaced, and as much as no file's end shows.
+    let ways: [(&str, fn(usize, usize) -> bool); 3] = [
+        ("all", |_, _| false),
+        ("the second half", |at, len| at < len / 2),
+        ("one byte in the middle", |at, len| at != len / 2),
+    ];
+    for (number, (what, keep)) in ways.into_iter().enumerate() {
+        for (layout, calls) in [(Layout::Single, 30), (Layout::Indexed { shards: 4 }, 31)] {
+            let at = |name: &str| dir.path().join(format!("{name} {number} {calls}"));
+            let from = at("from");
+            single(&from, 3);
+            let to = at("to");
+            let stop = |calls| {
+                let error = quantize(&from, &to, choices(), layout, calls).expect_err("stopped");
+                assert!(matches!(error, Error::Interrupted), "{error}");
+            };
+            stop(calls);
+            replace(&from.join(name), &other.join(name), |at| keep(at, len));
+            // It may be stopped again, while it looks at what is there and later.
+            stop(2);
+            stop(calls + 4);
+            let again = quantize(&from, &to, choices(), layout, usize::MAX).expect("goes on");
+            let fresh = at("fresh");
+            let straight = quantize(&from, &fresh, choices(), layout, usize::MAX).expect("whole");
+            assert_eq!((straight.resumed, straight.replaced), (0, 0));
+            assert!(files(&to) == files(&fresh), "{what}, {layout:?}: a mixture");
+            // Reports are of what was written.
+            let losses = |outcome: &Outcome| -> Vec<_> {
+                outcome.kinds.iter().map(|kind| (kind.kind, kind.loss)).collect()
+            };
+            assert_eq!(losses(&again), losses(&straight), "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_was_replaced_is_told_and_what_was_not_is_kept() {
+    let dir = scratch();
+    let from = original(dir.path(), &tiny("tiny"), DType::BF16);
+    let to = dir.path().join("to");
+    let run = |calls| quantize(&from, &to, Choices::of(DType::Q8), Layout::Single, calls);
+    run(20).expect_err("stopped");
+    let same = run(usize::MAX).expect("goes on");
+    assert_eq!((same.resumed, same.replaced), (20, 0));
+    std::fs::remove_dir_all(&to).expect("removed");
+
+    run(20).expect_err("stopped");
+    let other = original(&dir.path().join("other"), &tiny("tiny"), DType::BF16);
+    let weights = Synthetic::new(&tiny("tiny"), DType::BF16, 4).expect("weights");
+    std::fs::remove_dir_all(&other).expect("removed");
+    write_checkpoint(&other, &tiny("tiny"), &weights, Layout::TensorParallel { slices: 2 })
+        .expect("written");
+    for (name, bytes) in files(&other) {
+        std::fs::write(from.join(name), bytes).expect("written");
+    }
+    let again = run(usize::MAX).expect("begins anew");
+    assert_eq!((again.resumed, again.replaced), (0, 20));
+
+    // A journal without hashes, as earlier versions left it, says nothing of what was read.
+    std::fs::remove_dir_all(&to).expect("removed");
+    run(20).expect_err("stopped");
+    let journal = to.join("quantize.journal");
+    let text = std::fs::read_to_string(&journal).expect("a journal");
+    let old: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let mut value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            for field in ["first", "rows", "sha256"] {
+                value.as_object_mut().expect("an object").remove(field);
+            }
+            format!("{value}\n")
+        })
+        .collect();
+    std::fs::write(&journal, old.concat()).expect("written");
+    let again = run(usize::MAX).expect("begins anew");
+    assert_eq!((again.resumed, again.replaced), (0, 20));
+}
+
 #[test]
 fn threads_change_nothing() {
     let config = Config { vocab_size: 8192, ..tiny("small") };

@@ -20,7 +20,7 @@ use crate::{
     },
     checkpoint::{
         Checkpoint,
-        requantize::{self, Choices, Job, KindReport, Loss, Requantized},
+        requantize::{self, Choices, Job, KindReport, Loss, Origin, Requantized},
         synthetic::fnv_1a,
         write::{self, Layout, Output},
     },
@@ -70,6 +70,9 @@ pub struct Outcome {
     pub kinds: Vec<KindReport>,
     /// Tensors that an earlier run had written.
     pub resumed: usize,
+    /// Tensors that an earlier run had written of other weights, or after such a one, and that were
+    /// written again.
+    pub replaced: usize,
     /// The files, in the order in which they got their names.
     pub files: Vec<String>,
 }
@@ -77,11 +80,13 @@ pub struct Outcome {
 impl Quantize<'_> {
     /// Writes the copy. Files get their names when all are whole, `config.json` the last. What is
     /// done stays if something fails or `progress`, which hears of bytes read, says so; the next
-    /// call with the same input and choices goes on from there. Memory is bounded by a window.
+    /// call with the same model and choices goes on from there. It reads again what the tensors
+    /// that are done were made of, and makes those anew whose bytes are others now. Memory is
+    /// bounded by a window.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if the folder holds anything but an unfinished run of the same input and
+    /// [`Error::Usage`] if the folder holds anything but an unfinished run of the same model and
     /// choices, [`Error::Checkpoint`] with the tensor and the index of a weight that is not a finite
     /// number, [`Error::Io`] if something cannot be read or written.
     pub fn run<S: Source>(
@@ -94,9 +99,10 @@ impl Quantize<'_> {
         let mut copy = Unfinished::begin(self.to, &digest)?;
         let weights =
             Requantized::new(self.from, config, checkpoint, &self.choices, on_all_cores, progress)?;
+        let replaced = block_on(copy.keep_what_is_of(&weights))?;
         let mut resumed = 0;
         for tensor in copy.done.values().flatten() {
-            weights.done_before(&tensor.name, tensor.loss)?;
+            weights.done_before(&tensor.name, tensor.loss);
             resumed += 1;
         }
         let text = self.config_json(config, &weights)?;
@@ -108,15 +114,13 @@ impl Quantize<'_> {
         }
         copy.commit()?;
         let kinds = requantize::report(&weights, &self.choices);
-        Ok(Outcome { kinds, resumed, files: copy.files })
+        Ok(Outcome { kinds, resumed, replaced, files: copy.files })
     }
 
-    /// What makes two runs the same: input, choices, layout.
+    /// What makes two runs the same: model, choices, layout. The weights themselves are not in it:
+    /// the journal has a hash for each tensor. Other files are copied when all weights are there.
     fn digest<S: Source>(&self, config: &Config, checkpoint: &Checkpoint<S>) -> String {
-        let mut text = format!("{:?} {:?} {}", self.choices, self.layout, config.to_json());
-        for source in checkpoint.sources() {
-            let _ = writeln!(text, "{} {}", source.name(), source.len());
-        }
+        let mut text = format!("{:?} {:?} {}\n", self.choices, self.layout, config.to_json());
         for (name, dtype, shape) in checkpoint.tensors() {
             let _ = writeln!(text, "{name} {dtype} {shape:?}");
         }
@@ -182,12 +186,15 @@ struct Done {
     /// The byte of its file after its last one.
     end: u64,
     loss: Loss,
+    /// What it was made of.
+    origin: Origin,
 }
 
 /// The folder that is being written.
 struct Unfinished<'a> {
     folder: Folder<'a>,
     journal: File,
+    digest: String,
     /// What an earlier run wrote, by file.
     done: BTreeMap<String, Vec<Done>>,
     /// Lines of the journal that wait until the disk has what they tell of.
@@ -242,15 +249,14 @@ impl<'a> Unfinished<'a> {
         let mut done: BTreeMap<String, Vec<Done>> = BTreeMap::new();
         match lines.next() {
             None => {
-                let line = format!("{}\n", json!({ "run": digest }));
                 journal.set_len(0).and_then(|()| journal.rewind()).map_err(fail)?;
-                journal.write_all(line.as_bytes()).map_err(fail)?;
+                journal.write_all(first_line(digest).as_bytes()).map_err(fail)?;
             }
             Some(first) => {
                 let first: Value = serde_json::from_str(first).unwrap_or_default();
                 if first["run"] != digest {
                     return Err(Error::Usage(format!(
-                        "{} holds an unfinished run of another input or with other options: give \
+                        "{} holds an unfinished run of another model or with other options: give \
                          those again, or name a new folder",
                         dir.display()
                     )));
@@ -269,6 +275,7 @@ impl<'a> Unfinished<'a> {
         let mut copy = Self {
             folder: Folder { dir },
             journal,
+            digest: digest.to_owned(),
             done,
             pending: String::new(),
             unsynced: 0,
@@ -281,6 +288,7 @@ impl<'a> Unfinished<'a> {
 
     /// Forgets files that are not there, or shorter than the journal says.
     fn keep_what_is_there(&mut self) -> Result<()> {
+        let before = self.count();
         for (name, tensors) in &mut self.done {
             let part = self.folder.unfinished(name);
             let whole = self.folder.dir.join(name);
@@ -295,7 +303,53 @@ impl<'a> Unfinished<'a> {
             };
             tensors.retain(|tensor| tensor.end <= len);
         }
-        Ok(())
+        if self.count() < before { self.rewrite() } else { Ok(()) }
+    }
+
+    /// Forgets tensors that were made of other bytes than the weights have now, and those after them
+    /// in their files. Says how many.
+    async fn keep_what_is_of<W: crate::model::weights::Weights>(
+        &mut self,
+        weights: &Requantized<'_, W>,
+    ) -> Result<usize> {
+        let before = self.count();
+        for tensors in self.done.values_mut() {
+            let mut same = 0;
+            for tensor in tensors.iter() {
+                if !weights.is_from(&tensor.name, &tensor.origin).await? {
+                    break;
+                }
+                same += 1;
+            }
+            tensors.truncate(same);
+        }
+        let replaced = before - self.count();
+        if replaced > 0 {
+            self.rewrite()?;
+        }
+        Ok(replaced)
+    }
+
+    /// Tensors that are done.
+    fn count(&self) -> usize {
+        self.done.values().map(Vec::len).sum()
+    }
+
+    /// Writes the journal anew, of what is done. Files are cut after that: a journal that ends early
+    /// tells of less than there is.
+    fn rewrite(&mut self) -> Result<()> {
+        let mut text = first_line(&self.digest);
+        for (file, tensors) in &self.done {
+            for tensor in tensors {
+                text.push_str(&line(file, tensor));
+            }
+        }
+        self.journal
+            .set_len(0)
+            .and_then(|()| self.journal.rewind())
+            .and_then(|()| self.journal.write_all(text.as_bytes()))
+            .and_then(|()| self.journal.sync_data())
+            .map_err(|source| Error::io(self.path(), source))
     }
 
     fn write<S: Source>(
@@ -347,13 +401,38 @@ impl<'a> Unfinished<'a> {
     }
 }
 
+/// The line that says what a run does.
+fn first_line(digest: &str) -> String {
+    format!("{}\n", json!({ "run": digest }))
+}
+
+/// The line of a tensor.
+fn line(file: &str, tensor: &Done) -> String {
+    let Done { name, end, loss, origin } = tensor;
+    let line = json!({
+        "file": file,
+        "tensor": name,
+        "end": end,
+        "squares": loss.squares,
+        "error": loss.error,
+        "first": origin.first,
+        "rows": origin.rows,
+        "sha256": origin.hash,
+    });
+    format!("{line}\n")
+}
+
 /// A file and a tensor of it.
 fn read_line(line: &str) -> Option<(String, Done)> {
     let value: Value = serde_json::from_str(line).ok()?;
     let text = |field: &str| value[field].as_str().map(str::to_owned);
     let loss = Loss { squares: value["squares"].as_f64()?, error: value["error"].as_f64()? };
     let end = value["end"].as_u64()?;
-    Some((text("file")?, Done { name: text("tensor")?, end, loss }))
+    // Earlier versions did not note the origin: what they wrote is written again.
+    let number = |field: &str| value[field].as_u64().unwrap_or_default();
+    let hash = text("sha256").unwrap_or_default();
+    let origin = Origin { first: number("first"), rows: number("rows"), hash };
+    Some((text("file")?, Done { name: text("tensor")?, end, loss, origin }))
 }
 
 impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
@@ -381,15 +460,13 @@ impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
 
     fn wrote(&mut self, file: &mut Self::File, name: &str, tensor: &str, end: u64) -> Result<()> {
         file.flush().map_err(|source| Error::io(name, source))?;
-        let loss = self.weights.loss(tensor);
-        let line = json!({
-            "file": name,
-            "tensor": tensor,
-            "end": end,
-            "squares": loss.squares,
-            "error": loss.error,
-        });
-        let _ = writeln!(self.copy.pending, "{line}");
+        let done = Done {
+            name: tensor.to_owned(),
+            end,
+            loss: self.weights.loss(tensor),
+            origin: self.weights.take_origin(tensor),
+        };
+        self.copy.pending.push_str(&line(name, &done));
         let dtype = self.weights.changes().find(|change| change.want.name == tensor);
         self.copy.unsynced += dtype.map_or(0, |change| change.want.bytes(change.to));
         if self.copy.unsynced >= SYNC_BYTES { self.copy.settle() } else { Ok(()) }

@@ -3,10 +3,12 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
 use half::{bf16, f16};
+use sha2::{Digest, Sha256};
 
 use crate::{
     base::{
@@ -14,6 +16,7 @@ use crate::{
         quant,
         tensor::DType,
     },
+    checkpoint::write,
     model::{
         config::Config,
         schema::{self, Kind, Wanted},
@@ -100,6 +103,9 @@ pub struct Job<'a> {
     to: DType,
     cols: usize,
     bytes: &'a [u8],
+    /// Whether the rows are only hashed.
+    only_hash: bool,
+    hash: [u8; 32],
     out: Vec<u8>,
     loss: Loss,
     fault: Option<(usize, f32)>,
@@ -114,8 +120,12 @@ pub fn in_turn(jobs: &mut [Job<'_>]) {
 }
 
 impl Job<'_> {
-    /// Converts the rows.
+    /// Converts the rows, and hashes what they were.
     pub fn run(&mut self) {
+        self.hash = Sha256::digest(self.bytes).into();
+        if self.only_hash {
+            return;
+        }
         let values = decode(self.from, self.cols, self.bytes);
         let most = match self.to {
             DType::Q8 | DType::Q4 => quant::largest(self.to),
@@ -192,6 +202,34 @@ pub struct Change {
     pub to: DType,
 }
 
+/// Rows of a tensor that were read, window by window, and the hash of their bytes as stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The first row.
+    pub first: u64,
+    /// How many rows.
+    pub rows: u64,
+    /// SHA-256 of the hashes of all jobs, in hexadecimal digits.
+    pub hash: String,
+}
+
+/// An [`Origin`] in the making.
+struct Reading {
+    first: u64,
+    rows: u64,
+    hash: Sha256,
+}
+
+impl Reading {
+    fn end(self) -> Origin {
+        let mut hash = String::new();
+        for byte in self.hash.finalize() {
+            let _ = write!(hash, "{byte:02x}");
+        }
+        Origin { first: self.first, rows: self.rows, hash }
+    }
+}
+
 /// Other weights in the types that [`Choices`] name. Reading a row converts it, and counts what that
 /// loses: every row should be read once.
 pub struct Requantized<'a, W> {
@@ -200,6 +238,7 @@ pub struct Requantized<'a, W> {
     tensors: BTreeMap<String, Change>,
     spread: Spread,
     losses: RefCell<BTreeMap<String, Loss>>,
+    readings: RefCell<BTreeMap<String, Reading>>,
     progress: RefCell<&'a mut dyn FnMut(u64) -> Result<()>>,
 }
 
@@ -226,7 +265,15 @@ impl<'a, W: Weights> Requantized<'a, W> {
         }
         let progress = RefCell::new(progress);
         let path = path.to_owned();
-        Ok(Self { path, weights, tensors, spread, losses: RefCell::default(), progress })
+        Ok(Self {
+            path,
+            weights,
+            tensors,
+            spread,
+            losses: RefCell::default(),
+            readings: RefCell::default(),
+            progress,
+        })
     }
 
     /// What becomes of each tensor, by name.
@@ -239,15 +286,56 @@ impl<'a, W: Weights> Requantized<'a, W> {
         self.losses.borrow().get(name).copied().unwrap_or_default()
     }
 
-    /// Says what a tensor lost in an earlier run, and that it is done.
+    /// Says what a tensor lost in an earlier run.
+    pub fn done_before(&self, name: &str, loss: Loss) {
+        self.losses.borrow_mut().insert(name.to_owned(), loss);
+    }
+
+    /// What was read of a tensor since the last call.
+    pub fn take_origin(&self, name: &str) -> Origin {
+        self.readings.borrow_mut().remove(name).map(Reading::end).unwrap_or_default()
+    }
+
+    /// Whether these rows still have the bytes that an earlier run read. `progress` hears of them. An
+    /// origin without a hash is none.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if there is no such tensor; whatever `progress` gives.
-    pub fn done_before(&self, name: &str, loss: Loss) -> Result<()> {
+    /// [`Error::Usage`] if there are no such rows; whatever reading and `progress` give.
+    pub async fn is_from(&self, name: &str, origin: &Origin) -> Result<bool> {
         let change = self.change(name)?;
-        self.losses.borrow_mut().insert(name.to_owned(), loss);
-        (self.progress.borrow_mut())(change.want.bytes(change.from))
+        if origin.hash.is_empty() {
+            return Ok(false);
+        }
+        let cols = change.want.shape.iter().skip(1).product();
+        let at_once = write::rows_at_once(change.to.row_bytes(cols));
+        let end = origin.first.saturating_add(origin.rows);
+        let mut stored = Vec::new();
+        let mut row = origin.first;
+        while row < end {
+            let now = at_once.min(end - row);
+            self.weights.read_rows(name, row, now, &mut stored).await?;
+            let mut jobs = jobs(change, &stored, true)?;
+            (self.spread)(&mut jobs);
+            self.note(name, row, now, &jobs);
+            (self.progress.borrow_mut())(stored.len() as u64)?;
+            row += now;
+        }
+        Ok(self.take_origin(name) == *origin)
+    }
+
+    /// Notes which rows were read, and their hashes.
+    fn note(&self, name: &str, row0: u64, rows: u64, jobs: &[Job<'_>]) {
+        let mut readings = self.readings.borrow_mut();
+        let new = || Reading { first: row0, rows: 0, hash: Sha256::new() };
+        let reading = readings.entry(name.to_owned()).or_insert_with(new);
+        if reading.first + reading.rows != row0 {
+            *reading = new();
+        }
+        reading.rows += rows;
+        for job in jobs {
+            reading.hash.update(job.hash);
+        }
     }
 
     fn change(&self, name: &str) -> Result<&Change> {
@@ -293,32 +381,10 @@ impl<W: Weights> Weights for Requantized<'_, W> {
         let mut stored = Vec::new();
         self.weights.read_rows(name, row0, rows, &mut stored).await?;
         into.clear();
-        let cols = change.want.shape.iter().skip(1).product::<u64>();
-        let (Ok(width), Ok(row_bytes)) =
-            (usize::try_from(cols), usize::try_from(change.from.row_bytes(cols)))
-        else {
-            return Err(Error::Limit {
-                what: format!("a row of `{name}`"),
-                got: cols,
-                limit: usize::MAX as u64,
-            });
-        };
-        // The same jobs whatever runs them, so that sums do not depend on it.
-        let job_rows = (JOB / width.max(1)).max(1);
-        let mut jobs: Vec<Job<'_>> = stored
-            .chunks((job_rows * row_bytes).max(1))
-            .map(|bytes| Job {
-                from: change.from,
-                to: change.to,
-                cols: width,
-                bytes,
-                out: Vec::new(),
-                loss: Loss::default(),
-                fault: None,
-            })
-            .collect();
+        let mut jobs = jobs(change, &stored, false)?;
         (self.spread)(&mut jobs);
-        let job_elements = job_rows as u64 * cols;
+        let cols = change.want.shape.iter().skip(1).product::<u64>();
+        let job_elements = job_rows(usize::try_from(cols).unwrap_or(usize::MAX)) as u64 * cols;
         for (job, first) in jobs.iter().zip((row0 * cols..).step_by(step(job_elements))) {
             if let Some((index, value)) = job.fault {
                 return Err(self.report_fault(change, first + index as u64, value));
@@ -326,8 +392,40 @@ impl<W: Weights> Weights for Requantized<'_, W> {
             into.extend_from_slice(&job.out);
         }
         self.count(name, row0, jobs.iter().map(|job| job.loss));
+        self.note(name, row0, rows, &jobs);
         (self.progress.borrow_mut())(stored.len() as u64)
     }
+}
+
+/// The same jobs whatever runs them, so that neither sums nor hashes depend on it.
+fn jobs<'b>(change: &Change, stored: &'b [u8], only_hash: bool) -> Result<Vec<Job<'b>>> {
+    let cols = change.want.shape.iter().skip(1).product::<u64>();
+    let (Ok(width), Ok(row_bytes)) =
+        (usize::try_from(cols), usize::try_from(change.from.row_bytes(cols)))
+    else {
+        return Err(Error::Limit {
+            what: format!("a row of `{}`", change.want.name),
+            got: cols,
+            limit: usize::MAX as u64,
+        });
+    };
+    let jobs = stored.chunks((job_rows(width) * row_bytes).max(1)).map(|bytes| Job {
+        from: change.from,
+        to: change.to,
+        cols: width,
+        bytes,
+        only_hash,
+        hash: [0; 32],
+        out: Vec::new(),
+        loss: Loss::default(),
+        fault: None,
+    });
+    Ok(jobs.collect())
+}
+
+/// Rows of a job, where they have so many elements.
+fn job_rows(width: usize) -> usize {
+    (JOB / width.max(1)).max(1)
 }
 
 fn step(elements: u64) -> usize {

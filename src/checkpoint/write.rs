@@ -202,7 +202,7 @@ async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: 
             continue;
         }
         let row_bytes = part.row_bytes(dtype);
-        let at_once = (WINDOW / row_bytes.max(1)).max(1);
+        let at_once = rows_at_once(row_bytes);
         let (mut row, end) = match part.slice {
             Some((0, number, count)) => {
                 let cut = part.shape[0] / count;
@@ -231,6 +231,11 @@ async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: 
         output.wrote(&mut file, &plan.name, &part.source, end_of_part)?;
     }
     output.finish(&plan.name, file)
+}
+
+/// How many rows are read at a time, where one is written as so many bytes.
+pub(super) fn rows_at_once(row_bytes: u64) -> u64 {
+    (WINDOW / row_bytes.max(1)).max(1)
 }
 
 /// The header's JSON, padded so that the data begins at a multiple of eight bytes.

@@ -118,6 +118,14 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let outcome = result?;
     let seconds = start.elapsed().as_secs_f64();
+    if outcome.replaced > 0 {
+        terminal.note(format!(
+            "{} tensors of an earlier run were made of other weights than {} has now, or come after \
+             such a one in their file; they were made anew",
+            outcome.replaced,
+            options.model.display()
+        ));
+    }
     if outcome.resumed > 0 {
         terminal.note(format!("{} tensors were there from an earlier run", outcome.resumed));
     }
@@ -217,6 +225,7 @@ fn as_json(outcome: &Outcome, seconds: f64) -> Value {
         "bytes_after": after,
         "bits_per_weight": bits(after, elements),
         "resumed_tensors": outcome.resumed,
+        "replaced_tensors": outcome.replaced,
         "files": outcome.files,
         "seconds": seconds,
     })
