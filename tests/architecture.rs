@@ -361,14 +361,19 @@ fn nothing_is_left_over() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Documents whose paths are checked.
+const DOCUMENTS: [&str; 4] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "tools/mutation/README.md"];
+
 #[test]
 fn documents_name_files_that_exist() {
     let mut wrong = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+    for document in DOCUMENTS {
         let text = fs::read_to_string(root().join(document)).expect("the document is there");
         // Every other piece between back-quotes is code; those that look like paths must be paths.
         for code in text.split('`').skip(1).step_by(2) {
-            let known = ["src/", "shaders/", "tests/", "scripts/", "examples/", "benches/"];
+            let known =
+                ["src/", "shaders/", "tests/", "tools/", "scripts/", "examples/", "benches/"];
             // `x` stands for any kernel.
             let example = Path::new(code).file_stem().is_some_and(|stem| stem == "x");
             let plain = code.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));

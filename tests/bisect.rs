@@ -1,12 +1,9 @@
 //! A model with one broken kernel: the bisection must name it, its layer and its element.
 
 mod common;
-#[path = "common/edited.rs"]
-mod edited;
 
 use std::sync::Arc;
 
-use edited::{Edit, Edited};
 use grok_wgpu::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
@@ -20,6 +17,7 @@ use grok_wgpu::{
     selftest::Bisect,
     variants::Tuning,
 };
+use grok_wgpu_tools::edited::{Edit, Edited};
 use pollster::block_on;
 
 /// Runs a small model with `machine`; some tokens of prompt, then one more.

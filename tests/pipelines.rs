@@ -1,11 +1,7 @@
 //! Pipelines: built once each, all of a plan together, and kept in a file between runs.
 
-#[path = "common/edited.rs"]
-mod edited;
-
 use std::{fs, path::PathBuf, sync::Arc};
 
-use edited::{Edit, Edited};
 use grok_wgpu::{
     base::{error::Error, tensor::DType},
     checkpoint::Synthetic,
@@ -19,6 +15,7 @@ use grok_wgpu::{
     selftest,
     variants::Tuning,
 };
+use grok_wgpu_tools::edited::{Edit, Edited};
 use pollster::block_on;
 use tempfile::TempDir;
 

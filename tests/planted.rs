@@ -3,8 +3,6 @@
 //! does not have are ignored, which the list shows; with `--ignored` they fail.
 
 mod common;
-#[path = "common/edited.rs"]
-mod edited;
 
 use std::{
     fs,
@@ -12,13 +10,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use edited::{Edit, Edited};
 use grok_wgpu::{
     kernels::{self, Case},
     machine::gpu::{Gpu, Profile},
     selftest,
     variants::Tuning,
 };
+use grok_wgpu_tools::edited::{Edit, Edited};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A wrong change of one shader file.

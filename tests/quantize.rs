@@ -269,7 +269,7 @@ fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
     let config = tiny("tiny");
     let single = |dir: &Path, seed| {
         let weights = Synthetic::new(&config, DType::BF16, seed).expect("weights");
-        write_checkpoint(dir, &config, &weights, Layout::Single).expect("written");
+        block_on(write_checkpoint(dir, &config, &weights, Layout::Single)).expect("written");
     };
     let dir = scratch();
     let other = dir.path().join("other");
@@ -328,8 +328,8 @@ fn what_was_replaced_is_told_and_what_was_not_is_kept() {
     let other = original(&dir.path().join("other"), &tiny("tiny"), DType::BF16);
     let weights = Synthetic::new(&tiny("tiny"), DType::BF16, 4).expect("weights");
     std::fs::remove_dir_all(&other).expect("removed");
-    write_checkpoint(&other, &tiny("tiny"), &weights, Layout::TensorParallel { slices: 2 })
-        .expect("written");
+    let layout = Layout::TensorParallel { slices: 2 };
+    block_on(write_checkpoint(&other, &tiny("tiny"), &weights, layout)).expect("written");
     for (name, bytes) in files(&other) {
         std::fs::write(from.join(name), bytes).expect("written");
     }

@@ -3,12 +3,9 @@
 //! disappear: nothing that was found is lost.
 
 mod common;
-#[path = "common/edited.rs"]
-mod edited;
 
 use std::sync::Arc;
 
-use edited::{Edit, Edited};
 use grok_wgpu::{
     base::error::{Error, Result},
     kernels::{self, Case},
@@ -22,6 +19,7 @@ use grok_wgpu::{
     selftest::{self, ModelReport, Replay, Row, Runner, Summary, Suspect},
     variants::Tuning,
 };
+use grok_wgpu_tools::edited::{Edit, Edited};
 use pollster::block_on;
 
 const BROKEN: &str = include_str!("../shaders/lib/weight_q4.wgsl");

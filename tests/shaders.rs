@@ -1,8 +1,5 @@
 //! Rust and WGSL agree, and every program keeps WebGPU's default limits. Needs no device.
 
-#[path = "common/variants.rs"]
-mod variants;
-
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs,
@@ -11,6 +8,7 @@ use std::{
 };
 
 use grok_wgpu::machine::binder::{Access, Dispatch};
+use grok_wgpu_tools::programs;
 use naga::{
     AddressSpace, BinaryOperator as B, Block, Expression, Function, Handle, Literal, LocalVariable,
     MathFunction, Module, ScalarKind, Statement, StorageAccess, TypeInner,
@@ -28,7 +26,7 @@ struct Parsed {
 }
 
 fn parsed() -> Vec<Parsed> {
-    variants::variants().into_iter().map(|(name, dispatch)| parse(name, dispatch)).collect()
+    programs::all().into_iter().map(|(name, dispatch)| parse(name, dispatch)).collect()
 }
 
 fn parse(name: String, dispatch: Dispatch) -> Parsed {
@@ -491,7 +489,7 @@ fn wgsl(folder: &str) -> Vec<(PathBuf, String)> {
 #[test]
 fn every_file_is_linked_by_a_program() {
     let linked: BTreeSet<String> =
-        variants::variants().iter().map(|(_, dispatch)| dispatch.shader.source()).collect();
+        programs::all().iter().map(|(_, dispatch)| dispatch.shader.source()).collect();
     for (path, text) in wgsl("shaders/kernels").into_iter().chain(wgsl("shaders/lib")) {
         assert!(
             linked.iter().any(|source| source.contains(&text)),
@@ -556,9 +554,9 @@ fn tint_accepts_every_program() {
         }
     }
     let mut refused = Vec::new();
-    for (name, dispatch) in variants::variants() {
+    for (name, dispatch) in programs::all() {
         let file = folder.path().join(format!("{name}.wgsl"));
-        fs::write(&file, variants::expanded(&dispatch)).expect("a file in the scratch folder");
+        fs::write(&file, programs::expanded(&dispatch)).expect("a file in the scratch folder");
         let output = run(&file).expect("tint ran a moment ago");
         if !output.status.success() {
             refused.push(format!("{name}:\n{}", String::from_utf8_lossy(&output.stderr)));

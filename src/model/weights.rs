@@ -10,6 +10,8 @@ pub trait Weights {
     /// # Errors
     ///
     /// [`Error::Usage`] if there is no tensor of this name.
+    ///
+    /// [`Error::Usage`]: crate::base::error::Error::Usage
     fn dtype(&self, name: &str) -> Result<DType>;
 
     /// Replaces `into` with rows `row0 .. row0 + rows` of a tensor: row-major, little-endian, in
@@ -19,5 +21,7 @@ pub trait Weights {
     /// # Errors
     ///
     /// [`Error::Usage`] if there is no such tensor or it has fewer rows; whatever reading gives.
+    ///
+    /// [`Error::Usage`]: crate::base::error::Error::Usage
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()>;
 }

@@ -1,4 +1,4 @@
-// Rows of the kernel table as `examples/export_cases.rs` writes them: reading, running them through
+// Rows of the kernel table as `tools/src/bin/export_cases.rs` writes them: reading, running them through
 // Dawn, and judging what came back. The discipline is that of `src/selftest/mod.rs`.
 
 import { readdirSync, readFileSync } from "node:fs";

@@ -1,7 +1,7 @@
 // Runs the rows of the kernel table through Dawn, Chromium's WebGPU: the same inputs, expected values
 // and bounds as natively, through Tint instead of naga.
 //
-//     cargo run --example export_cases -- DIR --subgroups=$(node device.mjs)
+//     cargo run -p grok-wgpu-tools --bin export_cases -- DIR --subgroups=$(node device.mjs)
 //     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--json] [--check-itself]
 //
 // Rows say what subgroups they are for. Those for other subgroups than the device has are not run;
@@ -45,7 +45,7 @@ let rows;
 try {
   rows = readRows(folder);
 } catch (error) {
-  usage(`${folder}: ${error.message}; write it with \`cargo run --example export_cases\``);
+  usage(`${folder}: ${error.message}; write it with \`cargo run -p grok-wgpu-tools --bin export_cases\``);
 }
 rows = rows.filter(
   (row) =>

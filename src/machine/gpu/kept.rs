@@ -22,6 +22,8 @@ const MOST: u64 = 64 << 20;
 /// # Errors
 ///
 /// [`Error::Io`] if there is a file that cannot be read. The device compiles what it needs then.
+///
+/// [`Error::Io`]: crate::base::error::Error::Io
 pub fn restore_pipelines(folder: &Path, gpu: &mut Gpu) -> Result<bool> {
     let Some(path) = file(folder, gpu) else { return Ok(false) };
     let sealed = read_small(&path, MOST);
@@ -35,6 +37,8 @@ pub fn restore_pipelines(folder: &Path, gpu: &mut Gpu) -> Result<bool> {
 /// # Errors
 ///
 /// [`Error::Io`] if it cannot be written. Nothing is lost but time.
+///
+/// [`Error::Io`]: crate::base::error::Error::Io
 pub fn save_pipelines(folder: &Path, gpu: &Gpu) -> Result<bool> {
     let Some(path) = file(folder, gpu) else { return Ok(false) };
     let Some(sealed) = gpu.kept_pipelines() else { return Ok(false) };

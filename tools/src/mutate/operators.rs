@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use crate::tokens::{Kind, Source};
+use super::tokens::{Kind, Source};
 
 /// One changed place of one file.
 #[derive(Clone, Debug)]

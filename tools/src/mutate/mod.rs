@@ -1,29 +1,11 @@
 //! Mutation testing of the shaders: small wrong changes, each of which some row must see.
 //!
-//! `scripts/mutate` runs it; `tests/mutation/README.md` has what came out.
+//! `scripts/mutate` runs it; `tools/mutation/README.md` has what came out.
 
-#[path = "../../tests/common/edited.rs"]
-mod edited;
-#[path = "../../tests/races/evaluate.rs"]
-mod evaluate;
 mod hunt;
-#[expect(dead_code, reason = "a device has already compared the outputs")]
-#[path = "../../tests/races/machine.rs"]
-mod machine;
-#[path = "../../tests/races/mask.rs"]
-mod mask;
-#[path = "../../tests/races/math.rs"]
-mod math;
-#[path = "../../tests/races/memory.rs"]
-mod memory;
 mod operators;
-#[path = "../../tests/races/program.rs"]
-mod program;
 mod report;
 mod rules;
-#[expect(dead_code, reason = "rows run with subgroups in order, as on the device")]
-#[path = "../../tests/races/subgroups.rs"]
-mod subgroups;
 mod tokens;
 mod worker;
 
@@ -97,7 +79,8 @@ struct Options {
     worker: bool,
 }
 
-fn main() -> ExitCode {
+/// Does what the command line says. The exit code is 1 where a survivor has no reason.
+pub fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -110,8 +93,8 @@ fn main() -> ExitCode {
 
 /// Whether every survivor has a reason.
 fn run(options: &Options) -> Result<bool, Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = files(&root.join("shaders"))?;
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = files(&tools.with_file_name("shaders"))?;
     let all: Vec<Mutant> =
         files.iter().flat_map(|file| operators::mutants(&file.name, &file.text)).collect();
     if options.worker {
@@ -129,7 +112,7 @@ fn run(options: &Options) -> Result<bool, Error> {
     let mut state = State::open(&options.state, options.resume || options.retry)?;
     let hunt = work.hunt(&mut state)?;
     work.interpret(&hunt, &mut state)?;
-    work.conclude(&root.join("tests/mutation/survivors.json"), &state)
+    work.conclude(&tools.join("mutation/survivors.json"), &state)
 }
 
 /// What is to be done, and since when.

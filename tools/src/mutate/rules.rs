@@ -1,4 +1,4 @@
-//! Survivors through the interpreter of `tests/races`: it sees races, accesses out of bounds, and
+//! Survivors through the interpreter: it sees races, accesses out of bounds, and
 //! reads of what nobody wrote, whether or not a result shows them.
 
 use std::{
@@ -13,10 +13,8 @@ use grok_wgpu::{
     variants::Tuning,
 };
 
-use crate::{Error, machine, program::Program, subgroups::Subgroups, worker::SUBGROUPS};
-
-/// Bytes of all operands of the largest rows, as in `tests/races`.
-const SMALL: usize = 48 << 10;
+use super::{Error, worker::SUBGROUPS};
+use crate::interpret::{self, Program, SMALL, Subgroups};
 
 /// Subgroups as the device has them.
 const IN_ORDER: Subgroups = Subgroups::InOrder(SUBGROUPS.1 as usize);
@@ -66,7 +64,7 @@ pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, 
             // A mutant may do what the interpreter has no rule for; that is no verdict.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 let program = Program::parse(&source, &row.data.dispatch.constants)?;
-                machine::run(&program, &row.data, IN_ORDER)
+                interpret::run(&program, &row.data, IN_ORDER)
             }));
             let fault = match outcome {
                 Ok(Ok(outcome)) => outcome.faults.into_iter().next(),

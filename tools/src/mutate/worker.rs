@@ -18,11 +18,8 @@ use grok_wgpu::{
     variants::Tuning,
 };
 
-use crate::{
-    Error, File,
-    edited::{Edit, Edited},
-    operators::Mutant,
-};
+use super::{Error, File, operators::Mutant};
+use crate::edited::{Edit, Edited};
 
 /// Random rows of each kernel: as many as `cargo test` runs.
 const RANDOM: u32 = 20;

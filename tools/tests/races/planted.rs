@@ -1,7 +1,7 @@
 //! Small programs, each with one fault: the proof that the interpreter sees it.
 
-use crate::{machine::dispatch, memory::Memory, program::Program, subgroups::Subgroups};
 use grok_wgpu::machine::host::POISON;
+use grok_wgpu_tools::interpret::{Memory, Program, Subgroups, dispatch};
 
 /// What the interpreter says of a program with 64 invocations, two workgroups, inputs that count
 /// from 0, and an output of 128 words.

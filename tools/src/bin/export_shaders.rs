@@ -1,12 +1,11 @@
 //! Writes every linked shader to a folder, constants filled in and variants by capability among them:
 //! input for WGSL compilers.
 //!
-//! `cargo run --example export_shaders -- DIR`
+//! `cargo run -p grok-wgpu-tools --bin export_shaders -- DIR`
 
 use std::{path::PathBuf, process::ExitCode};
 
-#[path = "../tests/common/variants.rs"]
-mod variants;
+use grok_wgpu_tools::programs;
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -27,9 +26,9 @@ fn main() -> ExitCode {
 
 fn export(folder: &std::path::Path) -> std::io::Result<usize> {
     std::fs::create_dir_all(folder)?;
-    let all = variants::variants();
+    let all = programs::all();
     for (name, dispatch) in &all {
-        std::fs::write(folder.join(format!("{name}.wgsl")), variants::expanded(dispatch))?;
+        std::fs::write(folder.join(format!("{name}.wgsl")), programs::expanded(dispatch))?;
     }
     Ok(all.len())
 }

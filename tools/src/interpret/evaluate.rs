@@ -2,7 +2,7 @@
 
 use naga::{BinaryOperator, Expression, Handle, MathFunction, ScalarKind, TypeInner};
 
-use crate::{
+use super::{
     machine::{Frame, LOCAL, Machine, Value},
     mask::Mask,
     math,

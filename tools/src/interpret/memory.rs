@@ -28,19 +28,19 @@ struct Shadow {
 }
 
 /// The words of one variable. Those that invocations may write have shadows.
-pub(crate) struct Memory {
+pub struct Memory {
     words: Vec<u32>,
     shadows: Vec<Shadow>,
 }
 
 impl Memory {
     /// Memory that is only read.
-    pub(crate) fn constant(words: Vec<u32>) -> Self {
+    pub fn constant(words: Vec<u32>) -> Self {
         Self { words, shadows: Vec::new() }
     }
 
     /// Memory that may be written; where it holds `unwritten`, nobody has written yet.
-    pub(crate) fn shadowed(words: Vec<u32>, unwritten: u32) -> Self {
+    pub fn shadowed(words: Vec<u32>, unwritten: u32) -> Self {
         let shadow = |&word| Shadow { written: word != unwritten, ..Shadow::default() };
         Self { shadows: words.iter().map(shadow).collect(), words }
     }
@@ -50,7 +50,8 @@ impl Memory {
         Self { words: vec![0; len], shadows: vec![Shadow::default(); len] }
     }
 
-    pub(crate) fn words(&self) -> &[u32] {
+    /// What it holds.
+    pub fn words(&self) -> &[u32] {
         &self.words
     }
 

@@ -18,18 +18,19 @@ use grok_wgpu::{
 
 /// A file of `shaders/`, and what stands in its place.
 #[derive(Debug)]
-pub(crate) struct Edit {
+pub struct Edit {
     /// Tells its programs from those of other edits: pipelines are cached by name.
-    pub(crate) name: String,
+    pub name: String,
     /// The whole file, or something in it that no other has.
-    pub(crate) find: String,
+    pub find: String,
     /// What is run in its place.
-    pub(crate) replace: String,
+    pub replace: String,
     linked: Mutex<HashMap<String, Shader>>,
 }
 
 impl Edit {
-    pub(crate) fn new(name: String, find: String, replace: String) -> Self {
+    /// `replace` in the place of `find`.
+    pub fn new(name: String, find: String, replace: String) -> Self {
         Self { name, find, replace, linked: Mutex::default() }
     }
 
@@ -52,13 +53,14 @@ impl Edit {
 }
 
 /// A kernel that dispatches an edited program. Its oracle stays what it is.
-pub(crate) struct Edited {
+pub struct Edited {
     kernel: Box<dyn Kernel>,
     edit: std::sync::Arc<Edit>,
 }
 
 impl Edited {
-    pub(crate) fn new(kernel: Box<dyn Kernel>, edit: std::sync::Arc<Edit>) -> Self {
+    /// The kernel with this edit.
+    pub fn new(kernel: Box<dyn Kernel>, edit: std::sync::Arc<Edit>) -> Self {
         Self { kernel, edit }
     }
 }

@@ -13,7 +13,7 @@ use grok_wgpu::{
 /// # Panics
 ///
 /// If two rows of one program bind different operands: pipelines are cached by program.
-pub(crate) fn variants() -> Vec<(String, Dispatch)> {
+pub fn all() -> Vec<(String, Dispatch)> {
     let mut found: BTreeMap<String, Dispatch> = BTreeMap::new();
     for case in kernels::cases() {
         let mut host = Host::of_shapes();
@@ -53,7 +53,7 @@ fn name(dispatch: &Dispatch) -> String {
 /// # Panics
 ///
 /// If a constant is not declared as `override NAME: u32 = ...;`, or an override has no constant.
-pub(crate) fn expanded(dispatch: &Dispatch) -> String {
+pub fn expanded(dispatch: &Dispatch) -> String {
     let mut left = dispatch.constants.clone();
     let mut lines = Vec::new();
     for line in dispatch.shader.source().lines() {

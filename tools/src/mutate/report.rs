@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{Error, hunt::Outcome, operators::Mutant};
+use super::{Error, hunt::Outcome, operators::Mutant};
 
 /// Why mutants may survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -21,7 +21,7 @@ enum Verdict {
     Unseen,
 }
 
-/// An entry of `tests/mutation/survivors.json`.
+/// An entry of `tools/mutation/survivors.json`.
 #[derive(Debug, Deserialize)]
 struct Entry {
     verdict: Verdict,
@@ -213,12 +213,12 @@ A mutant that no row sees is either equivalent, or a row is missing.
     scripts/mutate --sample 300       # fewer
     scripts/mutate --list             # the mutants, without running any
 
-The mutants are made from tokens (`examples/mutate/operators.rs` has the operators) and run in child processes, so that one that never ends costs a child.
+The mutants are made from tokens (`tools/src/mutate/operators.rs` has the operators) and run in child processes, so that one that never ends costs a child.
 `survivors.json` says for each survivor why it may survive; a survivor without a reason is an error, and so is a reason for a mutant that is killed or not there.
 A mutant's name is its file, line, column, operator, and the text before and after: who edits a shader moves them.
 
 - `compiled`: mutants that naga and the driver accept, and whose program is not the same to naga; the others are no mutants.
 - `wrong result`: a row fails on the device, or does not end.
-- `broken rule`: all rows pass on the device, but the interpreter of `tests/races` reports a race, an access out of bounds, or a read of what nobody wrote, as `cargo test --test races` would. Software drivers run invocations in an order that hides races, and return zeros from outside of buffers.
+- `broken rule`: all rows pass on the device, but the interpreter in `tools/src/interpret/` reports a race, an access out of bounds, or a read of what nobody wrote, as `cargo test --workspace --test races` would. Software drivers run invocations in an order that hides races, and return zeros from outside of buffers.
 - `equivalent`: survivors that compute the same, or stay within what WGSL allows any device.
 ";

@@ -1,7 +1,7 @@
 //! Writes every row of the kernel table to a folder, for programs in other languages: inputs,
 //! expected values, bounds. For each kernel one JSON index and one binary blob.
 //!
-//! `cargo run --example export_cases -- DIR [KERNEL] [--subgroups=LEAST,MOST]`
+//! `cargo run -p grok-wgpu-tools --bin export_cases -- DIR [KERNEL] [--subgroups=LEAST,MOST]`
 //!
 //! `--subgroups` adds the variants for devices whose subgroups have from `LEAST` to `MOST` invocations;
 //! if nothing follows the sign, there are none. Their rows say so, and their programs enable subgroups.

@@ -1,14 +1,7 @@
 //! Races, divergent barriers, accesses out of bounds and reads of what nobody wrote, in every kernel
 //! at small shapes. Needs no device: an interpreter of naga's IR runs the rows.
 
-mod evaluate;
-mod machine;
-mod mask;
-mod math;
-mod memory;
 mod planted;
-mod program;
-mod subgroups;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,12 +18,7 @@ use grok_wgpu::{
     selftest::{CaseData, Expected, OperandData, ways},
     variants::Tuning,
 };
-use machine::{Outcome, run};
-use program::Program;
-use subgroups::Subgroups;
-
-/// Bytes of all operands of the largest rows that are interpreted each time.
-const SMALL: usize = 48 << 10;
+use grok_wgpu_tools::interpret::{Outcome, Program, SMALL, Subgroups, run};
 
 /// Barriers that a program could do without: its name, tuning, which of the program's, and why.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[

@@ -2,7 +2,7 @@
 
 use naga::{Expression, GatherMode, Handle};
 
-use crate::{
+use super::{
     machine::{Frame, Machine},
     mask::Mask,
 };
@@ -10,7 +10,7 @@ use crate::{
 /// How a device forms subgroups. WebGPU promises neither which invocations of a workgroup form one
 /// nor which of them is which.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Subgroups {
+pub enum Subgroups {
     /// Neighbouring invocations form a subgroup of this size, in their order.
     InOrder(usize),
     /// Subgroups of this size, dealt out as cards are, last invocation first.

@@ -7,7 +7,7 @@ use naga::{
 };
 
 /// A parsed program with its constants filled in.
-pub(crate) struct Program {
+pub struct Program {
     pub(crate) module: Module,
     pub(crate) info: ModuleInfo,
     layouter: Layouter,
@@ -20,7 +20,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Parses WGSL and fills in `constants`. Errors say where.
-    pub(crate) fn parse(source: &str, constants: &[(&str, u32)]) -> Result<Self, String> {
+    pub fn parse(source: &str, constants: &[(&str, u32)]) -> Result<Self, String> {
         use naga::valid::{Capabilities, ValidationFlags, Validator};
         let module =
             naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;

@@ -16,7 +16,7 @@ use naga::{
     ScalarKind, Statement, Type, TypeInner, valid::FunctionInfo,
 };
 
-use crate::{
+use super::{
     mask::Mask,
     memory::{Conflict, Memory, Stamp},
     program::{Program, column_words},
@@ -41,19 +41,15 @@ pub(crate) const LOCAL: u32 = 1;
 
 /// What a run showed.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// What is wrong, each place once.
-    pub(crate) faults: BTreeSet<String>,
+    pub faults: BTreeSet<String>,
     /// Words of each operand afterwards.
-    pub(crate) operands: Vec<Vec<u32>>,
+    pub operands: Vec<Vec<u32>>,
 }
 
 /// Runs a row's dispatch. An error is what this interpreter cannot run.
-pub(crate) fn run(
-    program: &Program,
-    row: &CaseData,
-    subgroups: Subgroups,
-) -> Result<Outcome, String> {
+pub fn run(program: &Program, row: &CaseData, subgroups: Subgroups) -> Result<Outcome, String> {
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks(4).map(|b| b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))).collect()
     };
@@ -71,7 +67,7 @@ pub(crate) fn run(
 }
 
 /// Runs all workgroups over memories in the order of their bindings.
-pub(crate) fn dispatch(
+pub fn dispatch(
     program: &Program,
     bindings: Vec<Memory>,
     workgroups: [u32; 3],

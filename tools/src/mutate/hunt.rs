@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use super::{
     Error, File,
     operators::Mutant,
     worker::{Answer, Worker, rows},
