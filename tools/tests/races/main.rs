@@ -70,7 +70,9 @@ fn rows(largest: usize) -> Vec<Prepared> {
     let mut rows = Vec::new();
     let in_order = Tuning::all(Some((8, 8)));
     let scattered = [("spread, scattered", Tuning::spread(32))];
-    for case in kernels::cases() {
+    // An infinity takes the same ways as NaN does: of these two, small sets have one.
+    let twice = |case: &Case| largest == SMALL && case.name.ends_with("Inf");
+    for case in kernels::cases().into_iter().filter(|case| !twice(case)) {
         let case = Arc::new(case);
         let mut add = |tuning, value: &Tuning, subgroups| {
             let row =
