@@ -264,6 +264,9 @@ fn replace(path: &Path, all: &Path, keep: impl Fn(usize) -> bool) {
     file.set_modified(time).expect("its time");
 }
 
+/// Whether a byte of a file of some length stays.
+type Keep = fn(usize, usize) -> bool;
+
 #[test]
 fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
     let config = tiny("tiny");
@@ -279,7 +282,7 @@ fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
     let len = usize::try_from(std::fs::metadata(other.join(name)).expect("a file").len());
     let len = len.expect("small");
     // All is replaced, and as much as no file's end shows.
-    let ways: [(&str, fn(usize, usize) -> bool); 3] = [
+    let ways: [(&str, Keep); 3] = [
         ("all", |_, _| false),
         ("the second half", |at, len| at < len / 2),
         ("one byte in the middle", |at, len| at != len / 2),
