@@ -1,5 +1,6 @@
 //! Checkpoints: safetensors and GGUF files checked against the configuration, and read by rows.
 
+mod families;
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod folder;

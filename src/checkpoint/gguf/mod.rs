@@ -14,7 +14,7 @@ use self::{
     header::{Header, Info, MAX_HEADER, Metadata, Problem},
     layout::Place,
 };
-use super::{WINDOW, check_rows, layout::Tally, magic, resize};
+use super::{WINDOW, check_rows, families::LLAMA_CPP, layout::Tally, magic, resize};
 use crate::{
     base::{
         error::{Error, Result},
@@ -24,7 +24,7 @@ use crate::{
     files::Source,
     model::{
         config::{Compat, Config},
-        schema,
+        schema::{self, Key, Part},
         weights::Weights,
     },
     text::tokenizer::{Ggml, Tokenizer},
@@ -97,10 +97,11 @@ impl<S: Source> Gguf<S> {
         if !problems.is_empty() {
             return Err(Error::Checkpoint { path: path.into(), problems });
         }
+        let find = |part| found.get(LLAMA_CPP.name(Key::new(0, part))?.as_str());
         let tensors = config::Tensors {
-            vocab: found.get("token_embd.weight").and_then(|(_, info)| info.shape.first().copied()),
-            head: found.contains_key("output.weight"),
-            dense: found.contains_key("blk.0.ffn_up.weight"),
+            vocab: find(Part::Embedding).and_then(|(_, info)| info.shape.first().copied()),
+            head: find(Part::Head).is_some(),
+            dense: find(Part::DenseUp).is_some(),
         };
         let (config, warnings) = config::config(metadata, tensors, compat)
             .map_err(|problems| Error::Config { path: path.into(), problems })?;
