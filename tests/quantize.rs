@@ -373,7 +373,7 @@ fn choices_have_sound_defaults_and_limits() {
 
 #[test]
 fn rows_that_are_no_blocks_stay_as_they_are() {
-    let config = Config { moe_intermediate_size: 40, ..tiny("tiny") };
+    let config = tiny("tiny").with_widths(128, 40);
     let dir = scratch();
     let from = original(dir.path(), &config, DType::BF16);
     let to = dir.path().join("to");
@@ -383,7 +383,7 @@ fn rows_that_are_no_blocks_stay_as_they_are() {
     assert_eq!(after.dtype(&at("w1")).expect("there"), DType::Q8);
     assert_eq!(after.dtype(&at("w2")).expect("there"), DType::BF16);
     let experts = outcome.kinds.iter().find(|kind| kind.kind == Kind::Expert).expect("experts");
-    let count = config.num_hidden_layers * config.num_local_experts;
+    let count = config.num_hidden_layers() * config.num_local_experts();
     assert_eq!(experts.unchanged, count as usize);
     assert_eq!(experts.types[&DType::BF16], count as usize);
 }

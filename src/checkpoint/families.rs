@@ -125,7 +125,7 @@ impl Family {
         let rows = want.shape.first().copied().unwrap_or(1);
         let (row0, shape) = match self.experts {
             ExpertLayout::Stacked if part.kind() == schema::Kind::Expert => {
-                let experts = u64::from(config.num_local_experts);
+                let experts = u64::from(config.num_local_experts());
                 let shape = [experts].into_iter().chain(want.shape.iter().copied());
                 (u64::from(expert) * rows, shape.collect())
             }

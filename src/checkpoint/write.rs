@@ -360,7 +360,7 @@ const RELEASED: [Part; 18] = [
 ];
 
 fn sliced(config: &Config, wanted: &[Wanted], slices: u32) -> Result<Vec<Plan>> {
-    let width = config.moe_intermediate_size;
+    let width = config.moe_intermediate_size();
     if slices == 0 || slices > 999 || !width.is_multiple_of(slices) {
         return Err(Error::Usage(format!(
             "{slices} slices do not divide moe_intermediate_size ({width})"
@@ -400,7 +400,7 @@ fn grok_1(config: &Config, wanted: &[Wanted]) -> Result<Vec<Plan>> {
         Ok(Item { name, ..Item::whole(want) })
     };
     let mut items: Vec<Item> = wanted.iter().map(item).collect::<Result<_>>()?;
-    if config.tie_word_embeddings {
+    if config.ends.tied {
         let table = wanted.iter().find(|want| want.key.part == Part::Embedding);
         items.extend(table.map(|want| Item { name: schema::HEAD.into(), ..Item::whole(want) }));
     }

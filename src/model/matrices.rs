@@ -1,6 +1,6 @@
 //! Where weights go: allocation and sharding, then upload in bounded windows.
 
-use super::{Layer, Mlp, Model};
+use super::{FeedForward, Layer, Mlp, Model, Routed};
 use crate::{
     base::{
         error::{Error, Result},
@@ -9,7 +9,7 @@ use crate::{
     },
     machine::{Machine, Role, host},
     model::{
-        config::Config,
+        config::{Config, Experts},
         schema::{FINAL_NORM, Key, Part},
         weights::Weights,
     },
@@ -71,9 +71,9 @@ impl Model {
         let table = |part| [(Key::new(0, part), c.vocab_size)];
         let embed_tokens = alloc.matrix(&table(Part::Embedding), c.hidden_size)?;
         let layers =
-            (0..c.num_hidden_layers).map(|layer| alloc.layer(c, layer)).collect::<Result<_>>()?;
+            (0..c.num_hidden_layers()).map(|layer| alloc.layer(c, layer)).collect::<Result<_>>()?;
         let norm = alloc.vector(c.hidden_size)?;
-        let lm_head = if c.tie_word_embeddings {
+        let lm_head = if c.ends.tied {
             embed_tokens.clone()
         } else {
             alloc.matrix(&table(Part::Head), c.hidden_size)?
@@ -98,8 +98,10 @@ impl Model {
             upload.matrix(&layer.o_proj).await?;
             upload.whole(layer.post_attn_norm, &at(Part::PostAttnNorm)).await?;
             upload.whole(layer.pre_moe_norm, &at(Part::PreMoeNorm)).await?;
-            upload.whole(layer.router, &at(Part::Router)).await?;
-            for mlp in layer.mlp.iter().chain([&layer.experts]) {
+            if let Some(routed) = layer.feed_forward.routed() {
+                upload.whole(routed.router, &at(Part::Router)).await?;
+            }
+            for mlp in layer.feed_forward.mlps() {
                 upload.matrix(&mlp.gate_proj).await?;
                 upload.matrix(&mlp.up_proj).await?;
                 upload.matrix(&mlp.down_proj).await?;
@@ -107,7 +109,7 @@ impl Model {
             upload.whole(layer.post_moe_norm, &at(Part::PostMoeNorm)).await?;
         }
         upload.whole(self.norm, FINAL_NORM).await?;
-        if !self.config.tie_word_embeddings {
+        if !self.config.ends.tied {
             upload.matrix(&self.lm_head).await?;
         }
         upload.machine.flush().await
@@ -131,18 +133,18 @@ impl Model {
         let experts: u64 = self
             .layers
             .iter()
-            .flat_map(|layer| {
-                [&layer.experts.gate_proj, &layer.experts.up_proj, &layer.experts.down_proj]
-            })
+            .filter_map(|layer| layer.feed_forward.routed())
+            .map(|routed| &routed.experts)
+            .flat_map(|experts| [&experts.gate_proj, &experts.up_proj, &experts.down_proj])
             .map(of)
             .sum();
         let table = of(&self.embed_tokens);
         let rows = u64::from(c.vocab_size);
-        let idle_rows =
-            if c.tie_word_embeddings { 0 } else { rows.saturating_sub(u64::from(tokens)) };
-        let all = u64::from(c.num_local_experts);
-        let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok);
-        self.bytes() - table / rows * idle_rows - experts / all * all.saturating_sub(chosen)
+        let idle_rows = if c.ends.tied { 0 } else { rows.saturating_sub(u64::from(tokens)) };
+        let all = u64::from(c.num_local_experts());
+        let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok());
+        let idle_experts = experts / all.max(1) * all.saturating_sub(chosen);
+        self.bytes() - table / rows * idle_rows - idle_experts
     }
 
     /// Tensors beyond one for each matrix: how often bindings forced a cut.
@@ -158,14 +160,15 @@ impl Model {
             matrix.shards.iter().map(|shard| (name.clone(), shard.tensor))
         });
         let vectors = (0..).zip(&self.layers).flat_map(|(i, layer)| {
-            [
+            let before = [
                 (Part::PreAttnNorm, layer.pre_attn_norm),
                 (Part::PostAttnNorm, layer.post_attn_norm),
                 (Part::PreMoeNorm, layer.pre_moe_norm),
-                (Part::Router, layer.router),
-                (Part::PostMoeNorm, layer.post_moe_norm),
-            ]
-            .map(|(part, tensor)| (Key::new(i, part).name(), tensor))
+            ];
+            let router = layer.feed_forward.routed().map(|routed| (Part::Router, routed.router));
+            let after = (Part::PostMoeNorm, layer.post_moe_norm);
+            let all = before.into_iter().chain(router).chain([after]);
+            all.map(move |(part, tensor)| (Key::new(i, part).name(), tensor))
         });
         matrices.chain(vectors).chain([(FINAL_NORM.to_owned(), self.norm)])
     }
@@ -174,7 +177,7 @@ impl Model {
         let mut all = vec![&self.embed_tokens, &self.lm_head];
         for layer in &self.layers {
             all.extend([&layer.qkv_proj, &layer.o_proj]);
-            for mlp in layer.mlp.iter().chain([&layer.experts]) {
+            for mlp in layer.feed_forward.mlps() {
                 all.extend([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
             }
         }
@@ -202,37 +205,47 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
             o_proj: self.matrix(&[rows(Part::O, c.hidden_size)], q)?,
             post_attn_norm: self.vector(c.hidden_size)?,
             pre_moe_norm: self.vector(c.hidden_size)?,
-            mlp: if c.residual_moe { Some(self.dense(c, layer)?) } else { None },
-            router: self.machine.alloc(
-                Role::Storage,
-                DType::F32,
-                [c.num_local_experts, c.hidden_size].into(),
-            )?,
-            experts: self.experts(c, layer)?,
+            feed_forward: self.feed_forward(c, layer)?,
             post_moe_norm: self.vector(c.hidden_size)?,
         })
     }
 
-    fn dense(&mut self, c: &Config, layer: u32) -> Result<Mlp> {
+    fn feed_forward(&mut self, c: &Config, layer: u32) -> Result<FeedForward> {
+        let rule = c.layers[layer as usize];
+        let dense = rule.dense.map(|width| self.dense(c, layer, width)).transpose()?;
+        match (dense, c.experts.filter(|_| rule.routed)) {
+            (dense, Some(rule)) => {
+                let shape = [rule.count, c.hidden_size].into();
+                let router = self.machine.alloc(Role::Storage, DType::F32, shape)?;
+                let experts = self.experts(c, layer, rule)?;
+                Ok(FeedForward::Routed(Routed { rule, router, experts, dense }))
+            }
+            (Some(mlp), None) => Ok(FeedForward::Dense(mlp)),
+            (None, None) => {
+                Err(Error::Usage(format!("layer {layer} has neither experts nor a dense MLP")))
+            }
+        }
+    }
+
+    fn dense(&mut self, c: &Config, layer: u32, width: u32) -> Result<Mlp> {
         let mut matrix = |part, rows, cols| self.matrix(&[(Key::new(layer, part), rows)], cols);
         Ok(Mlp {
-            gate_proj: matrix(Part::DenseGate, c.intermediate_size, c.hidden_size)?,
-            up_proj: matrix(Part::DenseUp, c.intermediate_size, c.hidden_size)?,
-            down_proj: matrix(Part::DenseDown, c.hidden_size, c.intermediate_size)?,
+            gate_proj: matrix(Part::DenseGate, width, c.hidden_size)?,
+            up_proj: matrix(Part::DenseUp, width, c.hidden_size)?,
+            down_proj: matrix(Part::DenseDown, c.hidden_size, width)?,
         })
     }
 
-    fn experts(&mut self, c: &Config, layer: u32) -> Result<Mlp> {
+    fn experts(&mut self, c: &Config, layer: u32, rule: Experts) -> Result<Mlp> {
         let mut matrix = |part, rows, cols| {
-            let parts: Vec<_> = (0..c.num_local_experts)
-                .map(|expert| (Key { part, layer, expert }, rows))
-                .collect();
+            let parts: Vec<_> =
+                (0..rule.count).map(|expert| (Key { part, layer, expert }, rows)).collect();
             self.side_by_side(&parts, cols)
         };
         Ok(Mlp {
-            gate_proj: matrix(Part::ExpertGate, c.moe_intermediate_size, c.hidden_size)?,
-            up_proj: matrix(Part::ExpertUp, c.moe_intermediate_size, c.hidden_size)?,
-            down_proj: matrix(Part::ExpertDown, c.hidden_size, c.moe_intermediate_size)?,
+            gate_proj: matrix(Part::ExpertGate, rule.width, c.hidden_size)?,
+            up_proj: matrix(Part::ExpertUp, rule.width, c.hidden_size)?,
+            down_proj: matrix(Part::ExpertDown, c.hidden_size, rule.width)?,
         })
     }
 

@@ -1,6 +1,9 @@
 //! Every tensor that a model needs: its key, its name, its shape, and how tensor parallelism cuts it.
 
-use crate::{base::tensor::DType, model::config::Config};
+use crate::{
+    base::tensor::DType,
+    model::config::{Config, Norms},
+};
 
 /// What a tensor is for. It decides in which type the engine keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -263,8 +266,8 @@ pub fn shape(config: &Config, key: Key) -> Vec<u64> {
     let hidden = u64::from(config.hidden_size);
     let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads]
         .map(|heads| u64::from(heads) * u64::from(config.head_dim));
-    let dense = u64::from(config.intermediate_size);
-    let expert = u64::from(config.moe_intermediate_size);
+    let dense = u64::from(config.dense_width().unwrap_or(0));
+    let expert = u64::from(config.moe_intermediate_size());
     match key.part {
         Part::Embedding | Part::Head => vec![config.vocab_size.into(), hidden],
         Part::PreAttnNorm
@@ -275,7 +278,7 @@ pub fn shape(config: &Config, key: Key) -> Vec<u64> {
         Part::Q => vec![queries, hidden],
         Part::K | Part::V => vec![keys, hidden],
         Part::O => vec![hidden, queries],
-        Part::Router => vec![config.num_local_experts.into(), hidden],
+        Part::Router => vec![config.num_local_experts().into(), hidden],
         Part::ExpertGate | Part::ExpertUp => vec![expert, hidden],
         Part::ExpertDown => vec![hidden, expert],
         Part::DenseGate | Part::DenseUp => vec![dense, hidden],
@@ -289,23 +292,28 @@ pub fn shape(config: &Config, key: Key) -> Vec<u64> {
 /// [problems](Config::problems), which also bounds the length of the list.
 pub fn tensors(config: &Config) -> Vec<Wanted> {
     let mut keys = vec![Key::new(0, Part::Embedding)];
-    for layer in 0..config.num_hidden_layers {
+    for (layer, rule) in (0..).zip(&config.layers) {
         use Part::{
             DenseDown, DenseGate, DenseUp, ExpertDown, ExpertGate, ExpertUp, K, O, PostAttnNorm,
             PostMoeNorm, PreAttnNorm, PreMoeNorm, Q, Router, V,
         };
+        let Norms::Sandwich = config.norms;
         let at = |part| Key::new(layer, part);
-        keys.extend([PreAttnNorm, Q, K, V, O, PostAttnNorm, PreMoeNorm, Router].map(at));
-        for expert in 0..config.num_local_experts {
-            keys.extend([ExpertGate, ExpertUp, ExpertDown].map(|part| Key { expert, ..at(part) }));
+        keys.extend([PreAttnNorm, Q, K, V, O, PostAttnNorm, PreMoeNorm].map(at));
+        if rule.routed {
+            keys.push(at(Router));
+            for expert in 0..config.num_local_experts() {
+                let of = |part| Key { expert, ..at(part) };
+                keys.extend([ExpertGate, ExpertUp, ExpertDown].map(of));
+            }
         }
-        if config.residual_moe {
+        if rule.dense.is_some() {
             keys.extend([DenseGate, DenseUp, DenseDown].map(at));
         }
         keys.push(at(PostMoeNorm));
     }
     keys.push(Key::new(0, Part::FinalNorm));
-    if !config.tie_word_embeddings {
+    if !config.ends.tied {
         keys.push(Key::new(0, Part::Head));
     }
     keys.into_iter().map(|key| Wanted::new(config, key)).collect()

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{json, tensor::DType},
-    checkpoint::{families::LLAMA_CPP, layout::Tally},
+    checkpoint::{families::Family, layout::Tally},
     model::{
         config::Config,
         schema::{Key, Part, Wanted},
@@ -40,6 +40,7 @@ pub(crate) struct Place {
 /// Every tensor that is missing, not wanted, or of a type or shape that does not fit.
 pub(crate) fn resolve(
     found: &Found<'_>,
+    names: &Family,
     config: &Config,
     wanted: &[Wanted],
 ) -> Result<BTreeMap<String, Place>, Vec<String>> {
@@ -51,7 +52,7 @@ pub(crate) fn resolve(
     let mut told = BTreeSet::new();
     let mut places = BTreeMap::new();
     for want in wanted {
-        let candidates = LLAMA_CPP.candidates(want, config);
+        let candidates = names.candidates(want, config);
         let Some((candidate, (source, info))) =
             candidates.iter().find_map(|c| found.get(c.name.as_str()).map(|&found| (c, found)))
         else {
@@ -117,12 +118,12 @@ pub(crate) fn resolve(
 /// What a kernel reads together has one type.
 fn share_types(places: &mut BTreeMap<String, Place>, config: &Config) {
     let mut groups: Vec<Vec<Key>> = Vec::new();
-    for layer in 0..config.num_hidden_layers {
+    for layer in 0..config.num_hidden_layers() {
         let at = |part| Key::new(layer, part);
         groups.push([Part::Q, Part::K, Part::V].map(at).into());
         groups.push([Part::DenseGate, Part::DenseUp].map(at).into());
         let gated = [Part::ExpertGate, Part::ExpertUp].map(at);
-        let experts = 0..config.num_local_experts;
+        let experts = 0..config.num_local_experts();
         groups.push(experts.flat_map(|expert| gated.map(|key| Key { expert, ..key })).collect());
     }
     for group in groups {
