@@ -48,8 +48,8 @@ impl Weights for Renamed {
     }
 }
 
-/// Logits of every token of a prompt, then those of two more tokens.
-fn logits(config: &Config, weights: &Renamed) -> Vec<f32> {
+/// The bits of the logits of every token of a prompt, then those of two more tokens.
+fn logits(config: &Config, weights: &Renamed) -> Vec<u32> {
     assert_eq!(config.problems(), [""; 0]);
     let sizes = Sizes { context: 32, prefill: 8, cache: DType::F32 };
     let loaded = block_on(Session::load(Host::default(), config, weights, sizes, &mut |_| Ok(())));
@@ -60,6 +60,7 @@ fn logits(config: &Config, weights: &Renamed) -> Vec<f32> {
         let reply = block_on(session.decode(id, Read::Logits)).expect("runs");
         all.extend(reply.candidates.iter().map(|candidate| candidate.logit));
     }
+    let all: Vec<u32> = all.into_iter().map(f32::to_bits).collect();
     assert!(all.iter().any(|logit| *logit != all[0]), "the model says something");
     all
 }

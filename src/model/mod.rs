@@ -57,6 +57,7 @@ pub struct Layer {
 
 /// The second half of a layer.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one for each of its few layers")]
 pub enum FeedForward {
     /// One MLP that every token goes through.
     Dense(Mlp),
