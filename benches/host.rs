@@ -28,15 +28,15 @@ const SCALE: u32 = 64;
 /// Grok-2 in small: the same layers and operators.
 fn config() -> Config {
     let released = Config::preset("grok-2").expect("a preset");
+    let head_dim = released.head_dim / (SCALE / 8);
+    let dense = released.dense_width().unwrap_or_default() / SCALE;
+    let expert = released.moe_intermediate_size() / SCALE;
     Config {
         vocab_size: released.vocab_size / SCALE,
         hidden_size: released.hidden_size / SCALE,
-        intermediate_size: released.intermediate_size / SCALE,
-        moe_intermediate_size: released.moe_intermediate_size / SCALE,
         num_attention_heads: released.num_attention_heads / 8,
         num_key_value_heads: released.num_key_value_heads / 8,
-        head_dim: released.head_dim / (SCALE / 8),
-        ..released
+        ..released.with_head_dim(head_dim).with_widths(dense, expert)
     }
 }
 

@@ -114,7 +114,7 @@ async fn run(options: &Options) -> Result<()> {
     for want in schema::tensors(&config) {
         let (name, expert) = writer::name(&want.name);
         let dtype = weights.dtype(&want.name)?;
-        let experts = expert.then_some(u64::from(config.num_local_experts));
+        let experts = expert.then_some(u64::from(config.num_local_experts()));
         let shape = experts.into_iter().chain(want.shape.iter().copied()).collect();
         let ty = writer::type_number(dtype);
         file.tensors.entry(name.clone()).or_insert(Tensor { shape, ty, bytes: Vec::new() });

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use grok_wgpu::{
     base::{activation::Gelu, error::Error},
-    model::config::{Config, PRESETS, RopeType},
+    model::config::{Config, PRESETS, Rope, RopeType},
 };
 use serde_json::{Value, json};
 
@@ -133,7 +133,8 @@ fn every_rope_type_comes_back_from_json() {
         RopeType::YarnLog,
         RopeType::ThetaScale,
     ] {
-        let config = Config { rope_type, ..Config::preset("grok-2").expect("a preset") };
+        let mut config = Config::preset("grok-2").expect("a preset");
+        config.ropes[0].rope_type = rope_type;
         let text = config.to_json();
         let (again, _) = Config::from_json(Path::new("config.json"), &text).expect("sound");
         assert_eq!(again, config);
@@ -153,16 +154,16 @@ fn absent_fields_take_the_reference_defaults() {
             "global_attn_every_n": null, "architectures": null, "model_type": null,
         }),
     ));
-    let wanted = Config {
-        head_dim: 128,
-        final_logit_softcapping: 0.0,
-        attn_temperature_len: 0,
+    let mut wanted = Config::preset("grok-2").expect("a preset");
+    wanted.ends.softcap = 0.0;
+    wanted.attention.temperature_len = 0;
+    wanted.ropes[0] = Rope {
         rope_theta: 10_000.0,
         rope_type_named: false,
         scaling_factor: 1.0,
         beta_fast: 32.0,
         original_max_position_embeddings: 131_072,
-        ..Config::preset("grok-2").expect("a preset")
+        ..wanted.ropes[0]
     };
     assert_eq!(config, wanted);
 }
@@ -170,9 +171,10 @@ fn absent_fields_take_the_reference_defaults() {
 #[test]
 fn grok_1_has_its_own_defaults() {
     let config = good(&with(grok_1(), json!({"tie_word_embeddings": null})));
-    assert!(config.tie_word_embeddings);
+    let router_softcap = |config: &Config| config.experts.expect("it has some").softcap;
+    assert!(config.ends.tied);
     assert_eq!(config.hidden_act, Gelu::Tanh);
-    assert!(config.router_logit_softcapping.abs() < f64::EPSILON);
+    assert!(router_softcap(&config).abs() < f64::EPSILON);
     // What is named wins.
     let config = good(&with(
         grok_1(),
@@ -181,10 +183,10 @@ fn grok_1_has_its_own_defaults() {
             "max_attn_value": 25,
         }),
     ));
-    assert!(!config.tie_word_embeddings);
+    assert!(!config.ends.tied);
     assert_eq!(config.hidden_act, Gelu::Erf);
-    assert!((config.router_logit_softcapping - 20.0).abs() < f64::EPSILON);
-    assert!((config.attn_logit_softcapping - 25.0).abs() < f64::EPSILON);
+    assert!((router_softcap(&config) - 20.0).abs() < f64::EPSILON);
+    assert!((config.attention.softcap - 25.0).abs() < f64::EPSILON);
 }
 
 /// `model_type: "git"` makes Hugging Face write the fields of an image captioning model.
@@ -218,7 +220,7 @@ fn activations() {
 
 #[test]
 fn rope_rules() {
-    let rope = |changes| good(&with(grok_2(), changes));
+    let rope = |changes| good(&with(grok_2(), changes)).ropes[0];
     for (name, rope_type) in [
         ("default", RopeType::Original),
         ("linear", RopeType::Linear),
@@ -443,12 +445,11 @@ fn constants() {
             "router_logit_softcapping": 0, "attn_temperature_len": -1,
         }),
     ));
-    for cap in
-        [off.attn_logit_softcapping, off.final_logit_softcapping, off.router_logit_softcapping]
+    for cap in [off.attention.softcap, off.ends.softcap, off.experts.expect("it has some").softcap]
     {
         assert_eq!(cap.to_bits(), 0_f64.to_bits());
     }
-    assert_eq!(off.attn_temperature_len, 0);
+    assert_eq!(off.attention.temperature_len, 0);
     assert_eq!(
         changed(json!({"max_attn_value": 20})),
         ["attn_logit_softcapping is 30, but max_attn_value is 20: they are the same"]

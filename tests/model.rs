@@ -165,8 +165,8 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
     // Grok-1 has no dense path beside the experts.
     for (name, decode, prefill) in [("tiny", 10, 12), ("tiny-grok-1", 9, 10)] {
         let mut per_model = Vec::new();
-        for num_hidden_layers in [1, 2] {
-            let config = Config { num_hidden_layers, ..tiny(name) };
+        for layers in [1, 2] {
+            let config = tiny(name).with_layers(layers);
             let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
             let mut session = session(common::open(Profile::Baseline), &config, sizes);
             per_model.push([
@@ -246,7 +246,7 @@ fn a_cache_that_heads_do_not_fit_is_refused() {
         (24, DType::Q8, "a multiple of 16"),
         (16, DType::BF16, "expected one of [F32, F16, Q8]"),
     ] {
-        let config = Config { head_dim, ..tiny("tiny") };
+        let config = tiny("tiny").with_head_dim(head_dim);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
         let sizes = Sizes { context: 16, prefill: 32, cache };
         let gpu = common::open(Profile::Baseline);

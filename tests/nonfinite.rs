@@ -130,7 +130,7 @@ const IDS: [u32; 7] = [11, 48, 85, 122, 159, 196, 233];
 
 /// The tensors of the last layer and those after all layers, by beginning and end of their names.
 fn kinds(config: &Config) -> BTreeSet<(String, String)> {
-    let last = format!("model.layers.{}.", config.num_hidden_layers - 1);
+    let last = format!("model.layers.{}.", config.num_hidden_layers() - 1);
     let of = |name: String| match name.split_once(".experts.") {
         _ if name.starts_with("model.layers.") && !name.starts_with(&last) => None,
         Some((before, rest)) => {
@@ -176,12 +176,12 @@ fn is_told<M: Machine>(
 /// The small models with their soft caps and without.
 fn models() -> [Config; 3] {
     let [grok_2, grok_1] = ["tiny", "tiny-grok-1"].map(|name| Config::preset(name).expect("there"));
-    let uncapped = Config {
-        attn_logit_softcapping: 0.0,
-        router_logit_softcapping: 0.0,
-        final_logit_softcapping: 0.0,
-        ..grok_2.clone()
-    };
+    let mut uncapped = grok_2.clone();
+    uncapped.attention.softcap = 0.0;
+    uncapped.ends.softcap = 0.0;
+    if let Some(experts) = &mut uncapped.experts {
+        experts.softcap = 0.0;
+    }
     [grok_2, grok_1, uncapped]
 }
 

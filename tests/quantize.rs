@@ -125,7 +125,7 @@ fn what_is_written_is_what_rounding_gives() {
     for want in schema::tensors(&config) {
         let name = &want.name;
         let dtype = after.dtype(name).expect("a tensor");
-        let expected = match want.kind {
+        let expected = match want.kind() {
             Kind::Norm | Kind::Router => DType::F32,
             Kind::Embedding | Kind::Head => DType::Q8,
             Kind::Attention | Kind::Dense | Kind::Expert => DType::Q4,
@@ -148,7 +148,7 @@ fn what_is_written_is_what_rounding_gives() {
         let stored = rows(&after, name, &want.shape);
         assert!(bytes == stored, "{name}");
         let back = host::decode_rows(dtype, cols, &stored);
-        let sum: &mut [f64; 2] = sums.entry(want.kind).or_default();
+        let sum: &mut [f64; 2] = sums.entry(want.kind()).or_default();
         for (value, back) in values.iter().zip(back) {
             sum[0] += f64::from(*value).powi(2);
             sum[1] += (f64::from(*value) - back).powi(2);
@@ -464,7 +464,7 @@ fn choices_have_sound_defaults_and_limits() {
     whole(&from, &to, choices);
     let (config, after) = open(&to);
     for want in schema::tensors(&config) {
-        let expected = match want.kind {
+        let expected = match want.kind() {
             Kind::Head | Kind::Attention => DType::Q4,
             Kind::Embedding => DType::Q8,
             Kind::Expert => DType::BF16,
@@ -484,7 +484,7 @@ fn choices_have_sound_defaults_and_limits() {
 
 #[test]
 fn rows_that_are_no_blocks_stay_as_they_are() {
-    let config = Config { moe_intermediate_size: 40, ..tiny("tiny") };
+    let config = tiny("tiny").with_widths(128, 40);
     let dir = scratch();
     let from = original(dir.path(), &config, DType::BF16);
     let to = dir.path().join("to");
@@ -494,7 +494,7 @@ fn rows_that_are_no_blocks_stay_as_they_are() {
     assert_eq!(after.dtype(&at("w1")).expect("there"), DType::Q8);
     assert_eq!(after.dtype(&at("w2")).expect("there"), DType::BF16);
     let experts = outcome.kinds.iter().find(|kind| kind.kind == Kind::Expert).expect("experts");
-    let count = config.num_hidden_layers * config.num_local_experts;
+    let count = config.num_hidden_layers() * config.num_local_experts();
     assert_eq!(experts.unchanged, count as usize);
     assert_eq!(experts.types[&DType::BF16], count as usize);
 }

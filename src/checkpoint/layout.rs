@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{names, safetensors::Entry};
+use super::{families, safetensors::Entry};
 use crate::{
     base::{json, tensor::DType},
-    model::schema::{self, Wanted},
+    model::schema::{self, Key, Part, Wanted},
 };
 
 /// Problems of one kind that are listed; the rest is counted.
@@ -173,7 +173,7 @@ pub(crate) fn resolve(
     let mut found: BTreeMap<String, Vec<Found<'_>>> = BTreeMap::new();
     for header in headers {
         for entry in &header.entries {
-            let name = names::canonical(&entry.name).into_owned();
+            let name = families::canonical(&entry.name).into_owned();
             found.entry(name).or_default().push(Found::new(header, entry));
         }
     }
@@ -184,7 +184,7 @@ pub(crate) fn resolve(
     for want in wanted {
         let Some(places) = found.remove(&want.name) else {
             let why =
-                if want.name == schema::HEAD { ", as tie_word_embeddings is false" } else { "" };
+                if want.key.part == Part::Head { ", as tie_word_embeddings is false" } else { "" };
             problems
                 .missing
                 .push(format!("`{}` is missing (wanted {:?}{why})", want.name, want.shape));
@@ -205,9 +205,10 @@ pub(crate) fn resolve(
     }
     if tied
         && let Some(places) = found.remove(schema::HEAD)
-        && let Some(table) = wanted.iter().find(|want| want.name == schema::EMBEDDING)
+        && let Some(table) = wanted.iter().find(|want| want.key.part == Part::Embedding)
     {
-        let want = Wanted { name: schema::HEAD.into(), ..table.clone() };
+        let key = Key::new(0, Part::Head);
+        let want = Wanted { key, name: key.name(), shape: table.shape.clone() };
         let places: Vec<_> = places.into_iter().map(|place| place.meant_as(&want)).collect();
         layout.spare_head = problems.place(&want, &places);
     }
@@ -308,7 +309,7 @@ impl Problems {
             offset: place.entry.offset,
             extent: want.shape.first().copied().unwrap_or(1),
         };
-        match (ranked.is_empty(), want.tp_axis) {
+        match (ranked.is_empty(), want.tp_axis()) {
             // Tensors that are never cut may come once with every rank.
             (_, None) | (true, _) => {
                 if let Some(other) = places.iter().find(|place| !full(place)) {

@@ -1,5 +1,6 @@
 //! Checkpoints: safetensors and GGUF files checked against the configuration, and read by rows.
 
+mod families;
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod folder;
@@ -81,7 +82,7 @@ impl<S: Source> Checkpoint<S> {
         let mut warnings = Vec::new();
         let headers = read_headers(path, &sources, &mut warnings).await?;
         let wanted = schema::tensors(config);
-        let layout = layout::resolve(&headers, &wanted, config.tie_word_embeddings)
+        let layout = layout::resolve(&headers, &wanted, config.ends.tied)
             .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
         let checkpoint = Self { path: path.into(), sources, layout, warnings };
         checkpoint.compare_copies().await?;

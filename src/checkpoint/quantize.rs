@@ -139,7 +139,7 @@ impl Quantize<'_> {
         let mut fields = json::parse_object(&text).map_err(|what| Error::format(&path, what))?;
         let mut types: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
         for change in weights.changes() {
-            let names = types.entry(change.want.kind).or_default();
+            let names = types.entry(change.want.kind()).or_default();
             if !names.contains(&change.to.name()) {
                 names.push(change.to.name());
             }

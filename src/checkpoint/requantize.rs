@@ -71,7 +71,7 @@ impl Choices {
     /// The type that `want` gets, which is stored as `stored`. Rows that are not whole blocks stay
     /// as they are.
     fn decide(&self, want: &Wanted, stored: DType) -> DType {
-        self.get(want.kind).filter(|dtype| want.may_be(*dtype)).unwrap_or(stored)
+        self.get(want.kind()).filter(|dtype| want.may_be(*dtype)).unwrap_or(stored)
     }
 }
 
@@ -466,7 +466,7 @@ pub fn report<W: Weights>(weights: &Requantized<'_, W>, choices: &Choices) -> Ve
             worst: None,
             unchanged: 0,
         };
-        for Change { want, from, to } in weights.changes().filter(|c| c.want.kind == kind) {
+        for Change { want, from, to } in weights.changes().filter(|c| c.want.kind() == kind) {
             let loss = weights.loss(&want.name);
             *report.types.entry(*to).or_default() += 1;
             report.elements += want.shape.iter().product::<u64>();

@@ -13,7 +13,7 @@ use crate::{
     },
     model::{
         config::Config,
-        schema::{self, Kind},
+        schema::{self, Kind, Part},
         weights::Weights,
     },
 };
@@ -53,9 +53,9 @@ impl Synthetic {
             .into_iter()
             .map(|want| {
                 let hash = fnv_1a(&want.name) ^ seed.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-                let scale = match want.kind {
+                let scale = match want.kind() {
                     Kind::Norm => None,
-                    _ => Some(scale(gain(&want.name), want.shape.last().copied().unwrap_or(1))),
+                    _ => Some(scale(gain(want.key.part), want.shape.last().copied().unwrap_or(1))),
                 };
                 let dtype = if want.may_be(dtype) { dtype } else { DType::F32 };
                 (want.name, Recipe { shape: want.shape, dtype, hash, scale })
@@ -135,14 +135,11 @@ pub(crate) fn fnv_1a(name: &str) -> u64 {
     })
 }
 
-fn gain(name: &str) -> f64 {
-    let is = |part: &str| name.ends_with(part);
-    if is("block_sparse_moe.gate.weight") || name == schema::HEAD {
-        4.0
-    } else if is("q_proj.weight") || is("k_proj.weight") {
-        2.0
-    } else {
-        1.0
+fn gain(part: Part) -> f64 {
+    match part {
+        Part::Router | Part::Head => 4.0,
+        Part::Q | Part::K => 2.0,
+        _ => 1.0,
     }
 }
 

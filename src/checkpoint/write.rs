@@ -10,7 +10,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{WINDOW, names};
+use super::{WINDOW, families::HPCAI};
 use crate::{
     base::{
         error::{Error, Result},
@@ -18,7 +18,7 @@ use crate::{
     },
     model::{
         config::Config,
-        schema::{self, Wanted},
+        schema::{self, Kind, Part, Wanted},
         weights::Weights,
     },
 };
@@ -74,12 +74,12 @@ pub trait Output {
 /// A file of the checkpoint and what it holds.
 struct Plan {
     name: String,
-    parts: Vec<Part>,
+    items: Vec<Item>,
 }
 
 /// A tensor, or a slice of one, in a file.
 #[derive(Clone)]
-struct Part {
+struct Item {
     /// Its name in the file.
     name: String,
     /// The tensor it comes from.
@@ -90,7 +90,7 @@ struct Part {
     slice: Option<(usize, u64, u64)>,
 }
 
-impl Part {
+impl Item {
     fn whole(want: &Wanted) -> Self {
         Self {
             name: want.name.clone(),
@@ -152,9 +152,9 @@ pub async fn write_weights<W: Weights>(
     let mut weight_map = BTreeMap::new();
     let mut total = 0;
     for plan in plans {
-        for part in &plan.parts {
-            total += part.bytes(weights.dtype(&part.source)?);
-            weight_map.insert(part.name.clone(), plan.name.clone());
+        for item in &plan.items {
+            total += item.bytes(weights.dtype(&item.source)?);
+            weight_map.insert(item.name.clone(), plan.name.clone());
         }
         write_file(output, &plan, weights).await?;
     }
@@ -176,13 +176,13 @@ pub(crate) fn write_text(output: &mut impl Output, name: &str, text: &str) -> Re
 }
 
 async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: &W) -> Result<()> {
-    let mut parts: Vec<(DType, &Part)> = Vec::new();
-    for part in &plan.parts {
-        parts.push((weights.dtype(&part.source)?, part));
+    let mut items: Vec<(DType, &Item)> = Vec::new();
+    for item in &plan.items {
+        items.push((weights.dtype(&item.source)?, item));
     }
     // Wider elements first keeps every tensor aligned.
-    parts.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.row_bytes(1)));
-    let header = header(&plan.name, &parts)?;
+    items.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.row_bytes(1)));
+    let header = header(&plan.name, &items)?;
     let fail = |source| Error::io(&plan.name, source);
     let (mut file, done) = if let Some(begun) = output.resume(&plan.name)? {
         begun
@@ -192,28 +192,28 @@ async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: 
         file.write_all(&header).map_err(fail)?;
         (file, 0)
     };
-    let mut end_of_part = header.len() as u64 + 8;
+    let mut end_of_item = header.len() as u64 + 8;
 
     let mut rows = Vec::new();
     let mut narrow = Vec::new();
-    for (i, (dtype, part)) in parts.into_iter().enumerate() {
-        end_of_part += part.bytes(dtype);
+    for (i, (dtype, item)) in items.into_iter().enumerate() {
+        end_of_item += item.bytes(dtype);
         if i < done {
             continue;
         }
-        let row_bytes = part.row_bytes(dtype);
+        let row_bytes = item.row_bytes(dtype);
         let at_once = rows_at_once(row_bytes);
-        let (mut row, end) = match part.slice {
+        let (mut row, end) = match item.slice {
             Some((0, number, count)) => {
-                let cut = part.shape[0] / count;
+                let cut = item.shape[0] / count;
                 (number * cut, (number + 1) * cut)
             }
-            _ => (0, part.shape.first().copied().unwrap_or(1)),
+            _ => (0, item.shape.first().copied().unwrap_or(1)),
         };
         while row < end {
             let now = at_once.min(end - row);
-            weights.read_rows(&part.source, row, now, &mut rows).await?;
-            let bytes = match part.slice {
+            weights.read_rows(&item.source, row, now, &mut rows).await?;
+            let bytes = match item.slice {
                 Some((1, number, count)) => {
                     let width = size(row_bytes / count)?;
                     let skip = size(number)? * width;
@@ -228,7 +228,7 @@ async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: 
             file.write_all(bytes).map_err(fail)?;
             row += now;
         }
-        output.wrote(&mut file, &plan.name, &part.source, end_of_part)?;
+        output.wrote(&mut file, &plan.name, &item.source, end_of_item)?;
     }
     output.finish(&plan.name, file)
 }
@@ -239,11 +239,11 @@ pub(super) fn rows_at_once(row_bytes: u64) -> u64 {
 }
 
 /// The header's JSON, padded so that the data begins at a multiple of eight bytes.
-fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
+fn header(name: &str, items: &[(DType, &Item)]) -> Result<Vec<u8>> {
     let mut offset = 0_u64;
     let mut infos = Vec::new();
-    for (dtype, part) in parts {
-        let end = offset + part.bytes(*dtype);
+    for (dtype, item) in items {
+        let end = offset + item.bytes(*dtype);
         let info = TensorInfo {
             dtype: match dtype {
                 DType::F32 => Dtype::F32,
@@ -252,15 +252,15 @@ fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
                 DType::U32 => Dtype::U32,
                 DType::Q8 | DType::Q4 => Dtype::U8,
             },
-            shape: stored_shape(*dtype, part.cut()).into_iter().map(size).collect::<Result<_>>()?,
+            shape: stored_shape(*dtype, item.cut()).into_iter().map(size).collect::<Result<_>>()?,
             data_offsets: (size(offset)?, size(end)?),
         };
-        infos.push((part.name.clone(), info));
+        infos.push((item.name.clone(), info));
         offset = end;
     }
     let fail = |error: String| Error::format(name, error);
     let metadata =
-        Metadata::new(Some(about(parts)), infos).map_err(|error| fail(error.to_string()))?;
+        Metadata::new(Some(about(items)), infos).map_err(|error| fail(error.to_string()))?;
     // By way of a value, whose fields have an order: that of a hash map changes with every run.
     let mut header = serde_json::to_value(&metadata)
         .and_then(|value| serde_json::to_vec(&value))
@@ -271,11 +271,11 @@ fn header(name: &str, parts: &[(DType, &Part)]) -> Result<Vec<u8>> {
 
 /// What the header says of the whole file. Other programs may read floats as they are; of quantized
 /// tensors it says the types.
-fn about(parts: &[(DType, &Part)]) -> HashMap<String, String> {
-    let quantized: BTreeMap<&str, &str> = parts
+fn about(items: &[(DType, &Item)]) -> HashMap<String, String> {
+    let quantized: BTreeMap<&str, &str> = items
         .iter()
         .filter(|(dtype, _)| dtype.is_quantized())
-        .map(|(dtype, part)| (part.name.as_str(), dtype.name()))
+        .map(|(dtype, item)| (item.name.as_str(), dtype.name()))
         .collect();
     let mut about = HashMap::new();
     if quantized.is_empty() {
@@ -302,7 +302,7 @@ fn plan(config: &Config, layout: Layout) -> Result<Vec<Plan>> {
     match layout {
         Layout::Single => Ok(vec![Plan {
             name: "model.safetensors".into(),
-            parts: wanted.iter().map(Part::whole).collect(),
+            items: wanted.iter().map(Item::whole).collect(),
         }]),
         Layout::Indexed { shards } => indexed(&wanted, shards),
         Layout::TensorParallel { slices } => sliced(config, &wanted, slices),
@@ -323,7 +323,7 @@ fn indexed(wanted: &[Wanted], shards: u32) -> Result<Vec<Plan>> {
     let mut plans: Vec<Plan> = (1..=shards)
         .map(|number| Plan {
             name: format!("model-{number:05}-of-{shards:05}.safetensors"),
-            parts: Vec::new(),
+            items: Vec::new(),
         })
         .collect();
     let mut before = 0;
@@ -333,62 +333,62 @@ fn indexed(wanted: &[Wanted], shards: u32) -> Result<Vec<Plan>> {
         // No file stays empty: go on when the share is full, and when the rest is just enough.
         let due =
             usize::try_from(share).unwrap_or(0).max((i + plans.len()).saturating_sub(wanted.len()));
-        if due > shard && !plans[shard].parts.is_empty() {
+        if due > shard && !plans[shard].items.is_empty() {
             shard = (shard + 1).min(plans.len() - 1);
         }
-        plans[shard].parts.push(Part::whole(want));
+        plans[shard].items.push(Item::whole(want));
         before += want.shape.iter().product::<u64>();
     }
     Ok(plans)
 }
 
-/// The released files: number, and the end of the names of the tensors in it.
-const RELEASED: [&str; 18] = [
-    "model.embed_tokens",
-    "lm_head",
-    "model.norm",
-    ".mlp.gate_proj",
-    ".mlp.down_proj",
-    ".mlp.up_proj",
-    ".w1",
-    ".w2",
-    ".w3",
-    ".self_attn.k_proj",
-    ".self_attn.o_proj",
-    ".self_attn.q_proj",
-    ".self_attn.v_proj",
-    ".pre_attn_norm",
-    ".post_attn_norm",
-    ".pre_moe_norm",
-    ".post_moe_norm",
-    ".block_sparse_moe.gate",
+/// The released files: in the place of its number, the part of every layer that each holds.
+const RELEASED: [Part; 18] = [
+    Part::Embedding,
+    Part::Head,
+    Part::FinalNorm,
+    Part::DenseGate,
+    Part::DenseDown,
+    Part::DenseUp,
+    Part::ExpertGate,
+    Part::ExpertDown,
+    Part::ExpertUp,
+    Part::K,
+    Part::O,
+    Part::Q,
+    Part::V,
+    Part::PreAttnNorm,
+    Part::PostAttnNorm,
+    Part::PreMoeNorm,
+    Part::PostMoeNorm,
+    Part::Router,
 ];
 
 fn sliced(config: &Config, wanted: &[Wanted], slices: u32) -> Result<Vec<Plan>> {
-    let width = config.moe_intermediate_size;
+    let width = config.moe_intermediate_size();
     if slices == 0 || slices > 999 || !width.is_multiple_of(slices) {
         return Err(Error::Usage(format!(
             "{slices} slices do not divide moe_intermediate_size ({width})"
         )));
     }
     let mut plans = Vec::new();
-    for (number, end) in RELEASED.iter().enumerate() {
-        let end = format!("{end}.weight");
-        let of_kind: Vec<&Wanted> =
-            wanted.iter().filter(|want| want.name.ends_with(&end)).collect();
-        let Some(first) = of_kind.first() else { continue };
+    for (number, part) in RELEASED.into_iter().enumerate() {
+        let these: Vec<&Wanted> = wanted.iter().filter(|want| want.key.part == part).collect();
+        if these.is_empty() {
+            continue;
+        }
         let name = |rank: &str| format!("pytorch_model-{number:05}-TP-{rank}.safetensors");
-        let (schema::Kind::Expert, Some(axis)) = (first.kind, first.tp_axis) else {
-            let parts = of_kind.into_iter().map(Part::whole).collect();
-            plans.push(Plan { name: name("common"), parts });
+        let (Kind::Expert, Some(axis)) = (part.kind(), part.tp_axis()) else {
+            let items = these.into_iter().map(Item::whole).collect();
+            plans.push(Plan { name: name("common"), items });
             continue;
         };
         for rank in 0..u64::from(slices) {
             let slice = Some((axis, rank, u64::from(slices)));
-            let part = |want: &&Wanted| Part { slice, ..Part::whole(want) };
+            let item = |want: &&Wanted| Item { slice, ..Item::whole(want) };
             plans.push(Plan {
                 name: name(&format!("{rank:03}")),
-                parts: of_kind.iter().map(part).collect(),
+                items: these.iter().map(item).collect(),
             });
         }
     }
@@ -396,20 +396,20 @@ fn sliced(config: &Config, wanted: &[Wanted], slices: u32) -> Result<Vec<Plan>> 
 }
 
 fn grok_1(config: &Config, wanted: &[Wanted]) -> Result<Vec<Plan>> {
-    if config.residual_moe {
-        return Err(Error::Usage(
-            "Grok-1's names have none for the dense MLP of a model with residual_moe".into(),
-        ));
+    let item = |want: &Wanted| {
+        let name = HPCAI.name(want.key).ok_or_else(|| {
+            Error::Usage(
+                "Grok-1's names have none for the dense MLP of a model with residual_moe".into(),
+            )
+        })?;
+        Ok(Item { name, ..Item::whole(want) })
+    };
+    let mut items: Vec<Item> = wanted.iter().map(item).collect::<Result<_>>()?;
+    if config.ends.tied {
+        let table = wanted.iter().find(|want| want.key.part == Part::Embedding);
+        items.extend(table.map(|want| Item { name: schema::HEAD.into(), ..Item::whole(want) }));
     }
-    let mut parts: Vec<Part> = wanted
-        .iter()
-        .map(|want| Part { name: names::to_hpcai(&want.name), ..Part::whole(want) })
-        .collect();
-    if config.tie_word_embeddings {
-        let table = wanted.iter().find(|want| want.name == schema::EMBEDDING);
-        parts.extend(table.map(|want| Part { name: schema::HEAD.into(), ..Part::whole(want) }));
-    }
-    Ok(vec![Plan { name: "model.safetensors".into(), parts }])
+    Ok(vec![Plan { name: "model.safetensors".into(), items }])
 }
 
 fn size(bytes: u64) -> Result<usize> {

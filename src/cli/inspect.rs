@@ -224,7 +224,7 @@ fn kinds(known: &Known) -> BTreeMap<&'static str, OfKind> {
         known.tensors.iter().map(|(name, dtype, _)| (name.as_str(), *dtype)).collect();
     let mut kinds: BTreeMap<&'static str, OfKind> = BTreeMap::new();
     for tensor in schema::tensors(&known.config) {
-        let kind = kinds.entry(tensor.kind.name()).or_default();
+        let kind = kinds.entry(tensor.kind().name()).or_default();
         kind.count += 1;
         kind.parameters += tensor.shape.iter().product::<u64>();
         if let Some(&dtype) = types.get(tensor.name.as_str()) {

@@ -239,7 +239,7 @@ fn look<S: Steps>(session: &S, reply: &mut Reply) -> Inside {
     let pos = u32::try_from(position).unwrap_or(u32::MAX);
     Inside {
         position,
-        attention_temperature: rope::temperature(session.config().attn_temperature_len, pos),
+        attention_temperature: rope::temperature(session.config().attention.temperature_len, pos),
         routes: std::mem::take(&mut reply.routes),
     }
 }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn session(context: u32) -> Session<Host> {
-        let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("a preset") };
+        let config = Config::preset("small").expect("a preset").with_layers(1);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
         let sizes = Sizes { context, prefill: 2, cache: DType::F32 };
         pollster::block_on(async {
@@ -397,10 +397,10 @@ mod tests {
             assert_eq!(inside.position, 2 + i);
             assert!((inside.attention_temperature - 1.0).abs() < f32::EPSILON);
             let config = session.config().clone();
-            assert_eq!(inside.routes.len(), config.num_hidden_layers as usize);
+            assert_eq!(inside.routes.len(), config.num_hidden_layers() as usize);
             for route in &inside.routes {
-                assert_eq!(route.experts.len(), config.num_experts_per_tok as usize);
-                assert!(route.experts.iter().all(|&e| e < config.num_local_experts));
+                assert_eq!(route.experts.len(), config.num_experts_per_tok() as usize);
+                assert!(route.experts.iter().all(|&e| e < config.num_local_experts()));
                 assert!(route.probs.is_sorted_by(|a, b| a >= b) && route.probs[0] <= 1.0);
             }
         }

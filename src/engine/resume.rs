@@ -273,7 +273,7 @@ mod tests {
                 let mut lives = self.lives.borrow_mut();
                 if lives.len() > 1 { lives.remove(0) } else { lives[0] }
             };
-            let config = Config { num_hidden_layers: 1, ..Config::preset("small").expect("one") };
+            let config = Config::preset("small").expect("one").with_layers(1);
             let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
             let sizes = Sizes { context: 64, prefill: 2, cache: DType::Q8 };
             let machine = Mortal { host: Host::default(), left };

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::{
     base::{
         error::{Error, Result},
-        num::round,
         tensor::{DType, Tensor},
     },
     kernels::{CACHES, CHUNK, elements_of_chunk},
@@ -150,7 +149,7 @@ pub struct Session<M: Machine> {
     machine: M,
     model: Model,
     sizes: Sizes,
-    inv_freq: Vec<f32>,
+    angles: Vec<rope::Angles>,
     caches: Vec<LayerCache>,
     /// The decode buffers first, then prefill buffers of rising size.
     scratches: Vec<Scratch>,
@@ -190,7 +189,7 @@ impl<M: Machine> Session<M> {
     pub fn with_model(mut machine: M, model: Model, sizes: Sizes) -> Result<Self> {
         let c = &model.config;
         check_sizes(c, sizes)?;
-        let caches = (0..c.num_hidden_layers)
+        let caches = (0..c.num_hidden_layers())
             .map(|_| alloc_cache(&mut machine, c, sizes.context, sizes.cache))
             .collect::<Result<Vec<_>>>()?;
         let mut scratches = vec![Scratch::alloc(&mut machine, c, Phase::Decode, 1, &caches[0])?];
@@ -202,7 +201,7 @@ impl<M: Machine> Session<M> {
         let shape = [scratches[1].tokens, c.vocab_size].into();
         let all_logits = machine.alloc(Role::Storage, DType::F32, shape)?;
         Ok(Self {
-            inv_freq: rope::inv_freq(c),
+            angles: rope::Angles::of(c),
             machine,
             model,
             sizes,
@@ -310,7 +309,7 @@ impl<M: Machine> Session<M> {
             scratch.routes.iter().flat_map(|routes| [routes.ids, routes.probs]).collect();
         let nothing = self.machine.record(&mut |_| Ok(()))?;
         let bytes = self.machine.run_plan(&nothing, &tensors).await?;
-        let most = count * self.model.config.num_experts_per_tok as usize;
+        let most = count * self.model.config.num_experts_per_tok() as usize;
         Ok(bytes
             .chunks_exact(2)
             .map(|pair| {
@@ -410,7 +409,7 @@ impl<M: Machine> Session<M> {
 
     /// The routes of the last of a step's `rows` tokens: ids and probabilities by turns.
     fn last_routes(&self, bytes: &[Vec<u8>], rows: usize) -> Vec<Route> {
-        let count = self.model.config.num_experts_per_tok as usize;
+        let count = self.model.config.num_experts_per_tok() as usize;
         let before = (rows - 1) * count;
         bytes
             .chunks_exact(2)
@@ -467,21 +466,21 @@ impl<M: Machine> Session<M> {
         let head_dim = self.model.config.head_dim as usize;
         let mut padded = ids.to_vec();
         padded.resize(s.tokens as usize, 0);
-        let magnitude = round(self.model.config.rope_magnitude);
-        let mut cos_sin = vec![0.0f32; padded.len() * head_dim];
-        for (pos, row) in (pos..).zip(cos_sin.chunks_exact_mut(head_dim)).take(ids.len()) {
-            rope::cos_sin(&self.inv_freq, pos, row);
-            for value in row.iter_mut() {
-                *value *= magnitude;
+        let mut tables = vec![vec![0.0f32; padded.len() * head_dim]; self.angles.len()];
+        for (table, angles) in tables.iter_mut().zip(&self.angles) {
+            for (pos, row) in (pos..).zip(table.chunks_exact_mut(head_dim)).take(ids.len()) {
+                angles.row(pos, row);
             }
         }
-        let temperature_len = self.model.config.attn_temperature_len;
+        let temperature_len = self.model.config.attention.temperature_len;
         let temperature: Vec<f32> =
             (pos..).take(padded.len()).map(|pos| rope::temperature(temperature_len, pos)).collect();
         let machine = &mut self.machine;
         machine.write(s.ids, 0, bytemuck::cast_slice(&padded))?;
         machine.write(s.step, 0, bytemuck::cast_slice(&[pos, rows, 0, 0]))?;
-        machine.write(s.cos_sin, 0, bytemuck::cast_slice(&cos_sin))?;
+        for (cos_sin, table) in s.cos_sin.iter().zip(&tables) {
+            machine.write(*cos_sin, 0, bytemuck::cast_slice(table))?;
+        }
         machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
         machine.write(s.last_row, 0, bytemuck::cast_slice(&[rows - 1]))
     }

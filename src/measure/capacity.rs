@@ -78,7 +78,7 @@ impl Planner {
         let decode = session.decode_plan(Read::Top(candidates))?.clone();
         let mut cache = Counting::new(self.machine.limits());
         let mut cache_shards = 0;
-        for _ in 0..c.num_hidden_layers {
+        for _ in 0..c.num_hidden_layers() {
             cache_shards = alloc_cache(&mut cache, c, sizes.context, sizes.cache)?.shards.len();
         }
         let all = session.machine();
@@ -126,7 +126,7 @@ impl Planner {
 /// Bytes of keys and values for one position of all layers, as elements of `dtype`.
 pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
     let [layers, heads, channels] =
-        [c.num_hidden_layers, c.num_key_value_heads, c.head_dim].map(u64::from);
+        [c.num_hidden_layers(), c.num_key_value_heads, c.head_dim].map(u64::from);
     2 * layers * dtype.row_bytes(heads * channels)
 }
 
@@ -138,7 +138,7 @@ pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
         kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
     let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
     // One norm comes before the first layer.
-    (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers)
+    (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers())
 }
 
 #[cfg(test)]

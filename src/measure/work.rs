@@ -23,26 +23,14 @@ pub fn least_bytes(model: &Model, cache: DType, tokens: u32, before: u32) -> u64
 /// products of a query with the keys of its own and all earlier positions, and of its weights with
 /// their values; and the head. Norms, activations and the softmax do not count.
 pub fn flops(c: &Config, tokens: u32, before: u32) -> u64 {
-    let [tokens, before, layers, hidden, heads, kv_heads, head_dim] = [
-        tokens,
-        before,
-        c.num_hidden_layers,
-        c.hidden_size,
-        c.num_attention_heads,
-        c.num_key_value_heads,
-        c.head_dim,
-    ]
-    .map(u64::from);
-    let attention = 2 * hidden * head_dim * (heads + kv_heads);
-    let dense = if c.residual_moe { 3 * hidden * u64::from(c.intermediate_size) } else { 0 };
-    let experts =
-        3 * hidden * u64::from(c.moe_intermediate_size) * u64::from(c.num_experts_per_tok);
-    let router = hidden * u64::from(c.num_local_experts);
+    let [tokens, before, layers, hidden, heads, head_dim] =
+        [tokens, before, c.num_hidden_layers(), c.hidden_size, c.num_attention_heads, c.head_dim]
+            .map(u64::from);
+    let matrices: u64 = c.layers.iter().map(|layer| c.active_weights(layer)).sum();
     // The query at position p sees p + 1 positions.
     let seen = tokens * before + tokens * (tokens + 1) / 2;
     let head = hidden * u64::from(c.vocab_size);
-    let matrices = tokens * (attention + dense + experts + router);
-    2 * (layers * (matrices + 2 * heads * head_dim * seen) + head)
+    2 * (tokens * matrices + layers * 2 * heads * head_dim * seen + head)
 }
 
 #[cfg(test)]
@@ -63,9 +51,9 @@ mod tests {
     fn operations_are_two_for_each_active_parameter() {
         for name in ["grok-2", "grok-1", "bench"] {
             let c = Config::preset(name).expect("a preset");
-            let norms = u64::from(c.hidden_size) * (4 * u64::from(c.num_hidden_layers) + 1);
+            let norms = u64::from(c.hidden_size) * (4 * u64::from(c.num_hidden_layers()) + 1);
             let keys = 2 * u64::from(c.num_attention_heads * c.head_dim);
-            let attention = u64::from(c.num_hidden_layers) * keys;
+            let attention = u64::from(c.num_hidden_layers()) * keys;
             let active = c.parameters().active - norms;
             assert_eq!(flops(&c, 1, 0), 2 * (active + attention), "{name}");
             assert_eq!(flops(&c, 1, 99), 2 * (active + 100 * attention), "{name}");

@@ -2,18 +2,22 @@
 //!
 //! Order and constants are `SGLang`'s `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
 
-use std::f32::consts::FRAC_1_SQRT_2;
-
-use super::{Layer, LayerCache, Matrix, Mlp, Model, Phase, Routes, Scratch, TopList};
+use super::{
+    FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed, Routes, Scratch, TopList,
+};
 use crate::{
-    base::{error::Result, num::round, tensor::Tensor},
+    base::{
+        error::{Error, Result},
+        num::round,
+        tensor::Tensor,
+    },
     kernels::{
         Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
         Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
     },
     machine::kernel::Executor,
-    model::config::Config,
+    model::config::{Config, Norms},
 };
 
 /// What a pass leaves behind beside the cache.
@@ -51,48 +55,65 @@ pub fn forward(
 
     // `s.x` is the residual stream. Each block reads it normalized, in `s.h`, and adds back its own
     // normalized output.
+    let Norms::Sandwich = c.norms;
     embed(exec, m, s)?;
     exec.run(&RmsNorm { x: s.x, weight: m.layers[0].pre_attn_norm, eps, out: s.h })?;
 
+    let mut routes = s.routes.iter();
     for (i, layer) in m.layers.iter().enumerate() {
-        attention(exec, c, layer, s, &kv[i], pass.positions)?;
-        let Routes { ids, probs } = s.routes[i];
-        exec.run(&NormRoute {
-            h: s.block,
-            weight: layer.post_attn_norm,
-            next_weight: layer.pre_moe_norm,
-            eps,
-            router: layer.router,
-            cap: round(c.router_logit_softcapping),
-            renormalize: c.norm_topk_prob,
-            sum: s.x,
-            out: s.h,
-            ids,
-            probs,
-        })?;
+        let cos_sin = s.cos_sin[usize::from(c.layers[i].rope)];
+        attention(exec, c, layer, s, cos_sin, &kv[i], pass.positions)?;
 
-        let scale = if c.residual_moe { FRAC_1_SQRT_2 } else { 1.0 };
-        let (weight, sum, out) = (layer.post_moe_norm, s.x, s.h);
-        let next_weight = m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm);
-        match s.phase {
-            Phase::Decode => {
-                feed_forward_of_one(exec, c, layer, s, s.routes[i], scale)?;
-                exec.run(&RmsNormAdd { h: s.block, weight, next_weight, eps, sum, out })?;
+        let (sum, out) = (s.x, s.h);
+        let next = m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm);
+        let add =
+            |weight, next_weight| RmsNormAdd { h: s.block, weight, next_weight, eps, sum, out };
+        match &layer.feed_forward {
+            FeedForward::Dense(mlp) => {
+                exec.run(&add(layer.post_attn_norm, layer.pre_moe_norm))?;
+                gated(exec, c, mlp, s)?;
+                matmul(exec, s, s.dense_act, &mlp.down_proj, s.block)?;
+                exec.run(&add(layer.post_moe_norm, next))?;
             }
-            Phase::Prefill => {
-                feed_forward_of_many(exec, c, layer, s, ids)?;
-                exec.run(&CombineNorm {
-                    step: s.step,
-                    dense: s.dense,
-                    routed: s.routed,
-                    probs,
-                    scale,
-                    weight,
-                    next_weight,
+            FeedForward::Routed(routed) => {
+                let &Routes { ids, probs } = routes
+                    .next()
+                    .ok_or_else(|| Error::Usage("the buffers are another model's".into()))?;
+                exec.run(&NormRoute {
+                    h: s.block,
+                    weight: layer.post_attn_norm,
+                    next_weight: layer.pre_moe_norm,
                     eps,
+                    router: routed.router,
+                    cap: round(routed.rule.softcap),
+                    renormalize: routed.rule.renormalize,
                     sum,
                     out,
+                    ids,
+                    probs,
                 })?;
+                let scale = round(routed.rule.joint_scale);
+                match s.phase {
+                    Phase::Decode => {
+                        experts_of_one(exec, c, routed, s, Routes { ids, probs }, scale)?;
+                        exec.run(&add(layer.post_moe_norm, next))?;
+                    }
+                    Phase::Prefill => {
+                        experts_of_many(exec, c, routed, s, ids)?;
+                        exec.run(&CombineNorm {
+                            step: s.step,
+                            dense: beside(routed, s),
+                            routed: s.routed,
+                            probs,
+                            scale,
+                            weight: layer.post_moe_norm,
+                            next_weight: next,
+                            eps,
+                            sum,
+                            out,
+                        })?;
+                    }
+                }
             }
         }
     }
@@ -105,7 +126,7 @@ fn embed(exec: &mut dyn Executor, m: &Model, s: &Scratch) -> Result<()> {
             ids: s.ids,
             table: shard.tensor,
             row0: shard.row0,
-            scale: round(m.config.embedding_multiplier_scale),
+            scale: round(m.config.ends.embed_scale),
             out: s.x,
         })?;
     }
@@ -118,6 +139,7 @@ fn attention(
     c: &Config,
     w: &Layer,
     s: &Scratch,
+    cos_sin: Tensor,
     kv: &LayerCache,
     positions: u32,
 ) -> Result<()> {
@@ -126,7 +148,7 @@ fn attention(
         exec.run(&RopeCache {
             step: s.step,
             qkv: s.qkv,
-            cos_sin: s.cos_sin,
+            cos_sin,
             q: s.q,
             k: shard.k,
             v: shard.v,
@@ -143,8 +165,8 @@ fn attention(
             pos0: shard.pos0,
             split_len: s.split_len,
             splits: shard.len.min(positions - shard.pos0).div_ceil(s.split_len),
-            scale: round(1.0 / f64::from(c.head_dim).sqrt()),
-            cap: round(c.attn_logit_softcapping),
+            scale: round(c.attention.scale),
+            cap: round(c.attention.softcap),
             acc: s.split_acc,
             stats: s.split_stats,
         })?;
@@ -159,18 +181,18 @@ fn attention(
     matmul(exec, s, s.heads, &w.o_proj, s.block)
 }
 
-/// The dense MLP and the routed experts side by side: `s.h` in, `s.block` out.
+/// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.block` out.
 ///
 /// Routing never leaves the device: the expert kernels read the chosen ids themselves.
-fn feed_forward_of_one(
+fn experts_of_one(
     exec: &mut dyn Executor,
     c: &Config,
-    w: &Layer,
+    w: &Routed,
     s: &Scratch,
     Routes { ids, probs }: Routes,
     scale: f32,
 ) -> Result<()> {
-    if let Some(mlp) = &w.mlp {
+    if let Some(mlp) = &w.dense {
         gated(exec, c, mlp, s)?;
     }
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
@@ -186,7 +208,7 @@ fn feed_forward_of_one(
     }
 
     let down_proj = &w.experts.down_proj;
-    if let Some(mlp) = &w.mlp {
+    if let Some(mlp) = &w.dense {
         if mlp.down_proj.is_cut_like(down_proj) {
             for (dense, experts) in mlp.down_proj.shards.iter().zip(&down_proj.shards) {
                 exec.run(&DenseExpertMatVec {
@@ -211,7 +233,7 @@ fn feed_forward_of_one(
             ids,
             probs,
             weight: down.tensor,
-            dense: s.dense,
+            dense: beside(w, s),
             row0: down.row0,
             scale,
             out: s.block,
@@ -221,19 +243,19 @@ fn feed_forward_of_one(
 }
 
 /// The same for many tokens, by expert: `s.h` in, `s.dense` and `s.routed` out.
-fn feed_forward_of_many(
+fn experts_of_many(
     exec: &mut dyn Executor,
     c: &Config,
-    w: &Layer,
+    w: &Routed,
     s: &Scratch,
     ids: Tensor,
 ) -> Result<()> {
-    if let Some(mlp) = &w.mlp {
+    if let Some(mlp) = &w.dense {
         gated(exec, c, mlp, s)?;
         matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
     }
     let (order, tiles) = (s.order, s.tiles);
-    exec.run(&ExpertGroups { step: s.step, ids, experts: c.num_local_experts, order, tiles })?;
+    exec.run(&ExpertGroups { step: s.step, ids, experts: w.rule.count, order, tiles })?;
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
         exec.run(&ExpertGatedMatMul {
             x: s.h,
@@ -259,6 +281,11 @@ fn feed_forward_of_many(
     Ok(())
 }
 
+/// Where the results of the dense MLP are, or zeros where there is none.
+fn beside(w: &Routed, s: &Scratch) -> Tensor {
+    if w.dense.is_some() { s.dense } else { s.no_dense }
+}
+
 /// `s.dense_act = gelu(gate x) * up x`
 fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<()> {
     for (gate, up) in mlp.gate_proj.shards.iter().zip(&mlp.up_proj.shards) {
@@ -276,8 +303,8 @@ fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<
 
 /// Logits of what is in `s.h`: scaled first, then capped.
 fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> Result<()> {
-    let scale = round(m.config.output_multiplier_scale);
-    let cap = round(m.config.final_logit_softcapping);
+    let scale = round(m.config.ends.output_scale);
+    let cap = round(m.config.ends.softcap);
     let lists = match output {
         Output::Nothing => return Ok(()),
         Output::All(out) => {

@@ -1,6 +1,6 @@
 //! Where weights go: allocation and sharding, then upload in bounded windows.
 
-use super::{Layer, Mlp, Model};
+use super::{FeedForward, Layer, Mlp, Model, Routed};
 use crate::{
     base::{
         error::{Error, Result},
@@ -9,8 +9,8 @@ use crate::{
     },
     machine::{Machine, Role, host},
     model::{
-        config::Config,
-        schema::{EMBEDDING, FINAL_NORM, HEAD},
+        config::{Config, Experts},
+        schema::{FINAL_NORM, Key, Part},
         weights::Weights,
     },
 };
@@ -68,15 +68,15 @@ impl Model {
     ) -> Result<Self> {
         let c = config;
         let mut alloc = Allocator { machine, weights };
-        let embed_tokens = alloc.matrix(&[(EMBEDDING.into(), c.vocab_size)], c.hidden_size)?;
-        let layers = (0..c.num_hidden_layers)
-            .map(|layer| alloc.layer(c, &format!("model.layers.{layer}")))
-            .collect::<Result<_>>()?;
+        let table = |part| [(Key::new(0, part), c.vocab_size)];
+        let embed_tokens = alloc.matrix(&table(Part::Embedding), c.hidden_size)?;
+        let layers =
+            (0..c.num_hidden_layers()).map(|layer| alloc.layer(c, layer)).collect::<Result<_>>()?;
         let norm = alloc.vector(c.hidden_size)?;
-        let lm_head = if c.tie_word_embeddings {
+        let lm_head = if c.ends.tied {
             embed_tokens.clone()
         } else {
-            alloc.matrix(&[(HEAD.into(), c.vocab_size)], c.hidden_size)?
+            alloc.matrix(&table(Part::Head), c.hidden_size)?
         };
         Ok(Self { config: c.clone(), embed_tokens, layers, norm, lm_head })
     }
@@ -91,23 +91,25 @@ impl Model {
         let mut upload =
             Upload { machine, weights, progress, buffer: Vec::new(), done: 0, unflushed: 0 };
         upload.matrix(&self.embed_tokens).await?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let at = |name: &str| format!("model.layers.{i}.{name}.weight");
-            upload.whole(layer.pre_attn_norm, &at("pre_attn_norm")).await?;
+        for (i, layer) in (0..).zip(&self.layers) {
+            let at = |part| Key::new(i, part).name();
+            upload.whole(layer.pre_attn_norm, &at(Part::PreAttnNorm)).await?;
             upload.matrix(&layer.qkv_proj).await?;
             upload.matrix(&layer.o_proj).await?;
-            upload.whole(layer.post_attn_norm, &at("post_attn_norm")).await?;
-            upload.whole(layer.pre_moe_norm, &at("pre_moe_norm")).await?;
-            upload.whole(layer.router, &at("block_sparse_moe.gate")).await?;
-            for mlp in layer.mlp.iter().chain([&layer.experts]) {
+            upload.whole(layer.post_attn_norm, &at(Part::PostAttnNorm)).await?;
+            upload.whole(layer.pre_moe_norm, &at(Part::PreMoeNorm)).await?;
+            if let Some(routed) = layer.feed_forward.routed() {
+                upload.whole(routed.router, &at(Part::Router)).await?;
+            }
+            for mlp in layer.feed_forward.mlps() {
                 upload.matrix(&mlp.gate_proj).await?;
                 upload.matrix(&mlp.up_proj).await?;
                 upload.matrix(&mlp.down_proj).await?;
             }
-            upload.whole(layer.post_moe_norm, &at("post_moe_norm")).await?;
+            upload.whole(layer.post_moe_norm, &at(Part::PostMoeNorm)).await?;
         }
         upload.whole(self.norm, FINAL_NORM).await?;
-        if !self.config.tie_word_embeddings {
+        if !self.config.ends.tied {
             upload.matrix(&self.lm_head).await?;
         }
         upload.machine.flush().await
@@ -131,18 +133,18 @@ impl Model {
         let experts: u64 = self
             .layers
             .iter()
-            .flat_map(|layer| {
-                [&layer.experts.gate_proj, &layer.experts.up_proj, &layer.experts.down_proj]
-            })
+            .filter_map(|layer| layer.feed_forward.routed())
+            .map(|routed| &routed.experts)
+            .flat_map(|experts| [&experts.gate_proj, &experts.up_proj, &experts.down_proj])
             .map(of)
             .sum();
         let table = of(&self.embed_tokens);
         let rows = u64::from(c.vocab_size);
-        let idle_rows =
-            if c.tie_word_embeddings { 0 } else { rows.saturating_sub(u64::from(tokens)) };
-        let all = u64::from(c.num_local_experts);
-        let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok);
-        self.bytes() - table / rows * idle_rows - experts / all * all.saturating_sub(chosen)
+        let idle_rows = if c.ends.tied { 0 } else { rows.saturating_sub(u64::from(tokens)) };
+        let all = u64::from(c.num_local_experts());
+        let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok());
+        let idle_experts = experts / all.max(1) * all.saturating_sub(chosen);
+        self.bytes() - table / rows * idle_rows - idle_experts
     }
 
     /// Tensors beyond one for each matrix: how often bindings forced a cut.
@@ -157,15 +159,16 @@ impl Model {
             let name = &matrix.sources[0].name;
             matrix.shards.iter().map(|shard| (name.clone(), shard.tensor))
         });
-        let vectors = self.layers.iter().enumerate().flat_map(|(i, layer)| {
-            [
-                ("pre_attn_norm", layer.pre_attn_norm),
-                ("post_attn_norm", layer.post_attn_norm),
-                ("pre_moe_norm", layer.pre_moe_norm),
-                ("block_sparse_moe.gate", layer.router),
-                ("post_moe_norm", layer.post_moe_norm),
-            ]
-            .map(|(name, tensor)| (format!("model.layers.{i}.{name}.weight"), tensor))
+        let vectors = (0..).zip(&self.layers).flat_map(|(i, layer)| {
+            let before = [
+                (Part::PreAttnNorm, layer.pre_attn_norm),
+                (Part::PostAttnNorm, layer.post_attn_norm),
+                (Part::PreMoeNorm, layer.pre_moe_norm),
+            ];
+            let router = layer.feed_forward.routed().map(|routed| (Part::Router, routed.router));
+            let after = (Part::PostMoeNorm, layer.post_moe_norm);
+            let all = before.into_iter().chain(router).chain([after]);
+            all.map(move |(part, tensor)| (Key::new(i, part).name(), tensor))
         });
         matrices.chain(vectors).chain([(FINAL_NORM.to_owned(), self.norm)])
     }
@@ -174,7 +177,7 @@ impl Model {
         let mut all = vec![&self.embed_tokens, &self.lm_head];
         for layer in &self.layers {
             all.extend([&layer.qkv_proj, &layer.o_proj]);
-            for mlp in layer.mlp.iter().chain([&layer.experts]) {
+            for mlp in layer.feed_forward.mlps() {
                 all.extend([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
             }
         }
@@ -192,51 +195,57 @@ struct Allocator<'a, M, W> {
 }
 
 impl<M: Machine, W: Weights> Allocator<'_, M, W> {
-    fn layer(&mut self, c: &Config, at: &str) -> Result<Layer> {
+    fn layer(&mut self, c: &Config, layer: u32) -> Result<Layer> {
         let [q, kv] = [c.num_attention_heads, c.num_key_value_heads].map(|n| n * c.head_dim);
-        let part = |name: &str, rows| (format!("{at}.self_attn.{name}.weight"), rows);
+        let rows = |part, rows| (Key::new(layer, part), rows);
         Ok(Layer {
             pre_attn_norm: self.vector(c.hidden_size)?,
-            qkv_proj: self.matrix(
-                &[part("q_proj", q), part("k_proj", kv), part("v_proj", kv)],
-                c.hidden_size,
-            )?,
-            o_proj: self.matrix(&[part("o_proj", c.hidden_size)], q)?,
+            qkv_proj: self
+                .matrix(&[rows(Part::Q, q), rows(Part::K, kv), rows(Part::V, kv)], c.hidden_size)?,
+            o_proj: self.matrix(&[rows(Part::O, c.hidden_size)], q)?,
             post_attn_norm: self.vector(c.hidden_size)?,
             pre_moe_norm: self.vector(c.hidden_size)?,
-            mlp: if c.residual_moe { Some(self.dense(c, at)?) } else { None },
-            router: self.machine.alloc(
-                Role::Storage,
-                DType::F32,
-                [c.num_local_experts, c.hidden_size].into(),
-            )?,
-            experts: self.experts(c, at)?,
+            feed_forward: self.feed_forward(c, layer)?,
             post_moe_norm: self.vector(c.hidden_size)?,
         })
     }
 
-    fn dense(&mut self, c: &Config, at: &str) -> Result<Mlp> {
-        let mut matrix = |name: &str, rows, cols| {
-            self.matrix(&[(format!("{at}.mlp.{name}.weight"), rows)], cols)
-        };
+    fn feed_forward(&mut self, c: &Config, layer: u32) -> Result<FeedForward> {
+        let rule = c.layers[layer as usize];
+        let dense = rule.dense.map(|width| self.dense(c, layer, width)).transpose()?;
+        match (dense, c.experts.filter(|_| rule.routed)) {
+            (dense, Some(rule)) => {
+                let shape = [rule.count, c.hidden_size].into();
+                let router = self.machine.alloc(Role::Storage, DType::F32, shape)?;
+                let experts = self.experts(c, layer, rule)?;
+                Ok(FeedForward::Routed(Routed { rule, router, experts, dense }))
+            }
+            (Some(mlp), None) => Ok(FeedForward::Dense(mlp)),
+            (None, None) => {
+                Err(Error::Usage(format!("layer {layer} has neither experts nor a dense MLP")))
+            }
+        }
+    }
+
+    fn dense(&mut self, c: &Config, layer: u32, width: u32) -> Result<Mlp> {
+        let mut matrix = |part, rows, cols| self.matrix(&[(Key::new(layer, part), rows)], cols);
         Ok(Mlp {
-            gate_proj: matrix("gate_proj", c.intermediate_size, c.hidden_size)?,
-            up_proj: matrix("up_proj", c.intermediate_size, c.hidden_size)?,
-            down_proj: matrix("down_proj", c.hidden_size, c.intermediate_size)?,
+            gate_proj: matrix(Part::DenseGate, width, c.hidden_size)?,
+            up_proj: matrix(Part::DenseUp, width, c.hidden_size)?,
+            down_proj: matrix(Part::DenseDown, c.hidden_size, width)?,
         })
     }
 
-    fn experts(&mut self, c: &Config, at: &str) -> Result<Mlp> {
-        let mut matrix = |name: &str, rows, cols| {
-            let parts: Vec<_> = (0..c.num_local_experts)
-                .map(|e| (format!("{at}.block_sparse_moe.experts.{e}.{name}.weight"), rows))
-                .collect();
+    fn experts(&mut self, c: &Config, layer: u32, rule: Experts) -> Result<Mlp> {
+        let mut matrix = |part, rows, cols| {
+            let parts: Vec<_> =
+                (0..rule.count).map(|expert| (Key { part, layer, expert }, rows)).collect();
             self.side_by_side(&parts, cols)
         };
         Ok(Mlp {
-            gate_proj: matrix("w1", c.moe_intermediate_size, c.hidden_size)?,
-            up_proj: matrix("w3", c.moe_intermediate_size, c.hidden_size)?,
-            down_proj: matrix("w2", c.hidden_size, c.moe_intermediate_size)?,
+            gate_proj: matrix(Part::ExpertGate, rule.width, c.hidden_size)?,
+            up_proj: matrix(Part::ExpertUp, rule.width, c.hidden_size)?,
+            down_proj: matrix(Part::ExpertDown, c.hidden_size, rule.width)?,
         })
     }
 
@@ -245,7 +254,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 
     /// A matrix of parts one below the other.
-    fn matrix(&mut self, parts: &[(String, u32)], cols: u32) -> Result<Matrix> {
+    fn matrix(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let shard_rows = self.shard_rows(parts, 1, cols)?;
         let dtype = self.dtype(parts)?;
@@ -261,7 +270,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 
     /// Matrices of one shape side by side; each shard has the same rows of all of them.
-    fn side_by_side(&mut self, parts: &[(String, u32)], cols: u32) -> Result<Matrix> {
+    fn side_by_side(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
         let count =
             u32::try_from(parts.len()).map_err(|_| Error::Usage("too many experts".into()))?;
         let rows = parts[0].1;
@@ -279,14 +288,14 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 
     /// Rows of `count` matrices that fit one binding: a multiple of a tile where that many fit.
-    fn shard_rows(&self, parts: &[(String, u32)], count: u32, cols: u32) -> Result<u32> {
+    fn shard_rows(&self, parts: &[(Key, u32)], count: u32, cols: u32) -> Result<u32> {
         const TILE: u64 = 32;
         let limit = self.machine.max_binding_bytes();
         let row_bytes = u64::from(count) * self.dtype(parts)?.row_bytes(cols.into());
         let fit = limit / row_bytes;
         if fit == 0 {
             return Err(Error::Limit {
-                what: format!("one row of `{}`, in bytes", parts[0].0),
+                what: format!("one row of `{}`, in bytes", parts[0].0.name()),
                 got: row_bytes,
                 limit,
             });
@@ -296,10 +305,10 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 
     /// The type of all parts, or F32 where they differ.
-    fn dtype(&self, parts: &[(String, u32)]) -> Result<DType> {
-        let first = self.weights.dtype(&parts[0].0)?;
-        for (name, _) in parts {
-            if self.weights.dtype(name)? != first {
+    fn dtype(&self, parts: &[(Key, u32)]) -> Result<DType> {
+        let first = self.weights.dtype(&parts[0].0.name())?;
+        for (key, _) in parts {
+            if self.weights.dtype(&key.name())? != first {
                 return Ok(DType::F32);
             }
         }
@@ -307,8 +316,8 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 }
 
-fn sources(parts: &[(String, u32)]) -> Vec<Source> {
-    parts.iter().map(|(name, rows)| Source { name: name.clone(), rows: *rows }).collect()
+fn sources(parts: &[(Key, u32)]) -> Vec<Source> {
+    parts.iter().map(|(key, rows)| Source { name: key.name(), rows: *rows }).collect()
 }
 
 struct Upload<'a, M, W> {

@@ -1,6 +1,7 @@
 //! The model: weights and buffers on a machine, and the forward pass over them.
 
 pub mod config;
+pub(crate) mod families;
 mod forward;
 mod matrices;
 pub mod rope;
@@ -14,7 +15,10 @@ pub use scratch::{
     CacheShard, LayerCache, Phase, Routes, SPLIT_LEN, Scratch, TopList, alloc_cache,
 };
 
-use crate::{base::tensor::Tensor, model::config::Config};
+use crate::{
+    base::tensor::Tensor,
+    model::config::{Config, Experts},
+};
 
 /// All weights of a model. Handles only: the bytes are on the machine.
 #[derive(Clone, Debug)]
@@ -45,15 +49,53 @@ pub struct Layer {
     pub post_attn_norm: Tensor,
     /// `[hidden_size]`
     pub pre_moe_norm: Tensor,
-    /// The dense path beside the experts, if there is one.
-    pub mlp: Option<Mlp>,
+    /// What comes after attention.
+    pub feed_forward: FeedForward,
+    /// `[hidden_size]`
+    pub post_moe_norm: Tensor,
+}
+
+/// The second half of a layer.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one for each of its few layers")]
+pub enum FeedForward {
+    /// One MLP that every token goes through.
+    Dense(Mlp),
+    /// Experts of which a router chooses some.
+    Routed(Routed),
+}
+
+/// Experts and their router.
+#[derive(Clone, Debug)]
+pub struct Routed {
+    /// How it chooses.
+    pub rule: Experts,
     /// `[num_local_experts, hidden_size]`
     pub router: Tensor,
     /// The experts, each matrix holding all of them:
     /// `[num_local_experts, moe_intermediate_size, hidden_size]` and `down_proj` transposed.
     pub experts: Mlp,
-    /// `[hidden_size]`
-    pub post_moe_norm: Tensor,
+    /// The dense path beside them, if there is one.
+    pub dense: Option<Mlp>,
+}
+
+impl FeedForward {
+    /// The experts and their router, if there are some.
+    pub fn routed(&self) -> Option<&Routed> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Routed(routed) => Some(routed),
+        }
+    }
+
+    /// The dense MLP, then the experts: what there is of them.
+    pub fn mlps(&self) -> impl Iterator<Item = &Mlp> {
+        let (dense, experts) = match self {
+            Self::Dense(mlp) => (Some(mlp), None),
+            Self::Routed(routed) => (routed.dense.as_ref(), Some(&routed.experts)),
+        };
+        dense.into_iter().chain(experts)
+    }
 }
 
 /// A gated MLP: `down(gelu(gate x) * up x)`.

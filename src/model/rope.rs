@@ -4,49 +4,81 @@ use std::f64::consts::TAU;
 
 use crate::{
     base::num::round,
-    model::config::{Config, RopeType},
+    model::config::{Config, Rope, RopeType},
 };
 
 /// The `head_dim / 2` frequencies, in radians for each position.
 ///
 /// Computed in `f64` and rounded to `f32` once. Follows `rope_type`: see [`explain`].
-pub fn inv_freq(config: &Config) -> Vec<f32> {
-    let dim = f64::from(config.head_dim);
+pub fn inv_freq(rope: &Rope, head_dim: u32) -> Vec<f32> {
+    let dim = f64::from(head_dim);
     let plain = |theta: f64, i: u32| 1.0 / theta.powf(f64::from(2 * i) / dim);
-    let factor = config.scaling_factor;
-    (0..config.head_dim / 2)
+    let factor = rope.scaling_factor;
+    (0..head_dim / 2)
         .map(|i| {
-            let unscaled = plain(config.rope_theta, i);
+            let unscaled = plain(rope.rope_theta, i);
             let scaled = unscaled / factor;
-            round(match config.rope_type {
+            round(match rope.rope_type {
                 RopeType::Original => unscaled,
                 RopeType::Linear => scaled,
                 RopeType::Yarn => {
-                    let mask = yarn_mask(config, i);
+                    let mask = yarn_mask(rope, head_dim, i);
                     scaled * (1.0 - mask) + unscaled * mask
                 }
                 RopeType::YarnLog => {
-                    let mask = yarn_mask(config, i);
+                    let mask = yarn_mask(rope, head_dim, i);
                     (unscaled.ln() * mask + scaled.ln() * (1.0 - mask)).exp()
                 }
-                RopeType::ThetaScale => plain(scaled_theta(config), i),
+                RopeType::ThetaScale => plain(scaled_theta(rope), i),
             })
         })
         .collect()
 }
 
-/// One paragraph for the user: which rule the frequencies follow, and why.
+/// What a model's rope tables are made of, one for each of [`Config::ropes`].
+#[derive(Clone, Debug)]
+pub struct Angles {
+    inv_freq: Vec<f32>,
+    magnitude: f32,
+}
+
+impl Angles {
+    /// Those of all ropes of a model.
+    pub fn of(config: &Config) -> Vec<Self> {
+        let angles = |rope: &Rope| Self {
+            inv_freq: inv_freq(rope, config.head_dim),
+            magnitude: round(rope.magnitude),
+        };
+        config.ropes.iter().map(angles).collect()
+    }
+
+    /// Writes the row of a table for position `pos`, as [`cos_sin`] does, times the magnitude.
+    pub fn row(&self, pos: u32, out: &mut [f32]) {
+        cos_sin(&self.inv_freq, pos, out);
+        for value in out {
+            *value *= self.magnitude;
+        }
+    }
+}
+
+/// A paragraph for the user, for each rope: which rule the frequencies follow, and why.
 pub fn explain(config: &Config) -> String {
-    let Config { rope_theta: theta, scaling_factor: factor, .. } = config;
-    let original = config.original_max_position_embeddings;
-    let chosen = if config.rope_type_named {
-        format!("rope_type is \"{}\"", crate::model::config::rope_name(config.rope_type))
-    } else if config.rope_type == RopeType::Linear {
+    let ropes: Vec<String> =
+        config.ropes.iter().map(|rope| explain_one(rope, config.head_dim)).collect();
+    ropes.join("\n")
+}
+
+fn explain_one(rope: &Rope, head_dim: u32) -> String {
+    let Rope { rope_theta: theta, scaling_factor: factor, .. } = rope;
+    let original = rope.original_max_position_embeddings;
+    let chosen = if rope.rope_type_named {
+        format!("rope_type is \"{}\"", rope.rope_type.name())
+    } else if rope.rope_type == RopeType::Linear {
         format!("rope_type is not named and scaling_factor is {factor}, not 1")
     } else {
         "rope_type is not named and scaling_factor is 1".into()
     };
-    let rule = match config.rope_type {
+    let rule = match rope.rope_type {
         RopeType::Original => {
             let mut rule = format!("plain rotary embedding with theta {theta}");
             if (factor - 1.0).abs() > 0.0 {
@@ -58,8 +90,8 @@ pub fn explain(config: &Config) -> String {
             format!("position interpolation: positions divided by {factor}, theta {theta}")
         }
         RopeType::Yarn | RopeType::YarnLog => {
-            let (low, high) = yarn_range(config);
-            let blend = if config.rope_type == RopeType::Yarn { "linear" } else { "logarithmic" };
+            let (low, high) = yarn_range(rope, head_dim);
+            let blend = if rope.rope_type == RopeType::Yarn { "linear" } else { "logarithmic" };
             format!(
                 "YaRN with a {blend} blend: frequencies up to {low} as they are, from {high} \
                  divided by {factor} (theta {theta}, original context {original})"
@@ -67,7 +99,7 @@ pub fn explain(config: &Config) -> String {
         }
         RopeType::ThetaScale => format!(
             "theta raised from {theta} to {} to stretch a context of {original} by {factor}",
-            scaled_theta(config)
+            scaled_theta(rope)
         ),
     };
     format!("{rule} ({chosen})")
@@ -95,31 +127,31 @@ pub fn temperature(attn_temperature_len: u32, pos: u32) -> f32 {
 }
 
 /// The theta that stretches `original_max_position_embeddings` by `scaling_factor`.
-fn scaled_theta(config: &Config) -> f64 {
-    let original = f64::from(config.original_max_position_embeddings);
-    let exponent = (original * config.scaling_factor / TAU).ln() / (original / TAU).ln();
-    config.rope_theta.powf(exponent)
+fn scaled_theta(rope: &Rope) -> f64 {
+    let original = f64::from(rope.original_max_position_embeddings);
+    let exponent = (original * rope.scaling_factor / TAU).ln() / (original / TAU).ln();
+    rope.rope_theta.powf(exponent)
 }
 
 /// The frequencies between which `YaRN` blends.
-fn yarn_range(config: &Config) -> (f64, f64) {
-    let dim = f64::from(config.head_dim);
-    let original = f64::from(config.original_max_position_embeddings);
-    let index = |turns: f64| dim * (original / (turns * TAU)).ln() / (2.0 * config.rope_theta.ln());
-    let low = index(config.beta_fast).floor().max(0.0);
-    let high = index(config.beta_slow).ceil().min(dim - 1.0);
+fn yarn_range(rope: &Rope, head_dim: u32) -> (f64, f64) {
+    let dim = f64::from(head_dim);
+    let original = f64::from(rope.original_max_position_embeddings);
+    let index = |turns: f64| dim * (original / (turns * TAU)).ln() / (2.0 * rope.rope_theta.ln());
+    let low = index(rope.beta_fast).floor().max(0.0);
+    let high = index(rope.beta_slow).ceil().min(dim - 1.0);
     (low, high)
 }
 
 /// How much of frequency `i` stays unscaled under `YaRN`.
 #[expect(clippy::float_cmp, reason = "both are whole numbers")]
-fn yarn_mask(config: &Config, i: u32) -> f64 {
-    let (mut low, high) = yarn_range(config);
+fn yarn_mask(rope: &Rope, head_dim: u32, i: u32) -> f64 {
+    let (mut low, high) = yarn_range(rope, head_dim);
     if low == high {
         low -= 0.001;
     }
     let ramp = ((f64::from(i) - low) / (high - low)).clamp(0.0, 1.0);
-    (1.0 - ramp) * config.extrapolation_factor
+    (1.0 - ramp) * rope.extrapolation_factor
 }
 
 #[cfg(test)]
@@ -131,13 +163,15 @@ mod tests {
         assert!(error <= relative * want.abs(), "got {got}, wanted {want}");
     }
 
-    fn grok_2() -> Config {
-        Config::preset("grok-2").expect("a preset")
+    const DIM: u32 = 128;
+
+    fn grok_2() -> Rope {
+        Config::preset("grok-2").expect("a preset").ropes[0]
     }
 
     #[test]
     fn frequencies_of_grok_2() {
-        let inv = inv_freq(&grok_2());
+        let inv = inv_freq(&grok_2(), DIM);
         assert_eq!(inv.len(), 64);
         for (i, want) in [
             (0, 1.0),
@@ -168,7 +202,7 @@ mod tests {
             assert!((f64::from(out[2 * i + 1]) - sin).abs() < 1e-7, "{out:?}");
         }
         let mut out = [9.0; 128];
-        cos_sin(&inv_freq(&grok_2()), 131_071, &mut out);
+        cos_sin(&inv_freq(&grok_2(), DIM), 131_071, &mut out);
         for pair in out.as_chunks::<2>().0 {
             let [cos, sin] = pair.map(f64::from);
             assert!((cos * cos + sin * sin - 1.0).abs() < 2e-7);
@@ -178,7 +212,7 @@ mod tests {
     #[test]
     fn position_zero_turns_nothing() {
         let mut out = [9.0; 128];
-        cos_sin(&inv_freq(&grok_2()), 0, &mut out);
+        cos_sin(&inv_freq(&grok_2(), DIM), 0, &mut out);
         assert_eq!(out.as_chunks::<2>().0, [[1.0, 0.0]; 64]);
     }
 
@@ -203,15 +237,16 @@ mod tests {
         assert_eq!(temperature(0, 131_071).to_bits(), 1_f32.to_bits());
     }
 
-    fn scaled(rope_type: RopeType) -> Config {
-        Config { rope_type, rope_theta: 1e6, ..grok_2() }
+    fn scaled(rope_type: RopeType) -> Rope {
+        Rope { rope_type, rope_theta: 1e6, ..grok_2() }
     }
 
     #[test]
     fn released_theta_is_the_scaled_one() {
         let theta = scaled_theta(&scaled(RopeType::ThetaScale));
         assert!((theta - 208_533_496.363).abs() < 0.01, "{theta}");
-        let [stretched, released] = [scaled(RopeType::ThetaScale), grok_2()].map(|c| inv_freq(&c));
+        let [stretched, released] =
+            [scaled(RopeType::ThetaScale), grok_2()].map(|rope| inv_freq(&rope, DIM));
         for (a, b) in stretched.iter().zip(&released) {
             near(*a, f64::from(*b), 1e-7);
         }
@@ -219,19 +254,19 @@ mod tests {
 
     #[test]
     fn interpolation_divides_every_frequency() {
-        let plain = inv_freq(&scaled(RopeType::Original));
-        for (scaled, plain) in inv_freq(&scaled(RopeType::Linear)).iter().zip(&plain) {
+        let plain = inv_freq(&scaled(RopeType::Original), DIM);
+        for (scaled, plain) in inv_freq(&scaled(RopeType::Linear), DIM).iter().zip(&plain) {
             near(*scaled * 16.0, f64::from(*plain), 1e-7);
         }
     }
 
     #[test]
     fn yarn_blends_between_two_frequencies() {
-        let config = Config { rope_type: RopeType::Yarn, ..grok_2() };
-        assert_eq!(yarn_range(&config), (17.0, 24.0));
-        let plain = inv_freq(&grok_2());
-        let log = inv_freq(&Config { rope_type: RopeType::YarnLog, ..grok_2() });
-        let linear = inv_freq(&config);
+        let yarn = Rope { rope_type: RopeType::Yarn, ..grok_2() };
+        assert_eq!(yarn_range(&yarn, DIM), (17.0, 24.0));
+        let plain = inv_freq(&grok_2(), DIM);
+        let log = inv_freq(&Rope { rope_type: RopeType::YarnLog, ..grok_2() }, DIM);
+        let linear = inv_freq(&yarn, DIM);
         for i in 0..64 {
             let stretch = f64::from(plain[i]) / f64::from(linear[i]);
             match i {
@@ -248,10 +283,12 @@ mod tests {
 
     #[test]
     fn the_rule_is_explained() {
-        let text = explain(&grok_2());
+        let mut config = Config::preset("grok-2").expect("a preset");
+        let text = explain(&config);
         assert!(text.starts_with("plain rotary embedding with theta 208533496;"), "{text}");
-        let unnamed = Config { rope_type: RopeType::Linear, rope_type_named: false, ..grok_2() };
-        let text = explain(&unnamed);
+        config.ropes[0] =
+            Rope { rope_type: RopeType::Linear, rope_type_named: false, ..config.ropes[0] };
+        let text = explain(&config);
         assert!(text.contains("positions divided by 16"), "{text}");
         assert!(text.contains("rope_type is not named"), "{text}");
     }

@@ -1,6 +1,9 @@
-//! Every tensor that a model needs: its name, its shape, and how tensor parallelism cuts it.
+//! Every tensor that a model needs: its key, its name, its shape, and how tensor parallelism cuts it.
 
-use crate::{base::tensor::DType, model::config::Config};
+use crate::{
+    base::tensor::DType,
+    model::config::{Config, Norms},
+};
 
 /// What a tensor is for. It decides in which type the engine keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,20 +55,187 @@ impl Kind {
     }
 }
 
+/// The role of a tensor in a model, whoever names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// The embedding table.
+    Embedding,
+    /// Gain of the norm before attention.
+    PreAttnNorm,
+    /// Query projection.
+    Q,
+    /// Key projection.
+    K,
+    /// Value projection.
+    V,
+    /// Output projection of attention.
+    O,
+    /// Gain of the norm after attention.
+    PostAttnNorm,
+    /// Gain of the norm before the experts and the dense MLP.
+    PreMoeNorm,
+    /// Scores of the experts.
+    Router,
+    /// Gate of an expert.
+    ExpertGate,
+    /// What an expert's gate multiplies.
+    ExpertUp,
+    /// An expert's way back to the residual stream.
+    ExpertDown,
+    /// Gate of the dense MLP.
+    DenseGate,
+    /// What that gate multiplies.
+    DenseUp,
+    /// The dense MLP's way back.
+    DenseDown,
+    /// Gain of the norm after the experts and the dense MLP.
+    PostMoeNorm,
+    /// Gain of the norm before the head.
+    FinalNorm,
+    /// The output projection.
+    Head,
+}
+
+impl Part {
+    /// The canonical name, which is the released Grok-2's; of a layer's tensor a [`Pattern`].
+    pub const fn pattern(self) -> Pattern {
+        Pattern(match self {
+            Self::Embedding => EMBEDDING,
+            Self::PreAttnNorm => "model.layers.{}.pre_attn_norm.weight",
+            Self::Q => "model.layers.{}.self_attn.q_proj.weight",
+            Self::K => "model.layers.{}.self_attn.k_proj.weight",
+            Self::V => "model.layers.{}.self_attn.v_proj.weight",
+            Self::O => "model.layers.{}.self_attn.o_proj.weight",
+            Self::PostAttnNorm => "model.layers.{}.post_attn_norm.weight",
+            Self::PreMoeNorm => "model.layers.{}.pre_moe_norm.weight",
+            Self::Router => "model.layers.{}.block_sparse_moe.gate.weight",
+            Self::ExpertGate => "model.layers.{}.block_sparse_moe.experts.{}.w1.weight",
+            Self::ExpertUp => "model.layers.{}.block_sparse_moe.experts.{}.w3.weight",
+            Self::ExpertDown => "model.layers.{}.block_sparse_moe.experts.{}.w2.weight",
+            Self::DenseGate => "model.layers.{}.mlp.gate_proj.weight",
+            Self::DenseUp => "model.layers.{}.mlp.up_proj.weight",
+            Self::DenseDown => "model.layers.{}.mlp.down_proj.weight",
+            Self::PostMoeNorm => "model.layers.{}.post_moe_norm.weight",
+            Self::FinalNorm => FINAL_NORM,
+            Self::Head => HEAD,
+        })
+    }
+
+    /// What such tensors are for.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Embedding => Kind::Embedding,
+            Self::Head => Kind::Head,
+            Self::PreAttnNorm
+            | Self::PostAttnNorm
+            | Self::PreMoeNorm
+            | Self::PostMoeNorm
+            | Self::FinalNorm => Kind::Norm,
+            Self::Router => Kind::Router,
+            Self::Q | Self::K | Self::V | Self::O => Kind::Attention,
+            Self::DenseGate | Self::DenseUp | Self::DenseDown => Kind::Dense,
+            Self::ExpertGate | Self::ExpertUp | Self::ExpertDown => Kind::Expert,
+        }
+    }
+
+    /// The axis that tensor parallelism cuts: 0 for outputs, 1 for inputs. `None` is never cut.
+    pub const fn tp_axis(self) -> Option<usize> {
+        match self.kind() {
+            Kind::Norm | Kind::Router => None,
+            _ => Some(match self {
+                Self::O | Self::DenseDown | Self::ExpertDown => 1,
+                _ => 0,
+            }),
+        }
+    }
+}
+
+/// A name with holes, written `{}`: the first stands for the layer, the second for the expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern(pub &'static str);
+
+impl Pattern {
+    /// The name of a tensor.
+    pub fn name(self, key: Key) -> String {
+        let mut numbers = [key.layer, key.expert].into_iter();
+        let mut name = String::new();
+        for (i, piece) in self.0.split("{}").enumerate() {
+            if i > 0 {
+                name += &numbers.next().unwrap_or(0).to_string();
+            }
+            name += piece;
+        }
+        name
+    }
+
+    /// The layer and the expert that make `name` of this pattern, 0 where there is no hole.
+    pub fn numbers(self, name: &str) -> Option<[u32; 2]> {
+        let mut pieces = self.0.split("{}");
+        let mut rest = name.strip_prefix(pieces.next()?)?;
+        let mut numbers = [0; 2];
+        for (number, piece) in numbers.iter_mut().zip(pieces) {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let (digits, after) = rest.split_at(end);
+            *number = digits.parse().ok()?;
+            // 07 is another name than 7.
+            if digits.len() > 1 && digits.starts_with('0') {
+                return None;
+            }
+            rest = after.strip_prefix(piece)?;
+        }
+        rest.is_empty().then_some(numbers)
+    }
+}
+
+/// A tensor of a model, whoever names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its role.
+    pub part: Part,
+    /// Its layer; 0 for what belongs to none.
+    pub layer: u32,
+    /// Its expert; 0 for what belongs to none.
+    pub expert: u32,
+}
+
+impl Key {
+    /// A tensor of a layer, or of none.
+    pub const fn new(layer: u32, part: Part) -> Self {
+        Self { part, layer, expert: 0 }
+    }
+
+    /// The canonical name.
+    pub fn name(self) -> String {
+        self.part.pattern().name(self)
+    }
+}
+
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
+    /// Which one it is.
+    pub key: Key,
     /// Its canonical name: the released Grok-2's.
     pub name: String,
     /// Its extents, outermost first.
     pub shape: Vec<u64>,
-    /// What it is for.
-    pub kind: Kind,
-    /// The axis that tensor parallelism cuts: 0 for outputs, 1 for inputs. `None` is never cut.
-    pub tp_axis: Option<usize>,
 }
 
 impl Wanted {
+    fn new(config: &Config, key: Key) -> Self {
+        Self { key, name: key.name(), shape: shape(config, key) }
+    }
+
+    /// What it is for.
+    pub const fn kind(&self) -> Kind {
+        self.key.part.kind()
+    }
+
+    /// The axis that tensor parallelism cuts: see [`Part::tp_axis`].
+    pub const fn tp_axis(&self) -> Option<usize> {
+        self.key.part.tp_axis()
+    }
+
     /// Whether the engine takes this tensor in elements of `dtype`: norms and routers are small and
     /// decide much, and quantized rows are made of whole blocks.
     pub fn may_be(&self, dtype: DType) -> bool {
@@ -73,7 +243,7 @@ impl Wanted {
         let whole = cols % u64::from(dtype.block()) == 0;
         match dtype {
             DType::U32 => false,
-            _ => !dtype.is_quantized() || (self.kind.is_large() && whole),
+            _ => !dtype.is_quantized() || (self.kind().is_large() && whole),
         }
     }
 
@@ -91,56 +261,62 @@ pub const HEAD: &str = "lm_head.weight";
 /// Canonical name of the last norm's gain.
 pub const FINAL_NORM: &str = "model.norm.weight";
 
+/// Extents of a tensor, outermost first.
+pub fn shape(config: &Config, key: Key) -> Vec<u64> {
+    let hidden = u64::from(config.hidden_size);
+    let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads]
+        .map(|heads| u64::from(heads) * u64::from(config.head_dim));
+    let dense = u64::from(config.dense_width().unwrap_or(0));
+    let expert = u64::from(config.moe_intermediate_size());
+    match key.part {
+        Part::Embedding | Part::Head => vec![config.vocab_size.into(), hidden],
+        Part::PreAttnNorm
+        | Part::PostAttnNorm
+        | Part::PreMoeNorm
+        | Part::PostMoeNorm
+        | Part::FinalNorm => vec![hidden],
+        Part::Q => vec![queries, hidden],
+        Part::K | Part::V => vec![keys, hidden],
+        Part::O => vec![hidden, queries],
+        Part::Router => vec![config.num_local_experts().into(), hidden],
+        Part::ExpertGate | Part::ExpertUp => vec![expert, hidden],
+        Part::ExpertDown => vec![hidden, expert],
+        Part::DenseGate | Part::DenseUp => vec![dense, hidden],
+        Part::DenseDown => vec![hidden, dense],
+    }
+}
+
 /// Everything that a model of this configuration needs, in the order of the forward pass.
 ///
 /// A model with a tied head has no [`HEAD`]. `config` is expected to have no
 /// [problems](Config::problems), which also bounds the length of the list.
 pub fn tensors(config: &Config) -> Vec<Wanted> {
-    let [vocab, hidden, dense, expert] = [
-        config.vocab_size,
-        config.hidden_size,
-        config.intermediate_size,
-        config.moe_intermediate_size,
-    ]
-    .map(u64::from);
-    let queries = u64::from(config.num_attention_heads) * u64::from(config.head_dim);
-    let keys = u64::from(config.num_key_value_heads) * u64::from(config.head_dim);
-
-    let mut list = Vec::new();
-    let mut want = |name: String, shape: &[u64], kind, tp_axis| {
-        list.push(Wanted { name, shape: shape.to_vec(), kind, tp_axis });
-    };
-    want(EMBEDDING.into(), &[vocab, hidden], Kind::Embedding, Some(0));
-    for layer in 0..config.num_hidden_layers {
-        let at = |rest: &str| format!("model.layers.{layer}.{rest}.weight");
-        want(at("pre_attn_norm"), &[hidden], Kind::Norm, None);
-        for (name, width) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
-            let name = at(&format!("self_attn.{name}"));
-            want(name, &[width, hidden], Kind::Attention, Some(0));
+    let mut keys = vec![Key::new(0, Part::Embedding)];
+    for (layer, rule) in (0..).zip(&config.layers) {
+        use Part::{
+            DenseDown, DenseGate, DenseUp, ExpertDown, ExpertGate, ExpertUp, K, O, PostAttnNorm,
+            PostMoeNorm, PreAttnNorm, PreMoeNorm, Q, Router, V,
+        };
+        let Norms::Sandwich = config.norms;
+        let at = |part| Key::new(layer, part);
+        keys.extend([PreAttnNorm, Q, K, V, O, PostAttnNorm, PreMoeNorm].map(at));
+        if rule.routed {
+            keys.push(at(Router));
+            for expert in 0..config.num_local_experts() {
+                let of = |part| Key { expert, ..at(part) };
+                keys.extend([ExpertGate, ExpertUp, ExpertDown].map(of));
+            }
         }
-        want(at("self_attn.o_proj"), &[hidden, queries], Kind::Attention, Some(1));
-        want(at("post_attn_norm"), &[hidden], Kind::Norm, None);
-        want(at("pre_moe_norm"), &[hidden], Kind::Norm, None);
-        let experts = u64::from(config.num_local_experts);
-        want(at("block_sparse_moe.gate"), &[experts, hidden], Kind::Router, None);
-        for e in 0..experts {
-            let at = |name: &str| at(&format!("block_sparse_moe.experts.{e}.{name}"));
-            want(at("w1"), &[expert, hidden], Kind::Expert, Some(0));
-            want(at("w3"), &[expert, hidden], Kind::Expert, Some(0));
-            want(at("w2"), &[hidden, expert], Kind::Expert, Some(1));
+        if rule.dense.is_some() {
+            keys.extend([DenseGate, DenseUp, DenseDown].map(at));
         }
-        if config.residual_moe {
-            want(at("mlp.gate_proj"), &[dense, hidden], Kind::Dense, Some(0));
-            want(at("mlp.up_proj"), &[dense, hidden], Kind::Dense, Some(0));
-            want(at("mlp.down_proj"), &[hidden, dense], Kind::Dense, Some(1));
-        }
-        want(at("post_moe_norm"), &[hidden], Kind::Norm, None);
+        keys.push(at(PostMoeNorm));
     }
-    want(FINAL_NORM.into(), &[hidden], Kind::Norm, None);
-    if !config.tie_word_embeddings {
-        want(HEAD.into(), &[vocab, hidden], Kind::Head, Some(0));
+    keys.push(Key::new(0, Part::FinalNorm));
+    if !config.ends.tied {
+        keys.push(Key::new(0, Part::Head));
     }
-    list
+    keys.into_iter().map(|key| Wanted::new(config, key)).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +330,28 @@ mod tests {
             let total: u64 = tensors(&config).iter().map(|t| t.shape.iter().product::<u64>()).sum();
             assert_eq!(total, config.parameters().total, "{name}");
         }
+    }
+
+    #[test]
+    fn keys_come_back_from_names() {
+        for name in crate::model::config::PRESETS {
+            for want in tensors(&Config::preset(name).expect("a preset")) {
+                let Key { part, layer, expert } = want.key;
+                assert_eq!(part.pattern().numbers(&want.name), Some([layer, expert]));
+            }
+        }
+        let pattern = Part::ExpertUp.pattern();
+        let name = |layer, expert| {
+            format!("model.layers.{layer}.block_sparse_moe.experts.{expert}.w3.weight")
+        };
+        assert_eq!(pattern.numbers(&name("0", "10")), Some([0, 10]));
+        for (layer, expert) in
+            [("", "0"), ("01", "0"), ("0", "00"), ("+1", "0"), ("0", "4294967296"), ("x", "0")]
+        {
+            assert_eq!(pattern.numbers(&name(layer, expert)), None, "{layer} {expert}");
+        }
+        assert_eq!(pattern.numbers(&(name("1", "2") + "s")), None);
+        assert_eq!(Part::Head.pattern().numbers(HEAD), Some([0, 0]));
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub struct Scratch {
     pub ids: Tensor,
     /// Position of row 0 and real rows: `[4]`
     pub step: Tensor,
-    /// Cosine and sine of each rotary angle: `[tokens, head_dim]`
-    pub cos_sin: Tensor,
+    /// Cosine and sine of each rotary angle, for each rope: `[tokens, head_dim]`
+    pub cos_sin: Vec<Tensor>,
     /// Attention temperature: `[tokens]`
     pub temperature: Tensor,
     /// The row whose logits are wanted: `[1]`
@@ -105,9 +105,12 @@ pub struct Scratch {
     pub heads: Tensor,
     /// Inside of the dense MLP: `[tokens, intermediate_size]`
     pub dense_act: Tensor,
-    /// Its result, zero where there is none: `[tokens, hidden_size]`
+    /// Its result: `[tokens, hidden_size]`
     pub dense: Tensor,
-    /// Of each layer.
+    /// What stands for that where experts have no dense MLP beside them: zeros,
+    /// `[tokens, hidden_size]`
+    pub no_dense: Tensor,
+    /// Of each layer that has experts, in order.
     pub routes: Vec<Routes>,
     /// Slots by expert, in prefill: `[tokens num_experts_per_tok]`
     pub order: Tensor,
@@ -140,12 +143,21 @@ impl Scratch {
         };
         let splits = context.div_ceil(split_len);
         let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
-        let chosen = c.num_experts_per_tok;
-        let tiles = max_tiles(tokens * chosen, c.num_local_experts);
+        // A model without experts, or without a dense MLP, has buffers for one that is never used.
+        let [chosen, experts, expert_width] =
+            [c.num_experts_per_tok(), c.num_local_experts(), c.moe_intermediate_size()]
+                .map(|count| count.max(1));
+        let dense_width = c.dense_width().unwrap_or(expert_width);
+        let tiles = max_tiles(tokens * chosen, experts);
+        let with_experts = c.layers.iter().filter(|layer| layer.routed);
         let qkv = (heads + 2 * c.num_key_value_heads) * head_dim;
         let mut make = |role, dtype, shape: Shape| machine.alloc(role, dtype, shape);
         let mut floats = |shape: Shape| make(Role::Storage, F32, shape);
-        let cos_sin = floats([tokens, head_dim].into())?;
+        let cos_sin = c
+            .ropes
+            .iter()
+            .map(|_| floats([tokens, head_dim].into()))
+            .collect::<Result<Vec<_>>>()?;
         let temperature = floats([tokens].into())?;
         let x = floats([tokens, c.hidden_size].into())?;
         let h = floats([tokens, c.hidden_size].into())?;
@@ -155,15 +167,22 @@ impl Scratch {
         let split_acc = floats([tokens, heads, splits, head_dim].into())?;
         let split_stats = floats([tokens, heads, splits, 2].into())?;
         let heads = floats([tokens, heads * head_dim].into())?;
-        let dense_act = floats([tokens, c.intermediate_size].into())?;
+        let dense_act = floats([tokens, dense_width].into())?;
         let dense = floats([tokens, c.hidden_size].into())?;
-        let expert_act = floats([tokens, chosen, c.moe_intermediate_size].into())?;
+        // Where layers differ, what one of them wrote must not be taken for another's.
+        let no_dense = if c.dense_width().is_some()
+            && with_experts.clone().any(|layer| layer.dense.is_none())
+        {
+            floats([tokens, c.hidden_size].into())?
+        } else {
+            dense
+        };
+        let expert_act = floats([tokens, chosen, expert_width].into())?;
         let routed = floats([tokens, chosen, c.hidden_size].into())?;
         let last = floats([1, c.hidden_size].into())?;
         let logits = floats([1, c.vocab_size].into())?;
-        let probs = (0..c.num_hidden_layers)
-            .map(|_| floats([tokens, chosen].into()))
-            .collect::<Result<Vec<_>>>()?;
+        let probs =
+            with_experts.map(|_| floats([tokens, chosen].into())).collect::<Result<Vec<_>>>()?;
         let mut ints = |shape: Shape| make(Role::Storage, U32, shape);
         let routes = probs
             .into_iter()
@@ -190,6 +209,7 @@ impl Scratch {
             heads,
             dense_act,
             dense,
+            no_dense,
             routes,
             expert_act,
             routed,

@@ -148,7 +148,7 @@ impl Golden {
 
     /// Compares the choices of a step that began at `first`, outside near ties.
     fn compare_routes(&self, first: usize, routes: &[(Vec<u32>, Vec<f32>)]) -> Result<()> {
-        let chosen = self.config.num_experts_per_tok as usize;
+        let chosen = self.config.num_experts_per_tok() as usize;
         for (layer, (ids, _)) in routes.iter().enumerate() {
             for (row, ids) in ids.chunks_exact(chosen).enumerate() {
                 let position = first + row;

@@ -230,22 +230,23 @@ async fn prepare(session: &mut Resuming<Reload>, read: Read, ear: &Ear) -> Resul
 }
 
 fn config_fields(c: &Config) -> Value {
+    let rope = &c.ropes[0];
     json!({
         "vocab_size": c.vocab_size,
         "hidden_size": c.hidden_size,
-        "num_hidden_layers": c.num_hidden_layers,
+        "num_hidden_layers": c.num_hidden_layers(),
         "num_attention_heads": c.num_attention_heads,
         "num_key_value_heads": c.num_key_value_heads,
         "head_dim": c.head_dim,
-        "num_local_experts": c.num_local_experts,
-        "num_experts_per_tok": c.num_experts_per_tok,
-        "rope_theta": c.rope_theta,
-        "scaling_factor": c.scaling_factor,
-        "attn_temperature_len": c.attn_temperature_len,
-        "attn_logit_softcapping": c.attn_logit_softcapping,
-        "router_logit_softcapping": c.router_logit_softcapping,
-        "final_logit_softcapping": c.final_logit_softcapping,
-        "residual_moe": c.residual_moe,
+        "num_local_experts": c.num_local_experts(),
+        "num_experts_per_tok": c.num_experts_per_tok(),
+        "rope_theta": rope.rope_theta,
+        "scaling_factor": rope.scaling_factor,
+        "attn_temperature_len": c.attention.temperature_len,
+        "attn_logit_softcapping": c.attention.softcap,
+        "router_logit_softcapping": c.experts.map_or(0.0, |experts| experts.softcap),
+        "final_logit_softcapping": c.ends.softcap,
+        "residual_moe": c.dense_width().is_some(),
         "max_position_embeddings": c.max_position_embeddings,
     })
 }

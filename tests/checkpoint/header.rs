@@ -237,11 +237,8 @@ fn fields_of_a_tensor() {
 }
 
 fn tiny() -> (Config, Files) {
-    let config = Config {
-        num_hidden_layers: 1,
-        num_local_experts: 2,
-        ..Config::preset("tiny").expect("a preset")
-    };
+    let mut config = Config::preset("tiny").expect("a preset").with_layers(1);
+    config.experts.as_mut().expect("it has some").count = 2;
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("a float type");
     (config.clone(), write(&config, &weights, Layout::Single))
 }

@@ -19,18 +19,15 @@ fn preset(name: &str) -> Config {
 
 /// A model with every extent a different number, so that no two axes can be confused.
 fn lopsided() -> Config {
-    Config {
+    let mut config = Config {
         hidden_size: 40,
-        intermediate_size: 56,
-        moe_intermediate_size: 48,
-        num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
-        head_dim: 8,
-        num_local_experts: 3,
         vocab_size: 70,
-        ..preset("tiny")
-    }
+        ..preset("tiny").with_layers(2).with_head_dim(8).with_widths(56, 48)
+    };
+    config.experts.as_mut().expect("it has some").count = 3;
+    config
 }
 
 #[test]
@@ -189,7 +186,7 @@ fn a_layer_too_many_or_too_few() -> Outcome {
     let weights = Synthetic::new(&config, DType::BF16, 0)?;
     let files = write(&config, &weights, Layout::Single);
     for (layers, word) in [(1, "unexpected"), (3, "missing")] {
-        let other = Config { num_hidden_layers: layers, ..config.clone() };
+        let other = config.clone().with_layers(layers);
         let told = problems(open(&files, &other));
         assert_eq!(told.len(), 11, "{told:#?}");
         // Four norms, four projections, a router, 3 x 3 in experts and 3 in the dense MLP.
@@ -201,7 +198,8 @@ fn a_layer_too_many_or_too_few() -> Outcome {
 #[test]
 fn a_tied_head_must_be_a_copy() -> Outcome {
     let tied = preset("tiny-grok-1");
-    let untied = Config { tie_word_embeddings: false, ..tied.clone() };
+    let mut untied = tied.clone();
+    untied.ends.tied = false;
     let weights = Synthetic::new(&untied, DType::BF16, 0)?;
     let files = write(&untied, &weights, Layout::Single);
     open(&files, &untied)?;
@@ -305,7 +303,7 @@ fn slices_that_do_not_fit() {
         [format!("slice 2 of `{first}` in {file} has shape [6, 80], but slice 0 has [12, 40]")]
     );
 
-    let wider = Config { moe_intermediate_size: 56, ..config };
+    let wider = config.with_widths(56, 56);
     let told = problems(open(&files, &wider));
     assert!(
         told[0].ends_with("has shape [12, 40], wanted equal parts of [56, 40] along axis 0"),
@@ -316,7 +314,7 @@ fn slices_that_do_not_fit() {
 /// F29: slices cut along the other axis have a valid shape when the tensor is square.
 #[test]
 fn slices_of_the_wrong_axis() -> Outcome {
-    let config = Config { moe_intermediate_size: 40, ..lopsided() };
+    let config = lopsided().with_widths(56, 40);
     let weights = Synthetic::new(&config, DType::F32, 0)?;
     let mut files = write(&config, &weights, Layout::TensorParallel { slices: 5 });
     for rank in 0..5 {

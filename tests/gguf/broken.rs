@@ -165,7 +165,7 @@ fn random_damage_never_panics() {
 
 #[test]
 fn damaged_models_are_errors() {
-    let config = Config { num_hidden_layers: 1, ..Config::preset("tiny").expect("a preset") };
+    let config = Config::preset("tiny").expect("a preset").with_layers(1);
     let weights = Synthetic::new(&config, DType::Q4, 1).expect("weights");
     let mut file = converted(&config, &weights);
     file.text("tokenizer.ggml.model", "gpt2");

@@ -12,7 +12,7 @@ use grok_wgpu::{
     engine::session::{Read, Session, Sizes},
     machine::host::Host,
     model::{
-        config::{Compat, Config, RopeType},
+        config::{Compat, Config, Rope, RopeType},
         rope, schema,
         weights::Weights,
     },
@@ -86,6 +86,10 @@ fn logits_are_those_of_the_original_bit_for_bit() {
     }
 }
 
+fn frequencies(config: &Config) -> Vec<f32> {
+    rope::inv_freq(&config.ropes[0], config.head_dim)
+}
+
 #[test]
 fn configurations_come_back() {
     for name in ["grok-2", "grok-1", "tiny", "tiny-grok-1"] {
@@ -93,7 +97,7 @@ fn configurations_come_back() {
         let mut file = metadata(&config);
         // Only the names matter: what is missing comes after the configuration.
         for tensor in ["blk.0.ffn_up.weight", "output.weight"] {
-            if config.residual_moe {
+            if config.dense_width().is_some() {
                 file.tensors
                     .insert(tensor.into(), Tensor { shape: vec![1], ty: 0, bytes: vec![0; 4] });
             }
@@ -106,28 +110,27 @@ fn configurations_come_back() {
         let gguf = file.open().expect("opens");
         let got = gguf.config();
         let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-7;
-        assert!(near(got.embedding_multiplier_scale, config.embedding_multiplier_scale));
-        assert!(near(got.output_multiplier_scale, config.output_multiplier_scale));
-        let wanted = Config {
-            embedding_multiplier_scale: got.embedding_multiplier_scale,
-            output_multiplier_scale: got.output_multiplier_scale,
-            rope_type_named: got.rope_type_named,
-            beta_fast: got.beta_fast,
-            ..config
-        };
+        assert!(near(got.ends.embed_scale, config.ends.embed_scale));
+        assert!(near(got.ends.output_scale, config.ends.output_scale));
+        let mut wanted = config;
+        wanted.ends.embed_scale = got.ends.embed_scale;
+        wanted.ends.output_scale = got.ends.output_scale;
+        wanted.ropes[0].rope_type_named = got.ropes[0].rope_type_named;
+        wanted.ropes[0].beta_fast = got.ropes[0].beta_fast;
         assert_eq!(*got, wanted);
-        assert_eq!(rope::inv_freq(got), rope::inv_freq(&wanted));
+        assert_eq!(frequencies(got), frequencies(&wanted));
     }
 }
 
 /// A small model with Grok-2's rope.
 fn long() -> (Config, Writer) {
     let grok_2 = preset("grok-2");
-    let config = Config {
-        rope_theta: grok_2.rope_theta,
+    let mut config = preset("tiny");
+    config.ropes[0] = Rope {
+        rope_theta: grok_2.ropes[0].rope_theta,
         scaling_factor: 16.0,
         original_max_position_embeddings: 256,
-        ..preset("tiny")
+        ..config.ropes[0]
     };
     let weights = Synthetic::new(&config, DType::BF16, 3).expect("weights");
     let file = converted(&config, &weights);
@@ -139,19 +142,24 @@ fn the_reference_is_followed_unless_asked() {
     let (config, file) = long();
     let gguf = file.open().expect("opens");
     let got = gguf.config();
-    assert_eq!((got.rope_type, got.rope_theta), (RopeType::Original, config.rope_theta));
-    assert_eq!((got.hidden_act, got.norm_topk_prob), (config.hidden_act, false));
-    assert_eq!(rope::inv_freq(got), rope::inv_freq(&config));
+    let rope = got.ropes[0];
+    assert_eq!((rope.rope_type, rope.rope_theta), (RopeType::Original, config.ropes[0].rope_theta));
+    assert_eq!((got.hidden_act, got.experts), (config.hidden_act, config.experts));
+    assert_eq!(frequencies(got), frequencies(&config));
     let warnings = gguf.warnings().join("\n");
     assert!(warnings.contains("theta is Grok-2's"), "{warnings}");
 
     let gguf = file.open_as(Compat::LlamaCpp).expect("opens");
     let got = gguf.config();
-    assert_eq!(*got, Config { beta_fast: 8.0, ..config.as_llama_cpp() });
-    assert_eq!(got.rope_type, RopeType::Yarn);
-    assert!((got.rope_magnitude - 1.277_258_872).abs() < 1e-8, "{}", got.rope_magnitude);
-    assert!(got.norm_topk_prob && got.attn_temperature_len == 0);
-    assert_eq!(got.router_logit_softcapping.to_bits(), 0);
+    let mut wanted = config.as_llama_cpp();
+    wanted.ropes[0].beta_fast = 8.0;
+    assert_eq!(*got, wanted);
+    let rope = got.ropes[0];
+    assert_eq!(rope.rope_type, RopeType::Yarn);
+    assert!((rope.magnitude - 1.277_258_872).abs() < 1e-8, "{}", rope.magnitude);
+    let experts = got.experts.expect("it has some");
+    assert!(experts.renormalize && got.attention.temperature_len == 0);
+    assert_eq!(experts.softcap.to_bits(), 0);
     let text = got.to_json();
     let (back, _) = Config::from_json("config.json".as_ref(), &text).expect("reads back");
     assert_eq!(back, *got);
@@ -281,11 +289,8 @@ fn parts_of_different_types_get_one_that_holds_both() {
 fn k_quants_run() {
     let config = Config {
         hidden_size: 256,
-        intermediate_size: 256,
-        moe_intermediate_size: 256,
         num_attention_heads: 16,
-        num_hidden_layers: 1,
-        ..preset("tiny")
+        ..preset("tiny").with_layers(1).with_widths(256, 256)
     };
     let weights = Synthetic::new(&config, DType::F16, 3).expect("weights");
     let mut file = converted(&config, &weights);
@@ -374,7 +379,7 @@ fn split_files_are_one_model() {
         }
     }
     let (got, _) = block_on(open_config(&any)).expect("a configuration");
-    assert_eq!(got.num_hidden_layers, config.num_hidden_layers);
+    assert_eq!(got.num_hidden_layers(), config.num_hidden_layers());
 
     let swapped = vec![parts[1].clone(), parts[0].clone(), parts[2].clone()];
     let open = |parts| block_on(Gguf::open("m.gguf".as_ref(), parts, Compat::Reference));
@@ -404,6 +409,6 @@ fn llama_cpp_is_the_golden_model_of_that_name() {
         read("tests/data/golden/grok2_llama_cpp_40")
     );
     // A model that names no rope_type is not scaled by llama.cpp's converter.
-    let plain = preset("tiny-grok-1").as_llama_cpp();
-    assert_eq!((plain.rope_type, plain.rope_magnitude), (RopeType::Original, 1.0));
+    let plain = preset("tiny-grok-1").as_llama_cpp().ropes[0];
+    assert_eq!((plain.rope_type, plain.magnitude), (RopeType::Original, 1.0));
 }

@@ -167,7 +167,7 @@ pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
         });
         tensor.bytes.extend(bytes);
         if expert {
-            tensor.shape = [vec![config.num_local_experts.into()], want.shape].concat();
+            tensor.shape = [vec![config.num_local_experts().into()], want.shape].concat();
         }
     }
     file
@@ -240,16 +240,17 @@ pub(crate) fn name(canonical: &str) -> (String, bool) {
 
 /// The keys that the converter writes.
 pub(crate) fn metadata(c: &Config) -> Writer {
+    let rope = &c.ropes[0];
     let mut file = Writer::default();
     file.text("general.architecture", "grok");
     for (key, value) in [
-        ("block_count", c.num_hidden_layers),
+        ("block_count", c.num_hidden_layers()),
         ("context_length", c.max_position_embeddings),
         ("embedding_length", c.hidden_size),
-        ("feed_forward_length", c.intermediate_size),
+        ("feed_forward_length", c.dense_width().unwrap_or(c.moe_intermediate_size())),
         ("vocab_size", c.vocab_size),
-        ("expert_count", c.num_local_experts),
-        ("expert_used_count", c.num_experts_per_tok),
+        ("expert_count", c.num_local_experts()),
+        ("expert_used_count", c.num_experts_per_tok()),
         ("attention.head_count", c.num_attention_heads),
         ("attention.head_count_kv", c.num_key_value_heads),
         ("attention.key_length", c.head_dim),
@@ -261,33 +262,33 @@ pub(crate) fn metadata(c: &Config) -> Writer {
     for (key, value) in [
         ("attention.layer_norm_rms_epsilon", c.rms_norm_eps),
         ("attention.output_scale", 1.0 / f64::from(c.head_dim).sqrt()),
-        ("attn_logit_softcapping", c.attn_logit_softcapping),
+        ("attn_logit_softcapping", c.attention.softcap),
         // Also for Grok-1, which has none.
         ("router_logit_softcapping", 30.0),
-        ("embedding_scale", c.embedding_multiplier_scale),
-        ("logit_scale", c.output_multiplier_scale),
-        ("rope.freq_base", c.rope_theta),
+        ("embedding_scale", c.ends.embed_scale),
+        ("logit_scale", c.ends.output_scale),
+        ("rope.freq_base", rope.rope_theta),
     ] {
         file.number(&format!("grok.{key}"), value);
     }
-    if c.final_logit_softcapping > 0.0 {
-        file.number("grok.final_logit_softcapping", c.final_logit_softcapping);
+    if c.ends.softcap > 0.0 {
+        file.number("grok.final_logit_softcapping", c.ends.softcap);
     }
-    if c.attn_temperature_len > 0 {
-        file.int("grok.attention.temperature_length", c.attn_temperature_len);
+    if c.attention.temperature_len > 0 {
+        file.int("grok.attention.temperature_length", c.attention.temperature_len);
     }
-    if c.residual_moe {
-        file.int("grok.expert_feed_forward_length", c.moe_intermediate_size);
+    if c.dense_width().is_some() {
+        file.int("grok.expert_feed_forward_length", c.moe_intermediate_size());
     }
-    if c.rope_type_named && matches!(c.rope_type, RopeType::Original | RopeType::Yarn) {
+    if rope.rope_type_named && matches!(rope.rope_type, RopeType::Original | RopeType::Yarn) {
         file.text("grok.rope.scaling.type", "yarn");
-        file.number("grok.rope.scaling.factor", c.scaling_factor);
-        let original = c.original_max_position_embeddings;
+        file.number("grok.rope.scaling.factor", rope.scaling_factor);
+        let original = rope.original_max_position_embeddings;
         file.int("grok.rope.scaling.original_context_length", original);
-        file.number("grok.rope.scaling.yarn_ext_factor", c.extrapolation_factor);
-        file.number("grok.rope.scaling.yarn_attn_factor", c.attn_factor);
-        file.number("grok.rope.scaling.yarn_beta_fast", c.beta_fast);
-        file.number("grok.rope.scaling.yarn_beta_slow", c.beta_slow);
+        file.number("grok.rope.scaling.yarn_ext_factor", rope.extrapolation_factor);
+        file.number("grok.rope.scaling.yarn_attn_factor", rope.attn_factor);
+        file.number("grok.rope.scaling.yarn_beta_fast", rope.beta_fast);
+        file.number("grok.rope.scaling.yarn_beta_slow", rope.beta_slow);
     }
     file
 }

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     base::{json, tensor::DType},
-    checkpoint::layout::Tally,
+    checkpoint::{families::Family, layout::Tally},
     model::{
         config::Config,
-        schema::{self, Kind, Wanted},
+        schema::{Key, Part, Wanted},
     },
 };
 
@@ -33,14 +33,6 @@ pub(crate) struct Place {
     pub dtype: DType,
 }
 
-/// A tensor of the file that could hold a wanted one.
-struct Candidate {
-    name: String,
-    shape: Vec<u64>,
-    /// Row of the file's tensor at which the wanted one begins.
-    row0: u64,
-}
-
 /// Finds every wanted tensor.
 ///
 /// # Errors
@@ -48,6 +40,7 @@ struct Candidate {
 /// Every tensor that is missing, not wanted, or of a type or shape that does not fit.
 pub(crate) fn resolve(
     found: &Found<'_>,
+    names: &Family,
     config: &Config,
     wanted: &[Wanted],
 ) -> Result<BTreeMap<String, Place>, Vec<String>> {
@@ -59,7 +52,7 @@ pub(crate) fn resolve(
     let mut told = BTreeSet::new();
     let mut places = BTreeMap::new();
     for want in wanted {
-        let candidates = candidates(want, config);
+        let candidates = names.candidates(want, config);
         let Some((candidate, (source, info))) =
             candidates.iter().find_map(|c| found.get(c.name.as_str()).map(|&found| (c, found)))
         else {
@@ -124,16 +117,17 @@ pub(crate) fn resolve(
 
 /// What a kernel reads together has one type.
 fn share_types(places: &mut BTreeMap<String, Place>, config: &Config) {
-    let mut groups: Vec<Vec<String>> = Vec::new();
-    for layer in 0..config.num_hidden_layers {
-        let at = |name: &str| format!("model.layers.{layer}.{name}.weight");
-        groups.push(["q_proj", "k_proj", "v_proj"].map(|n| at(&format!("self_attn.{n}"))).into());
-        groups.push(["mlp.gate_proj", "mlp.up_proj"].map(at).into());
-        let experts = 0..config.num_local_experts;
-        let of = |e: u32, n: &str| at(&format!("block_sparse_moe.experts.{e}.{n}"));
-        groups.push(experts.flat_map(|e| [of(e, "w1"), of(e, "w3")]).collect());
+    let mut groups: Vec<Vec<Key>> = Vec::new();
+    for layer in 0..config.num_hidden_layers() {
+        let at = |part| Key::new(layer, part);
+        groups.push([Part::Q, Part::K, Part::V].map(at).into());
+        groups.push([Part::DenseGate, Part::DenseUp].map(at).into());
+        let gated = [Part::ExpertGate, Part::ExpertUp].map(at);
+        let experts = 0..config.num_local_experts();
+        groups.push(experts.flat_map(|expert| gated.map(|key| Key { expert, ..key })).collect());
     }
     for group in groups {
+        let group: Vec<String> = group.into_iter().map(Key::name).collect();
         let formats: Vec<Format> =
             group.iter().filter_map(|name| Some(places.get(name)?.format)).collect();
         let dtype = common(&formats);
@@ -144,58 +138,6 @@ fn share_types(places: &mut BTreeMap<String, Place>, config: &Config) {
                 place.dtype = dtype;
             }
         }
-    }
-}
-
-/// The names that llama.cpp has for a canonical one, the usual first.
-fn candidates(want: &Wanted, config: &Config) -> Vec<Candidate> {
-    let whole = |name: String| Candidate { name, shape: want.shape.clone(), row0: 0 };
-    match want.name.as_str() {
-        schema::EMBEDDING => return vec![whole("token_embd.weight".into())],
-        schema::HEAD => return vec![whole("output.weight".into())],
-        schema::FINAL_NORM => return vec![whole("output_norm.weight".into())],
-        _ => {}
-    }
-    let name = want.name.strip_suffix(".weight").unwrap_or(&want.name);
-    let (layer, rest) = name
-        .strip_prefix("model.layers.")
-        .and_then(|name| name.split_once('.'))
-        .unwrap_or(("", name));
-    let at = |name: &str| format!("blk.{layer}.{name}.weight");
-    let rows = want.shape.first().copied().unwrap_or(1);
-    let cols = want.shape.last().copied().unwrap_or(1);
-    if want.kind == Kind::Expert {
-        let (expert, projection) = rest
-            .strip_prefix("block_sparse_moe.experts.")
-            .and_then(|rest| rest.split_once('.'))
-            .unwrap_or(("0", rest));
-        let name = match projection {
-            "w1" => "ffn_gate_exps",
-            "w3" => "ffn_up_exps",
-            _ => "ffn_down_exps",
-        };
-        let row0 = expert.parse().unwrap_or(0) * rows;
-        let shape = vec![config.num_local_experts.into(), rows, cols];
-        return vec![Candidate { name: at(name), shape, row0 }];
-    }
-    let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads]
-        .map(|heads| u64::from(heads) * u64::from(config.head_dim));
-    let fused =
-        |row0| Candidate { name: at("attn_qkv"), shape: vec![queries + 2 * keys, cols], row0 };
-    match rest {
-        "pre_attn_norm" => vec![whole(at("attn_norm"))],
-        "self_attn.q_proj" => vec![whole(at("attn_q")), fused(0)],
-        "self_attn.k_proj" => vec![whole(at("attn_k")), fused(queries)],
-        "self_attn.v_proj" => vec![whole(at("attn_v")), fused(queries + keys)],
-        "self_attn.o_proj" => vec![whole(at("attn_output"))],
-        "post_attn_norm" => vec![whole(at("attn_output_norm"))],
-        "pre_moe_norm" => vec![whole(at("ffn_norm"))],
-        "block_sparse_moe.gate" => vec![whole(at("ffn_gate_inp"))],
-        "mlp.gate_proj" => vec![whole(at("ffn_gate"))],
-        "mlp.up_proj" => vec![whole(at("ffn_up"))],
-        "mlp.down_proj" => vec![whole(at("ffn_down"))],
-        // The older name is Grok-1's.
-        _ => vec![whole(at("post_ffw_norm")), whole(at("layer_output_norm"))],
     }
 }
 

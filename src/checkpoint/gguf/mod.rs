@@ -11,6 +11,7 @@ use std::{
 };
 
 use self::{
+    config::{ARCHITECTURES, Architecture},
     header::{Header, Info, MAX_HEADER, Metadata, Problem},
     layout::Place,
 };
@@ -24,7 +25,7 @@ use crate::{
     files::Source,
     model::{
         config::{Compat, Config},
-        schema,
+        schema::{self, Key, Part},
         weights::Weights,
     },
     text::tokenizer::{Ggml, Tokenizer},
@@ -68,16 +69,7 @@ impl<S: Source> Gguf<S> {
         };
         let metadata = &first.metadata;
         let fail = |what| Error::format(path, what);
-        match metadata.text("general.architecture").map_err(fail)? {
-            Some("grok") => {}
-            Some(other) => {
-                return Err(fail(format!(
-                    "general.architecture is \"{}\", wanted \"grok\"",
-                    json::clipped(other)
-                )));
-            }
-            None => return Err(fail("general.architecture is missing, wanted \"grok\"".into())),
-        }
+        let architecture = architecture(metadata).map_err(fail)?;
         let mut found: HashMap<&str, (usize, &Info)> = HashMap::new();
         let mut twice = Tally::default();
         for (source, header) in headers.iter().enumerate() {
@@ -97,15 +89,17 @@ impl<S: Source> Gguf<S> {
         if !problems.is_empty() {
             return Err(Error::Checkpoint { path: path.into(), problems });
         }
+        let find = |part| found.get(architecture.names.name(Key::new(0, part))?.as_str());
         let tensors = config::Tensors {
-            vocab: found.get("token_embd.weight").and_then(|(_, info)| info.shape.first().copied()),
-            head: found.contains_key("output.weight"),
-            dense: found.contains_key("blk.0.ffn_up.weight"),
+            vocab: find(Part::Embedding).and_then(|(_, info)| info.shape.first().copied()),
+            head: find(Part::Head).is_some(),
+            dense: find(Part::DenseUp).is_some(),
         };
-        let (config, warnings) = config::config(metadata, tensors, compat)
+        let (config, warnings) = config::config(architecture, metadata, tensors, compat)
             .map_err(|problems| Error::Config { path: path.into(), problems })?;
-        let places = layout::resolve(&found, &config, &schema::tensors(&config))
-            .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
+        let places =
+            layout::resolve(&found, architecture.names, &config, &schema::tensors(&config))
+                .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
         // The first file has all that is said about the model.
         let metadata = headers.into_iter().next().map(|first| first.metadata).unwrap_or_default();
         Ok(Self { path: path.into(), sources, metadata, config, places, warnings })
@@ -225,6 +219,19 @@ impl<S: Source> Weights for Gguf<S> {
 /// Elements of a row: the tensor without its first axis.
 fn elements(place: &Place) -> u64 {
     place.shape.iter().skip(1).product()
+}
+
+/// The architecture that a file names.
+fn architecture(metadata: &Metadata) -> Result<&'static Architecture, String> {
+    const KEY: &str = "general.architecture";
+    let wanted: Vec<String> =
+        ARCHITECTURES.iter().map(|known| format!("\"{}\"", known.name)).collect();
+    let wanted = wanted.join(" or ");
+    let name = metadata.text(KEY)?.ok_or_else(|| format!("{KEY} is missing, wanted {wanted}"))?;
+    ARCHITECTURES
+        .iter()
+        .find(|known| known.name == name)
+        .ok_or_else(|| format!("{KEY} is \"{}\", wanted {wanted}", json::clipped(name)))
 }
 
 /// The headers of all files, or the problems of all that are broken.

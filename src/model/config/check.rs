@@ -1,6 +1,6 @@
 //! What a configuration must satisfy before anything is allocated from it.
 
-use super::{Config, RopeType};
+use super::{Config, LayerRule, MAX_LAYERS, Rope, RopeType};
 
 /// Positions up to here are exact in the `f32` angle of the rotary embedding.
 const MAX_POSITIONS: u32 = 1 << 24;
@@ -13,24 +13,41 @@ impl Config {
         self.check_sizes(&mut found);
         self.check_heads(&mut found);
         self.check_experts(&mut found);
+        self.check_layers(&mut found);
         self.check_numbers(&mut found);
-        self.check_rope(&mut found);
+        for rope in &self.ropes {
+            self.check_rope(rope, &mut found);
+        }
         found
+    }
+
+    /// So many equal layers. Too many are a problem, and are not made.
+    pub(crate) fn equal_layers(
+        count: u32,
+        rule: LayerRule,
+        found: &mut Vec<String>,
+    ) -> Vec<LayerRule> {
+        if count > MAX_LAYERS {
+            within(found, "num_hidden_layers", count, 1, MAX_LAYERS);
+        }
+        vec![rule; count.min(MAX_LAYERS) as usize]
     }
 
     fn check_sizes(&self, found: &mut Vec<String>) {
         within(found, "vocab_size", self.vocab_size, 1, 1 << 24);
-        within(found, "num_hidden_layers", self.num_hidden_layers, 1, 1024);
+        within(found, "num_hidden_layers", self.num_hidden_layers(), 1, MAX_LAYERS);
         within(found, "max_position_embeddings", self.max_position_embeddings, 1, MAX_POSITIONS);
         within(found, "hidden_size", self.hidden_size, 8, 1 << 17);
         eights(found, "hidden_size", self.hidden_size);
-        if self.residual_moe {
-            within(found, "intermediate_size", self.intermediate_size, 8, 1 << 20);
-            eights(found, "intermediate_size", self.intermediate_size);
+        if let Some(dense) = self.dense_width() {
+            within(found, "intermediate_size", dense, 8, 1 << 20);
+            eights(found, "intermediate_size", dense);
         }
-        within(found, "moe_intermediate_size", self.moe_intermediate_size, 8, 1 << 20);
-        eights(found, "moe_intermediate_size", self.moe_intermediate_size);
-        if self.attn_temperature_len == 1 {
+        if let Some(experts) = self.experts {
+            within(found, "moe_intermediate_size", experts.width, 8, 1 << 20);
+            eights(found, "moe_intermediate_size", experts.width);
+        }
+        if self.attention.temperature_len == 1 {
             found.push("attn_temperature_len is 1, wanted -1 (off) or at least 2".into());
         }
     }
@@ -67,13 +84,37 @@ impl Config {
     }
 
     fn check_experts(&self, found: &mut Vec<String>) {
-        let Self { num_local_experts: experts, num_experts_per_tok: active, .. } = *self;
-        within(found, "num_local_experts", experts, 1, 64);
-        within(found, "num_experts_per_tok", active, 1, 8);
-        if active > experts {
+        let Some(experts) = self.experts else { return };
+        within(found, "num_local_experts", experts.count, 1, 64);
+        within(found, "num_experts_per_tok", experts.chosen, 1, 8);
+        if experts.chosen > experts.count {
             found.push(format!(
-                "num_experts_per_tok ({active}) is more than num_local_experts ({experts})"
+                "num_experts_per_tok ({}) is more than num_local_experts ({})",
+                experts.chosen, experts.count
             ));
+        }
+    }
+
+    /// Files of one family cannot get these wrong; its reader could.
+    fn check_layers(&self, found: &mut Vec<String>) {
+        let width = self.dense_width();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if layer.dense.is_some() && layer.dense != width {
+                found.push(format!("layer {i} has a dense MLP of another width than the others"));
+            }
+            if layer.routed && self.experts.is_none() {
+                found.push(format!("layer {i} is routed, but there are no experts"));
+            }
+            if !layer.routed && layer.dense.is_none() {
+                found.push(format!("layer {i} has neither experts nor a dense MLP"));
+            }
+            if usize::from(layer.rope) >= self.ropes.len() {
+                found.push(format!(
+                    "layer {i} has rope {}, but there are {}",
+                    layer.rope,
+                    self.ropes.len()
+                ));
+            }
         }
     }
 
@@ -85,16 +126,18 @@ impl Config {
             ));
         }
         for (field, scale) in [
-            ("embedding_multiplier_scale", self.embedding_multiplier_scale),
-            ("output_multiplier_scale", self.output_multiplier_scale),
-            ("rope_magnitude", self.rope_magnitude),
+            ("embedding_multiplier_scale", self.ends.embed_scale),
+            ("output_multiplier_scale", self.ends.output_scale),
         ] {
             positive(found, field, scale);
         }
+        if self.head_dim > 0 {
+            positive(found, "attn_output_multiplier", self.attention.scale);
+        }
         for (field, cap) in [
-            ("attn_logit_softcapping", self.attn_logit_softcapping),
-            ("router_logit_softcapping", self.router_logit_softcapping),
-            ("final_logit_softcapping", self.final_logit_softcapping),
+            ("attn_logit_softcapping", self.attention.softcap),
+            ("router_logit_softcapping", self.experts.map_or(0.0, |experts| experts.softcap)),
+            ("final_logit_softcapping", self.ends.softcap),
         ] {
             if !(cap >= 0.0 && cap <= f64::from(f32::MAX)) {
                 found.push(format!("{field} is {cap}, wanted a finite number, or 0 for no cap"));
@@ -106,31 +149,33 @@ impl Config {
         }
     }
 
-    fn check_rope(&self, found: &mut Vec<String>) {
-        if !(self.rope_theta > 1.0 && self.rope_theta <= f64::from(f32::MAX)) {
+    fn check_rope(&self, rope: &Rope, found: &mut Vec<String>) {
+        positive(found, "rope_magnitude", rope.magnitude);
+        if !(rope.rope_theta > 1.0 && rope.rope_theta <= f64::from(f32::MAX)) {
             found
-                .push(format!("rope_theta is {}, wanted a finite number above 1", self.rope_theta));
+                .push(format!("rope_theta is {}, wanted a finite number above 1", rope.rope_theta));
         }
-        if self.rope_type == RopeType::Original {
+        if rope.rope_type == RopeType::Original {
             return;
         }
-        positive(found, "scaling_factor", self.scaling_factor);
-        if self.rope_type == RopeType::Linear {
+        positive(found, "scaling_factor", rope.scaling_factor);
+        if rope.rope_type == RopeType::Linear {
             return;
         }
-        let original = self.original_max_position_embeddings;
+        let original = rope.original_max_position_embeddings;
         // The logarithm of this many positions over a full turn must be above zero.
         within(found, "original_max_position_embeddings", original, 16, MAX_POSITIONS);
-        positive(found, "beta_fast", self.beta_fast);
-        positive(found, "beta_slow", self.beta_slow);
-        if !(0.0..=1.0).contains(&self.extrapolation_factor) {
+        positive(found, "beta_fast", rope.beta_fast);
+        positive(found, "beta_slow", rope.beta_slow);
+        if !(0.0..=1.0).contains(&rope.extrapolation_factor) {
             found.push(format!(
                 "extrapolation_factor is {}, wanted a number from 0 to 1",
-                self.extrapolation_factor
+                rope.extrapolation_factor
             ));
         }
         let usable = |inv: &f32| inv.is_finite() && *inv >= 0.0;
-        if found.is_empty() && !crate::model::rope::inv_freq(self).iter().all(usable) {
+        if found.is_empty() && !crate::model::rope::inv_freq(rope, self.head_dim).iter().all(usable)
+        {
             found.push(
                 "rope_theta, scaling_factor and original_max_position_embeddings give rotary \
                  frequencies that are not finite numbers"

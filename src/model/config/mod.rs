@@ -1,13 +1,17 @@
-//! The model's configuration: `config.json` with Hugging Face's field names.
+//! The model's configuration: what the mathematics needs to know, whoever published it.
+//!
+//! [`Config::from_json`] and the reader of GGUF fill it in. [`crate::model::families`] has how
+//! publishers write it down.
 
 mod check;
-mod json;
 mod presets;
 
-pub(crate) use json::rope_name;
 pub use presets::PRESETS;
 
 use crate::base::activation::Gelu;
+
+/// The most layers that a model may have.
+pub(crate) const MAX_LAYERS: u32 = 1024;
 
 /// How rotary frequencies follow from the configuration. See [`crate::model::rope`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,19 @@ pub enum RopeType {
     ThetaScale,
 }
 
+impl RopeType {
+    /// The name that files have.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Linear => "linear",
+            Self::Yarn => "yarn",
+            Self::YarnLog => "yarn_log",
+            Self::ThetaScale => "theta_scale",
+        }
+    }
+}
+
 /// Whose arithmetic to follow where programs differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compat {
@@ -34,52 +51,100 @@ pub enum Compat {
     LlamaCpp,
 }
 
-/// Everything the engine needs to know about a model. Names are Hugging Face's.
+/// Everything the engine needs to know about a model: the parts of a decoder's block, each with its
+/// numbers. Names are Hugging Face's where it has one.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "the file has as many flags")]
 pub struct Config {
     /// Tokens in the embedding table and the head.
     pub vocab_size: u32,
     /// Width of the residual stream.
     pub hidden_size: u32,
-    /// Width of the dense MLP beside the experts. Unused where `residual_moe` is false.
-    pub intermediate_size: u32,
-    /// Width of each expert.
-    pub moe_intermediate_size: u32,
-    /// Layers.
-    pub num_hidden_layers: u32,
     /// Query heads.
     pub num_attention_heads: u32,
     /// Key and value heads; divides `num_attention_heads`.
     pub num_key_value_heads: u32,
     /// Channels of a head.
     pub head_dim: u32,
-    /// Experts of a layer.
-    pub num_local_experts: u32,
-    /// Experts that run for a token.
-    pub num_experts_per_tok: u32,
-    /// Whether the probabilities of the chosen experts are scaled to a sum of 1 (llama.cpp).
-    pub norm_topk_prob: bool,
-    /// Whether a dense MLP runs beside the experts (Grok-2).
-    pub residual_moe: bool,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f64,
-    /// Factor on the embedding.
-    pub embedding_multiplier_scale: f64,
-    /// Factor on the logits, before the final soft cap.
-    pub output_multiplier_scale: f64,
-    /// Soft cap of attention logits; 0 is off.
-    pub attn_logit_softcapping: f64,
-    /// Soft cap of router logits; 0 is off.
-    pub router_logit_softcapping: f64,
-    /// Soft cap of the final logits; 0 is off.
-    pub final_logit_softcapping: f64,
-    /// Queries beyond this position have their attention logits scaled by
-    /// `log2(pos) / log2(attn_temperature_len)`; 0 is off.
-    pub attn_temperature_len: u32,
     /// Longest context the model was made for.
     pub max_position_embeddings: u32,
-    /// Base of the rotary frequencies.
+    /// Before the first layer and after the last.
+    pub ends: Ends,
+    /// Where norms stand.
+    pub norms: Norms,
+    /// What attention does to its logits.
+    pub attention: AttentionRule,
+    /// Activation of the gated MLPs.
+    pub hidden_act: Gelu,
+    /// The experts, where layers have some.
+    pub experts: Option<Experts>,
+    /// Rotary embeddings; each layer uses one.
+    pub ropes: Vec<Rope>,
+    /// One for each layer, in order.
+    pub layers: Vec<LayerRule>,
+}
+
+/// The two ends of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ends {
+    /// Factor on the embedding: `embedding_multiplier_scale`.
+    pub embed_scale: f64,
+    /// Factor on the logits, before their soft cap: `output_multiplier_scale`.
+    pub output_scale: f64,
+    /// Soft cap of the logits, 0 for none: `final_logit_softcapping`.
+    pub softcap: f64,
+    /// Whether the head is the embedding table: `tie_word_embeddings`.
+    pub tied: bool,
+}
+
+/// Where a layer has norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norms {
+    /// Before each block, and after it before its output is added: four in a layer.
+    Sandwich,
+}
+
+/// What attention does to its logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionRule {
+    /// Factor on the products of queries and keys.
+    pub scale: f64,
+    /// Soft cap, 0 for none: `attn_logit_softcapping`.
+    pub softcap: f64,
+    /// Queries beyond this position have their logits scaled by
+    /// `log2(pos) / log2(temperature_len)`, 0 for none: `attn_temperature_len`.
+    pub temperature_len: u32,
+}
+
+impl AttentionRule {
+    /// The usual factor: one over the root of the number of channels.
+    pub fn usual_scale(head_dim: u32) -> f64 {
+        1.0 / f64::from(head_dim).sqrt()
+    }
+}
+
+/// The experts of a layer and their router: a softmax over all experts, of which some are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experts {
+    /// How many there are: `num_local_experts`.
+    pub count: u32,
+    /// How many run for a token: `num_experts_per_tok`.
+    pub chosen: u32,
+    /// Width of each: `moe_intermediate_size`.
+    pub width: u32,
+    /// Soft cap of the router's logits, 0 for none: `router_logit_softcapping`.
+    pub softcap: f64,
+    /// Whether the probabilities of the chosen are scaled to a sum of 1: `norm_topk_prob`.
+    pub renormalize: bool,
+    /// Factor on what the experts and the dense MLP beside them give together.
+    pub joint_scale: f64,
+}
+
+/// A rotary embedding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
     pub rope_theta: f64,
     /// How the frequencies are scaled.
     pub rope_type: RopeType,
@@ -97,12 +162,19 @@ pub struct Config {
     pub beta_fast: f64,
     /// Rotations below which a frequency is scaled fully (`YaRN`).
     pub beta_slow: f64,
-    /// Factor on the rotary cosines and sines (llama.cpp's `YaRN`).
-    pub rope_magnitude: f64,
-    /// Whether the head is the embedding table (Grok-1).
-    pub tie_word_embeddings: bool,
-    /// Activation of the gated MLPs.
-    pub hidden_act: Gelu,
+    /// Factor on the cosines and sines (llama.cpp's `YaRN`): `rope_magnitude`.
+    pub magnitude: f64,
+}
+
+/// What a layer has of what the model has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerRule {
+    /// Its place in [`Config::ropes`].
+    pub rope: u8,
+    /// Width of its dense MLP, if it has one: `intermediate_size`.
+    pub dense: Option<u32>,
+    /// Whether it has the experts. With a dense MLP too, both work side by side (Grok-2).
+    pub routed: bool,
 }
 
 /// Numbers in a model's weights.
@@ -116,49 +188,115 @@ pub struct Parameters {
 }
 
 impl Config {
+    /// Layers.
+    pub fn num_hidden_layers(&self) -> u32 {
+        u32::try_from(self.layers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Experts of a layer, 0 for none.
+    pub fn num_local_experts(&self) -> u32 {
+        self.experts.map_or(0, |experts| experts.count)
+    }
+
+    /// Experts that run for a token, 0 for none.
+    pub fn num_experts_per_tok(&self) -> u32 {
+        self.experts.map_or(0, |experts| experts.chosen)
+    }
+
+    /// Width of each expert, 0 for none.
+    pub fn moe_intermediate_size(&self) -> u32 {
+        self.experts.map_or(0, |experts| experts.width)
+    }
+
+    /// Width of the dense MLPs, if layers have some. [`Config::problems`] wants one width.
+    pub fn dense_width(&self) -> Option<u32> {
+        self.layers.iter().find_map(|layer| layer.dense)
+    }
+
+    /// The same with `count` layers, each like the first.
+    #[must_use]
+    pub fn with_layers(self, count: u32) -> Self {
+        let layers = self.layers.first().map_or(Vec::new(), |first| vec![*first; count as usize]);
+        Self { layers, ..self }
+    }
+
+    /// The same with heads of so many channels, and the scale that goes with it.
+    #[must_use]
+    pub fn with_head_dim(self, head_dim: u32) -> Self {
+        let scale = AttentionRule::usual_scale(head_dim);
+        Self { head_dim, attention: AttentionRule { scale, ..self.attention }, ..self }
+    }
+
+    /// The same with experts and dense MLPs of these widths, where it has such.
+    #[must_use]
+    pub fn with_widths(mut self, dense: u32, expert: u32) -> Self {
+        for layer in &mut self.layers {
+            layer.dense = layer.dense.map(|_| dense);
+        }
+        self.experts = self.experts.map(|experts| Experts { width: expert, ..experts });
+        self
+    }
+
     /// The same model with llama.cpp's arithmetic, for comparisons: its converter takes a
     /// `rope_type` of "original" for `YaRN`, whose rotary tables it also stretches by
     /// `1 + ln(scaling_factor) / 10`; its router has no soft cap and scales the chosen
     /// probabilities to a sum of 1; it has no attention temperature; and its GELU is the tanh form.
     #[must_use]
     pub fn as_llama_cpp(&self) -> Self {
-        let yarn =
-            self.rope_type_named && matches!(self.rope_type, RopeType::Original | RopeType::Yarn);
-        let stretched = yarn && self.scaling_factor > 1.0 && self.extrapolation_factor > 0.0;
+        let rope = |rope: &Rope| {
+            let yarn = rope.rope_type_named
+                && matches!(rope.rope_type, RopeType::Original | RopeType::Yarn);
+            let stretched = yarn && rope.scaling_factor > 1.0 && rope.extrapolation_factor > 0.0;
+            Rope {
+                rope_type: if yarn { RopeType::Yarn } else { rope.rope_type },
+                magnitude: if stretched { 1.0 + 0.1 * rope.scaling_factor.ln() } else { 1.0 },
+                ..*rope
+            }
+        };
+        let experts = |experts: Experts| Experts { softcap: 0.0, renormalize: true, ..experts };
         Self {
-            rope_type: if yarn { RopeType::Yarn } else { self.rope_type },
-            rope_magnitude: if stretched { 1.0 + 0.1 * self.scaling_factor.ln() } else { 1.0 },
-            router_logit_softcapping: 0.0,
-            norm_topk_prob: true,
-            attn_temperature_len: 0,
+            attention: AttentionRule { temperature_len: 0, ..self.attention },
             hidden_act: Gelu::Tanh,
+            experts: self.experts.map(experts),
+            ropes: self.ropes.iter().map(rope).collect(),
             ..self.clone()
         }
     }
 
     /// Counts the numbers in the weights.
     pub fn parameters(&self) -> Parameters {
-        let [vocab, hidden, layers, heads, kv_heads, head_dim] = [
-            self.vocab_size,
+        let hidden = u64::from(self.hidden_size);
+        let table = u64::from(self.vocab_size) * hidden;
+        let tables = if self.ends.tied { table } else { 2 * table };
+        let Norms::Sandwich = self.norms;
+        let (mut active, mut idle) = (hidden, 0);
+        for layer in &self.layers {
+            active += self.active_weights(layer) + 4 * hidden;
+            if let Some(experts) = self.experts.filter(|_| layer.routed) {
+                let resting = experts.count.saturating_sub(experts.chosen);
+                idle += u64::from(resting) * 3 * hidden * u64::from(experts.width);
+            }
+        }
+        Parameters { total: active + idle + tables, active: active + table }
+    }
+
+    /// Numbers in the matrices of a layer that are multiplied for one token.
+    pub fn active_weights(&self, layer: &LayerRule) -> u64 {
+        let [hidden, heads, kv_heads, head_dim, dense] = [
             self.hidden_size,
-            self.num_hidden_layers,
             self.num_attention_heads,
             self.num_key_value_heads,
             self.head_dim,
+            layer.dense.unwrap_or(0),
         ]
         .map(u64::from);
-        let table = vocab * hidden;
         let attention = 2 * hidden * head_dim * (heads + kv_heads);
-        let dense =
-            if self.residual_moe { 3 * hidden * u64::from(self.intermediate_size) } else { 0 };
-        let expert = 3 * hidden * u64::from(self.moe_intermediate_size);
-        let router = hidden * u64::from(self.num_local_experts);
-        let always = layers * (attention + dense + router + 4 * hidden) + hidden;
-        let tables = if self.tie_word_embeddings { table } else { 2 * table };
-        Parameters {
-            total: always + layers * u64::from(self.num_local_experts) * expert + tables,
-            active: always + layers * u64::from(self.num_experts_per_tok) * expert + table,
-        }
+        let routed = self.experts.filter(|_| layer.routed).map_or(0, |experts| {
+            let [count, chosen, width] =
+                [experts.count, experts.chosen, experts.width].map(u64::from);
+            hidden * (count + 3 * chosen * width)
+        });
+        attention + 3 * hidden * dense + routed
     }
 }
 
