@@ -4,6 +4,7 @@ pub mod generation;
 pub mod options;
 mod plans;
 pub mod resume;
+pub mod segments;
 pub mod sequence;
 pub mod session;
 pub mod step;

@@ -12,7 +12,7 @@ use crate::{
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
         Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
     },
-    machine::kernel::Executor,
+    machine::kernel::{Executor, Need},
     model::config::Config,
 };
 
@@ -51,11 +51,15 @@ pub fn forward(
 
     // `s.x` is the residual stream. Each block reads it normalized, in `s.h`, and adds back its own
     // normalized output.
-    embed(exec, m, s)?;
-    exec.run(&RmsNorm { x: s.x, weight: m.layers[0].pre_attn_norm, eps, out: s.h })?;
+    if exec.begins(&[s.x, s.h]) {
+        embed(exec, m, s)?;
+        exec.run(&RmsNorm { x: s.x, weight: m.layers[0].pre_attn_norm, eps, out: s.h })?;
+    }
 
     for (i, layer) in m.layers.iter().enumerate() {
+        exec.need(Need::Layer(i))?;
         attention(exec, c, layer, s, &kv[i], pass.positions)?;
+        exec.sum_over_ranks(s.block)?;
         let Routes { ids, probs } = s.routes[i];
         exec.run(&NormRoute {
             h: s.block,
@@ -76,11 +80,17 @@ pub fn forward(
         let next_weight = m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm);
         match s.phase {
             Phase::Decode => {
-                feed_forward_of_one(exec, c, layer, s, s.routes[i], scale)?;
+                feed_forward_of_one(exec, c, layer, s, i, scale)?;
+                exec.sum_over_ranks(s.block)?;
                 exec.run(&RmsNormAdd { h: s.block, weight, next_weight, eps, sum, out })?;
             }
             Phase::Prefill => {
-                feed_forward_of_many(exec, c, layer, s, ids)?;
+                feed_forward_of_many(exec, c, layer, s, i)?;
+                // The sum over experts shares a kernel with the norm, so ranks sum what it reads.
+                if layer.mlp.is_some() {
+                    exec.sum_over_ranks(s.dense)?;
+                }
+                exec.sum_over_ranks(s.routed)?;
                 exec.run(&CombineNorm {
                     step: s.step,
                     dense: s.dense,
@@ -95,8 +105,12 @@ pub fn forward(
                 })?;
             }
         }
+        exec.used(Need::Layer(i))?;
     }
-    head(exec, m, s, pass.output)
+    if exec.ends(&[s.x, s.h]) {
+        head(exec, m, s, pass.output)?;
+    }
+    Ok(())
 }
 
 fn embed(exec: &mut dyn Executor, m: &Model, s: &Scratch) -> Result<()> {
@@ -161,18 +175,21 @@ fn attention(
 
 /// The dense MLP and the routed experts side by side: `s.h` in, `s.block` out.
 ///
-/// Routing never leaves the device: the expert kernels read the chosen ids themselves.
+/// Routing never leaves the device: the expert kernels read the chosen ids themselves. The last of
+/// them sums over experts, so that all that were chosen must be in place together.
 fn feed_forward_of_one(
     exec: &mut dyn Executor,
     c: &Config,
     w: &Layer,
     s: &Scratch,
-    Routes { ids, probs }: Routes,
+    i: usize,
     scale: f32,
 ) -> Result<()> {
+    let Routes { ids, probs } = s.routes[i];
     if let Some(mlp) = &w.mlp {
         gated(exec, c, mlp, s)?;
     }
+    exec.need(Need::Experts(i, ids))?;
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
         exec.run(&ExpertGatedMatVec {
             x: s.h,
@@ -186,8 +203,8 @@ fn feed_forward_of_one(
     }
 
     let down_proj = &w.experts.down_proj;
-    if let Some(mlp) = &w.mlp {
-        if mlp.down_proj.is_cut_like(down_proj) {
+    match &w.mlp {
+        Some(mlp) if mlp.down_proj.is_cut_like(down_proj) => {
             for (dense, experts) in mlp.down_proj.shards.iter().zip(&down_proj.shards) {
                 exec.run(&DenseExpertMatVec {
                     dense: s.dense_act,
@@ -201,38 +218,45 @@ fn feed_forward_of_one(
                     out: s.block,
                 })?;
             }
-            return Ok(());
         }
-        matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+        mlp => {
+            if let Some(mlp) = mlp {
+                matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+            }
+            for down in &down_proj.shards {
+                exec.run(&ExpertMatVec {
+                    x: s.expert_act,
+                    ids,
+                    probs,
+                    weight: down.tensor,
+                    dense: s.dense,
+                    row0: down.row0,
+                    scale,
+                    out: s.block,
+                })?;
+            }
+        }
     }
-    for down in &down_proj.shards {
-        exec.run(&ExpertMatVec {
-            x: s.expert_act,
-            ids,
-            probs,
-            weight: down.tensor,
-            dense: s.dense,
-            row0: down.row0,
-            scale,
-            out: s.block,
-        })?;
-    }
-    Ok(())
+    exec.used(Need::Experts(i, ids))
 }
 
 /// The same for many tokens, by expert: `s.h` in, `s.dense` and `s.routed` out.
+///
+/// What experts give is summed afterwards, so that they may be in place some at a time: an id that
+/// is no expert's is passed over.
 fn feed_forward_of_many(
     exec: &mut dyn Executor,
     c: &Config,
     w: &Layer,
     s: &Scratch,
-    ids: Tensor,
+    i: usize,
 ) -> Result<()> {
     if let Some(mlp) = &w.mlp {
         gated(exec, c, mlp, s)?;
         matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
     }
-    let (order, tiles) = (s.order, s.tiles);
+    let (ids, order, tiles) = (s.routes[i].ids, s.order, s.tiles);
+    exec.need(Need::Experts(i, ids))?;
     exec.run(&ExpertGroups { step: s.step, ids, experts: c.num_local_experts, order, tiles })?;
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
         exec.run(&ExpertGatedMatMul {
@@ -256,7 +280,7 @@ fn feed_forward_of_many(
             out: s.routed,
         })?;
     }
-    Ok(())
+    exec.used(Need::Experts(i, ids))
 }
 
 /// `s.dense_act = gelu(gate x) * up x`
