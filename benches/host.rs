@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use grok_wgpu::{
     base::tensor::DType,
     checkpoint::Synthetic,
-    engine::session::{Read, Session, Sizes},
+    engine::{Engine, SessionOptions, session::Session, step::Readback},
     machine::{
         Machine,
         counting::DeviceLimits,
@@ -49,8 +49,8 @@ fn session(binding: u64) -> Session<Gpu> {
     let config = config();
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let model = Model::alloc(&mut gpu, &config, &weights).expect("fits");
-    let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
-    Session::with_model(gpu, model, sizes).expect("fits")
+    let sizes = SessionOptions { context: 128, prefill: 32, cache: DType::F32 };
+    Engine::with_model(gpu, model, sizes).expect("fits").into()
 }
 
 /// Dispatches of the released model under the same share of these limits.
@@ -59,17 +59,18 @@ fn released(binding: u64) -> u64 {
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let limits = DeviceLimits { binding, buffer: binding };
     let planner = Planner::new(&config, &weights, limits).expect("fits");
-    let plan =
-        planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
+    let plan = planner
+        .plan(SessionOptions { context: 4096, prefill: 256, cache: DType::F32 })
+        .expect("fits");
     plan.decode.dispatches
 }
 
 fn token(criterion: &mut Criterion, name: &str, binding: u64) {
     let mut session = session(binding / u64::from(SCALE * SCALE));
     let start = Instant::now();
-    block_on(session.prepare(1, Read::Top(40))).expect("compiles");
+    block_on(session.prepare(1, Readback::Top(40))).expect("compiles");
     let caps = session.machine().caps().describe();
-    let dispatches = session.decode_plan(Read::Top(40)).expect("a plan").dispatches();
+    let dispatches = session.decode_plan(Readback::Top(40)).expect("a plan").dispatches();
     eprintln!(
         "{name}: {dispatches} dispatches on {caps} (the released model: {}), compiled and \
          recorded in {:.0} ms",
@@ -78,7 +79,7 @@ fn token(criterion: &mut Criterion, name: &str, binding: u64) {
     );
     // A device that runs nothing gives its results at once; others are handed their work.
     let nothing = std::env::var_os("GROK_WGPU_ADAPTER").is_none();
-    let read = if nothing { Read::Top(40) } else { Read::Nothing };
+    let read = if nothing { Readback::Top(40) } else { Readback::Nothing };
     let mut group = criterion.benchmark_group("host");
     group.sample_size(20);
     group.bench_function(name, |bencher| {

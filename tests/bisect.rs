@@ -7,7 +7,7 @@ use std::sync::Arc;
 use grok_wgpu::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     kernels::CACHES,
     machine::{
         gpu::{Gpu, Profile},
@@ -24,13 +24,13 @@ use pollster::block_on;
 fn run<'a>(machine: Bisect<'a>, cache: DType, prompt: &[u32]) -> Result<Bisect<'a>> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 3)?;
-    let sizes = Sizes { context: 32, prefill: 16, cache };
+    let sizes = SessionOptions { context: 32, prefill: 16, cache };
     block_on(async {
         let mut session = Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let model = session.model().clone();
         session.machine_mut().name_weights(&model);
-        session.prefill(prompt, Read::Top(1)).await?;
-        session.decode(7, Read::Top(1)).await?;
+        session.prefill(prompt, Readback::Top(1)).await?;
+        session.decode(7, Readback::Top(1)).await?;
         Ok(session.into_machine())
     })
 }

@@ -5,7 +5,7 @@
 use grok_wgpu::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     machine::host::Host,
     model::{
         config::{Config, Experts, LayerRule, RopeType},
@@ -51,13 +51,13 @@ impl Weights for Renamed {
 /// The bits of the logits of every token of a prompt, then those of two more tokens.
 fn logits(config: &Config, weights: &Renamed) -> Vec<u32> {
     assert_eq!(config.problems(), [""; 0]);
-    let sizes = Sizes { context: 32, prefill: 8, cache: DType::F32 };
+    let sizes = SessionOptions { context: 32, prefill: 8, cache: DType::F32 };
     let loaded = block_on(Session::load(Host::default(), config, weights, sizes, &mut |_| Ok(())));
     let mut session = loaded.expect("loads");
-    let rows = block_on(session.prefill(&IDS, Read::AllLogits)).expect("runs").rows;
+    let rows = block_on(session.prefill(&IDS, Readback::AllLogits)).expect("runs").rows;
     let mut all = rows.concat();
     for id in [9, 150] {
-        let reply = block_on(session.decode(id, Read::Logits)).expect("runs");
+        let reply = block_on(session.decode(id, Readback::Logits)).expect("runs");
         all.extend(reply.candidates.iter().map(|candidate| candidate.logit));
     }
     let all: Vec<u32> = all.into_iter().map(f32::to_bits).collect();

@@ -14,7 +14,7 @@ use grok_wgpu::{
         folder::{open_config, open_folder, write_checkpoint},
         write::Layout,
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     machine::gpu::{AdapterChoice, Gpu, Profile},
     model::config::Config,
     text::tokenizer::synthetic_tok_json,
@@ -245,13 +245,13 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
     block_on(async {
         let (config, _) = block_on(open_config(model()))?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
-        let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
+        let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
         let gpu = device(Profile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let mut all = Vec::new();
         for ids in texts {
             session.rewind(0);
-            all.push(session.prefill(ids, Read::AllLogits).await?.rows);
+            all.push(session.prefill(ids, Readback::AllLogits).await?.rows);
         }
         Ok::<_, grok_wgpu::base::error::Error>(all)
     })
@@ -426,7 +426,7 @@ fn a_plan_is_what_a_session_allocates() {
     let config = Config::preset("small").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     for cache in grok_wgpu::kernels::CACHES {
-        let sizes = Sizes { context: 300, prefill: 64, cache };
+        let sizes = SessionOptions { context: 300, prefill: 64, cache };
         let gpu = device(Profile::Baseline);
         let limits = grok_wgpu::machine::counting::DeviceLimits::of(gpu.caps());
         assert_eq!(limits, grok_wgpu::machine::counting::DeviceLimits::BASELINE);
@@ -435,7 +435,7 @@ fn a_plan_is_what_a_session_allocates() {
         let plan = planner.plan(sizes).expect("a plan");
         let mut session = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
             .expect("a session");
-        let recorded = session.decode_plan(Read::Top(40)).expect("a plan");
+        let recorded = session.decode_plan(Readback::Top(40)).expect("a plan");
         assert_eq!(plan.decode.dispatches, recorded.dispatches());
         // How a device divides work decides which program of a kernel runs, and its label says so.
         let of_kernels = |list: &[(String, u64)]| -> Vec<(String, u64)> {

@@ -11,7 +11,7 @@ use grok_wgpu::{
         Checkpoint,
         folder::{open_config, open_folder},
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     files::native::FileSource,
     machine::gpu::{Gpu, Profile},
     selftest::{MOST, check_logits},
@@ -28,7 +28,7 @@ fn session() -> Result<Session<Gpu>> {
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources: Vec<FileSource> = open_folder(&folder())?;
     let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
-    let sizes = Sizes { context: 512, prefill: 256, cache: DType::F32 };
+    let sizes = SessionOptions { context: 512, prefill: 256, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
 }
@@ -58,7 +58,7 @@ fn greedy_text_is_that_of_the_reference() -> Result<()> {
     let greedy = &reference["greedy"];
     let gaps = greedy["top2_gap"].as_array().expect("gaps");
     let mut session = session()?;
-    let mut reply = block_on(session.prefill(&ids(&greedy["prompt_ids"]), Read::Top(1)))?;
+    let mut reply = block_on(session.prefill(&ids(&greedy["prompt_ids"]), Readback::Top(1)))?;
     let wanted = ids(&greedy["ids"]);
     assert_eq!(wanted.len(), 64);
     for (at, &id) in wanted.iter().enumerate() {
@@ -68,7 +68,7 @@ fn greedy_text_is_that_of_the_reference() -> Result<()> {
             return Ok(());
         }
         assert_eq!(reply.candidates[0].id, id, "token {at}, the best two are {gap} apart");
-        reply = block_on(session.decode(id, Read::Top(1)))?;
+        reply = block_on(session.decode(id, Readback::Top(1)))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use grok_wgpu::{
         tensor::{DType, Shape},
     },
     checkpoint::Synthetic,
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     kernels::{CACHES, RopeCache},
     machine::{
         Machine as _, Role,
@@ -27,7 +27,7 @@ const IDS: [u32; 44] = [
     248, 29, 66,
 ];
 
-fn session(gpu: Gpu, config: &Config, sizes: Sizes) -> Session<Gpu> {
+fn session(gpu: Gpu, config: &Config, sizes: SessionOptions) -> Session<Gpu> {
     let weights = Synthetic::new(config, DType::BF16, 7).expect("weights");
     block_on(Session::load(gpu, config, &weights, sizes, &mut |_| Ok(()))).expect("loads")
 }
@@ -38,18 +38,18 @@ fn tiny(name: &str) -> Config {
 
 /// Logits after a prompt, and after one more token.
 fn logits(session: &mut Session<Gpu>) -> Result<Vec<f32>> {
-    let mut all = block_on(session.prefill(&IDS, Read::Logits))?.candidates;
-    all.extend(block_on(session.decode(3, Read::Logits))?.candidates);
+    let mut all = block_on(session.prefill(&IDS, Readback::Logits))?.candidates;
+    all.extend(block_on(session.decode(3, Readback::Logits))?.candidates);
     Ok(all.iter().map(|c| c.logit).collect())
 }
 
 fn greedy(session: &mut Session<Gpu>, count: usize) -> Result<Vec<(u32, f32)>> {
-    let mut reply = block_on(session.prefill(&IDS[..7], Read::Top(2)))?;
+    let mut reply = block_on(session.prefill(&IDS[..7], Readback::Top(2)))?;
     let mut chosen = Vec::new();
     for _ in 0..count {
         let [best, second] = reply.candidates[..] else { panic!("two candidates were asked for") };
         chosen.push((best.id, best.logit - second.logit));
-        reply = block_on(session.decode(best.id, Read::Top(2)))?;
+        reply = block_on(session.decode(best.id, Readback::Top(2)))?;
     }
     Ok(chosen)
 }
@@ -58,7 +58,7 @@ fn greedy(session: &mut Session<Gpu>, count: usize) -> Result<Vec<(u32, f32)>> {
 fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
-        let sizes = Sizes { context: 64, prefill: 256, cache: DType::F32 };
+        let sizes = SessionOptions { context: 64, prefill: 256, cache: DType::F32 };
         let full = logits(&mut session(common::open(Profile::Full), &config, sizes))?;
         let baseline = common::open(Profile::Baseline);
         assert_eq!(baseline.caps().limits.max_storage_buffer_binding_size, 128 << 20);
@@ -75,7 +75,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
         // Longer than one split, so that the cache can be cut.
-        let sizes = Sizes { context: 300, prefill: 64, cache: DType::F32 };
+        let sizes = SessionOptions { context: 300, prefill: 64, cache: DType::F32 };
         let mut whole = session(common::open(Profile::Baseline), &config, sizes);
         let mut gpu = common::open(Profile::Baseline);
         gpu.limit_bindings(16 << 10);
@@ -84,7 +84,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
         assert!(cut.model().cuts() > 20, "{} cuts", cut.model().cuts());
         let prompt: Vec<u32> = IDS.iter().copied().cycle().take(250).collect();
         for session in [&mut whole, &mut cut] {
-            block_on(session.prefill(&prompt, Read::Nothing))?;
+            block_on(session.prefill(&prompt, Readback::Nothing))?;
         }
         let a = logits_of(&mut whole)?;
         let b = logits_of(&mut cut)?;
@@ -102,7 +102,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
 fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
     let config = tiny("tiny");
     for cache in [DType::F16, DType::Q8] {
-        let sizes = Sizes { context: 300, prefill: 4, cache };
+        let sizes = SessionOptions { context: 300, prefill: 4, cache };
         // Weights that are cut run by other programs than whole ones. One lane a row gives compilers
         // no choice of how to add.
         let [mut small, mut large] = [0, 1].map(|_| common::open(Profile::Baseline));
@@ -113,7 +113,7 @@ fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
         let mut whole = session(large, &config, sizes);
         for at in 0..140 {
             for session in [&mut whole, &mut cut] {
-                block_on(session.decode(IDS[at % IDS.len()], Read::Nothing))?;
+                block_on(session.decode(IDS[at % IDS.len()], Readback::Nothing))?;
             }
         }
         assert_eq!(logits_of(&mut whole)?, logits_of(&mut cut)?, "a cache of {cache}");
@@ -122,7 +122,7 @@ fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
 }
 
 fn logits_of(session: &mut Session<Gpu>) -> Result<Vec<f32>> {
-    Ok(block_on(session.decode(5, Read::Logits))?.candidates.iter().map(|c| c.logit).collect())
+    Ok(block_on(session.decode(5, Readback::Logits))?.candidates.iter().map(|c| c.logit).collect())
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
     for cache in CACHES {
         let mut first: Option<Vec<f32>> = None;
         for prefill in [1, 5, 32, 33, 256] {
-            let sizes = Sizes { context: 64, prefill, cache };
+            let sizes = SessionOptions { context: 64, prefill, cache };
             let now = logits(&mut session(common::open(Profile::Baseline), &config, sizes))?;
             match &first {
                 None => first = Some(now),
@@ -145,13 +145,13 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
 #[test]
 fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
-    block_on(session.prefill(&IDS, Read::Nothing))?;
+    block_on(session.prefill(&IDS, Readback::Nothing))?;
     let before = session.machine().counters();
     assert_eq!((before.submissions, before.read_backs), (2, 0), "a prompt of two chunks");
     for id in 0..5 {
-        block_on(session.decode(id, Read::Top(1)))?;
+        block_on(session.decode(id, Readback::Top(1)))?;
     }
     let after = session.machine().counters();
     assert_eq!(after.submissions - before.submissions, 5);
@@ -167,11 +167,11 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
         let mut per_model = Vec::new();
         for layers in [1, 2] {
             let config = tiny(name).with_layers(layers);
-            let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
+            let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
             let mut session = session(common::open(Profile::Baseline), &config, sizes);
             per_model.push([
-                session.decode_plan(Read::Top(1))?.dispatches(),
-                session.prefill_plan(Read::Top(1))?.dispatches(),
+                session.decode_plan(Readback::Top(1))?.dispatches(),
+                session.prefill_plan(Readback::Top(1))?.dispatches(),
             ]);
         }
         let layer = [0, 1].map(|phase| per_model[1][phase] - per_model[0][phase]);
@@ -187,7 +187,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     let adapters = block_on(grok_wgpu::machine::gpu::adapters());
     assert!(!adapters.is_empty(), "tests need an adapter");
     let config = tiny("tiny");
-    let sizes = Sizes { context: 128, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 128, prefill: 32, cache: DType::F32 };
     let mut texts = Vec::new();
     for (index, name) in adapters.iter().enumerate() {
         let choice = AdapterChoice::Named(index.to_string());
@@ -217,7 +217,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
 #[test]
 fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let first = logits(&mut session)?;
     session.rewind(0);
@@ -228,15 +228,16 @@ fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
 #[test]
 fn what_does_not_fit_is_refused_before_it_runs() {
     let config = tiny("tiny");
-    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 16, prefill: 32, cache: DType::F32 };
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
-    let error = block_on(session.prefill(&IDS, Read::Nothing)).expect_err("44 do not fit in 16");
+    let error =
+        block_on(session.prefill(&IDS, Readback::Nothing)).expect_err("44 do not fit in 16");
     assert_eq!(error.code(), "context_length_exceeded");
-    let error = block_on(session.prefill(&[256], Read::Nothing)).expect_err("no such id");
+    let error = block_on(session.prefill(&[256], Readback::Nothing)).expect_err("no such id");
     assert!(error.to_string().contains("256"), "{error}");
-    let error = block_on(session.prefill(&[], Read::Nothing)).expect_err("nothing to run");
+    let error = block_on(session.prefill(&[], Readback::Nothing)).expect_err("nothing to run");
     assert_eq!(error.exit_code(), 2);
-    assert!(block_on(session.prefill(&IDS[..16], Read::Nothing)).is_ok(), "still usable");
+    assert!(block_on(session.prefill(&IDS[..16], Readback::Nothing)).is_ok(), "still usable");
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn a_cache_that_heads_do_not_fit_is_refused() {
     ] {
         let config = tiny("tiny").with_head_dim(head_dim);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let sizes = Sizes { context: 16, prefill: 32, cache };
+        let sizes = SessionOptions { context: 16, prefill: 32, cache };
         let gpu = common::open(Profile::Baseline);
         let loaded = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())));
         let error = loaded.expect_err("it does not fit");
@@ -307,7 +308,7 @@ fn a_cache_shows_what_is_not_finite() -> Result<()> {
 fn a_cancelled_load_stops() {
     let config = tiny("tiny");
     let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 16, prefill: 32, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     let mut heard = 0;
     let result = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| {
@@ -341,11 +342,11 @@ fn weights_that_are_not_numbers_are_reported() {
     }
     let config = tiny("tiny");
     let weights = Broken(Synthetic::new(&config, DType::BF16, 0).expect("weights"));
-    let sizes = Sizes { context: 16, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 16, prefill: 32, cache: DType::F32 };
     let gpu = common::open(Profile::Baseline);
     let mut session =
         block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads");
-    for read in [Read::Top(1), Read::Logits, Read::AllLogits] {
+    for read in [Readback::Top(1), Readback::Logits, Readback::AllLogits] {
         let error = block_on(session.prefill(&[1, 2], read)).expect_err("NaN is not a logit");
         assert_eq!(error.code(), "non_finite", "{read:?}");
     }

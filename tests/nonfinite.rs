@@ -8,7 +8,11 @@ use std::collections::BTreeSet;
 use grok_wgpu::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
-    engine::session::{Read, Reply, Session, Sizes},
+    engine::{
+        SessionOptions,
+        session::Session,
+        step::{Readback, StepOutput},
+    },
     kernels::{self, CACHES, Case, holds_floats, spoiled_name},
     machine::{
         Machine,
@@ -157,19 +161,19 @@ fn is_told<M: Machine>(
         row: if name.0 == schema::EMBEDDING { IDS[0].into() } else { 3 },
         value,
     };
-    let sizes = Sizes { context: 16, prefill: 8, cache };
+    let sizes = SessionOptions { context: 16, prefill: 8, cache };
     let mut session =
         block_on(Session::load(machine, config, &weights, sizes, &mut |_| Ok(()))).expect("loads");
-    let told = |reply: Result<Reply>, how| match reply {
+    let told = |output: Result<StepOutput>, how| match output {
         Err(error) => assert_eq!(error.code(), "non_finite", "{what}, {how}: {error}"),
         Ok(reply) => panic!("{what}, {how}: {:?}", reply.candidates),
     };
-    told(block_on(session.prefill(&IDS, Read::Top(1))), "a prompt");
+    told(block_on(session.prefill(&IDS, Readback::Top(1))), "a prompt");
     session.rewind(0);
     for &id in &IDS[..IDS.len() - 1] {
-        block_on(session.decode(id, Read::Nothing)).expect("nothing is read");
+        block_on(session.decode(id, Readback::Nothing)).expect("nothing is read");
     }
-    told(block_on(session.decode(IDS[IDS.len() - 1], Read::Top(1))), "single tokens");
+    told(block_on(session.decode(IDS[IDS.len() - 1], Readback::Top(1))), "single tokens");
     session.into_machine()
 }
 

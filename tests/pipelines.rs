@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use grok_wgpu::{
     base::{error::Error, tensor::DType},
     checkpoint::Synthetic,
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     kernels::{self, Case},
     machine::gpu::{
         AdapterChoice, Gpu, Profile,
@@ -28,7 +28,7 @@ fn open() -> Gpu {
 fn load(gpu: Gpu) -> Session<Gpu> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 1).expect("weights");
-    let sizes = Sizes { context: 64, prefill: 48, cache: DType::F32 };
+    let sizes = SessionOptions { context: 64, prefill: 48, cache: DType::F32 };
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads")
 }
 
@@ -42,7 +42,7 @@ fn kept(folder: &TempDir) -> Option<PathBuf> {
     assert!(!restore_pipelines(folder.path(), &mut gpu).expect("no file is no error"));
     gpu.kept_pipelines()?;
     let mut session = load(gpu);
-    block_on(session.prepare(1, Read::Top(4))).expect("compiles");
+    block_on(session.prepare(1, Readback::Top(4))).expect("compiles");
     let gpu = session.machine();
     assert!(save_pipelines(folder.path(), gpu).expect("a folder that can be written"));
     assert!(!save_pipelines(folder.path(), gpu).expect("a file that can be read"), "nothing new");
@@ -56,14 +56,14 @@ fn kept(folder: &TempDir) -> Option<PathBuf> {
 fn what_was_prepared_is_all_that_a_text_needs() {
     let mut session = load(open());
     assert_eq!(built(&session), 0);
-    block_on(session.prepare(3, Read::Top(4))).expect("compiles");
+    block_on(session.prepare(3, Readback::Top(4))).expect("compiles");
     let prepared = built(&session);
     assert!(prepared > 10, "only {prepared}");
-    block_on(session.prefill(&[1, 2, 3], Read::Top(4))).expect("runs");
-    block_on(session.decode(4, Read::Top(4))).expect("runs");
+    block_on(session.prefill(&[1, 2, 3], Readback::Top(4))).expect("runs");
+    block_on(session.decode(4, Readback::Top(4))).expect("runs");
     // The larger buffers, with more positions.
-    block_on(session.prefill(&[5; 40], Read::Top(4))).expect("runs");
-    block_on(session.decode(6, Read::Top(4))).expect("runs");
+    block_on(session.prefill(&[5; 40], Readback::Top(4))).expect("runs");
+    block_on(session.decode(6, Readback::Top(4))).expect("runs");
     assert_eq!(built(&session), prepared);
 }
 
@@ -71,18 +71,18 @@ fn what_was_prepared_is_all_that_a_text_needs() {
 fn preparing_changes_no_bit() {
     let mut plain = load(open());
     let mut prepared = load(open());
-    block_on(prepared.prepare(2, Read::Logits)).expect("compiles");
+    block_on(prepared.prepare(2, Readback::Logits)).expect("compiles");
     for session in [&mut plain, &mut prepared] {
-        block_on(session.prefill(&[1, 2], Read::Nothing)).expect("runs");
+        block_on(session.prefill(&[1, 2], Readback::Nothing)).expect("runs");
     }
-    let reply = block_on(plain.decode(3, Read::Logits)).expect("runs");
-    assert_eq!(block_on(prepared.decode(3, Read::Logits)).expect("runs"), reply);
+    let reply = block_on(plain.decode(3, Readback::Logits)).expect("runs");
+    assert_eq!(block_on(prepared.decode(3, Readback::Logits)).expect("runs"), reply);
 }
 
 #[test]
 fn too_many_candidates_are_refused_before_anything_is_compiled() {
     let mut session = load(open());
-    let error = block_on(session.prepare(1, Read::Top(1_000_000))).expect_err("too many");
+    let error = block_on(session.prepare(1, Readback::Top(1_000_000))).expect_err("too many");
     assert_eq!((error.code(), built(&session)), ("usage", 0));
 }
 
@@ -93,11 +93,11 @@ fn a_second_start_takes_the_file() {
     let mut gpu = open();
     assert!(restore_pipelines(folder.path(), &mut gpu).expect("a file"));
     let mut session = load(gpu);
-    block_on(session.prefill(&[1, 2], Read::Top(4))).expect("runs");
-    assert_eq!(block_on(session.decode(3, Read::Logits)).expect("runs"), {
+    block_on(session.prefill(&[1, 2], Readback::Top(4))).expect("runs");
+    assert_eq!(block_on(session.decode(3, Readback::Logits)).expect("runs"), {
         let mut fresh = load(open());
-        block_on(fresh.prefill(&[1, 2], Read::Top(4))).expect("runs");
-        block_on(fresh.decode(3, Read::Logits)).expect("runs")
+        block_on(fresh.prefill(&[1, 2], Readback::Top(4))).expect("runs");
+        block_on(fresh.decode(3, Readback::Logits)).expect("runs")
     });
 }
 
@@ -117,7 +117,7 @@ fn damaged_files_and_those_of_others_are_ignored() {
         let mut gpu = open();
         assert!(!restore_pipelines(folder.path(), &mut gpu).expect("a file"), "{bytes:?}");
         let mut session = load(gpu);
-        block_on(session.prefill(&[1], Read::Top(4))).expect("runs without");
+        block_on(session.prefill(&[1], Readback::Top(4))).expect("runs without");
         assert!(save_pipelines(folder.path(), session.machine()).expect("replaces it"));
         assert!(restore_pipelines(folder.path(), &mut open()).expect("a file"));
     }
@@ -142,10 +142,10 @@ fn a_folder_that_cannot_be_written_is_an_error_and_no_more() {
     let mut gpu = open();
     assert!(!restore_pipelines(&blocked, &mut gpu).unwrap_or(false));
     let mut session = load(gpu);
-    block_on(session.prepare(1, Read::Top(4))).expect("compiles");
+    block_on(session.prepare(1, Readback::Top(4))).expect("compiles");
     let error = save_pipelines(&blocked, session.machine()).expect_err("no folder");
     assert_eq!(error.code(), "io");
-    block_on(session.prefill(&[1], Read::Top(4))).expect("the session goes on");
+    block_on(session.prefill(&[1], Readback::Top(4))).expect("the session goes on");
 }
 
 fn rows(kernel: &str) -> impl Iterator<Item = Case> {

@@ -21,7 +21,7 @@ use grok_wgpu::{
         requantize::{Choices, Requantized, in_turn},
         write::Layout,
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     files::native::FileSource,
     machine::{
         Machine,
@@ -169,17 +169,17 @@ fn what_is_written_is_what_rounding_gives() {
 /// Logits after a prompt in chunks, and after two more tokens.
 fn logits<M: Machine>(machine: M, dir: &Path) -> Vec<f32> {
     let (config, checkpoint) = open(dir);
-    let sizes = Sizes { context: 64, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
     let mut session =
         block_on(Session::load(machine, &config, &checkpoint, sizes, &mut |_| Ok(())))
             .expect("loads");
     let mut all = Vec::new();
     for part in IDS.chunks(20) {
-        let rows = block_on(session.prefill(part, Read::AllLogits)).expect("runs").rows;
+        let rows = block_on(session.prefill(part, Readback::AllLogits)).expect("runs").rows;
         all.extend(rows.concat());
     }
     for id in [3, 200] {
-        let reply = block_on(session.decode(id, Read::Logits)).expect("runs");
+        let reply = block_on(session.decode(id, Readback::Logits)).expect("runs");
         all.extend(reply.candidates.iter().map(|candidate| candidate.logit));
     }
     all

@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use grok_wgpu::{
     base::error::{Error, Result},
-    engine::session::Sizes,
+    engine::SessionOptions,
     model::{config::Config, weights::Weights},
 };
 
@@ -123,7 +123,7 @@ async fn bench<W: Weights>(
     })?;
     let start = Instant::now();
     let prefill = options.prefill.min(options.prompt);
-    let sizes = Sizes { context, prefill, cache: options.cache.dtype() };
+    let sizes = SessionOptions { context, prefill, cache: options.cache.dtype() };
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;

@@ -10,8 +10,10 @@ use clap::Args;
 use grok_wgpu::{
     base::error::{Error, Result},
     engine::{
-        generate::{Event, Finish, Generation, Settings, generate},
-        session::{Session, Sizes},
+        SessionOptions,
+        generation::generate,
+        options::{self, Event, FinishReason, Generated},
+        session::Session,
     },
     files::replace::replace_file,
     machine::gpu::Gpu,
@@ -78,13 +80,13 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     set_system(&mut messages, options.system.as_deref().unwrap_or_default());
     // Whether the tokenizer can do it at all is better known before the weights are read.
     encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
-    let enough = Sizes::of(&opened.config).context;
+    let enough = SessionOptions::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
     let mut session = load(globals, &opened, sizes).await?;
-    let settings = Settings {
+    let settings = options::Options {
         max_tokens: options.max_tokens as usize,
         stop_ids: tokenizer.stop_ids(),
-        ..Settings::default()
+        ..options::Options::default()
     };
     let read = settings.read(session.config(), &tokenizer, sampler.sampling());
     prepare(globals, &mut session, 1, read).await?;
@@ -113,7 +115,7 @@ struct Chat<'t> {
     session: Session<Gpu>,
     tokenizer: &'t Tokenizer,
     sampler: Sampler,
-    settings: Settings,
+    settings: options::Options,
     messages: Vec<Message>,
 }
 
@@ -152,7 +154,7 @@ impl Chat<'_> {
     async fn answer(&mut self, text: &str) -> Result<()> {
         self.messages.push(Message::new(Role::User, text));
         let ids = encode_chat(self.tokenizer, &self.messages)?;
-        let context = self.session.sizes().context;
+        let context = self.session.options().context;
         if ids.len() >= context as usize {
             self.messages.pop();
             self.terminal.warn(format!(
@@ -189,21 +191,21 @@ impl Chat<'_> {
         Ok(())
     }
 
-    fn finish(&mut self, made: Generation) {
+    fn finish(&mut self, made: Generated) {
         match made.finish {
-            Finish::Stop => {}
-            Finish::Interrupted => self.terminal.note("stopped"),
-            Finish::Length => self.terminal.note(format!(
+            FinishReason::Stop => {}
+            FinishReason::Interrupted => self.terminal.note("stopped"),
+            FinishReason::Length => self.terminal.note(format!(
                 "the answer was cut at {} tokens (--max-tokens)",
                 self.settings.max_tokens
             )),
-            Finish::Context => {
-                let context = self.session.sizes().context;
+            FinishReason::Context => {
+                let context = self.session.options().context;
                 self.terminal.warn(format!("the context of {context} tokens is full"));
                 self.go_on();
             }
         }
-        if made.tokens.is_empty() && made.finish == Finish::Interrupted {
+        if made.tokens.is_empty() && made.finish == FinishReason::Interrupted {
             // Nothing was said, so the question is taken back.
             self.messages.pop();
         } else {
@@ -213,7 +215,7 @@ impl Chat<'_> {
 
     fn go_on(&self) {
         let most = self.session.config().max_position_embeddings;
-        let context = self.session.sizes().context;
+        let context = self.session.options().context;
         let longer = if context < most {
             format!(", or start again with a longer one (--context, up to {most})")
         } else {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use grok_wgpu::engine::generate::{Event, Generation};
+use grok_wgpu::engine::options::{Event, Generated};
 
 /// When things happened.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Clock {
     }
 
     /// One line about a text that was made.
-    pub(super) fn summary(&self, made: &Generation, prompt: usize) -> String {
+    pub(super) fn summary(&self, made: &Generated, prompt: usize) -> String {
         let new = prompt - made.reused;
         let mut parts = vec![format!("prompt: {new} tokens, {:.1}/s", self.prompt_rate(new))];
         if made.reused > 0 {

@@ -9,7 +9,10 @@ use std::{
 use clap::Args;
 use grok_wgpu::{
     base::error::{Error, Result},
-    engine::generate::{Event, Finish, Generation, Settings, generate},
+    engine::{
+        generation::generate,
+        options::{self, Event, FinishReason, Generated},
+    },
     files::native::read_text,
     text::tokenizer::Tokenizer,
 };
@@ -84,11 +87,11 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         terminal.faint(format!("seed {seed}"));
     }
 
-    let settings = Settings {
+    let settings = options::Options {
         max_tokens: options.max_tokens as usize,
         stop_ids: if options.ignore_eos { Vec::new() } else { tokenizer.stop_ids() },
         logprobs: options.logprobs.map(usize::from),
-        ..Settings::default()
+        ..options::Options::default()
     };
     let read = settings.read(session.config(), &tokenizer, sampler.sampling());
     prepare(globals, &mut session, ids.len(), read).await?;
@@ -115,12 +118,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         terminal.faint(clock.summary(&made, ids.len()));
     }
     match made.finish {
-        Finish::Interrupted => Err(Error::Interrupted),
-        Finish::Context => {
+        FinishReason::Interrupted => Err(Error::Interrupted),
+        FinishReason::Context => {
             terminal.note(format!("stopped: the context of {} tokens is full", sizes.context));
             Ok(())
         }
-        Finish::Stop | Finish::Length => Ok(()),
+        FinishReason::Stop | FinishReason::Length => Ok(()),
     }
 }
 
@@ -178,7 +181,7 @@ fn read_stdin() -> Result<String> {
 }
 
 fn report(
-    made: &Generation,
+    made: &Generated,
     tokenizer: &Tokenizer,
     prompt: usize,
     seed: u64,

@@ -12,7 +12,7 @@ use grok_wgpu::{
         tensor::DType,
     },
     checkpoint::{Synthetic, open::Opened},
-    engine::session::Sizes,
+    engine::SessionOptions,
     files::{Source as _, native::FileSource},
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::capacity::{MemoryPlan, Planner, layer_dispatches},
@@ -141,7 +141,8 @@ async fn show(
     known: &Known,
     weights: &impl Weights,
 ) -> Result<()> {
-    let sizes = options.sizes.sizes(&known.config, Sizes::of(&known.config).context.into());
+    let sizes =
+        options.sizes.sizes(&known.config, SessionOptions::of(&known.config).context.into());
     let device = device(globals, options).await?;
     let mut all = Vec::new();
     if let Some(gpu) = &device {
@@ -179,7 +180,7 @@ fn planned(
     limits: DeviceLimits,
     known: &Known,
     weights: &impl Weights,
-    sizes: Sizes,
+    sizes: SessionOptions,
     memory: Option<u64>,
 ) -> Result<Planned> {
     let planner = match Planner::new(&known.config, weights, limits) {
@@ -288,7 +289,7 @@ fn describe(options: &Options, known: &Known) -> String {
     lines.join("\n") + "\n"
 }
 
-fn describe_plans(plans: &[Planned], sizes: Sizes, memory: Option<u64>) -> String {
+fn describe_plans(plans: &[Planned], sizes: SessionOptions, memory: Option<u64>) -> String {
     let mut lines = Vec::new();
     for planned in plans {
         let DeviceLimits { binding, buffer } = planned.limits;
@@ -338,7 +339,7 @@ fn describe_plans(plans: &[Planned], sizes: Sizes, memory: Option<u64>) -> Strin
     lines.join("\n") + "\n"
 }
 
-fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: Sizes) -> Value {
+fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: SessionOptions) -> Value {
     let Parameters { total, active } = known.config.parameters();
     let kinds: BTreeMap<_, _> = kinds(known)
         .into_iter()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use grok_wgpu::{
     base::error::{Error, Result},
-    engine::session::{Read, Sizes},
+    engine::{SessionOptions, step::Readback},
     files::replace::replace_file,
     text::{sampler::top_logprobs, tokenizer::Tokenizer},
 };
@@ -66,19 +66,19 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let context = most as usize;
         return Err(Error::ContextLength { prompt: 0, wanted: ids.len(), context });
     }
-    let sizes = Sizes { context, prefill: options.prefill, cache: options.cache.dtype() };
+    let sizes = SessionOptions { context, prefill: options.prefill, cache: options.cache.dtype() };
     let mut session = load(globals, &opened, sizes).await?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     if options.all {
         let bar = terminal.bar("computing", ids.len() as u64, false);
         for part in ids.chunks(options.prefill as usize) {
             check_interrupt()?;
-            rows.extend(session.prefill(part, Read::AllLogits).await?.rows);
+            rows.extend(session.prefill(part, Readback::AllLogits).await?.rows);
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
     } else {
-        let reply = session.prefill(&ids, Read::Logits).await?;
+        let reply = session.prefill(&ids, Readback::Logits).await?;
         rows.push(reply.candidates.iter().map(|candidate| candidate.logit).collect());
     }
 

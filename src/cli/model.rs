@@ -13,7 +13,7 @@ use grok_wgpu::{
         folder::{open_config, open_model},
         open::Opened,
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     files::native::FileSource,
     machine::{
         Machine,
@@ -110,10 +110,10 @@ impl CacheOption {
 
 impl SizeOptions {
     /// The sizes asked for; `enough` positions if no context was.
-    pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
+    pub(crate) fn sizes(self, config: &Config, enough: u64) -> SessionOptions {
         let most = config.max_position_embeddings;
         let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        Sizes {
+        SessionOptions {
             context: self.context.unwrap_or(enough),
             prefill: self.prefill,
             cache: self.cache.dtype(),
@@ -164,7 +164,7 @@ pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Opened<FileSo
 pub(crate) async fn load(
     globals: &Globals,
     opened: &Opened<FileSource>,
-    sizes: Sizes,
+    sizes: SessionOptions,
 ) -> Result<Session<Gpu>> {
     let weights = &opened.weights;
     load_weights(globals, &opened.config, weights, weights.bytes(), sizes).await
@@ -176,7 +176,7 @@ pub(crate) async fn load_weights(
     config: &Config,
     weights: &impl Weights,
     bytes: u64,
-    sizes: Sizes,
+    sizes: SessionOptions,
 ) -> Result<Session<Gpu>> {
     let mut gpu = gpu(globals).await?;
     if let Some(folder) = globals.pipeline_folder() {
@@ -196,7 +196,7 @@ pub(crate) async fn load_on<M: Machine>(
     config: &Config,
     weights: &impl Weights,
     bytes: u64,
-    sizes: Sizes,
+    sizes: SessionOptions,
 ) -> Result<Session<M>> {
     let bar = terminal.bar("loading", bytes, true);
     let mut progress = |done| {
@@ -213,7 +213,7 @@ pub(crate) async fn prepare(
     globals: &Globals,
     session: &mut Session<Gpu>,
     tokens: usize,
-    read: Read,
+    read: Readback,
 ) -> Result<()> {
     session.prepare(tokens, read).await?;
     if let Some(folder) = globals.pipeline_folder() {

@@ -9,7 +9,7 @@ use grok_wgpu::{
         tensor::DType,
     },
     checkpoint::open::Opened,
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     files::native::{FileSource, read_text},
     machine::gpu::Gpu,
     text::sampler::logprobs,
@@ -76,7 +76,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let most = opened.config.max_position_embeddings;
     let window = options.window.unwrap_or(DEFAULT_WINDOW.min(most));
     let cache = options.cache.dtype();
-    let sizes = Sizes { context: window, prefill: window.min(32), cache };
+    let sizes = SessionOptions { context: window, prefill: window.min(32), cache };
     if let Some(original) = &options.against {
         let original = open(original, globals).await?;
         return compare(globals, &opened, &original, &ids, sizes).await;
@@ -117,7 +117,7 @@ async fn compare(
     opened: &Opened<FileSource>,
     original: &Opened<FileSource>,
     ids: &[u32],
-    sizes: Sizes,
+    sizes: SessionOptions,
 ) -> Result<()> {
     let [ours, theirs] = [opened, original].map(|model| model.config.vocab_size);
     if ours != theirs {
@@ -132,7 +132,8 @@ async fn compare(
             sizes.context
         )));
     }
-    let mut reference = load(globals, original, Sizes { cache: DType::F32, ..sizes }).await?;
+    let mut reference =
+        load(globals, original, SessionOptions { cache: DType::F32, ..sizes }).await?;
     let mut session = load(globals, opened, sizes).await?;
     let bar = globals.terminal().bar("comparing", ids.len() as u64, false);
     let mut comparison = Comparison::default();
@@ -143,8 +144,8 @@ async fn compare(
         let known = &window[..window.len() - 1];
         for (part, next) in known.chunks(size).zip(window[1..].chunks(size)) {
             check_interrupt()?;
-            let theirs = reference.prefill(part, Read::AllLogits).await?.rows;
-            let ours = session.prefill(part, Read::AllLogits).await?.rows;
+            let theirs = reference.prefill(part, Readback::AllLogits).await?.rows;
+            let ours = session.prefill(part, Readback::AllLogits).await?.rows;
             for ((theirs, ours), &id) in theirs.iter().zip(&ours).zip(next) {
                 comparison.add(theirs, ours, id)?;
             }
@@ -281,10 +282,10 @@ async fn negative_log_likelihood(
     let mut sum = 0.0;
     // What follows the last token is not known.
     let known = &ids[..ids.len() - 1];
-    let size = session.sizes().prefill as usize;
+    let size = session.options().prefill as usize;
     for (part, next) in known.chunks(size).zip(ids[1..].chunks(size)) {
         check_interrupt()?;
-        let rows = session.prefill(part, Read::AllLogits).await?.rows;
+        let rows = session.prefill(part, Readback::AllLogits).await?.rows;
         for (row, &id) in rows.iter().zip(next) {
             sum -= logprobs(row, &[id])?[0];
         }

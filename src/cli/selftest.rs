@@ -12,7 +12,7 @@ use grok_wgpu::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     files::replace::replace_file,
     kernels,
     selftest::{
@@ -253,7 +253,7 @@ async fn check_models(
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
     let opened = open(&folder, &reference).await?;
     let keep = gpu.tensor_count();
-    let sizes = Sizes {
+    let sizes = SessionOptions {
         context: opened.config.max_position_embeddings.min(512),
         prefill: 256,
         cache: DType::F32,
@@ -359,7 +359,7 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
     terminal.note(gpu.caps().describe());
     let prompt = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let context = prompt.saturating_add(DECODED);
-    let sizes = Sizes { context, prefill: prompt.min(256), cache: DType::F32 };
+    let sizes = SessionOptions { context, prefill: prompt.min(256), cache: DType::F32 };
     let config = &opened.config;
     let weights = &opened.weights;
     let machine = Bisect::new(&mut gpu);
@@ -368,7 +368,7 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
     session.machine_mut().name_weights(&named);
 
     let bar = terminal.bar("bisecting", u64::from(DECODED) + 1, false);
-    let mut reply = session.prefill(&ids, Read::Top(1)).await?;
+    let mut reply = session.prefill(&ids, Readback::Top(1)).await?;
     bar.inc(1);
     for _ in 0..DECODED {
         check_interrupt()?;
@@ -376,7 +376,7 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
             break;
         }
         let id = reply.candidates.first().map_or(0, |best| best.id);
-        reply = session.decode(id, Read::Top(1)).await?;
+        reply = session.decode(id, Readback::Top(1)).await?;
         bar.inc(1);
     }
     bar.finish_and_clear();

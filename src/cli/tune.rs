@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use grok_wgpu::{
     base::error::{Error, Result},
-    engine::session::Sizes,
+    engine::SessionOptions,
     machine::gpu::Gpu,
     measure::autotune::{self as tune, Found, choose, measure},
     model::{config::Config, weights::Weights},
@@ -85,7 +85,7 @@ async fn run_on(
     let mut store = keep.as_deref().map(read_store).transpose()?.unwrap_or_default();
     let most = config.max_position_embeddings.saturating_sub(1).max(1);
     let prompt = options.prompt.min(most);
-    let mut sizes = Sizes::of(config);
+    let mut sizes = SessionOptions::of(config);
     (sizes.context, sizes.prefill) = (prompt + 1, prompt);
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let device = session.machine().caps().describe();

@@ -1,8 +1,12 @@
-//! A session that outlives its device: what was in the cache goes through a new one again.
+//! A session that outlives its device: the text in its cache goes through a new engine again.
 
 use crate::{
     base::error::{Error, Result},
-    engine::session::{Read, Reply, Session, Sizes, Steps},
+    engine::{
+        Engine, SessionOptions,
+        sequence::Sequence,
+        step::{Input, Readback, Run, StepOutput, Stepper},
+    },
     machine::Machine,
     model::config::Config,
 };
@@ -10,18 +14,18 @@ use crate::{
 /// How often in a row a new device is tried for one step.
 const TRIES: u32 = 3;
 
-/// Makes sessions of one model and one size, each on a new device.
-#[expect(async_fn_in_trait, reason = "a session is one thread, and browser futures are not Send")]
+/// Makes engines of one model and one size, each on a new device.
+#[expect(async_fn_in_trait, reason = "an engine is one thread, and browser futures are not Send")]
 pub trait Rebuild {
-    /// What the sessions run on.
+    /// What the engines run on.
     type Machine: Machine;
 
-    /// A session with all weights and an empty cache.
+    /// An engine with all weights and an empty cache.
     ///
     /// # Errors
     ///
     /// [`Error::Lost`] if the new device was lost too: then another is tried.
-    async fn build(&mut self) -> Result<Session<Self::Machine>>;
+    async fn build(&mut self) -> Result<Engine<Self::Machine>>;
 
     /// Hears what happens to devices.
     fn hear(&mut self, change: Change<'_>);
@@ -38,64 +42,52 @@ pub enum Change<'a> {
     Failed(&'a Error),
 }
 
-/// A session that is made again when its device is lost. Steps that were under way are repeated,
-/// so that whoever takes them notices only the time.
+/// A text whose engine is made again when its device is lost. Steps that were under way are
+/// repeated, so that whoever takes them notices only the time.
 ///
 /// Tokens go through the new device the way they went through the lost one, prompts as prompts and
 /// generated tokens one by one, so that the cache has the same bits on the same adapter.
 pub struct Resuming<R: Rebuild> {
     rebuild: R,
     /// None from a loss until the next step.
-    session: Option<Session<R::Machine>>,
+    engine: Option<Engine<R::Machine>>,
     config: Config,
-    sizes: Sizes,
-    tokens: Vec<u32>,
-    /// Whether each token was generated.
-    generated: Vec<bool>,
-    report_routes: bool,
-}
-
-/// What goes through the model in a step.
-#[derive(Clone, Copy)]
-enum Input<'a> {
-    Prompt(&'a [u32]),
-    Generated(u32),
+    options: SessionOptions,
+    sequence: Sequence,
 }
 
 impl<R: Rebuild> Resuming<R> {
-    /// Builds the first session.
+    /// Builds the first engine.
     pub async fn new(mut rebuild: R) -> Result<Self> {
-        let session = rebuild.build().await?;
+        let engine = rebuild.build().await?;
         Ok(Self {
-            config: session.config().clone(),
-            sizes: session.sizes(),
-            session: Some(session),
+            config: engine.config().clone(),
+            options: engine.options(),
+            engine: Some(engine),
             rebuild,
-            tokens: Vec::new(),
-            generated: Vec::new(),
-            report_routes: false,
+            sequence: Sequence::new(),
         })
     }
 
-    /// Makes the session whole if its device was lost. A step would do the same when it comes.
+    /// Makes the engine whole if its device was lost. A step would do the same when it comes.
     pub async fn heal(&mut self) -> Result<()> {
-        self.persist(async |session| session.machine_mut().flush().await).await
+        self.persist(async |engine, _| engine.machine_mut().flush().await).await
     }
 
     /// Does `work`, on another device if the one there is gets lost.
     async fn persist<T>(
         &mut self,
-        work: impl AsyncFn(&mut Session<R::Machine>) -> Result<T>,
+        work: impl AsyncFn(&mut Engine<R::Machine>, &mut Sequence) -> Result<T>,
     ) -> Result<T> {
         let mut losses = 0;
         loop {
             let result = match self.ready().await {
-                Ok(session) => work(session).await,
+                Ok((engine, sequence)) => work(engine, sequence).await,
                 Err(error) => Err(error),
             };
             match result {
                 Err(error @ Error::Lost(_)) => {
-                    self.session = None;
+                    self.engine = None;
                     losses += 1;
                     if losses > TRIES {
                         self.rebuild.hear(Change::Failed(&error));
@@ -104,7 +96,7 @@ impl<R: Rebuild> Resuming<R> {
                     self.rebuild.hear(Change::Lost(&error));
                 }
                 result => {
-                    if let (Err(error), None) = (&result, &self.session) {
+                    if let (Err(error), None) = (&result, &self.engine) {
                         self.rebuild.hear(Change::Failed(error));
                     }
                     return result;
@@ -113,87 +105,45 @@ impl<R: Rebuild> Resuming<R> {
         }
     }
 
-    /// The session, or a new one that has seen the same tokens.
-    async fn ready(&mut self) -> Result<&mut Session<R::Machine>> {
-        if self.session.is_none() {
-            let mut session = self.rebuild.build().await?;
-            let mut at = 0;
-            for run in self.generated.chunk_by(|a, b| a == b) {
-                let ids = &self.tokens[at..at + run.len()];
-                if run[0] {
-                    for &id in ids {
-                        session.decode(id, Read::Nothing).await?;
-                    }
-                } else {
-                    session.prefill(ids, Read::Nothing).await?;
-                }
-                at += run.len();
-            }
-            session.machine_mut().flush().await?;
+    /// The engine, or a new one that has seen the same tokens, and the text.
+    async fn ready(&mut self) -> Result<(&mut Engine<R::Machine>, &mut Sequence)> {
+        if self.engine.is_none() {
+            let mut engine = self.rebuild.build().await?;
+            engine.restore(&mut self.sequence).await?;
+            engine.machine_mut().flush().await?;
             self.rebuild.hear(Change::Restored);
-            self.session = Some(session);
+            self.engine = Some(engine);
         }
-        Ok(self.session.as_mut().expect("made above"))
-    }
-
-    async fn step(&mut self, input: Input<'_>, read: Read) -> Result<Reply> {
-        let report_routes = self.report_routes;
-        let keep = self.tokens.len();
-        let result = self
-            .persist(async |session| {
-                // What a step that failed has left there, or one that was rewound.
-                session.rewind(keep);
-                session.report_routes(report_routes);
-                let reply = match input {
-                    Input::Prompt(ids) => session.prefill(ids, read).await?,
-                    Input::Generated(id) => session.decode(id, read).await?,
-                };
-                if read == Read::Nothing {
-                    // Losses are seen, and others have a turn, at every step.
-                    session.machine_mut().flush().await?;
-                }
-                Ok(reply)
-            })
-            .await;
-        if result.is_ok() {
-            match input {
-                Input::Prompt(ids) => self.tokens.extend_from_slice(ids),
-                Input::Generated(id) => self.tokens.push(id),
-            }
-            self.generated.resize(self.tokens.len(), matches!(input, Input::Generated(_)));
-        }
-        result
+        Ok((self.engine.as_mut().expect("made above"), &mut self.sequence))
     }
 }
 
-impl<R: Rebuild> Steps for Resuming<R> {
+impl<R: Rebuild> Stepper for Resuming<R> {
     fn config(&self) -> &Config {
         &self.config
     }
 
-    fn sizes(&self) -> Sizes {
-        self.sizes
+    fn options(&self) -> SessionOptions {
+        self.options
     }
 
-    fn tokens(&self) -> &[u32] {
-        &self.tokens
+    fn sequence(&mut self) -> &mut Sequence {
+        &mut self.sequence
     }
 
-    fn rewind(&mut self, keep: usize) {
-        self.tokens.truncate(keep);
-        self.generated.truncate(keep);
-    }
-
-    fn report_routes(&mut self, wanted: bool) {
-        self.report_routes = wanted;
-    }
-
-    async fn prefill(&mut self, ids: &[u32], read: Read) -> Result<Reply> {
-        self.step(Input::Prompt(ids), read).await
-    }
-
-    async fn decode(&mut self, id: u32, read: Read) -> Result<Reply> {
-        self.step(Input::Generated(id), read).await
+    async fn step(&mut self, input: Input<'_>) -> Result<StepOutput> {
+        let keep = self.sequence.tokens().len();
+        self.persist(async |engine, sequence| {
+            let mut outputs = engine.step(&mut [Run { sequence, input }]).await?;
+            if input.read == Readback::Nothing {
+                // Losses are seen, and others have a turn, at every step.
+                let flushed = engine.machine_mut().flush().await;
+                // The step is repeated, or was none.
+                flushed.inspect_err(|_| sequence.rewind(keep))?;
+            }
+            Ok(outputs.pop().expect("a run has an output"))
+        })
+        .await
     }
 }
 
@@ -205,7 +155,10 @@ mod tests {
     use crate::{
         base::tensor::{DType, Shape, Tensor},
         checkpoint::Synthetic,
-        engine::generate::{Event, Generation, Settings, generate},
+        engine::{
+            generation::generate,
+            options::{Event, Generated, Options},
+        },
         machine::{Role, host::Host, kernel::Executor},
         text::{
             sampler::{Sampler, Sampling},
@@ -268,16 +221,16 @@ mod tests {
     impl Rebuild for Maker {
         type Machine = Mortal;
 
-        async fn build(&mut self) -> Result<Session<Mortal>> {
+        async fn build(&mut self) -> Result<Engine<Mortal>> {
             let left = {
                 let mut lives = self.lives.borrow_mut();
                 if lives.len() > 1 { lives.remove(0) } else { lives[0] }
             };
             let config = Config::preset("small").expect("one").with_layers(1);
             let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-            let sizes = Sizes { context: 64, prefill: 2, cache: DType::Q8 };
+            let options = SessionOptions { context: 64, prefill: 2, cache: DType::Q8 };
             let machine = Mortal { host: Host::default(), left };
-            Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await
+            Engine::load(machine, &config, &weights, options, &mut |_| Ok(())).await
         }
 
         fn hear(&mut self, change: Change<'_>) {
@@ -290,7 +243,7 @@ mod tests {
     }
 
     /// Two texts, the second with the first in the cache; what was heard besides.
-    fn run(lives: &[u32]) -> Result<(Vec<Generation>, Vec<&'static str>)> {
+    fn run(lives: &[u32]) -> Result<(Vec<Generated>, Vec<&'static str>)> {
         pollster::block_on(async {
             let lives = Rc::new(RefCell::new(lives.to_vec()));
             let mut session = Resuming::new(Maker { lives, heard: Vec::new() }).await?;
@@ -298,7 +251,7 @@ mod tests {
             let tokenizer = Tokenizer::from_tok_json("synthetic", json.as_bytes())?;
             let sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
             let mut sampler = Sampler::new(sampling)?;
-            let settings = Settings { max_tokens: 4, ..Settings::default() };
+            let options = Options { max_tokens: 4, ..Options::default() };
             let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
             let mut made = Vec::new();
             let mut prompt = vec![200, 201, 202];
@@ -308,7 +261,7 @@ mod tests {
                     &tokenizer,
                     &mut sampler,
                     &prompt,
-                    &settings,
+                    &options,
                     &mut on_event,
                 );
                 let text = text.await?;
@@ -343,12 +296,14 @@ mod tests {
         let lives = Rc::new(RefCell::new(vec![1000]));
         pollster::block_on(async {
             let mut session = Resuming::new(Maker { lives, heard: Vec::new() }).await?;
-            session.prefill(&[200, 201], Read::Top(1)).await?;
-            let error = session.prefill(&[9; 63], Read::Top(1)).await.expect_err("too long");
-            assert_eq!((error.code(), session.tokens().len()), ("context_length_exceeded", 2));
-            let one = session.decode(202, Read::Top(1)).await?;
-            session.rewind(2);
-            assert_eq!(session.decode(202, Read::Top(1)).await?, one);
+            let read = Readback::Top(1);
+            session.step(Input::prompt(&[200, 201], read)).await?;
+            let error = session.step(Input::prompt(&[9; 63], read)).await.expect_err("too long");
+            let left = session.sequence().tokens().len();
+            assert_eq!((error.code(), left), ("context_length_exceeded", 2));
+            let one = session.step(Input::generated(&202, read)).await?;
+            session.sequence().rewind(2);
+            assert_eq!(session.step(Input::generated(&202, read)).await?, one);
             Ok::<_, Error>(())
         })
         .expect("the session goes on");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     base::error::{Error, Result},
-    engine::session::{Read, Session},
+    engine::{session::Session, step::Readback},
     machine::gpu::{Caps, Gpu},
     variants::{Class, Matrices, Measured, Tuning, Vectors},
 };
@@ -136,7 +136,7 @@ pub async fn measure(
             Way::Vectors(vectors) => Tuning { vectors, ..default.clone() },
             Way::Matrices(matrices) => Tuning { matrices, ..default.clone() },
         };
-        session.change_machine(|gpu| gpu.set_tuning(tuning));
+        session.engine().change_machine(|gpu| gpu.set_tuning(tuning));
         match times(session, prompt, rounds, way).await {
             Ok(times) => {
                 for (class, time) in times {
@@ -145,7 +145,7 @@ pub async fn measure(
             }
             Err(Error::Device(_)) if way != ways[0] => {}
             Err(error) => {
-                session.change_machine(|gpu| gpu.set_tuning(default));
+                session.engine().change_machine(|gpu| gpu.set_tuning(default));
                 return Err(error);
             }
         }
@@ -154,7 +154,7 @@ pub async fn measure(
     let found: Vec<Found> =
         found.into_iter().map(|(class, times)| Found { class, times }).collect();
     let measured = Some(Arc::new(choose(&found)));
-    session.change_machine(|gpu| gpu.set_tuning(Tuning { measured, ..default }));
+    session.engine().change_machine(|gpu| gpu.set_tuning(Tuning { measured, ..default }));
     Ok(found)
 }
 
@@ -165,7 +165,7 @@ async fn times(
     rounds: u32,
     way: Way,
 ) -> Result<BTreeMap<Class, f64>> {
-    const READ: Read = Read::Top(1);
+    const READ: Readback = Readback::Top(1);
     session.rewind(0);
     session.prefill(prompt, READ).await?;
     let plan = match way {

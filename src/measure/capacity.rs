@@ -5,7 +5,7 @@ use crate::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{Engine, SessionOptions, step::Readback},
     machine::counting::{Counted, Counting, DeviceLimits},
     model::{Model, alloc_cache, config::Config, weights::Weights},
 };
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// What it is for.
-    pub sizes: Sizes,
+    pub sizes: SessionOptions,
     /// Bytes of the weights.
     pub weights: u64,
     /// Tensors beyond one for each matrix, because of the largest binding.
@@ -64,24 +64,24 @@ impl Planner {
         &self.model
     }
 
-    /// The needs of a session of these sizes, with its buffers to sample from 40 candidates.
+    /// The needs of an engine of these sizes, with its buffers to sample from 40 candidates.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`] if a buffer is larger than a binding, [`Error::Usage`] if the sizes do not
     /// suit the model.
-    pub fn plan(&self, sizes: Sizes) -> Result<MemoryPlan> {
+    pub fn plan(&self, sizes: SessionOptions) -> Result<MemoryPlan> {
         let c = &self.model.config;
         let weights = self.machine.bytes();
-        let mut session = Session::with_model(self.machine.clone(), self.model.clone(), sizes)?;
+        let mut engine = Engine::with_model(self.machine.clone(), self.model.clone(), sizes)?;
         let candidates = c.vocab_size.min(40);
-        let decode = session.decode_plan(Read::Top(candidates))?.clone();
+        let decode = engine.decode_plan(0, Readback::Top(candidates))?.clone();
         let mut cache = Counting::new(self.machine.limits());
         let mut cache_shards = 0;
         for _ in 0..c.num_hidden_layers() {
             cache_shards = alloc_cache(&mut cache, c, sizes.context, sizes.cache)?.shards.len();
         }
-        let all = session.machine();
+        let all = engine.machine();
         Ok(MemoryPlan {
             sizes,
             weights,
@@ -101,8 +101,8 @@ impl Planner {
     /// # Errors
     ///
     /// Those of [`Planner::plan`] other than for a context that is too long.
-    pub fn longest_context(&self, memory: u64, sizes: Sizes) -> Result<u32> {
-        let fits = |context| match self.plan(Sizes { context, ..sizes }) {
+    pub fn longest_context(&self, memory: u64, sizes: SessionOptions) -> Result<u32> {
+        let fits = |context| match self.plan(SessionOptions { context, ..sizes }) {
             Ok(plan) => Ok(plan.total() <= memory),
             Err(Error::Limit { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -155,8 +155,9 @@ mod tests {
     #[test]
     fn the_released_model_is_laid_out_without_a_device() {
         let planner = planner("grok-2", DeviceLimits::BASELINE);
-        let plan =
-            planner.plan(Sizes { context: 4096, prefill: 256, cache: DType::F32 }).expect("fits");
+        let plan = planner
+            .plan(SessionOptions { context: 4096, prefill: 256, cache: DType::F32 })
+            .expect("fits");
         // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
         assert_eq!(plan.weights, 539_030_994_944 + widened);
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(plan.cache, 4096 * 524_288);
         // A scale of two bytes for each 32 keys or values.
         for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
-            let sizes = Sizes { context: 4096, prefill: 256, cache };
+            let sizes = SessionOptions { context: 4096, prefill: 256, cache };
             let smaller = planner.plan(sizes).expect("fits");
             assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
             assert_eq!(smaller.scratch, plan.scratch, "{cache}");
@@ -177,8 +178,9 @@ mod tests {
     #[test]
     fn the_longest_context_is_the_last_that_fits() {
         let planner = planner("tiny", DeviceLimits::BASELINE);
-        let sizes = Sizes { context: 1, prefill: 64, cache: DType::F32 };
-        let total = |context| planner.plan(Sizes { context, ..sizes }).expect("fits").total();
+        let sizes = SessionOptions { context: 1, prefill: 64, cache: DType::F32 };
+        let total =
+            |context| planner.plan(SessionOptions { context, ..sizes }).expect("fits").total();
         let memory = total(1000) + 1;
         let longest = planner.longest_context(memory, sizes).expect("a plan");
         assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
@@ -190,8 +192,9 @@ mod tests {
     fn a_layer_has_few_dispatches() {
         for (name, want) in [("tiny", 10.0), ("tiny-grok-1", 9.0)] {
             let planner = planner(name, DeviceLimits::BASELINE);
-            let plan =
-                planner.plan(Sizes { context: 128, prefill: 64, cache: DType::F32 }).expect("fits");
+            let plan = planner
+                .plan(SessionOptions { context: 128, prefill: 64, cache: DType::F32 })
+                .expect("fits");
             let each = layer_dispatches(planner.model(), &plan.decode.kernels);
             assert!((each - want).abs() < 1e-9, "{name}: {each}");
         }

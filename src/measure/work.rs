@@ -37,7 +37,7 @@ pub fn flops(c: &Config, tokens: u32, before: u32) -> u64 {
 mod tests {
     use super::*;
     use crate::{
-        checkpoint::Synthetic, engine::session::Sizes, machine::counting::DeviceLimits,
+        checkpoint::Synthetic, engine::SessionOptions, machine::counting::DeviceLimits,
         measure::capacity::Planner, model::SPLIT_LEN,
     };
 
@@ -85,7 +85,7 @@ mod tests {
         for dtype in [DType::Q4, DType::Q8, DType::BF16] {
             let planner = planner("bench", dtype);
             let plan = planner
-                .plan(Sizes { context: 288, prefill: 256, cache: DType::F32 })
+                .plan(SessionOptions { context: 288, prefill: 256, cache: DType::F32 })
                 .expect("fits");
             // The plan is that of the first step, which serves as long as positions fill a split.
             let least = least_bytes(planner.model(), DType::F32, 1, SPLIT_LEN - 1) as f64;

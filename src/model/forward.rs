@@ -16,7 +16,7 @@ use crate::{
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
         Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
     },
-    machine::kernel::Executor,
+    machine::kernel::{Executor, Need},
     model::config::{Config, Norms},
 };
 
@@ -56,13 +56,17 @@ pub fn forward(
     // `s.x` is the residual stream. Each block reads it normalized, in `s.h`, and adds back its own
     // normalized output.
     let Norms::Sandwich = c.norms;
-    embed(exec, m, s)?;
-    exec.run(&RmsNorm { x: s.x, weight: m.layers[0].pre_attn_norm, eps, out: s.h })?;
+    if exec.begins(&[s.x, s.h]) {
+        embed(exec, m, s)?;
+        exec.run(&RmsNorm { x: s.x, weight: m.layers[0].pre_attn_norm, eps, out: s.h })?;
+    }
 
     let mut routes = s.routes.iter();
     for (i, layer) in m.layers.iter().enumerate() {
+        exec.need(Need::Layer(i))?;
         let cos_sin = s.cos_sin[usize::from(c.layers[i].rope)];
         attention(exec, c, layer, s, cos_sin, &kv[i], pass.positions)?;
+        exec.sum_over_ranks(s.block)?;
 
         let (sum, out) = (s.x, s.h);
         let next = m.layers.get(i + 1).map_or(m.norm, |next| next.pre_attn_norm);
@@ -73,6 +77,7 @@ pub fn forward(
                 exec.run(&add(layer.post_attn_norm, layer.pre_moe_norm))?;
                 gated(exec, c, mlp, s)?;
                 matmul(exec, s, s.dense_act, &mlp.down_proj, s.block)?;
+                exec.sum_over_ranks(s.block)?;
                 exec.run(&add(layer.post_moe_norm, next))?;
             }
             FeedForward::Routed(routed) => {
@@ -95,11 +100,18 @@ pub fn forward(
                 let scale = round(routed.rule.joint_scale);
                 match s.phase {
                     Phase::Decode => {
-                        experts_of_one(exec, c, routed, s, Routes { ids, probs }, scale)?;
+                        experts_of_one(exec, c, routed, s, i, Routes { ids, probs }, scale)?;
+                        exec.sum_over_ranks(s.block)?;
                         exec.run(&add(layer.post_moe_norm, next))?;
                     }
                     Phase::Prefill => {
-                        experts_of_many(exec, c, routed, s, ids)?;
+                        experts_of_many(exec, c, routed, s, i, ids)?;
+                        // The sum over experts shares a kernel with the norm, so ranks sum what it
+                        // reads.
+                        if routed.dense.is_some() {
+                            exec.sum_over_ranks(s.dense)?;
+                        }
+                        exec.sum_over_ranks(s.routed)?;
                         exec.run(&CombineNorm {
                             step: s.step,
                             dense: beside(routed, s),
@@ -116,8 +128,12 @@ pub fn forward(
                 }
             }
         }
+        exec.used(Need::Layer(i))?;
     }
-    head(exec, m, s, pass.output)
+    if exec.ends(&[s.x, s.h]) {
+        head(exec, m, s, pass.output)?;
+    }
+    Ok(())
 }
 
 fn embed(exec: &mut dyn Executor, m: &Model, s: &Scratch) -> Result<()> {
@@ -183,18 +199,21 @@ fn attention(
 
 /// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.block` out.
 ///
-/// Routing never leaves the device: the expert kernels read the chosen ids themselves.
+/// Routing never leaves the device: the expert kernels read the chosen ids themselves. The last of
+/// them sums over experts, so that all that were chosen must be in place together.
 fn experts_of_one(
     exec: &mut dyn Executor,
     c: &Config,
     w: &Routed,
     s: &Scratch,
+    layer: usize,
     Routes { ids, probs }: Routes,
     scale: f32,
 ) -> Result<()> {
     if let Some(mlp) = &w.dense {
         gated(exec, c, mlp, s)?;
     }
+    exec.need(Need::Experts(layer, ids))?;
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
         exec.run(&ExpertGatedMatVec {
             x: s.h,
@@ -208,8 +227,8 @@ fn experts_of_one(
     }
 
     let down_proj = &w.experts.down_proj;
-    if let Some(mlp) = &w.dense {
-        if mlp.down_proj.is_cut_like(down_proj) {
+    match &w.dense {
+        Some(mlp) if mlp.down_proj.is_cut_like(down_proj) => {
             for (dense, experts) in mlp.down_proj.shards.iter().zip(&down_proj.shards) {
                 exec.run(&DenseExpertMatVec {
                     dense: s.dense_act,
@@ -223,31 +242,38 @@ fn experts_of_one(
                     out: s.block,
                 })?;
             }
-            return Ok(());
         }
-        matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+        mlp => {
+            if let Some(mlp) = mlp {
+                matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+            }
+            for down in &down_proj.shards {
+                exec.run(&ExpertMatVec {
+                    x: s.expert_act,
+                    ids,
+                    probs,
+                    weight: down.tensor,
+                    dense: beside(w, s),
+                    row0: down.row0,
+                    scale,
+                    out: s.block,
+                })?;
+            }
+        }
     }
-    for down in &down_proj.shards {
-        exec.run(&ExpertMatVec {
-            x: s.expert_act,
-            ids,
-            probs,
-            weight: down.tensor,
-            dense: beside(w, s),
-            row0: down.row0,
-            scale,
-            out: s.block,
-        })?;
-    }
-    Ok(())
+    exec.used(Need::Experts(layer, ids))
 }
 
 /// The same for many tokens, by expert: `s.h` in, `s.dense` and `s.routed` out.
+///
+/// What experts give is summed afterwards, so that they may be in place some at a time: an id that
+/// is no expert's is passed over.
 fn experts_of_many(
     exec: &mut dyn Executor,
     c: &Config,
     w: &Routed,
     s: &Scratch,
+    layer: usize,
     ids: Tensor,
 ) -> Result<()> {
     if let Some(mlp) = &w.dense {
@@ -255,6 +281,7 @@ fn experts_of_many(
         matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
     }
     let (order, tiles) = (s.order, s.tiles);
+    exec.need(Need::Experts(layer, ids))?;
     exec.run(&ExpertGroups { step: s.step, ids, experts: w.rule.count, order, tiles })?;
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
         exec.run(&ExpertGatedMatMul {
@@ -278,7 +305,7 @@ fn experts_of_many(
             out: s.routed,
         })?;
     }
-    Ok(())
+    exec.used(Need::Experts(layer, ids))
 }
 
 /// Where the results of the dense MLP are, or zeros where there is none.

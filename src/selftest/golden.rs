@@ -12,7 +12,11 @@ use crate::{
         tensor::DType,
     },
     checkpoint::Synthetic,
-    engine::session::{Read, Session, Sizes},
+    engine::{
+        SessionOptions,
+        session::Session,
+        step::{Readback, Route, StepOutput},
+    },
     machine::{Machine, gpu::Gpu},
     model::config::Config,
 };
@@ -82,12 +86,12 @@ impl Golden {
     /// The routers' choices must be right as well.
     pub async fn by_chunks<M: Machine>(&self, machine: M, dtype: DType) -> Result<f64> {
         let mut session = self.session(machine, dtype, 32).await?;
+        session.report_routes(true);
         let mut rows = Vec::new();
         for ids in self.ids.chunks(32) {
             let first = session.tokens().len();
-            let reply = session.prefill(ids, Read::AllLogits).await?;
-            let routes = session.routes(false, ids.len()).await?;
-            self.compare_routes(first, &routes)?;
+            let reply = session.prefill(ids, Readback::AllLogits).await?;
+            self.compare_routes(first, &reply.routes)?;
             rows.extend((first..).zip(reply.rows));
         }
         self.compare(&rows)
@@ -102,15 +106,14 @@ impl Golden {
         prompt: usize,
     ) -> Result<f64> {
         let mut session = self.session(machine, DType::F32, prefill).await?;
-        let logits = |reply: crate::engine::session::Reply| {
-            reply.candidates.iter().map(|c| c.logit).collect()
-        };
-        let reply = session.prefill(&self.ids[..prompt], Read::Logits).await?;
-        let mut rows = vec![(prompt - 1, logits(reply))];
+        session.report_routes(true);
+        let logits = |output: &StepOutput| output.candidates.iter().map(|c| c.logit).collect();
+        let reply = session.prefill(&self.ids[..prompt], Readback::Logits).await?;
+        let mut rows = vec![(prompt - 1, logits(&reply))];
         for (position, &id) in self.ids.iter().enumerate().skip(prompt) {
-            let reply = session.decode(id, Read::Logits).await?;
-            self.compare_routes(position, &session.routes(true, 1).await?)?;
-            rows.push((position, logits(reply)));
+            let reply = session.decode(id, Readback::Logits).await?;
+            self.compare_routes(position, &reply.routes)?;
+            rows.push((position, logits(&reply)));
         }
         self.compare(&rows)
     }
@@ -123,7 +126,7 @@ impl Golden {
     ) -> Result<Session<M>> {
         let weights = Synthetic::new(&self.config, dtype, 0)?;
         let context = u32::try_from(self.ids.len()).unwrap_or(u32::MAX).max(16);
-        let sizes = Sizes { context, prefill, cache: DType::F32 };
+        let sizes = SessionOptions { context, prefill, cache: DType::F32 };
         Session::load(machine, &self.config, &weights, sizes, &mut |_| Ok(())).await
     }
 
@@ -146,12 +149,14 @@ impl Golden {
         Ok(worst)
     }
 
-    /// Compares the choices of a step that began at `first`, outside near ties.
-    fn compare_routes(&self, first: usize, routes: &[(Vec<u32>, Vec<f32>)]) -> Result<()> {
-        let chosen = self.config.num_experts_per_tok() as usize;
-        for (layer, (ids, _)) in routes.iter().enumerate() {
-            for (row, ids) in ids.chunks_exact(chosen).enumerate() {
-                let position = first + row;
+    /// Compares the choices for tokens from position `first` on, outside near ties. There must be
+    /// some.
+    fn compare_routes(&self, first: usize, routes: &[Vec<Route>]) -> Result<()> {
+        if routes.is_empty() {
+            return Err(Error::Verification("no expert was reported".into()));
+        }
+        for (position, layers) in (first..).zip(routes) {
+            for (layer, route) in layers.iter().enumerate() {
                 // Long cases keep only some rows.
                 let at = if self.experts[layer].len() == self.ids.len() {
                     position
@@ -161,7 +166,7 @@ impl Golden {
                     continue;
                 };
                 let mut want = self.experts[layer][at].clone();
-                let mut got = ids.to_vec();
+                let mut got = route.experts.clone();
                 want.sort_unstable();
                 got.sort_unstable();
                 if got != want && self.margin[layer][at] > NEAR_TIE {
@@ -193,7 +198,7 @@ pub async fn check_logits<M: Machine>(session: &mut Session<M>, file: &[u8]) -> 
         let of = |b: &[u8]| f64::from_le_bytes(b.try_into().unwrap_or([0xff; 8]));
         let wanted: Vec<f64> = wanted.data().chunks_exact(8).map(of).collect();
         session.rewind(0);
-        let reply = session.prefill(&ids, Read::Logits).await?;
+        let reply = session.prefill(&ids, Readback::Logits).await?;
         let got: Vec<f32> = reply.candidates.iter().map(|candidate| candidate.logit).collect();
         let here = super::compare_logits(&got, &wanted);
         worst = worst.max(

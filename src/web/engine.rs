@@ -24,9 +24,11 @@ use crate::{
         open::{Opened, open},
     },
     engine::{
-        generate::{Event, Generation, Token, generate},
+        self, SessionOptions,
+        generation::generate,
+        options::{Event, Generated, Token},
         resume::{Change, Rebuild, Resuming},
-        session::{Read, Session, Sizes, Steps},
+        step::{Input, Readback, Stepper as _},
     },
     files::web::{FileSource, JsFile, pause},
     machine::gpu::{AdapterChoice, Gpu, Profile},
@@ -139,7 +141,7 @@ impl Engine {
                 }
             }))
         };
-        let made: Generation =
+        let made: Generated =
             generate(session, &self.tokenizer, &mut sampler, &ids, &settings, &mut on_event)
                 .await?;
         Ok(json!({
@@ -154,8 +156,8 @@ impl Engine {
 
     fn piece(&self, token: &Token, text: &str) -> Value {
         let mut piece = json!({ "id": token.id, "text": text });
-        if let (Some(inside), Some(logprobs)) = (&token.inside, &token.logprobs) {
-            let routes = inside
+        if let (Some(trace), Some(logprobs)) = (&token.trace, &token.logprobs) {
+            let routes = trace
                 .routes
                 .iter()
                 .map(|route| json!({ "experts": route.experts, "probabilities": route.probs }));
@@ -170,8 +172,8 @@ impl Engine {
                 })
             });
             piece["inside"] = json!({
-                "position": inside.position,
-                "attentionTemperature": inside.attention_temperature,
+                "position": trace.position,
+                "attentionTemperature": trace.attention_temperature,
                 "routes": routes.collect::<Value>(),
                 "top": top.collect::<Value>(),
             });
@@ -190,8 +192,11 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     let sizes = options.sizes(&config);
     let device = Rc::new(Device { ear, destroy: RefCell::default(), caps: RefCell::default() });
     let all = tokenizer.vocab_size() < config.vocab_size as usize;
-    let read =
-        if all { Read::Logits } else { Read::Top(Sampling::USUAL.top_k.min(config.vocab_size)) };
+    let read = if all {
+        Readback::Logits
+    } else {
+        Readback::Top(Sampling::USUAL.top_k.min(config.vocab_size))
+    };
     let reload = Reload {
         config: config.clone(),
         weights,
@@ -219,13 +224,13 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
 
 /// Runs a prompt of a token and a token after it, so that the first ones need not wait for shaders
 /// to be compiled: browsers say nothing of pipelines but by what they run. Longer prompts, and logits in full, need no others.
-async fn prepare(session: &mut Resuming<Reload>, read: Read, ear: &Ear) -> Result<()> {
+async fn prepare(session: &mut Resuming<Reload>, read: Readback, ear: &Ear) -> Result<()> {
     ear.progress("pipelines", 0, 2)?;
-    session.prefill(&[0], read).await?;
-    session.rewind(0);
+    session.step(Input::prompt(&[0], read)).await?;
+    session.sequence().rewind(0);
     ear.progress("pipelines", 1, 2)?;
-    session.decode(0, read).await?;
-    session.rewind(0);
+    session.step(Input::generated(&0, read)).await?;
+    session.sequence().rewind(0);
     ear.progress("pipelines", 2, 2)
 }
 
@@ -288,9 +293,9 @@ struct Device {
 struct Reload {
     config: Config,
     weights: ModelFiles<FileSource>,
-    sizes: Sizes,
+    sizes: SessionOptions,
     /// What is read back of most steps.
-    read: Read,
+    read: Readback,
     device: Rc<Device>,
     /// Whether the page knows that the device of now is lost.
     told: Rc<Cell<bool>>,
@@ -334,7 +339,7 @@ fn tell_once(told: &Cell<bool>, device: &Device, why: &str) {
 impl Rebuild for Reload {
     type Machine = Gpu;
 
-    async fn build(&mut self) -> Result<Session<Gpu>> {
+    async fn build(&mut self) -> Result<engine::Engine<Gpu>> {
         if self.before {
             self.device.ear.tell_device("rebuilding", "the weights go to a new device");
         }
@@ -349,11 +354,12 @@ impl Rebuild for Reload {
             // Later ones are not for whoever waited for the first.
             if first { ear.progress("weights", done, total) } else { Ok(()) }
         };
-        let mut session =
-            Session::load(gpu, &self.config, &self.weights, self.sizes, &mut progress).await?;
+        let (config, weights) = (&self.config, &self.weights);
+        let mut engine =
+            engine::Engine::load(gpu, config, weights, self.sizes, &mut progress).await?;
         // All pipelines are asked for before anything waits for one of them.
-        session.prepare(1, self.read).await?;
-        Ok(session)
+        engine.prepare(0, 1, self.read).await?;
+        Ok(engine)
     }
 
     fn hear(&mut self, change: Change<'_>) {

@@ -7,7 +7,7 @@ use crate::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::{generate::Settings, session::Sizes},
+    engine::{SessionOptions, options},
     model::config::Config,
     text::{
         chat::{Message, encode_chat},
@@ -48,9 +48,9 @@ impl LoadOptions {
     /// Rows of a prefill chunk: fewer than natively, so that a page soon hears of progress.
     const PREFILL: u32 = 128;
 
-    pub(super) fn sizes(&self, config: &Config) -> Sizes {
-        let usual = Sizes::of(config);
-        Sizes {
+    pub(super) fn sizes(&self, config: &Config) -> SessionOptions {
+        let usual = SessionOptions::of(config);
+        SessionOptions {
             context: self.context.unwrap_or(usual.context),
             prefill: self.prefill.unwrap_or(Self::PREFILL),
             cache: self.kv_cache.map_or(usual.cache, CacheType::dtype),
@@ -154,14 +154,14 @@ impl Request {
         })
     }
 
-    pub(super) fn settings(&self, tokenizer: &Tokenizer) -> Settings {
+    pub(super) fn settings(&self, tokenizer: &Tokenizer) -> options::Options {
         let o = &self.options;
-        Settings {
+        options::Options {
             max_tokens: o.max_tokens as usize,
             stop_ids: tokenizer.stop_ids(),
             stop_texts: o.stop.clone(),
             logprobs: o.inside.then_some(o.top),
-            inside: o.inside,
+            trace: o.inside,
         }
     }
 }

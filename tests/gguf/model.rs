@@ -9,7 +9,7 @@ use grok_wgpu::{
         folder::{open_config, open_model},
         gguf::blocks::{Format, dequantize},
     },
-    engine::session::{Read, Session, Sizes},
+    engine::{SessionOptions, session::Session, step::Readback},
     machine::host::Host,
     model::{
         config::{Compat, Config, Rope, RopeType},
@@ -39,12 +39,12 @@ fn all_rows(weights: &impl Weights, name: &str, rows: u64) -> Vec<u8> {
 }
 
 fn logits(config: &Config, weights: &impl Weights) -> Vec<u32> {
-    let sizes = Sizes { context: 64, prefill: 8, cache: DType::F32 };
+    let sizes = SessionOptions { context: 64, prefill: 8, cache: DType::F32 };
     let mut progress = |_| Ok(());
     let session = Session::load(Host::default(), config, weights, sizes, &mut progress);
     let mut session = block_on(session).expect("loads");
-    let mut all = block_on(session.prefill(&[5, 17, 200, 3, 99], Read::Logits)).expect("runs");
-    let next = block_on(session.decode(42, Read::Logits)).expect("runs");
+    let mut all = block_on(session.prefill(&[5, 17, 200, 3, 99], Readback::Logits)).expect("runs");
+    let next = block_on(session.decode(42, Readback::Logits)).expect("runs");
     all.candidates.extend(next.candidates);
     all.candidates.iter().map(|candidate| candidate.logit.to_bits()).collect()
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use grok_wgpu::{
     base::error::Result,
-    engine::session::{Read, Session},
+    engine::{session::Session, step::Readback},
     machine::{
         Machine,
         gpu::{Counters, Gpu, StepTime},
@@ -21,7 +21,7 @@ use super::{
 };
 
 /// What every step reads back: the likeliest token.
-const READ: Read = Read::Top(1);
+const READ: Readback = Readback::Top(1);
 
 /// What was measured.
 pub(super) struct Measured {
@@ -135,7 +135,7 @@ pub(super) async fn measure(
     }
     // What is timed on the device is the step that ran last, again.
     let timed = !options.rates && session.machine().caps().timestamps;
-    let chunk = session.sizes().prefill as usize;
+    let chunk = session.options().prefill as usize;
     session.rewind(prompt.len());
     if timed {
         session.decode(made[0], READ).await?;
@@ -151,7 +151,7 @@ pub(super) async fn measure(
     session.rewind(0);
     let plan = session.prefill_plan(READ)?.clone();
     prefill.layer_dispatches = layer_dispatches(session.model(), &plan.kernels());
-    prefill.timed_tokens = session.sizes().prefill;
+    prefill.timed_tokens = session.options().prefill;
     if timed {
         prefill.kernels = Some(kernels(&session.machine_mut().time_plan(&plan).await?));
     }
@@ -176,21 +176,21 @@ async fn host_times(
     session.rewind(prompt.len());
     for &id in made {
         check_interrupt()?;
-        session.decode_plan(Read::Nothing)?;
+        session.decode_plan(Readback::Nothing)?;
         session.machine_mut().flush().await?;
         let start = Instant::now();
-        session.decode(id, Read::Nothing).await?;
+        session.decode(id, Readback::Nothing).await?;
         times.push(start.elapsed().as_secs_f64());
     }
     decode.host = Some(median(&times));
     // The plans of all chunks but the last are there from the prompts that were measured.
-    let chunk = session.sizes().prefill as usize;
+    let chunk = session.options().prefill as usize;
     session.rewind((prompt.len() - 1) / chunk * chunk);
-    session.prefill_plan(Read::Nothing)?;
+    session.prefill_plan(Readback::Nothing)?;
     session.rewind(0);
     session.machine_mut().flush().await?;
     let start = Instant::now();
-    session.prefill(prompt, Read::Nothing).await?;
+    session.prefill(prompt, Readback::Nothing).await?;
     prefill.host = Some(start.elapsed().as_secs_f64());
     session.machine_mut().flush().await
 }
@@ -204,7 +204,7 @@ fn phase(session: &Session<Gpu>, tokens: u32, before: u32) -> Phase {
         seconds: Vec::new(),
         counters: Counters::default(),
         layer_dispatches: 0.0,
-        least_bytes: least_bytes(session.model(), session.sizes().cache, tokens, before),
+        least_bytes: least_bytes(session.model(), session.options().cache, tokens, before),
         flops: flops(session.config(), tokens, before),
         host: None,
         kernels: None,

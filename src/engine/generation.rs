@@ -1,0 +1,593 @@
+//! A text that is being made: what it needs of the model next, and what has come of it.
+
+use std::{borrow::BorrowMut, ops::ControlFlow};
+
+use crate::{
+    base::error::{Error, Result},
+    engine::{
+        SessionOptions,
+        options::{Event, FinishReason, Generated, Logprobs, Options, Token, Trace},
+        step::{Input, Readback, Route, StepOutput, Stepper},
+    },
+    model::{config::Config, rope},
+    text::{
+        sampler::{Candidate, Sampler, logprobs, top_logprobs},
+        stop::StopTexts,
+        tokenizer::{StreamDecoder, Tokenizer},
+    },
+};
+
+/// What a [`Generation`] comes to next.
+#[derive(Clone, Copy, Debug)]
+pub enum Next<'a> {
+    /// These tokens must go through the model; [`Generation::accept`] takes what comes back.
+    Step(Input<'a>),
+    /// Something for whoever waits for the text.
+    Event(Event<'a>),
+    /// Nothing more.
+    Done,
+}
+
+/// A text that is being made, without the model that makes it.
+///
+/// Whoever has a model drives it: [`generate`] with one text, a scheduler with many by turns. It
+/// says what tokens must go through the model, is told what came back, and says what to tell the
+/// caller.
+pub struct Generation<'t, S = Sampler> {
+    options: Options,
+    session: SessionOptions,
+    attn_temperature_len: u32,
+    /// Ids from here on must never be chosen.
+    vocab: usize,
+    read: Readback,
+    sampler: S,
+    stream: StreamDecoder<'t>,
+    stops: StopTexts,
+    /// The prompt, then the tokens made.
+    ids: Vec<u32>,
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// Those of them that have gone through the model.
+    sent: usize,
+    output: StepOutput,
+    /// Text of the last event, where it was of no token.
+    rest: String,
+    state: State,
+    made: Generated,
+}
+
+/// Where a [`Generation`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A chunk of the prompt must go through.
+    Prompt,
+    /// A chunk of the prompt has gone through.
+    Chunk,
+    /// There is an output to sample from.
+    Sample,
+    /// A token was told of.
+    Token,
+    /// The last token must go through.
+    Decode,
+    /// No more tokens come, but text may have been held back.
+    Rest,
+    /// All was said.
+    Done,
+}
+
+impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
+    /// A text after `prompt`, of a model with this configuration on an engine made like this. The
+    /// sampler may be lent, so that one goes on through several texts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContextLength`] if the prompt alone is longer than the context, [`Error::Usage`] if
+    /// it or a stop text is empty.
+    pub fn new(
+        config: &Config,
+        session: SessionOptions,
+        tokenizer: &'t Tokenizer,
+        sampler: S,
+        prompt: &[u32],
+        options: Options,
+    ) -> Result<Self> {
+        let context = session.context as usize;
+        if prompt.is_empty() {
+            return Err(Error::Usage("the prompt is empty".into()));
+        }
+        if prompt.len() > context {
+            return Err(Error::ContextLength { prompt: prompt.len(), wanted: 1, context });
+        }
+        Ok(Self {
+            session,
+            attn_temperature_len: config.attention.temperature_len,
+            // The model may have more rows than there are tokens.
+            vocab: tokenizer.vocab_size().min(config.vocab_size as usize),
+            read: options.read(config, tokenizer, sampler.borrow().sampling()),
+            sampler,
+            stream: tokenizer.stream(),
+            stops: StopTexts::new(&options.stop_texts)?,
+            options,
+            ids: prompt.to_vec(),
+            prompt: prompt.len(),
+            sent: 0,
+            output: StepOutput::default(),
+            rest: String::new(),
+            state: State::Prompt,
+            made: Generated {
+                text: String::new(),
+                tokens: Vec::new(),
+                finish: FinishReason::Interrupted,
+                reused: 0,
+            },
+        })
+    }
+
+    /// How many of the tokens in a cache are the beginning of the prompt, so that they need not go
+    /// through again: the cache must forget those after them. Asked before the first step.
+    ///
+    /// The last token of a prompt always goes through, for its logits.
+    pub fn reuse(&mut self, cached: &[u32]) -> usize {
+        if self.sent == self.made.reused {
+            let prompt = &self.ids[..self.prompt];
+            let same = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+            self.made.reused = same.min(self.prompt - 1);
+            self.sent = self.made.reused;
+        }
+        self.made.reused
+    }
+
+    /// Goes on to what comes next. The same step is asked for until something is accepted.
+    ///
+    /// # Errors
+    ///
+    /// What the sampler and the tokenizer give.
+    pub fn advance(&mut self) -> Result<Next<'_>> {
+        loop {
+            match self.state {
+                State::Prompt | State::Decode => return Ok(Next::Step(self.input())),
+                State::Chunk => {
+                    let left = self.sent < self.prompt;
+                    self.state = if left { State::Prompt } else { State::Sample };
+                    let reused = self.made.reused;
+                    let (done, total) = (self.sent - reused, self.prompt - reused);
+                    return Ok(Next::Event(Event::Prompt { done, total }));
+                }
+                State::Sample => {
+                    self.sample()?;
+                    if self.state != State::Rest {
+                        let last = self.made.tokens.len() - 1;
+                        return Ok(Next::Event(Event::Token(&self.made.tokens[last])));
+                    }
+                }
+                State::Token => {
+                    if self.made.tokens.len() == self.options.max_tokens {
+                        self.end(FinishReason::Length);
+                    } else if self.ids.len() > self.session.context as usize {
+                        self.end(FinishReason::Context);
+                    } else {
+                        self.state = State::Decode;
+                    }
+                }
+                State::Rest => {
+                    self.state = State::Done;
+                    let (mut rest, stopped) = self.stops.push(&self.stream.finish()?);
+                    if stopped {
+                        self.made.finish = FinishReason::Stop;
+                    } else {
+                        rest.push_str(&self.stops.rest());
+                    }
+                    if !rest.is_empty() {
+                        self.made.text.push_str(&rest);
+                        self.rest = rest;
+                        return Ok(Next::Event(Event::Rest(&self.rest)));
+                    }
+                }
+                State::Done => return Ok(Next::Done),
+            }
+        }
+    }
+
+    /// Takes what came back of the step that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if none was.
+    pub fn accept(&mut self, output: StepOutput) -> Result<()> {
+        match self.state {
+            State::Prompt => {
+                self.sent += self.input().ids.len();
+                self.state = State::Chunk;
+            }
+            State::Decode => self.state = State::Sample,
+            _ => return Err(Error::Usage("this text has asked for no step".into())),
+        }
+        self.output = output;
+        Ok(())
+    }
+
+    /// The caller wants no more: only text that was held back is still to come.
+    pub fn interrupt(&mut self) {
+        if !matches!(self.state, State::Rest | State::Done) {
+            self.end(FinishReason::Interrupted);
+        }
+    }
+
+    /// The text as far as it was made.
+    pub fn into_generated(self) -> Generated {
+        self.made
+    }
+
+    /// The step that is asked for.
+    fn input(&self) -> Input<'_> {
+        let input = if self.state == State::Prompt {
+            Input::next_chunk(&self.ids[self.sent..self.prompt], self.read, self.session)
+        } else {
+            let last = self.ids.last().expect("a prompt has tokens");
+            Input::generated(last, self.read)
+        };
+        input.with_routes(self.options.trace)
+    }
+
+    fn end(&mut self, finish: FinishReason) {
+        self.made.finish = finish;
+        self.state = State::Rest;
+    }
+
+    /// Chooses the next token from what came back, or ends the text.
+    fn sample(&mut self) -> Result<()> {
+        if self.made.tokens.len() >= self.options.max_tokens {
+            self.end(FinishReason::Length);
+            return Ok(());
+        }
+        let StepOutput { mut candidates, routes, .. } = std::mem::take(&mut self.output);
+        candidates.retain(|candidate| (candidate.id as usize) < self.vocab);
+        let id = self.sampler.borrow_mut().sample(&candidates, &self.ids)?;
+        if self.options.stop_ids.contains(&id) {
+            self.end(FinishReason::Stop);
+            return Ok(());
+        }
+        let count = self.options.logprobs;
+        let logprobs = count.map(|count| report(&candidates, id, count)).transpose()?;
+        let trace = self.options.trace.then(|| self.trace(routes));
+        let (text, stopped) = self.stops.push(&self.stream.push(id)?);
+        self.made.text.push_str(&text);
+        self.made.tokens.push(Token { id, text, logprobs, trace });
+        self.ids.push(id);
+        self.state = State::Token;
+        if stopped {
+            self.made.finish = FinishReason::Stop;
+            self.state = State::Done;
+        }
+        Ok(())
+    }
+
+    /// What went on in the model at the last token that went through it.
+    fn trace(&self, mut routes: Vec<Vec<Route>>) -> Trace {
+        let position = self.ids.len() - 1;
+        // The context is a u32, so positions in it are.
+        let pos = u32::try_from(position).unwrap_or(u32::MAX);
+        Trace {
+            position,
+            attention_temperature: rope::temperature(self.attn_temperature_len, pos),
+            routes: routes.pop().unwrap_or_default(),
+        }
+    }
+}
+
+/// Makes text after `prompt`.
+///
+/// What the cache has in common with the prompt is kept. `on_event` may stop the work between
+/// tokens, and between chunks of the prompt.
+///
+/// # Errors
+///
+/// Those of [`Generation::new`]; what the engine, the sampler and `on_event` give.
+pub async fn generate<S: Stepper>(
+    stepper: &mut S,
+    tokenizer: &Tokenizer,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    options: &Options,
+    on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>>,
+) -> Result<Generated> {
+    let (config, session) = (stepper.config(), stepper.options());
+    let mut generation =
+        Generation::new(config, session, tokenizer, sampler, prompt, options.clone())?;
+    let sequence = stepper.sequence();
+    sequence.rewind(generation.reuse(sequence.tokens()));
+    loop {
+        match generation.advance()? {
+            Next::Step(input) => {
+                let output = stepper.step(input).await?;
+                generation.accept(output)?;
+            }
+            Next::Event(event) => {
+                if on_event(event)?.is_break() {
+                    generation.interrupt();
+                }
+            }
+            Next::Done => return Ok(generation.into_generated()),
+        }
+    }
+}
+
+/// The log-probabilities among all candidates, which are in the order of their ids.
+fn report(candidates: &[Candidate], id: u32, count: usize) -> Result<Logprobs> {
+    let logits: Vec<f32> = candidates.iter().map(|candidate| candidate.logit).collect();
+    let top = top_logprobs(&logits, count)?;
+    let chosen = logprobs(&logits, &[id])?[0];
+    // The id is one of the candidates, whose places are their ids.
+    Ok(Logprobs { chosen, top, norm: f64::from(logits[id as usize]) - chosen })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::tensor::DType,
+        checkpoint::Synthetic,
+        engine::{sequence::Sequence, session::Session, step::Run},
+        machine::host::Host,
+        model::config::Config,
+        text::{sampler::Sampling, tokenizer::synthetic_tok_json},
+    };
+
+    fn tokenizer(vocab: u32) -> Tokenizer {
+        let json = synthetic_tok_json(vocab).expect("in range");
+        Tokenizer::from_tok_json("synthetic", json.as_bytes()).expect("valid")
+    }
+
+    fn session(context: u32) -> Session<Host> {
+        let config = Config::preset("small").expect("a preset").with_layers(1);
+        let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
+        let sizes = SessionOptions { context, prefill: 2, cache: DType::F32 };
+        pollster::block_on(async {
+            Session::load(Host::default(), &config, &weights, sizes, &mut |_| Ok(())).await
+        })
+        .expect("a session")
+    }
+
+    fn options(max_tokens: usize) -> Options {
+        Options { max_tokens, ..Options::default() }
+    }
+
+    /// Greedy text after three tokens; `hear` says when to stop.
+    fn run(
+        session: &mut Session<Host>,
+        options: &Options,
+        hear: &mut dyn FnMut(Event<'_>) -> bool,
+    ) -> Generated {
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut on_event = |event: Event<'_>| {
+            Ok(if hear(event) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        };
+        let tokenizer = tokenizer(512);
+        let prompt = [200, 201, 202];
+        let made = generate(session, &tokenizer, &mut sampler, &prompt, options, &mut on_event);
+        pollster::block_on(made).expect("a text")
+    }
+
+    fn ids(made: &Generated) -> Vec<u32> {
+        made.tokens.iter().map(|token| token.id).collect()
+    }
+
+    #[test]
+    fn every_end_is_told_apart() {
+        let all = run(&mut session(64), &options(6), &mut |_| true);
+        assert_eq!((all.finish, all.tokens.len(), all.reused), (FinishReason::Length, 6, 0));
+        // Three of the prompt, one made from a full cache.
+        let full = run(&mut session(3), &options(6), &mut |_| true);
+        assert_eq!((full.finish, ids(&full)), (FinishReason::Context, ids(&all)[..1].to_vec()));
+        assert_eq!(full.finish.name(), "length");
+
+        let stop = ids(&all)[3];
+        let first = ids(&all).iter().position(|&id| id == stop).expect("it is there");
+        let stops = Options { stop_ids: vec![stop], ..options(6) };
+        let stopped = run(&mut session(64), &stops, &mut |_| true);
+        assert_eq!(
+            (stopped.finish, ids(&stopped)),
+            (FinishReason::Stop, ids(&all)[..first].to_vec())
+        );
+
+        let mut left = 2;
+        let stopped = run(&mut session(64), &options(6), &mut |event| {
+            left -= usize::from(matches!(event, Event::Token(_)));
+            left > 0
+        });
+        assert_eq!(
+            (stopped.finish, ids(&stopped)),
+            (FinishReason::Interrupted, ids(&all)[..2].to_vec())
+        );
+        let nothing = run(&mut session(64), &options(6), &mut |_| false);
+        assert_eq!((nothing.finish, nothing.tokens.len()), (FinishReason::Interrupted, 0));
+    }
+
+    #[test]
+    fn events_are_the_text_in_pieces() {
+        let (mut text, mut prompt) = (String::new(), Vec::new());
+        let made = run(&mut session(64), &options(8), &mut |event| {
+            match event {
+                Event::Prompt { done, total } => prompt.push((done, total)),
+                Event::Token(token) => text += &token.text,
+                Event::Rest(rest) => text += rest,
+            }
+            true
+        });
+        assert_eq!(prompt, [(2, 3), (3, 3)]);
+        assert_eq!(made.text, text);
+        assert_eq!(made.text, tokenizer(512).decode_lossy(&ids(&made)).expect("ids"));
+    }
+
+    #[test]
+    fn what_is_cached_is_not_run_again() {
+        let mut session = session(64);
+        let first = run(&mut session, &options(4), &mut |_| true);
+        let again = run(&mut session, &options(4), &mut |_| true);
+        assert_eq!((first.reused, again.reused), (0, 2));
+        assert_eq!(ids(&first), ids(&again));
+    }
+
+    #[test]
+    fn logprobs_are_of_the_whole_vocabulary() {
+        let options = Options { logprobs: Some(512), ..options(2) };
+        for token in run(&mut session(64), &options, &mut |_| true).tokens {
+            let logprobs = token.logprobs.expect("asked for");
+            assert_eq!(logprobs.top[0], (token.id, logprobs.chosen));
+            let total: f64 = logprobs.top.iter().map(|(_, logprob)| logprob.exp()).sum();
+            assert!((total - 1.0).abs() < 1e-9, "{total}");
+        }
+    }
+
+    #[test]
+    fn stop_texts_end_the_text_before_them() {
+        let all = run(&mut session(64), &options(8), &mut |_| true);
+        // A text that begins in one token and ends in another.
+        let (before, stop) = all.text.split_at(all.tokens[0].text.len() + 1);
+        let stop: String = stop.chars().take(3).collect();
+        let stops = Options { stop_texts: vec![stop.clone()], ..options(8) };
+        let made = run(&mut session(64), &stops, &mut |_| true);
+        let first = all.text.find(&stop).expect("it is there");
+        assert_eq!((made.finish, made.text.as_str()), (FinishReason::Stop, &all.text[..first]));
+        assert!(before.starts_with(&made.text) && made.tokens.len() < 8);
+        let empty = Options { stop_texts: vec![String::new()], ..options(8) };
+        let (mut session, tokenizer) = (session(64), tokenizer(512));
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+        let made = generate(&mut session, &tokenizer, &mut sampler, &[9], &empty, &mut on_event);
+        assert_eq!(pollster::block_on(made).expect_err("empty").code(), "usage");
+    }
+
+    #[test]
+    fn what_is_inside_comes_with_each_token() {
+        let mut session = session(64);
+        let trace = Options { trace: true, logprobs: Some(1), ..options(3) };
+        let made = run(&mut session, &trace, &mut |_| true);
+        let plain = run(&mut session, &options(3), &mut |_| true);
+        assert_eq!(ids(&made), ids(&plain));
+        assert!(plain.tokens.iter().all(|token| token.trace.is_none()));
+        for (i, token) in made.tokens.iter().enumerate() {
+            let trace = token.trace.as_ref().expect("asked for");
+            assert_eq!(trace.position, 2 + i);
+            assert!((trace.attention_temperature - 1.0).abs() < f32::EPSILON);
+            let config = session.config().clone();
+            assert_eq!(trace.routes.len(), config.num_hidden_layers() as usize);
+            for route in &trace.routes {
+                assert_eq!(route.experts.len(), config.num_experts_per_tok() as usize);
+                assert!(route.experts.iter().all(|&e| e < config.num_local_experts()));
+                assert!(route.probs.is_sorted_by(|a, b| a >= b) && route.probs[0] <= 1.0);
+            }
+        }
+        // The same choice as where the logits of all tokens are read.
+        session.rewind(0);
+        session.report_routes(true);
+        let all = session.prefill(&[200, 201, 202], Readback::AllLogits);
+        let all = pollster::block_on(all).expect("runs").routes;
+        let first = made.tokens[0].trace.as_ref().expect("asked for");
+        assert_eq!((all.len(), &all[2]), (3, &first.routes));
+    }
+
+    #[test]
+    fn rows_without_a_token_are_never_chosen() {
+        // The model has 512 rows; most of them have no token.
+        let tokenizer = tokenizer(300);
+        let sampling = Sampling { temperature: 2.0, seed: 5, ..Sampling::default() };
+        let mut sampler = Sampler::new(sampling).expect("in range");
+        let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+        let mut session = session(64);
+        let options = options(40);
+        let made = generate(&mut session, &tokenizer, &mut sampler, &[50], &options, &mut on_event);
+        let made = pollster::block_on(made).expect("a text");
+        assert_eq!(made.tokens.len(), 40);
+        assert!(ids(&made).iter().all(|&id| id < 300));
+    }
+
+    #[test]
+    fn prompts_that_cannot_be_are_errors() {
+        let (mut session, tokenizer) = (session(4), tokenizer(512));
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut on_event = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+        for (prompt, code) in [(&[][..], "usage"), (&[9; 5], "context_length_exceeded")] {
+            let options = options(1);
+            let made =
+                generate(&mut session, &tokenizer, &mut sampler, prompt, &options, &mut on_event);
+            assert_eq!(pollster::block_on(made).expect_err("cannot be").code(), code);
+        }
+    }
+
+    /// What a scheduler does: texts that are made by turns, each as if it were alone.
+    #[test]
+    fn texts_by_turns_are_those_that_are_made_alone() {
+        let tokenizer = tokenizer(512);
+        let prompts = [vec![200, 201, 202], vec![7; 5]];
+        let sampling = |seed| Sampling { temperature: 1.0, seed, ..Sampling::default() };
+        let options = options(6);
+        let mut session = session(64);
+        let alone = [0, 1].map(|i| {
+            let mut sampler = Sampler::new(sampling(i as u64)).expect("in range");
+            session.rewind(0);
+            let mut quiet = |_: Event<'_>| Ok(ControlFlow::Continue(()));
+            let prompt = &prompts[i];
+            let made =
+                generate(&mut session, &tokenizer, &mut sampler, prompt, &options, &mut quiet);
+            pollster::block_on(made).expect("a text")
+        });
+
+        session.rewind(0);
+        session.sequence().release();
+        let (config, sizes) = (session.config().clone(), session.options());
+        let mut texts = [0, 1].map(|i| {
+            let sampler = Sampler::new(sampling(i as u64)).expect("in range");
+            let made =
+                Generation::new(&config, sizes, &tokenizer, sampler, &prompts[i], options.clone());
+            (made.expect("a text"), Sequence::new())
+        });
+        let engine = session.engine();
+        let mut left = texts.len();
+        while left > 0 {
+            left = 0;
+            for (text, sequence) in &mut texts {
+                // The cache has room for one of them.
+                pollster::block_on(engine.restore(sequence)).expect("there is room");
+                loop {
+                    match text.advance().expect("a token") {
+                        Next::Step(input) => {
+                            let step = Run { sequence: &mut *sequence, input };
+                            let mut outputs =
+                                pollster::block_on(engine.step(&mut [step])).expect("runs");
+                            text.accept(outputs.remove(0)).expect("it was asked for");
+                            left += 1;
+                            break;
+                        }
+                        Next::Event(_) => {}
+                        Next::Done => break,
+                    }
+                }
+                sequence.release();
+            }
+        }
+        assert_eq!(texts.map(|(text, _)| text.into_generated()), alone);
+    }
+
+    #[test]
+    fn steps_are_asked_for_until_they_are_taken() {
+        let (session, tokenizer) = (session(64), tokenizer(512));
+        let sampler = Sampler::new(Sampling::default()).expect("in range");
+        let prompt = [200, 201, 202];
+        let (config, sizes) = (session.config(), session.options());
+        let made = Generation::new(config, sizes, &tokenizer, sampler, &prompt, options(1));
+        let mut text = made.expect("a text");
+        assert_eq!(text.reuse(&[200, 9]), 1);
+        for _ in 0..2 {
+            let Next::Step(input) = text.advance().expect("a step") else { panic!("a step first") };
+            assert_eq!((input.ids, input.read), (&prompt[1..], Readback::Top(1)));
+        }
+        text.accept(StepOutput::default()).expect("it was asked for");
+        assert_eq!(text.accept(StepOutput::default()).expect_err("it was not").code(), "usage");
+        assert_eq!(text.reuse(&prompt), 1, "too late");
+        text.interrupt();
+        assert!(matches!(text.advance(), Ok(Next::Done)));
+        let made = text.into_generated();
+        assert_eq!((made.finish, made.tokens.len()), (FinishReason::Interrupted, 0));
+    }
+}

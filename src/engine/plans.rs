@@ -1,0 +1,203 @@
+//! The buffers of passes, and the plans that are recorded over them.
+
+use std::collections::HashMap;
+
+use super::{SessionOptions, sequence::Kind, step::Readback};
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::{DType, Tensor},
+    },
+    kernels::CHUNK,
+    machine::{Machine, Role, kernel::Executor},
+    model::{
+        LayerCache, Model, Output, Pass, Phase, SPLIT_LEN, Scratch, TopList, config::Config,
+        forward,
+    },
+};
+
+/// A pass that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// How its tokens go through.
+    pub(super) kind: Kind,
+    /// How many tokens.
+    pub(super) rows: usize,
+    /// The position after the last of them.
+    pub(super) end: usize,
+    /// What is read back.
+    pub(super) read: Readback,
+}
+
+/// Which plan does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    scratch: usize,
+    read: Readback,
+    positions: u32,
+}
+
+/// Buffers, and plans over them, made when they are first wanted.
+#[derive(Debug)]
+pub(super) struct Plans<P> {
+    context: u32,
+    vocab: u32,
+    /// The decode buffers first, then prefill buffers of rising size.
+    scratches: Vec<Scratch>,
+    all_logits: Tensor,
+    lists: HashMap<u32, Vec<TopList>>,
+    recorded: HashMap<Key, P>,
+}
+
+impl<P> Plans<P> {
+    /// Allocates the buffers.
+    pub(super) fn alloc<M: Machine<Plan = P>>(
+        machine: &mut M,
+        c: &Config,
+        options: SessionOptions,
+        cache: &LayerCache,
+    ) -> Result<Self> {
+        let few = SessionOptions::ALL_LOGITS_ROWS;
+        let mut rows = vec![options.prefill.min(few)];
+        rows.extend((options.prefill > few).then_some(options.prefill));
+        let mut scratches = vec![Scratch::alloc(machine, c, Phase::Decode, 1, cache)?];
+        for tokens in rows {
+            scratches.push(Scratch::alloc(machine, c, Phase::Prefill, tokens, cache)?);
+        }
+        let shape = [scratches[1].tokens, c.vocab_size].into();
+        Ok(Self {
+            context: options.context,
+            vocab: c.vocab_size,
+            all_logits: machine.alloc(Role::Storage, DType::F32, shape)?,
+            scratches,
+            lists: HashMap::new(),
+            recorded: HashMap::new(),
+        })
+    }
+
+    /// Which plan does what is wanted. Makes the lists that it needs.
+    pub(super) fn key<M: Machine<Plan = P>>(
+        &mut self,
+        machine: &mut M,
+        Wanted { kind, rows, end, read }: Wanted,
+    ) -> Result<Key> {
+        // Plans are made for lengths that double, so that few are made.
+        let end = u32::try_from(end).expect("the context is a u32");
+        let positions =
+            end.div_ceil(SPLIT_LEN).next_power_of_two().saturating_mul(SPLIT_LEN).min(self.context);
+        if let Readback::Top(count) = read
+            && !self.lists.contains_key(&count)
+        {
+            self.lists.insert(count, top_lists(machine, self.vocab, count)?);
+        }
+        let scratch = match kind {
+            Kind::Generated => 0,
+            Kind::Prompt => self.scratch_for(rows),
+        };
+        Ok(Key { scratch, read, positions })
+    }
+
+    /// Compiles the plans of `keys` together.
+    pub(super) async fn compile<M: Machine<Plan = P>>(
+        &self,
+        machine: &mut M,
+        model: &Model,
+        caches: &[LayerCache],
+        keys: &[Key],
+    ) -> Result<()> {
+        let mut program = |exec: &mut dyn Executor| {
+            keys.iter().try_for_each(|&key| {
+                forward(exec, model, self.scratch(key), caches, self.pass(key))
+            })
+        };
+        machine.compile(&mut program).await
+    }
+
+    /// Makes sure that there is a plan.
+    pub(super) fn record<M: Machine<Plan = P>>(
+        &mut self,
+        machine: &mut M,
+        model: &Model,
+        caches: &[LayerCache],
+        key: Key,
+    ) -> Result<&P> {
+        if !self.recorded.contains_key(&key) {
+            let (s, pass) = (self.scratch(key), self.pass(key));
+            let plan = machine.record(&mut |exec| forward(exec, model, s, caches, pass))?;
+            self.recorded.insert(key, plan);
+        }
+        Ok(&self.recorded[&key])
+    }
+
+    /// The plan that was recorded.
+    pub(super) fn recorded(&self, key: Key) -> &P {
+        &self.recorded[&key]
+    }
+
+    /// Forgets all plans, but no buffers.
+    pub(super) fn forget(&mut self) {
+        self.recorded.clear();
+    }
+
+    /// The buffers of a pass.
+    pub(super) fn scratch(&self, key: Key) -> &Scratch {
+        &self.scratches[key.scratch]
+    }
+
+    /// Where its logits are.
+    pub(super) fn logits(&self, key: Key) -> Vec<Tensor> {
+        match key.read {
+            Readback::Nothing => vec![],
+            Readback::Logits => vec![self.scratch(key).logits],
+            Readback::AllLogits => vec![self.all_logits],
+            Readback::Top(count) => {
+                let list = self.lists[&count].last().expect("a list has levels");
+                vec![list.values, list.ids]
+            }
+        }
+    }
+
+    /// Where the experts are that it chose: ids and probabilities of each layer.
+    pub(super) fn routes(&self, key: Key) -> impl Iterator<Item = Tensor> + '_ {
+        self.scratch(key).routes.iter().flat_map(|routes| [routes.ids, routes.probs])
+    }
+
+    /// The smallest prefill buffers for `rows` tokens, or the largest there are.
+    fn scratch_for(&self, rows: usize) -> usize {
+        let last = self.scratches.len() - 1;
+        (1..last).find(|&i| self.scratches[i].tokens as usize >= rows).unwrap_or(last)
+    }
+
+    /// What the plan leaves behind.
+    fn pass(&self, key: Key) -> Pass<'_> {
+        let output = match key.read {
+            Readback::Nothing => Output::Nothing,
+            Readback::Top(count) => Output::Top(&self.lists[&count]),
+            Readback::Logits => Output::Last,
+            Readback::AllLogits => Output::All(self.all_logits),
+        };
+        Pass { output, positions: key.positions }
+    }
+}
+
+/// Lists for each level of the search for the `count` largest of `vocab` logits.
+fn top_lists<M: Machine>(machine: &mut M, vocab: u32, count: u32) -> Result<Vec<TopList>> {
+    // Each level must at least halve what is left.
+    let most = (CHUNK / 2).min(vocab);
+    if count == 0 || count > most {
+        return Err(Error::Usage(format!("{count} candidates asked for, expected 1 to {most}")));
+    }
+    let mut lists = Vec::new();
+    let mut len = vocab;
+    loop {
+        let chunks = len.div_ceil(CHUNK);
+        len = chunks * count;
+        lists.push(TopList {
+            values: machine.alloc(Role::Storage, DType::F32, [1, len].into())?,
+            ids: machine.alloc(Role::Storage, DType::U32, [1, len].into())?,
+        });
+        if chunks == 1 {
+            return Ok(lists);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A step: tokens in, logits out. What is asked of it, what is staged for it, what comes back.
+
+use super::{
+    SessionOptions,
+    sequence::{Kind, Sequence},
+};
+use crate::{
+    base::error::{Error, Result},
+    machine::Machine,
+    model::{Scratch, config::Config, rope},
+    text::sampler::{Candidate, Needs},
+};
+
+/// What to read back after tokens have gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Readback {
+    /// Nothing.
+    Nothing,
+    /// This many of the last token's largest logits.
+    Top(u32),
+    /// All logits of the last token.
+    Logits,
+    /// All logits of every token of a prompt.
+    AllLogits,
+}
+
+impl From<Needs> for Readback {
+    fn from(needs: Needs) -> Self {
+        match needs {
+            Needs::Greedy => Self::Top(1),
+            Needs::Top(count) => Self::Top(count),
+            Needs::All => Self::Logits,
+        }
+    }
+}
+
+/// Tokens of one text that go through the model together, and what is read back of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input<'a> {
+    /// The tokens, in order: of a prompt at most [`SessionOptions::chunk`], of generated ones one.
+    pub ids: &'a [u32],
+    /// How they go through.
+    pub kind: Kind,
+    /// What is read back.
+    pub read: Readback,
+    /// Whether the experts that were chosen are read back with the logits.
+    pub routes: bool,
+}
+
+impl<'a> Input<'a> {
+    /// A chunk of a prompt.
+    pub fn prompt(ids: &'a [u32], read: Readback) -> Self {
+        Self { ids, kind: Kind::Prompt, read, routes: false }
+    }
+
+    /// The first chunk of what is left of a prompt. `read` is of its last token, so of the chunks
+    /// before the last nothing is read back, unless logits of every token are wanted.
+    pub fn next_chunk(rest: &'a [u32], read: Readback, options: SessionOptions) -> Self {
+        let (ids, later) = rest.split_at(rest.len().min(options.chunk(read)));
+        let more = !later.is_empty() && read != Readback::AllLogits;
+        Self::prompt(ids, if more { Readback::Nothing } else { read })
+    }
+
+    /// One token that was generated.
+    pub fn generated(id: &'a u32, read: Readback) -> Self {
+        Self { ids: std::slice::from_ref(id), kind: Kind::Generated, read, routes: false }
+    }
+
+    /// The same, with or without the experts that were chosen.
+    #[must_use]
+    pub fn with_routes(self, routes: bool) -> Self {
+        Self { routes, ..self }
+    }
+}
+
+/// The share that one sequence has in a step.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What the tokens go on.
+    pub sequence: &'a mut Sequence,
+    /// The tokens.
+    pub input: Input<'a>,
+}
+
+/// What came back of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepOutput {
+    /// Candidates for the next token: the largest logits in falling order, or all by id.
+    pub candidates: Vec<Candidate>,
+    /// Logits of every token, if they were asked for: `[tokens][vocab_size]`.
+    pub rows: Vec<Vec<f32>>,
+    /// The experts chosen, if they were asked for, for each token whose logits are there:
+    /// `[tokens][layers]`.
+    pub routes: Vec<Vec<Route>>,
+}
+
+/// The experts that a layer chose for a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Route {
+    /// Their numbers, the likeliest first.
+    pub experts: Vec<u32>,
+    /// Their probabilities, as they weight what the experts give.
+    pub probs: Vec<f32>,
+}
+
+/// One text on some engine: what the loop that makes text drives. What wraps a session does the
+/// same.
+#[expect(async_fn_in_trait, reason = "an engine is one thread, and browser futures are not Send")]
+pub trait Stepper {
+    /// The model's configuration.
+    fn config(&self) -> &Config;
+
+    /// What the engine was made for.
+    fn options(&self) -> SessionOptions;
+
+    /// The text.
+    fn sequence(&mut self) -> &mut Sequence;
+
+    /// Sends tokens through the model, after those of the text.
+    async fn step(&mut self, input: Input<'_>) -> Result<StepOutput>;
+}
+
+/// A token that goes through, and its place in its text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) id: u32,
+    pub(super) position: u32,
+}
+
+/// Writes what `rows` change into the buffers of a pass, which may have room for more: rows beyond
+/// are padding.
+///
+/// Kernels take neighbouring positions of one text: the step record has the first of them.
+pub(super) fn stage<M: Machine>(
+    machine: &mut M,
+    c: &Config,
+    angles: &[rope::Angles],
+    s: &Scratch,
+    rows: &[Row],
+) -> Result<()> {
+    let tokens = s.tokens as usize;
+    let head_dim = c.head_dim as usize;
+    let mut ids = vec![0u32; tokens];
+    let mut temperature = vec![1.0f32; tokens];
+    for (at, row) in rows.iter().enumerate() {
+        ids[at] = row.id;
+        temperature[at] = rope::temperature(c.attention.temperature_len, row.position);
+    }
+    let mut cos_sin = vec![0.0f32; tokens * head_dim];
+    for (angles, &table) in angles.iter().zip(&s.cos_sin) {
+        for (row, of_row) in rows.iter().zip(cos_sin.chunks_exact_mut(head_dim)) {
+            angles.row(row.position, of_row);
+        }
+        machine.write(table, 0, bytemuck::cast_slice(&cos_sin))?;
+    }
+    let first = rows.first().map_or(0, |row| row.position);
+    let count = u32::try_from(rows.len()).expect("a step has few tokens");
+    machine.write(s.ids, 0, bytemuck::cast_slice(&ids))?;
+    machine.write(s.step, 0, bytemuck::cast_slice(&[first, count, 0, 0]))?;
+    machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
+    machine.write(s.last_row, 0, bytemuck::cast_slice(&[count - 1]))
+}
+
+/// What was read back: logits as `read` asks, then ids and probabilities of each layer by turns.
+#[derive(Clone, Copy)]
+pub(super) struct Answer<'a> {
+    pub(super) read: Readback,
+    pub(super) logits: &'a [Vec<u8>],
+    pub(super) routes: &'a [Vec<u8>],
+    /// Real rows of the pass.
+    pub(super) rows: usize,
+    /// Tokens of the text with them.
+    pub(super) end: usize,
+}
+
+impl Answer<'_> {
+    /// Decodes it; an error if something is not a finite number.
+    pub(super) fn decode(self, c: &Config) -> Result<StepOutput> {
+        let mut output = StepOutput::default();
+        match self.read {
+            Readback::Nothing => {}
+            Readback::Top(_) => {
+                let logits = words(&self.logits[0]).map(f32::from_bits);
+                output.candidates = words(&self.logits[1])
+                    .zip(logits)
+                    .map(|(id, logit)| Candidate { id, logit })
+                    .collect();
+                // `top_chunks` shows what is not a number as the largest finite one.
+                if output.candidates.iter().any(|c| !c.logit.is_finite() || c.logit >= f32::MAX) {
+                    return Err(self.not_finite());
+                }
+            }
+            Readback::Logits => {
+                let logits = words(&self.logits[0]).map(f32::from_bits);
+                output.candidates =
+                    (0..).zip(logits).map(|(id, logit)| Candidate { id, logit }).collect();
+                if output.candidates.iter().any(|c| !c.logit.is_finite()) {
+                    return Err(self.not_finite());
+                }
+            }
+            Readback::AllLogits => {
+                let logits: Vec<f32> = words(&self.logits[0]).map(f32::from_bits).collect();
+                let rows = logits.chunks_exact(c.vocab_size as usize).take(self.rows);
+                output.rows = rows.map(<[f32]>::to_vec).collect();
+                if output.rows.iter().flatten().any(|logit| !logit.is_finite()) {
+                    return Err(self.not_finite());
+                }
+            }
+        }
+        if !self.routes.is_empty() {
+            let first = if self.read == Readback::AllLogits { 0 } else { self.rows - 1 };
+            output.routes = (first..self.rows).map(|row| self.routes_of(row, c)).collect();
+        }
+        Ok(output)
+    }
+
+    fn not_finite(self) -> Error {
+        Error::NonFinite { what: format!("after token {}", self.end) }
+    }
+
+    /// The experts that each layer chose for one row.
+    fn routes_of(self, row: usize, c: &Config) -> Vec<Route> {
+        let chosen = c.num_experts_per_tok() as usize;
+        let of =
+            |bytes: &[u8]| -> Vec<u32> { words(bytes).skip(row * chosen).take(chosen).collect() };
+        self.routes
+            .chunks_exact(2)
+            .map(|pair| Route {
+                experts: of(&pair[0]),
+                probs: of(&pair[1]).into_iter().map(f32::from_bits).collect(),
+            })
+            .collect()
+    }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::tensor::DType;
+
+    #[test]
+    fn prompts_are_cut_into_chunks_and_read_at_their_end() {
+        let options = SessionOptions { context: 256, prefill: 40, cache: DType::F32 };
+        let prompt: Vec<u32> = (0..100).collect();
+        let chunks = |read| {
+            let (mut rest, mut chunks) = (&prompt[..], Vec::new());
+            while !rest.is_empty() {
+                let input = Input::next_chunk(rest, read, options);
+                rest = &rest[input.ids.len()..];
+                chunks.push((input.ids.to_vec(), input.read));
+            }
+            let ids: Vec<u32> = chunks.iter().flat_map(|(ids, _)| ids).copied().collect();
+            assert_eq!(ids, prompt);
+            chunks.into_iter().map(|(ids, read)| (ids.len(), read)).collect::<Vec<_>>()
+        };
+        let (nothing, top, all) = (Readback::Nothing, Readback::Top(3), Readback::AllLogits);
+        assert_eq!(chunks(top), [(40, nothing), (40, nothing), (20, top)]);
+        assert_eq!(chunks(nothing), [(40, nothing), (40, nothing), (20, nothing)]);
+        assert_eq!(chunks(all), [(32, all), (32, all), (32, all), (4, all)]);
+    }
+}
