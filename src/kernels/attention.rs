@@ -19,7 +19,7 @@ use crate::{
         shader::Shader,
     },
     params, shader,
-    variants::{Matrices, Tuning},
+    variants::{Feature, Tuning},
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
@@ -81,7 +81,7 @@ impl Attention {
     fn spreads(&self, tuning: &Tuning) -> bool {
         let head_dim = self.q.shape.extents()[2];
         let fits = matches!(head_dim, 32 | 64 | 96 | 128) && self.k.dtype == F32;
-        fits && tuning.matrices == Matrices::Spread { width: 8 }
+        fits && tuning.matrices.to_string() == "spread 8"
     }
 
     fn blocking(&self, tuning: &Tuning) -> Blocking {
@@ -110,7 +110,8 @@ fn chunks_of_row(dtype: DType, cols: u32) -> u32 {
 impl Kernel for Attention {
     fn shader(&self, tuning: &Tuning) -> Shader {
         if self.spreads(tuning) {
-            return shader!("attention.spread", "step", "math", "shuffle").with_subgroups();
+            let spread = shader!("attention.spread", "step", "math", "shuffle");
+            return Shader { features: &[Feature::Subgroups], ..spread };
         }
         match self.k.dtype {
             dtype @ (F16 | Q8) => {

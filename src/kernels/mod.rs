@@ -201,7 +201,7 @@ impl Rows {
 
 /// What a row's kernel binds.
 fn operands(kernel: &dyn Kernel) -> Vec<Operand> {
-    kernel.record(&Tuning::GPU).expect("rows are sound").operands
+    kernel.record(&Tuning::default()).expect("rows are sound").operands
 }
 
 /// Types that weights are stored in.
