@@ -87,7 +87,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "values have the scale of another block",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "v[at + scale_at(params.cols8, c)], c)",
         replace: "v[at + scale_at(params.cols8, c)], c ^ 2u)",
         rows: &["attention/Q8 prefill, cap 30", "attention/Q8 wide head, equal keys sum integers"],
@@ -111,7 +111,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "heads find their keys by modulo",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "kv_head * group + (row0 + row) % group",
         replace: "(row0 + row) % group * params.n_kv_heads + kv_head",
         rows: &["attention/F32 prefill, cap 30"],
@@ -119,7 +119,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the causal mask is late by one",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "(row0 + local) / group + 1u);",
         replace: "(row0 + local) / group + 2u);",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 prefill in splits, cap 2"],
@@ -127,7 +127,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's maximum is not subtracted",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "weight_below(scores[at + j], largest)",
         replace: "weight_below(scores[at + j], 0.0)",
         rows: &["attention/F32 prefill, outliers"],
@@ -135,7 +135,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap is left out",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
         rows: &["attention/F32 prefill, cap 2"],
@@ -172,7 +172,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap hides what is not a number",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "params.cap > 0.0 && is_finite(product)",
         replace: "params.cap > 0.0",
         rows: &[
@@ -302,7 +302,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a value has the weight of its neighbour",
-        file: "kernels/attention.spread.wgsl",
+        file: "variants/spread_attention.wgsl",
         find: "subgroupShuffle(weights, 3u)",
         replace: "subgroupShuffle(weights, 2u)",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 three parts of a head, cap 2"],
@@ -310,7 +310,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the causal mask of spread attention is late by one",
-        file: "kernels/attention.spread.wgsl",
+        file: "variants/spread_attention.wgsl",
         find: "step.pos + tokens + 1u);",
         replace: "step.pos + tokens + 2u);",
         rows: &["attention/F32 prefill, cap 30"],
@@ -318,7 +318,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the soft cap of spread attention hides what is not a number",
-        file: "kernels/attention.spread.wgsl",
+        file: "variants/spread_attention.wgsl",
         find: "select(products, capped, finite)",
         replace: "capped",
         rows: &["attention/F32 decode in splits, cap 30, q Inf"],

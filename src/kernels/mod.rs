@@ -24,8 +24,8 @@ mod rope_cache;
 mod top_chunks;
 mod top_merge;
 
+pub use attention::Attention;
 pub(crate) use attention::elements_of_chunk;
-pub use attention::{Attention, Blocking};
 pub use attention_merge::AttentionMerge;
 pub use combine_norm::CombineNorm;
 pub use dense_expert_matvec::DenseExpertMatVec;

@@ -2,7 +2,7 @@
 
 use crate::{
     base::tensor::DType,
-    variants::{Feature, Product, ShaderFile, Source, Tuning},
+    variants::{Feature, Product, Program, ShaderFile, Source, Tuning},
     wgsl,
 };
 
@@ -30,14 +30,15 @@ impl Shader {
     /// The program of a product where work is divided like this.
     pub fn of(product: &Product, tuning: &Tuning) -> Self {
         let setting = tuning.setting(product);
-        let program = setting.program(product);
-        Self {
-            own: product.source,
-            variant: Some(setting.variant().name()),
-            added: program.files,
-            weight: Some(product.dtype()),
-            features: program.features,
-        }
+        let (variant, program) = (setting.variant().name(), setting.program(product));
+        Self::new(product.source).divided(variant, &program).with_weight(product.dtype())
+    }
+
+    /// The program of a kernel's files with those of a variant.
+    #[must_use]
+    pub fn divided(self, variant: &'static str, program: &Program) -> Self {
+        let Program { files, features, .. } = *program;
+        Self { variant: Some(variant), added: files, features, ..self }
     }
 
     /// The same program, reading weights of type `dtype`.

@@ -24,6 +24,8 @@ pub use setting::Setting;
 pub use store::Store;
 pub use tuning::{Class, Measured, Tuning};
 
+use crate::base::tensor::DType;
+
 /// Every variant. Where several are meant for a device, the last is taken.
 pub static VARIANTS: &[&dyn Variant] =
     &[&lanes::Lanes, &subgroup::Subgroup, &tiles::Tiles, &packed::Packed, &spread::Spread];
@@ -71,6 +73,28 @@ pub struct Sums {
     pub depth: f64,
     /// Whether activations are rounded to bytes first, in blocks of 32.
     pub rounds: bool,
+}
+
+/// What the variants of attention go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Channels of a head, at most 256.
+    pub head_dim: u32,
+    /// Type of the cache.
+    pub cache: DType,
+}
+
+/// How attention over some heads is divided.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// The variant that it is of.
+    pub variant: &'static str,
+    /// What is added to the kernel's own files.
+    pub program: Program,
+    /// Query rows of a workgroup.
+    pub rows: u32,
+    /// Positions of a block.
+    pub block: u32,
 }
 
 /// A way to divide products.
@@ -126,4 +150,9 @@ pub trait Variant: fmt::Debug + Sync {
 
     /// How a row of `cols` columns is summed.
     fn sums(&self, product: &Product, cols: u32, sizes: Sizes) -> Sums;
+
+    /// How it divides attention over such heads, if it can.
+    fn attention(&self, _heads: Heads, _sizes: Sizes) -> Option<Attention> {
+        None
+    }
 }

@@ -7,7 +7,9 @@ use std::{
     str::FromStr,
 };
 
-use super::{Capabilities, Form, Product, Program, Sizes, Sums, VARIANTS, Variant, Why};
+use super::{
+    Attention, Capabilities, Form, Heads, Product, Program, Sizes, Sums, VARIANTS, Variant, Why,
+};
 
 /// A variant and its sizes. As text: the variant's name and the sizes, as in `lanes 32 4`.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,16 @@ impl Setting {
     /// How a row of `cols` columns is summed.
     pub fn sums(self, product: &Product, cols: u32) -> Sums {
         self.variant.sums(product, cols, self.sizes)
+    }
+
+    /// How attention over such heads is divided: by this setting, or where it cannot, by the plain one.
+    pub(super) fn attention(self, heads: Heads) -> Attention {
+        let own = self.variant.attention(heads, self.sizes);
+        own.or_else(|| {
+            let Self { variant, sizes } = Self::plain(Form::Matrix);
+            variant.attention(heads, sizes)
+        })
+        .expect("the plain variant of matrix products divides attention over any heads")
     }
 
     /// What tells settings apart, and puts them in order.

@@ -2,10 +2,10 @@
 //! activations. For devices on which a load is a load for each lane, as on CPUs.
 
 use super::{
-    Capabilities, Feature, Form, Parts, Product, Program, Sizes, Sums, TILE, Variant, Why, lanes,
-    tiles,
+    Attention, Capabilities, Feature, Form, Heads, Parts, Product, Program, Sizes, Sums, TILE,
+    Variant, Why, lanes, tiles,
 };
-use crate::wgsl;
+use crate::{base::tensor::DType, wgsl};
 
 /// Workgroups of `width` invocations, a multiple of what a subgroup can have.
 #[derive(Debug)]
@@ -126,5 +126,20 @@ impl Variant for Spread {
             Form::Matrix => tiles::depth(cols, 2.0 + 3.0 + 1.0 + 3.0),
         };
         Sums { depth, rounds: false }
+    }
+
+    /// By subgroups of eight that are workgroups.
+    fn attention(&self, Heads { head_dim, cache }: Heads, sizes: Sizes) -> Option<Attention> {
+        let fits = matches!(head_dim, 32 | 64 | 96 | 128) && cache == DType::F32 && sizes == [8, 1];
+        fits.then(|| Attention {
+            variant: self.name(),
+            program: Program {
+                files: const { &[wgsl!("lib/shuffle"), wgsl!("variants/spread_attention")] },
+                features: &[Feature::Subgroups],
+                constants: vec![("OWN", head_dim / 32)],
+            },
+            rows: 4,
+            block: 8,
+        })
     }
 }

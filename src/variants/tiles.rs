@@ -1,6 +1,10 @@
 //! Matrix products in tiles of workgroup memory. Needs nothing.
 
-use super::{Capabilities, Form, Product, Program, Sizes, Sums, TILE, Variant, Why};
+use super::{
+    Attention, Capabilities, Form, Heads, Product, Program, ShaderFile, Sizes, Sums, TILE, Variant,
+    Why,
+};
+use crate::{base::tensor::DType, wgsl};
 
 /// Tiles of [`TILE`] rows of activations by `rows` output rows.
 #[derive(Debug)]
@@ -54,6 +58,23 @@ impl Variant for Tiles {
 
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
         Sums { depth: depth(cols, 8.0), rounds: false }
+    }
+
+    fn attention(&self, Heads { head_dim, cache }: Heads, _sizes: Sizes) -> Option<Attention> {
+        let dim4 = head_dim / 4;
+        // The largest powers of two that fit `q_tile` (256 vectors) and `kv_tile` (512).
+        let fit = |room: u32| 1 << (room / dim4).ilog2();
+        let files: &[ShaderFile] = if cache == DType::F32 {
+            const { &[wgsl!("lib/cache_tile_f32"), wgsl!("variants/tiles_attention")] }
+        } else {
+            const { &[wgsl!("lib/cache_tile_packed"), wgsl!("variants/tiles_attention")] }
+        };
+        Some(Attention {
+            variant: self.name(),
+            program: Program { files, features: &[], constants: Vec::new() },
+            rows: fit(256).min(8),
+            block: fit(512).min(32),
+        })
     }
 }
 

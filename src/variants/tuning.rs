@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{Capabilities, Form, Product, Setting, VARIANTS};
+use super::{Attention, Capabilities, Form, Heads, Product, Setting, VARIANTS};
 use crate::base::tensor::DType;
 
 /// How work is divided on a device. It changes speed, never what is computed but for the last bits;
@@ -137,6 +137,11 @@ impl Tuning {
             }
         }
         all
+    }
+
+    /// How to divide attention over such heads: as matrix products are.
+    pub fn attention(&self, heads: Heads) -> Attention {
+        self.matrices.attention(heads)
     }
 
     /// How to divide this product.
