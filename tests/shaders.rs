@@ -542,6 +542,48 @@ fn files_keep_to_their_form() {
     }
 }
 
+/// What two files share belongs in a library that both link. `Params` and bindings are each kernel's own.
+#[test]
+fn no_eight_lines_are_in_two_files() {
+    const RUN: usize = 8;
+    let files = ["kernels", "variants", "lib"].map(|folder| wgsl(&format!("shaders/{folder}")));
+    let mut places: HashMap<Vec<&str>, &Path> = HashMap::new();
+    let mut twice = Vec::new();
+    for (path, text) in files.iter().flatten() {
+        let mut lines = own_lines(text);
+        lines.retain(|line| !line.is_empty());
+        for run in lines.windows(RUN) {
+            match places.get(run) {
+                Some(other) if other != path => twice.push(format!(
+                    "{} and {} both have the lines from `{}` on",
+                    other.display(),
+                    path.display(),
+                    run[0]
+                )),
+                Some(_) => {}
+                None => drop(places.insert(run.to_vec(), path)),
+            }
+        }
+    }
+    assert!(twice.is_empty(), "{}", twice.join("\n"));
+    assert!(places.len() > 1000, "only {} runs of lines were seen", places.len());
+}
+
+/// The lines of a file outside `struct Params` and bindings, without comments and indents.
+fn own_lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut in_params = false;
+    for line in text.lines() {
+        let line = line.split_once("//").map_or(line, |(code, _)| code).trim();
+        in_params |= line.starts_with("struct Params");
+        if !in_params && !line.contains("@binding") {
+            lines.push(line);
+        }
+        in_params &= line != "}";
+    }
+    lines
+}
+
 /// WGSL and Rust each say how high a tile is.
 #[test]
 fn tiles_are_as_high_as_rust_says() {
