@@ -64,8 +64,8 @@ fn the_broken_kernel_is_named_with_its_layer_and_element() -> Result<()> {
         let edit = Arc::new(Edit::new("broken".into(), find.into(), replace.into()));
         let swap = move |kernel: &dyn Kernel| -> Box<dyn Kernel> {
             let kernel = kernel.boxed();
-            if kernel.shader(&Tuning::CPU).name == name {
-                let text = kernel.shader(&Tuning::CPU).source();
+            if kernel.shader(&Tuning::cpu()).name() == name {
+                let text = kernel.shader(&Tuning::cpu()).source();
                 assert_eq!(text.matches(find).count(), 1, "`{find}` is not there once");
                 Box::new(Edited::new(kernel, edit.clone()))
             } else {

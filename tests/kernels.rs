@@ -19,7 +19,7 @@ const RANDOM: u32 = 20;
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
-    let tunings = Tuning::all(shared().caps().subgroups);
+    let tunings = Tuning::all(&shared().caps().capabilities());
     for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
         let case = Arc::new(case);
         for (tuning_name, tuning) in selftest::ways(&case, &tunings).expect("rows are sound") {

@@ -107,8 +107,8 @@ fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
         // no choice of how to add.
         let [mut small, mut large] = [0, 1].map(|_| common::open(Profile::Baseline));
         small.limit_bindings(8 << 10);
-        small.set_tuning(Tuning::CPU);
-        large.set_tuning(Tuning::CPU);
+        small.set_tuning(Tuning::cpu());
+        large.set_tuning(Tuning::cpu());
         let mut cut = session(small, &config, sizes);
         let mut whole = session(large, &config, sizes);
         for at in 0..140 {

@@ -21,9 +21,12 @@ use grok_wgpu::{
     },
     model::{config::Config, schema, weights::Weights},
     selftest::{CaseData, Expected, OperandData, ways},
-    variants::Tuning,
+    variants::{Capabilities, Tuning},
 };
 use pollster::block_on;
+
+/// Subgroups of eight: the least that every variant can use.
+const EIGHT: Capabilities = Capabilities { is_cpu: false, subgroups: Some((8, 8)) };
 
 /// What the rows have in place of a number; those of softmaxes have -Inf as well.
 const VALUES: [&str; 2] = ["NaN", "Inf"];
@@ -36,7 +39,7 @@ fn float_operands(case: &Case) -> Vec<(String, &'static str, DType)> {
     let mut host = Host::of_shapes();
     let kernel = case.build(&mut host);
     let mut found = Vec::new();
-    for (_, tuning) in Tuning::all(Some((8, 8))) {
+    for (_, tuning) in Tuning::all(&EIGHT) {
         let dispatch = kernel.record(&tuning).expect("rows are sound");
         let floats = dispatch.operands.iter().filter(|operand| holds_floats(&host, operand));
         found.extend(floats.map(|o| (dispatch.shader.label(), o.name, o.tensor.dtype)));
@@ -91,7 +94,7 @@ fn what_is_not_finite_shows_in_the_oracle_of_its_row() {
     let spoiled =
         |case: &Case| VALUES.iter().any(|value| case.name.ends_with(&format!(" {value}")));
     for case in kernels::cases().into_iter().filter(spoiled) {
-        for (_, tuning) in ways(&case, &Tuning::all(Some((8, 8)))).expect("rows are sound") {
+        for (_, tuning) in ways(&case, &Tuning::all(&EIGHT)).expect("rows are sound") {
             let row = CaseData::of(&case, &tuning).expect("rows are sound");
             let shown = row.data.iter().any(|data| shows(&case, data));
             assert!(shown, "{}: nothing shows", case.full_name());

@@ -153,7 +153,7 @@ fn rows(kernel: &str) -> impl Iterator<Item = Case> {
 }
 
 fn prepare_ahead(gpu: &mut Gpu, cases: &[Case]) {
-    gpu.prepare_ahead(selftest::dispatches(cases, &[("gpu", Tuning::GPU)]));
+    gpu.prepare_ahead(selftest::dispatches(cases, &[("gpu".to_owned(), Tuning::default())]));
 }
 
 #[test]
@@ -161,7 +161,8 @@ fn pipelines_that_are_built_ahead_are_those_that_rows_use() {
     let cases: Vec<Case> = rows("matvec").chain(rows("rms_norm")).collect();
     let run = |gpu: &mut Gpu| {
         for case in &cases {
-            let report = block_on(selftest::check(gpu, case, &Tuning::GPU)).expect("a verdict");
+            let report =
+                block_on(selftest::check(gpu, case, &Tuning::default())).expect("a verdict");
             assert_eq!(report.failure, None, "{case:?}");
         }
         gpu.pipeline_count()
@@ -189,7 +190,7 @@ fn what_is_refused_ahead_is_refused_where_it_is_used() {
     let mut gpu = open();
     prepare_ahead(&mut gpu, &cases);
     for case in &cases {
-        let result = block_on(selftest::check(&mut gpu, case, &Tuning::GPU));
+        let result = block_on(selftest::check(&mut gpu, case, &Tuning::default()));
         if case.name.starts_with("Q8") {
             let error = result.expect_err("it does not compile");
             assert!(matches!(&error, Error::Device(what) if what.contains("BROKEN")), "{error}");

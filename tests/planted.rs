@@ -14,7 +14,7 @@ use grok_wgpu::{
     kernels::{self, Case},
     machine::gpu::{Gpu, Profile},
     selftest,
-    variants::Tuning,
+    variants::{Capabilities, Tuning},
 };
 use grok_wgpu_tools::edited::{Edit, Edited};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -30,7 +30,7 @@ struct Bug {
     replace: &'static str,
     /// Beginnings of the names of rows, each of which must see it.
     rows: &'static [&'static str],
-    /// The tuning whose variant has it; none is all that every device has.
+    /// The variant that has it; none is what devices take that have nothing optional.
     variant: Option<&'static str>,
 }
 
@@ -87,7 +87,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "values have the scale of another block",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "v[at + scale_at(params.cols8, c)], c)",
         replace: "v[at + scale_at(params.cols8, c)], c ^ 2u)",
         rows: &["attention/Q8 prefill, cap 30", "attention/Q8 wide head, equal keys sum integers"],
@@ -111,7 +111,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "heads find their keys by modulo",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "kv_head * group + (row0 + row) % group",
         replace: "(row0 + row) % group * params.n_kv_heads + kv_head",
         rows: &["attention/F32 prefill, cap 30"],
@@ -119,7 +119,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the causal mask is late by one",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "(row0 + local) / group + 1u);",
         replace: "(row0 + local) / group + 2u);",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 prefill in splits, cap 2"],
@@ -127,7 +127,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's maximum is not subtracted",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "weight_below(scores[at + j], largest)",
         replace: "weight_below(scores[at + j], 0.0)",
         rows: &["attention/F32 prefill, outliers"],
@@ -135,7 +135,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap is left out",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
         rows: &["attention/F32 prefill, cap 2"],
@@ -172,7 +172,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap hides what is not a number",
-        file: "kernels/attention.wgsl",
+        file: "variants/tiles_attention.wgsl",
         find: "params.cap > 0.0 && is_finite(product)",
         replace: "params.cap > 0.0",
         rows: &[
@@ -227,18 +227,18 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "one term of 8192 is lost",
-        file: "lib/lanes_weight.wgsl",
-        find: "let e = decode(w, p);",
-        replace: "var e = decode(w, p);
-                if c == 771u {
-                    e.hi.z = 0.0;
-                }",
+        file: "variants/lanes.wgsl",
+        find: "let a = decode(w, p);",
+        replace: "var a = decode(w, p);
+            if c == 771u {
+                a.hi.z = 0.0;
+            }",
         rows: &["matvec/BF16 5x8192 integers"],
         variant: None,
     },
     Bug {
         name: "the tile's last columns are lost",
-        file: "lib/tile.wgsl",
+        file: "lib/tile_float.wgsl",
         find: "quad < QUADS;",
         replace: "quad < QUADS - 1u;",
         rows: &["matmul/F32 31x31x32 normal", "matmul/BF16 31x31x32 integers"],
@@ -246,9 +246,9 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the expert is off by one",
-        file: "kernels/expert_matvec.wgsl",
-        find: "(ids[choice] * params.rows + row)",
-        replace: "((ids[choice] + 1u) * params.rows + row)",
+        file: "lib/vector_experts.wgsl",
+        find: "ids[choice] * params.rows",
+        replace: "(ids[choice] + 1u) * params.rows",
         rows: &["expert_matvec/F32 33x64 normal"],
         variant: None,
     },
@@ -263,8 +263,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "the dense path is left out",
         file: "kernels/dense_expert_matvec.wgsl",
-        find: "(total.x + total.y)",
-        replace: "total.y",
+        find: "(from_dense + routed)",
+        replace: "routed",
         rows: &["dense_expert_matvec/F32 33x", "dense_expert_matvec/Q4 33x64+288 normal"],
         variant: None,
     },
@@ -279,8 +279,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "gate and up are swapped",
         file: "kernels/gated_matvec.wgsl",
-        find: "gelu(total.x, params.gelu_tanh) * total.y",
-        replace: "gelu(total.y, params.gelu_tanh) * total.x",
+        find: "gelu(g, params.gelu_tanh) * u",
+        replace: "gelu(u, params.gelu_tanh) * g",
         rows: &["gated_matvec/F32 33x64 normal"],
         variant: None,
     },
@@ -302,7 +302,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a value has the weight of its neighbour",
-        file: "kernels/attention.spread.wgsl",
+        file: "variants/spread_attention.wgsl",
         find: "subgroupShuffle(weights, 3u)",
         replace: "subgroupShuffle(weights, 2u)",
         rows: &["attention/F32 prefill, cap 30", "attention/F32 three parts of a head, cap 2"],
@@ -310,7 +310,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the causal mask of spread attention is late by one",
-        file: "kernels/attention.spread.wgsl",
+        file: "variants/spread_attention.wgsl",
         find: "step.pos + tokens + 1u);",
         replace: "step.pos + tokens + 2u);",
         rows: &["attention/F32 prefill, cap 30"],
@@ -318,7 +318,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the soft cap of spread attention hides what is not a number",
-        file: "kernels/attention.spread.wgsl",
+        file: "variants/spread_attention.wgsl",
         find: "select(products, capped, finite)",
         replace: "capped",
         rows: &["attention/F32 decode in splits, cap 30, q Inf"],
@@ -334,9 +334,9 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the second row of an invocation has the first row's weights",
-        file: "kernels/matmul.spread.wgsl",
-        find: "min(row + WG, params.rows - 1u)",
-        replace: "min(row, params.rows - 1u)",
+        file: "lib/spread_loads.wgsl",
+        find: "row_at(which, weight0, row + WG)",
+        replace: "row_at(which, weight0, row)",
         rows: &["matmul/F32 32x33x64 normal"],
         variant: Some("spread"),
     },
@@ -373,15 +373,15 @@ const BUGS: &[Bug] = &[
 
 fn main() {
     let args = Arguments::from_args();
-    let subgroups = shared().caps().subgroups;
+    let on = shared().caps().capabilities();
     let trials = BUGS.iter().map(|bug| {
-        let tunings = tunings(bug, subgroups);
+        let tunings = tunings(bug, &on);
         let applies = !tunings.is_empty();
         let trial = Trial::test(bug.name, move || {
             let edit = edit(bug)?;
             if tunings.is_empty() {
                 let variant = bug.variant.unwrap_or_default();
-                return Err(format!("subgroups of {subgroups:?} cannot run `{variant}`").into());
+                return Err(format!("a device with {on:?} cannot run `{variant}`").into());
             }
             let mut gpu = shared();
             for prefix in bug.rows {
@@ -395,12 +395,14 @@ fn main() {
     libtest_mimic::run(&args, trials.collect()).exit();
 }
 
-/// The ways to divide work that meet the bug, on a device with these subgroups.
-fn tunings(bug: &Bug, subgroups: Option<(u32, u32)>) -> Vec<(&'static str, Tuning)> {
+/// The ways to divide work that meet the bug, on such a device.
+fn tunings(bug: &Bug, on: &Capabilities) -> Vec<(String, Tuning)> {
+    let plain = [("gpu".to_owned(), Tuning::default()), ("cpu".to_owned(), Tuning::cpu())];
     match bug.variant {
-        None => Tuning::all(None),
+        None => plain.into(),
         Some(variant) => {
-            Tuning::all(subgroups).into_iter().filter(|&(name, _)| name == variant).collect()
+            let of = |name: &str| name.split(' ').next() == Some(variant);
+            Tuning::all(on).into_iter().filter(|(name, _)| of(name)).collect()
         }
     }
 }
@@ -422,7 +424,7 @@ fn red(
     gpu: &mut Gpu,
     bug: &Bug,
     prefix: &str,
-    tunings: &[(&str, Tuning)],
+    tunings: &[(String, Tuning)],
     edit: &Arc<Edit>,
 ) -> Result<(), Failed> {
     let named = |case: &Case| case.full_name().starts_with(prefix);

@@ -167,7 +167,7 @@ async fn another() -> Result<Gpu> {
 }
 
 fn run(runner: &mut Runner, case: &Case) -> Row {
-    block_on(runner.row(case, "gpu", &Tuning::GPU, another)).expect("a row")
+    block_on(runner.row(case, "gpu", &Tuning::default(), another)).expect("a row")
 }
 
 #[test]
@@ -202,7 +202,8 @@ fn a_device_that_is_not_replaced_ends_the_test_and_keeps_its_rows() {
     summary.rows = vec![run(&mut runner, &first)];
     let none = async || Err(Error::Adapter("it is <gone>".into()));
     let next = cases.next().expect("a row");
-    let error = block_on(runner.row(&next, "gpu", &Tuning::GPU, none)).expect_err("no device");
+    let error =
+        block_on(runner.row(&next, "gpu", &Tuning::default(), none)).expect_err("no device");
     summary.unfinished = Some(error.to_string());
     assert!(!summary.passed() && summary.failures() == 1);
     let page = summary.html();

@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use grok_wgpu::machine::binder::{Access, Dispatch};
+use grok_wgpu::{
+    machine::binder::{Access, Dispatch},
+    variants::{Feature, TILE},
+};
 use grok_wgpu_tools::programs;
 use naga::{
     AddressSpace, BinaryOperator as B, Block, Expression, Function, Handle, Literal, LocalVariable,
@@ -35,10 +38,12 @@ fn parse(name: String, dispatch: Dispatch) -> Parsed {
         .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
     // No optional feature. What naga calls a capability here, `unpack2x16float`, is core WGSL.
     let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    // Only variants that say so may use subgroups.
-    let own =
-        if dispatch.shader.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
-    let mut validator = Validator::new(ValidationFlags::all(), core | own);
+    // Only programs that say so may use more.
+    let own = dispatch.shader.features.iter().map(|feature| match feature {
+        Feature::Subgroups => Capabilities::SUBGROUP,
+    });
+    let mut validator =
+        Validator::new(ValidationFlags::all(), own.fold(core, |all, one| all | one));
     let info = validator
         .validate(&module)
         .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
@@ -331,7 +336,7 @@ fn subgroup_operations_are_declared_and_not_in_branches() {
     let mut users = 0;
     for Parsed { name, dispatch, module, .. } in parsed() {
         let Subgroups { used, branch } = Subgroups::of(&module);
-        let declared = dispatch.shader.subgroups;
+        let declared = dispatch.shader.features.contains(&Feature::Subgroups);
         assert_eq!(declared, used, "{name}: subgroups (left: Rust, right: WGSL)");
         assert_eq!(branch, None, "{name}: a subgroup operation in a branch");
         users += usize::from(used);
@@ -490,7 +495,8 @@ fn wgsl(folder: &str) -> Vec<(PathBuf, String)> {
 fn every_file_is_linked_by_a_program() {
     let linked: BTreeSet<String> =
         programs::all().iter().map(|(_, dispatch)| dispatch.shader.source()).collect();
-    for (path, text) in wgsl("shaders/kernels").into_iter().chain(wgsl("shaders/lib")) {
+    let files = ["kernels", "variants", "lib"].map(|folder| wgsl(&format!("shaders/{folder}")));
+    for (path, text) in files.into_iter().flatten() {
         assert!(
             linked.iter().any(|source| source.contains(&text)),
             "{} is in no program that a row dispatches",
@@ -510,6 +516,13 @@ fn files_keep_to_their_form() {
             "{path}: only kernels bind"
         );
     }
+    for (path, text) in wgsl("shaders/variants") {
+        let path = path.display();
+        assert!(text.starts_with("//"), "{path}: say how work is divided");
+        assert!(text.contains("\n// Links: "), "{path}: name its links");
+        assert_eq!(count(&text, "fn main("), 1, "{path}: one entry point");
+        assert!(!text.contains("@binding"), "{path}: only kernels bind");
+    }
     for (path, text) in wgsl("shaders/kernels") {
         let path = path.display();
         assert!(text.starts_with("//"), "{path}: open with the formula");
@@ -518,7 +531,7 @@ fn files_keep_to_their_form() {
             "{path}: name its links"
         );
         assert_eq!(count(&text, "struct Params {"), 1, "{path}: one Params");
-        assert_eq!(count(&text, "fn main("), 1, "{path}: one entry point");
+        assert!(count(&text, "fn main(") <= 1, "{path}: one entry point, or that of a variant");
         for directive in ["enable ", "requires ", "diagnostic("] {
             assert_eq!(count(&text, directive), 0, "{path}: a directive cannot be linked");
         }
@@ -527,6 +540,65 @@ fn files_keep_to_their_form() {
             assert!(shape.contains('['), "{path}: no shape beside `{line}`");
         }
     }
+}
+
+/// What two files share belongs in a library that both link. `Params` and bindings are each kernel's own.
+#[test]
+fn no_eight_lines_are_in_two_files() {
+    const RUN: usize = 8;
+    let files = ["kernels", "variants", "lib"].map(|folder| wgsl(&format!("shaders/{folder}")));
+    let mut places: HashMap<Vec<&str>, &Path> = HashMap::new();
+    let mut twice = Vec::new();
+    for (path, text) in files.iter().flatten() {
+        let mut lines = own_lines(text);
+        lines.retain(|line| !line.is_empty());
+        for run in lines.windows(RUN) {
+            match places.get(run) {
+                Some(other) if other != path => twice.push(format!(
+                    "{} and {} both have the lines from `{}` on",
+                    other.display(),
+                    path.display(),
+                    run[0]
+                )),
+                Some(_) => {}
+                None => drop(places.insert(run.to_vec(), path)),
+            }
+        }
+    }
+    assert!(twice.is_empty(), "{}", twice.join("\n"));
+    assert!(places.len() > 1000, "only {} runs of lines were seen", places.len());
+}
+
+/// The lines of a file outside `struct Params` and bindings, without comments and indents.
+fn own_lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut in_params = false;
+    for line in text.lines() {
+        let line = line.split_once("//").map_or(line, |(code, _)| code).trim();
+        in_params |= line.starts_with("struct Params");
+        if !in_params && !line.contains("@binding") {
+            lines.push(line);
+        }
+        in_params &= line != "}";
+    }
+    lines
+}
+
+/// WGSL and Rust each say how high a tile is.
+#[test]
+fn tiles_are_as_high_as_rust_says() {
+    let mut seen = 0;
+    for Parsed { name, dispatch, module, .. } in parsed() {
+        let links = dispatch.shader.linked().any(|file| file.path.ends_with("tile_height.wgsl"));
+        for (_, constant) in module.constants.iter().filter(|_| links) {
+            if constant.name.as_deref() == Some("TILE") {
+                let value = &module.global_expressions[constant.init];
+                assert_eq!(*value, Expression::Literal(Literal::U32(TILE)), "{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} programs with tiles were seen");
 }
 
 /// The compiler of Chromium's WebGPU is stricter than naga, above all about barriers in control

@@ -9,14 +9,14 @@
 // key head form rows (t, h within the group); a workgroup takes `rows` of them, a key head and a
 // split. A split that lies wholly after its queries is left alone: `attention_merge` knows.
 // Where a score is not a finite number, no result of its split is one.
-// Links: lib/step.wgsl, lib/math.wgsl, lib/cache_load_*.wgsl.
+// Links: lib/step.wgsl, lib/math.wgsl, lib/cache_f32.wgsl or one of lib/weight_*.wgsl.
 
 struct Params {
     n_heads: u32,
     n_kv_heads: u32,
     dim4: u32,      // head_dim / 4
-    rows: u32,      // query rows of a workgroup: rows * dim4 at most 256, at most 8
-    block: u32,     // positions of a block: block * dim4 at most 512, rows * block at most 256
+    rows: u32,      // query rows of a workgroup, which the variant decides
+    block: u32,     // positions of a block, which the variant decides
     pos0: u32,      // first position of this shard of the cache
     len: u32,       // positions of this shard
     split_len: u32, // positions of a split, a multiple of block
@@ -36,145 +36,3 @@ struct Params {
 @group(0) @binding(5) var<storage, read> temperature: array<f32>;       // [tokens]
 @group(0) @binding(6) var<storage, read_write> acc: array<vec4<f32>>;   // [tokens, n_heads, splits, head_dim]
 @group(0) @binding(7) var<storage, read_write> stats: array<vec2<f32>>; // [tokens, n_heads, splits, 2]
-
-const WG: u32 = 256u;
-
-var<workgroup> q_tile: array<vec4<f32>, 256>;  // [rows, dim4]
-var<workgroup> kv_tile: array<vec4<f32>, 512>; // [block, dim4]
-var<workgroup> scores: array<f32, 256>;        // [rows, block]
-var<workgroup> row_max: array<f32, 8>;
-var<workgroup> row_sum: array<f32, 8>;
-var<workgroup> row_scale: array<f32, 8>;
-
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group_id: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let group = params.n_heads / params.n_kv_heads;
-    let kv_head = group_id.y;
-    let row0 = group_id.x * params.rows;
-    let n_rows = step.rows * group; // query rows of this key head
-    if row0 >= n_rows {
-        return;
-    }
-    // The last row of the tile sees the most positions.
-    let last_token = (min(row0 + params.rows, n_rows) - 1u) / group;
-    let begin = params.pos0 + group_id.z * params.split_len;
-    let end = min(min(begin + params.split_len, params.pos0 + params.len), step.pos + last_token + 1u);
-    if begin >= end {
-        return;
-    }
-
-    let chunks = params.dim4 / QUADS; // of a head
-
-    // This invocation's row and quad of channels, in loads of q and in the weighted sum.
-    let row = local / params.dim4;
-    let quad = local % params.dim4;
-    let live = row < params.rows && row0 + row < n_rows;
-    let token = (row0 + row) / group;
-    let head = kv_head * group + (row0 + row) % group;
-    if live {
-        q_tile[local] = q[(token * params.n_heads + head) * params.dim4 + quad];
-    }
-    if local < params.rows {
-        row_max[local] = -3.0e38;
-        row_sum[local] = 0.0;
-    }
-
-    var sum = vec4<f32>();
-    for (var base = begin; base < end; base += params.block) {
-        workgroupBarrier();
-        for (var i = local; i < params.block * chunks; i += WG) {
-            let pos = base + i / chunks;
-            if pos < end {
-                let at = (pos - params.pos0) * params.stride;
-                let c = kv_head * chunks + i % chunks;
-                unpack(QUADS * i, k[at + c], scale_of(k[at + scale_at(params.cols8, c)], c));
-            } else {
-                clear(QUADS * i);
-            }
-        }
-        workgroupBarrier();
-
-        // One score per invocation.
-        let score_row = local / params.block;
-        if score_row < params.rows && row0 + score_row < n_rows {
-            let j = local % params.block;
-            var s = vec4<f32>();
-            for (var c = 0u; c < params.dim4; c++) {
-                s += q_tile[score_row * params.dim4 + c] * kv_tile[j * params.dim4 + c];
-            }
-            // Scores reach tens, and their rounding errors become relative errors of the weights: as
-            // few operations as possible follow the dot product.
-            let product = (s.x + s.y) + (s.z + s.w);
-            let inner = product * params.inner;
-            let heat = temperature[(row0 + score_row) / group];
-            // The cap must not hide a product that is not a finite number.
-            if params.cap > 0.0 && is_finite(product) {
-                scores[local] = tanh_bounded(inner) * (params.cap * heat);
-            } else {
-                scores[local] = inner * heat;
-            }
-        }
-        workgroupBarrier();
-
-        // One invocation per row turns scores into weights; the others load values meanwhile.
-        if local < params.rows && row0 + local < n_rows {
-            let limit = min(end, step.pos + (row0 + local) / group + 1u);
-            let valid = min(params.block, limit - min(limit, base));
-            let at = local * params.block;
-            var largest = row_max[local];
-            for (var j = 0u; j < valid; j++) {
-                largest = max(largest, scores[at + j]);
-            }
-            var total = 0.0;
-            for (var j = 0u; j < params.block; j++) {
-                var weight = 0.0;
-                if j < valid {
-                    weight = weight_below(scores[at + j], largest);
-                }
-                scores[at + j] = weight;
-                total += weight;
-            }
-            let shrink = select(0.0, exp_bounded(row_max[local] - largest), base > begin);
-            row_scale[local] = shrink;
-            row_sum[local] = row_sum[local] * shrink + total;
-            row_max[local] = largest;
-        }
-        for (var i = local; i < params.block * chunks; i += WG) {
-            let pos = base + i / chunks;
-            if pos < end {
-                let at = (pos - params.pos0) * params.stride;
-                let c = kv_head * chunks + i % chunks;
-                unpack(QUADS * i, v[at + c], scale_of(v[at + scale_at(params.cols8, c)], c));
-            } else {
-                clear(QUADS * i);
-            }
-        }
-        workgroupBarrier();
-
-        if live {
-            sum *= row_scale[row];
-            for (var j = 0u; j < params.block; j++) {
-                sum += scores[row * params.block + j] * kv_tile[j * params.dim4 + quad];
-            }
-        }
-    }
-
-    if live && begin <= step.pos + token {
-        let at = (token * params.n_heads + head) * params.splits + params.split0 + group_id.z;
-        acc[at * params.dim4 + quad] = sum;
-        if quad == 0u {
-            let total = row_sum[row];
-            stats[at] = vec2(select(total, row_max[row], is_finite(total)), total);
-        }
-    }
-}
-
-// Puts zeros in place of a chunk.
-fn clear(at: u32) {
-    for (var quad = 0u; quad < QUADS; quad++) {
-        kv_tile[at + quad] = vec4<f32>();
-    }
-}

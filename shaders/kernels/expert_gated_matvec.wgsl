@@ -1,9 +1,8 @@
-// The first half of the chosen experts' gated MLPs for single tokens, `LANES` invocations per
-// output row. With e = ids[t, i]:
+// The first half of the chosen experts' gated MLPs for single tokens. With e = ids[t, i]:
 //
 //     out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])
 //
-// Links: lib/lanes.wgsl, lib/lanes_gated.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/two_sums.wgsl, lib/gate_and_up.wgsl, lib/math.wgsl, one of lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,      // of each expert, in this shard
@@ -21,25 +20,15 @@ struct Params {
 @group(0) @binding(4) var<storage, read> up: array<Chunk>;      // [experts, rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>; // [tokens, chosen, out_rows]
 
-alias Sum = vec2<f32>;
+fn finish(at: u32, g: f32, u: f32) -> f32 {
+    return gelu(g, params.gelu_tanh) * u;
+}
 
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let row = group.x * (WG / LANES) + local / LANES;
-    let lane = local % LANES;
-    let choice = group.z * params.chosen + group.y;
-    let token = group.z;
+// An item is a choice of a token, of one expert.
+fn terms() -> u32 {
+    return 1u;
+}
 
-    var own = vec2<f32>();
-    if row < params.rows {
-        let base = (ids[choice] * params.rows + row) * row_stride(params.cols8);
-        own = dot_gated(base, 2u * token * params.cols8, lane);
-    }
-    let total = reduce_lanes(local, own);
-    if lane == 0u && row < params.rows {
-        out[choice * params.out_rows + params.row0 + row] = gelu(total.x, params.gelu_tanh) * total.y;
-    }
+fn term_of(item: u32, i: u32) -> Term {
+    return Term(item / params.chosen, ids[item] * params.rows, 1.0);
 }

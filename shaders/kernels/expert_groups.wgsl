@@ -4,7 +4,7 @@
 //     order[start .. start + count]  are the slots of one tile
 //     tiles[i] = (expert, start, count, 0), count 0 where there is no tile
 //
-// Links: lib/step.wgsl.
+// Links: lib/step.wgsl, lib/tile_height.wgsl.
 
 struct Params {
     experts: u32,
@@ -17,8 +17,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> ids: array<u32>;               // [tokens, chosen]
 @group(0) @binding(3) var<storage, read_write> order: array<u32>;       // [tokens * chosen]
 @group(0) @binding(4) var<storage, read_write> tiles: array<vec4<u32>>; // [tiles, 4]
-
-const TILE: u32 = 32u;
 
 var<workgroup> counts: array<u32, 64>;
 var<workgroup> starts: array<u32, 64>;

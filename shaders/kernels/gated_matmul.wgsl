@@ -1,8 +1,8 @@
-// The first half of a gated MLP for many tokens, in tiles of 32 x ROWS:
+// The first half of a gated MLP for many tokens:
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
 //
-// Links: lib/step.wgsl, lib/tile.wgsl, lib/tile_tokens.wgsl, lib/tile_gated.wgsl, lib/math.wgsl, one of
+// Links: lib/step.wgsl, lib/rows_tokens.wgsl, lib/gate_and_up.wgsl, lib/math.wgsl, one of
 // lib/weight_*.wgsl.
 
 struct Params {
@@ -20,39 +20,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read> up: array<Chunk>;      // [rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
 
-@compute @workgroup_size(TILE_WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let row = group.x * ROWS;
-    let token = group.y * TILE;
-    if token >= step.rows {
-        return;
-    }
-
-    var g = mat4x4<f32>();
-    var u = mat4x4<f32>();
-    for (var c = 0u; c < params.cols8; c += QUADS / 2u) {
-        load_x(local, token, c);
-        load_gate(local, 0u, row, c);
-        workgroupBarrier();
-        settle_x(local);
-        g = mul_tile(local, g);
-        workgroupBarrier();
-        load_up(local, 0u, row, c);
-        workgroupBarrier();
-        u = mul_tile(local, u);
-        workgroupBarrier();
-    }
-
-    for (var i = 0u; i < 4u; i++) {
-        for (var j = 0u; j < 4u; j++) {
-            let t = token + x_row(local) + 8u * i;
-            let r = row + w_row(local) + ROWS / 4u * j;
-            if t < step.rows && r < params.rows {
-                out[t * params.out_rows + params.row0 + r] = gelu(g[i][j], params.gelu_tanh) * u[i][j];
-            }
-        }
-    }
+fn finish(at: u32, g: f32, u: f32) -> f32 {
+    return gelu(g, params.gelu_tanh) * u;
 }

@@ -10,7 +10,7 @@
 // Where a logit is not a finite number, no prob is one.
 //
 // `lanes` invocations share an expert's dot product.
-// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
+// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/norm_input.wgsl, lib/math.wgsl.
 
 struct Params {
     cols4: u32,   // columns / 4
@@ -42,10 +42,6 @@ var<workgroup> logits: array<f32, WG>;
 // the uniforms that bound its simple loops.
 var<workgroup> n_experts: u32;
 var<workgroup> n_chosen: u32;
-
-fn block(at: u32) -> vec4<f32> {
-    return h[at];
-}
 
 @compute @workgroup_size(WG)
 fn main(

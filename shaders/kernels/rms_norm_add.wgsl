@@ -4,7 +4,7 @@
 //     sum[r, :] += h[r, :] / sqrt(mean(h[r, :]^2) + eps) * weight
 //     out[r, :]  = sum[r, :] / sqrt(mean(sum[r, :]^2) + eps) * next_weight
 //
-// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
+// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/norm_input.wgsl, lib/math.wgsl.
 
 struct Params {
     cols4: u32, // columns / 4
@@ -17,10 +17,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read> next_weight: array<vec4<f32>>; // [cols]
 @group(0) @binding(4) var<storage, read_write> sum: array<vec4<f32>>;   // [rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;   // [rows, cols]
-
-fn block(at: u32) -> vec4<f32> {
-    return h[at];
-}
 
 @compute @workgroup_size(WG)
 fn main(

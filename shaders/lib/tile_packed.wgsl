@@ -1,26 +1,16 @@
-// A tile as in lib/tile.wgsl, with its interface, whose products are of signed bytes: weights are the
-// integers that are stored, and each block of 32 columns of x is rounded to integers up to 127 with a
-// scale. Their sums are exact; what is lost is the rounding of x.
+// Tiles as in lib/tile.wgsl, whose products are of signed bytes (dp4a): weights are the integers that are
+// stored, and each block of 32 columns of x is rounded to integers up to 127 with a scale. Their sums are
+// exact; what is lost is the rounding of x.
 // Links: lib/weight_q8.wgsl or lib/weight_q4.wgsl, whose blocks are 32 columns too.
-
-const TILE: u32 = 32u; // rows of x
-override ROWS: u32 = 32u;
-override TILE_WG: u32 = 64u; // 2 ROWS
-override W_TILE: u32 = 256u; // 8 ROWS
-const QUADS: u32 = 8u; // words of four columns of a tile
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const INFINITE: u32 = 0x7f800000u;
 const QUIET: u32 = 0x00400000u;
 
-var<workgroup> x_tile: array<vec4<f32>, 256>;
 var<workgroup> x_words: array<u32, 256>;
 var<workgroup> x_scale: array<f32, TILE>;
 var<workgroup> w_words: array<u32, W_TILE>;
 var<workgroup> w_scale: array<f32, ROWS>;
-
-// Chunks of a weight's row that make 32 columns.
-const TILE_CHUNKS: u32 = QUADS / (2u * PARTS);
 
 // Puts chunk 0 to TILE_CHUNKS of a row of w in place.
 fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
@@ -43,16 +33,6 @@ fn clear_w(chunk: u32, row: u32) {
     if chunk == 0u {
         w_scale[row] = 0.0;
     }
-}
-
-// Where this invocation's results are: row `x_row(local) + 8 i` of x and `w_row(local) + ROWS / 4 j` of
-// w, i and j from 0 to 3.
-fn x_row(local: u32) -> u32 {
-    return local / (ROWS / 4u);
-}
-
-fn w_row(local: u32) -> u32 {
-    return local % (ROWS / 4u);
 }
 
 // Rounds the block of row t of x. A block with an element that is not finite has a scale that is not a
@@ -88,8 +68,8 @@ fn settle_x(local: u32) {
 
 // Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w.
 fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
-    let r = w_row(local);
-    let t = x_row(local);
+    let r = w_of(local);
+    let t = x_of(local);
     var s0 = vec4<i32>();
     var s1 = vec4<i32>();
     var s2 = vec4<i32>();

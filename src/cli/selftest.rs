@@ -15,10 +15,11 @@ use grok_wgpu::{
     engine::{SessionOptions, session::Session, step::Readback},
     files::replace::replace_file,
     kernels,
+    machine::gpu::Gpu,
     selftest::{
         self, Bisect, ModelReport, Replay, Row, Runner, Summary, Suspect, Totals, check_logits,
     },
-    variants::Tuning,
+    variants::{Setting, Tuning, VARIANTS},
 };
 use serde_json::{Value, json};
 
@@ -49,8 +50,12 @@ pub(super) struct Options {
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
     /// How work is divided; as the profile has it unless given
-    #[arg(long, value_enum)]
-    tuning: Option<Tunings>,
+    ///
+    /// `gpu` and `cpu` are what such devices take where nothing was measured, `tuned` what `tune` found,
+    /// `all` is every way. Otherwise a variant, as in `spread`, with or without its sizes, as in
+    /// `tiles 64`.
+    #[arg(long, value_name = "WAY")]
+    tuning: Option<String>,
     /// Write a page that can be attached to a bug report
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -80,43 +85,29 @@ impl From<Profile> for selftest::Profile {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Tunings {
-    /// As on GPUs
-    Gpu,
-    /// As on adapters that run on a CPU
-    Cpu,
-    /// As on GPUs, with tall tiles
-    Tall,
-    /// As on GPUs, with low tiles
-    Low,
-    /// As on GPUs, with activations rounded to bytes where weights are quantized
-    Packed,
-    /// With sums by subgroups
-    Subgroup,
-    /// With activations spread over subgroups
-    Spread,
-    /// As `tune` found to be fastest
-    Tuned,
-    /// Every way this device has
-    All,
-}
-
-impl Tunings {
-    /// What the library calls it; nothing for all.
-    fn name(self) -> Option<&'static str> {
-        match self {
-            Self::Gpu => Some("gpu"),
-            Self::Cpu => Some("cpu"),
-            Self::Tall => Some("tall"),
-            Self::Low => Some("low"),
-            Self::Packed => Some("packed"),
-            Self::Subgroup => Some("subgroup"),
-            Self::Spread => Some("spread"),
-            Self::Tuned => Some("tuned"),
-            Self::All => None,
-        }
+/// The ways to divide work that `text` means: the name of one, a variant, or one with its sizes.
+fn meant(text: &str, gpu: &Gpu) -> Result<Vec<(String, Tuning)>> {
+    let wrong = |what: String| Error::Usage(format!("--tuning {text}: {what}"));
+    let on = gpu.caps().capabilities();
+    let mut all = selftest::Profile::Full.tunings(gpu);
+    if text == "all" {
+        return Ok(all);
     }
+    if all.iter().any(|(name, _)| name == text) {
+        all.retain(|(name, _)| name == text);
+        return Ok(all);
+    }
+    if let Some(variant) = VARIANTS.iter().find(|variant| variant.name() == text) {
+        variant.needs(&on).map_err(|why| wrong(why.to_string()))?;
+        all.retain(|(name, _)| name.split(' ').next() == Some(text));
+        return Ok(all);
+    }
+    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    let setting: Setting = text
+        .parse()
+        .map_err(|what| wrong(format!("{what}; this device has {}, all", names.join(", "))))?;
+    setting.runs_on(&on).map_err(|why| wrong(why.to_string()))?;
+    Ok(vec![(text.to_owned(), Tuning::by(&on, setting))])
 }
 
 /// Runs the command.
@@ -138,20 +129,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut first = gpu(globals).await?;
     terminal.note(first.caps().describe());
-    let tunings = match options.tuning {
+    let tunings = match &options.tuning {
         None => selftest::Profile::from(options.profile).tunings(&first),
-        Some(which) => {
-            let mut all = selftest::Profile::Full.tunings(&first);
-            if let Some(name) = which.name() {
-                all.retain(|(other, _)| *other == name);
-                if all.is_empty() {
-                    return Err(Error::Usage(format!(
-                        "--tuning {name}: this device cannot divide work that way"
-                    )));
-                }
-            }
-            all
-        }
+        Some(text) => meant(text, &first)?,
     };
     first.prepare_ahead(selftest::dispatches(&cases, &tunings));
     let mut runner = Runner::new(first, profile);
@@ -195,7 +175,7 @@ async fn check_rows(
     globals: &Globals,
     runner: &mut Runner,
     cases: &[kernels::Case],
-    tunings: &[(&'static str, Tuning)],
+    tunings: &[(String, Tuning)],
     rows: &mut Vec<Row>,
 ) -> Result<()> {
     let bar = globals.terminal().bar("checking", cases.len() as u64, false);
@@ -203,7 +183,7 @@ async fn check_rows(
     for case in cases {
         for (tuning, value) in selftest::ways(case, tunings)? {
             check_interrupt()?;
-            rows.push(runner.row(case, tuning, &value, open).await?);
+            rows.push(runner.row(case, &tuning, &value, open).await?);
         }
         bar.inc(1);
     }

@@ -100,10 +100,7 @@ async fn run_on(
     let found = measure(&mut session, &ids, options.rounds, rounding, &mut progress).await?;
     bar.finish_and_clear();
     if let Some(path) = &keep {
-        let of = store.devices.entry(device.clone()).or_default();
-        let new = choose(&found);
-        of.vectors.extend(new.vectors);
-        of.matrices.extend(new.matrices);
+        store.devices.entry(device.clone()).or_default().extend(choose(&found));
         write_store(path, &store)?;
     }
     if globals.json {
@@ -111,6 +108,9 @@ async fn run_on(
     }
     terminal.note(&device);
     out(&table(&found))?;
+    for (variant, why) in tune::left_out(session.machine().caps()) {
+        terminal.note(format!("not measured: {variant} {why}"));
+    }
     match &keep {
         Some(path) => terminal.note(format!("kept in {}", path.display())),
         None => terminal.note("not kept"),

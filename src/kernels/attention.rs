@@ -19,7 +19,7 @@ use crate::{
         shader::Shader,
     },
     params, shader,
-    variants::{Matrices, Tuning},
+    variants::{self, Heads, Tuning},
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
@@ -38,7 +38,7 @@ pub struct Attention {
     pub temperature: Tensor,
     /// First position of this shard of the cache; a multiple of `split_len`.
     pub pos0: u32,
-    /// Positions of a split, a multiple of the block of [`Blocking`].
+    /// Positions of a split, a multiple of a block.
     pub split_len: u32,
     /// Splits of this shard that are dispatched.
     pub splits: u32,
@@ -57,39 +57,10 @@ params! {
     split_len: u32, split0: u32, splits: u32, cols8: u32, stride: u32, inner: f32, cap: f32,
 }
 
-/// How the kernel's fixed workgroup memory is divided for a head size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocking {
-    /// Query rows of a workgroup.
-    pub rows: u32,
-    /// Positions of a block.
-    pub block: u32,
-}
-
-impl Blocking {
-    /// For heads of `head_dim` channels, at most 256.
-    pub fn of(head_dim: u32) -> Self {
-        let dim4 = head_dim / 4;
-        // The largest powers of two that fit `q_tile` (256 vectors) and `kv_tile` (512).
-        let fit = |room: u32| 1 << (room / dim4).ilog2();
-        Self { rows: fit(256).min(8), block: fit(512).min(32) }
-    }
-}
-
 impl Attention {
-    /// Whether subgroups of eight share the work without workgroup memory.
-    fn spreads(&self, tuning: &Tuning) -> bool {
-        let head_dim = self.q.shape.extents()[2];
-        let fits = matches!(head_dim, 32 | 64 | 96 | 128) && self.k.dtype == F32;
-        fits && tuning.matrices == Matrices::Spread { width: 8 }
-    }
-
-    fn blocking(&self, tuning: &Tuning) -> Blocking {
-        if self.spreads(tuning) {
-            Blocking { rows: 4, block: 8 }
-        } else {
-            Blocking::of(self.q.shape.extents()[2])
-        }
+    /// How the work is divided.
+    fn divided(&self, tuning: &Tuning) -> variants::Attention {
+        tuning.attention(Heads { head_dim: self.q.shape.extents()[2], cache: self.k.dtype })
     }
 }
 
@@ -109,15 +80,12 @@ fn chunks_of_row(dtype: DType, cols: u32) -> u32 {
 
 impl Kernel for Attention {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        if self.spreads(tuning) {
-            return shader!("attention.spread", "step", "math", "shuffle").with_subgroups();
-        }
-        match self.k.dtype {
-            dtype @ (F16 | Q8) => {
-                shader!("attention", "step", "math", "cache_load_packed").with_weight(dtype)
-            }
-            _ => shader!("attention", "step", "math", "cache_load_f32"),
-        }
+        let variants::Attention { variant, program, .. } = self.divided(tuning);
+        let own = match self.k.dtype {
+            dtype @ (F16 | Q8) => shader!("attention", "step", "math").with_weight(dtype),
+            _ => shader!("attention", "step", "math", "cache_f32"),
+        };
+        own.divided(variant, &program)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -134,8 +102,7 @@ impl Kernel for Attention {
             )));
         }
         let [_, _, all_splits, _] = self.acc.dims()?;
-        let Blocking { rows, block } = self.blocking(binder.tuning());
-        let own = self.spreads(binder.tuning()).then_some(("OWN", head_dim / 32));
+        let variants::Attention { program, rows, block, .. } = self.divided(binder.tuning());
         binder
             .step(self.step)?
             .read("q", self.q, F32, [tokens, n_heads, head_dim])?
@@ -148,7 +115,7 @@ impl Kernel for Attention {
             .touching(self.splits, all_splits)
             .write("stats", self.stats, F32, [tokens, n_heads, all_splits, 2])?
             .touching(self.splits, all_splits)
-            .constants(own.into_iter().collect())
+            .constants(program.constants)
             .dispatch(
                 Params {
                     n_heads,
@@ -180,7 +147,7 @@ impl Kernel for Attention {
         let (len, pos0) = (*len as usize, self.pos0 as usize);
         let all_splits = self.acc.shape.extents()[2] as usize;
         let split_len = self.split_len as usize;
-        let block = self.blocking(&host.tuning).block as usize;
+        let block = self.divided(&host.tuning).block as usize;
         let (pos, real) = (host.ints(self.step)[0] as usize, host.ints(self.step)[1] as usize);
         let (mut acc, mut stats) = (host.current(self.acc), host.current(self.stats));
         let (q, k, v) = (host.floats(self.q), host.floats(self.k), host.floats(self.v));
@@ -408,7 +375,8 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     // An odd number of narrow heads makes no whole blocks.
     let n_kv = if (n_kv * dim).is_multiple_of(dtype.block()) { n_kv } else { 2 };
     let n_heads = n_kv * pick.size(8);
-    let split_len = Blocking::of(dim).block * pick.of(&[1, 2, 4]);
+    let split_len = Tuning::default().attention(Heads { head_dim: dim, cache: dtype }).block
+        * pick.of(&[1, 2, 4]);
     let len = pick.size(2 * split_len + 1);
     let tokens = pick.size(33.min(len)).min((1 << 17) / (n_heads * dim * len)).max(1);
     let pos0 = split_len * pick.of(&[0, 0, 0, 1, 3]);

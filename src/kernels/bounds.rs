@@ -6,14 +6,9 @@
 use half::f16;
 
 use crate::{
-    base::{
-        activation::Gelu,
-        num::round,
-        quant,
-        tensor::{DType, Tensor},
-    },
+    base::{activation::Gelu, num::round, quant, tensor::DType},
     machine::host::{Bounded, Host},
-    variants::Matrices,
+    variants::{Product, Sums},
 };
 
 /// One unit in the last place of 1: WGSL leaves the direction of rounding open.
@@ -131,42 +126,29 @@ pub(crate) fn dot_bounded(x: &[Bounded], w: &[f64], longest: f64) -> Bounded {
     Bounded { value, bound }
 }
 
-/// Roundings on the longest chain of a dot product by lanes: the additions inside a chunk of
-/// weights, its scale, an addition per chunk, the sum over a vector, the tree over the lanes, and the
-/// product.
-pub(crate) fn lanes_depth(dtype: DType, cols: usize, lanes: u32) -> f64 {
-    // Eights of a chunk of sixteen bytes, or of thirty-two with F32.
-    let parts = match dtype {
-        DType::Q4 => 4.0,
-        DType::Q8 => 2.0,
-        _ => 1.0,
-    };
-    let chunks = (cols as f64 / (8.0 * parts) / f64::from(lanes)).ceil();
-    2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
+/// How the sums of a product are bracketed, as the host's tuning has it. Tells the host if the product
+/// rounds activations, as then no row is exact.
+pub(crate) fn sums(host: &mut Host, product: &Product) -> Sums {
+    sums_of(host, product, product.cols())
 }
 
-/// What the sums of a matrix product may err by.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sums {
-    depth: f64,
-    packed: bool,
+/// The same of rows of `cols` columns.
+pub(crate) fn sums_of(host: &mut Host, product: &Product, cols: u32) -> Sums {
+    let sums = host.tuning.setting(product).sums(product, cols);
+    host.rounds |= sums.rounds;
+    sums
 }
 
 impl Sums {
-    /// Of the product `kernel` of `weight`, as the host's tuning has it. Tells the host if the
-    /// product rounds activations, as then no row is exact.
-    pub(crate) fn of(host: &mut Host, kernel: &str, weight: Tensor) -> Self {
-        let matrices = host.tuning.matrices(kernel, weight);
-        let packed = matches!(matrices, Matrices::Packed { .. });
-        host.rounds |= packed;
-        let cols = weight.shape.extents().last().map_or(0, |&cols| cols as usize);
-        Self { depth: matrix_depth(matrices, cols), packed }
+    /// The same with `more` roundings.
+    pub(crate) fn longer(self, more: f64) -> Self {
+        Self { depth: self.depth + more, ..self }
     }
 
     /// A row of x by a row of the weight.
     pub(crate) fn dot(self, x: &[f64], w: &[f64]) -> Bounded {
         let mut sum = dot(x, w, self.depth);
-        if self.packed {
+        if self.rounds {
             for (x, w) in x.chunks(quant::BLOCK).zip(w.chunks(quant::BLOCK)) {
                 sum.bound += half_step(x) * w.iter().map(|w| w.abs()).sum::<f64>();
             }
@@ -190,19 +172,6 @@ fn half_step(block: &[f64]) -> f64 {
         return largest;
     }
     largest / 127.0 * (0.5 + 127.0 * 8.0 * U)
-}
-
-/// Roundings on the longest chain of a dot product in a matrix product: one addition per 32 columns,
-/// the additions of these 32, the sum in a vector of four, and the product. Integers are summed
-/// exactly, but there are two products by scales, and the scale's division errs by two and a half
-/// units of what the rounding left, which is less than half as much again.
-fn matrix_depth(matrices: Matrices, cols: usize) -> f64 {
-    let inside = match matrices {
-        Matrices::Tiles { .. } | Matrices::Packed { .. } => 8.0,
-        // By eights of a chunk, its scale, and chunks of a block: most for chunks of four eights.
-        Matrices::Spread { .. } => 2.0 + 3.0 + 1.0 + 3.0,
-    };
-    (cols as f64 / 32.0).ceil() + inside + 3.0 + 1.0
 }
 
 /// A row of the cache as `lib/cache_store_*.wgsl` stores it in `dtype`.

@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    bounds::{dot, lanes_depth},
+    bounds::{sums, sums_of},
 };
 use crate::{
     base::{
@@ -18,8 +18,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Tuning, Vectors},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :]) + sum_i probs[t, i] dot(x[t, i, :],
@@ -59,24 +59,22 @@ params! {
     scale: f32,
 }
 
+impl DenseExpertMatVec {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("dense_expert_matvec", "vector_experts", "two_sums", "dense_beside"),
+            form: Form::Vector,
+            weight: self.weight,
+            weights: Weights::Beside,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for DenseExpertMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.vectors("dense_expert_matvec", self.weight) {
-            Vectors::Lanes { .. } => shader!("dense_expert_matvec", "lanes", "lanes_weight"),
-            Vectors::Subgroup { .. } => {
-                shader!("dense_expert_matvec.subgroup" of "dense_expert_matvec", "lanes_subgroup", "lanes_weight")
-                    .with_subgroups()
-            }
-            Vectors::Spread { .. } => shader!(
-                "dense_expert_matvec.spread",
-                "shuffle",
-                "spread",
-                "spread_x",
-                "spread_weight"
-            )
-            .with_subgroups(),
-        }
-        .with_weight(self.weight.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -84,7 +82,6 @@ impl Kernel for DenseExpertMatVec {
         let [_, chosen, cols] = self.x.dims()?;
         let [experts, rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let vectors = binder.tuning().vectors("dense_expert_matvec", self.weight);
         binder
             .read("dense", self.dense, F32, [tokens, dense_cols])?
             .weight("dense_weight", self.dense_weight, [rows, dense_cols])?
@@ -94,8 +91,7 @@ impl Kernel for DenseExpertMatVec {
             .weight("weight", self.weight, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constants(vectors.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     dense_cols8: dense_cols / 8,
@@ -105,7 +101,8 @@ impl Kernel for DenseExpertMatVec {
                     chosen,
                     scale: self.scale,
                 },
-                [rows.div_ceil(vectors.rows(2)), tokens, 1],
+                &self.product(),
+                tokens,
             )
     }
 
@@ -113,30 +110,30 @@ impl Kernel for DenseExpertMatVec {
         let mut out = host.current(self.out);
         let [_, n, cols] = self.weight.shape.extents() else { unreachable!("dispatch checked it") };
         let (n, cols) = (*n as usize, *cols as usize);
-        let dense_cols = self.dense.shape.extents()[1] as usize;
+        let dense_cols = self.dense.shape.extents()[1];
         let out_rows = self.out.shape.extents()[1] as usize;
         let chosen = self.ids.shape.extents()[1] as usize;
-        let lanes = host.tuning.vectors("dense_expert_matvec", self.weight).lanes();
-        let dtype = self.weight.dtype;
-        let dense_depth = lanes_depth(dtype, dense_cols, lanes);
-        // The lanes are summed after the experts are weighted: a chain of the same length, and one
-        // more product and addition for each expert.
-        let depth = lanes_depth(dtype, cols, lanes) + 2.0 * chosen as f64;
+        let product = self.product();
+        let dense_sums = sums_of(host, &product, dense_cols);
+        // A routed sum has one more product and addition for each expert: the lanes are summed after the
+        // experts are weighted.
+        let routed_sums = sums(host, &product).longer(2.0 * chosen as f64);
         let (dense, dense_weight) = (host.floats(self.dense), host.floats(self.dense_weight));
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         let (ids, probs) = (host.ints(self.ids), host.floats(self.probs));
+        let dense_cols = dense_cols as usize;
         for (t, out) in out.chunks_exact_mut(out_rows).enumerate() {
             let dense = &dense[t * dense_cols..][..dense_cols];
             for r in 0..n {
                 let mut routed = Bounded::exact(0.0);
                 for choice in t * chosen..(t + 1) * chosen {
                     let w = &weight[(ids[choice] as usize * n + r) * cols..][..cols];
-                    let part = dot(&x[choice * cols..][..cols], w, depth);
+                    let part = routed_sums.dot(&x[choice * cols..][..cols], w);
                     routed.value += probs[choice] * part.value;
                     routed.bound += probs[choice].abs() * part.bound;
                 }
                 let w = &dense_weight[r * dense_cols..][..dense_cols];
-                let total = dot(dense, w, dense_depth).plus(routed);
+                let total = dense_sums.dot(dense, w).plus(routed);
                 out[self.row0 as usize + r] = total.scaled(self.scale.into());
             }
         }

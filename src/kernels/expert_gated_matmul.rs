@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    bounds::Sums,
+    bounds::sums,
     expert_groups::{ExpertGroups, max_tiles},
 };
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
         kernel::{Executor as _, Kernel},
         shader::Shader,
     },
-    params, shader,
-    variants::{Matrices, TILE, Tuning},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` for each slot
@@ -48,24 +48,22 @@ pub struct ExpertGatedMatMul {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
+impl ExpertGatedMatMul {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("expert_gated_matmul", "rows_slots", "gate_and_up", "math"),
+            form: Form::Matrix,
+            weight: self.gate,
+            weights: Weights::Pair,
+            parts: Parts::Tile,
+        }
+    }
+}
+
 impl Kernel for ExpertGatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.matrices("expert_gated_matmul", self.gate) {
-            Matrices::Tiles { .. } => shader!("expert_gated_matmul", "tile", "tile_gated", "math"),
-            Matrices::Packed { .. } => shader!("expert_gated_matmul.packed" of "expert_gated_matmul", "tile_packed", "tile_gated", "math"),
-            Matrices::Spread { .. } => {
-                shader!(
-                    "expert_gated_matmul.spread",
-                    "shuffle",
-                    "spread",
-                    "spread_x",
-                    "spread_gated",
-                    "math"
-                )
-                .with_subgroups()
-            }
-        }
-        .with_weight(self.gate.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -73,7 +71,6 @@ impl Kernel for ExpertGatedMatMul {
         let [experts, rows, _] = self.gate.dims()?;
         let [_, chosen, out_rows] = self.out.dims()?;
         let tiles = max_tiles(tokens * chosen, experts);
-        let matrices = binder.tuning().matrices("expert_gated_matmul", self.gate);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .read("order", self.order, U32, [tokens * chosen])?
@@ -83,8 +80,7 @@ impl Kernel for ExpertGatedMatMul {
             .weight("up", self.up, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
-            .constants(matrices.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -93,10 +89,8 @@ impl Kernel for ExpertGatedMatMul {
                     chosen,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                matrices.grid(
-                    rows.div_ceil(matrices.rows(1)),
-                    tiles * TILE.div_ceil(matrices.tokens(8)),
-                ),
+                &self.product(),
+                tiles,
             )
     }
 
@@ -108,7 +102,7 @@ impl Kernel for ExpertGatedMatMul {
             unreachable!("dispatch checked it")
         };
         let (chosen, out_rows) = (*chosen as usize, *out_rows as usize);
-        let sums = Sums::of(host, "expert_gated_matmul", self.gate);
+        let sums = sums(host, &self.product());
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let x = host.floats(self.x);
         for (expert, slot) in slots(host, self.order, self.tiles) {

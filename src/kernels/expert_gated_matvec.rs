@@ -1,9 +1,6 @@
 //! The first half of the chosen experts' gated MLPs for single tokens.
 
-use super::{
-    Pick, Rows,
-    bounds::{dot, lanes_depth},
-};
+use super::{Pick, Rows, bounds::sums};
 use crate::{
     base::{
         activation::Gelu,
@@ -19,8 +16,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Tuning, Vectors},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` with
@@ -45,33 +42,28 @@ pub struct ExpertGatedMatVec {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
+impl ExpertGatedMatVec {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("expert_gated_matvec", "two_sums", "gate_and_up", "math"),
+            form: Form::Vector,
+            weight: self.gate,
+            weights: Weights::Pair,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for ExpertGatedMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.vectors("expert_gated_matvec", self.gate) {
-            Vectors::Lanes { .. } => shader!("expert_gated_matvec", "lanes", "lanes_gated", "math"),
-            Vectors::Subgroup { .. } => {
-                shader!("expert_gated_matvec.subgroup" of "expert_gated_matvec", "lanes_subgroup", "lanes_gated", "math").with_subgroups()
-            }
-            Vectors::Spread { .. } => {
-                shader!(
-                    "expert_gated_matvec.spread",
-                    "shuffle",
-                    "spread",
-                    "spread_x",
-                    "spread_gated",
-                    "math"
-                )
-                .with_subgroups()
-            }
-        }
-        .with_weight(self.gate.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [experts, rows, _] = self.gate.dims()?;
         let [_, chosen, out_rows] = self.out.dims()?;
-        let vectors = binder.tuning().vectors("expert_gated_matvec", self.gate);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .read("ids", self.ids, U32, [tokens, chosen])?
@@ -80,8 +72,7 @@ impl Kernel for ExpertGatedMatVec {
             .weight("up", self.up, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
-            .constants(vectors.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -90,7 +81,8 @@ impl Kernel for ExpertGatedMatVec {
                     chosen,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(vectors.rows(1)), chosen, tokens],
+                &self.product(),
+                tokens * chosen,
             )
     }
 
@@ -101,11 +93,7 @@ impl Kernel for ExpertGatedMatVec {
         let [_, chosen, out_rows] = self.out.shape.extents() else {
             unreachable!("dispatch checked it")
         };
-        let depth = lanes_depth(
-            self.gate.dtype,
-            cols,
-            host.tuning.vectors("expert_gated_matvec", self.gate).lanes(),
-        );
+        let sums = sums(host, &self.product());
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let x = host.floats(self.x);
         let choices = host.ints(self.ids).iter().zip(out.chunks_exact_mut(*out_rows as usize));
@@ -114,8 +102,8 @@ impl Kernel for ExpertGatedMatVec {
             let first = expert as usize * n * cols;
             for (r, out) in out[self.row0 as usize..][..n].iter_mut().enumerate() {
                 let at = first + r * cols;
-                let g = dot(x, &gate[at..][..cols], depth);
-                *out = g.gelu(self.gelu).times(dot(x, &up[at..][..cols], depth));
+                let g = sums.dot(x, &gate[at..][..cols]);
+                *out = g.gelu(self.gelu).times(sums.dot(x, &up[at..][..cols]));
             }
         }
         host.write(self.out, out);

@@ -41,7 +41,7 @@ pub fn max_tiles(slots: u32, experts: u32) -> u32 {
 
 impl Kernel for ExpertGroups {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("expert_groups", "step")
+        shader!("expert_groups", "step", "tile_height")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {

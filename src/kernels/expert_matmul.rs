@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    bounds::Sums,
+    bounds::sums,
     expert_gated_matmul::{grouped, slots},
     expert_groups::max_tiles,
 };
@@ -20,8 +20,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Matrices, TILE, Tuning},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[s, row0 + r] = dot(x[s, :], weight[e, r, :])` for each slot `s` of a tile of expert `e`.
@@ -43,19 +43,22 @@ pub struct ExpertMatMul {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
 
+impl ExpertMatMul {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("expert_matmul", "rows_slots", "one_weight"),
+            form: Form::Matrix,
+            weight: self.weight,
+            weights: Weights::One,
+            parts: Parts::Tile,
+        }
+    }
+}
+
 impl Kernel for ExpertMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.matrices("expert_matmul", self.weight) {
-            Matrices::Tiles { .. } => shader!("expert_matmul", "tile", "tile_weight"),
-            Matrices::Packed { .. } => {
-                shader!("expert_matmul.packed" of "expert_matmul", "tile_packed", "tile_weight")
-            }
-            Matrices::Spread { .. } => {
-                shader!("expert_matmul.spread", "shuffle", "spread", "spread_x", "spread_weight")
-                    .with_subgroups()
-            }
-        }
-        .with_weight(self.weight.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -63,7 +66,6 @@ impl Kernel for ExpertMatMul {
         let [experts, rows, _] = self.weight.dims()?;
         let [_, _, out_rows] = self.out.dims()?;
         let tiles = max_tiles(tokens * chosen, experts);
-        let matrices = binder.tuning().matrices("expert_matmul", self.weight);
         binder
             .read("x", self.x, F32, [tokens, chosen, cols])?
             .read("order", self.order, U32, [tokens * chosen])?
@@ -71,13 +73,10 @@ impl Kernel for ExpertMatMul {
             .weight("weight", self.weight, [experts, rows, cols])?
             .touching(tokens * chosen, experts)
             .write("out", self.out, F32, [tokens, chosen, out_rows])?
-            .constants(matrices.constants())
-            .dispatch(
+            .product(
                 Params { rows, cols8: cols / 8, row0: self.row0, out_rows },
-                matrices.grid(
-                    rows.div_ceil(matrices.rows(3)),
-                    tiles * TILE.div_ceil(matrices.tokens(8)),
-                ),
+                &self.product(),
+                tiles,
             )
     }
 
@@ -86,7 +85,7 @@ impl Kernel for ExpertMatMul {
         let [_, n, cols] = self.weight.shape.extents() else { unreachable!("dispatch checked it") };
         let (n, cols) = (*n as usize, *cols as usize);
         let out_rows = self.out.shape.extents()[2] as usize;
-        let sums = Sums::of(host, "expert_matmul", self.weight);
+        let sums = sums(host, &self.product());
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         for (expert, slot) in slots(host, self.order, self.tiles) {
             for r in 0..n {

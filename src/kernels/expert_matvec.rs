@@ -2,7 +2,7 @@
 
 use super::{
     Pick, Rows,
-    bounds::{U, dot, lanes_depth},
+    bounds::{U, sums},
 };
 use crate::{
     base::{
@@ -18,8 +18,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Tuning, Vectors},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = (dense[t, row0 + r] + sum_i probs[t, i] dot(x[t, i, :], weight[e, r, :])) *
@@ -46,27 +46,28 @@ pub struct ExpertMatVec {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, scale: f32 }
 
+impl ExpertMatVec {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("expert_matvec", "vector_experts", "one_weight"),
+            form: Form::Vector,
+            weight: self.weight,
+            weights: Weights::One,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for ExpertMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.vectors("expert_matvec", self.weight) {
-            Vectors::Lanes { .. } => shader!("expert_matvec", "lanes", "lanes_weight"),
-            Vectors::Subgroup { .. } => {
-                shader!("expert_matvec.subgroup" of "expert_matvec", "lanes_subgroup", "lanes_weight")
-                    .with_subgroups()
-            }
-            Vectors::Spread { .. } => {
-                shader!("expert_matvec.spread", "shuffle", "spread", "spread_x", "spread_weight")
-                    .with_subgroups()
-            }
-        }
-        .with_weight(self.weight.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, chosen, cols] = self.x.dims()?;
         let [experts, rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let vectors = binder.tuning().vectors("expert_matvec", self.weight);
         binder
             .read("x", self.x, F32, [tokens, chosen, cols])?
             .read("ids", self.ids, U32, [tokens, chosen])?
@@ -75,8 +76,7 @@ impl Kernel for ExpertMatVec {
             .touching(tokens * chosen, experts)
             .read("dense", self.dense, F32, [tokens, out_rows])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constants(vectors.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -85,7 +85,8 @@ impl Kernel for ExpertMatVec {
                     chosen,
                     scale: self.scale,
                 },
-                [rows.div_ceil(vectors.rows(2)), tokens, 1],
+                &self.product(),
+                tokens,
             )
     }
 
@@ -97,11 +98,7 @@ impl Kernel for ExpertMatVec {
         let chosen = self.ids.shape.extents()[1] as usize;
         // The lanes are summed after the experts are weighted: a chain of the same length, and one
         // more product and addition for each expert.
-        let depth = lanes_depth(
-            self.weight.dtype,
-            cols,
-            host.tuning.vectors("expert_matvec", self.weight).lanes(),
-        ) + 2.0 * chosen as f64;
+        let sums = sums(host, &self.product()).longer(2.0 * chosen as f64);
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));
         let (ids, probs) = (host.ints(self.ids), host.floats(self.probs));
         let dense = host.floats(self.dense);
@@ -110,7 +107,7 @@ impl Kernel for ExpertMatVec {
                 let mut sum = Bounded::exact(0.0);
                 for choice in t * chosen..(t + 1) * chosen {
                     let w = &weight[(ids[choice] as usize * n + r) * cols..][..cols];
-                    let part = dot(&x[choice * cols..][..cols], w, depth);
+                    let part = sums.dot(&x[choice * cols..][..cols], w);
                     let p = probs[choice];
                     sum = Bounded {
                         value: sum.value + p * part.value,

@@ -1,6 +1,6 @@
 //! The first half of a gated MLP for many tokens.
 
-use super::{Pick, Rows, bounds::Sums};
+use super::{Pick, Rows, bounds::sums};
 use crate::{
     base::{
         activation::Gelu,
@@ -16,8 +16,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Matrices, Tuning},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`, for the rows `t`
@@ -42,42 +42,35 @@ pub struct GatedMatMul {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
+impl GatedMatMul {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("gated_matmul", "step", "rows_tokens", "gate_and_up", "math"),
+            form: Form::Matrix,
+            weight: self.gate,
+            weights: Weights::Pair,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for GatedMatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.matrices("gated_matmul", self.gate) {
-            Matrices::Tiles { .. } => {
-                shader!("gated_matmul", "step", "tile", "tile_tokens", "tile_gated", "math")
-            }
-            Matrices::Packed { .. } => {
-                shader!("gated_matmul.packed" of "gated_matmul", "step", "tile_packed", "tile_tokens", "tile_gated", "math")
-            }
-            Matrices::Spread { .. } => shader!(
-                "gated_matmul.spread",
-                "step",
-                "shuffle",
-                "spread",
-                "spread_x",
-                "spread_gated",
-                "math"
-            )
-            .with_subgroups(),
-        }
-        .with_weight(self.gate.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.gate.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let matrices = binder.tuning().matrices("gated_matmul", self.gate);
         binder
             .step(self.step)?
             .read("x", self.x, F32, [tokens, cols])?
             .weight("gate", self.gate, [rows, cols])?
             .weight("up", self.up, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constants(matrices.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -85,8 +78,8 @@ impl Kernel for GatedMatMul {
                     out_rows,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                matrices
-                    .grid(rows.div_ceil(matrices.rows(1)), tokens.div_ceil(matrices.tokens(12))),
+                &self.product(),
+                tokens,
             )
     }
 
@@ -95,7 +88,7 @@ impl Kernel for GatedMatMul {
         let cols = self.gate.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let real = host.ints(self.step)[1] as usize;
-        let sums = Sums::of(host, "gated_matmul", self.gate);
+        let sums = sums(host, &self.product());
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         let tokens = host.floats(self.x).chunks_exact(cols).take(real);
         for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {

@@ -1,9 +1,6 @@
 //! The first half of a gated MLP for single tokens.
 
-use super::{
-    Pick, Rows,
-    bounds::{dot, lanes_depth},
-};
+use super::{Pick, Rows, bounds::sums};
 use crate::{
     base::{
         activation::Gelu,
@@ -19,8 +16,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Tuning, Vectors},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`
@@ -42,39 +39,34 @@ pub struct GatedMatVec {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
+impl GatedMatVec {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("gated_matvec", "vector_tokens", "two_sums", "gate_and_up", "math"),
+            form: Form::Vector,
+            weight: self.gate,
+            weights: Weights::Pair,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for GatedMatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.vectors("gated_matvec", self.gate) {
-            Vectors::Lanes { .. } => shader!("gated_matvec", "lanes", "lanes_gated", "math"),
-            Vectors::Subgroup { .. } => {
-                shader!("gated_matvec.subgroup" of "gated_matvec", "lanes_subgroup", "lanes_gated", "math")
-                    .with_subgroups()
-            }
-            Vectors::Spread { .. } => shader!(
-                "gated_matvec.spread",
-                "shuffle",
-                "spread",
-                "spread_x",
-                "spread_gated",
-                "math"
-            )
-            .with_subgroups(),
-        }
-        .with_weight(self.gate.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.gate.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let vectors = binder.tuning().vectors("gated_matvec", self.gate);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .weight("gate", self.gate, [rows, cols])?
             .weight("up", self.up, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constants(vectors.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -82,7 +74,8 @@ impl Kernel for GatedMatVec {
                     out_rows,
                     gelu_tanh: u32::from(self.gelu == Gelu::Tanh),
                 },
-                [rows.div_ceil(vectors.rows(1)), tokens, 1],
+                &self.product(),
+                tokens,
             )
     }
 
@@ -90,16 +83,12 @@ impl Kernel for GatedMatVec {
         let mut out = host.current(self.out);
         let cols = self.gate.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
-        let depth = lanes_depth(
-            self.gate.dtype,
-            cols,
-            host.tuning.vectors("gated_matvec", self.gate).lanes(),
-        );
+        let sums = sums(host, &self.product());
         let (gate, up) = (host.floats(self.gate), host.floats(self.up));
         for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
             let weights = gate.chunks_exact(cols).zip(up.chunks_exact(cols));
             for ((g, u), out) in weights.zip(&mut out[self.row0 as usize..]) {
-                *out = dot(x, g, depth).gelu(self.gelu).times(dot(x, u, depth));
+                *out = sums.dot(x, g).gelu(self.gelu).times(sums.dot(x, u));
             }
         }
         host.write(self.out, out);

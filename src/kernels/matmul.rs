@@ -1,6 +1,6 @@
 //! Matrix product of many tokens, with an optional factor and soft cap on the result.
 
-use super::{Pick, Rows, bounds::Sums};
+use super::{Pick, Rows, bounds::sums};
 use crate::{
     base::{
         error::Result,
@@ -15,8 +15,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Matrices, Tuning},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`, for the rows `t` that are
@@ -41,41 +41,34 @@ pub struct MatMul {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
 
+impl MatMul {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("matmul", "step", "rows_tokens", "one_weight", "math"),
+            form: Form::Matrix,
+            weight: self.weight,
+            weights: Weights::One,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for MatMul {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.matrices("matmul", self.weight) {
-            Matrices::Tiles { .. } => {
-                shader!("matmul", "step", "tile", "tile_tokens", "tile_weight", "math")
-            }
-            Matrices::Packed { .. } => {
-                shader!("matmul.packed" of "matmul", "step", "tile_packed", "tile_tokens", "tile_weight", "math")
-            }
-            Matrices::Spread { .. } => shader!(
-                "matmul.spread",
-                "step",
-                "shuffle",
-                "spread",
-                "spread_x",
-                "spread_weight",
-                "math"
-            )
-            .with_subgroups(),
-        }
-        .with_weight(self.weight.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let matrices = binder.tuning().matrices("matmul", self.weight);
         binder
             .step(self.step)?
             .read("x", self.x, F32, [tokens, cols])?
             .weight("weight", self.weight, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constants(matrices.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -84,7 +77,8 @@ impl Kernel for MatMul {
                     scale: self.scale,
                     cap: self.cap,
                 },
-                matrices.grid(rows.div_ceil(matrices.rows(3)), tokens.div_ceil(matrices.tokens(8))),
+                &self.product(),
+                tokens,
             )
     }
 
@@ -93,7 +87,7 @@ impl Kernel for MatMul {
         let cols = self.weight.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
         let real = host.ints(self.step)[1] as usize;
-        let sums = Sums::of(host, "matmul", self.weight);
+        let sums = sums(host, &self.product());
         let weight = host.floats(self.weight);
         let tokens = host.floats(self.x).chunks_exact(cols).take(real);
         for (x, out) in tokens.zip(out.chunks_exact_mut(out_rows)) {

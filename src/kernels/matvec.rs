@@ -1,9 +1,6 @@
 //! Matrix-vector product, with an optional factor and soft cap on the result.
 
-use super::{
-    Pick, Rows,
-    bounds::{dot, lanes_depth},
-};
+use super::{Pick, Rows, bounds::sums};
 use crate::{
     base::{
         error::Result,
@@ -18,8 +15,8 @@ use crate::{
         kernel::Kernel,
         shader::Shader,
     },
-    params, shader,
-    variants::{Tuning, Vectors},
+    params, source,
+    variants::{Form, Parts, Product, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`
@@ -41,33 +38,33 @@ pub struct MatVec {
 
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
 
+impl MatVec {
+    /// What is multiplied.
+    fn product(&self) -> Product {
+        Product {
+            source: source!("matvec", "vector_tokens", "one_weight", "math"),
+            form: Form::Vector,
+            weight: self.weight,
+            weights: Weights::One,
+            parts: Parts::Tokens,
+        }
+    }
+}
+
 impl Kernel for MatVec {
     fn shader(&self, tuning: &Tuning) -> Shader {
-        match tuning.vectors("matvec", self.weight) {
-            Vectors::Lanes { .. } => shader!("matvec", "lanes", "lanes_weight", "math"),
-            Vectors::Subgroup { .. } => {
-                shader!("matvec.subgroup" of "matvec", "lanes_subgroup", "lanes_weight", "math")
-                    .with_subgroups()
-            }
-            Vectors::Spread { .. } => {
-                shader!("matvec.spread", "shuffle", "spread", "spread_x", "spread_weight", "math")
-                    .with_subgroups()
-            }
-        }
-        .with_weight(self.weight.dtype)
+        Shader::of(&self.product(), tuning)
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.x.dims()?;
         let [rows, _] = self.weight.dims()?;
         let [_, out_rows] = self.out.dims()?;
-        let vectors = binder.tuning().vectors("matvec", self.weight);
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .weight("weight", self.weight, [rows, cols])?
             .write("out", self.out, F32, [tokens, out_rows])?
-            .constants(vectors.constants())
-            .dispatch(
+            .product(
                 Params {
                     rows,
                     cols8: cols / 8,
@@ -76,7 +73,8 @@ impl Kernel for MatVec {
                     scale: self.scale,
                     cap: self.cap,
                 },
-                [rows.div_ceil(vectors.rows(2)), tokens, 1],
+                &self.product(),
+                tokens,
             )
     }
 
@@ -84,15 +82,11 @@ impl Kernel for MatVec {
         let mut out = host.current(self.out);
         let cols = self.weight.shape.extents()[1] as usize;
         let out_rows = self.out.shape.extents()[1] as usize;
-        let depth = lanes_depth(
-            self.weight.dtype,
-            cols,
-            host.tuning.vectors("matvec", self.weight).lanes(),
-        );
+        let sums = sums(host, &self.product());
         let weight = host.floats(self.weight);
         for (x, out) in host.floats(self.x).chunks_exact(cols).zip(out.chunks_exact_mut(out_rows)) {
             for (w, out) in weight.chunks_exact(cols).zip(&mut out[self.row0 as usize..]) {
-                *out = dot(x, w, depth).scaled(self.scale.into()).softcap(self.cap.into());
+                *out = sums.dot(x, w).scaled(self.scale.into()).softcap(self.cap.into());
             }
         }
         host.write(self.out, out);

@@ -24,8 +24,8 @@ mod rope_cache;
 mod top_chunks;
 mod top_merge;
 
+pub use attention::Attention;
 pub(crate) use attention::elements_of_chunk;
-pub use attention::{Attention, Blocking};
 pub use attention_merge::AttentionMerge;
 pub use combine_norm::CombineNorm;
 pub use dense_expert_matvec::DenseExpertMatVec;
@@ -201,7 +201,7 @@ impl Rows {
 
 /// What a row's kernel binds.
 fn operands(kernel: &dyn Kernel) -> Vec<Operand> {
-    kernel.record(&Tuning::GPU).expect("rows are sound").operands
+    kernel.record(&Tuning::default()).expect("rows are sound").operands
 }
 
 /// Types that weights are stored in.

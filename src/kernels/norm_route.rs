@@ -76,7 +76,7 @@ fn lanes(tuning: &Tuning, experts: u32) -> u32 {
 
 impl Kernel for NormRoute {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("norm_route", "reduce", "norm_add", "math")
+        shader!("norm_route", "reduce", "norm_add", "norm_input", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {

@@ -38,7 +38,7 @@ params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNormAdd {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("rms_norm_add", "reduce", "norm_add", "math")
+        shader!("rms_norm_add", "reduce", "norm_add", "norm_input", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {

@@ -44,7 +44,7 @@ const LOWEST: f32 = -3.4e38;
 impl Kernel for TopChunks {
     fn shader(&self, _: &Tuning) -> Shader {
         if self.count == 1 {
-            shader!("top_chunks.one" of "top_chunks", "pairs", "largest")
+            shader!("one" of "top_chunks", "pairs", "largest")
         } else {
             shader!("top_chunks", "pairs", "sort")
         }

@@ -42,7 +42,7 @@ params! { len: u32, chunks: u32, count: u32 }
 impl Kernel for TopMerge {
     fn shader(&self, _: &Tuning) -> Shader {
         if self.count == 1 {
-            shader!("top_merge.one" of "top_merge", "pairs", "largest")
+            shader!("one" of "top_merge", "pairs", "largest")
         } else {
             shader!("top_merge", "pairs", "sort")
         }

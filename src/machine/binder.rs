@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{shader::Shader, step::STEP_LEN},
-    variants::{Class, Tuning},
+    variants::{Class, Product, Tuning},
 };
 
 /// How a kernel touches an operand. Mirrors the WGSL address space and access mode.
@@ -75,6 +75,8 @@ pub struct Dispatch {
     pub constants: Vec<(&'static str, u32)>,
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
+    /// Which products it is one of, if it is one.
+    pub class: Option<Class>,
 }
 
 impl Dispatch {
@@ -86,14 +88,6 @@ impl Dispatch {
     /// Bytes of them that it reads or writes at the most, each counted once.
     pub fn bytes_touched(&self) -> u64 {
         self.operands.iter().map(|operand| operand.touched).sum()
-    }
-
-    /// Which products it is one of, if its weights are what [`Tuning`] asks about.
-    pub fn class(&self) -> Option<Class> {
-        let weight = |operand: &&Operand| matches!(operand.name, "weight" | "gate");
-        let found = self.operands.iter().find(weight)?;
-        let many = found.tensor.shape.extents().len() > 1;
-        many.then(|| Class::of(self.shader.kernel(), found.tensor))
     }
 }
 
@@ -145,7 +139,7 @@ impl<'a> Binder<'a> {
             return Err(Error::Usage(format!(
                 "{}: rows of `{name}` have {cols} elements, which {dtype} cannot divide into \
                  blocks of {}",
-                self.shader.name,
+                self.shader.own.kernel,
                 dtype.block()
             )));
         }
@@ -198,7 +192,7 @@ impl<'a> Binder<'a> {
         for count in workgroups {
             if count > MAX_WORKGROUPS {
                 return Err(Error::Limit {
-                    what: format!("{}: workgroups along one axis", self.shader.name),
+                    what: format!("{}: workgroups along one axis", self.shader.own.kernel),
                     got: count.into(),
                     limit: MAX_WORKGROUPS.into(),
                 });
@@ -211,7 +205,17 @@ impl<'a> Binder<'a> {
             fields: P::FIELDS,
             constants: self.constants,
             workgroups,
+            class: None,
         })
+    }
+
+    /// Ends the list with the uniform, and divides `count` tokens, choices or tiles of the product as
+    /// the tuning says.
+    pub fn product<P: Params>(self, params: P, product: &Product, count: u32) -> Result<Dispatch> {
+        let setting = self.tuning.setting(product);
+        let constants = setting.program(product).constants;
+        let dispatch = self.constants(constants).dispatch(params, setting.grid(product, count))?;
+        Ok(Dispatch { class: Some(Class::of(product)), ..dispatch })
     }
 
     fn bind(
@@ -222,7 +226,7 @@ impl<'a> Binder<'a> {
         dtype: DType,
         shape: Shape,
     ) -> Result<Self> {
-        let kernel = self.shader.name;
+        let kernel = self.shader.own.kernel;
         if (tensor.dtype, tensor.shape) != (dtype, shape) {
             return Err(Error::Operand {
                 kernel,

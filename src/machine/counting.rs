@@ -80,7 +80,7 @@ impl Counting {
 
 impl Executor for Counted {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        let dispatch = kernel.record(&Tuning::GPU)?;
+        let dispatch = kernel.record(&Tuning::default())?;
         let label = dispatch.shader.label();
         self.dispatches += 1;
         self.bytes_bound += dispatch.bytes_bound();

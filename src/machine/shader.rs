@@ -1,82 +1,95 @@
 //! WGSL programs: which files they are linked of.
 
-use crate::base::tensor::DType;
+use crate::{
+    base::tensor::DType,
+    variants::{Feature, Product, Program, ShaderFile, Source, Tuning},
+    wgsl,
+};
 
-/// A file of WGSL.
+/// A named WGSL program. WGSL lets a module declare things in any order, so linking is concatenation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShaderFile {
-    /// Where it is in the repository.
-    pub path: &'static str,
-    /// What is in it.
-    pub text: &'static str,
-}
-
-/// A file that decodes weights.
-macro_rules! weight {
-    ($name:literal) => {
-        ShaderFile {
-            path: concat!("shaders/lib/weight_", $name, ".wgsl"),
-            text: include_str!(concat!("../../shaders/lib/weight_", $name, ".wgsl")),
-        }
-    };
-}
-
-/// A named WGSL program: library files first, then the kernel's own file.
-///
-/// WGSL lets a module declare things in any order, so linking is concatenation.
-#[derive(Clone, Copy, Debug)]
 pub struct Shader {
-    /// The kernel and, after a dot, its variant: the label seen in GPU tools.
-    pub name: &'static str,
-    /// Source files in link order, but for those that `weight` picks.
-    pub files: &'static [ShaderFile],
+    /// The kernel's own file, after the libraries that it links.
+    pub own: Source,
+    /// What tells it from other programs of the kernel: the variant that a product is divided by.
+    pub variant: Option<&'static str>,
+    /// The files that the variant adds.
+    pub added: &'static [ShaderFile],
     /// Element type of the weights it reads, if it reads any: picks `lib/weight_*.wgsl`.
     pub weight: Option<DType>,
-    /// Whether it uses subgroup operations, which not every device has.
-    pub subgroups: bool,
+    /// What it uses that not every device has.
+    pub features: &'static [Feature],
 }
 
 impl Shader {
+    /// The program of a kernel that does all by itself.
+    pub const fn new(source: Source) -> Self {
+        Self { own: source, variant: None, added: &[], weight: None, features: &[] }
+    }
+
+    /// The program of a product where work is divided like this.
+    pub fn of(product: &Product, tuning: &Tuning) -> Self {
+        let setting = tuning.setting(product);
+        let (variant, program) = (setting.variant().name(), setting.program(product));
+        Self::new(product.source).divided(variant, &program).with_weight(product.dtype())
+    }
+
+    /// The program of a kernel's files with those of a variant.
+    #[must_use]
+    pub fn divided(self, variant: &'static str, program: &Program) -> Self {
+        let Program { files, features, .. } = *program;
+        Self { variant: Some(variant), added: files, features, ..self }
+    }
+
     /// The same program, reading weights of type `dtype`.
     #[must_use]
     pub fn with_weight(self, dtype: DType) -> Self {
         Self { weight: Some(dtype), ..self }
     }
 
-    /// The same program, which uses subgroup operations.
-    #[must_use]
-    pub fn with_subgroups(self) -> Self {
-        Self { subgroups: true, ..self }
+    /// The kernel and, after a dot, the variant: the label seen in GPU tools.
+    pub fn name(self) -> String {
+        match self.variant {
+            None => self.own.kernel.to_owned(),
+            Some(variant) => format!("{}.{variant}", self.own.kernel),
+        }
     }
 
-    /// Stem of the kernel's files: the name without its variant.
-    pub fn kernel(self) -> &'static str {
-        self.name.split_once('.').map_or(self.name, |(kernel, _)| kernel)
+    /// The file with `main`.
+    pub fn main(self) -> &'static str {
+        self.added.last().or(self.own.files.last()).map_or("", |file| file.path)
     }
 
-    /// The linked source, without the line that browsers want above subgroup operations.
+    /// The linked source, without the lines that browsers want above it.
     pub fn source(self) -> String {
         self.linked().map(|file| file.text).collect()
+    }
+
+    /// The lines that enable what it uses, for compilers other than wgpu's own.
+    pub fn enables(self) -> String {
+        self.features.iter().flat_map(|feature| ["enable ", feature.name(), ";\n"]).collect()
     }
 
     /// All files in link order.
     pub fn linked(self) -> impl Iterator<Item = ShaderFile> {
         let weight: &[ShaderFile] = match self.weight {
             None => &[],
-            Some(DType::BF16) => const { &[weight!("whole"), weight!("bf16")] },
-            Some(DType::F16) => const { &[weight!("whole"), weight!("f16")] },
-            Some(DType::Q8) => const { &[weight!("q8")] },
-            Some(DType::Q4) => const { &[weight!("q4")] },
-            Some(DType::F32 | DType::U32) => const { &[weight!("whole"), weight!("f32")] },
+            Some(DType::BF16) => const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_bf16")] },
+            Some(DType::F16) => const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_f16")] },
+            Some(DType::Q8) => const { &[wgsl!("lib/weight_q8")] },
+            Some(DType::Q4) => const { &[wgsl!("lib/weight_q4")] },
+            Some(DType::F32 | DType::U32) => {
+                const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_f32")] }
+            }
         };
-        self.files.iter().chain(weight).copied()
+        self.own.files.iter().chain(self.added).chain(weight).copied()
     }
 
     /// Name and weight type, as reports show it.
     pub fn label(self) -> String {
         match self.weight {
-            None => self.name.to_owned(),
-            Some(dtype) => format!("{}/{}", self.name, dtype.name().to_lowercase()),
+            None => self.name(),
+            Some(dtype) => format!("{}/{}", self.name(), dtype.name().to_lowercase()),
         }
     }
 }
@@ -84,25 +97,14 @@ impl Shader {
 /// The [`Shader`] of a kernel: its own file after the named library files.
 #[macro_export]
 macro_rules! shader {
-    (@file $stem:expr) => {
-        $crate::machine::shader::ShaderFile {
-            path: concat!("shaders/", $stem, ".wgsl"),
-            text: include_str!(concat!("../../shaders/", $stem, ".wgsl")),
-        }
-    };
     ($name:literal $(, $lib:literal)*) => {
-        $crate::machine::shader::Shader {
-            name: $name,
-            files: &[
-                $($crate::shader!(@file concat!("lib/", $lib)),)*
-                $crate::shader!(@file concat!("kernels/", $name)),
-            ],
-            weight: None,
-            subgroups: false,
-        }
+        $crate::machine::shader::Shader::new($crate::source!($name $(, $lib)*))
     };
     // A variant of a kernel that differs in the files it links.
     ($variant:literal of $name:literal $(, $lib:literal)*) => {
-        $crate::machine::shader::Shader { name: $variant, ..$crate::shader!($name $(, $lib)*) }
+        $crate::machine::shader::Shader {
+            variant: Some($variant),
+            ..$crate::shader!($name $(, $lib)*)
+        }
     };
 }

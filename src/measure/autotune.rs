@@ -6,65 +6,60 @@ use crate::{
     base::error::{Error, Result},
     engine::{session::Session, step::Readback},
     machine::gpu::{Caps, Gpu},
-    variants::{Class, Matrices, Measured, Tuning, Vectors},
+    variants::{Class, Form, Measured, Setting, Tuning, VARIANTS, Variant, Why},
 };
 
 /// A way to divide the work of a phase: all of its products are measured with it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Of matrix-vector products, in decode.
-    Vectors(Vectors),
-    /// Of matrix products, in prefill.
-    Matrices(Matrices),
+pub struct Way {
+    /// Matrix-vector products, in decode, or matrix products, in prefill.
+    pub form: Form,
+    /// The variant and its sizes.
+    pub setting: Setting,
 }
 
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Vectors(vectors) => vectors.fmt(f),
-            Self::Matrices(matrices) => matrices.fmt(f),
-        }
+        self.setting.fmt(f)
     }
 }
 
-/// The ways that a device has, those first that it takes without measuring. Those that round
-/// activations to bytes are only among them if `rounding` allows it.
+/// The ways that a device has, of each form that first which it takes without measuring. Those that
+/// round activations to bytes are only among them if `rounding` allows it.
 pub fn ways(caps: &Caps, rounding: bool) -> Vec<Way> {
-    let mut vectors = vec![caps.tuning().vectors];
-    let mut matrices = vec![caps.tuning().matrices];
-    for (lanes, rows) in [(32, 4), (32, 1), (64, 1), (64, 4), (128, 1), (16, 8), (8, 16), (1, 16)] {
-        vectors.push(Vectors::Lanes { lanes, rows });
-    }
-    matrices.extend([32, 64, 16].map(|rows| Matrices::Tiles { rows }));
-    if rounding {
-        matrices.extend([32, 64, 16].map(|rows| Matrices::Packed { rows }));
-    }
-    if let Some((least, most)) = caps.subgroups {
-        if least == most {
-            vectors.push(Vectors::Subgroup { lanes: most });
-        }
-        if least >= 8 {
-            for width in [most, (4 * most).min(128).max(most)] {
-                vectors.push(Vectors::Spread { width });
-                matrices.push(Matrices::Spread { width });
-            }
-        }
-    }
+    let (on, default) = (caps.capabilities(), caps.tuning());
     let mut ways: Vec<Way> = Vec::new();
-    let all = vectors.into_iter().map(Way::Vectors);
-    for way in all.chain(matrices.into_iter().map(Way::Matrices)) {
-        if !ways.contains(&way) {
-            ways.push(way);
+    for form in Form::ALL {
+        let mut add = |setting| {
+            let way = Way { form, setting };
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        };
+        add(default.default_of(form));
+        for &variant in VARIANTS {
+            let may = variant.forms().contains(&form) && (rounding || !variant.rounds());
+            if may && variant.needs(&on).is_ok() {
+                for sizes in variant.settings(&on) {
+                    add(Setting::new(variant, sizes));
+                }
+            }
         }
     }
     ways
 }
 
+/// The variants that a device cannot run, each with the reason.
+pub fn left_out(caps: &Caps) -> Vec<(&'static str, Why)> {
+    let on = caps.capabilities();
+    let why = |variant: &&'static dyn Variant| Some((variant.name(), variant.needs(&on).err()?));
+    VARIANTS.iter().filter_map(why).collect()
+}
+
 /// What of `measured` a device can do: a file may be old, or somebody may have edited it.
 pub fn possible(caps: &Caps, mut measured: Measured) -> Measured {
-    let ways = ways(caps, true);
-    measured.vectors.retain(|_, vectors| ways.contains(&Way::Vectors(*vectors)));
-    measured.matrices.retain(|_, matrices| ways.contains(&Way::Matrices(*matrices)));
+    let on = caps.capabilities();
+    measured.retain(|_, setting| setting.runs_on(&on).is_ok());
     measured
 }
 
@@ -93,25 +88,13 @@ impl Found {
 
 /// What a device takes from measurements: for each class the fastest way.
 pub fn choose(found: &[Found]) -> Measured {
-    let mut measured = Measured::default();
-    for of in found {
-        let class = of.class.clone();
-        match of.best() {
-            Some((Way::Vectors(best), _)) => {
-                measured.vectors.insert(class, best);
-            }
-            Some((Way::Matrices(best), _)) => {
-                measured.matrices.insert(class, best);
-            }
-            None => {}
-        }
-    }
-    measured
+    found.iter().filter_map(|of| Some((of.class.clone(), of.best()?.0.setting))).collect()
 }
 
 /// Measures the products of a session's model, `rounds` times each way, after a round that does not
 /// count. `prompt` goes through the model first, so that experts have real work. The session is left
-/// with the fastest ways; `rounding` lets them round activations to bytes. `progress` hears of each way that is done; an error from it stops the work.
+/// with the fastest ways; `rounding` lets them round activations to bytes. `progress` hears of each way
+/// that is done; an error from it stops the work.
 ///
 /// # Errors
 ///
@@ -132,10 +115,7 @@ pub async fn measure(
     let mut found: BTreeMap<Class, Vec<(Way, f64)>> = BTreeMap::new();
     let ways = ways(&caps, rounding);
     for &way in &ways {
-        let tuning = match way {
-            Way::Vectors(vectors) => Tuning { vectors, ..default.clone() },
-            Way::Matrices(matrices) => Tuning { matrices, ..default.clone() },
-        };
+        let tuning = default.clone().with(way.form, way.setting);
         session.engine().change_machine(|gpu| gpu.set_tuning(tuning));
         match times(session, prompt, rounds, way).await {
             Ok(times) => {
@@ -168,12 +148,12 @@ async fn times(
     const READ: Readback = Readback::Top(1);
     session.rewind(0);
     session.prefill(prompt, READ).await?;
-    let plan = match way {
-        Way::Vectors(_) => {
+    let plan = match way.form {
+        Form::Vector => {
             session.decode(prompt[0], READ).await?;
             session.decode_plan(READ)?.clone()
         }
-        Way::Matrices(_) => session.prefill_plan(READ)?.clone(),
+        Form::Matrix => session.prefill_plan(READ)?.clone(),
     };
     let mut least: BTreeMap<Class, f64> = BTreeMap::new();
     for round in 0..=rounds {
@@ -192,7 +172,6 @@ async fn times(
             }
         }
     }
-    let matrix = |class: &Class| class.kernel.ends_with("matmul");
-    least.retain(|class, _| matrix(class) == matches!(way, Way::Matrices(_)));
+    least.retain(|class, _| class.form == way.form);
     Ok(least)
 }

@@ -109,7 +109,7 @@ impl<'a> Bisect<'a> {
             host.place(tensor, bytes);
         }
         kernel.oracle(&mut host);
-        let name = dispatch.shader.name;
+        let name = dispatch.shader.name();
         for (operand, bytes) in dispatch.operands.iter().zip(&after) {
             if operand.access != Access::Write {
                 continue;
@@ -122,7 +122,7 @@ impl<'a> Bisect<'a> {
             }
             if let Some(failure) = failure {
                 self.parted.get_or_insert(Parted {
-                    kernel: name,
+                    kernel: dispatch.shader.own.kernel,
                     after: self.compared,
                     near: self.near.clone(),
                     failure: format!("`{}` {failure}", operand.name),

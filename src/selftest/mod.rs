@@ -72,11 +72,11 @@ impl Profile {
     }
 
     /// The ways to divide work on a device, with their names.
-    pub fn tunings(self, gpu: &Gpu) -> Vec<(&'static str, Tuning)> {
-        let mut all = Tuning::all(gpu.caps().subgroups);
+    pub fn tunings(self, gpu: &Gpu) -> Vec<(String, Tuning)> {
+        let mut all = Tuning::all(&gpu.caps().capabilities());
         let own = gpu.tuning();
         if !all.iter().any(|(_, tuning)| tuning == own) {
-            all.push(("tuned", own.clone()));
+            all.push(("tuned".to_owned(), own.clone()));
         }
         all.retain(|(_, tuning)| self == Self::Full || tuning == own);
         all
@@ -85,10 +85,7 @@ impl Profile {
 
 /// What all `cases` dispatch with these tunings, one after the other. What cannot be dispatched is left
 /// out.
-pub fn dispatches(
-    cases: &[Case],
-    tunings: &[(&'static str, Tuning)],
-) -> impl Iterator<Item = Dispatch> {
+pub fn dispatches(cases: &[Case], tunings: &[(String, Tuning)]) -> impl Iterator<Item = Dispatch> {
     cases.iter().flat_map(|case| {
         let kernel = case.build(&mut Host::of_shapes());
         tunings.iter().filter_map(move |(_, tuning)| kernel.record(tuning).ok())
@@ -96,10 +93,7 @@ pub fn dispatches(
 }
 
 /// Those of `tunings` that divide the work of this row in different ways, with their names.
-pub fn ways(
-    case: &Case,
-    tunings: &[(&'static str, Tuning)],
-) -> Result<Vec<(&'static str, Tuning)>> {
+pub fn ways(case: &Case, tunings: &[(String, Tuning)]) -> Result<Vec<(String, Tuning)>> {
     let kernel = case.build(&mut Host::of_shapes());
     let mut seen = Vec::new();
     let mut ways = Vec::new();
@@ -109,7 +103,7 @@ pub fn ways(
             (dispatch.shader.label(), dispatch.constants, dispatch.params, dispatch.workgroups);
         if !seen.contains(&way) {
             seen.push(way);
-            ways.push((*name, tuning.clone()));
+            ways.push((name.clone(), tuning.clone()));
         }
     }
     Ok(ways)

@@ -25,7 +25,7 @@ pub struct Row {
     /// The row's name.
     pub case: String,
     /// How work was divided.
-    pub tuning: &'static str,
+    pub tuning: String,
     /// The program.
     pub shader: Shader,
     /// Whether no error at all was allowed.
@@ -69,9 +69,10 @@ impl Replay {
         let Row { kernel, case, tuning, .. } = row;
         match self {
             Self::Command => format!(
-                "grok-wgpu selftest --adapter {} --kernel {kernel} --case {} --tuning {tuning}",
+                "grok-wgpu selftest --adapter {} --kernel {kernel} --case {} --tuning {}",
                 quoted(adapter),
                 quoted(case),
+                quoted(tuning),
             ),
             Self::Package => {
                 let options = json!({ "kernel": kernel, "case": case });
@@ -229,7 +230,7 @@ impl Summary {
                 text(&row.case),
                 row.tuning,
                 text(failure),
-                row.shader.files.last().map_or(row.shader.name, |own| own.path),
+                row.shader.main(),
                 text(&self.replay.of(row, &self.caps.info.name)),
                 kernel = row.kernel,
             );

@@ -60,7 +60,7 @@ impl Runner {
     pub async fn row(
         &mut self,
         case: &Case,
-        tuning: &'static str,
+        tuning: &str,
         value: &Tuning,
         open: impl AsyncFn() -> Result<Gpu>,
     ) -> Result<Row> {
@@ -80,7 +80,8 @@ impl Runner {
             }
         };
         let Case { kernel, exact, .. } = *case;
-        Ok(Row { kernel, case: case.name.clone(), tuning, shader, exact, report })
+        let (case, tuning) = (case.name.clone(), tuning.to_owned());
+        Ok(Row { kernel, case, tuning, shader, exact, report })
     }
 
     /// Gives the device's memory back.

@@ -1,339 +1,158 @@
-//! How work is divided among invocations: sound defaults by kind of device, and what was measured.
+//! How the work of a product is divided among invocations: one variant a file.
+//!
+//! A product is described once, by its kernel, as a [`Product`]. A [`Variant`] says what it needs of
+//! a device, with which sizes it is worth a try, and what it makes of a product: the files that it
+//! links, the workgroups, and how additions are bracketed, from which error bounds follow. [`Tuning`]
+//! picks a variant for each product. Nothing outside this folder names one.
 
+mod lanes;
+mod packed;
+mod product;
+mod program;
+mod setting;
+mod spread;
 mod store;
+mod subgroup;
+mod tiles;
+mod tuning;
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::fmt;
 
+pub use product::{Form, Parts, Product, TILE, Weights};
+pub use program::{Feature, Program, ShaderFile, Source};
+pub use setting::Setting;
 pub use store::Store;
+pub use tuning::{Class, Measured, Tuning};
 
-use crate::base::tensor::{DType, Tensor};
+use crate::base::tensor::DType;
 
-/// Tile shapes and lane counts that change speed, never what is computed, and whether products may
-/// round activations.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Tuning {
-    /// Matrix-vector products, where nothing else was measured.
-    pub vectors: Vectors,
-    /// Matrix products, where nothing else was measured.
-    pub matrices: Matrices,
-    /// Invocations that share the row of a norm. A power of two.
-    pub wide: u32,
-    /// What was measured to be faster.
-    pub measured: Option<Arc<Measured>>,
+/// Every variant. Where several are meant for a device, the last is taken.
+pub static VARIANTS: &[&dyn Variant] =
+    &[&lanes::Lanes, &subgroup::Subgroup, &tiles::Tiles, &packed::Packed, &spread::Spread];
+
+/// What a device has that variants may use. The default is a GPU that has nothing optional.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether it runs on a CPU: there a barrier costs more than anything else.
+    pub is_cpu: bool,
+    /// The least and the largest number of invocations of a subgroup, where shaders may use subgroup
+    /// operations.
+    pub subgroups: Option<(u32, u32)>,
 }
 
-/// How invocations share a matrix-vector product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Vectors {
-    /// `lanes` invocations form an output row and meet in workgroup memory; a workgroup has `rows`
-    /// of them. Both are powers of two.
-    Lanes {
-        /// Invocations of a row.
-        lanes: u32,
-        /// Rows of a workgroup.
-        rows: u32,
-    },
-    /// A subgroup, which has this many invocations, forms an output row without workgroup memory.
-    Subgroup {
-        /// Invocations of a subgroup, exactly.
-        lanes: u32,
-    },
-    /// Each invocation forms output rows of its own; its subgroup, of at least eight, shares the
-    /// loads of the vector.
-    Spread {
-        /// Invocations of a workgroup, a multiple of what a subgroup can have.
-        width: u32,
-    },
+/// Why a device cannot run a variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why(String);
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
-/// How invocations share a matrix product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Matrices {
-    /// Tiles of 32 tokens in workgroup memory.
-    Tiles {
-        /// Output rows of a tile: 16, 32 or 64.
-        rows: u32,
-    },
-    /// The same with activations rounded to signed bytes, in blocks of 32 with a scale, so that
-    /// integers are multiplied. Only for quantized weights: others take [`Self::Tiles`].
-    Packed {
-        /// Output rows of a tile: 16, 32 or 64.
-        rows: u32,
-    },
-    /// Each invocation forms output rows of its own for eight or twelve tokens; its subgroup, of at
-    /// least eight, shares the loads of activations.
-    Spread {
-        /// Invocations of a workgroup, a multiple of what a subgroup can have.
-        width: u32,
-    },
+impl Why {
+    /// It wants `what` of the subgroups that a device may have.
+    fn subgroups(what: impl fmt::Display, on: &Capabilities) -> Self {
+        let has = match on.subgroups {
+            None => "there are none".to_owned(),
+            Some((least, most)) if least == most => format!("they have {least} invocations"),
+            Some((least, most)) => format!("they have {least} to {most} invocations"),
+        };
+        Self(format!("needs subgroups {what}; {has}"))
+    }
 }
 
-/// Which products a measurement speaks for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Class {
-    /// Stem of the kernel's files.
-    pub kernel: String,
-    /// Type of the weights.
-    pub dtype: DType,
-    /// Rows of the weight, to the next power of two.
+/// Sizes of a variant, in its own order; 1 where it has fewer. Powers of two, and their product is at
+/// most 256.
+pub type Sizes = [u32; 2];
+
+/// How a dot product is summed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sums {
+    /// Roundings on the longest chain.
+    pub depth: f64,
+    /// Whether activations are rounded to bytes first, in blocks of 32.
+    pub rounds: bool,
+}
+
+/// What the variants of attention go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Channels of a head, at most 256.
+    pub head_dim: u32,
+    /// Type of the cache.
+    pub cache: DType,
+}
+
+/// How attention over some heads is divided.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// The variant that it is of.
+    pub variant: &'static str,
+    /// What is added to the kernel's own files.
+    pub program: Program,
+    /// Query rows of a workgroup.
     pub rows: u32,
-    /// Columns of the weight, to the next power of two.
-    pub cols: u32,
+    /// Positions of a block.
+    pub block: u32,
 }
 
-impl Class {
-    /// The class of a product with `weight`: `[rows, cols]` or `[experts, rows, cols]`.
-    pub fn of(kernel: &str, weight: Tensor) -> Self {
-        let (rows, cols) = match *weight.shape.extents() {
-            [.., rows, cols] => (rows, cols),
-            _ => (0, 0),
-        };
-        Self {
-            kernel: kernel.to_owned(),
-            dtype: weight.dtype,
-            rows: rows.next_power_of_two(),
-            cols: cols.next_power_of_two(),
-        }
-    }
-}
+/// A way to divide products.
+pub trait Variant: fmt::Debug + Sync {
+    /// Its name in files, options and reports.
+    fn name(&self) -> &'static str;
 
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, dtype, rows, cols } = self;
-        write!(f, "{kernel} {dtype} {rows}x{cols}")
-    }
-}
+    /// What its sizes are, in order, for whoever writes one.
+    fn sizes(&self) -> &'static [&'static str];
 
-impl FromStr for Class {
-    type Err = String;
+    /// The products it can divide.
+    fn forms(&self) -> &'static [Form];
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let read = || {
-            let [kernel, dtype, sizes] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
-            let (rows, cols) = sizes.split_once('x')?;
-            Some(Self {
-                kernel: kernel.to_owned(),
-                dtype: DType::WEIGHTS.into_iter().find(|each| each.name() == dtype)?,
-                rows: rows.parse().ok()?,
-                cols: cols.parse().ok()?,
-            })
-        };
-        read().ok_or_else(|| format!("`{text}` is no kind of product"))
-    }
-}
-
-/// The fastest ways that were found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Measured {
-    /// Of matrix-vector products.
-    pub vectors: BTreeMap<Class, Vectors>,
-    /// Of matrix products.
-    pub matrices: BTreeMap<Class, Matrices>,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self::GPU
-    }
-}
-
-impl Tuning {
-    /// For GPUs: lanes read neighbouring weights, so that loads coalesce.
-    pub const GPU: Self = Self {
-        vectors: Vectors::Lanes { lanes: 32, rows: 4 },
-        matrices: Matrices::Tiles { rows: 32 },
-        wide: 256,
-        measured: None,
-    };
-
-    /// For adapters that run on a CPU: a barrier costs more there than anything else, so each
-    /// invocation owns a row.
-    pub const CPU: Self = Self {
-        vectors: Vectors::Lanes { lanes: 1, rows: 16 },
-        matrices: Matrices::Tiles { rows: 32 },
-        wide: 16,
-        measured: None,
-    };
-
-    /// For adapters that run on a CPU and have subgroups of `width` invocations, eight or more:
-    /// there a load is a load for each lane, so what all lanes want is loaded by one and spread.
-    pub const fn spread(width: u32) -> Self {
-        Self {
-            vectors: Vectors::Spread { width },
-            matrices: Matrices::Spread { width },
-            ..Self::CPU
-        }
+    /// Whether it rounds activations to bytes: then it is never taken unless somebody allows that.
+    fn rounds(&self) -> bool {
+        false
     }
 
-    /// The sums of a row by a subgroup of exactly `lanes` invocations.
-    pub const fn subgroup(lanes: u32) -> Self {
-        Self { vectors: Vectors::Subgroup { lanes }, ..Self::GPU }
+    /// Whether it has these sizes, on some device.
+    fn takes(&self, _sizes: Sizes) -> bool {
+        true
     }
 
-    /// Every kind of tuning that tests must cover, with a name. `subgroup` is the least and the
-    /// largest size of the device's subgroups, if it has any.
-    pub fn all(subgroup: Option<(u32, u32)>) -> Vec<(&'static str, Self)> {
-        let tall = Self { matrices: Matrices::Tiles { rows: 64 }, ..Self::GPU };
-        let low = Self { matrices: Matrices::Tiles { rows: 16 }, ..Self::GPU };
-        let packed = Self { matrices: Matrices::Packed { rows: 32 }, ..Self::GPU };
-        let mut all = vec![("gpu", Self::GPU), ("cpu", Self::CPU), ("tall", tall), ("low", low)];
-        all.push(("packed", packed));
-        if let Some((least, most)) = subgroup {
-            if least == most {
-                all.push(("subgroup", Self::subgroup(most)));
-            }
-            if least >= 8 {
-                all.push(("spread", Self::spread(most)));
-            }
-        }
-        all
+    /// Whether it can divide this product; where not, the plain variant does.
+    fn fits(&self, _product: &Product) -> bool {
+        true
     }
 
-    /// How to share the matrix-vector product `kernel` of `weight`.
-    pub fn vectors(&self, kernel: &str, weight: Tensor) -> Vectors {
-        let measured = self.measured.as_ref();
-        let found = measured.and_then(|all| all.vectors.get(&Class::of(kernel, weight)));
-        found.copied().unwrap_or(self.vectors)
+    /// What it needs, and why the device does not do.
+    fn needs(&self, on: &Capabilities) -> Result<(), Why>;
+
+    /// The same with these sizes.
+    fn runs(&self, on: &Capabilities, _sizes: Sizes) -> Result<(), Why> {
+        self.needs(on)
     }
 
-    /// How to share the matrix product `kernel` of `weight`.
-    pub fn matrices(&self, kernel: &str, weight: Tensor) -> Matrices {
-        let measured = self.measured.as_ref();
-        let found = measured.and_then(|all| all.matrices.get(&Class::of(kernel, weight)));
-        match found.copied().unwrap_or(self.matrices) {
-            Matrices::Packed { rows } if !weight.dtype.is_quantized() => Matrices::Tiles { rows },
-            matrices => matrices,
-        }
-    }
-}
-
-impl Vectors {
-    /// Invocations that share an output row.
-    pub const fn lanes(self) -> u32 {
-        match self {
-            Self::Lanes { lanes, .. } | Self::Subgroup { lanes } => lanes,
-            Self::Spread { .. } => 1,
-        }
+    /// The sizes that such a device takes without measuring, if this variant is meant for it.
+    fn preferred(&self, _on: &Capabilities) -> Option<Sizes> {
+        None
     }
 
-    /// Output rows of a workgroup, where an invocation that owns rows owns `own` of them.
-    pub const fn rows(self, own: u32) -> u32 {
-        match self {
-            Self::Lanes { rows, .. } => rows,
-            Self::Subgroup { .. } => 1,
-            Self::Spread { width } => width * own,
-        }
+    /// The sizes that are worth measuring on a device that meets its needs.
+    fn settings(&self, on: &Capabilities) -> Vec<Sizes>;
+
+    /// The sizes that the rows of the kernels run on such a device.
+    fn checked(&self, on: &Capabilities) -> Vec<Sizes>;
+
+    /// The files that make a program of the product's own, with their constants.
+    fn program(&self, product: &Product, sizes: Sizes) -> Program;
+
+    /// Workgroups for `count` tokens, choices of an expert, or tiles of slots.
+    fn grid(&self, product: &Product, count: u32, sizes: Sizes) -> [u32; 3];
+
+    /// How a row of `cols` columns is summed.
+    fn sums(&self, product: &Product, cols: u32, sizes: Sizes) -> Sums;
+
+    /// How it divides attention over such heads, if it can.
+    fn attention(&self, _heads: Heads, _sizes: Sizes) -> Option<Attention> {
+        None
     }
-
-    /// The pipeline constants of the kernels.
-    pub fn constants(self) -> Vec<(&'static str, u32)> {
-        match self {
-            Self::Lanes { lanes, rows } => vec![("WG", lanes * rows), ("LANES", lanes)],
-            Self::Subgroup { lanes } => vec![("WG", lanes), ("LANES", lanes)],
-            Self::Spread { width } => vec![("WG", width)],
-        }
-    }
-}
-
-impl fmt::Display for Vectors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lanes { lanes, rows } => write!(f, "lanes {lanes} {rows}"),
-            Self::Subgroup { lanes } => write!(f, "subgroup {lanes}"),
-            Self::Spread { width } => write!(f, "spread {width}"),
-        }
-    }
-}
-
-impl FromStr for Vectors {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, sizes) = words(text)?;
-        match (name, sizes.as_slice()) {
-            ("lanes", &[lanes, rows]) => Ok(Self::Lanes { lanes, rows }),
-            ("subgroup", &[lanes]) => Ok(Self::Subgroup { lanes }),
-            ("spread", &[width]) => Ok(Self::Spread { width }),
-            _ => Err(format!("`{text}` is no way to share a matrix-vector product")),
-        }
-    }
-}
-
-/// Tokens of a tile in workgroup memory, and slots of an expert's tile.
-pub const TILE: u32 = 32;
-
-impl Matrices {
-    /// Output rows of a workgroup, where an invocation that owns rows owns `own` of them.
-    pub const fn rows(self, own: u32) -> u32 {
-        match self {
-            Self::Tiles { rows } | Self::Packed { rows } => rows,
-            Self::Spread { width } => width * own,
-        }
-    }
-
-    /// Workgroups for so many groups of rows and of tokens. Those side by side share what costs more to
-    /// load: activations in tiles, weights where invocations own rows.
-    pub const fn grid(self, rows: u32, tokens: u32) -> [u32; 3] {
-        match self {
-            Self::Tiles { .. } | Self::Packed { .. } => [rows, tokens, 1],
-            Self::Spread { .. } => [tokens, rows, 1],
-        }
-    }
-
-    /// Tokens of a workgroup, where one that owns rows takes `own` of them.
-    pub const fn tokens(self, own: u32) -> u32 {
-        match self {
-            Self::Tiles { .. } | Self::Packed { .. } => TILE,
-            Self::Spread { .. } => own,
-        }
-    }
-
-    /// The pipeline constants of the kernels.
-    pub fn constants(self) -> Vec<(&'static str, u32)> {
-        match self {
-            Self::Tiles { rows } | Self::Packed { rows } => {
-                vec![("ROWS", rows), ("TILE_WG", 2 * rows), ("W_TILE", 8 * rows)]
-            }
-            Self::Spread { width } => vec![("WG", width)],
-        }
-    }
-}
-
-impl fmt::Display for Matrices {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tiles { rows } => write!(f, "tiles {rows}"),
-            Self::Packed { rows } => write!(f, "packed {rows}"),
-            Self::Spread { width } => write!(f, "spread {width}"),
-        }
-    }
-}
-
-impl FromStr for Matrices {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, sizes) = words(text)?;
-        match (name, sizes.as_slice()) {
-            ("tiles", &[rows @ (16 | 32 | 64)]) => Ok(Self::Tiles { rows }),
-            ("packed", &[rows @ (16 | 32 | 64)]) => Ok(Self::Packed { rows }),
-            ("spread", &[width]) => Ok(Self::Spread { width }),
-            _ => Err(format!("`{text}` is no way to share a matrix product")),
-        }
-    }
-}
-
-/// A name and sizes, each a power of two that a workgroup can have.
-fn words(text: &str) -> Result<(&str, Vec<u32>), String> {
-    let mut words = text.split_whitespace();
-    let name = words.next().unwrap_or("");
-    let sizes: Result<Vec<u32>, _> = words.map(str::parse).collect();
-    let sizes = sizes.map_err(|_| format!("`{text}` has a size that is no number"))?;
-    let fits = |n: u64| n.is_power_of_two() && n <= 256;
-    if sizes.iter().any(|&size| !fits(size.into()))
-        || !fits(sizes.iter().map(|&size| u64::from(size)).product())
-    {
-        return Err(format!("`{text}`: sizes are powers of two, 256 at the most together"));
-    }
-    Ok((name, sizes))
 }

@@ -1,10 +1,10 @@
 //! What was measured on the devices of a computer, as JSON.
 
-use std::{collections::BTreeMap, fmt::Display, path::Path, str::FromStr};
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::{Class, Measured};
+use super::{Class, Form, Measured, Setting};
 use crate::base::{
     error::{Error, Result},
     json::parse_object,
@@ -36,12 +36,12 @@ impl Store {
         let devices = devices.ok_or_else(|| bad("`devices` is no object".into()))?;
         let mut store = Self::default();
         for (device, entry) in devices {
-            let part = |key| part(entry, key).map_err(|what| bad(format!("`{device}`: {what}")));
-            let (vectors, matrices) = (part("vectors")?, part("matrices")?);
             let bad = |what| bad(format!("`{device}`: {what}"));
-            let vectors = pairs(vectors).map_err(bad)?;
-            let matrices = pairs(matrices).map_err(bad)?;
-            store.devices.insert(device.clone(), Measured { vectors, matrices });
+            let mut measured = Measured::new();
+            for form in Form::ALL {
+                measured.extend(read(form, entry).map_err(bad)?);
+            }
+            store.devices.insert(device.clone(), measured);
         }
         Ok(store)
     }
@@ -51,58 +51,69 @@ impl Store {
         let devices: Map<String, Value> = self
             .devices
             .iter()
-            .map(|(device, Measured { vectors, matrices })| {
-                let entry = json!({ "vectors": object(vectors), "matrices": object(matrices) });
-                (device.clone(), entry)
+            .map(|(device, measured)| {
+                let parts = Form::ALL.map(|form| (key(form).to_owned(), write(form, measured)));
+                (device.clone(), Value::Object(Map::from_iter(parts)))
             })
             .collect();
         json!({ "version": VERSION, "devices": devices })
     }
 }
 
-fn part<'a>(entry: &'a Value, key: &str) -> Result<&'a Map<String, Value>, String> {
-    entry.get(key).and_then(Value::as_object).ok_or_else(|| format!("`{key}` is no object"))
+/// Where the file has the products of a form.
+fn key(form: Form) -> &'static str {
+    match form {
+        Form::Vector => "vectors",
+        Form::Matrix => "matrices",
+    }
 }
 
-fn pairs<W: FromStr<Err = String>>(map: &Map<String, Value>) -> Result<BTreeMap<Class, W>, String> {
-    map.iter()
-        .map(|(class, way)| {
-            let way = way.as_str().ok_or_else(|| format!("`{class}` has no text"))?;
-            Ok((class.parse()?, way.parse()?))
-        })
-        .collect()
+/// The measurements of a form.
+fn read(form: Form, entry: &Value) -> Result<Measured, String> {
+    let key = key(form);
+    let pairs = entry.get(key).and_then(Value::as_object);
+    let pairs = pairs.ok_or_else(|| format!("`{key}` is no object"))?;
+    let pair = |(class, way): (&String, &Value)| {
+        let way = way.as_str().ok_or_else(|| format!("`{class}` has no text"))?;
+        let setting: Setting = way.parse()?;
+        if !setting.variant().forms().contains(&form) {
+            return Err(format!("`{way}` is no way to divide a {}", form.name()));
+        }
+        Ok((Class::parse(form, class)?, setting))
+    };
+    pairs.iter().map(pair).collect()
 }
 
-fn object<W: Display>(pairs: &BTreeMap<Class, W>) -> Value {
-    let pairs = pairs.iter().map(|(class, way)| (class.to_string(), Value::from(way.to_string())));
-    Value::Object(pairs.collect())
+fn write(form: Form, measured: &Measured) -> Value {
+    let of = measured.iter().filter(|(class, _)| class.form == form);
+    Value::Object(of.map(|(class, way)| (class.to_string(), way.to_string().into())).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        base::tensor::DType,
-        variants::{Matrices, Vectors},
-    };
+    use crate::base::tensor::DType;
 
-    fn class(kernel: &str, dtype: DType) -> Class {
-        Class { kernel: kernel.into(), dtype, rows: 4096, cols: 1024 }
+    fn class(form: Form, kernel: &str, dtype: DType) -> Class {
+        Class { form, kernel: kernel.into(), dtype, rows: 4096, cols: 1024 }
     }
 
+    /// Files that earlier versions wrote have these texts.
     #[test]
     fn what_is_written_is_read() {
-        let vectors = [
-            (class("matvec", DType::Q4), Vectors::Spread { width: 8 }),
-            (class("matvec", DType::BF16), Vectors::Lanes { lanes: 32, rows: 4 }),
-            (class("gated_matvec", DType::Q8), Vectors::Subgroup { lanes: 64 }),
-        ];
-        let matrices = [
-            (class("matmul", DType::F32), Matrices::Tiles { rows: 64 }),
-            (class("expert_matmul", DType::F16), Matrices::Spread { width: 16 }),
-            (class("matmul", DType::Q4), Matrices::Packed { rows: 32 }),
-        ];
-        let measured = Measured { vectors: vectors.into(), matrices: matrices.into() };
+        let of = |form, kernel, dtype, way: &str| {
+            let setting: Setting = way.parse().expect("a setting");
+            assert_eq!(setting.to_string(), way);
+            (class(form, kernel, dtype), setting)
+        };
+        let measured = Measured::from([
+            of(Form::Vector, "matvec", DType::Q4, "spread 8"),
+            of(Form::Vector, "matvec", DType::BF16, "lanes 32 4"),
+            of(Form::Vector, "gated_matvec", DType::Q8, "subgroup 64"),
+            of(Form::Matrix, "matmul", DType::F32, "tiles 64"),
+            of(Form::Matrix, "expert_matmul", DType::F16, "spread 16"),
+            of(Form::Matrix, "matmul", DType::Q4, "packed 32"),
+        ]);
         let store = Store { devices: [("a device (driver 1)".to_owned(), measured)].into() };
         let text = store.to_json().to_string();
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
@@ -123,9 +134,12 @@ mod tests {
             (with("matvec Q4", "spread 8"), "`matvec Q4` is no kind of product"),
             (with("matvec Q5 4x4", "spread 8"), "`matvec Q5 4x4` is no kind of product"),
             (with("matvec Q4 4x4", "lanes 32"), "`lanes 32` is no way"),
+            (with("matvec Q4 4x4", "strides 32"), "there are lanes LANES ROWS, "),
+            (with("matvec Q4 4x4", "tiles 32"), "no way to divide a matrix-vector product"),
             (with("matvec Q4 4x4", "lanes 64 64"), "256 at the most"),
             (with("matvec Q4 4x4", "spread 12"), "powers of two"),
             (with("matvec Q4 4x4", "lanes x 4"), "no number"),
+            (with("matvec Q4 4x4", "tiles 8"), "tiles has no such size"),
         ] {
             let error = Store::parse(Path::new("tuning.json"), &text).expect_err(what).to_string();
             assert!(error.contains("tuning.json") && error.contains(what), "{error}: {what}");

@@ -73,7 +73,7 @@ if (rows.length === 0) {
 
 const quoted = (word) => `'${word.replaceAll("'", `'\\''`)}'`;
 const replay = (row) =>
-  `node run.mjs ${quoted(folder)} --kernel ${row.kernel} --case ${quoted(row.name)} --tuning ${row.tuning}`;
+  `node run.mjs ${quoted(folder)} --kernel ${row.kernel} --case ${quoted(row.name)} --tuning ${quoted(row.tuning)}`;
 
 if (options["check-itself"]) {
   const { passed, failures } = await checkItself(runner, rows);

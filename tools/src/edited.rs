@@ -11,9 +11,9 @@ use grok_wgpu::{
         binder::{Binder, Dispatch},
         host::Host,
         kernel::Kernel,
-        shader::{Shader, ShaderFile},
+        shader::Shader,
     },
-    variants::Tuning,
+    variants::{ShaderFile, Source, Tuning},
 };
 
 /// A file of `shaders/`, and what stands in its place.
@@ -39,15 +39,15 @@ impl Edit {
     fn link(&self, shader: Shader) -> Shader {
         let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
         *linked.entry(shader.label()).or_insert_with(|| {
-            let name: &'static str = format!("{} {}", shader.label(), self.name).leak();
+            let kernel = format!("{} {}", shader.label(), self.name).leak();
             let mut files: Vec<ShaderFile> = shader.linked().collect();
             if let Some(file) = files.iter_mut().find(|file| file.text.contains(&self.find)) {
                 file.text = file.text.replacen(&self.find, &self.replace, 1).leak();
             }
-            // The kernel's own file is the last; the rest may come in any order.
-            let own = files.remove(shader.files.len() - 1);
-            files.push(own);
-            Shader { name, files: files.leak(), weight: None, ..shader }
+            // The kernel's own file stays the last of its own.
+            let added = files.split_off(shader.own.files.len());
+            let own = Source { kernel, files: files.leak() };
+            Shader { own, added: added.leak(), weight: None, ..shader }
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use grok_wgpu::{
     kernels,
     machine::{binder::Dispatch, host::Host},
-    variants::Tuning,
+    variants::{Capabilities, Tuning},
 };
 
 /// One dispatch for each program, by shader, weight type and constants, in order of their names.
@@ -19,7 +19,7 @@ pub fn all() -> Vec<(String, Dispatch)> {
         let mut host = Host::of_shapes();
         let kernel = case.build(&mut host);
         // Subgroups of eight: the least that every variant can use.
-        for (_, tuning) in Tuning::all(Some((8, 8))) {
+        for (_, tuning) in Tuning::all(&Capabilities { is_cpu: false, subgroups: Some((8, 8)) }) {
             let dispatch = kernel
                 .record(&tuning)
                 .unwrap_or_else(|error| panic!("{}: {error}", case.full_name()));
@@ -69,6 +69,5 @@ pub fn expanded(dispatch: &Dispatch) -> String {
         }
     }
     assert!(left.is_empty(), "{}: no override is called {left:?}", dispatch.shader.label());
-    let enable = if dispatch.shader.subgroups { "enable subgroups;\n" } else { "" };
-    enable.to_owned() + &lines.join("\n") + "\n"
+    dispatch.shader.enables() + &lines.join("\n") + "\n"
 }

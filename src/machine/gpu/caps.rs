@@ -2,7 +2,7 @@
 
 use crate::{
     base::error::{Error, Result},
-    variants::Tuning,
+    variants::{Capabilities, Tuning},
 };
 
 /// Which limits a device is asked for.
@@ -51,13 +51,14 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// What variants may use.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities { is_cpu: self.is_cpu, subgroups: self.subgroups }
+    }
+
     /// How to divide work where nothing was measured.
     pub fn tuning(&self) -> Tuning {
-        match self.subgroups {
-            Some((8.., most)) if self.is_cpu => Tuning::spread(most),
-            _ if self.is_cpu => Tuning::CPU,
-            _ => Tuning::GPU,
-        }
+        Tuning::of(&self.capabilities())
     }
 
     /// One line: name, kind, backend, driver.

@@ -8,12 +8,11 @@ use std::{
 };
 
 use crate::{
-    base::tensor::DType,
     files::threads::{Background, map_on_all_cores},
     machine::{
         binder::{Access, Dispatch},
         gpu::wait,
-        shader::{Shader, ShaderFile},
+        shader::Shader,
     },
 };
 
@@ -44,22 +43,11 @@ type Constant = (&'static str, u32);
 /// A linked source. The hash leaves the text out: few programs share a name and a weight type, and
 /// a plan asks for thousands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Program {
-    name: &'static str,
-    weight: Option<DType>,
-    files: &'static [ShaderFile],
-    subgroups: bool,
-}
+struct Program(Shader);
 
 impl Hash for Program {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.name, self.weight).hash(state);
-    }
-}
-
-impl From<Shader> for Program {
-    fn from(Shader { name, weight, files, subgroups }: Shader) -> Self {
-        Self { name, weight, files, subgroups }
+        (self.0.own.kernel, self.0.variant, self.0.weight).hash(state);
     }
 }
 
@@ -80,7 +68,7 @@ pub(super) struct Built {
 impl Cache {
     /// What [`Cache::prepare`] has built for a dispatch.
     pub(super) fn get(&self, dispatch: &Dispatch) -> Option<&Built> {
-        self.built.get(&dispatch.shader.into())?.get(&dispatch.constants)
+        self.built.get(&Program(dispatch.shader))?.get(&dispatch.constants)
     }
 
     /// Pipelines that there are.
@@ -136,7 +124,7 @@ impl Cache {
         let jobs: Vec<_> = missing
             .iter()
             .map(|&dispatch| {
-                let module = &self.modules[&dispatch.shader.into()];
+                let module = &self.modules[&Program(dispatch.shader)];
                 (dispatch, module, &self.layouts[&accesses(dispatch)])
             })
             .collect();
@@ -145,7 +133,7 @@ impl Cache {
             layout: layout.group.clone(),
         });
         for (dispatch, built) in missing.into_iter().zip(built) {
-            let program = self.built.entry(dispatch.shader.into()).or_default();
+            let program = self.built.entry(Program(dispatch.shader)).or_default();
             program.insert(dispatch.constants.clone(), built);
         }
     }
@@ -153,7 +141,7 @@ impl Cache {
     /// Drops what was built for `dispatches`.
     pub(super) fn forget(&mut self, dispatches: &[Dispatch]) {
         for dispatch in dispatches {
-            let program = dispatch.shader.into();
+            let program = Program(dispatch.shader);
             self.modules.remove(&program);
             if let Some(built) = self.built.get_mut(&program) {
                 built.remove(&dispatch.constants);
@@ -180,16 +168,16 @@ impl Cache {
             .iter()
             .map(|dispatch| dispatch.shader)
             .filter(|&shader| {
-                !self.modules.contains_key(&shader.into()) && seen.insert(Program::from(shader))
+                !self.modules.contains_key(&Program(shader)) && seen.insert(Program(shader))
             })
             .collect();
         let made = map_on_all_cores(&new, |&shader| module(device, shader));
-        self.modules.extend(new.into_iter().map(Program::from).zip(made));
+        self.modules.extend(new.into_iter().map(Program).zip(made));
     }
 }
 
 fn key(dispatch: &Dispatch) -> Key {
-    (dispatch.shader.into(), dispatch.constants.clone())
+    (Program(dispatch.shader), dispatch.constants.clone())
 }
 
 /// A pipeline with a module and a layout of its own.
@@ -213,8 +201,8 @@ fn quietly<R>(device: &wgpu::Device, work: impl FnOnce() -> R) -> Option<R> {
 }
 
 fn module(device: &wgpu::Device, shader: Shader) -> wgpu::ShaderModule {
-    let enable = if shader.subgroups { wait::ENABLE_SUBGROUPS } else { "" };
-    let source = enable.to_owned() + &shader.source();
+    let enables = if wait::SHADERS_ENABLE { shader.enables() } else { String::new() };
+    let source = enables + &shader.source();
     device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(&shader.label()),
         source: wgpu::ShaderSource::Wgsl(source.into()),

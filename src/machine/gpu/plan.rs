@@ -198,9 +198,9 @@ impl Recorder {
                 .collect();
             steps.push(Step {
                 label: dispatch.shader.label(),
-                class: dispatch.class(),
+                class: dispatch.class.clone(),
                 bind_group: device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(dispatch.shader.name),
+                    label: Some(dispatch.shader.own.kernel),
                     layout: &built.layout,
                     entries: &entries,
                 }),

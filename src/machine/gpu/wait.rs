@@ -2,13 +2,9 @@
 
 use crate::base::error::{Error, Result};
 
-/// What must stand above a shader that uses subgroups: browsers want it, and wgpu's own compiler does
-/// not know it.
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) const ENABLE_SUBGROUPS: &str = "";
-/// The same.
-#[cfg(target_arch = "wasm32")]
-pub(crate) const ENABLE_SUBGROUPS: &str = "enable subgroups;\n";
+/// Whether shaders must say what optional features they use: browsers want it, and wgpu's own compiler
+/// does not know it.
+pub(crate) const SHADERS_ENABLE: bool = cfg!(target_arch = "wasm32");
 
 /// Waits until the device has done everything submitted so far.
 #[cfg_attr(

@@ -453,7 +453,7 @@ pub struct HostPlan(Vec<Box<dyn Kernel>>);
 
 impl Executor for HostPlan {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        kernel.record(&Tuning::GPU)?;
+        kernel.record(&Tuning::default())?;
         self.0.push(kernel.boxed());
         Ok(())
     }

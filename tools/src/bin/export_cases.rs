@@ -27,7 +27,7 @@ use grok_wgpu::{
         host::{POISON, is_unwritten},
     },
     selftest::{CaseData, Expected, OperandData, ways},
-    variants::Tuning,
+    variants::{Capabilities, Feature, Tuning},
 };
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ fn sizes(option: &str) -> Result<Option<(u32, u32)>> {
 fn export(folder: &Path, kernel: Option<&str>, subgroups: Option<(u32, u32)>) -> Result<usize> {
     std::fs::create_dir_all(folder)?;
     let cases = kernels::cases();
-    let tunings = Tuning::all(subgroups);
+    let tunings = Tuning::all(&Capabilities { is_cpu: true, subgroups });
     let mut count = 0;
     for cases in cases.chunk_by(|one, other| one.kernel == other.kernel) {
         let name = cases[0].kernel;
@@ -92,7 +92,7 @@ fn export(folder: &Path, kernel: Option<&str>, subgroups: Option<(u32, u32)>) ->
         let mut rows = Vec::new();
         for case in cases {
             for (tuning, value) in ways(case, &tunings).map_err(Error::other)? {
-                let row = row(case, (tuning, &value), subgroups, &mut programs, &mut blob)?;
+                let row = row(case, (&tuning, &value), subgroups, &mut programs, &mut blob)?;
                 rows.push(row);
             }
         }
@@ -113,8 +113,7 @@ fn row(
     blob: &mut Blob,
 ) -> Result<Value> {
     let CaseData { dispatch, data } = CaseData::of(case, value).map_err(Error::other)?;
-    let enable = if dispatch.shader.subgroups { "enable subgroups;\n" } else { "" };
-    let source = enable.to_owned() + &dispatch.shader.source();
+    let source = dispatch.shader.enables() + &dispatch.shader.source();
     let program = programs.iter().position(|other| *other == source).unwrap_or_else(|| {
         programs.push(source);
         programs.len() - 1
@@ -123,7 +122,7 @@ fn row(
     Ok(json!({
         "name": case.name,
         "tuning": tuning,
-        "subgroups": subgroups.filter(|_| dispatch.shader.subgroups),
+        "subgroups": subgroups.filter(|_| dispatch.shader.features.contains(&Feature::Subgroups)),
         "program": program,
         "constants": dispatch.constants.iter().copied().collect::<HashMap<_, _>>(),
         "params": blob.put(&dispatch.params)?,

@@ -236,10 +236,11 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Kernels first, then what they link, each in the order of names.
+/// Kernels first, then variants, then what they link, each in the order of names.
 fn files(shaders: &Path) -> Result<Vec<File>, Error> {
     let mut files = Vec::new();
-    for (folder, prefix) in [(shaders.join("kernels"), ""), (shaders.join("lib"), "lib/")] {
+    for (folder, prefix) in [("kernels", ""), ("variants", "variants/"), ("lib", "lib/")] {
+        let folder = shaders.join(folder);
         let mut names: Vec<String> = fs::read_dir(&folder)?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_, Error>>()?;

@@ -13,11 +13,14 @@ use grok_wgpu::{
     variants::Tuning,
 };
 
-use super::{Error, worker::SUBGROUPS};
+use super::{
+    Error,
+    worker::{LAVAPIPE, SUBGROUP},
+};
 use crate::interpret::{self, Program, SMALL, Subgroups};
 
 /// Subgroups as the device has them.
-const IN_ORDER: Subgroups = Subgroups::InOrder(SUBGROUPS.1 as usize);
+const IN_ORDER: Subgroups = Subgroups::InOrder(SUBGROUP as usize);
 
 /// A row with its data and its linked text.
 pub(crate) struct Row {
@@ -30,7 +33,7 @@ pub(crate) struct Row {
 /// The small rows of these kernels, the smallest first. The values that are expected are not needed.
 pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    let tunings = Tuning::all(Some(SUBGROUPS));
+    let tunings = Tuning::all(&LAVAPIPE);
     for case in kernels::cases().into_iter().filter(|case| wanted(case.kernel)) {
         for (tuning_name, tuning) in selftest::ways(&case, &tunings)? {
             let mut data = CaseData::of(&case, &tuning)?;

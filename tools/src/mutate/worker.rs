@@ -15,7 +15,7 @@ use grok_wgpu::{
         host::Host,
     },
     selftest,
-    variants::Tuning,
+    variants::{Capabilities, Tuning},
 };
 
 use super::{Error, File, operators::Mutant};
@@ -24,19 +24,23 @@ use crate::edited::{Edit, Edited};
 /// Random rows of each kernel: as many as `cargo test` runs.
 const RANDOM: u32 = 20;
 
-/// Sizes of subgroups: those of lavapipe, which the table is made on.
-pub(crate) const SUBGROUPS: (u32, u32) = (8, 8);
+/// Invocations of a subgroup of lavapipe, which the table is made on.
+pub(crate) const SUBGROUP: u32 = 8;
+
+/// And what else it has.
+pub(crate) const LAVAPIPE: Capabilities =
+    Capabilities { is_cpu: true, subgroups: Some((SUBGROUP, SUBGROUP)) };
 
 /// The rows, in the order of their numbers: a case, and how work is divided.
-pub(crate) fn rows() -> Vec<(Case, &'static str, Tuning)> {
-    let tunings = Tuning::all(Some(SUBGROUPS));
+pub(crate) fn rows() -> Vec<(Case, String, Tuning)> {
+    let tunings = Tuning::all(&LAVAPIPE);
     let mut rows = Vec::new();
     for (name, tuning) in &tunings {
         // A case is no value that can be copied, so the list is made anew.
         for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
             let ways = selftest::ways(&case, &tunings).expect("rows are sound");
             if ways.iter().any(|(other, _)| other == name) {
-                rows.push((case, *name, tuning.clone()));
+                rows.push((case, name.clone(), tuning.clone()));
             }
         }
     }

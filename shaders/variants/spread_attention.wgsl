@@ -1,34 +1,8 @@
-// Grouped-query attention as in `attention.wgsl`, by subgroups of eight that are workgroups, for heads of
-// 32, 64, 96 or 128 channels. A workgroup takes four query rows, a key head and a split. For scores an
-// invocation has a position, and the queries are spread; for the weighted sum it has `OWN` quads of the
+// Attention by subgroups of eight that are workgroups, for heads of 32, 64, 96 or 128 channels, with a cache
+// of f32. A workgroup takes four query rows, a key head and a split, in blocks of eight positions. For scores
+// an invocation has a position, and the queries are spread; for the weighted sum it has `OWN` quads of the
 // channels, and the weights are spread.
-// Links: lib/step.wgsl, lib/math.wgsl, lib/shuffle.wgsl.
-
-struct Params {
-    n_heads: u32,
-    n_kv_heads: u32,
-    dim4: u32,      // head_dim / 4
-    rows: u32,      // query rows of a workgroup: 4
-    block: u32,     // positions of a block: 8
-    pos0: u32,      // first position of this shard of the cache
-    len: u32,       // positions of this shard
-    split_len: u32, // positions of a split, a multiple of block
-    split0: u32,    // index of this shard's first split
-    splits: u32,    // splits of all shards
-    cols8: u32,     // n_kv_heads * head_dim / 8
-    stride: u32,    // chunks from one position of k or v to the next
-    inner: f32,     // factor on the dot products; divided by the cap where there is one
-    cap: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;           // [tokens, n_heads, head_dim]
-@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;           // [len, n_kv_heads * head_dim]
-@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;           // [len, n_kv_heads * head_dim]
-@group(0) @binding(5) var<storage, read> temperature: array<f32>;       // [tokens]
-@group(0) @binding(6) var<storage, read_write> acc: array<vec4<f32>>;   // [tokens, n_heads, splits, head_dim]
-@group(0) @binding(7) var<storage, read_write> stats: array<vec2<f32>>; // [tokens, n_heads, splits, 2]
+// Links: lib/shuffle.wgsl.
 
 // Quads of a head's channels for each invocation: quad 8 i + lane is quad i of its own.
 override OWN: u32 = 4u;

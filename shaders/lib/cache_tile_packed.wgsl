@@ -1,4 +1,5 @@
-// Rows of the key-value cache in chunks of packed elements, which lib/weight_*.wgsl decodes.
+// Loads of chunks of packed elements, which lib/weight_*.wgsl decodes, into the `kv_tile` of
+// variants/tiles_attention.wgsl.
 // Links: lib/weight_f16.wgsl or lib/weight_q8.wgsl.
 
 // Vectors of four elements of a chunk.

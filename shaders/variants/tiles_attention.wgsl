@@ -1,0 +1,145 @@
+// Attention in blocks of workgroup memory: each workgroup takes `rows` query rows, a key head and a split.
+// rows * dim4 is at most 256 and rows at most 8; block * dim4 is at most 512 and rows * block at most 256.
+// Links: lib/cache_tile_f32.wgsl or lib/cache_tile_packed.wgsl.
+
+const WG: u32 = 256u;
+
+var<workgroup> q_tile: array<vec4<f32>, 256>;  // [rows, dim4]
+var<workgroup> kv_tile: array<vec4<f32>, 512>; // [block, dim4]
+var<workgroup> scores: array<f32, 256>;        // [rows, block]
+var<workgroup> row_max: array<f32, 8>;
+var<workgroup> row_sum: array<f32, 8>;
+var<workgroup> row_scale: array<f32, 8>;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let group = params.n_heads / params.n_kv_heads;
+    let kv_head = group_id.y;
+    let row0 = group_id.x * params.rows;
+    let n_rows = step.rows * group; // query rows of this key head
+    if row0 >= n_rows {
+        return;
+    }
+    // The last row of the tile sees the most positions.
+    let last_token = (min(row0 + params.rows, n_rows) - 1u) / group;
+    let begin = params.pos0 + group_id.z * params.split_len;
+    let end = min(min(begin + params.split_len, params.pos0 + params.len), step.pos + last_token + 1u);
+    if begin >= end {
+        return;
+    }
+
+    let chunks = params.dim4 / QUADS; // of a head
+
+    // This invocation's row and quad of channels, in loads of q and in the weighted sum.
+    let row = local / params.dim4;
+    let quad = local % params.dim4;
+    let live = row < params.rows && row0 + row < n_rows;
+    let token = (row0 + row) / group;
+    let head = kv_head * group + (row0 + row) % group;
+    if live {
+        q_tile[local] = q[(token * params.n_heads + head) * params.dim4 + quad];
+    }
+    if local < params.rows {
+        row_max[local] = -3.0e38;
+        row_sum[local] = 0.0;
+    }
+
+    var sum = vec4<f32>();
+    for (var base = begin; base < end; base += params.block) {
+        workgroupBarrier();
+        for (var i = local; i < params.block * chunks; i += WG) {
+            let pos = base + i / chunks;
+            if pos < end {
+                let at = (pos - params.pos0) * params.stride;
+                let c = kv_head * chunks + i % chunks;
+                unpack(QUADS * i, k[at + c], scale_of(k[at + scale_at(params.cols8, c)], c));
+            } else {
+                clear(QUADS * i);
+            }
+        }
+        workgroupBarrier();
+
+        // One score per invocation.
+        let score_row = local / params.block;
+        if score_row < params.rows && row0 + score_row < n_rows {
+            let j = local % params.block;
+            var s = vec4<f32>();
+            for (var c = 0u; c < params.dim4; c++) {
+                s += q_tile[score_row * params.dim4 + c] * kv_tile[j * params.dim4 + c];
+            }
+            // Scores reach tens, and their rounding errors become relative errors of the weights: as
+            // few operations as possible follow the dot product.
+            let product = (s.x + s.y) + (s.z + s.w);
+            let inner = product * params.inner;
+            let heat = temperature[(row0 + score_row) / group];
+            // The cap must not hide a product that is not a finite number.
+            if params.cap > 0.0 && is_finite(product) {
+                scores[local] = tanh_bounded(inner) * (params.cap * heat);
+            } else {
+                scores[local] = inner * heat;
+            }
+        }
+        workgroupBarrier();
+
+        // One invocation per row turns scores into weights; the others load values meanwhile.
+        if local < params.rows && row0 + local < n_rows {
+            let limit = min(end, step.pos + (row0 + local) / group + 1u);
+            let valid = min(params.block, limit - min(limit, base));
+            let at = local * params.block;
+            var largest = row_max[local];
+            for (var j = 0u; j < valid; j++) {
+                largest = max(largest, scores[at + j]);
+            }
+            var total = 0.0;
+            for (var j = 0u; j < params.block; j++) {
+                var weight = 0.0;
+                if j < valid {
+                    weight = weight_below(scores[at + j], largest);
+                }
+                scores[at + j] = weight;
+                total += weight;
+            }
+            let shrink = select(0.0, exp_bounded(row_max[local] - largest), base > begin);
+            row_scale[local] = shrink;
+            row_sum[local] = row_sum[local] * shrink + total;
+            row_max[local] = largest;
+        }
+        for (var i = local; i < params.block * chunks; i += WG) {
+            let pos = base + i / chunks;
+            if pos < end {
+                let at = (pos - params.pos0) * params.stride;
+                let c = kv_head * chunks + i % chunks;
+                unpack(QUADS * i, v[at + c], scale_of(v[at + scale_at(params.cols8, c)], c));
+            } else {
+                clear(QUADS * i);
+            }
+        }
+        workgroupBarrier();
+
+        if live {
+            sum *= row_scale[row];
+            for (var j = 0u; j < params.block; j++) {
+                sum += scores[row * params.block + j] * kv_tile[j * params.dim4 + quad];
+            }
+        }
+    }
+
+    if live && begin <= step.pos + token {
+        let at = (token * params.n_heads + head) * params.splits + params.split0 + group_id.z;
+        acc[at * params.dim4 + quad] = sum;
+        if quad == 0u {
+            let total = row_sum[row];
+            stats[at] = vec2(select(total, row_max[row], is_finite(total)), total);
+        }
+    }
+}
+
+// Puts zeros in place of a chunk.
+fn clear(at: u32) {
+    for (var quad = 0u; quad < QUADS; quad++) {
+        kv_tile[at + quad] = vec4<f32>();
+    }
+}

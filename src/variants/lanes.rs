@@ -1,0 +1,70 @@
+//! Several invocations form an output row and meet in workgroup memory. Needs nothing.
+
+use super::{Capabilities, Form, Product, Program, Sizes, Sums, Variant, Why};
+use crate::{base::tensor::DType, wgsl};
+
+/// `lanes` invocations form an output row; a workgroup has `rows` of them.
+#[derive(Debug)]
+pub(super) struct Lanes;
+
+impl Variant for Lanes {
+    fn name(&self) -> &'static str {
+        "lanes"
+    }
+
+    fn sizes(&self) -> &'static [&'static str] {
+        &["LANES", "ROWS"]
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Vector]
+    }
+
+    fn needs(&self, _on: &Capabilities) -> Result<(), Why> {
+        Ok(())
+    }
+
+    /// On GPUs lanes read neighbouring weights, so that loads coalesce. On a CPU each invocation owns
+    /// a row, since a barrier costs more there than anything else.
+    fn preferred(&self, on: &Capabilities) -> Option<Sizes> {
+        Some(if on.is_cpu { [1, 16] } else { [32, 4] })
+    }
+
+    fn settings(&self, _on: &Capabilities) -> Vec<Sizes> {
+        vec![[32, 4], [32, 1], [64, 1], [64, 4], [128, 1], [16, 8], [8, 16], [1, 16]]
+    }
+
+    fn checked(&self, _on: &Capabilities) -> Vec<Sizes> {
+        vec![[32, 4], [1, 16]]
+    }
+
+    fn program(&self, _product: &Product, [lanes, rows]: Sizes) -> Program {
+        Program {
+            files: const { &[wgsl!("lib/term"), wgsl!("lib/lanes_tree"), wgsl!("variants/lanes")] },
+            features: &[],
+            constants: vec![("WG", lanes * rows), ("LANES", lanes)],
+        }
+    }
+
+    fn grid(&self, product: &Product, count: u32, [_, rows]: Sizes) -> [u32; 3] {
+        [product.rows().div_ceil(rows), count, 1]
+    }
+
+    fn sums(&self, product: &Product, cols: u32, [lanes, _]: Sizes) -> Sums {
+        Sums { depth: depth(product.dtype(), cols, lanes), rounds: false }
+    }
+}
+
+/// Roundings on the longest chain of a dot product by lanes: the additions inside a chunk of
+/// weights, its scale, an addition per chunk, the sum over a vector, the tree over the lanes, and the
+/// product.
+pub(super) fn depth(dtype: DType, cols: u32, lanes: u32) -> f64 {
+    // Eights of a chunk of sixteen bytes, or of thirty-two with F32.
+    let parts = match dtype {
+        DType::Q4 => 4.0,
+        DType::Q8 => 2.0,
+        _ => 1.0,
+    };
+    let chunks = (f64::from(cols) / (8.0 * parts) / f64::from(lanes)).ceil();
+    2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
+}

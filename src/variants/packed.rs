@@ -1,0 +1,69 @@
+//! Tiles whose products are of bytes (int8 dot products, dp4a). Needs nothing, but rounds activations.
+
+use super::{
+    Capabilities, Form, Product, Program, Sizes, Sums, Variant, Why,
+    tiles::{self, HEIGHTS, tiled},
+};
+
+/// Tiles with activations rounded to signed bytes, in blocks of 32 with a scale. Only for quantized
+/// weights.
+#[derive(Debug)]
+pub(super) struct Packed;
+
+impl Variant for Packed {
+    fn name(&self) -> &'static str {
+        "packed"
+    }
+
+    fn sizes(&self) -> &'static [&'static str] {
+        &["ROWS"]
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Matrix]
+    }
+
+    fn rounds(&self) -> bool {
+        true
+    }
+
+    fn takes(&self, sizes: Sizes) -> bool {
+        HEIGHTS.contains(&sizes)
+    }
+
+    fn fits(&self, product: &Product) -> bool {
+        product.dtype().is_quantized()
+    }
+
+    fn needs(&self, _on: &Capabilities) -> Result<(), Why> {
+        Ok(())
+    }
+
+    fn settings(&self, _on: &Capabilities) -> Vec<Sizes> {
+        HEIGHTS.to_vec()
+    }
+
+    fn checked(&self, _on: &Capabilities) -> Vec<Sizes> {
+        vec![HEIGHTS[0]]
+    }
+
+    fn program(&self, product: &Product, sizes: Sizes) -> Program {
+        let files = if product.is_pair() {
+            tiled!("lib/tile_packed", "lib/tile_pair")
+        } else {
+            tiled!("lib/tile_packed", "lib/tile_one")
+        };
+        Program { files, features: &[], constants: tiles::constants(sizes) }
+    }
+
+    fn grid(&self, product: &Product, count: u32, sizes: Sizes) -> [u32; 3] {
+        tiles::grid(product, count, sizes)
+    }
+
+    /// Integers are summed exactly, but there are two products by scales, and the scale's division
+    /// errs by two and a half units of what the rounding left, which is less than half as much again:
+    /// no more than the additions of a tile.
+    fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
+        Sums { depth: tiles::depth(cols, 8.0), rounds: true }
+    }
+}

@@ -1,0 +1,71 @@
+//! WGSL programs by their files: what a kernel links, and what a variant adds.
+
+/// A file of WGSL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShaderFile {
+    /// Where it is in the repository.
+    pub path: &'static str,
+    /// What is in it.
+    pub text: &'static str,
+}
+
+/// A kernel's own file, which is the last, after the libraries that it links whatever the variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Stem of the kernel's files.
+    pub kernel: &'static str,
+    /// The files in link order.
+    pub files: &'static [ShaderFile],
+}
+
+/// Something optional that a program uses. WGSL enables each by a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Operations between the invocations of a subgroup.
+    Subgroups,
+}
+
+impl Feature {
+    /// Its name in WGSL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Subgroups => "subgroups",
+        }
+    }
+}
+
+/// What a variant adds to a kernel's files.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Libraries, then the file with `main`.
+    pub files: &'static [ShaderFile],
+    /// What these files use.
+    pub features: &'static [Feature],
+    /// Values of their `override` declarations.
+    pub constants: Vec<(&'static str, u32)>,
+}
+
+/// The [`ShaderFile`] of this path below `shaders/`, without its end.
+#[macro_export]
+macro_rules! wgsl {
+    ($stem:expr) => {
+        $crate::variants::ShaderFile {
+            path: concat!("shaders/", $stem, ".wgsl"),
+            text: include_str!(concat!("../../shaders/", $stem, ".wgsl")),
+        }
+    };
+}
+
+/// The [`Source`] of a kernel: its own file after the named library files.
+#[macro_export]
+macro_rules! source {
+    ($name:literal $(, $lib:literal)*) => {
+        $crate::variants::Source {
+            kernel: $name,
+            files: &[
+                $($crate::wgsl!(concat!("lib/", $lib)),)*
+                $crate::wgsl!(concat!("kernels/", $name)),
+            ],
+        }
+    };
+}

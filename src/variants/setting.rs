@@ -1,0 +1,150 @@
+//! A variant with its sizes: one way to divide a product.
+
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
+
+use super::{
+    Attention, Capabilities, Form, Heads, Product, Program, Sizes, Sums, VARIANTS, Variant, Why,
+};
+
+/// A variant and its sizes. As text: the variant's name and the sizes, as in `lanes 32 4`.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    variant: &'static dyn Variant,
+    sizes: Sizes,
+}
+
+impl Setting {
+    /// These sizes of a variant.
+    pub fn new(variant: &'static dyn Variant, sizes: Sizes) -> Self {
+        Self { variant, sizes }
+    }
+
+    /// What products of a form run with where nothing is known of the device.
+    pub(super) fn plain(form: Form) -> Self {
+        Self::preferred(form, &Capabilities::default())
+    }
+
+    /// What products of a form run with on such a device where nothing was measured: the last of the
+    /// variants that is meant for it.
+    pub(super) fn preferred(form: Form, on: &Capabilities) -> Self {
+        let meant = |&variant: &&'static dyn Variant| {
+            let sizes = variant.preferred(on).filter(|_| variant.forms().contains(&form))?;
+            Some(Self { variant, sizes })
+        };
+        VARIANTS.iter().filter_map(meant).next_back().expect("every form has a plain variant")
+    }
+
+    /// The variant.
+    pub fn variant(self) -> &'static dyn Variant {
+        self.variant
+    }
+
+    /// Whether the device can run it.
+    pub fn runs_on(self, on: &Capabilities) -> Result<(), Why> {
+        self.variant.runs(on, self.sizes)
+    }
+
+    /// What the variant adds to the product's files.
+    pub fn program(self, product: &Product) -> Program {
+        self.variant.program(product, self.sizes)
+    }
+
+    /// Workgroups for `count` tokens, choices or tiles.
+    pub fn grid(self, product: &Product, count: u32) -> [u32; 3] {
+        self.variant.grid(product, count, self.sizes)
+    }
+
+    /// How a row of `cols` columns is summed.
+    pub fn sums(self, product: &Product, cols: u32) -> Sums {
+        self.variant.sums(product, cols, self.sizes)
+    }
+
+    /// How attention over such heads is divided: by this setting, or where it cannot, by the plain one.
+    pub(super) fn attention(self, heads: Heads) -> Attention {
+        let own = self.variant.attention(heads, self.sizes);
+        own.or_else(|| {
+            let Self { variant, sizes } = Self::plain(Form::Matrix);
+            variant.attention(heads, sizes)
+        })
+        .expect("the plain variant of matrix products divides attention over any heads")
+    }
+
+    /// What tells settings apart, and puts them in order.
+    fn key(self) -> (&'static str, Sizes) {
+        (self.variant.name(), self.sizes)
+    }
+}
+
+impl PartialEq for Setting {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Setting {}
+
+impl Hash for Setting {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialOrd for Setting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Setting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.variant.sizes().len();
+        let sizes = self.sizes.iter().take(count).map(u32::to_string);
+        let words: Vec<String> =
+            std::iter::once(self.variant.name().to_owned()).chain(sizes).collect();
+        f.pad(&words.join(" "))
+    }
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split_whitespace();
+        let name = words.next().unwrap_or("");
+        let sizes: Result<Vec<u32>, _> = words.map(str::parse).collect();
+        let sizes = sizes.map_err(|_| format!("`{text}` has a size that is no number"))?;
+        let fits = |n: u64| n.is_power_of_two() && n <= 256;
+        if sizes.iter().any(|&size| !fits(size.into()))
+            || !fits(sizes.iter().map(|&size| u64::from(size)).product())
+        {
+            return Err(format!("`{text}`: sizes are powers of two, 256 at the most together"));
+        }
+        let unknown = || {
+            let forms: Vec<String> = VARIANTS
+                .iter()
+                .map(|variant| [&[variant.name()], variant.sizes()].concat().join(" "))
+                .collect();
+            format!("`{text}` is no way to divide a product: there are {}", forms.join(", "))
+        };
+        let variant = VARIANTS.iter().find(|variant| variant.name() == name).ok_or_else(unknown)?;
+        if sizes.len() != variant.sizes().len() {
+            return Err(unknown());
+        }
+        let sizes = [sizes.first(), sizes.get(1)].map(|size| size.copied().unwrap_or(1));
+        if !variant.takes(sizes) {
+            return Err(format!("`{text}`: {name} has no such size"));
+        }
+        Ok(Self { variant: *variant, sizes })
+    }
+}

@@ -1,0 +1,145 @@
+//! Each invocation forms output rows of its own; its subgroup, of at least eight, shares the loads of
+//! activations. For devices on which a load is a load for each lane, as on CPUs.
+
+use super::{
+    Attention, Capabilities, Feature, Form, Heads, Parts, Product, Program, Sizes, Sums, TILE,
+    Variant, Why, lanes, tiles,
+};
+use crate::{base::tensor::DType, wgsl};
+
+/// Workgroups of `width` invocations, a multiple of what a subgroup can have.
+#[derive(Debug)]
+pub(super) struct Spread;
+
+/// What an invocation has: output rows of its own, and tokens of them in fours.
+struct Share {
+    rows: u32,
+    fours: u32,
+}
+
+impl Share {
+    /// As many sums as registers hold without spilling on lavapipe.
+    fn of(product: &Product) -> Self {
+        let (rows, fours) = match (product.form, product.is_pair(), product.parts) {
+            (Form::Vector, false, _) => (2, 0),
+            (Form::Vector, true, _) => (1, 0),
+            (Form::Matrix, false, _) => (3, 2),
+            (Form::Matrix, true, Parts::Tokens) => (1, 3),
+            // Fours that divide a tile.
+            (Form::Matrix, true, Parts::Tile) => (1, 2),
+        };
+        Self { rows, fours }
+    }
+}
+
+impl Variant for Spread {
+    fn name(&self) -> &'static str {
+        "spread"
+    }
+
+    fn sizes(&self) -> &'static [&'static str] {
+        &["WIDTH"]
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        &Form::ALL
+    }
+
+    fn needs(&self, on: &Capabilities) -> Result<(), Why> {
+        match on.subgroups {
+            Some((8.., _)) => Ok(()),
+            _ => Err(Why::subgroups("of eight invocations or more", on)),
+        }
+    }
+
+    fn runs(&self, on: &Capabilities, [width, _]: Sizes) -> Result<(), Why> {
+        self.needs(on)?;
+        match on.subgroups {
+            Some((_, most)) if width.is_multiple_of(most) => Ok(()),
+            _ => Err(Why::subgroups(format_args!("that divide {width} invocations"), on)),
+        }
+    }
+
+    fn preferred(&self, on: &Capabilities) -> Option<Sizes> {
+        let (_, most) = on.subgroups.filter(|_| on.is_cpu && self.needs(on).is_ok())?;
+        Some([most, 1])
+    }
+
+    fn settings(&self, on: &Capabilities) -> Vec<Sizes> {
+        let Some((_, most)) = on.subgroups else { return Vec::new() };
+        vec![[most, 1], [(4 * most).min(128).max(most), 1]]
+    }
+
+    fn checked(&self, on: &Capabilities) -> Vec<Sizes> {
+        on.subgroups.map(|(_, most)| [most, 1]).into_iter().collect()
+    }
+
+    fn program(&self, product: &Product, [width, _]: Sizes) -> Program {
+        let Share { rows, fours } = Share::of(product);
+        let features = &[Feature::Subgroups];
+        match product.form {
+            Form::Vector => Program {
+                files: const {
+                    &[
+                        wgsl!("lib/term"),
+                        wgsl!("lib/shuffle"),
+                        wgsl!("lib/spread"),
+                        wgsl!("lib/spread_loads"),
+                        wgsl!("variants/spread_vector"),
+                    ]
+                },
+                features,
+                constants: vec![("WG", width), ("OWN", rows)],
+            },
+            Form::Matrix => Program {
+                files: const {
+                    &[
+                        wgsl!("lib/part"),
+                        wgsl!("lib/tile_height"),
+                        wgsl!("lib/shuffle"),
+                        wgsl!("lib/spread"),
+                        wgsl!("lib/spread_loads"),
+                        wgsl!("variants/spread_matrix"),
+                    ]
+                },
+                features,
+                constants: vec![("WG", width), ("OWN", rows), ("FOURS", fours)],
+            },
+        }
+    }
+
+    /// Workgroups side by side share weights, which cost more to load than activations.
+    fn grid(&self, product: &Product, count: u32, [width, _]: Sizes) -> [u32; 3] {
+        let Share { rows, fours } = Share::of(product);
+        let rows = product.rows().div_ceil(width * rows);
+        match (product.form, product.parts) {
+            (Form::Vector, _) => [rows, count, 1],
+            (Form::Matrix, Parts::Tokens) => [count.div_ceil(4 * fours), rows, 1],
+            (Form::Matrix, Parts::Tile) => [count * TILE.div_ceil(4 * fours), rows, 1],
+        }
+    }
+
+    fn sums(&self, product: &Product, cols: u32, _sizes: Sizes) -> Sums {
+        let depth = match product.form {
+            Form::Vector => lanes::depth(product.dtype(), cols, 1),
+            // By eights of a chunk, its scale, and chunks of a block: most for chunks of four eights.
+            Form::Matrix => tiles::depth(cols, 2.0 + 3.0 + 1.0 + 3.0),
+        };
+        Sums { depth, rounds: false }
+    }
+
+    /// By subgroups of eight that are workgroups.
+    fn attention(&self, Heads { head_dim, cache }: Heads, sizes: Sizes) -> Option<Attention> {
+        let fits = matches!(head_dim, 32 | 64 | 96 | 128) && cache == DType::F32 && sizes == [8, 1];
+        fits.then(|| Attention {
+            variant: self.name(),
+            program: Program {
+                files: const { &[wgsl!("lib/shuffle"), wgsl!("variants/spread_attention")] },
+                features: &[Feature::Subgroups],
+                constants: vec![("OWN", head_dim / 32)],
+            },
+            rows: 4,
+            block: 8,
+        })
+    }
+}
