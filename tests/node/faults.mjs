@@ -65,7 +65,7 @@ const HIDDEN = [
 ].map(([what, bits]) => [
   what,
   /got .*, expected (NaN|-?Infinity)/,
-  (job, read, write) => {
+  (job, _read, write) => {
     for (const [run, { poison }] of job.runs.entries()) {
       const { part, at } = notFinite(job, run);
       word(write, part.offset + 4 * at).setUint32(0, bits(poison), true);
