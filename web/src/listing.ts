@@ -58,7 +58,7 @@ function wrong(url: string, what: string): GrokWgpuError {
 }
 
 /** Reads a manifest: `{ "files": [{ "name", "size", "sha256" }] }`. */
-function parseManifest(url: string, text: string): ListedFile[] {
+export function parseManifest(url: string, text: string): ListedFile[] {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
