@@ -22,8 +22,11 @@ use grok_wgpu::{
 };
 use pollster::block_on;
 
+/// Reads a file of these bytes, and says whether it was accepted.
+pub(crate) type Target = fn(&[u8]) -> bool;
+
 /// All of them by name, which is also that of their folder in `seeds/`.
-pub(crate) const TARGETS: [(&str, fn(&[u8]) -> bool); 8] = [
+pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -166,7 +169,9 @@ pub(crate) fn config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let path = Path::new("config.json");
     let Some((config, warnings)) = accepted(Config::from_json(path, text)) else { return false };
-    warnings.iter().for_each(|warning| told(warning));
+    for warning in &warnings {
+        told(warning);
+    }
     assert_eq!(config.problems(), Vec::<String>::new());
     config.parameters();
     let (again, warnings) = Config::from_json(path, &config.to_json()).expect("it was written");
@@ -213,7 +218,9 @@ pub(crate) fn index(bytes: &[u8]) -> bool {
     let path = Path::new("model.safetensors.index.json");
     let Some(files) = accepted(index_files(path, text)) else { return false };
     assert!(!files.is_empty());
-    files.iter().for_each(|file| assert_plain(file));
+    for file in &files {
+        assert_plain(file);
+    }
     true
 }
 
@@ -240,6 +247,8 @@ pub(crate) fn journal(bytes: &[u8]) -> bool {
     let len = usize::try_from(journal.len).expect("of the text");
     assert!(text.as_bytes()[..len].last().is_none_or(|&last| last == b'\n'));
     assert!(!text[len..].contains('\n'));
-    journal.done.keys().for_each(|file| assert_plain(file));
+    for file in journal.done.keys() {
+        assert_plain(file);
+    }
     true
 }
