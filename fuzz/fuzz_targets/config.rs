@@ -1,3 +1,5 @@
+//! The target `config` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! The target `gguf` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! The target `index` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! The target `journal` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! The target `safetensors` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! The target `tokenizer_json` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]

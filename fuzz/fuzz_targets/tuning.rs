@@ -1,3 +1,5 @@
+//! The target `tuning` under libFuzzer.
+
 #![no_main]
 
 #[path = "../targets.rs"]
