@@ -105,11 +105,8 @@ pub(crate) fn safetensors(bytes: &[u8]) -> bool {
         }
         Err(what) => told(what),
     }
-    let config = Config {
-        num_hidden_layers: 1,
-        num_local_experts: 2,
-        ..Config::preset("tiny").expect("a preset")
-    };
+    let mut config = Config::preset("tiny").expect("a preset").with_layers(1);
+    config.experts.as_mut().expect("it has some").count = 2;
     let source = Start { name: "model.safetensors", bytes, len };
     let opened = accepted(block_on(Checkpoint::open(Path::new("model"), vec![source], &config)));
     if let Some(checkpoint) = &opened {
