@@ -1,6 +1,7 @@
+# shellcheck shell=bash
 # What the scripts share. Source it; it changes to the root of the repository.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 say() { printf '\n== %s\n' "$*"; }
 die() {
@@ -69,6 +70,29 @@ swiftshader_icd() {
         "$HOME"/.cache/ms-playwright/chromium*/chrome-*/vk_swiftshader_icd.json \
         "$HOME"/.cache/puppeteer/*/*/*/vk_swiftshader_icd.json \
         /usr/share/vulkan/icd.d/*swiftshader*.json
+}
+
+# The folder of what cargo builds, from the root.
+target_folder() {
+    local target=${CARGO_TARGET_DIR:-target}
+    case "$target" in /*) ;; *) target="$PWD/$target" ;; esac
+    printf '%s\n' "$target"
+}
+
+# Whether Python can make a folder for packages; Debian's needs another package for that.
+python_is_there() {
+    have python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1
+}
+
+# web/'s packages of npm, as its lock file has them.
+web_packages() {
+    if [ ! web/package-lock.json -nt web/node_modules/.package-lock.json ] \
+        && [ -f web/node_modules/.package-lock.json ]; then
+        return
+    fi
+    say "installing packages of npm"
+    (cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    touch web/node_modules/.package-lock.json
 }
 
 # Some Vulkan drivers complain where there is no session.

@@ -561,6 +561,10 @@ fn completions_and_help_exist() {
         assert!(good(&["--help"]).contains(command), "{command}");
     }
     assert!(good(&["--version"]).starts_with("grok-wgpu "));
+    for (page, has) in [(&["man"][..], "grok-wgpu-bench(1)"), (&["man", "bench"], "--compare")] {
+        let page = good(page).replace('\\', "");
+        assert!(page.contains(".TH grok-wgpu") && page.contains(has), "{page}");
+    }
 }
 
 #[test]

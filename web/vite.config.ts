@@ -1,9 +1,9 @@
 /** Builds the page: its modules, the engine's worker and module, fonts, and the worker that lets it open offline. */
 
 import { createHash } from "node:crypto";
-import { readFileSync, readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type Plugin, defineConfig } from "vite";
+import { defineConfig, type Plugin } from "vite";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -22,7 +22,11 @@ function offlineWorker(): Plugin {
       const hash = createHash("sha256");
       for (const name of names.sort()) {
         const item = bundle[name];
-        const content = item ? (item.type === "chunk" ? item.code : item.source) : readFileSync(here(`page/public/${name}`));
+        const content = item
+          ? item.type === "chunk"
+            ? item.code
+            : item.source
+          : readFileSync(here(`page/public/${name}`));
         hash.update(name).update(content);
       }
       const files = JSON.stringify(["./", ...names.filter((name) => name !== "index.html")]);

@@ -8,60 +8,60 @@ const { gpu, model: modelPath, prompt, tokens, warmUp } = JSON.parse(process.arg
 
 /** Ids all over the vocabulary: those of `grok-wgpu bench`. */
 function ids(count, vocab) {
-    return Array.from({ length: count }, (_, i) => {
-        const mixed = Math.imul(i, 0x9e3779b9) >>> 0;
-        return (((mixed << 15) | (mixed >>> 17)) >>> 0) % vocab;
-    });
+  return Array.from({ length: count }, (_, i) => {
+    const mixed = Math.imul(i, 0x9e3779b9) >>> 0;
+    return (((mixed << 15) | (mixed >>> 17)) >>> 0) % vocab;
+  });
 }
 
 /** Seconds that a step takes, which ends when a token was chosen. */
 async function seconds(sequence, step) {
-    // Without a result that is read, a step would end before the device does.
-    const input = step.map((id, i) =>
-        i === step.length - 1 ? [id, { generateNext: { token: true, options: { temperature: 0 } } }] : id,
-    );
-    const start = performance.now();
-    await sequence.controlledEvaluate(input);
-    return (performance.now() - start) / 1000;
+  // Without a result that is read, a step would end before the device does.
+  const input = step.map((id, i) =>
+    i === step.length - 1 ? [id, { generateNext: { token: true, options: { temperature: 0 } } }] : id,
+  );
+  const start = performance.now();
+  await sequence.controlledEvaluate(input);
+  return (performance.now() - start) / 1000;
 }
 
 async function measure(sequence, prompt, made) {
-    await sequence.clearHistory();
-    const prefill = await seconds(sequence, prompt);
-    const decode = [];
-    for (const id of made) decode.push(await seconds(sequence, [id]));
-    return { prefill, decode };
+  await sequence.clearHistory();
+  const prefill = await seconds(sequence, prompt);
+  const decode = [];
+  for (const id of made) decode.push(await seconds(sequence, [id]));
+  return { prefill, decode };
 }
 
 try {
-    // The packages hold compiled libraries; nothing is built or downloaded here.
-    const llama = await getLlama({ gpu, build: "never", skipDownload: true, maxThreads: 1, vramPadding: 0 });
-    const model = await llama.loadModel({
-        modelPath,
-        gpuLayers: gpu === false ? 0 : "max",
-        ignoreMemorySafetyChecks: true,
-    });
-    const context = await model.createContext({
-        contextSize: prompt + tokens,
-        batchSize: prompt,
-        threads: 1,
-        ignoreMemorySafetyChecks: true,
-    });
-    const sequence = context.getSequence();
-    const vocab = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
-    const [given, made] = [ids(prompt, vocab), ids(tokens, vocab)];
-    const devices = gpu === false ? [] : await llama.getGpuDeviceNames();
-    await measure(sequence, given.slice(0, warmUp), made.slice(0, 1));
-    process.send({ ready: true, devices, release: llama.llamaCppRelease?.release ?? "" });
-    process.on("message", async () => {
-        try {
-            process.send(await measure(sequence, given, made));
-        } catch (error) {
-            process.send({ error: String(error?.message ?? error) });
-        }
-    });
+  // The packages hold compiled libraries; nothing is built or downloaded here.
+  const llama = await getLlama({ gpu, build: "never", skipDownload: true, maxThreads: 1, vramPadding: 0 });
+  const model = await llama.loadModel({
+    modelPath,
+    gpuLayers: gpu === false ? 0 : "max",
+    ignoreMemorySafetyChecks: true,
+  });
+  const context = await model.createContext({
+    contextSize: prompt + tokens,
+    batchSize: prompt,
+    threads: 1,
+    ignoreMemorySafetyChecks: true,
+  });
+  const sequence = context.getSequence();
+  const vocab = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
+  const [given, made] = [ids(prompt, vocab), ids(tokens, vocab)];
+  const devices = gpu === false ? [] : await llama.getGpuDeviceNames();
+  await measure(sequence, given.slice(0, warmUp), made.slice(0, 1));
+  process.send({ ready: true, devices, release: llama.llamaCppRelease?.release ?? "" });
+  process.on("message", async () => {
+    try {
+      process.send(await measure(sequence, given, made));
+    } catch (error) {
+      process.send({ error: String(error?.message ?? error) });
+    }
+  });
 } catch (error) {
-    process.send({ error: String(error?.message ?? error) });
-    process.exitCode = 1;
-    process.disconnect();
+  process.send({ error: String(error?.message ?? error) });
+  process.exitCode = 1;
+  process.disconnect();
 }

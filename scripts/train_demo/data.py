@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from pathlib import Path
 
 from stories import chat, tell
 from stories.engine import Rng
@@ -129,7 +130,7 @@ def main():
         "rows": len(rows),
         "tokens": sum(1 for r in rows for i in r if i),
         "corpus_sha256": corpus.hexdigest(),
-        "tokenizer_sha256": sha(open(path, "rb").read()),
+        "tokenizer_sha256": sha(Path(path).read_bytes()),
         "train_sha256": sha(blobs["train.bin"].tobytes()),
         "second": {
             "seed": SECOND_SEED,

@@ -60,9 +60,7 @@ def curve(log, path):
     span = max(tokens)
 
     def xy(t, v):
-        return (
-            f"{left + t / span * (width - left - 16):.1f},{height - bottom - v / high * (height - bottom - top):.1f}"
-        )
+        return f"{left + t / span * (width - left - 16):.1f},{height - bottom - v / high * (height - bottom - top):.1f}"
 
     parts = [
         (
@@ -83,7 +81,7 @@ def curve(log, path):
             f'<text x="{x0}" y="{height - 22}" text-anchor="middle">{span * i / 4:.1f}</text>'
         )
     for color, values in series.items():
-        points = " ".join(xy(t, v) for t, v in zip(tokens, values))
+        points = " ".join(xy(t, v) for t, v in zip(tokens, values, strict=True))
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>'
         )

@@ -1,6 +1,7 @@
 """Byte-level BPE: trainer, encoder and reader of the `tokenizer.tok.json` schema of Grok-2."""
 
 import heapq
+import itertools
 import json
 from collections import Counter, defaultdict
 
@@ -26,7 +27,7 @@ def train(texts, vocab_size):
     weight = [counts[piece] for piece in sorted(counts)]
     pairs, where = Counter(), defaultdict(set)
     for i, word in enumerate(words):
-        for pair in zip(word, word[1:]):
+        for pair in itertools.pairwise(word):
             pairs[pair] += weight[i]
             where[pair].add(i)
     heap = [(-n, pair) for pair, n in pairs.items()]
@@ -48,10 +49,10 @@ def train(texts, vocab_size):
                 else:
                     out.append(word[j])
                     j += 1
-            for old in zip(word, word[1:]):
+            for old in itertools.pairwise(word):
                 pairs[old] -= weight[i]
                 changed.add(old)
-            for new in zip(out, out[1:]):
+            for new in itertools.pairwise(out):
                 pairs[new] += weight[i]
                 where[new].add(i)
                 changed.add(new)

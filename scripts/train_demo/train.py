@@ -163,7 +163,7 @@ if os.path.exists(checkpoint_path):
     ck = torch.load(checkpoint_path, weights_only=True)
     model.load_state_dict(ck["model"])
     adam.load_state_dict(ck["adam"])
-    for (_, _, buf), saved in zip(muon.items, ck["muon"]):
+    for (_, _, buf), saved in zip(muon.items, ck["muon"], strict=True):
         buf.copy_(saved)
     step, seconds = ck["step"], ck["seconds"]
     if os.path.exists(log_path):  # rows after the checkpoint will be written again
@@ -189,7 +189,7 @@ def save():
 
 run = model if args.no_compile else torch.compile(model)
 total = sum(p.numel() for p in model.parameters())
-expert = sum(l.moe.w13.numel() + l.moe.w2.numel() for l in model.layers)
+expert = sum(layer.moe.w13.numel() + layer.moe.w2.numel() for layer in model.layers)
 print(
     json.dumps(
         {
@@ -202,14 +202,14 @@ print(
     flush=True,
 )
 fresh = not os.path.exists(log_path)
-log = open(log_path, "a", newline="")
+log = open(log_path, "a", newline="")  # noqa: SIM115 (as long as the program runs)
 writer = csv.writer(log)
 if fresh:
     writer.writerow(
         ["step", "tokens", "seconds", "train_loss", "valid_loss", "balance", "z"]
         + [
-            f"load_{l}_{e}"
-            for l in range(cfg.num_hidden_layers)
+            f"load_{layer}_{e}"
+            for layer in range(cfg.num_hidden_layers)
             for e in range(cfg.num_local_experts)
         ]
     )

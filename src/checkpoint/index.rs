@@ -73,7 +73,7 @@ fn files(map: Map<String, Value>) -> Result<BTreeMap<String, String>, Vec<String
 }
 
 /// Whether a name is that of a safetensors file in the same folder on every system.
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     name.len() <= 255
         && name.ends_with(".safetensors")
         && !name.starts_with('.')

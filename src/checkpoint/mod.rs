@@ -6,6 +6,8 @@ mod files;
 pub mod folder;
 pub mod gguf;
 mod index;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod journal;
 mod layout;
 mod magic;
 mod names;

@@ -20,7 +20,8 @@ use crate::{
     },
     checkpoint::{
         Checkpoint,
-        requantize::{self, Choices, Job, KindReport, Loss, Origin, Requantized},
+        journal::{self, Done, Journal, Problem},
+        requantize::{self, Choices, Job, KindReport, Requantized},
         synthetic::fnv_1a,
         write::{self, Layout, Output},
     },
@@ -179,17 +180,6 @@ pub fn on_all_cores(jobs: &mut [Job<'_>]) {
     });
 }
 
-/// A tensor that is written.
-#[derive(Debug)]
-struct Done {
-    name: String,
-    /// The byte of its file after its last one.
-    end: u64,
-    loss: Loss,
-    /// What it was made of.
-    origin: Origin,
-}
-
 /// The folder that is being written.
 struct Unfinished<'a> {
     folder: Folder<'a>,
@@ -243,34 +233,19 @@ impl<'a> Unfinished<'a> {
             };
         }
         let text = block_on(read_text(&path, MAX_JOURNAL))?;
-        // A line without an end is one that a crash cut off.
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let mut lines = whole.lines();
-        let mut done: BTreeMap<String, Vec<Done>> = BTreeMap::new();
-        match lines.next() {
-            None => {
-                journal.set_len(0).and_then(|()| journal.rewind()).map_err(fail)?;
-                journal.write_all(first_line(digest).as_bytes()).map_err(fail)?;
-            }
-            Some(first) => {
-                let first: Value = serde_json::from_str(first).unwrap_or_default();
-                if first["run"] != digest {
-                    return Err(Error::Usage(format!(
-                        "{} holds an unfinished run of another model or with other options: give \
-                         those again, or name a new folder",
-                        dir.display()
-                    )));
-                }
-                for line in lines {
-                    let (file, tensor) = read_line(line).ok_or_else(|| {
-                        Error::format(&path, format!("`{}` is no tensor", json::clipped(line)))
-                    })?;
-                    done.entry(file).or_default().push(tensor);
-                }
-                let end = whole.len() as u64;
-                journal.set_len(end).map_err(fail)?;
-                journal.seek(io::SeekFrom::Start(end)).map_err(fail)?;
-            }
+        let known = Journal::parse(&text, digest).map_err(|problem| match problem {
+            Problem::Other => Error::Usage(format!(
+                "{} holds an unfinished run of another model or with other options: give those \
+                 again, or name a new folder",
+                dir.display()
+            )),
+            Problem::Line(line) => Error::format(&path, format!("`{line}` is no tensor")),
+        });
+        let Journal { done, len } = known?;
+        journal.set_len(len).map_err(fail)?;
+        journal.seek(io::SeekFrom::Start(len)).map_err(fail)?;
+        if len == 0 {
+            journal.write_all(journal::first_line(digest).as_bytes()).map_err(fail)?;
         }
         let mut copy = Self {
             folder: Folder { dir },
@@ -338,10 +313,10 @@ impl<'a> Unfinished<'a> {
     /// Writes the journal anew, of what is done. Files are cut after that: a journal that ends early
     /// tells of less than there is.
     fn rewrite(&mut self) -> Result<()> {
-        let mut text = first_line(&self.digest);
+        let mut text = journal::first_line(&self.digest);
         for (file, tensors) in &self.done {
             for tensor in tensors {
-                text.push_str(&line(file, tensor));
+                text.push_str(&journal::line(file, tensor));
             }
         }
         self.journal
@@ -401,40 +376,6 @@ impl<'a> Unfinished<'a> {
     }
 }
 
-/// The line that says what a run does.
-fn first_line(digest: &str) -> String {
-    format!("{}\n", json!({ "run": digest }))
-}
-
-/// The line of a tensor.
-fn line(file: &str, tensor: &Done) -> String {
-    let Done { name, end, loss, origin } = tensor;
-    let line = json!({
-        "file": file,
-        "tensor": name,
-        "end": end,
-        "squares": loss.squares,
-        "error": loss.error,
-        "first": origin.first,
-        "rows": origin.rows,
-        "sha256": origin.hash,
-    });
-    format!("{line}\n")
-}
-
-/// A file and a tensor of it.
-fn read_line(line: &str) -> Option<(String, Done)> {
-    let value: Value = serde_json::from_str(line).ok()?;
-    let text = |field: &str| value[field].as_str().map(str::to_owned);
-    let loss = Loss { squares: value["squares"].as_f64()?, error: value["error"].as_f64()? };
-    let end = value["end"].as_u64()?;
-    // Earlier versions did not note the origin: what they wrote is written again.
-    let number = |field: &str| value[field].as_u64().unwrap_or_default();
-    let hash = text("sha256").unwrap_or_default();
-    let origin = Origin { first: number("first"), rows: number("rows"), hash };
-    Some((text("file")?, Done { name: text("tensor")?, end, loss, origin }))
-}
-
 impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
     type File = BufWriter<File>;
 
@@ -466,7 +407,7 @@ impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
             loss: self.weights.loss(tensor),
             origin: self.weights.take_origin(tensor),
         };
-        self.copy.pending.push_str(&line(name, &done));
+        self.copy.pending.push_str(&journal::line(name, &done));
         let dtype = self.weights.changes().find(|change| change.want.name == tensor);
         self.copy.unsynced += dtype.map_or(0, |change| change.want.bytes(change.to));
         if self.copy.unsynced >= SYNC_BYTES { self.copy.settle() } else { Ok(()) }

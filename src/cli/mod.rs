@@ -66,6 +66,12 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print a page of the manual, as the archives of a release have them
+    #[command(hide = true)]
+    Man {
+        /// The command; the program's own page without
+        command: Option<String>,
+    },
 }
 
 /// Runs the program.
@@ -123,6 +129,7 @@ async fn run(cli: &Cli) -> Result<()> {
             clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);
             terminal::out(&String::from_utf8_lossy(&script))
         }
+        Some(Command::Man { command }) => man(command.as_deref()),
         None => {
             let mut command = Cli::command();
             let usage = command.render_usage();
@@ -143,6 +150,19 @@ async fn list_adapters(globals: &Globals) -> Result<()> {
         terminal::out(&format!("{i}: {name}\n"))?;
     }
     Ok(())
+}
+
+/// Prints a page of the manual.
+fn man(name: Option<&str>) -> Result<()> {
+    let mut program = Cli::command();
+    program.build();
+    let command = name.map_or(Some(&program), |name| program.find_subcommand(name));
+    let command = command.ok_or_else(|| Error::Usage("there is no such command".into()))?;
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone())
+        .render(&mut page)
+        .expect("a vector takes whatever is written");
+    terminal::out(&String::from_utf8_lossy(&page))
 }
 
 #[cfg(test)]

@@ -23,10 +23,10 @@ from pathlib import Path
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "default")
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from golden_model import (  # noqa: E402
+from golden_model import (
     U64,
     WRONG,
     fnv1a,
@@ -162,7 +162,12 @@ CASES = [
     Case("grok2_40", GROK2, 40),
     Case("grok2_1100", config(GROK2, attn_temperature_len=1024), 1100, LONG),
     Case("grok2_theta_40", config(GROK2, rope_theta=LARGE_THETA), 40, SOME),
-    Case("grok2_theta_1100", config(GROK2, rope_theta=LARGE_THETA, attn_temperature_len=1024), 1100, LONG),
+    Case(
+        "grok2_theta_1100",
+        config(GROK2, rope_theta=LARGE_THETA, attn_temperature_len=1024),
+        1100,
+        LONG,
+    ),
     Case("grok2_linear_40", config(GROK2, rope_type="linear", scaling_factor=4.0), 40, SOME),
     Case("grok2_no_rope_type_40", config(GROK2, rope_type=ABSENT, scaling_factor=4.0), 40, SOME),
     Case("grok2_yarn_40", config(GROK2, rope_type="yarn"), 40, SOME),

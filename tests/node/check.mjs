@@ -16,7 +16,9 @@ if (!folder) {
   console.error("usage: node check.mjs DIR");
   process.exit(2);
 }
-const files = readdirSync(folder).filter((name) => name.endsWith(".wgsl")).sort();
+const files = readdirSync(folder)
+  .filter((name) => name.endsWith(".wgsl"))
+  .sort();
 if (files.length === 0) {
   console.error(`${folder}: no *.wgsl file`);
   process.exit(1);

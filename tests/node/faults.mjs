@@ -65,7 +65,7 @@ const HIDDEN = [
 ].map(([what, bits]) => [
   what,
   /got .*, expected (NaN|-?Infinity)/,
-  (job, read, write) => {
+  (job, _read, write) => {
     for (const [run, { poison }] of job.runs.entries()) {
       const { part, at } = notFinite(job, run);
       word(write, part.offset + 4 * at).setUint32(0, bits(poison), true);
@@ -88,7 +88,7 @@ const DAMAGE = [
   [
     "an element left unwritten",
     /got .*, expected/,
-    (job, read, write) => {
+    (job, _read, write) => {
       for (const [run, { poison }] of job.runs.entries()) {
         const [{ part, last }] = outputs(job, run);
         word(write, part.offset + 4 * last).setUint32(0, poison, true);
@@ -98,7 +98,7 @@ const DAMAGE = [
   [
     "not a number",
     /got (NaN|2143289344), expected/,
-    (job, read, write) => {
+    (job, _read, write) => {
       for (const run of job.runs.keys()) {
         const floats = outputs(job, run).find(({ operand }) => operand.dtype === "F32");
         const { part, last } = floats ?? outputs(job, run)[0];
@@ -110,7 +110,7 @@ const DAMAGE = [
     `another bit in run ${run}`,
     // One unit in the last place may be beyond the bound as well.
     /gave other bits|got .*, expected/,
-    (job, read, write) => {
+    (job, _read, write) => {
       const [{ part, last }] = outputs(job, run);
       write[part.offset + 4 * last] ^= 1;
     },
@@ -118,14 +118,14 @@ const DAMAGE = [
   [
     "a write before an output",
     /a byte outside .* was overwritten/,
-    (job, read, write) => {
+    (job, _read, write) => {
       write[outputs(job, 0)[0].part.offset - 1] ^= 1;
     },
   ],
   [
     "a write after an output",
     /a byte outside .* was overwritten/,
-    (job, read, write) => {
+    (job, _read, write) => {
       const [{ part }] = outputs(job, 0);
       write[part.offset + part.length] ^= 1;
     },
@@ -133,7 +133,7 @@ const DAMAGE = [
   [
     "a write at the end of a binding",
     /a byte outside .* was overwritten/,
-    (job, read, write) => {
+    (job, _read, write) => {
       const [{ part }] = outputs(job, 1);
       write[part.offset + part.size - 1] ^= 1;
     },

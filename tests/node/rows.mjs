@@ -18,7 +18,9 @@ const roundUp = (n, to) => Math.ceil(n / to) * to;
 
 /** All rows of a folder, kernel by kernel. */
 export function readRows(folder) {
-  const names = readdirSync(folder).filter((name) => name.endsWith(".json")).sort();
+  const names = readdirSync(folder)
+    .filter((name) => name.endsWith(".json"))
+    .sort();
   return names.flatMap((name) => {
     const index = JSON.parse(readFileSync(join(folder, name), "utf8"));
     const file = readFileSync(join(folder, `${index.kernel}.bin`));
@@ -295,8 +297,7 @@ function compare(operand, bytes, poison, report, fail) {
   const { expected, bounds, kept, dtype } = operand;
   const words = new Uint32Array(bytes.buffer);
   const { floats, untouched } = elements(operand, bytes, poison);
-  const wrong = (i, got, want) =>
-    fail(`\`${operand.name}\` ${place(i, operand.shape)}: got ${got}, expected ${want}`);
+  const wrong = (i, got, want) => fail(`\`${operand.name}\` ${place(i, operand.shape)}: got ${got}, expected ${want}`);
   for (let i = 0; i < expected.length; i += 1) {
     if (kept.has(i)) {
       if (!untouched(i)) wrong(i, dtype === "U32" ? words[i] : floats[i], "no write at all");

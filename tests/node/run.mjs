@@ -14,7 +14,7 @@
 import { parseArgs } from "node:util";
 import { openDevice } from "./device.mjs";
 import { checkItself } from "./faults.mjs";
-import { readRows, Runner } from "./rows.mjs";
+import { Runner, readRows } from "./rows.mjs";
 
 const usage = (text) => {
   console.error(text);

@@ -47,7 +47,13 @@ export class Answer {
     }
     this.#text.append(this.#written, el("span", { class: "caret", "aria-hidden": "true" }));
     this.#foot = el("footer", {}, el("span", { class: "figures" }, "Reading the prompt"));
-    this.element = el("article", { class: "message assistant", "aria-label": name }, el("h3", {}, name), this.#text, this.#foot);
+    this.element = el(
+      "article",
+      { class: "message assistant", "aria-label": name },
+      el("h3", {}, name),
+      this.#text,
+      this.#foot,
+    );
     this.#listen();
   }
 
@@ -69,7 +75,7 @@ export class Answer {
     const number = this.trace.add(piece, span);
     if (number !== undefined) {
       if (span) {
-        span.dataset["token"] = String(number);
+        span.dataset.token = String(number);
       }
       this.#inside.grew(this.trace);
     }
@@ -106,16 +112,20 @@ export class Answer {
     if (figures) {
       figures.title = `${whole(finish.promptTokens)} tokens of prompt, ${whole(finish.reusedTokens)} of them read before; ${seconds(finish.time)} in all`;
     }
-    const copy = button("Copy", () => {
-      navigator.clipboard.writeText(this.text).then(
-        () => {
-          copy.textContent = "Copied";
-        },
-        () => {
-          copy.textContent = "Not allowed";
-        },
-      );
-    }, { class: "quiet" });
+    const copy = button(
+      "Copy",
+      () => {
+        navigator.clipboard.writeText(this.text).then(
+          () => {
+            copy.textContent = "Copied";
+          },
+          () => {
+            copy.textContent = "Not allowed";
+          },
+        );
+      },
+      { class: "quiet" },
+    );
     const buttons = el("span", { class: "foot-buttons" });
     if (actions.goOn && this.text !== "") {
       buttons.append(button("Go on", actions.goOn, { class: "quiet last-only" }));
@@ -138,7 +148,10 @@ export class Answer {
       this.#text.tabIndex = 0;
       this.#text.classList.add("tokens");
       this.#text.setAttribute("role", "group");
-      this.#text.setAttribute("aria-label", `${this.element.getAttribute("aria-label")}. Arrow keys go through the tokens.`);
+      this.#text.setAttribute(
+        "aria-label",
+        `${this.element.getAttribute("aria-label")}. Arrow keys go through the tokens.`,
+      );
     }
   }
 
@@ -152,7 +165,7 @@ export class Answer {
   /** Tokens are chosen by pointing, by a click, or with the arrow keys. */
   #listen(): void {
     const numberOf = (event: Event): number | undefined => {
-      const token = event.target instanceof HTMLElement ? event.target.dataset["token"] : undefined;
+      const token = event.target instanceof HTMLElement ? event.target.dataset.token : undefined;
       return token === undefined ? undefined : Number(token);
     };
     this.#written.addEventListener("pointerover", (event) => {
@@ -182,7 +195,11 @@ export class Answer {
       }
     });
     this.#text.addEventListener("focus", () => {
-      if (this.trace.tokens.length > 0 && this.#text.matches(":focus-visible") && this.#inside.selected(this.trace) < 0) {
+      if (
+        this.trace.tokens.length > 0 &&
+        this.#text.matches(":focus-visible") &&
+        this.#inside.selected(this.trace) < 0
+      ) {
         this.#inside.select(this.trace, 0);
       }
     });

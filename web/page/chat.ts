@@ -1,13 +1,21 @@
 /** The conversation: asking, answering, stopping, and starting anew. */
 
-import { type ChatCompletionChunk, type ChatMessage, type Finish, type Generation, type GenerateOptions, GrokWgpuError, type Piece } from "grok-wgpu";
+import {
+  type ChatCompletionChunk,
+  type ChatMessage,
+  type Finish,
+  type GenerateOptions,
+  type Generation,
+  GrokWgpuError,
+  type Piece,
+} from "grok-wgpu";
 import { Answer } from "./answer.js";
 import { announce, button, el, find } from "./dom.js";
 import { whole } from "./format.js";
 import type { Inside } from "./inside.js";
 import type { Action, Notices } from "./notices.js";
 import type { Sampling } from "./sampling.js";
-import { type Session, asError } from "./session.js";
+import { asError, type Session } from "./session.js";
 
 type Mode = "chat" | "continue";
 
@@ -61,11 +69,22 @@ export class Chat {
       device: ({ kind, message }) => {
         if (kind === "failed") {
           const wish = session.wish;
-          notices.error(new GrokWgpuError("device_lost", message), wish ? [{ text: "Load again", act: () => void session.load(wish) }] : []);
+          notices.error(
+            new GrokWgpuError("device_lost", message),
+            wish ? [{ text: "Load again", act: () => void session.load(wish) }] : [],
+          );
         } else if (kind === "restored") {
-          notices.news("device", "The graphics device was lost, and is back", "The weights are on the adapter again. The conversation goes on where it was.");
+          notices.news(
+            "device",
+            "The graphics device was lost, and is back",
+            "The weights are on the adapter again. The conversation goes on where it was.",
+          );
         } else {
-          notices.news("device", "The graphics device was lost", "The engine makes itself whole again. This takes a moment; nothing of the conversation is lost.");
+          notices.news(
+            "device",
+            "The graphics device was lost",
+            "The engine makes itself whole again. This takes a moment; nothing of the conversation is lost.",
+          );
         }
       },
     });
@@ -133,7 +152,9 @@ export class Chat {
     this.#placeholder();
     this.#room(undefined);
     this.#inside.show(undefined);
-    this.#log.replaceChildren(...this.#thread.map((entry) => (entry.kind === "answer" ? entry.answer.element : entry.element)));
+    this.#log.replaceChildren(
+      ...this.#thread.map((entry) => (entry.kind === "answer" ? entry.answer.element : entry.element)),
+    );
     const last = this.#thread.at(-1);
     if (last?.kind === "answer") {
       this.#inside.show(last.answer.trace);
@@ -144,7 +165,12 @@ export class Chat {
 
   #placeholder(): void {
     const later = this.#mode === "chat" && this.#thread.length > 0;
-    this.#prompt.placeholder = this.#mode === "continue" ? "The beginning of a text" : later ? "Ask about it, or ask for something else" : "Write a message";
+    this.#prompt.placeholder =
+      this.#mode === "continue"
+        ? "The beginning of a text"
+        : later
+          ? "Ask about it, or ask for something else"
+          : "Write a message";
   }
 
   #examples(): HTMLElement {
@@ -161,7 +187,11 @@ export class Chat {
       { class: "examples" },
       el("h2", {}, title),
       el("p", { class: "lead" }, about),
-      el("div", { class: "example-list" }, ...texts.map((text) => button(text, () => this.#ask(text), { class: "example" }))),
+      el(
+        "div",
+        { class: "example-list" },
+        ...texts.map((text) => button(text, () => this.#ask(text), { class: "example" })),
+      ),
     );
   }
 
@@ -183,7 +213,12 @@ export class Chat {
       this.#log.replaceChildren();
     }
     if (this.#mode === "chat") {
-      const element = el("article", { class: "message user", "aria-label": "You" }, el("h3", {}, "You"), el("div", { class: "text" }, text));
+      const element = el(
+        "article",
+        { class: "message user", "aria-label": "You" },
+        el("h3", {}, "You"),
+        el("div", { class: "text" }, text),
+      );
       this.#thread.push({ kind: "question", text, element });
       this.#log.append(element);
     }
@@ -295,10 +330,12 @@ export class Chat {
     const share = context > 0 ? Math.min(used / context, 1) : 0;
     const meter = find("room-meter", HTMLMeterElement);
     meter.value = share;
-    meter.dataset["full"] = String(share > 0.85);
+    meter.dataset.full = String(share > 0.85);
     find("room-text", HTMLElement).textContent = `${whole(used)} of ${whole(context)} tokens`;
     find("room", HTMLElement).title =
-      share > 0.85 ? "The context is nearly full. A new conversation makes room." : "Tokens of this conversation, and how many the model can hold.";
+      share > 0.85
+        ? "The context is nearly full. A new conversation makes room."
+        : "Tokens of this conversation, and how many the model can hold.";
   }
 }
 

@@ -48,15 +48,26 @@ export class Chart {
           svg("text", { class: "tick", x: LEFT - 6, y: at(py(tick) + 3.5), "text-anchor": "end" }, short(tick)),
         ),
       ),
-      ...xTicks.map((tick) => svg("text", { class: "tick", x: at(px(tick)), y: HEIGHT - BOTTOM + 14, "text-anchor": "middle" }, short(tick))),
+      ...xTicks.map((tick) =>
+        svg("text", { class: "tick", x: at(px(tick)), y: HEIGHT - BOTTOM + 14, "text-anchor": "middle" }, short(tick)),
+      ),
       svg("text", { class: "axis", x: WIDTH - RIGHT, y: HEIGHT - 3, "text-anchor": "end" }, xName),
       ...lines.map(({ kind, points }) =>
-        svg("path", { class: `line ${kind}`, d: points.map(([a, b], i) => `${i === 0 ? "M" : "L"}${at(px(a))} ${at(py(b))}`).join("") }),
+        svg("path", {
+          class: `line ${kind}`,
+          d: points.map(([a, b], i) => `${i === 0 ? "M" : "L"}${at(px(a))} ${at(py(b))}`).join(""),
+        }),
       ),
       // The chosen one is drawn last, over the others, and larger.
       ...[...marks]
         .sort((a, b) => Number(a.kind === "chosen") - Number(b.kind === "chosen"))
-        .map(({ x: a, y: b, kind, title }) => svg("circle", { class: `mark ${kind}`, cx: at(px(a)), cy: at(py(b)), r: kind === "chosen" ? 5.5 : 3.5 }, svg("title", {}, title))),
+        .map(({ x: a, y: b, kind, title }) =>
+          svg(
+            "circle",
+            { class: `mark ${kind}`, cx: at(px(a)), cy: at(py(b)), r: kind === "chosen" ? 5.5 : 3.5 },
+            svg("title", {}, title),
+          ),
+        ),
     );
   }
 }

@@ -13,7 +13,12 @@ interface Cell {
 
 /** A table with a cell for each expert of each layer. */
 export class Experts {
-  readonly element = el("div", { class: "experts-scroll", tabindex: "0", role: "region", "aria-label": "Experts of each layer" });
+  readonly element = el("div", {
+    class: "experts-scroll",
+    tabindex: "0",
+    role: "region",
+    "aria-label": "Experts of each layer",
+  });
   #cells: Cell[][] = [];
 
   /** Makes the table for a model of this shape. */
@@ -24,7 +29,11 @@ export class Experts {
     }
     const body = el("tbody");
     this.#cells = Array.from({ length: layers }, (_, layer) => {
-      const row = el("tr", {}, el("th", { scope: "row" }, el("span", { class: "hidden-text" }, "Layer "), String(layer)));
+      const row = el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, el("span", { class: "hidden-text" }, "Layer "), String(layer)),
+      );
       const cells = Array.from({ length: experts }, (): Cell => {
         const chosen = el("b");
         const load = el("small");
@@ -36,7 +45,17 @@ export class Experts {
       return cells;
     });
     this.element.replaceChildren(
-      el("table", { class: "experts" }, el("caption", { class: "hidden-text" }, "For each layer the experts that were asked, with their weight, and the share of this text's tokens that asked them"), el("thead", {}, head), body),
+      el(
+        "table",
+        { class: "experts" },
+        el(
+          "caption",
+          { class: "hidden-text" },
+          "For each layer the experts that were asked, with their weight, and the share of this text's tokens that asked them",
+        ),
+        el("thead", {}, head),
+        body,
+      ),
     );
   }
 
@@ -50,10 +69,11 @@ export class Experts {
         const weight = place < 0 ? undefined : route?.probabilities[place];
         element.classList.toggle("asked", weight !== undefined);
         // Steps, so that the color of a cell says no more than its number does.
-        element.dataset["load"] = String(Math.min(Math.ceil(share * 14), 8));
+        element.dataset.load = String(Math.min(Math.ceil(share * 14), 8));
         chosen.textContent = weight === undefined ? "" : weight < 0.005 ? "<0.01" : weight.toFixed(2);
         load.textContent = share === 0 ? "·" : `${Math.round(share * 100)}`;
-        const asked = weight === undefined ? "not asked for this token" : `asked for this token, with weight ${weight.toFixed(3)}`;
+        const asked =
+          weight === undefined ? "not asked for this token" : `asked for this token, with weight ${weight.toFixed(3)}`;
         element.title = `Layer ${layer}, expert ${expert}: ${asked}; asked by ${percent(share)} of this text's tokens`;
       });
     });

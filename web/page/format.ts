@@ -14,7 +14,11 @@ export function bytes(count: number): string {
 
 /** A large count, as `7.5 million`. */
 export function count(value: number): string {
-  for (const [size, word] of [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]] as const) {
+  for (const [size, word] of [
+    [1e12, "trillion"],
+    [1e9, "billion"],
+    [1e6, "million"],
+  ] as const) {
     if (value >= size) {
       return `${(value / size).toFixed(1)} ${word}`;
     }

@@ -17,7 +17,9 @@ export class Candidates {
   );
 
   show(taken: number, name: string, top: Likely[]): void {
-    const rows = top.map(({ id, text, probability }) => row(text, percent(probability, 1), probability, id === taken, id));
+    const rows = top.map(({ id, text, probability }) =>
+      row(text, percent(probability, 1), probability, id === taken, id),
+    );
     if (!top.some(({ id }) => id === taken)) {
       rows.push(row(name, "below", 0, true, taken));
     }
@@ -70,15 +72,18 @@ export class Temperature {
         : `. After position ${whole(length)} the factor grows, and keeps attention sharp in long texts.`,
     );
     const top = Math.max(of(end), factor, 1.05);
-    this.#chart.draw(`Attention temperature over positions 0 to ${end}; at position ${position} it is ${factor.toFixed(4)}`, {
-      x: [0, end],
-      y: [1 - (top - 1) * 0.15, top + (top - 1) * 0.1],
-      xTicks: [0, length, end],
-      yTicks: [1, Number(((1 + top) / 2).toFixed(2)), Number(top.toFixed(2))],
-      xName: "",
-      lines: [{ kind: "main", points: sample(0, end, of, 160) }],
-      marks: [{ x: position, y: factor, kind: "chosen", title: `Position ${position}: ${factor.toFixed(4)}` }],
-    });
+    this.#chart.draw(
+      `Attention temperature over positions 0 to ${end}; at position ${position} it is ${factor.toFixed(4)}`,
+      {
+        x: [0, end],
+        y: [1 - (top - 1) * 0.15, top + (top - 1) * 0.1],
+        xTicks: [0, length, end],
+        yTicks: [1, Number(((1 + top) / 2).toFixed(2)), Number(top.toFixed(2))],
+        xName: "",
+        lines: [{ kind: "main", points: sample(0, end, of, 160) }],
+        marks: [{ x: position, y: factor, kind: "chosen", title: `Position ${position}: ${factor.toFixed(4)}` }],
+      },
+    );
   }
 }
 
@@ -86,7 +91,8 @@ type CapName = "logits" | "router" | "attention";
 
 const CAP_TEXTS: Record<CapName, string> = {
   logits: "The last values before a token is chosen. The points are the tokens above; the full one was taken.",
-  router: "The router's values for each expert, before they become weights. Their sizes stay on the adapter, so there are no points here.",
+  router:
+    "The router's values for each expert, before they become weights. Their sizes stay on the adapter, so there are no points here.",
   attention: "How well each earlier token fits, before the temperature above. There are too many to show as points.",
 };
 
@@ -102,8 +108,16 @@ export class Caps {
   #last: [number, Likely[]] | undefined;
 
   constructor() {
-    this.#choice = el("fieldset", { class: "segments small" }, el("legend", { class: "hidden-text" }, "Which soft cap"));
-    for (const [name, label] of [["logits", "Logits"], ["router", "Router"], ["attention", "Attention"]] as const) {
+    this.#choice = el(
+      "fieldset",
+      { class: "segments small" },
+      el("legend", { class: "hidden-text" }, "Which soft cap"),
+    );
+    for (const [name, label] of [
+      ["logits", "Logits"],
+      ["router", "Router"],
+      ["attention", "Attention"],
+    ] as const) {
       const radio = el("input", { type: "radio", name: "cap", value: name, checked: name === "logits" });
       radio.addEventListener("change", () => {
         this.#shown = name;
@@ -117,7 +131,11 @@ export class Caps {
       "section",
       {},
       el("h3", {}, "Soft caps"),
-      el("p", { class: "note" }, "Large values are bent, never cut: c · tanh(x / c) stays below c. The dashed line is where nothing happens."),
+      el(
+        "p",
+        { class: "note" },
+        "Large values are bent, never cut: c · tanh(x / c) stays below c. The dashed line is where nothing happens.",
+      ),
       this.#choice,
       this.#text,
       this.#chart.element,
@@ -146,7 +164,8 @@ export class Caps {
     this.#text.textContent = `c = ${cap}. ${CAP_TEXTS[this.#shown]}`;
     // What the cap made of a value tells what it was; at the cap itself that is lost.
     const before = (after: number) => cap * Math.atanh(Math.max(-0.999999, Math.min(after / cap, 0.999999)));
-    const marks = this.#shown === "logits" ? top.map(({ id, text, logit }) => ({ id, text, x: before(logit), y: logit })) : [];
+    const marks =
+      this.#shown === "logits" ? top.map(({ id, text, logit }) => ({ id, text, x: before(logit), y: logit })) : [];
     const values = marks.map(({ x }) => x * 1.1);
     const reach = Math.max(cap * 1.6, ...values);
     // Logits of likely tokens are seldom negative: what is left out makes room for the points.
@@ -160,10 +179,21 @@ export class Caps {
       yTicks: ticks,
       xName: "",
       lines: [
-        { kind: "same", points: [[low, low], [cap * 1.15, cap * 1.15]] },
+        {
+          kind: "same",
+          points: [
+            [low, low],
+            [cap * 1.15, cap * 1.15],
+          ],
+        },
         { kind: "main", points: sample(least, reach, (x) => cap * Math.tanh(x / cap)) },
       ],
-      marks: marks.map(({ id, text, x, y }) => ({ x, y, kind: id === taken ? "chosen" : "other", title: `${visible(text)}: ${short(x)} becomes ${short(y)}` })),
+      marks: marks.map(({ id, text, x, y }) => ({
+        x,
+        y,
+        kind: id === taken ? "chosen" : "other",
+        title: `${visible(text)}: ${short(x)} becomes ${short(y)}`,
+      })),
     });
     const chosen = marks.find(({ id }) => id === taken);
     if (chosen) {

@@ -9,8 +9,8 @@ import { Notices } from "./notices.js";
 import { Sampling } from "./sampling.js";
 import { SelfTest } from "./selftest.js";
 import { Session } from "./session.js";
-import { followViews } from "./views.js";
 import { themeButton } from "./theme.js";
+import { followViews } from "./views.js";
 
 /** What this file needs of Trusted Types: nothing but own scripts may run. */
 interface TrustedTypes {
@@ -44,12 +44,17 @@ async function lookForAdapter(notices: Notices): Promise<boolean> {
     return false;
   };
   if (!gpu) {
-    const why = isSecureContext ? "this browser has no WebGPU" : "browsers give WebGPU only to pages that come over https or from localhost";
+    const why = isSecureContext
+      ? "this browser has no WebGPU"
+      : "browsers give WebGPU only to pages that come over https or from localhost";
     return none("No WebGPU", new GrokWgpuError("no_webgpu", why));
   }
   const adapter = await gpu.requestAdapter().catch(() => null);
   if (!adapter) {
-    return none("No graphics adapter", new GrokWgpuError("no_adapter", "this browser has WebGPU, but gives no graphics adapter"));
+    return none(
+      "No graphics adapter",
+      new GrokWgpuError("no_adapter", "this browser has WebGPU, but gives no graphics adapter"),
+    );
   }
   const { description = "", vendor = "", architecture = "" } = adapter.info ?? {};
   const words = [description, vendor, architecture].filter((word, i, all) => word !== "" && all.indexOf(word) === i);

@@ -1,11 +1,11 @@
 /** Choosing, loading and describing a model. */
 
-import { type AdapterInfo, type GrokWgpuError, type LoadProgress, cachedBytes, clearCache } from "grok-wgpu";
+import { type AdapterInfo, cachedBytes, clearCache, type GrokWgpuError, type LoadProgress } from "grok-wgpu";
 import { announce, el, find } from "./dom.js";
 import { onDrop } from "./drop.js";
 import { bytes, count, whole } from "./format.js";
 import type { Action, Notices } from "./notices.js";
-import { type Session, type State, type Wish, asError } from "./session.js";
+import { asError, type Session, type State, type Wish } from "./session.js";
 import { recall, remember } from "./store.js";
 
 /** Where the model that ships is, from the page. */
@@ -63,7 +63,10 @@ export class ModelPanel {
         this.load({ source: address, label: address });
       }
     });
-    for (const [opener, id] of [["pick-folder", "folder"], ["pick-files", "files"]] as const) {
+    for (const [opener, id] of [
+      ["pick-folder", "folder"],
+      ["pick-files", "files"],
+    ] as const) {
       const input = find(id, HTMLInputElement);
       on(opener, () => input.click());
       input.addEventListener("change", () => {
@@ -71,7 +74,10 @@ export class ModelPanel {
         input.value = "";
       });
     }
-    onDrop((files) => this.#loadFiles(files), (thrown) => notices.error(asError(thrown)));
+    onDrop(
+      (files) => this.#loadFiles(files),
+      (thrown) => notices.error(asError(thrown)),
+    );
     const wanted = new URL(location.href).searchParams.get("model");
     if (wanted !== null) {
       // An address from a link is shown; nothing is fetched from there before somebody says so.
@@ -94,22 +100,30 @@ export class ModelPanel {
     this.#notices.clear();
     const context = this.#context.valueAsNumber;
     location.hash = "#chat";
-    void this.#session.load({ ...wish, cache: wish.cache ?? this.#keep.checked, context: Number.isInteger(context) ? context : undefined });
+    void this.#session.load({
+      ...wish,
+      cache: wish.cache ?? this.#keep.checked,
+      context: Number.isInteger(context) ? context : undefined,
+    });
   }
 
   #loadFiles(files: File[]): void {
-    if (files.length > 0) {
-      this.load({ source: files, label: files.length === 1 ? files[0]!.name : `${files.length} files of this computer` });
+    const [first] = files;
+    if (first) {
+      this.load({
+        source: files,
+        label: files.length === 1 ? first.name : `${files.length} files of this computer`,
+      });
     }
   }
 
   #show(state: State): void {
-    document.documentElement.dataset["model"] = state;
+    document.documentElement.dataset.model = state;
     find("welcome", HTMLElement).hidden = state !== "none";
     find("loading", HTMLElement).hidden = state !== "loading";
     find("talk", HTMLElement).hidden = state !== "ready";
     const line = find("state", HTMLElement);
-    line.dataset["state"] = state;
+    line.dataset.state = state;
     if (state === "loading") {
       line.textContent = "Loading";
       find("loading-title", HTMLElement).textContent = `Loading ${this.#session.wish?.label ?? ""}`;
@@ -143,13 +157,18 @@ export class ModelPanel {
     // Bytes of files are most of the waiting.
     const weights = [0.05, 0.6, 0.2, 0.15];
     const before = weights.slice(0, at).reduce((sum, part) => sum + part, 0);
-    bar.setAttribute("aria-valuenow", String(Math.round((before + weights[at]! * share) * 100)));
+    bar.setAttribute("aria-valuenow", String(Math.round((before + (weights[at] ?? 0) * share) * 100)));
     let detail = "";
     if (phase === "files" || phase === "weights") {
       detail = total > 0 ? `${bytes(done)} of ${bytes(total)}` : bytes(done);
       if (phase === "files") {
         const speed = this.#speed.of(done - cached);
-        detail += cached >= total && total > 0 ? ", all kept from an earlier visit" : cached > 0 ? `, ${bytes(cached)} of it kept from before` : "";
+        detail +=
+          cached >= total && total > 0
+            ? ", all kept from an earlier visit"
+            : cached > 0
+              ? `, ${bytes(cached)} of it kept from before`
+              : "";
         detail += speed > 0 && done < total ? ` · ${bytes(speed)}/s` : "";
       }
     } else if (phase === "pipelines" && total > 0) {
@@ -206,7 +225,8 @@ export class ModelPanel {
     } catch {
       // A file that vanishes while it is measured: the next time will tell.
     }
-    find("cached", HTMLElement).textContent = size > 0 ? `${bytes(size)} kept in this browser` : "Nothing kept in this browser";
+    find("cached", HTMLElement).textContent =
+      size > 0 ? `${bytes(size)} kept in this browser` : "Nothing kept in this browser";
     find("clear", HTMLButtonElement).disabled = size === 0;
     return size;
   }
@@ -272,11 +292,12 @@ class Speed {
 
   of(done: number): number {
     const time = performance.now();
-    this.#marks.push({ time, done });
-    while (this.#marks.length > 2 && time - this.#marks[0]!.time > 3000) {
+    const now = { time, done };
+    this.#marks.push(now);
+    while (this.#marks.length > 2 && time - (this.#marks[0] ?? now).time > 3000) {
       this.#marks.shift();
     }
-    const first = this.#marks[0]!;
+    const first = this.#marks[0] ?? now;
     return time - first.time < 250 ? 0 : ((done - first.done) / (time - first.time)) * 1000;
   }
 }

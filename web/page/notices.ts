@@ -41,7 +41,10 @@ export class Notices {
 
   /** An error with its remedy, in place of the one before. */
   error(error: GrokWgpuError, actions: Action[] = []): void {
-    this.#put("error", errorCard(error, actions, () => this.#remove("error")));
+    this.#put(
+      "error",
+      errorCard(error, actions, () => this.#remove("error")),
+    );
   }
 
   /** News that are no error. The same kind of news replaces the last. */
@@ -53,13 +56,13 @@ export class Notices {
 
   #put(kind: string, card: HTMLElement): void {
     this.#remove(kind);
-    card.dataset["kind"] = kind;
+    card.dataset.kind = kind;
     this.#place.append(card);
   }
 
   #remove(kind: string): void {
     for (const card of [...this.#place.children]) {
-      if (card instanceof HTMLElement && card.dataset["kind"] === kind) {
+      if (card instanceof HTMLElement && card.dataset.kind === kind) {
         card.remove();
       }
     }

@@ -12,11 +12,16 @@ export function passed({ failed, unfinished }: SelfTestReport): boolean {
 /** The verdict in a sentence or two. */
 export function verdict({ failed, milliseconds, rows, models, unfinished }: SelfTestReport): string {
   const time = seconds(milliseconds);
-  const what = models.length > 0 ? `${whole(rows.length)} rows and ${models.length} runs of small models` : `${whole(rows.length)} rows`;
+  const what =
+    models.length > 0
+      ? `${whole(rows.length)} rows and ${models.length} runs of small models`
+      : `${whole(rows.length)} rows`;
   if (unfinished !== null) {
     return `The test did not end: ${unfinished}. Until then ${whole(failed)} of ${what} failed, in ${time}.`;
   }
-  return failed === 0 ? `All ${what} are within their bounds, in ${time}.` : `${whole(failed)} of ${what} failed, in ${time}.`;
+  return failed === 0
+    ? `All ${what} are within their bounds, in ${time}.`
+    : `${whole(failed)} of ${what} failed, in ${time}.`;
 }
 
 /** What the report is about. */

@@ -15,17 +15,68 @@ interface Control {
 }
 
 const CONTROLS: Control[] = [
-  { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, usual: 0.5, help: "Higher is more surprising. 0 always takes the likeliest token." },
-  { name: "top_k", label: "Top-k", min: 0, max: 200, step: 1, usual: 40, help: "Only the k likeliest tokens. 0 is all of them." },
-  { name: "top_p", label: "Top-p", min: 0.05, max: 1, step: 0.01, usual: 0.95, help: "The likeliest tokens that together have this probability." },
-  { name: "min_p", label: "Min-p", min: 0, max: 1, step: 0.01, usual: 0, help: "Leaves out tokens that are less likely than this share of the likeliest." },
-  { name: "repetition_penalty", label: "Repetition penalty", min: 1, max: 2, step: 0.01, usual: 1, help: "Above 1, tokens that occurred before become less likely." },
-  { name: "max_tokens", label: "Most tokens", min: 1, max: 1024, step: 1, usual: 320, help: "The answer ends here at the latest." },
+  {
+    name: "temperature",
+    label: "Temperature",
+    min: 0,
+    max: 2,
+    step: 0.05,
+    usual: 0.5,
+    help: "Higher is more surprising. 0 always takes the likeliest token.",
+  },
+  {
+    name: "top_k",
+    label: "Top-k",
+    min: 0,
+    max: 200,
+    step: 1,
+    usual: 40,
+    help: "Only the k likeliest tokens. 0 is all of them.",
+  },
+  {
+    name: "top_p",
+    label: "Top-p",
+    min: 0.05,
+    max: 1,
+    step: 0.01,
+    usual: 0.95,
+    help: "The likeliest tokens that together have this probability.",
+  },
+  {
+    name: "min_p",
+    label: "Min-p",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    usual: 0,
+    help: "Leaves out tokens that are less likely than this share of the likeliest.",
+  },
+  {
+    name: "repetition_penalty",
+    label: "Repetition penalty",
+    min: 1,
+    max: 2,
+    step: 0.01,
+    usual: 1,
+    help: "Above 1, tokens that occurred before become less likely.",
+  },
+  {
+    name: "max_tokens",
+    label: "Most tokens",
+    min: 1,
+    max: 1024,
+    step: 1,
+    usual: 320,
+    help: "The answer ends here at the latest.",
+  },
 ];
 
 /** All of them. */
 export class Sampling {
-  readonly #inputs = new Map<Control["name"], { control: Control; range: HTMLInputElement; number: HTMLInputElement }>();
+  readonly #inputs = new Map<
+    Control["name"],
+    { control: Control; range: HTMLInputElement; number: HTMLInputElement }
+  >();
   readonly #seed: HTMLInputElement;
 
   constructor() {
@@ -49,7 +100,14 @@ export class Sampling {
         ),
       );
     }
-    this.#seed = el("input", { type: "text", id: "sampling-seed", inputmode: "numeric", pattern: "[0-9]*", placeholder: "random", autocomplete: "off" });
+    this.#seed = el("input", {
+      type: "text",
+      id: "sampling-seed",
+      inputmode: "numeric",
+      pattern: "[0-9]*",
+      placeholder: "random",
+      autocomplete: "off",
+    });
     this.#seed.addEventListener("change", () => {
       this.#seed.value = this.#seed.value.replace(/\D/g, "").slice(0, 15);
       this.#save();
@@ -79,7 +137,7 @@ export class Sampling {
 
   /** What the controls say. */
   options(): SamplingOptions & { max_tokens: number } {
-    const value = (name: Control["name"]) => this.#inputs.get(name)!.range.valueAsNumber;
+    const value = (name: Control["name"]) => this.#input(name).range.valueAsNumber;
     return {
       temperature: value("temperature"),
       top_k: value("top_k"),
@@ -91,8 +149,16 @@ export class Sampling {
     };
   }
 
+  #input(name: Control["name"]) {
+    const found = this.#inputs.get(name);
+    if (!found) {
+      throw new Error(`there is no control for ${name}`);
+    }
+    return found;
+  }
+
   #set(name: Control["name"], value: number): void {
-    const { control, range, number } = this.#inputs.get(name)!;
+    const { control, range, number } = this.#input(name);
     range.value = String(Number.isFinite(value) ? value : control.usual);
     number.value = range.value;
     this.#save();
@@ -110,8 +176,8 @@ export class Sampling {
       // Not from this page, or damaged: the usual values stay.
       return;
     }
-    if (typeof saved["seed"] === "string") {
-      this.#seed.value = saved["seed"].replace(/\D/g, "");
+    if (typeof saved.seed === "string") {
+      this.#seed.value = saved.seed.replace(/\D/g, "");
     }
     for (const name of this.#inputs.keys()) {
       if (typeof saved[name] === "number") {

@@ -86,7 +86,8 @@ export class SelfTest {
     find("test-all", HTMLElement).hidden = busy;
     find("test-some", HTMLElement).hidden = busy;
     find("test-stop", HTMLElement).hidden = !busy;
-    find("test-progress", HTMLElement).hidden = !busy && this.#result.childElementCount === 0 && this.#line.textContent === "";
+    find("test-progress", HTMLElement).hidden =
+      !busy && this.#result.childElementCount === 0 && this.#line.textContent === "";
     this.#bar.hidden = !busy;
   }
 
@@ -111,19 +112,36 @@ export class SelfTest {
       figure(report.rows),
       el("section", {}, el("h3", {}, "Kernels"), table(summaries)),
       models(report.models) ?? "",
-      el("section", {}, el("h3", {}, "Where it ran"), el("dl", { class: "facts" }, ...facts(report).flatMap(([fact, value]) => [el("dt", {}, fact), el("dd", {}, value)]))),
+      el(
+        "section",
+        {},
+        el("h3", {}, "Where it ran"),
+        el(
+          "dl",
+          { class: "facts" },
+          ...facts(report).flatMap(([fact, value]) => [el("dt", {}, fact), el("dd", {}, value)]),
+        ),
+      ),
     );
   }
 }
 
 /** The plot under its heading. */
 function figure(rows: SelfTestRow[]): HTMLElement {
-  const scroll = el("div", { class: "plot-scroll", tabindex: "0", role: "region", "aria-label": "Plot" }, plot(summarize(rows)));
+  const scroll = el(
+    "div",
+    { class: "plot-scroll", tabindex: "0", role: "region", "aria-label": "Plot" },
+    plot(summarize(rows)),
+  );
   return el(
     "section",
     {},
     el("h3", {}, "Error against bound"),
-    el("p", { class: "note" }, "A dot is a row of the table; the large one is the worst of its kernel. What lies right of the dashed line has failed, and is a cross. The scale is logarithmic."),
+    el(
+      "p",
+      { class: "note" },
+      "A dot is a row of the table; the large one is the worst of its kernel. What lies right of the dashed line has failed, and is a cross. The scale is logarithmic.",
+    ),
     scroll,
   );
 }

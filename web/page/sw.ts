@@ -5,7 +5,10 @@ interface Scope {
   skipWaiting(): Promise<void>;
   clients: { claim(): Promise<void> };
   registration: { scope: string };
-  addEventListener(type: "install" | "activate", listen: (event: { waitUntil(work: Promise<unknown>): void }) => void): void;
+  addEventListener(
+    type: "install" | "activate",
+    listen: (event: { waitUntil(work: Promise<unknown>): void }) => void,
+  ): void;
   addEventListener(
     type: "fetch",
     listen: (event: { request: Request; respondWith(answer: Promise<Response>): void }) => void,

@@ -48,8 +48,10 @@ const LOW = -6;
 export function plot(summaries: Summary[]): SVGSVGElement {
   const finite = summaries.flatMap(({ rows }) => rows.map(errorOf)).filter(Number.isFinite);
   const high = Math.max(1, Math.ceil(Math.log10(Math.max(1, ...finite))) + 1);
-  const scale = (log: number) => LEFT + ((Math.min(Math.max(log, LOW), high) - LOW) / (high - LOW)) * (WIDTH - LEFT - RIGHT);
-  const px = (error: number) => (error === 0 ? ZERO : scale(error === Number.POSITIVE_INFINITY ? high : Math.log10(error)));
+  const scale = (log: number) =>
+    LEFT + ((Math.min(Math.max(log, LOW), high) - LOW) / (high - LOW)) * (WIDTH - LEFT - RIGHT);
+  const px = (error: number) =>
+    error === 0 ? ZERO : scale(error === Number.POSITIVE_INFINITY ? high : Math.log10(error));
   const height = TOP + summaries.length * ROW + 34;
   const bottom = height - 28;
   const decades = Array.from({ length: high - LOW + 1 }, (_, i) => LOW + i);
@@ -67,9 +69,19 @@ export function plot(summaries: Summary[]): SVGSVGElement {
     svg("text", { class: "bound-name", x: scale(0), y: TOP - 16, "text-anchor": "middle" }, "bound"),
     ...decades
       .filter((log) => log % 2 === 0)
-      .map((log) => svg("text", { class: "tick", x: scale(log), y: bottom + 14, "text-anchor": "middle" }, log === 0 ? "1" : log > 0 ? String(10 ** log) : `10${superscript(log)}`)),
+      .map((log) =>
+        svg(
+          "text",
+          { class: "tick", x: scale(log), y: bottom + 14, "text-anchor": "middle" },
+          log === 0 ? "1" : log > 0 ? String(10 ** log) : `10${superscript(log)}`,
+        ),
+      ),
     svg("text", { class: "tick", x: ZERO, y: bottom + 14, "text-anchor": "middle" }, "0"),
-    svg("text", { class: "axis", x: WIDTH - RIGHT, y: bottom + 27, "text-anchor": "end" }, "error as a fraction of the bound"),
+    svg(
+      "text",
+      { class: "axis", x: WIDTH - RIGHT, y: bottom + 27, "text-anchor": "end" },
+      "error as a fraction of the bound",
+    ),
     ...summaries.map((kernel, i) => line(kernel, TOP + i * ROW + ROW / 2, px)),
   );
 }
@@ -87,7 +99,11 @@ function line({ kernel, rows, worst, failed }: Summary, y: number, px: (error: n
     const x = px(errorOf(row));
     group.append(
       row.failure === undefined
-        ? svg("circle", { class: errorOf(row) === worst ? "dot worst" : "dot", cx: x, cy: y, r: errorOf(row) === worst ? 4 : 2.5 }, title)
+        ? svg(
+            "circle",
+            { class: errorOf(row) === worst ? "dot worst" : "dot", cx: x, cy: y, r: errorOf(row) === worst ? 4 : 2.5 },
+            title,
+          )
         : svg("path", { class: "cross", d: `M${x - 4} ${y - 4}l8 8m0-8l-8 8` }, title),
     );
   }
@@ -95,7 +111,7 @@ function line({ kernel, rows, worst, failed }: Summary, y: number, px: (error: n
 }
 
 function superscript(value: number): string {
-  return String(value).replace(/[-\d]/g, (sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(sign)]!));
+  return String(value).replace(/[-\d]/g, (sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹".charAt(Number(sign))));
 }
 
 function describe({ worst, exact, failure, elements }: SelfTestRow): string {
@@ -106,8 +122,10 @@ function describe({ worst, exact, failure, elements }: SelfTestRow): string {
 /** Everything that failed, with the reason. */
 export function failures({ rows, models, suspects }: SelfTestReport): HTMLElement | undefined {
   const bad = [
-    ...rows.filter(({ failure }) => failure !== undefined).map(({ kernel, case: name, failure }) => [`${kernel} ${name}`, failure ?? ""]),
-    ...models.filter(({ failure }) => failure !== null).map(({ name, failure }) => [name, failure ?? ""]),
+    ...rows
+      .filter(({ failure }) => failure !== undefined)
+      .map(({ kernel, case: name, failure }) => ({ name: `${kernel} ${name}`, failure: failure ?? "" })),
+    ...models.filter(({ failure }) => failure !== null).map(({ name, failure }) => ({ name, failure: failure ?? "" })),
   ];
   if (bad.length === 0) {
     return undefined;
@@ -119,10 +137,21 @@ export function failures({ rows, models, suspects }: SelfTestReport): HTMLElemen
     ...(suspects.length > 0
       ? [
           el("p", { class: "note" }, "Where to look first, by how well it explains what failed:"),
-          el("ul", { class: "suspects" }, ...suspects.map(({ file, failed, rows }) => el("li", {}, el("code", {}, file), el("span", {}, `${whole(failed)} of ${whole(rows)} rows that link it failed`)))),
+          el(
+            "ul",
+            { class: "suspects" },
+            ...suspects.map(({ file, failed, rows }) =>
+              el(
+                "li",
+                {},
+                el("code", {}, file),
+                el("span", {}, `${whole(failed)} of ${whole(rows)} rows that link it failed`),
+              ),
+            ),
+          ),
         ]
       : []),
-    el("ul", {}, ...bad.map(([name, failure]) => el("li", {}, el("code", {}, name!), el("span", {}, failure!)))),
+    el("ul", {}, ...bad.map(({ name, failure }) => el("li", {}, el("code", {}, name), el("span", {}, failure)))),
   );
 }
 
@@ -136,7 +165,8 @@ export function models(all: SelfTestModel[]): HTMLElement | undefined {
   if (all.length === 0) {
     return undefined;
   }
-  const cell = (value: number | null) => el("td", { class: "number" }, value === null ? "not finite" : value.toExponential(1));
+  const cell = (value: number | null) =>
+    el("td", { class: "number" }, value === null ? "not finite" : value.toExponential(1));
   return el(
     "section",
     {},
@@ -149,7 +179,13 @@ export function models(all: SelfTestModel[]): HTMLElement | undefined {
         "table",
         { class: "test-table models" },
         el("thead", {}, el("tr", {}, column("Model", false), column("Largest difference"), column("Allowed"))),
-        el("tbody", {}, ...all.map(({ name, worst, most, failure }) => el("tr", { class: failure !== null && "bad" }, el("th", { scope: "row" }, name), cell(worst), cell(most)))),
+        el(
+          "tbody",
+          {},
+          ...all.map(({ name, worst, most, failure }) =>
+            el("tr", { class: failure !== null && "bad" }, el("th", { scope: "row" }, name), cell(worst), cell(most)),
+          ),
+        ),
       ),
     ),
   );
@@ -163,7 +199,19 @@ export function table(summaries: Summary[]): HTMLElement {
     el(
       "table",
       { class: "test-table kernels" },
-      el("thead", {}, el("tr", {}, column("Kernel", false), column("Rows"), column("Failed"), column("Worst error / bound"), column("Worst row", false))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          column("Kernel", false),
+          column("Rows"),
+          column("Failed"),
+          column("Worst error / bound"),
+          column("Worst row", false),
+        ),
+      ),
       el(
         "tbody",
         {},
@@ -175,7 +223,11 @@ export function table(summaries: Summary[]): HTMLElement {
             el("th", { scope: "row" }, el("code", {}, kernel)),
             el("td", { class: "number" }, whole(rows.length)),
             el("td", { class: "number" }, failed > 0 ? `✗ ${failed}` : "0"),
-            el("td", { class: "number" }, worst === Number.POSITIVE_INFINITY ? "not finite" : exact && worst === 0 ? "exact" : short(worst)),
+            el(
+              "td",
+              { class: "number" },
+              worst === Number.POSITIVE_INFINITY ? "not finite" : exact && worst === 0 ? "exact" : short(worst),
+            ),
             el("td", {}, worst === 0 ? "" : (row?.case ?? "")),
           );
         }),

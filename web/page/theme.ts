@@ -10,7 +10,7 @@ type Theme = keyof typeof NEXT;
 export function themeButton(): void {
   const root = document.documentElement;
   const button = find("theme", HTMLButtonElement);
-  const now = (): Theme => (root.dataset["theme"] as Theme | undefined) ?? "system";
+  const now = (): Theme => (root.dataset.theme as Theme | undefined) ?? "system";
   const show = () => {
     const text = `Colors: ${now() === "system" ? "as the system" : now()}`;
     find("theme-text", HTMLElement).textContent = text;
@@ -19,9 +19,9 @@ export function themeButton(): void {
   button.addEventListener("click", () => {
     const next = NEXT[now()];
     if (next === "system") {
-      delete root.dataset["theme"];
+      delete root.dataset.theme;
     } else {
-      root.dataset["theme"] = next;
+      root.dataset.theme = next;
     }
     remember("theme", next === "system" ? undefined : next);
     show();

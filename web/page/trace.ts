@@ -24,7 +24,8 @@ export class Trace {
       return undefined;
     }
     inside.routes.forEach(({ experts }, layer) => {
-      const row = (this.asked[layer] ??= []);
+      const row = this.asked[layer] ?? [];
+      this.asked[layer] = row;
       for (const expert of experts) {
         row[expert] = (row[expert] ?? 0) + 1;
       }

@@ -9,7 +9,7 @@ export function followViews(): void {
   const show = () => {
     const wanted = location.hash.slice(1);
     const view = VIEWS.includes(wanted) ? wanted : "chat";
-    document.documentElement.dataset["view"] = view;
+    document.documentElement.dataset.view = view;
     for (const link of document.querySelectorAll<HTMLAnchorElement>(".views a")) {
       if (link.hash === `#${view}`) {
         link.setAttribute("aria-current", "page");

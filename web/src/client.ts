@@ -1,6 +1,6 @@
 /** A worker with calls: each has a number, news while it goes on, and one end. */
 
-import { GrokWgpuError, abortedError, fromPlain } from "./errors.js";
+import { abortedError, fromPlain, GrokWgpuError } from "./errors.js";
 import type { FromWorker, News, Request, ToWorker } from "./messages.js";
 import type { AdapterInfo, DeviceEvent } from "./types.js";
 

@@ -205,9 +205,7 @@ async function completion(head: Head, running: Generation): Promise<ChatCompleti
   return {
     ...head,
     object: "chat.completion",
-    choices: [
-      { index: 0, message: { role: "assistant", content: text }, finish_reason: openAiReason(finish) },
-    ],
+    choices: [{ index: 0, message: { role: "assistant", content: text }, finish_reason: openAiReason(finish) }],
     usage: {
       prompt_tokens: promptTokens,
       completion_tokens: completionTokens,

@@ -10,14 +10,13 @@ const HINTS: Record<ErrorCode, string> = {
     "Turn on hardware acceleration in the browser's settings and update the graphics driver; on Linux, Chrome may need chrome://flags/#enable-unsafe-webgpu.",
   device_lost:
     "The graphics driver reset and the engine could not start again. Close other heavy pages and load the model again.",
-  out_of_memory:
-    "Close other pages that use the graphics card, load with a smaller `context`, or use a smaller model.",
+  out_of_memory: "Close other pages that use the graphics card, load with a smaller `context`, or use a smaller model.",
   quota_exceeded:
     "Free space in the browser (clearCache() empties this cache), or load with `cache: false`, which fetches the weights on every visit.",
   network: "Check the connection and load again: what has been fetched is kept.",
-  checksum: "The file on the server does not fit its manifest. Load again; if it stays, the server's files are damaged.",
-  checkpoint:
-    "The files must be those of one model: config.json, a tokenizer and all of its *.safetensors files.",
+  checksum:
+    "The file on the server does not fit its manifest. Load again; if it stays, the server's files are damaged.",
+  checkpoint: "The files must be those of one model: config.json, a tokenizer and all of its *.safetensors files.",
   tokenizer: "Put the model's tokenizer.tok.json or tokenizer.json beside its weights.",
   context_length_exceeded: "Shorten the conversation, or load the model with a larger `context`.",
   usage: "Correct the call; the message says what was expected.",

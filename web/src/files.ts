@@ -1,6 +1,6 @@
 /** Files of a model that are on the page's side: dropped, chosen, or kept from an earlier visit. */
 
-import { GrokWgpuError, abortedError } from "./errors.js";
+import { abortedError, GrokWgpuError } from "./errors.js";
 import type { SentFile } from "./messages.js";
 import { isGguf, isModelFile, type SourceFile } from "./wasm/grok_wgpu.js";
 
@@ -49,9 +49,7 @@ function split({ path, file }: SentFile): Found {
 /** The files of the one model among those that were dropped, in whatever folders they are. */
 export function droppedFiles(sent: SentFile[], stop: Stop): { name: string; files: SourceFile[] } {
   const found = sent.map(split).filter(({ name }) => isModelFile(name));
-  const configs = found
-    .filter(({ name }) => name === "config.json")
-    .sort((a, b) => a.folder.length - b.folder.length);
+  const configs = found.filter(({ name }) => name === "config.json").sort((a, b) => a.folder.length - b.folder.length);
   // Without a configuration the model is in GGUF, which has everything.
   const config = configs[0] ?? found.find(({ name }) => isGguf(name));
   if (!config) {
@@ -66,7 +64,8 @@ export function droppedFiles(sent: SentFile[], stop: Stop): { name: string; file
   const names = new Set(found.map(({ name }) => name));
   const chosen = names.size === found.length ? found : found.filter(({ folder }) => folder === config.folder);
   return {
-    name: config.folder.slice(config.folder.lastIndexOf("/") + 1) || (isGguf(config.name) ? config.name : "dropped model"),
+    name:
+      config.folder.slice(config.folder.lastIndexOf("/") + 1) || (isGguf(config.name) ? config.name : "dropped model"),
     files: chosen.map(({ name, file }) => new BlobFile(name, file, stop)),
   };
 }

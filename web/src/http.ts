@@ -1,6 +1,6 @@
 /** Fetches files in pieces, each again where it was cut. */
 
-import { GrokWgpuError, abortedError, toError } from "./errors.js";
+import { abortedError, GrokWgpuError, toError } from "./errors.js";
 
 /** Bytes of a ranged request. */
 const PIECE = 8 << 20;
@@ -128,7 +128,8 @@ function check(response: Response, url: string): void {
     return;
   }
   const what = `the server says ${response.status} ${response.statusText}`.trim();
-  const hint = response.status === 404 ? "Check the address: it must be that of a folder with a model's files." : undefined;
+  const hint =
+    response.status === 404 ? "Check the address: it must be that of a folder with a model's files." : undefined;
   throw new HttpError(response.status, url, what, hint);
 }
 

@@ -50,11 +50,15 @@ export function fileUrl(base: string, name: string): string {
 }
 
 function wrong(url: string, what: string): GrokWgpuError {
-  return new GrokWgpuError("checkpoint", `${url}: ${what}`, "The manifest must be made again: grok-wgpu-manifest FOLDER.");
+  return new GrokWgpuError(
+    "checkpoint",
+    `${url}: ${what}`,
+    "The manifest must be made again: grok-wgpu-manifest FOLDER.",
+  );
 }
 
 /** Reads a manifest: `{ "files": [{ "name", "size", "sha256" }] }`. */
-function parseManifest(url: string, text: string): ListedFile[] {
+export function parseManifest(url: string, text: string): ListedFile[] {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
@@ -84,9 +88,7 @@ function parseManifest(url: string, text: string): ListedFile[] {
 function wanted(files: ListedFile[]): ListedFile[] {
   const tokenizers = tokenizerFiles();
   const tokenizer = tokenizers.find((name) => files.some((file) => file.name === name));
-  return files.filter(
-    ({ name }) => isModelFile(name) && (!tokenizers.includes(name) || name === tokenizer),
-  );
+  return files.filter(({ name }) => isModelFile(name) && (!tokenizers.includes(name) || name === tokenizer));
 }
 
 /** Asks the server which files there are; `tries` says how patiently. */

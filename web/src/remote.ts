@@ -1,9 +1,9 @@
 /** Models on servers: fetched once and kept, or read from there whenever they are needed. */
 
-import { GrokWgpuError, abortedError, toError } from "./errors.js";
+import { abortedError, GrokWgpuError, toError } from "./errors.js";
 import { BlobFile, type Stop } from "./files.js";
-import { ChangedError, TRIES, getBytes, getRange } from "./http.js";
-import { type ListedFile, type Listing, fileUrl, list, locate } from "./listing.js";
+import { ChangedError, getBytes, getRange, TRIES } from "./http.js";
+import { fileUrl, type ListedFile, type Listing, list, locate } from "./listing.js";
 import { type FileState, Store, type Writer } from "./store.js";
 import type { LoadProgress } from "./types.js";
 import { Sha256, type SourceFile } from "./wasm/grok_wgpu.js";
@@ -28,7 +28,10 @@ export interface RemoteOptions {
 }
 
 /** The files of the model at an address, fetched and kept if they may be. */
-export async function remoteFiles(address: string, options: RemoteOptions): Promise<{ name: string; files: SourceFile[] }> {
+export async function remoteFiles(
+  address: string,
+  options: RemoteOptions,
+): Promise<{ name: string; files: SourceFile[] }> {
   const { base } = locate(address);
   const name = decodeURIComponent(new URL(base).pathname.split("/").filter(Boolean).pop() ?? "model");
   const store = options.cache ? await Store.open(base) : undefined;

@@ -1,7 +1,7 @@
 /** The engine's worker: it owns the model, and answers one call after another. */
 
-import { GrokWgpuError, abortedError, toError, toPlain } from "./errors.js";
-import { type Stop, droppedFiles } from "./files.js";
+import { abortedError, GrokWgpuError, toError, toPlain } from "./errors.js";
+import { droppedFiles, type Stop } from "./files.js";
 import { getBytes } from "./http.js";
 import type {
   FromWorker,
@@ -16,7 +16,17 @@ import type {
   ToWorker,
 } from "./messages.js";
 import { remoteFiles } from "./remote.js";
-import type { AdapterInfo, DeviceEvent, Finish, LoadProgress, ModelInfo, Piece, SelfTestModel, SelfTestReport, SelfTestRow } from "./types.js";
+import type {
+  AdapterInfo,
+  DeviceEvent,
+  Finish,
+  LoadProgress,
+  ModelInfo,
+  Piece,
+  SelfTestModel,
+  SelfTestReport,
+  SelfTestRow,
+} from "./types.js";
 import init, { Engine, SelfTest, type SourceFile, version } from "./wasm/grok_wgpu.js";
 
 /** What this module needs of WebGPU's types, which compilers do not all have. */
@@ -81,7 +91,14 @@ async function findAdapter(): Promise<GpuAdapter> {
 async function describeAdapter(caps: string): Promise<AdapterInfo> {
   const { vendor, architecture, device, description } = (await findAdapter()).info;
   const words = [description, vendor, architecture, device].filter((word, i, all) => word && all.indexOf(word) === i);
-  return { vendor, architecture, device, description, summary: words.join(", ") || "a graphics adapter without a name", ...(JSON.parse(caps) as Caps) };
+  return {
+    vendor,
+    architecture,
+    device,
+    description,
+    summary: words.join(", ") || "a graphics adapter without a name",
+    ...(JSON.parse(caps) as Caps),
+  };
 }
 
 async function load(
@@ -97,7 +114,8 @@ async function load(
   onProgress({ phase: "engine", done: 1, total: 1, cached: 0 });
   // Only the loading can be stopped; the files are read again when a device was lost.
   const stop: Stop = { signal };
-  const found = "url" in source ? await remoteFiles(source.url, { cache, stop, onProgress }) : droppedFiles(source.files, stop);
+  const found =
+    "url" in source ? await remoteFiles(source.url, { cache, stop, onProgress }) : droppedFiles(source.files, stop);
   if (signal.aborted) {
     throw abortedError("loading");
   }
@@ -115,7 +133,9 @@ async function load(
   };
   const watched = new Watched(found.files);
   files = watched;
-  engine = await watched.during(() => Engine.load(watched.files, JSON.stringify({ context, prefill, kv_cache: kvCache }), hear));
+  engine = await watched.during(() =>
+    Engine.load(watched.files, JSON.stringify({ context, prefill, kv_cache: kvCache }), hear),
+  );
   stop.signal = undefined;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
@@ -262,7 +282,9 @@ async function selftest(
       }
       for (const [file, url] of kernel === undefined && name === undefined ? SMALL_MODELS : []) {
         unlessStopped();
-        for (const model of JSON.parse(await test.runModel(file, await getBytes(url.href, signal))) as SelfTestModel[]) {
+        for (const model of JSON.parse(
+          await test.runModel(file, await getBytes(url.href, signal)),
+        ) as SelfTestModel[]) {
           models.push(model);
           tell({ kind: "model", model });
         }
@@ -289,7 +311,10 @@ async function selftest(
       rows,
       models,
       unfinished,
-      ...(JSON.parse(test.report(adapter.summary, userAgent, command, date, milliseconds / 1000, unfinished)) as Pick<SelfTestReport, "html" | "suspects">),
+      ...(JSON.parse(test.report(adapter.summary, userAgent, command, date, milliseconds / 1000, unfinished)) as Pick<
+        SelfTestReport,
+        "html" | "suspects"
+      >),
     };
   } finally {
     test.close();

@@ -1,4 +1,5 @@
-// What the browser's programs share: a server of the built page, the system's Chromium, and a page that forgives no error.
+// What the browser's programs share: a server of the built page, the system's Chromium, and a page that
+// forgives no error.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -62,7 +63,11 @@ export async function servePage() {
   }
   const list = path.join(scratch(), "manifest.json");
   writeFileSync(list, JSON.stringify(await manifest(demo)));
-  const server = await serve(0, [["/", site], ["/models/demo", demo], ["/models/demo/manifest.json", list]]);
+  const server = await serve(0, [
+    ["/", site],
+    ["/models/demo", demo],
+    ["/models/demo/manifest.json", list],
+  ]);
   const close = () =>
     new Promise((resolve) => {
       server.close(resolve);
@@ -145,12 +150,22 @@ export async function lastAnswer(page) {
   if ((await error.count()) > 0) {
     throw new Error(`there was no answer: ${await error.innerText()}`);
   }
-  return { answer, text: await answer.locator(".written").textContent(), figures: await figures.innerText(), more: await figures.getAttribute("title") };
+  return {
+    answer,
+    text: await answer.locator(".written").textContent(),
+    figures: await figures.innerText(),
+    more: await figures.getAttribute("title"),
+  };
 }
 
 /** Waits until so many tokens are there. */
 export async function tokens(page, count) {
-  await page.locator("#log .message.assistant").last().locator(".written span").nth(count - 1).waitFor({ timeout: 60_000 });
+  await page
+    .locator("#log .message.assistant")
+    .last()
+    .locator(".written span")
+    .nth(count - 1)
+    .waitFor({ timeout: 60_000 });
 }
 
 /** Drops a folder or file of this computer on the page, as a person does. */
@@ -168,5 +183,7 @@ export function native() {
   const target = process.env.CARGO_TARGET_DIR ?? path.join(root, "target");
   const built = ["release", "debug"].map((profile) => path.join(target, profile, "grok-wgpu"));
   const program = process.env.GROK_WGPU_BINARY ?? built.find(existsSync);
-  return program && ((...args) => execFileSync(program, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }));
+  return (
+    program && ((...args) => execFileSync(program, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }))
+  );
 }

@@ -27,7 +27,8 @@ for (let visit = 0; visit < visits; visit += 1) {
   const first = await page.evaluate(
     () =>
       new Promise((resolve) => {
-        const look = () => (document.querySelector(".written span") ? resolve(performance.now()) : requestAnimationFrame(look));
+        const look = () =>
+          document.querySelector(".written span") ? resolve(performance.now()) : requestAnimationFrame(look);
         look();
       }),
   );

@@ -8,12 +8,21 @@ function read(file) {
   const bytes = readFileSync(file);
   const start = 8 + Number(bytes.readBigUInt64LE(0));
   const { __metadata__, ...header } = JSON.parse(bytes.subarray(8, start).toString());
-  return Object.entries(header).map(([name, { dtype, shape, data_offsets: [from, to] }]) => ({
-    name,
-    dtype,
-    shape,
-    data: bytes.subarray(start + from, start + to),
-  }));
+  return Object.entries(header).map(
+    ([
+      name,
+      {
+        dtype,
+        shape,
+        data_offsets: [from, to],
+      },
+    ]) => ({
+      name,
+      dtype,
+      shape,
+      data: bytes.subarray(start + from, start + to),
+    }),
+  );
 }
 
 function write(file, tensors) {
@@ -38,7 +47,9 @@ function cut({ name, dtype, shape: [rows, columns], data }, axis, number, count)
   }
   const row = data.length / rows;
   const part = row / count;
-  const parts = Array.from({ length: rows }, (_, r) => data.subarray(r * row + number * part, r * row + (number + 1) * part));
+  const parts = Array.from({ length: rows }, (_, r) =>
+    data.subarray(r * row + number * part, r * row + (number + 1) * part),
+  );
   return { name, dtype, shape: [rows, columns / count], data: Buffer.concat(parts) };
 }
 
@@ -92,7 +103,10 @@ export function hostile(folder) {
 export function truncated(folder) {
   mkdirSync(folder, { recursive: true });
   copy(folder, ["config.json", "tokenizer.tok.json"]);
-  writeFileSync(path.join(folder, "model.safetensors"), readFileSync(path.join(demo, "model.safetensors")).subarray(0, 5_000_000));
+  writeFileSync(
+    path.join(folder, "model.safetensors"),
+    readFileSync(path.join(demo, "model.safetensors")).subarray(0, 5_000_000),
+  );
   return folder;
 }
 

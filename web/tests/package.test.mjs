@@ -1,4 +1,5 @@
-// The package without the page: models from servers with moods, from files, and an engine that is stopped, lost and asked for nonsense.
+// The package without the page: models from servers with moods, from files, and an engine that is stopped, lost
+// and asked for nonsense.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -71,7 +72,11 @@ let page;
 before(async () => {
   const folder = scratch();
   writeFileSync(path.join(folder, "index.html"), PAGE);
-  server = await serve(0, [["/", folder], ["/dist", path.join(web, "dist")], ["/models/demo", demo]]);
+  server = await serve(0, [
+    ["/", folder],
+    ["/dist", path.join(web, "dist")],
+    ["/models/demo", demo],
+  ]);
   other = createServer(moody);
   await new Promise((resolve) => other.listen(0, "127.0.0.1", resolve));
   model = `http://localhost:${other.address().port}/some/model`;
@@ -228,7 +233,8 @@ describe("a model on a server", () => {
           const text = `${quota} await import(${JSON.stringify(String(url))});`;
           // Messages that come before the module is there must not be lost.
           const early = "const early = []; const hold = (e) => early.push(e); addEventListener('message', hold);";
-          const late = "removeEventListener('message', hold); for (const e of early) dispatchEvent(new MessageEvent('message', { data: e.data }));";
+          const late =
+            "removeEventListener('message', hold); for (const e of early) dispatchEvent(new MessageEvent('message', { data: e.data }));";
           super(URL.createObjectURL(new Blob([early, text, late], { type: "text/javascript" })), options);
         }
       };
@@ -250,7 +256,10 @@ describe("files", () => {
       await page.evaluate(() => {
         document.body.innerHTML = "<input type=file multiple>";
       });
-      await page.setInputFiles("input", names.map((name) => path.join(demo, name)));
+      await page.setInputFiles(
+        "input",
+        names.map((name) => path.join(demo, name)),
+      );
       return page.evaluate(() => fetchFiles(document.querySelector("input").files));
     };
     assert.ok((await choose(["config.json", "tokenizer.tok.json", "model.safetensors", "MODEL_CARD.md"])).whole);
@@ -289,7 +298,9 @@ describe("an engine", () => {
   test("writes the same after devices were lost, in a text and between texts", async () => {
     const whole = await page.evaluate(() => write("Once upon a time"));
     assert.equal(whole.completionTokens, 40);
-    const lost = await page.evaluate(() => write("Once upon a time", {}, (n) => [10, 25].includes(n) && engine.loseDevice()));
+    const lost = await page.evaluate(() =>
+      write("Once upon a time", {}, (n) => [10, 25].includes(n) && engine.loseDevice()),
+    );
     assert.equal(lost.text, whole.text);
     const round = ["lost", "rebuilding", "restored"];
     assert.deepEqual(await page.evaluate(() => events), [...round, ...round]);
@@ -327,7 +338,9 @@ describe("an engine", () => {
 
   test("shows what goes on inside", async () => {
     const { pieces } = await page.evaluate(() => write("Once upon a time", { max_tokens: 3, inside: true, top: 5 }));
-    const { num_hidden_layers, num_local_experts, num_experts_per_tok } = await page.evaluate(() => engine.model.config);
+    const { num_hidden_layers, num_local_experts, num_experts_per_tok } = await page.evaluate(
+      () => engine.model.config,
+    );
     pieces.forEach(({ id, inside }, i) => {
       assert.equal(inside.position, 3 + i);
       assert.equal(inside.attentionTemperature, 1);
@@ -381,7 +394,10 @@ describe("an engine", () => {
       await failure(() => lib.GrokWgpu.load("/models/demo", { kvCache: "q4" })),
     ]);
     const usage = Array(4).fill("usage");
-    assert.deepEqual(codes.map(({ code }) => code), [...usage, "context_length_exceeded", ...usage, "usage"]);
+    assert.deepEqual(
+      codes.map(({ code }) => code),
+      [...usage, "context_length_exceeded", ...usage, "usage"],
+    );
     assert.ok(codes.every(({ message, hint }) => message && hint));
   });
 
@@ -411,6 +427,9 @@ describe("an engine", () => {
       const busy = await failure(() => running.finish);
       return [busy, await failure(() => engine.generate("x").finish)];
     });
-    assert.deepEqual(codes.map(({ code }) => code), ["disposed", "disposed"]);
+    assert.deepEqual(
+      codes.map(({ code }) => code),
+      ["disposed", "disposed"],
+    );
   });
 });

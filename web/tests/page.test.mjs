@@ -3,7 +3,21 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { GREEDY, ask, drop, lastAnswer, launch, loadDemo, native, open, ready, sample, scratch, servePage, tokens } from "./harness.mjs";
+import {
+  ask,
+  drop,
+  GREEDY,
+  lastAnswer,
+  launch,
+  loadDemo,
+  native,
+  open,
+  ready,
+  sample,
+  scratch,
+  servePage,
+  tokens,
+} from "./harness.mjs";
 import { hostile, reference, tensorParallel } from "./models.mjs";
 
 let server;
@@ -45,17 +59,30 @@ test("cancel, then load with progress", async () => {
   await page.evaluate(() => {
     window.seen = [];
     const bar = document.getElementById("bar");
-    const note = () => window.seen.push([Number(bar.getAttribute("aria-valuenow")), bar.getAttribute("aria-valuetext")]);
+    const note = () =>
+      window.seen.push([Number(bar.getAttribute("aria-valuenow")), bar.getAttribute("aria-valuetext")]);
     new MutationObserver(note).observe(bar, { attributes: true });
   });
   await loadDemo(page);
   const seen = await page.evaluate(() => window.seen);
   const numbers = seen.map(([number]) => number);
-  assert.deepEqual(numbers, [...numbers].sort((a, b) => a - b), "progress never goes back");
+  assert.deepEqual(
+    numbers,
+    [...numbers].sort((a, b) => a - b),
+    "progress never goes back",
+  );
   assert.ok(new Set(numbers).size >= 5, `steps of progress: ${[...new Set(numbers)]}`);
   const texts = seen.map(([, text]) => text);
-  for (const phase of [/Starting the engine/, /Fetching the model [\d.]+ .* of 15.1 MB/, /Sending weights .*15.0 MB/, /Compiling shaders \d of \d/]) {
-    assert.ok(texts.some((text) => phase.test(text)), `${phase} in ${texts.join("; ")}`);
+  for (const phase of [
+    /Starting the engine/,
+    /Fetching the model [\d.]+ .* of 15.1 MB/,
+    /Sending weights .*15.0 MB/,
+    /Compiling shaders \d of \d/,
+  ]) {
+    assert.ok(
+      texts.some((text) => phase.test(text)),
+      `${phase} in ${texts.join("; ")}`,
+    );
   }
   assert.match(await page.locator("#adapter").textContent(), /swiftshader/i);
   assert.match(await page.locator("#facts").textContent(), /7\.5 million.*8, 2 for each token/s);
@@ -63,7 +90,16 @@ test("cancel, then load with progress", async () => {
   const shifts = await page.evaluate(
     () =>
       new Promise((resolve) => {
-        new PerformanceObserver((list) => resolve(list.getEntries().map(({ value, hadRecentInput, sources }) => [hadRecentInput ? 0 : value, ...sources.map(({ node }) => node?.id || node?.className)]))).observe({ type: "layout-shift", buffered: true });
+        new PerformanceObserver((list) =>
+          resolve(
+            list
+              .getEntries()
+              .map(({ value, hadRecentInput, sources }) => [
+                hadRecentInput ? 0 : value,
+                ...sources.map(({ node }) => node?.id || node?.className),
+              ]),
+          ),
+        ).observe({ type: "layout-shift", buffered: true });
         setTimeout(() => resolve([]), 500);
       }),
   );
@@ -109,28 +145,44 @@ test("the experts of each token, and their load", async () => {
       range.value = String(i);
       range.dispatchEvent(new Event("input"));
       await new Promise(requestAnimationFrame);
-      rows.forEach((cells, layer) =>
-        cells.forEach((cell, expert) => {
+      for (const [layer, cells] of rows.entries()) {
+        for (const [expert, cell] of cells.entries()) {
           if (cell.classList.contains("asked")) {
             counts[layer][expert] += 1;
             weights.push(cell.querySelector("b").textContent);
           }
-        }),
-      );
+        }
+      }
     }
-    const loads = rows.map((cells) => cells.map((cell) => Number(cell.querySelector("small").textContent.replace("·", "0"))));
+    const loads = rows.map((cells) =>
+      cells.map((cell) => Number(cell.querySelector("small").textContent.replace("·", "0"))),
+    );
     return { counts, loads, weights };
   });
-  assert.deepEqual(loads, counts.map((layer) => layer.map((count) => Math.round((count / 64) * 100))));
+  assert.deepEqual(
+    loads,
+    counts.map((layer) => layer.map((count) => Math.round((count / 64) * 100))),
+  );
   assert.equal(weights.length, 64 * 4 * 2, "two experts in each of four layers");
-  assert.deepEqual(weights.filter((weight) => !/^(<0\.01|0\.\d\d|1\.00)$/.test(weight)), []);
-  assert.match(await table.locator("td.asked").first().getAttribute("title"), /^Layer 0, expert \d: asked for this token, with weight 0\.\d+; asked by \d+ % of this text's tokens$/);
+  assert.deepEqual(
+    weights.filter((weight) => !/^(<0\.01|0\.\d\d|1\.00)$/.test(weight)),
+    [],
+  );
+  assert.match(
+    await table.locator("td.asked").first().getAttribute("title"),
+    /^Layer 0, expert \d: asked for this token, with weight 0\.\d+; asked by \d+ % of this text's tokens$/,
+  );
 
   // The likeliest tokens: greedy takes the first.
   const rows = page.locator(".candidates li");
   assert.equal(await rows.count(), 8);
-  const shares = (await rows.locator(".share").allTextContents()).map((text) => (text.startsWith("<") ? 0 : Number.parseFloat(text)));
-  assert.deepEqual(shares, [...shares].sort((a, b) => b - a));
+  const shares = (await rows.locator(".share").allTextContents()).map((text) =>
+    text.startsWith("<") ? 0 : Number.parseFloat(text),
+  );
+  assert.deepEqual(
+    shares,
+    [...shares].sort((a, b) => b - a),
+  );
   assert.ok(shares.reduce((a, b) => a + b) <= 100.5);
   assert.equal(await page.locator(".candidates .taken").count(), 1);
   assert.match(await rows.first().getAttribute("class"), /taken/);
@@ -156,8 +208,15 @@ test("the experts of each token, and their load", async () => {
 
   // The position counts the prompt; below 256 the temperature does nothing.
   assert.equal(await page.locator("#inside-body section").nth(2).locator("strong").textContent(), "1");
-  assert.match(await page.locator("#inside-body section").nth(2).locator("p").textContent(), /At position \d+ .*After position 256/);
-  for (const [cap, words] of [["Router", /c = 30\. The router/], ["Attention", /c = 30\. How well/], ["Logits", /c = 50\. The last values/]]) {
+  assert.match(
+    await page.locator("#inside-body section").nth(2).locator("p").textContent(),
+    /At position \d+ .*After position 256/,
+  );
+  for (const [cap, words] of [
+    ["Router", /c = 30\. The router/],
+    ["Attention", /c = 30\. How well/],
+    ["Logits", /c = 50\. The last values/],
+  ]) {
     await page.getByRole("radio", { name: cap }).check();
     await page.locator("#inside-body").getByText(words).waitFor();
   }
@@ -197,7 +256,7 @@ test("stop keeps what was written, and the same seed writes the same", async () 
   await page.keyboard.press("Escape");
   const stopped = await lastAnswer(page);
   assert.match(stopped.figures, /stopped by you$/);
-  assert.ok(Number.parseInt(stopped.figures) < 300);
+  assert.ok(Number.parseInt(stopped.figures, 10) < 300);
   assert.notEqual(stopped.text, "");
   await page.getByRole("button", { name: "Again" }).click();
   await tokens(page, 8);
@@ -218,7 +277,15 @@ test("a text is continued, and goes on", async () => {
   assert.equal(await first.answer.locator(".given").textContent(), "Once upon a time");
   const run = native();
   if (run) {
-    const text = run("generate", path.resolve(import.meta.dirname, "../../models/demo"), "Once upon a time", "--temperature", "0", "--max-tokens", "64");
+    const text = run(
+      "generate",
+      path.resolve(import.meta.dirname, "../../models/demo"),
+      "Once upon a time",
+      "--temperature",
+      "0",
+      "--max-tokens",
+      "64",
+    );
     assert.equal(first.text.trimEnd(), text.trimEnd(), "the native command says the same");
   }
   await sample(page, { "Most tokens": 8 });
@@ -257,10 +324,16 @@ test("no scrolling sideways on a narrow screen", async () => {
     const wide = await page.evaluate(() =>
       [document.documentElement, ...document.querySelectorAll(".pane, .log, .talk-bar, .composer")]
         .filter((element) => element.checkVisibility() && element.scrollWidth > element.clientWidth)
-        .map((element) => `${element.tagName} ${element.id || element.className}: ${element.scrollWidth} > ${element.clientWidth}`),
+        .map(
+          (element) =>
+            `${element.tagName} ${element.id || element.className}: ${element.scrollWidth} > ${element.clientWidth}`,
+        ),
     );
     assert.deepEqual(wide, [], view);
-    assert.ok(await page.evaluate(() => document.documentElement.scrollHeight <= innerHeight), "only the parts of the page scroll");
+    assert.ok(
+      await page.evaluate(() => document.documentElement.scrollHeight <= innerHeight),
+      "only the parts of the page scroll",
+    );
   }
   await page.setViewportSize({ width: 1280, height: 800 });
   await page.goto(`${server.address}#chat`);
@@ -272,7 +345,14 @@ test("rules of accessibility, light and dark, wide and narrow", async () => {
   await page.evaluate(axe);
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
-    for (const [width, hash] of [[1280, "chat"], [1000, "chat"], [1280, "selftest"], [360, "chat"], [360, "inside"], [360, "model"]]) {
+    for (const [width, hash] of [
+      [1280, "chat"],
+      [1000, "chat"],
+      [1280, "selftest"],
+      [360, "chat"],
+      [360, "inside"],
+      [360, "model"],
+    ]) {
       await page.setViewportSize({ width, height: 800 });
       await page.evaluate((to) => {
         location.hash = to;
@@ -299,7 +379,10 @@ test("every row of the self-test is green, and the reports hold them all", () =>
     await page.getByText(/Stopped after \d+ rows, 0 failed/).waitFor();
     await page.locator("#test-all").click();
     await page.locator(".verdict").waitFor({ timeout: 400_000 });
-    assert.match(await page.locator(".verdict").textContent(), /✓ Passed.*All [\d,]+ rows and 4 runs of small models are within their bounds/s);
+    assert.match(
+      await page.locator(".verdict").textContent(),
+      /✓ Passed.*All [\d,]+ rows and 4 runs of small models are within their bounds/s,
+    );
     assert.equal(await page.locator(".failures").count(), 0);
 
     const save = async (name) => {
@@ -311,12 +394,15 @@ test("every row of the self-test is green, and the reports hold them all", () =>
     const report = JSON.parse(readFileSync(await save("Save as JSON"), "utf8"));
     assert.equal(report.failed, 0);
     assert.equal(report.rows.length + report.models.length, report.passed);
-    assert.deepEqual(report.models.map(({ name, failure, worst, most }) => [name.slice(0, 12), failure, worst > 0 && worst <= most]), [
-      ["small Grok-2", null, true],
-      ["small Grok-2", null, true],
-      ["small Grok-1", null, true],
-      ["small Grok-1", null, true],
-    ]);
+    assert.deepEqual(
+      report.models.map(({ name, failure, worst, most }) => [name.slice(0, 12), failure, worst > 0 && worst <= most]),
+      [
+        ["small Grok-2", null, true],
+        ["small Grok-2", null, true],
+        ["small Grok-1", null, true],
+        ["small Grok-1", null, true],
+      ],
+    );
     assert.ok(report.rows.length > 1000);
     assert.ok(report.rows.every(({ worst }) => worst !== null && worst <= 1));
     assert.match(report.adapter.summary, /swiftshader/i);
@@ -357,32 +443,35 @@ test("a dropped folder in the layout of Grok-2's release says the same", () =>
   }));
 
 test("text is never taken for HTML", () =>
-  fresh(async (page) => {
-    const folder = hostile(path.join(scratch(), "<img src=x onerror=hacked=1>"));
-    await drop(page, folder);
-    await ready(page);
-    await sample(page, { Temperature: 0, "Most tokens": 24 });
-    await ask(page, "<img src=x onerror=hacked=2><script>hacked=3</script>");
-    const { text } = await lastAnswer(page);
-    assert.match(text, /<img src=x onerror=hacked=\d+>/);
-    assert.match(await page.locator(".candidates").textContent(), /<img/);
-    assert.match(await page.locator(".message.user .text").textContent(), /^<img src=x onerror=hacked=2><script>/);
-    assert.equal(await page.locator("#state").textContent(), "<img src=x onerror=hacked=1>");
-    assert.equal(await page.locator("img, script:not([src])").count(), 0);
-    assert.equal(await page.evaluate(() => typeof window.hacked), "undefined");
-    // What keeps it so even if the page forgot.
-    assert.match(
-      await page.evaluate(() => {
-        try {
-          document.body.insertAdjacentHTML("beforeend", "<img src=x>");
-          return "inserted";
-        } catch (error) {
-          return error.message;
-        }
-      }),
-      /TrustedHTML/,
-    );
-  }, { meant: [/requires 'TrustedHTML'/, /TrustedHTML/] }));
+  fresh(
+    async (page) => {
+      const folder = hostile(path.join(scratch(), "<img src=x onerror=hacked=1>"));
+      await drop(page, folder);
+      await ready(page);
+      await sample(page, { Temperature: 0, "Most tokens": 24 });
+      await ask(page, "<img src=x onerror=hacked=2><script>hacked=3</script>");
+      const { text } = await lastAnswer(page);
+      assert.match(text, /<img src=x onerror=hacked=\d+>/);
+      assert.match(await page.locator(".candidates").textContent(), /<img/);
+      assert.match(await page.locator(".message.user .text").textContent(), /^<img src=x onerror=hacked=2><script>/);
+      assert.equal(await page.locator("#state").textContent(), "<img src=x onerror=hacked=1>");
+      assert.equal(await page.locator("img, script:not([src])").count(), 0);
+      assert.equal(await page.evaluate(() => typeof window.hacked), "undefined");
+      // What keeps it so even if the page forgot.
+      assert.match(
+        await page.evaluate(() => {
+          try {
+            document.body.insertAdjacentHTML("beforeend", "<img src=x>");
+            return "inserted";
+          } catch (error) {
+            return error.message;
+          }
+        }),
+        /TrustedHTML/,
+      );
+    },
+    { meant: [/requires 'TrustedHTML'/, /TrustedHTML/] },
+  ));
 
 test("with the keyboard alone", () =>
   fresh(async (page) => {
@@ -390,7 +479,10 @@ test("with the keyboard alone", () =>
       page.evaluate(() => {
         const element = document.activeElement;
         const style = getComputedStyle(element);
-        return { id: element.id || element.textContent.trim().slice(0, 40), seen: style.outlineStyle !== "none" && style.outlineWidth !== "0px" };
+        return {
+          id: element.id || element.textContent.trim().slice(0, 40),
+          seen: style.outlineStyle !== "none" && style.outlineWidth !== "0px",
+        };
       });
     const tabTo = async (id) => {
       for (let i = 0; i < 40; i += 1) {
@@ -420,7 +512,11 @@ test("with the keyboard alone", () =>
     assert.match((await lastAnswer(page)).figures, /stopped by you/);
     assert.equal((await focused()).id, "prompt");
     await page.keyboard.press("Shift+Tab");
-    for (let i = 0; i < 6 && !(await page.evaluate(() => document.activeElement.classList.contains("tokens"))); i += 1) {
+    for (
+      let i = 0;
+      i < 6 && !(await page.evaluate(() => document.activeElement.classList.contains("tokens")));
+      i += 1
+    ) {
       await page.keyboard.press("Shift+Tab");
     }
     await page.keyboard.press("Home");

@@ -3,7 +3,19 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { GREEDY, ask, drop, lastAnswer, launch, loadDemo, open, ready, sample, scratch, servePage } from "./harness.mjs";
+import {
+  ask,
+  drop,
+  GREEDY,
+  lastAnswer,
+  launch,
+  loadDemo,
+  open,
+  ready,
+  sample,
+  scratch,
+  servePage,
+} from "./harness.mjs";
 import { reference, truncated } from "./models.mjs";
 import { cuttingServer } from "./servers.mjs";
 
@@ -39,7 +51,12 @@ async function fresh(use, { meant, hosts, init, context = {}, address = server.a
 async function notice(page, place = "#notices") {
   const card = page.locator(`${place} .error`);
   await card.waitFor({ timeout: 60_000 });
-  return { code: await card.getAttribute("data-code"), title: await card.locator("strong").innerText(), what: await card.locator(".what").innerText(), hint: await card.locator(".hint").innerText() };
+  return {
+    code: await card.getAttribute("data-code"),
+    title: await card.locator("strong").innerText(),
+    what: await card.locator(".what").innerText(),
+    hint: await card.locator(".hint").innerText(),
+  };
 }
 
 test("a browser without WebGPU", () =>
@@ -97,7 +114,12 @@ test("the network fails until it is tried again, and no byte comes twice", async
         await ask(page, reference().question);
         assert.equal((await lastAnswer(page)).text, reference().text.slice(0, (await lastAnswer(page)).text.length));
       },
-      { hosts: [far.host], meant: [/Failed to load resource.*ERR_(CONTENT_LENGTH_MISMATCH|EMPTY_RESPONSE|CONNECTION_(CLOSED|RESET|REFUSED)|INCOMPLETE_CHUNKED_ENCODING)/] },
+      {
+        hosts: [far.host],
+        meant: [
+          /Failed to load resource.*ERR_(CONTENT_LENGTH_MISMATCH|EMPTY_RESPONSE|CONNECTION_(CLOSED|RESET|REFUSED)|INCOMPLETE_CHUNKED_ENCODING)/,
+        ],
+      },
     );
   } finally {
     await far.close();
@@ -120,7 +142,10 @@ test("offline after a first visit: the page opens, the model loads, and it talks
       await ask(page, question);
       assert.equal((await lastAnswer(page)).text, text);
     },
-    { address: own.address, meant: [/Failed to load resource: net::ERR_(CONNECTION_REFUSED|INTERNET_DISCONNECTED|FAILED)/] },
+    {
+      address: own.address,
+      meant: [/Failed to load resource: net::ERR_(CONNECTION_REFUSED|INTERNET_DISCONNECTED|FAILED)/],
+    },
   );
 });
 
@@ -135,7 +160,14 @@ test("the storage is full", () =>
     assert.notEqual(what, "");
     await page.getByRole("button", { name: "Load without keeping it" }).click();
     await ready(page);
-    assert.ok(Number.parseFloat(await page.locator("#cached").textContent().then((text) => text.replace("Nothing", "0"))) < 6);
+    assert.ok(
+      Number.parseFloat(
+        await page
+          .locator("#cached")
+          .textContent()
+          .then((text) => text.replace("Nothing", "0")),
+      ) < 6,
+    );
     await sample(page, { Temperature: 0, "Most tokens": 4 });
     await ask(page, "Tell me a story.");
     assert.notEqual((await lastAnswer(page)).text, "");
@@ -152,7 +184,10 @@ test("checkpoints that are none, and addresses that lead nowhere", () =>
       assert.match(said.hint, /whole folder/);
 
       await drop(page, truncated(path.join(folder, "short")));
-      await page.getByText(/model\.safetensors/).first().waitFor();
+      await page
+        .getByText(/model\.safetensors/)
+        .first()
+        .waitFor();
       said = await notice(page);
       assert.equal(said.code, "checkpoint");
       assert.ok(await page.locator("#welcome").isVisible(), "something else can be loaded");
@@ -160,7 +195,10 @@ test("checkpoints that are none, and addresses that lead nowhere", () =>
       await page.locator("#other summary").click();
       await page.locator("#address").fill(`${server.address}nowhere/`);
       await page.locator("#address").press("Enter");
-      await page.getByText(/nowhere\//).first().waitFor();
+      await page
+        .getByText(/nowhere\//)
+        .first()
+        .waitFor();
       said = await notice(page);
       assert.ok(["network", "checkpoint"].includes(said.code), said.code);
       assert.notEqual(said.hint, "");
@@ -187,7 +225,12 @@ test("a conversation that is too long", () =>
     await page.locator("#demo-again").click();
     await ready(page);
     assert.match(await page.locator("#room-text").textContent(), /^0 of 48 tokens$/);
-    await ask(page, "Tell me a story about a fox who lost her hat and a bear who found it and a bird who sang about it and a fish who did not care about any of this.".repeat(2));
+    await ask(
+      page,
+      "Tell me a story about a fox who lost her hat and a bear who found it and a bird who sang about it and a fish who did not care about any of this.".repeat(
+        2,
+      ),
+    );
     const card = page.locator(".message .error");
     await card.waitFor();
     assert.equal(await card.getAttribute("data-code"), "context_length_exceeded");
@@ -210,7 +253,9 @@ function pretend(answer) {
 async function withWorker(answer, use) {
   await fresh(
     async (page, context) => {
-      await context.route(/assets\/worker-.*\.js$/, (route) => route.fulfill({ contentType: "text/javascript", body: pretend(answer) }));
+      await context.route(/assets\/worker-.*\.js$/, (route) =>
+        route.fulfill({ contentType: "text/javascript", body: pretend(answer) }),
+      );
       await use(page);
     },
     // Requests that a service worker answers do not pass by here.
@@ -220,38 +265,71 @@ async function withWorker(answer, use) {
 
 test("every failure of the engine is said with its remedy", async () => {
   for (const code of ["out_of_memory", "device_lost", "checksum", "tokenizer", "internal"]) {
-    await withWorker(`(request, say) => say({ error: { code: "${code}", message: "<b>message</b> of ${code}", hint: "hint of ${code}" } })`, async (page) => {
-      await page.locator("#start").click();
-      const said = await notice(page);
-      assert.deepEqual([said.code, said.what, said.hint], [code, `<b>message</b> of ${code}.`, `hint of ${code}`]);
-      assert.notEqual(said.title, "");
-      assert.ok(await page.locator("#notices .actions button").first().isVisible(), "something can be done");
-    });
+    await withWorker(
+      `(request, say) => say({ error: { code: "${code}", message: "<b>message</b> of ${code}", hint: "hint of ${code}" } })`,
+      async (page) => {
+        await page.locator("#start").click();
+        const said = await notice(page);
+        assert.deepEqual([said.code, said.what, said.hint], [code, `<b>message</b> of ${code}.`, `hint of ${code}`]);
+        assert.notEqual(said.title, "");
+        assert.ok(await page.locator("#notices .actions button").first().isVisible(), "something can be done");
+      },
+    );
   }
 });
 
 test("rows of the self-test that fail come first", () => {
   const row = (kernel, name, worst, failure) => ({ kernel, case: name, elements: 64, worst, exact: false, failure });
-  const rows = [row("good", "one", 0.25), row("bad", "<i>two</i>", 3.5, "element 7 is wrong"), row("good", "three", 0), row("worse", "four", null, "not finite")];
+  const rows = [
+    row("good", "one", 0.25),
+    row("bad", "<i>two</i>", 3.5, "element 7 is wrong"),
+    row("good", "three", 0),
+    row("worse", "four", null, "not finite"),
+  ];
   const model = { name: "small <b>one</b>", worst: null, most: 1e-4, failure: "token 7: got NaN" };
-  const report = { engine: "0", adapter: { summary: "pretended", limits: {}, features: [] }, date: "2020-01-01T00:00:00Z", passed: 2, failed: 3, milliseconds: 5, rows, models: [model], unfinished: null, suspects: [{ file: "shaders/<b>x</b>.wgsl", failed: 2, rows: 3 }], html: "" };
-  return withWorker(`(request, say) => {
+  const report = {
+    engine: "0",
+    adapter: { summary: "pretended", limits: {}, features: [] },
+    date: "2020-01-01T00:00:00Z",
+    passed: 2,
+    failed: 3,
+    milliseconds: 5,
+    rows,
+    models: [model],
+    unfinished: null,
+    suspects: [{ file: "shaders/<b>x</b>.wgsl", failed: 2, rows: 3 }],
+    html: "",
+  };
+  return withWorker(
+    `(request, say) => {
     const report = ${JSON.stringify(report)};
     report.rows.forEach((row, i) => say({ news: { kind: "row", row, done: i + 1, total: 4 } }));
     report.models.forEach((model) => say({ news: { kind: "model", model } }));
     say({ result: report });
-  }`, async (page) => {
-    await page.goto(`${server.address}#selftest`);
-    await page.locator("#test-all").click();
-    await page.getByText("✗ Failed").waitFor();
-    assert.match(await page.locator(".verdict").textContent(), /3 of 4 rows and 1 runs of small models failed/);
-    assert.deepEqual(await page.locator(".failures code").allTextContents(), ["shaders/<b>x</b>.wgsl", "bad <i>two</i>", "worse four", "small <b>one</b>"]);
-    assert.deepEqual(await page.locator(".failures li span").allTextContents(), ["2 of 3 rows that link it failed", "element 7 is wrong", "not finite", "token 7: got NaN"]);
-    assert.deepEqual(await page.locator(".errors .name").allTextContents(), ["✗ worse", "✗ bad", "good"]);
-    assert.equal(await page.locator(".errors .cross").count(), 2);
-    assert.deepEqual(await page.locator(".kernels tbody th").allTextContents(), ["worse", "bad", "good"]);
-    assert.deepEqual(await page.locator(".models tbody td").allTextContents(), ["not finite", "1.0e-4"]);
-  });
+  }`,
+    async (page) => {
+      await page.goto(`${server.address}#selftest`);
+      await page.locator("#test-all").click();
+      await page.getByText("✗ Failed").waitFor();
+      assert.match(await page.locator(".verdict").textContent(), /3 of 4 rows and 1 runs of small models failed/);
+      assert.deepEqual(await page.locator(".failures code").allTextContents(), [
+        "shaders/<b>x</b>.wgsl",
+        "bad <i>two</i>",
+        "worse four",
+        "small <b>one</b>",
+      ]);
+      assert.deepEqual(await page.locator(".failures li span").allTextContents(), [
+        "2 of 3 rows that link it failed",
+        "element 7 is wrong",
+        "not finite",
+        "token 7: got NaN",
+      ]);
+      assert.deepEqual(await page.locator(".errors .name").allTextContents(), ["✗ worse", "✗ bad", "good"]);
+      assert.equal(await page.locator(".errors .cross").count(), 2);
+      assert.deepEqual(await page.locator(".kernels tbody th").allTextContents(), ["worse", "bad", "good"]);
+      assert.deepEqual(await page.locator(".models tbody td").allTextContents(), ["not finite", "1.0e-4"]);
+    },
+  );
 });
 
 /** What makes the first device of a worker disappear at its third pipeline, and be the last if `last`. */
@@ -268,7 +346,7 @@ function breaker(last) {
     }
     const device = await request.apply(this, options);
     let pipelines = 0;
-    device.createComputePipeline = function (...description) {
+    device.createComputePipeline = (...description) => {
       pipelines += 1;
       if (pipelines === 3) {
         device.destroy();
@@ -292,14 +370,27 @@ for (const last of [false, true]) {
         await page.locator("#test-some").click();
         await page.getByText("✗ Failed").waitFor({ timeout: 120_000 });
         const said = await page.locator(".verdict").textContent();
-        assert.match(said, last ? /The test did not end: .*no second device.*Until then 1 of \d+ rows failed/ : /1 of \d{3} rows and 4 runs of small models failed/);
+        assert.match(
+          said,
+          last
+            ? /The test did not end: .*no second device.*Until then 1 of \d+ rows failed/
+            : /1 of \d{3} rows and 4 runs of small models failed/,
+        );
         const failures = await page.locator(".failures li span").allTextContents();
-        assert.equal(failures.filter((failure) => /the GPU device was lost/.test(failure)).length, 1, failures.join("; "));
+        assert.equal(
+          failures.filter((failure) => /the GPU device was lost/.test(failure)).length,
+          1,
+          failures.join("; "),
+        );
         const wanted = page.waitForEvent("download");
         await page.getByRole("button", { name: "Save as HTML" }).click();
         const html = readFileSync(await (await wanted).path(), "utf8");
-        assert.match(html, last ? /The test did not end: 1 of \d+ checks failed until then/ : /1 of \d{3} checks failed/);
+        assert.match(
+          html,
+          last ? /The test did not end: 1 of \d+ checks failed until then/ : /1 of \d{3} checks failed/,
+        );
       },
       { context: { serviceWorkers: "block" }, meant: [/Service Worker registration blocked by Playwright/] },
-    ));
+    ),
+  );
 }

@@ -5,7 +5,7 @@ Templates: ``{a|b}`` picks one alternative (nestable, may be empty), ``[slot]`` 
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 
 from . import words as w
 
@@ -46,7 +46,7 @@ class Rng:
         return items[:n]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(template):
     """Turns a template into a tree: a str, ("slot", name) or ("any", [trees]) in a list."""
     pos = 0

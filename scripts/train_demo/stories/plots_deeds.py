@@ -201,8 +201,7 @@ def lostway(s):
                 ' same.|It was very quiet.} "{Where am I|What shall I do|Hello? Is anybody'
                 ' there|Which way is it}?" [he] said.'
             ),
-            meet(s)
-            + ' "Are you lost?" asked [fN]. "{Yes|I am}," said [N]. {[His] voice was very'
+            meet(s) + ' "Are you lost?" asked [fN]. "{Yes|I am}," said [N]. {[His] voice was very'
             ' small.|[He] told [fhim] everything.} "{I know these woods|I know the way}," said'
             ' [fN]. "{Come with me|Follow me}!"',
             (

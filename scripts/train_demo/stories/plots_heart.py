@@ -307,7 +307,6 @@ def learn(s):
 
 
 def surprise(s):
-    r, v = s.r, s.v
     s.person("f")
     s.person("g")
     return dict(

@@ -257,9 +257,12 @@ def lost(s):
             ' the bed. [He] looked behind the door.|[He] looked in every corner.} {"Oh no!" cried'
             " [N].|[N] began to cry.}"
         )
-        v["where"], acts = r.choice(
-            ["in the bed of [his] little brother", "under the pillow of [his] baby sister"]
-        ), [NEAR[0], NEAR[2]]
+        v["where"], acts = (
+            r.choice(
+                ["in the bed of [his] little brother", "under the pillow of [his] baby sister"]
+            ),
+            [NEAR[0], NEAR[2]],
+        )
         v["because"] = (
             "[his] baby brother took it" if "brother" in v["where"] else "[his] baby sister took it"
         )
@@ -268,39 +271,42 @@ def lost(s):
             "{Suddenly|Just then}, a {noisy|black|cheeky} magpie {flew down|came down}, took the"
             ' [t], and flew away. "{Stop, thief|Give it back|Come back}!" {shouted|cried} [N].'
         )
-        v["where"], acts = "in the nest of the magpie", [
-            (
-                "fly",
+        v["where"], acts = (
+            "in the nest of the magpie",
+            [
                 (
-                    '[fN] flew up to the nest and talked to the magpie. "I am sorry," said the'
-                    ' magpie. "{It was so pretty|I only wanted to look at it}." And she gave back'
-                    " the [t]."
+                    "fly",
+                    (
+                        '[fN] flew up to the nest and talked to the magpie. "I am sorry," said the'
+                        ' magpie. "{It was so pretty|I only wanted to look at it}." And she gave back'
+                        " the [t]."
+                    ),
                 ),
-            ),
-            (
-                "climb",
                 (
-                    '[fN] climbed up to the nest and talked to the magpie. "I am sorry," said the'
-                    ' magpie. "{It was so pretty|I only wanted to look at it}." And she gave back'
-                    " the [t]."
+                    "climb",
+                    (
+                        '[fN] climbed up to the nest and talked to the magpie. "I am sorry," said the'
+                        ' magpie. "{It was so pretty|I only wanted to look at it}." And she gave back'
+                        " the [t]."
+                    ),
                 ),
-            ),
-            (
-                "wise",
                 (
-                    '"Magpies like shiny things," said [fN]. [fHe] held up a shiny coin. {At once,'
-                    " the|The} magpie dropped the [t] and took the coin."
+                    "wise",
+                    (
+                        '"Magpies like shiny things," said [fN]. [fHe] held up a shiny coin. {At once,'
+                        " the|The} magpie dropped the [t] and took the coin."
+                    ),
                 ),
-            ),
-            (
-                None,
                 (
-                    '[fN] called up to the nest, "Please, magpie, give it back! It is not yours."'
-                    " {The magpie felt sorry.|The magpie hung her head.} She dropped the [t] at"
-                    " [N]'s feet."
+                    None,
+                    (
+                        '[fN] called up to the nest, "Please, magpie, give it back! It is not yours."'
+                        " {The magpie felt sorry.|The magpie hung her head.} She dropped the [t] at"
+                        " [N]'s feet."
+                    ),
                 ),
-            ),
-        ]
+            ],
+        )
         v["because"] = "a magpie took it"
     ability, act = r.choice(acts)
     s.person("f", ability)

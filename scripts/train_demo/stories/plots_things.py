@@ -165,7 +165,7 @@ def thief(s):
 
 
 def share(s):
-    r, v = s.r, s.v
+    r = s.r
     s.person("f")
     hero_refuses = r.chance(0.6)
     beats = [

@@ -78,7 +78,7 @@ def egg(s):
     )
     baby = v["baby"].split(" ", 1)[1]
     v["b"] = baby
-    v["bn"] = r.choice([n for n in "Pippin Dot Nibble Sunny Peep Button Cloud Bean".split()])
+    v["bn"] = r.choice("Pippin Dot Nibble Sunny Peep Button Cloud Bean".split())
     return dict(
         title="The Egg",
         beats=[
@@ -154,8 +154,7 @@ def kingdom(s):
                 ' whole land was sad.} "{I must find it|I will bring it back}," {said|thought} [N].'
             ),
             "[N] {packed [food] and went away|took [his] [c] [t] and set out}. {[He] walked over"
-            " hills and through woods.|[He] walked for [num] days.} "
-            + meet(s),
+            " hills and through woods.|[He] walked for [num] days.} " + meet(s),
             (
                 '"{Where are you going|What are you looking for}?" asked [fN]. "I am looking for'
                 ' [lack]," said [N]. "{I have heard about it|I know}," said [fN]. "It is [asleep].'

@@ -94,7 +94,7 @@ class Chats(unittest.TestCase):
     def test_the_story_obeys_the_request(self):
         for i in range(1500):
             turns = chat.chat(f"obey-{i}")
-            for (_, ask), (_, answer) in zip(turns[::2], turns[1::2]):
+            for (_, ask), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
                 if "story about" not in ask.lower() or len(answer) < 300:
                     continue
                 for name in NAMES & set(re.findall(r"\b[A-Z][a-z]+\b", ask)) - {"Will", "Mark"}:
@@ -107,7 +107,7 @@ class Chats(unittest.TestCase):
         for i in range(1500):
             turns = chat.chat(f"true-{i}")
             story = next((t for r, t in turns if r == "Assistant" and len(t) > 300), "")
-            for (_, ask), (_, answer) in zip(turns[::2], turns[1::2]):
+            for (_, ask), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
                 if ask.startswith("What color") and story:
                     color = answer.rstrip(".").split()[-1]
                     self.assertIn(color, story, ask)

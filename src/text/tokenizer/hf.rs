@@ -31,6 +31,8 @@ struct AddedToken {
 impl Hf {
     /// The tokenizer and its special tokens.
     pub(super) fn parse(json: &[u8]) -> Result<(Self, Vec<(String, u32)>), String> {
+        // The crate looks at some strings and numbers late, and panics where they are not sound.
+        serde_json::from_slice::<serde_json::Value>(json).map_err(|error| error.to_string())?;
         let added: Added = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let mut inner =
             tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;

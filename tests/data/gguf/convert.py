@@ -7,6 +7,7 @@ Writes what llama.cpp's own converter does, so that both programs can run the sa
     python3 convert.py ../../../models/demo demo.gguf BF16     # or F32, F16, Q8_0, Q4_0
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -81,7 +82,10 @@ def merge_of(token, ranks):
     """The two tokens that a longer one is made of: all merges of lower rank have been done."""
     parts = [bytes([b]) for b in token]
     while len(parts) > 2:
-        pairs = [(ranks.get(a + b, len(ranks) + 9999), i) for i, (a, b) in enumerate(zip(parts, parts[1:]))]
+        pairs = [
+            (ranks.get(a + b, len(ranks) + 9999), i)
+            for i, (a, b) in enumerate(itertools.pairwise(parts))
+        ]
         _, i = min(pairs)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts

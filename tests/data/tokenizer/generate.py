@@ -10,6 +10,7 @@ golden.json with the vocabulary of small.tok.json, and the Rust code never sees 
 """
 
 import collections
+import itertools
 import json
 import pathlib
 import random
@@ -91,7 +92,7 @@ def train():
     while len(merges) < MERGES:
         pairs = collections.Counter()
         for word, parts in words.items():
-            for pair in zip(parts, parts[1:]):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += counts[word]
         pairs = {pair: n for pair, n in pairs.items() if pair[0] + pair[1] not in known}
         pair = max(pairs, key=lambda pair: (pairs[pair], pair))
@@ -99,7 +100,7 @@ def train():
         merges.append(pair)
         tokens.append(whole)
         known.add(whole)
-        for word, parts in words.items():
+        for parts in words.values():
             i = 0
             while i + 1 < len(parts):
                 if (parts[i], parts[i + 1]) == pair:
@@ -122,7 +123,11 @@ def objects(tokens, first):
 def write(name, value):
     # One token a line, so that changes can be read.
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    text = text.replace('{"bytes"', '\n{"bytes"').replace('{"id"', '\n{"id"').replace('{"text"', '\n{"text"')
+    text = (
+        text.replace('{"bytes"', '\n{"bytes"')
+        .replace('{"id"', '\n{"id"')
+        .replace('{"text"', '\n{"text"')
+    )
     (HERE / name).write_text(text + "\n")
 
 
@@ -143,7 +148,10 @@ def main():
     )
 
     alphabet = byte_alphabet()
-    spell = lambda token: "".join(alphabet[b] for b in token)
+
+    def spell(token):
+        return "".join(alphabet[b] for b in token)
+
     vocab = {text: i for i, text in enumerate(SPECIALS)}
     vocab |= {spell(token): first + i for i, token in enumerate(tokens)}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -152,7 +160,12 @@ def main():
         {
             "version": "1.0",
             # Both of these must be ignored: prompts are neither cut nor padded.
-            "truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
+            "truncation": {
+                "direction": "Right",
+                "max_length": 8,
+                "strategy": "LongestFirst",
+                "stride": 0,
+            },
             "padding": {
                 "strategy": {"Fixed": 16},
                 "direction": "Right",
@@ -163,18 +176,34 @@ def main():
             },
             # Every other one is not called special. None may be found in text.
             "added_tokens": [
-                {"id": i, "content": text, "special": i % 2 == 0} | flags for i, text in enumerate(SPECIALS)
+                {"id": i, "content": text, "special": i % 2 == 0} | flags
+                for i, text in enumerate(SPECIALS)
             ],
             "normalizer": None,
             "pre_tokenizer": {
                 "type": "Sequence",
                 "pretokenizers": [
-                    {"type": "Split", "pattern": {"Regex": V1}, "behavior": "Removed", "invert": True},
-                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+                    {
+                        "type": "Split",
+                        "pattern": {"Regex": V1},
+                        "behavior": "Removed",
+                        "invert": True,
+                    },
+                    {
+                        "type": "ByteLevel",
+                        "add_prefix_space": False,
+                        "trim_offsets": True,
+                        "use_regex": False,
+                    },
                 ],
             },
             "post_processor": None,
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            "decoder": {
+                "type": "ByteLevel",
+                "add_prefix_space": True,
+                "trim_offsets": True,
+                "use_regex": True,
+            },
             "model": {
                 "type": "BPE",
                 "dropout": 0.5,
@@ -199,7 +228,9 @@ def main():
     )
     dice = random.Random(2)
     mix = list("  \n\r\t'sStTreEvVmMlLdD01!?.,^éßЖ你世🙂\u0301\u00a0\u3000ſ") + CORPUS.split(" ")
-    texts = TEXTS + ["".join(dice.choice(mix) for _ in range(dice.randrange(1, 40))) for _ in range(200)]
+    texts = TEXTS + [
+        "".join(dice.choice(mix) for _ in range(dice.randrange(1, 40))) for _ in range(200)
+    ]
     write(
         "golden.json",
         [

@@ -1,0 +1,251 @@
+//! What reads files that may be anything: each function takes the bytes of one, says whether they
+//! were accepted, and panics where the reader breaks a promise.
+//!
+//! `tests/fuzz` runs them over many small changes of the files in `seeds/`, and `fuzz_targets/`
+//! hands them to libFuzzer.
+
+use std::path::Path;
+
+use grok_wgpu::{
+    base::error::{Error, Result},
+    checkpoint::{
+        Checkpoint, Gguf,
+        gguf::header,
+        index_files,
+        journal::Journal,
+        safetensors::{MAX_HEADER, header_len, parse},
+    },
+    files::Source,
+    model::config::{Compat, Config},
+    text::tokenizer::Tokenizer,
+    variants::Store,
+};
+use pollster::block_on;
+
+/// Reads a file of these bytes, and says whether it was accepted.
+pub(crate) type Target = fn(&[u8]) -> bool;
+
+/// All of them by name, which is also that of their folder in `seeds/`.
+pub(crate) const TARGETS: [(&str, Target); 8] = [
+    ("safetensors", safetensors),
+    ("gguf", gguf),
+    ("config", config),
+    ("tok_json", tok_json),
+    ("tokenizer_json", tokenizer_json),
+    ("index", index),
+    ("tuning", tuning),
+    ("journal", journal),
+];
+
+/// Bytes of the longest file that is made of a header.
+const MOST: u64 = 1 << 40;
+
+/// A file of which the beginning is known: zeros follow, and take no memory.
+struct Start<'a> {
+    name: &'static str,
+    bytes: &'a [u8],
+    len: u64,
+}
+
+impl Source for Start<'_> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    async fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(into.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(Error::io(self.name, std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        into.fill(0);
+        let known = usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..));
+        for (to, from) in into.iter_mut().zip(known.unwrap_or_default()) {
+            *to = *from;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it was accepted. An error says something, and not the whole file.
+fn accepted<T>(result: Result<T>) -> Option<T> {
+    result.map_err(|error| told(&error.to_string())).ok()
+}
+
+fn told(text: &str) {
+    assert!(!text.is_empty() && text.len() < 20_000, "a message of {} bytes", text.len());
+}
+
+/// The beginning of a safetensors file: the parser is never more lenient than the crate of that
+/// name, and no tensor lies outside of the file.
+pub(crate) fn safetensors(bytes: &[u8]) -> bool {
+    let known = bytes.len() as u64;
+    let len = said_len(bytes).filter(|len| (known..MOST).contains(len)).unwrap_or(known);
+    let header = header_len(&bytes[..bytes.len().min(512)], len).and_then(|header| {
+        assert!(header <= MAX_HEADER);
+        let end = usize::try_from(8 + header).ok().filter(|&end| end <= bytes.len());
+        let end = end.ok_or("zeros are no header")?;
+        Ok((end, parse(&bytes[8..end], len)?))
+    });
+    match &header {
+        Ok((end, entries)) => {
+            // The crate wants the data as well; what it says of a header alone is this error, where
+            // the header is good.
+            use safetensors::{SafeTensorError, SafeTensors};
+            match SafeTensors::read_metadata(&bytes[..*end]) {
+                Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
+                Err(error) => panic!("the crate refuses it: {error}"),
+            }
+            for entry in entries {
+                assert!(entry.offset >= *end as u64 && entry.offset + entry.len <= len);
+            }
+        }
+        Err(what) => told(what),
+    }
+    let mut config = Config::preset("tiny").expect("a preset").with_layers(1);
+    config.experts.as_mut().expect("it has some").count = 2;
+    let source = Start { name: "model.safetensors", bytes, len };
+    let opened = accepted(block_on(Checkpoint::open(Path::new("model"), vec![source], &config)));
+    if let Some(checkpoint) = &opened {
+        assert!(header.is_ok());
+        assert!(checkpoint.bytes() <= len);
+    }
+    header.is_ok()
+}
+
+/// How long the file must be by its header: where the last tensor ends.
+fn said_len(bytes: &[u8]) -> Option<u64> {
+    let (header, rest) = bytes.split_first_chunk::<8>()?;
+    let header = u64::from_le_bytes(*header);
+    let text = rest.get(..usize::try_from(header).ok()?)?;
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).ok()?;
+    let ends = fields.values().filter_map(|entry| entry["data_offsets"][1].as_u64());
+    ends.max()?.checked_add(8 + header)
+}
+
+/// The beginning of a GGUF file, with its tensors, its configuration and its tokenizer.
+pub(crate) fn gguf(bytes: &[u8]) -> bool {
+    let known = bytes.len() as u64;
+    let len = match header::parse(bytes, MOST) {
+        Ok(header) => {
+            let ends = header.tensors.iter().map(|tensor| tensor.offset.saturating_add(tensor.len));
+            ends.max().unwrap_or(known).clamp(known, MOST)
+        }
+        Err(problem) => {
+            if let header::Problem::Bad(what) = problem {
+                told(&what);
+            }
+            known
+        }
+    };
+    if let Ok(header) = header::parse(bytes, len) {
+        for tensor in header.tensors {
+            assert!(tensor.offset + tensor.len <= len, "{}", tensor.name);
+        }
+    }
+    let open = |compat| {
+        let source = Start { name: "model.gguf", bytes, len };
+        accepted(block_on(Gguf::open(Path::new("model.gguf"), vec![source], compat)))
+    };
+    let opened = open(Compat::Reference);
+    open(Compat::LlamaCpp);
+    if let Some(gguf) = &opened {
+        assert_eq!(gguf.config().problems(), Vec::<String>::new());
+        if let Some(Some(tokenizer)) = accepted(gguf.tokenizer()) {
+            round_trip(&tokenizer, true);
+        }
+    }
+    opened.is_some()
+}
+
+/// A `config.json`: what was read is written, and read again as the same.
+pub(crate) fn config(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let path = Path::new("config.json");
+    let Some((config, warnings)) = accepted(Config::from_json(path, text)) else { return false };
+    for warning in &warnings {
+        told(warning);
+    }
+    assert_eq!(config.problems(), Vec::<String>::new());
+    config.parameters();
+    let (again, warnings) = Config::from_json(path, &config.to_json()).expect("it was written");
+    assert_eq!((again, warnings), (config, Vec::new()));
+    true
+}
+
+/// A `tokenizer.tok.json`.
+pub(crate) fn tok_json(bytes: &[u8]) -> bool {
+    accepted(Tokenizer::from_tok_json("tokenizer.tok.json", bytes))
+        .is_some_and(|tokenizer| round_trip(&tokenizer, true))
+}
+
+/// A `tokenizer.json`, which may change a text before it cuts it into tokens.
+pub(crate) fn tokenizer_json(bytes: &[u8]) -> bool {
+    accepted(Tokenizer::from_tokenizer_json("tokenizer.json", bytes))
+        .is_some_and(|tokenizer| round_trip(&tokenizer, false))
+}
+
+/// Text to ids and back. `exact` asks for the same text.
+fn round_trip(tokenizer: &Tokenizer, exact: bool) -> bool {
+    for text in ["", "A story, isn't it?\n\n  12 na\u{ef}ve \u{4e16}\u{1f642}", "<|eos|><|pad|>\0"]
+    {
+        let Some(ids) = accepted(tokenizer.encode(text)) else { continue };
+        assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()), "{ids:?}");
+        if let Some(back) = accepted(tokenizer.decode(&ids)) {
+            assert!(!exact || back == text.as_bytes(), "{text:?} came back as {back:?}");
+        }
+        let mut stream = tokenizer.stream();
+        for &id in &ids {
+            accepted(stream.push(id));
+        }
+        accepted(stream.finish());
+        accepted(tokenizer.encode_with_specials(text));
+    }
+    accepted(tokenizer.decode(&[0, u32::MAX]));
+    tokenizer.stop_ids();
+    true
+}
+
+/// The index of a checkpoint in several files: no name leads out of the folder.
+pub(crate) fn index(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let path = Path::new("model.safetensors.index.json");
+    let Some(files) = accepted(index_files(path, text)) else { return false };
+    assert!(!files.is_empty());
+    for file in &files {
+        assert_plain(file);
+    }
+    true
+}
+
+/// A name that every system takes for a file in the same folder.
+fn assert_plain(name: &str) {
+    assert!(name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0']), "{name:?}");
+    assert_eq!(Path::new(name).file_name(), Some(name.as_ref()));
+}
+
+/// What `tune` found: what was read is written, and read again as the same.
+pub(crate) fn tuning(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let path = Path::new("tuning.json");
+    let Some(store) = accepted(Store::parse(path, text)) else { return false };
+    let again = Store::parse(path, &store.to_json().to_string()).expect("it was written");
+    assert_eq!(again, store);
+    true
+}
+
+/// The journal of `quantize`: only whole lines count, and no name leads out of the folder.
+pub(crate) fn journal(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(journal) = Journal::parse(text, "0123456789abcdef") else { return false };
+    let len = usize::try_from(journal.len).expect("of the text");
+    assert!(text.as_bytes()[..len].last().is_none_or(|&last| last == b'\n'));
+    assert!(!text[len..].contains('\n'));
+    for file in journal.done.keys() {
+        assert_plain(file);
+    }
+    true
+}

@@ -1,0 +1,86 @@
+// The reader of manifests against small changes of a good one: what is no manifest is an error with a
+// code, and no name of a file leads out of the folder. Needs no browser.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { GrokWgpuError } from "../dist/errors.js";
+import { parseManifest } from "../dist/listing.js";
+
+const MANIFEST = "https://example.org/model/manifest.json";
+const SEEDS = [
+  JSON.stringify({
+    files: [
+      { name: "config.json", size: 712, sha256: "0123456789abcdef".repeat(4) },
+      { name: "model.safetensors", size: 9007199254740991 },
+    ],
+  }),
+  '{"files":[]}',
+];
+const PIECES = [
+  '"',
+  "{",
+  "}",
+  "[",
+  "]",
+  ",",
+  ":",
+  "-1",
+  "1e999",
+  "null",
+  "../",
+  "..",
+  "\\",
+  "/",
+  "\u{0}",
+  "\u{10ffff}",
+];
+const CHANGES = 20_000;
+
+/** Whole numbers below a limit, the same in every run. */
+function stream() {
+  let state = 1;
+  return (limit) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * limit);
+  };
+}
+
+function changed(text, below) {
+  let changed = text;
+  for (let i = below(3); i >= 0; i -= 1) {
+    const at = below(changed.length + 1);
+    const piece = below(2) === 0 ? PIECES[below(PIECES.length)] : String.fromCharCode(32 + below(95));
+    changed = changed.slice(0, at) + (below(4) === 0 ? "" : piece) + changed.slice(at + below(3));
+  }
+  return changed;
+}
+
+/** Whether the text is a manifest. */
+function accepted(text) {
+  let files;
+  try {
+    files = parseManifest(MANIFEST, text);
+  } catch (error) {
+    assert.ok(error instanceof GrokWgpuError && error.code === "checkpoint", `${error} for ${JSON.stringify(text)}`);
+    assert.ok(error.message.startsWith(MANIFEST));
+    return false;
+  }
+  for (const { name, size, sha256 } of files) {
+    const address = new URL(encodeURIComponent(name), MANIFEST).href;
+    assert.ok(address.startsWith("https://example.org/model/") && !/[/\\]/.test(name), JSON.stringify(name));
+    assert.ok(Number.isSafeInteger(size) && size >= 0, JSON.stringify(text));
+    assert.ok(sha256 === undefined || /^[0-9a-f]{64}$/.test(sha256), JSON.stringify(text));
+  }
+  return true;
+}
+
+test("changed manifests are read or refused", () => {
+  assert.ok(SEEDS.every(accepted));
+  const below = stream();
+  let good = 0;
+  for (let i = 0; i < CHANGES; i += 1) {
+    good += accepted(changed(SEEDS[below(SEEDS.length)], below));
+  }
+  assert.ok(good > CHANGES / 100 && good < CHANGES / 2, `${good} of ${CHANGES} changes were accepted`);
+});
