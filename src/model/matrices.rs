@@ -218,7 +218,8 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
                 let shape = [rule.count, c.hidden_size].into();
                 let router = self.machine.alloc(Role::Storage, DType::F32, shape)?;
                 let experts = self.experts(c, layer, rule)?;
-                Ok(FeedForward::Routed(Routed { rule, router, experts, dense }))
+                let routed = Routed { rule, router, experts, dense };
+                Ok(FeedForward::Routed(Box::new(routed)))
             }
             (Some(mlp), None) => Ok(FeedForward::Dense(mlp)),
             (None, None) => {

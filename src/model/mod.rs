@@ -57,12 +57,11 @@ pub struct Layer {
 
 /// The second half of a layer.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a model has one for each of its few layers")]
 pub enum FeedForward {
     /// One MLP that every token goes through.
     Dense(Mlp),
     /// Experts of which a router chooses some.
-    Routed(Routed),
+    Routed(Box<Routed>),
 }
 
 /// Experts and their router.
