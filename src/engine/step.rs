@@ -89,8 +89,8 @@ pub struct StepOutput {
     pub candidates: Vec<Candidate>,
     /// Logits of every token, if they were asked for: `[tokens][vocab_size]`.
     pub rows: Vec<Vec<f32>>,
-    /// The experts chosen, if they were asked for, for each token whose logits are there:
-    /// `[tokens][layers]`.
+    /// The experts chosen, if they were asked for, for each token whose logits are there, by each
+    /// layer that has experts: `[tokens][layers]`.
     pub routes: Vec<Vec<Route>>,
 }
 
