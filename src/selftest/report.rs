@@ -84,6 +84,10 @@ impl Replay {
 
 /// A word as shells take it.
 fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
@@ -224,8 +228,9 @@ impl Summary {
             let _ = writeln!(
                 page,
                 "<article><h3>{kernel} <small>{} [{}]</small></h3><p>{}</p>\
-                 <p>The shader is <code>{}</code>, its reference is in \
-                 <code>src/kernels/{kernel}.rs</code>. To run this row alone:</p>\
+                 <p>The shader is <code>shaders/kernels/{kernel}.wgsl</code>, with its main in \
+                 <code>{}</code>; its reference is in <code>src/kernels/{kernel}.rs</code>. To run \
+                 this row alone:</p>\
                  <pre>{}</pre></article>",
                 text(&row.case),
                 row.tuning,
