@@ -110,7 +110,7 @@ impl std::fmt::Debug for Case {
     }
 }
 
-/// What the rows of [`Rows::spoiled`] have in one element of an operand, and where it is: at so many
+/// What the rows of `Rows::spoiled` have in one element of an operand, and where it is: at so many
 /// parts in a hundred of the operand. It must take part in a result.
 const SPOILS: [(&str, f64, usize); 2] = [("NaN", f64::NAN, 19), ("Inf", f64::INFINITY, 13)];
 
@@ -118,7 +118,7 @@ const SPOILS: [(&str, f64, usize); 2] = [("NaN", f64::NAN, 19), ("Inf", f64::INF
 const SPOILS_OF_SOFTMAX: [(&str, f64, usize); 3] =
     [SPOILS[0], SPOILS[1], ("-Inf", f64::NEG_INFINITY, 0)];
 
-/// The row of [`Rows::spoiled`] that is about this operand and this value, by the end of its name.
+/// The row of `Rows::spoiled` that is about this operand and this value, by the end of its name.
 pub fn spoiled_name(operand: &str, value: &str) -> String {
     format!(", {operand} {value}")
 }

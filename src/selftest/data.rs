@@ -37,7 +37,7 @@ pub enum Expected {
     /// For each element the values allowed, the oracle's own first. There are several where rounding
     /// may decide a choice, and none where the poison must stay.
     Ints(Vec<Vec<u32>>),
-    /// Each value with the largest error allowed, which is 0 in exact rows. [`crate::host::is_unwritten`] tells
+    /// Each value with the largest error allowed, which is 0 in exact rows. [`is_unwritten`](crate::machine::host::is_unwritten) tells
     /// values that stand for poison that must stay; for any other that is not a finite number a
     /// device may give NaN or an infinity, and no finite number.
     Floats {

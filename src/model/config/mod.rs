@@ -1,6 +1,6 @@
 //! The model's configuration: what the mathematics needs to know, whoever published it.
 //!
-//! [`Config::from_json`] and the reader of GGUF fill it in. [`crate::model::families`] has how
+//! [`Config::from_json`] and the reader of GGUF fill it in. `model::families` has how
 //! publishers write it down.
 
 mod check;
