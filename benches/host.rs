@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::tensor::DType,
     checkpoint::Synthetic,
     engine::{Engine, SessionOptions, session::Session, step::Readback},
@@ -31,13 +31,12 @@ fn config() -> Config {
     let head_dim = released.head_dim / (SCALE / 8);
     let dense = released.dense_width().unwrap_or_default() / SCALE;
     let expert = released.moe_intermediate_size() / SCALE;
-    Config {
-        vocab_size: released.vocab_size / SCALE,
-        hidden_size: released.hidden_size / SCALE,
-        num_attention_heads: released.num_attention_heads / 8,
-        num_key_value_heads: released.num_key_value_heads / 8,
-        ..released.with_head_dim(head_dim).with_widths(dense, expert)
-    }
+    let mut small = released.with_head_dim(head_dim).with_widths(dense, expert);
+    small.vocab_size /= SCALE;
+    small.hidden_size /= SCALE;
+    small.num_attention_heads /= 8;
+    small.num_key_value_heads /= 8;
+    small
 }
 
 /// A session on the adapter of the environment, or on none; its weights are zeros.
@@ -49,7 +48,7 @@ fn session(binding: u64) -> Session<Gpu> {
     let config = config();
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let model = Model::alloc(&mut gpu, &config, &weights).expect("fits");
-    let sizes = SessionOptions { context: 128, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(128, 32, DType::F32);
     Engine::with_model(gpu, model, sizes).expect("fits").into()
 }
 
@@ -59,9 +58,7 @@ fn released(binding: u64) -> u64 {
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     let limits = DeviceLimits { binding, buffer: binding };
     let planner = Planner::new(&config, &weights, limits).expect("fits");
-    let plan = planner
-        .plan(SessionOptions { context: 4096, prefill: 256, cache: DType::F32 })
-        .expect("fits");
+    let plan = planner.plan(SessionOptions::new(4096, 256, DType::F32)).expect("fits");
     plan.decode.dispatches
 }
 

@@ -5,7 +5,7 @@
 //! those that a kernel touches at the most.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         activation::Gelu,
         tensor::{DType, Tensor},

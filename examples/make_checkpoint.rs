@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,

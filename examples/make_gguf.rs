@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,

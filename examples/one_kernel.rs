@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example one_kernel`
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     kernels::RmsNorm,
     machine::{
@@ -30,10 +30,10 @@ async fn run() -> Result<()> {
     // On a device: the same tensors, and the kernel by its shader.
     let mut gpu = Gpu::open(&AdapterChoice::Best, Profile::Baseline).await?;
     let mut upload = |tensor| {
-        let grok_wgpu::base::tensor::Tensor { dtype, shape, .. } = tensor;
+        let grok_wgpu::lab::base::tensor::Tensor { dtype, shape, .. } = tensor;
         let there = gpu.alloc(Role::Storage, dtype, shape)?;
         gpu.write(there, 0, &host.bytes(tensor))?;
-        Ok::<_, grok_wgpu::base::error::Error>(there)
+        Ok::<_, grok_wgpu::lab::base::error::Error>(there)
     };
     let (x, weight) = (upload(x)?, upload(weight)?);
     let out = gpu.alloc(Role::Storage, DType::F32, shape.into())?;
@@ -41,7 +41,7 @@ async fn run() -> Result<()> {
     let plan = gpu.record(&mut |exec| exec.run(&on_device))?;
     let bytes = gpu.run_plan(&plan, &[out]).await?;
 
-    let got = grok_wgpu::machine::host::decode_rows(DType::F32, 1, &bytes[0]);
+    let got = grok_wgpu::lab::machine::host::decode_rows(DType::F32, 1, &bytes[0]);
     let want = host.floats(on_host.out);
     let worst = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     eprintln!("{}", gpu.caps().describe());

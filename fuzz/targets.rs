@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     checkpoint::{
         Checkpoint, Gguf,

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use grok_wgpu::{kernels, machine::host::Host, variants::Tuning};
+use grok_wgpu::lab::{kernels, machine::host::Host, variants::Tuning};
 
 /// Folders of `src/`, the lowest first. A file uses its own folder and those before it.
 const FLOORS: [&str; 13] = [
@@ -146,7 +146,7 @@ fn joined(file: &File) -> String {
 /// `crate::{a::{b, c}, d}`.
 fn imports(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for prefix in ["crate::", "grok_wgpu::"] {
+    for prefix in ["crate::", "grok_wgpu::lab::"] {
         for (at, _) in text.match_indices(prefix) {
             if !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
                 expand("", &text[at + prefix.len()..], &mut found);

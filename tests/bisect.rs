@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
     engine::{SessionOptions, session::Session, step::Readback},
@@ -24,7 +24,7 @@ use pollster::block_on;
 fn run<'a>(machine: Bisect<'a>, cache: DType, prompt: &[u32]) -> Result<Bisect<'a>> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 3)?;
-    let sizes = SessionOptions { context: 32, prefill: 16, cache };
+    let sizes = SessionOptions::new(32, 16, cache);
     block_on(async {
         let mut session = Session::load(machine, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let model = session.model().clone();

@@ -2,7 +2,7 @@
 //! differ, several rotary embeddings. Each is compared with a model that must give the same numbers.
 //! Runs on the host.
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
     engine::{SessionOptions, session::Session, step::Readback},
@@ -51,7 +51,7 @@ impl Weights for Renamed {
 /// The bits of the logits of every token of a prompt, then those of two more tokens.
 fn logits(config: &Config, weights: &Renamed) -> Vec<u32> {
     assert_eq!(config.problems(), [""; 0]);
-    let sizes = SessionOptions { context: 32, prefill: 8, cache: DType::F32 };
+    let sizes = SessionOptions::new(32, 8, DType::F32);
     let loaded = block_on(Session::load(Host::default(), config, weights, sizes, &mut |_| Ok(())));
     let mut session = loaded.expect("loads");
     let rows = block_on(session.prefill(&IDS, Readback::AllLogits)).expect("runs").rows;
@@ -68,16 +68,21 @@ fn logits(config: &Config, weights: &Renamed) -> Vec<u32> {
 /// A dense MLP is the only expert of a model that has one.
 #[test]
 fn one_expert_is_a_dense_model() {
-    let one = |config: Config| Config {
-        experts: config.experts.map(|all| Experts { count: 1, chosen: 1, joint_scale: 1.0, ..all }),
-        ..config
+    let one = |mut config: Config| {
+        let one = |all| Experts { count: 1, chosen: 1, joint_scale: 1.0, ..all };
+        config.experts = config.experts.map(one);
+        config
     };
     let [routed, dense] = [(None, true), (Some(64), false)].map(|(dense, routed)| LayerRule {
         rope: 0,
         dense,
         routed,
     });
-    let with = |layers: [LayerRule; 2]| Config { layers: layers.into(), ..one(tiny()) };
+    let with = |layers: [LayerRule; 2]| {
+        let mut config = one(tiny());
+        config.layers = layers.into();
+        config
+    };
 
     let want = logits(&with([routed; 2]), &Renamed::new(&with([routed; 2])));
     let names = |name: &str| {
@@ -92,7 +97,8 @@ fn one_expert_is_a_dense_model() {
         assert!(logits(&with(layers), &weights) == want, "{layers:?}");
     }
     // Without experts anywhere there is nothing to say of them.
-    let plain = Config { experts: None, ..with([dense; 2]) };
+    let mut plain = with([dense; 2]);
+    plain.experts = None;
     let weights = Renamed { name: names, ..Renamed::new(&with([routed; 2])) };
     assert!(logits(&plain, &weights) == want);
 }
@@ -124,7 +130,8 @@ fn each_layer_turns_by_its_own_rope() {
     slow.rope_type = RopeType::Linear;
     slow.scaling_factor = 4.0;
     let config = |ropes: &[_], by_layer: [u8; 2]| {
-        let mut config = Config { ropes: ropes.to_vec(), ..tiny() };
+        let mut config = tiny();
+        config.ropes = ropes.to_vec();
         for (layer, rope) in config.layers.iter_mut().zip(by_layer) {
             layer.rope = rope;
         }

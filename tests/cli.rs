@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::tensor::DType,
     checkpoint::{
         Checkpoint, Synthetic,
@@ -245,7 +245,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
     block_on(async {
         let (config, _) = block_on(open_config(model()))?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
-        let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
+        let sizes = SessionOptions::new(64, 32, DType::F32);
         let gpu = device(Profile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let mut all = Vec::new();
@@ -253,7 +253,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
             session.rewind(0);
             all.push(session.prefill(ids, Readback::AllLogits).await?.rows);
         }
-        Ok::<_, grok_wgpu::base::error::Error>(all)
+        Ok::<_, grok_wgpu::lab::base::error::Error>(all)
     })
     .expect("logits")
 }
@@ -425,12 +425,12 @@ fn a_checkpoint_can_be_inspected() {
 fn a_plan_is_what_a_session_allocates() {
     let config = Config::preset("small").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    for cache in grok_wgpu::kernels::CACHES {
-        let sizes = SessionOptions { context: 300, prefill: 64, cache };
+    for cache in grok_wgpu::lab::kernels::CACHES {
+        let sizes = SessionOptions::new(300, 64, cache);
         let gpu = device(Profile::Baseline);
-        let limits = grok_wgpu::machine::counting::DeviceLimits::of(gpu.caps());
-        assert_eq!(limits, grok_wgpu::machine::counting::DeviceLimits::BASELINE);
-        let planner = grok_wgpu::measure::capacity::Planner::new(&config, &weights, limits)
+        let limits = grok_wgpu::lab::machine::counting::DeviceLimits::of(gpu.caps());
+        assert_eq!(limits, grok_wgpu::lab::machine::counting::DeviceLimits::BASELINE);
+        let planner = grok_wgpu::lab::measure::capacity::Planner::new(&config, &weights, limits)
             .expect("a layout");
         let plan = planner.plan(sizes).expect("a plan");
         let mut session = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{activation::Gelu, error::Error},
     model::config::{Config, PRESETS, Rope, RopeType},
 };

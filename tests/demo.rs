@@ -5,7 +5,7 @@ mod common;
 
 use std::{path::PathBuf, process::Command};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     checkpoint::{
         Checkpoint,
@@ -28,7 +28,7 @@ fn session() -> Result<Session<Gpu>> {
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources: Vec<FileSource> = open_folder(&folder())?;
     let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
-    let sizes = SessionOptions { context: 512, prefill: 256, cache: DType::F32 };
+    let sizes = SessionOptions::new(512, 256, DType::F32);
     let gpu = common::open(Profile::Baseline);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
 }

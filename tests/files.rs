@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use grok_wgpu::{base::error::Error, files::replace::replace_file};
+use grok_wgpu::lab::{base::error::Error, files::replace::replace_file};
 use tempfile::tempdir;
 
 #[test]

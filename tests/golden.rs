@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     machine::{
         gpu::{Gpu, Profile},

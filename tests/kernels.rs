@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels,
     machine::gpu::{Gpu, Profile},
     selftest,

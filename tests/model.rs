@@ -2,7 +2,7 @@
 
 mod common;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::Result,
         tensor::{DType, Shape},
@@ -58,7 +58,7 @@ fn greedy(session: &mut Session<Gpu>, count: usize) -> Result<Vec<(u32, f32)>> {
 fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
-        let sizes = SessionOptions { context: 64, prefill: 256, cache: DType::F32 };
+        let sizes = SessionOptions::new(64, 256, DType::F32);
         let full = logits(&mut session(common::open(Profile::Full), &config, sizes))?;
         let baseline = common::open(Profile::Baseline);
         assert_eq!(baseline.caps().limits.max_storage_buffer_binding_size, 128 << 20);
@@ -75,7 +75,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
         // Longer than one split, so that the cache can be cut.
-        let sizes = SessionOptions { context: 300, prefill: 64, cache: DType::F32 };
+        let sizes = SessionOptions::new(300, 64, DType::F32);
         let mut whole = session(common::open(Profile::Baseline), &config, sizes);
         let mut gpu = common::open(Profile::Baseline);
         gpu.limit_bindings(16 << 10);
@@ -102,7 +102,7 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
 fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
     let config = tiny("tiny");
     for cache in [DType::F16, DType::Q8] {
-        let sizes = SessionOptions { context: 300, prefill: 4, cache };
+        let sizes = SessionOptions::new(300, 4, cache);
         // Weights that are cut run by other programs than whole ones. One lane a row gives compilers
         // no choice of how to add.
         let [mut small, mut large] = [0, 1].map(|_| common::open(Profile::Baseline));
@@ -131,7 +131,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
     for cache in CACHES {
         let mut first: Option<Vec<f32>> = None;
         for prefill in [1, 5, 32, 33, 256] {
-            let sizes = SessionOptions { context: 64, prefill, cache };
+            let sizes = SessionOptions::new(64, prefill, cache);
             let now = logits(&mut session(common::open(Profile::Baseline), &config, sizes))?;
             match &first {
                 None => first = Some(now),
@@ -145,7 +145,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
 #[test]
 fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(64, 32, DType::F32);
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     block_on(session.prefill(&IDS, Readback::Nothing))?;
     let before = session.machine().counters();
@@ -167,7 +167,7 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
         let mut per_model = Vec::new();
         for layers in [1, 2] {
             let config = tiny(name).with_layers(layers);
-            let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
+            let sizes = SessionOptions::new(64, 32, DType::F32);
             let mut session = session(common::open(Profile::Baseline), &config, sizes);
             per_model.push([
                 session.decode_plan(Readback::Top(1))?.dispatches(),
@@ -184,10 +184,10 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
 fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     // Near ties are reported, and end the comparison: beyond one, texts may part.
     const NEAR: f32 = 1e-3;
-    let adapters = block_on(grok_wgpu::machine::gpu::adapters());
+    let adapters = block_on(grok_wgpu::lab::machine::gpu::adapters());
     assert!(!adapters.is_empty(), "tests need an adapter");
     let config = tiny("tiny");
-    let sizes = SessionOptions { context: 128, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(128, 32, DType::F32);
     let mut texts = Vec::new();
     for (index, name) in adapters.iter().enumerate() {
         let choice = AdapterChoice::Named(index.to_string());
@@ -217,7 +217,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
 #[test]
 fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
     let config = tiny("tiny");
-    let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(64, 32, DType::F32);
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let first = logits(&mut session)?;
     session.rewind(0);
@@ -228,7 +228,7 @@ fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
 #[test]
 fn what_does_not_fit_is_refused_before_it_runs() {
     let config = tiny("tiny");
-    let sizes = SessionOptions { context: 16, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(16, 32, DType::F32);
     let mut session = session(common::open(Profile::Baseline), &config, sizes);
     let error =
         block_on(session.prefill(&IDS, Readback::Nothing)).expect_err("44 do not fit in 16");
@@ -249,7 +249,7 @@ fn a_cache_that_heads_do_not_fit_is_refused() {
     ] {
         let config = tiny("tiny").with_head_dim(head_dim);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let sizes = SessionOptions { context: 16, prefill: 32, cache };
+        let sizes = SessionOptions::new(16, 32, cache);
         let gpu = common::open(Profile::Baseline);
         let loaded = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())));
         let error = loaded.expect_err("it does not fit");
@@ -308,21 +308,21 @@ fn a_cache_shows_what_is_not_finite() -> Result<()> {
 fn a_cancelled_load_stops() {
     let config = tiny("tiny");
     let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-    let sizes = SessionOptions { context: 16, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(16, 32, DType::F32);
     let gpu = common::open(Profile::Baseline);
     let mut heard = 0;
     let result = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| {
         heard += 1;
-        if heard == 3 { Err(grok_wgpu::base::error::Error::Interrupted) } else { Ok(()) }
+        if heard == 3 { Err(grok_wgpu::lab::base::error::Error::Interrupted) } else { Ok(()) }
     }));
-    assert!(matches!(result, Err(grok_wgpu::base::error::Error::Interrupted)));
+    assert!(matches!(result, Err(grok_wgpu::lab::base::error::Error::Interrupted)));
     assert_eq!(heard, 3);
 }
 
 #[test]
 fn weights_that_are_not_numbers_are_reported() {
     struct Broken(Synthetic);
-    impl grok_wgpu::model::weights::Weights for Broken {
+    impl grok_wgpu::lab::model::weights::Weights for Broken {
         fn dtype(&self, name: &str) -> Result<DType> {
             self.0.dtype(name)
         }
@@ -342,7 +342,7 @@ fn weights_that_are_not_numbers_are_reported() {
     }
     let config = tiny("tiny");
     let weights = Broken(Synthetic::new(&config, DType::BF16, 0).expect("weights"));
-    let sizes = SessionOptions { context: 16, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(16, 32, DType::F32);
     let gpu = common::open(Profile::Baseline);
     let mut session =
         block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads");

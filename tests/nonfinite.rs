@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
     engine::{
@@ -164,7 +164,7 @@ fn is_told<M: Machine>(
         row: if name.0 == schema::EMBEDDING { IDS[0].into() } else { 3 },
         value,
     };
-    let sizes = SessionOptions { context: 16, prefill: 8, cache };
+    let sizes = SessionOptions::new(16, 8, cache);
     let mut session =
         block_on(Session::load(machine, config, &weights, sizes, &mut |_| Ok(()))).expect("loads");
     let told = |output: Result<StepOutput>, how| match output {

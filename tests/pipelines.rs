@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
     checkpoint::Synthetic,
     engine::{SessionOptions, session::Session, step::Readback},
@@ -28,7 +28,7 @@ fn open() -> Gpu {
 fn load(gpu: Gpu) -> Session<Gpu> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 1).expect("weights");
-    let sizes = SessionOptions { context: 64, prefill: 48, cache: DType::F32 };
+    let sizes = SessionOptions::new(64, 48, DType::F32);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads")
 }
 

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::gpu::{Gpu, Profile},
     selftest,

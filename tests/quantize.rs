@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         num::round,
@@ -169,7 +169,7 @@ fn what_is_written_is_what_rounding_gives() {
 /// Logits after a prompt in chunks, and after two more tokens.
 fn logits<M: Machine>(machine: M, dir: &Path) -> Vec<f32> {
     let (config, checkpoint) = open(dir);
-    let sizes = SessionOptions { context: 64, prefill: 32, cache: DType::F32 };
+    let sizes = SessionOptions::new(64, 32, DType::F32);
     let mut session =
         block_on(Session::load(machine, &config, &checkpoint, sizes, &mut |_| Ok(())))
             .expect("loads");
@@ -361,7 +361,8 @@ fn what_was_replaced_is_told_and_what_was_not_is_kept() {
 
 #[test]
 fn threads_change_nothing() {
-    let config = Config { vocab_size: 8192, ..tiny("small") };
+    let mut config = tiny("small");
+    config.vocab_size = 8192;
     let weights = Synthetic::new(&config, DType::F16, 1).expect("weights");
     let choices = Choices::of(DType::Q4);
     let shape = [u64::from(config.vocab_size), u64::from(config.hidden_size)];

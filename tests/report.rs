@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     kernels::{self, Case},
     machine::{

@@ -1,6 +1,6 @@
 //! The sampler: its settings, its edges, and the distribution it draws from.
 
-use grok_wgpu::text::sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};
+use grok_wgpu::lab::text::sampler::{Candidate, Needs, Sampler, Sampling, logprobs, top_logprobs};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::{cell::RefCell, rc::Rc};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::Result,
         tensor::{DType, Tensor},
@@ -27,7 +27,7 @@ use grok_wgpu::{
 };
 use pollster::block_on;
 
-const OPTIONS: SessionOptions = SessionOptions { context: 64, prefill: 8, cache: DType::F32 };
+const OPTIONS: SessionOptions = SessionOptions::new(64, 8, DType::F32);
 
 /// A prompt of two chunks, then single tokens.
 const PROMPT: [u32; 13] = [11, 48, 85, 122, 159, 196, 233, 14, 51, 88, 125, 162, 199];

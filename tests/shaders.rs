@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     machine::binder::{Access, Dispatch},
     variants::{Feature, TILE},
 };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     checkpoint::folder::open_tokenizer,
     text::tokenizer::{Tokenizer, synthetic_tok_json},
 };

@@ -1,7 +1,7 @@
 //! What is particular to `tokenizer.json`: vocabularies that are not byte-level, and files whose
 //! settings would change a prompt.
 
-use grok_wgpu::text::tokenizer::Tokenizer;
+use grok_wgpu::lab::text::tokenizer::Tokenizer;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};

@@ -114,7 +114,7 @@ fn codes_of_errors_have_a_meaning_in_pages() {
 #[test]
 fn small_models_are_the_same() {
     let names: BTreeSet<String> =
-        grok_wgpu::selftest::SMALL_MODELS.iter().map(|model| model.file.to_owned()).collect();
+        grok_wgpu::lab::selftest::SMALL_MODELS.iter().map(|model| model.file.to_owned()).collect();
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/selftest/data");
     let files: BTreeSet<String> = fs::read_dir(files)
         .expect("the folder is there")

@@ -41,6 +41,20 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
     Ok((folder.to_owned(), files.collect::<Result<_>>()?))
 }
 
+/// Opens the model at `path`: a folder with `config.json` and `*.safetensors`, a file in such a
+/// folder, or a GGUF file. Reads the configuration and the headers; the weights are read when an
+/// [`Engine`](crate::engine::Engine) loads them.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::base::error::Error::Io) if a file cannot be opened, and
+/// [`Error::Format`](crate::base::error::Error::Format),
+/// [`Error::Config`](crate::base::error::Error::Config) or
+/// [`Error::Checkpoint`](crate::base::error::Error::Checkpoint) with everything that is wrong in it.
+pub async fn open(path: impl AsRef<Path>) -> Result<Opened<FileSource>> {
+    open_model(path.as_ref(), Compat::Reference).await
+}
+
 /// Opens the model that a folder, a file in it, or a GGUF file is.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ const MAX_CONFIG: u64 = 5 << 20;
 
 /// A model whose configuration and headers have been read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Opened<S> {
     /// The configuration, with the arithmetic that was asked for.
     pub config: Config,

@@ -2,7 +2,7 @@
 
 use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     files::replace::replace_file,
     machine::gpu::Gpu,

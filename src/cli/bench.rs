@@ -8,7 +8,7 @@ mod show;
 use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::SessionOptions,
     model::{config::Config, weights::Weights},
@@ -123,7 +123,7 @@ async fn bench<W: Weights>(
     })?;
     let start = Instant::now();
     let prefill = options.prefill.min(options.prompt);
-    let sizes = SessionOptions { context, prefill, cache: options.cache.dtype() };
+    let sizes = SessionOptions::new(context, prefill, options.cache.dtype());
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::{
         SessionOptions,
@@ -18,7 +18,7 @@ use grok_wgpu::{
     files::replace::replace_file,
     machine::gpu::Gpu,
     text::{
-        chat::{Message, Role, encode_chat},
+        chat::{Message, Role, Trim, encode_chat},
         sampler::Sampler,
         tokenizer::Tokenizer,
     },
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use super::{
     clock::Clock,
-    globals::Globals,
+    globals::{Globals, own_folder},
     model::{SizeOptions, load, locate, open, prepare},
     sampling::SamplingOptions,
     terminal::{Terminal, forget_interrupts, interrupted, out},
@@ -58,7 +58,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Most tokens of an answer
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1024)]
+    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(default_value_t = options::Options::MAX_TOKENS_OF_ANSWER)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     #[command(flatten)]
@@ -83,11 +84,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let enough = SessionOptions::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
     let mut session = load(globals, &opened, sizes).await?;
-    let settings = options::Options {
-        max_tokens: options.max_tokens as usize,
-        stop_ids: tokenizer.stop_ids(),
-        ..options::Options::default()
-    };
+    let mut settings = options::Options::until_end(&tokenizer);
+    settings.max_tokens = options.max_tokens as usize;
     let read = settings.read(session.config(), &tokenizer, sampler.sampling());
     prepare(globals, &mut session, 1, read).await?;
     terminal.faint("type a message, or /help");
@@ -166,19 +164,10 @@ impl Chat<'_> {
         }
         forget_interrupts();
         let mut clock = Clock::start();
-        let mut first = true;
+        let mut trim = Trim::default();
         let mut on_event = |event: Event<'_>| {
             clock.hear(event);
-            match event {
-                Event::Prompt { .. } => {}
-                Event::Token(token) => {
-                    // The blank after `Assistant:` belongs to the format.
-                    let text = token.text.as_str();
-                    out(if first { text.strip_prefix(' ').unwrap_or(text) } else { text })?;
-                    first &= text.is_empty();
-                }
-                Event::Rest(text) => out(text)?,
-            }
+            out(trim.next(event.text()))?;
             Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
         let (session, sampler) = (&mut self.session, &mut self.sampler);
@@ -204,6 +193,7 @@ impl Chat<'_> {
                 self.terminal.warn(format!("the context of {context} tokens is full"));
                 self.go_on();
             }
+            other => self.terminal.note(other.name()),
         }
         if made.tokens.is_empty() && made.finish == FinishReason::Interrupted {
             // Nothing was said, so the question is taken back.
@@ -306,13 +296,5 @@ impl Lines {
 
 /// Where this platform keeps a program's data, if the person has a home.
 fn history_file() -> Option<PathBuf> {
-    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let data = if cfg!(windows) {
-        folder("APPDATA")
-    } else if cfg!(target_os = "macos") {
-        folder("HOME").map(|home| home.join("Library/Application Support"))
-    } else {
-        folder("XDG_DATA_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/share")))
-    };
-    data.map(|data| data.join("grok-wgpu").join("history"))
+    own_folder().map(|own| own.join("history"))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use grok_wgpu::engine::options::{Event, Generated};
+use grok_wgpu::lab::engine::options::{Event, Generated};
 
 /// When things happened.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Clock {
                 self.first.get_or_insert(now);
                 self.last = now;
             }
-            Event::Rest(_) => {}
+            _ => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::{
         generation::generate,
@@ -45,7 +45,7 @@ pub(super) struct Options {
     #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
     /// Most tokens to make
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 256)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = options::Options::MAX_TOKENS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// Report log-probabilities of each token and of the N likeliest ones (with --json)
@@ -87,12 +87,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         terminal.faint(format!("seed {seed}"));
     }
 
-    let settings = options::Options {
-        max_tokens: options.max_tokens as usize,
-        stop_ids: if options.ignore_eos { Vec::new() } else { tokenizer.stop_ids() },
-        logprobs: options.logprobs.map(usize::from),
-        ..options::Options::default()
-    };
+    let mut settings = options::Options::until_end(&tokenizer);
+    if options.ignore_eos {
+        settings.stop_ids.clear();
+    }
+    settings.max_tokens = options.max_tokens as usize;
+    settings.logprobs = options.logprobs.map(usize::from);
     let read = settings.read(session.config(), &tokenizer, sampler.sampling());
     prepare(globals, &mut session, ids.len(), read).await?;
     if options.echo {
@@ -101,11 +101,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let mut clock = Clock::start();
     let mut on_event = |event: Event<'_>| {
         clock.hear(event);
-        match event {
-            _ if globals.json => {}
-            Event::Token(token) => out(&token.text)?,
-            Event::Rest(text) => out(text)?,
-            Event::Prompt { .. } => {}
+        if !globals.json {
+            out(event.text())?;
         }
         Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
@@ -123,7 +120,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
             terminal.note(format!("stopped: the context of {} tokens is full", sizes.context));
             Ok(())
         }
-        FinishReason::Stop | FinishReason::Length => Ok(()),
+        _ => Ok(()),
     }
 }
 

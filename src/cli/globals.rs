@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ColorChoice, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::Result,
     machine::gpu::{AdapterChoice, Profile},
     model::config::{Compat, Config},
@@ -125,8 +125,7 @@ impl Globals {
 
     /// Where `tune` keeps what it measured, if it does.
     pub(super) fn tuning_file(&self) -> Option<PathBuf> {
-        let own = choose_native_strategy().ok().map(|own| own.data_dir().join("grok-wgpu"));
-        place(self.tuning_file.as_deref(), own.map(|own| own.join("tuning.json")))
+        place(self.tuning_file.as_deref(), own_folder().map(|own| own.join("tuning.json")))
     }
 
     /// Tells of a cache that cannot be used, if the person named one: otherwise nobody misses it.
@@ -154,4 +153,9 @@ fn place(named: Option<&Path>, own: Option<PathBuf>) -> Option<PathBuf> {
         Some(named) if named.as_os_str().is_empty() || named == Path::new("none") => None,
         Some(named) => Some(named.to_owned()),
     }
+}
+
+/// Where this platform keeps a program's data, if the person has a home.
+pub(super) fn own_folder() -> Option<PathBuf> {
+    choose_native_strategy().ok().map(|own| own.data_dir().join("grok-wgpu"))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,
@@ -43,7 +43,7 @@ pub(super) struct Options {
     #[arg(conflicts_with_all = ["preset", "config"])]
     model: Option<PathBuf>,
     /// A configuration by name, without weights
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::model::config::PRESETS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::lab::model::config::PRESETS))]
     preset: Option<String>,
     /// A config.json, without weights
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]

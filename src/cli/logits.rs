@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::{SessionOptions, step::Readback},
     files::replace::replace_file,
@@ -66,7 +66,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let context = most as usize;
         return Err(Error::ContextLength { prompt: 0, wanted: ids.len(), context });
     }
-    let sizes = SessionOptions { context, prefill: options.prefill, cache: options.cache.dtype() };
+    let sizes = SessionOptions::new(context, options.prefill, options.cache.dtype());
     let mut session = load(globals, &opened, sizes).await?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     if options.all {

@@ -19,7 +19,7 @@ mod tune;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     machine::gpu::adapters,
 };

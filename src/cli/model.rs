@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,
@@ -55,7 +55,7 @@ pub(crate) struct ModelOptions {
     #[arg(long)]
     pub(crate) random: bool,
     /// A configuration by name
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::model::config::PRESETS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::lab::model::config::PRESETS))]
     #[arg(requires = "random")]
     pub(crate) preset: Option<String>,
     /// A config.json
@@ -113,11 +113,7 @@ impl SizeOptions {
     pub(crate) fn sizes(self, config: &Config, enough: u64) -> SessionOptions {
         let most = config.max_position_embeddings;
         let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        SessionOptions {
-            context: self.context.unwrap_or(enough),
-            prefill: self.prefill,
-            cache: self.cache.dtype(),
-        }
+        SessionOptions::new(self.context.unwrap_or(enough), self.prefill, self.cache.dtype())
     }
 }
 

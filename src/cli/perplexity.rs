@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,
@@ -76,7 +76,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let most = opened.config.max_position_embeddings;
     let window = options.window.unwrap_or(DEFAULT_WINDOW.min(most));
     let cache = options.cache.dtype();
-    let sizes = SessionOptions { context: window, prefill: window.min(32), cache };
+    let sizes = SessionOptions::new(window, window.min(32), cache);
     if let Some(original) = &options.against {
         let original = open(original, globals).await?;
         return compare(globals, &opened, &original, &ids, sizes).await;
@@ -133,7 +133,8 @@ async fn compare(
         )));
     }
     let mut reference =
-        load(globals, original, SessionOptions { cache: DType::F32, ..sizes }).await?;
+        load(globals, original, SessionOptions::new(sizes.context, sizes.prefill, DType::F32))
+            .await?;
     let mut session = load(globals, opened, sizes).await?;
     let bar = globals.terminal().bar("comparing", ids.len() as u64, false);
     let mut comparison = Comparison::default();
@@ -302,7 +303,7 @@ mod tests {
     fn divergences_are_those_of_the_definition() {
         let mut comparison = Comparison::default();
         let logits = |p: &[f64]| -> Vec<f32> {
-            p.iter().map(|p| grok_wgpu::base::num::round(p.ln())).collect()
+            p.iter().map(|p| grok_wgpu::lab::base::num::round(p.ln())).collect()
         };
         let (p, q) = (logits(&[0.5, 0.25, 0.25]), logits(&[0.25, 0.25, 0.5]));
         comparison.add(&p, &q, 0).expect("finite");

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::Result,
     text::sampler::{Sampler, Sampling},
 };

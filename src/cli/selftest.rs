@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,
@@ -233,11 +233,8 @@ async fn check_models(
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
     let opened = open(&folder, &reference).await?;
     let keep = gpu.tensor_count();
-    let sizes = SessionOptions {
-        context: opened.config.max_position_embeddings.min(512),
-        prefill: 256,
-        cache: DType::F32,
-    };
+    let sizes =
+        SessionOptions::new(opened.config.max_position_embeddings.min(512), 256, DType::F32);
     let config = &opened.config;
     let result = async {
         let weights = &opened.weights;
@@ -339,7 +336,7 @@ async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()
     terminal.note(gpu.caps().describe());
     let prompt = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let context = prompt.saturating_add(DECODED);
-    let sizes = SessionOptions { context, prefill: prompt.min(256), cache: DType::F32 };
+    let sizes = SessionOptions::new(context, prompt.min(256), DType::F32);
     let config = &opened.config;
     let weights = &opened.weights;
     let machine = Bisect::new(&mut gpu);

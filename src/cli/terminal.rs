@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use grok_wgpu::base::error::{Error, Result};
+use grok_wgpu::lab::base::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// What stands for the standard output in errors.

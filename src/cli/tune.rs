@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::SessionOptions,
     machine::gpu::Gpu,

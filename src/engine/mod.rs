@@ -1,5 +1,6 @@
 //! Prompt in, tokens out: the engine, the texts in its cache, and the loop that makes text.
 
+mod face;
 pub mod generation;
 pub mod options;
 mod plans;
@@ -26,6 +27,7 @@ use crate::{
 
 /// Sizes that an engine is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionOptions {
     /// Positions of the key-value cache.
     pub context: u32,
@@ -40,6 +42,11 @@ impl SessionOptions {
     const DEFAULT_CONTEXT: u32 = 4096;
     /// Tokens at the most in a pass that gives logits of every token: they are large.
     const ALL_LOGITS_ROWS: u32 = 32;
+
+    /// These sizes, which are checked when an engine is made.
+    pub const fn new(context: u32, prefill: u32, cache: DType) -> Self {
+        Self { context, prefill, cache }
+    }
 
     /// The model's own context up to 4096, prompts by 256 tokens, and a cache of `f32`.
     pub fn of(config: &Config) -> Self {

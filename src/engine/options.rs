@@ -7,7 +7,8 @@ use crate::{
 };
 
 /// When to stop, and what to report.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// Most tokens to make.
     pub max_tokens: usize,
@@ -21,7 +22,30 @@ pub struct Options {
     pub trace: bool,
 }
 
+/// At most [`Options::MAX_TOKENS`] tokens, and nothing but they end the text.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_tokens: Self::MAX_TOKENS as usize,
+            stop_ids: Vec::new(),
+            stop_texts: Vec::new(),
+            logprobs: None,
+            trace: false,
+        }
+    }
+}
+
 impl Options {
+    /// Most tokens of a text, where nobody says how many.
+    pub const MAX_TOKENS: u32 = 256;
+    /// Most tokens of an answer in a conversation, where nobody says how many.
+    pub const MAX_TOKENS_OF_ANSWER: u32 = 1024;
+
+    /// The defaults, with the end tokens of this tokenizer as [`Options::stop_ids`].
+    pub fn until_end(tokenizer: &Tokenizer) -> Self {
+        Self { stop_ids: tokenizer.stop_ids(), ..Self::default() }
+    }
+
     /// What is read back of each step that makes a token.
     pub fn read(&self, config: &Config, tokenizer: &Tokenizer, sampling: &Sampling) -> Readback {
         // Ids that the tokenizer lacks could be the whole list of the largest.
@@ -32,6 +56,7 @@ impl Options {
 
 /// Log-probabilities at the place of a token, natural logarithms, before any sampling rule.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Logprobs {
     /// Of the token that was chosen.
     pub chosen: f64,
@@ -43,6 +68,7 @@ pub struct Logprobs {
 
 /// What went on in the model when a token was made.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Trace {
     /// Position of the token that was read to make this one.
     pub position: usize,
@@ -54,6 +80,7 @@ pub struct Trace {
 
 /// A token that was made.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Token {
     /// Its id.
     pub id: u32,
@@ -67,6 +94,7 @@ pub struct Token {
 
 /// What the caller hears while the text is made.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// Tokens of the prompt that have gone through the model, of all that must.
     Prompt {
@@ -81,8 +109,20 @@ pub enum Event<'a> {
     Rest(&'a str),
 }
 
+impl Event<'_> {
+    /// The text that is new with this event; empty for progress of the prompt.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Prompt { .. } => "",
+            Self::Token(token) => &token.text,
+            Self::Rest(text) => text,
+        }
+    }
+}
+
 /// Why no more tokens came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FinishReason {
     /// The model ended its text, or a stop text came.
     Stop,
@@ -107,6 +147,7 @@ impl FinishReason {
 
 /// A text that was made.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Generated {
     /// The text of all tokens.
     pub text: String,

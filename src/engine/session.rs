@@ -5,7 +5,7 @@ use std::fmt;
 use super::{
     Engine, SessionOptions,
     sequence::Sequence,
-    step::{Input, Readback, Run, StepOutput, Stepper},
+    step::{Input, Readback, StepOutput, Stepper},
 };
 use crate::{
     base::error::Result,
@@ -97,18 +97,7 @@ impl<M: Machine> Session<M> {
 
     /// Sends a prompt through the model, in chunks, after what is in the cache.
     pub async fn prefill(&mut self, ids: &[u32], read: Readback) -> Result<StepOutput> {
-        self.engine.check(&self.sequence, ids)?;
-        let mut output = StepOutput::default();
-        let mut rest = ids;
-        while !rest.is_empty() {
-            let input = Input::next_chunk(rest, read, self.options());
-            rest = &rest[input.ids.len()..];
-            let part = self.step(input.with_routes(self.report_routes)).await?;
-            output.candidates = part.candidates;
-            output.rows.extend(part.rows);
-            output.routes.extend(part.routes);
-        }
-        Ok(output)
+        self.engine.prefill(&mut self.sequence, ids, read, self.report_routes).await
     }
 
     /// Sends one generated token through the model.
@@ -136,9 +125,7 @@ impl<M: Machine> Session<M> {
     }
 
     async fn step(&mut self, input: Input<'_>) -> Result<StepOutput> {
-        let sequence = &mut self.sequence;
-        let mut outputs = self.engine.step(&mut [Run { sequence, input }]).await?;
-        Ok(outputs.pop().expect("a run has an output"))
+        self.engine.run(&mut self.sequence, input).await
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
 
 /// What to read back after tokens have gone through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Readback {
     /// Nothing.
     Nothing,
@@ -84,6 +85,7 @@ pub struct Run<'a> {
 
 /// What came back of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct StepOutput {
     /// Candidates for the next token: the largest logits in falling order, or all by id.
     pub candidates: Vec<Candidate>,

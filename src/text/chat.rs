@@ -127,6 +127,22 @@ pub fn encode_chat(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u3
     Ok(ids)
 }
 
+/// Takes the blank from the beginning of an answer, which comes in pieces: after `Assistant:` it
+/// belongs to the format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trim {
+    begun: bool,
+}
+
+impl Trim {
+    /// The next piece, as it is shown.
+    pub fn next<'a>(&mut self, piece: &'a str) -> &'a str {
+        let shown = if self.begun { piece } else { piece.strip_prefix(' ').unwrap_or(piece) };
+        self.begun |= !piece.is_empty();
+        shown
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

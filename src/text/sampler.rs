@@ -155,6 +155,11 @@ impl Sampler {
         Ok(Self { sampling, rng, scores: Vec::new() })
     }
 
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self::new(Sampling::GREEDY).expect("the settings are in range")
+    }
+
     /// The settings.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling

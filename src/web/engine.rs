@@ -34,7 +34,7 @@ use crate::{
     machine::gpu::{AdapterChoice, Gpu, Profile},
     model::config::{Compat, Config},
     text::{
-        chat::{Message, Role, encode_chat},
+        chat::{Message, Role, Trim, encode_chat},
         sampler::Sampling,
         tokenizer::Tokenizer,
     },
@@ -118,12 +118,10 @@ impl Engine {
         let ids = request.ids(&self.tokenizer)?;
         let mut sampler = request.sampler()?;
         let settings = request.settings(&self.tokenizer);
-        // The blank after `Assistant:` belongs to the format.
-        let mut blank = request.is_chat();
-        let mut shown = |text: &str| {
-            let rest = if blank { text.strip_prefix(' ').unwrap_or(text) } else { text };
-            blank &= text.is_empty();
-            rest.to_owned()
+        let mut trim = request.is_chat().then(Trim::default);
+        let mut shown = |text: &str| match &mut trim {
+            Some(trim) => trim.next(text).to_owned(),
+            None => text.to_owned(),
         };
         let mut text = String::new();
         let mut on_event = |event: Event<'_>| {

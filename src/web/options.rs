@@ -7,7 +7,7 @@ use crate::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::{SessionOptions, options},
+    engine::{SessionOptions, options::Options},
     model::config::Config,
     text::{
         chat::{Message, encode_chat},
@@ -92,7 +92,7 @@ struct GenerateOptions {
     min_p: f32,
     repetition_penalty: f32,
     seed: u64,
-    max_tokens: u32,
+    max_tokens: Option<u32>,
     stop: Vec<String>,
     inside: bool,
     top: usize,
@@ -109,7 +109,7 @@ impl Default for GenerateOptions {
             min_p: usual.min_p,
             repetition_penalty: usual.repetition_penalty,
             seed: usual.seed,
-            max_tokens: 1024,
+            max_tokens: None,
             stop: Vec::new(),
             inside: false,
             top: 8,
@@ -154,14 +154,16 @@ impl Request {
         })
     }
 
-    pub(super) fn settings(&self, tokenizer: &Tokenizer) -> options::Options {
+    pub(super) fn settings(&self, tokenizer: &Tokenizer) -> Options {
         let o = &self.options;
-        options::Options {
-            max_tokens: o.max_tokens as usize,
-            stop_ids: tokenizer.stop_ids(),
+        let usual =
+            if self.is_chat() { Options::MAX_TOKENS_OF_ANSWER } else { Options::MAX_TOKENS };
+        Options {
+            max_tokens: o.max_tokens.unwrap_or(usual) as usize,
             stop_texts: o.stop.clone(),
             logprobs: o.inside.then_some(o.top),
             trace: o.inside,
+            ..Options::until_end(tokenizer)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
     checkpoint::{
         Checkpoint, Synthetic,

@@ -1,6 +1,6 @@
 //! Files that are not what they should be, with the `safetensors` crate as a second opinion.
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::tensor::DType,
     checkpoint::{
         Synthetic,

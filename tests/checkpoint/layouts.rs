@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
     checkpoint::{Checkpoint, Synthetic, write::Layout},
     model::{config::Config, schema, weights::Weights},
@@ -19,13 +19,11 @@ fn preset(name: &str) -> Config {
 
 /// A model with every extent a different number, so that no two axes can be confused.
 fn lopsided() -> Config {
-    let mut config = Config {
-        hidden_size: 40,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        vocab_size: 70,
-        ..preset("tiny").with_layers(2).with_head_dim(8).with_widths(56, 48)
-    };
+    let mut config = preset("tiny").with_layers(2).with_head_dim(8).with_widths(56, 48);
+    config.hidden_size = 40;
+    config.num_attention_heads = 4;
+    config.num_key_value_heads = 2;
+    config.vocab_size = 70;
     config.experts.as_mut().expect("it has some").count = 3;
     config
 }

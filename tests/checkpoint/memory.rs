@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, path::Path, rc::Rc};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::{Error, Result},
     checkpoint::{
         Checkpoint,

@@ -1,6 +1,6 @@
 //! What several tests need: the adapter under test.
 
-use grok_wgpu::machine::gpu::{AdapterChoice, Gpu, Profile};
+use grok_wgpu::lab::machine::gpu::{AdapterChoice, Gpu, Profile};
 
 /// The adapter that `GROK_WGPU_ADAPTER` names, or the best there is.
 pub(crate) fn choice() -> AdapterChoice {

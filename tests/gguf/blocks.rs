@@ -1,6 +1,6 @@
 //! Blocks against the numbers that `PyPI`'s `gguf` makes of them (`data/gguf/make_blocks.py`).
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{quant, tensor::DType},
     checkpoint::gguf::{
         blocks::{Format, common, convert_row, dequantize},

@@ -1,6 +1,6 @@
 //! Files that are no good GGUF are errors, never panics, whatever they claim.
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
     checkpoint::{
         Gguf, Synthetic,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{error::Error, quant, tensor::DType},
     checkpoint::{
         Gguf, ModelFiles, Synthetic,
@@ -39,7 +39,7 @@ fn all_rows(weights: &impl Weights, name: &str, rows: u64) -> Vec<u8> {
 }
 
 fn logits(config: &Config, weights: &impl Weights) -> Vec<u32> {
-    let sizes = SessionOptions { context: 64, prefill: 8, cache: DType::F32 };
+    let sizes = SessionOptions::new(64, 8, DType::F32);
     let mut progress = |_| Ok(());
     let session = Session::load(Host::default(), config, weights, sizes, &mut progress);
     let mut session = block_on(session).expect("loads");
@@ -287,11 +287,9 @@ fn parts_of_different_types_get_one_that_holds_both() {
 /// Rows of K-quants have at least 256 elements.
 #[test]
 fn k_quants_run() {
-    let config = Config {
-        hidden_size: 256,
-        num_attention_heads: 16,
-        ..preset("tiny").with_layers(1).with_widths(256, 256)
-    };
+    let mut config = preset("tiny").with_layers(1).with_widths(256, 256);
+    config.hidden_size = 256;
+    config.num_attention_heads = 16;
     let weights = Synthetic::new(&config, DType::F16, 3).expect("weights");
     let mut file = converted(&config, &weights);
     for (i, (name, tensor)) in file.tensors.iter_mut().enumerate() {

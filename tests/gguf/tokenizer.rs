@@ -1,6 +1,6 @@
 //! The tokenizer of a GGUF is that of the `tokenizer.json` from which it was made.
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::tensor::DType,
     checkpoint::Synthetic,
     model::config::Config,
@@ -17,7 +17,8 @@ const JSON: &[u8] = include_bytes!("../data/tokenizer/small.tokenizer.json");
 
 /// The vocabulary as llama.cpp's converter writes it.
 fn vocabulary() -> Writer {
-    let config = Config { vocab_size: 704, ..Config::preset("tiny").expect("a preset") };
+    let mut config = Config::preset("tiny").expect("a preset");
+    config.vocab_size = 704;
     let weights = Synthetic::new(&config, DType::F16, 1).expect("weights");
     let mut file = converted(&config, &weights);
     let json: Value = serde_json::from_slice(JSON).expect("JSON");

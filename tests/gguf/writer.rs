@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,

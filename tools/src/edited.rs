@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::Result,
     machine::{
         binder::{Binder, Dispatch},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels,
     machine::{binder::Dispatch, host::Host},
     variants::{Capabilities, Tuning},
@@ -37,7 +37,7 @@ pub fn all() -> Vec<(String, Dispatch)> {
     found.into_iter().collect()
 }
 
-fn signature(dispatch: &Dispatch) -> Vec<(&'static str, grok_wgpu::machine::binder::Access)> {
+fn signature(dispatch: &Dispatch) -> Vec<(&'static str, grok_wgpu::lab::machine::binder::Access)> {
     dispatch.operands.iter().map(|operand| (operand.name, operand.access)).collect()
 }
 

@@ -221,8 +221,7 @@ async function generate(
       return !signal.aborted;
     };
     const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
-    const max_tokens = options.max_tokens ?? ("text" in prompt ? 256 : 1024);
-    const request = { prompt, options: { ...options, seed, max_tokens } };
+    const request = { prompt, options: { ...options, seed } };
     // The files are read again if the device was lost.
     const result = await files.during(() => writer.generate(JSON.stringify(request), hear));
     made = JSON.parse(result) as typeof made;

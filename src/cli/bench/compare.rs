@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use grok_wgpu::base::error::{Error, Result};
+use grok_wgpu::lab::base::error::{Error, Result};
 use serde_json::{Map, Value, json};
 
 use super::{

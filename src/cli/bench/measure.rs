@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     base::error::Result,
     engine::{session::Session, step::Readback},
     machine::{

@@ -30,6 +30,7 @@ pub enum AdapterChoice {
 
 /// An adapter and what its device was granted.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Caps {
     /// Name, driver, backend and kind.
     pub info: wgpu::AdapterInfo,

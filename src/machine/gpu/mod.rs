@@ -100,6 +100,15 @@ impl Failure {
 }
 
 impl Gpu {
+    /// Opens the fastest kind of adapter there is, with all that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Adapter`] if there is none, [`Error::Device`] if it cannot be opened.
+    pub async fn open_best() -> Result<Self> {
+        Self::open(&AdapterChoice::Best, Profile::Full).await
+    }
+
     /// Opens an adapter with the limits of `profile`.
     pub async fn open(choice: &AdapterChoice, profile: Profile) -> Result<Self> {
         let adapter = caps::choose(choice).await?;

@@ -54,6 +54,7 @@ pub enum Compat {
 /// Everything the engine needs to know about a model: the parts of a decoder's block, each with its
 /// numbers. Names are Hugging Face's where it has one.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// Tokens in the embedding table and the head.
     pub vocab_size: u32,

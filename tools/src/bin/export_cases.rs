@@ -20,7 +20,7 @@ use std::{
     process::ExitCode,
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::{
         binder::Access,

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     machine::{binder::Access, host::POISON},
     selftest::CaseData,
 };

@@ -264,7 +264,7 @@ struct Program {
 fn programs() -> Vec<Program> {
     let mut found = BTreeMap::new();
     for (case, _, tuning) in worker::rows() {
-        let mut host = grok_wgpu::machine::host::Host::of_shapes();
+        let mut host = grok_wgpu::lab::machine::host::Host::of_shapes();
         let shader = case.build(&mut host).shader(&tuning);
         found.entry(shader.label()).or_insert_with(|| shader.source());
     }

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels,
     selftest::{self, CaseData},
     variants::Tuning,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::{
         gpu::{AdapterChoice, Gpu, Profile},

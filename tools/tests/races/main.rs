@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use grok_wgpu::{
+use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::host::{self, Host, POISON},
     selftest::{CaseData, Expected, OperandData, ways},

@@ -1,6 +1,6 @@
 //! Small programs, each with one fault: the proof that the interpreter sees it.
 
-use grok_wgpu::machine::host::POISON;
+use grok_wgpu::lab::machine::host::POISON;
 use grok_wgpu_tools::interpret::{Memory, Program, Subgroups, dispatch};
 
 /// What the interpreter says of a program with 64 invocations, two workgroups, inputs that count
