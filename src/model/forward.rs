@@ -48,7 +48,7 @@ pub struct Pass<'a> {
 /// # Errors
 ///
 /// [`Error::Usage`] if `s` was allocated for another model; errors of the executor, such as
-/// [`Error::Operand`](crate::base::error::Error::Operand) for shapes that do not fit.
+/// [`Error::Operand`] for shapes that do not fit.
 pub fn forward(
     exec: &mut dyn Executor,
     m: &Model,
