@@ -22,7 +22,7 @@ use crate::{
     model::config::Config,
 };
 
-/// Gap of router probabilities below which f32 rounding may change the choice of experts.
+/// Gap of router logits below which f32 rounding may change the choice of experts.
 const NEAR_TIE: f64 = 1e-5;
 
 /// The logits and routes of a model with [`Synthetic`] weights, by position.
@@ -38,7 +38,7 @@ pub struct Golden {
     logits: Vec<Vec<f64>>,
     /// `[layers][rows][chosen]`
     experts: Vec<Vec<Vec<u32>>>,
-    /// Difference in probability between the last chosen expert and the first one left out:
+    /// Router logit (capped) of the last chosen expert minus that of the first one left out:
     /// `[layers][rows]`
     margin: Vec<Vec<f64>>,
 }
