@@ -191,7 +191,7 @@ fn tiles(criterion: &mut Criterion) {
     }
 }
 
-/// RoPE and attention, for one token after many positions and for a prompt.
+/// Rotation and attention, for one token after many positions and for a prompt.
 fn attention(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let [n_heads, n_kv, dim] = HEADS;

@@ -286,8 +286,8 @@ fn header(name: &str, items: &[(DType, &Item)]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// The `__metadata__` of a file. Floats are marked as PyTorch's, which other programs can read; for
-/// quantized tensors it lists the types.
+/// The `__metadata__` of a file. Floats are marked as `PyTorch`'s, which other programs can read;
+/// for quantized tensors it lists the types.
 fn about(items: &[(DType, &Item)]) -> HashMap<String, String> {
     let quantized: BTreeMap<&str, &str> = items
         .iter()
