@@ -1,10 +1,9 @@
-//! Time that the host takes for a token of a model with as many dispatches as Grok-2:
-//! `cargo bench --bench host`.
+//! Host time per token of a model with as many dispatches as Grok-2: `cargo bench --bench host`.
 //!
-//! The model has all 64 layers and 1/64 of each width, and bindings of 1/64² of their size, so that
-//! matrices are cut into as many pieces as the released model's. Nothing is loaded. Without
-//! `GROK_WGPU_ADAPTER` the device runs nothing, so that only the host is measured; with one, a step
-//! is timed until the device has been handed its work.
+//! The model has all 64 layers, 1/64 of each width, and bindings of 1/64² of their size, so that
+//! matrices split into as many shards as the released model's. No weights are loaded. Without
+//! `GROK_WGPU_ADAPTER` the device runs nothing, so only the host is measured; with one, a step is
+//! timed until its work is submitted.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ use pollster::block_on;
 
 const SCALE: u32 = 64;
 
-/// Grok-2 in small: the same layers and operators.
+/// A small Grok-2: the same layers and operators.
 fn config() -> Config {
     let released = Config::preset("grok-2").expect("a preset");
     let head_dim = released.head_dim / (SCALE / 8);
@@ -39,7 +38,8 @@ fn config() -> Config {
     small
 }
 
-/// A session on the adapter of the environment, or on none; its weights are zeros.
+/// A session on the adapter that the environment names, or on a device that runs nothing; its
+/// weights are zeros.
 fn session(binding: u64) -> Session<Gpu> {
     let choice =
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Nothing, AdapterChoice::Named);
@@ -52,7 +52,7 @@ fn session(binding: u64) -> Session<Gpu> {
     Engine::with_model(gpu, model, sizes).expect("fits").into()
 }
 
-/// Dispatches of the released model under the same share of these limits.
+/// Dispatches of the released model, with the corresponding binding limit.
 fn released(binding: u64) -> u64 {
     let config = Config::preset("grok-2").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
@@ -74,7 +74,8 @@ fn token(criterion: &mut Criterion, name: &str, binding: u64) {
         released(binding),
         1e3 * start.elapsed().as_secs_f64()
     );
-    // A device that runs nothing gives its results at once; others are handed their work.
+    // A device that runs nothing returns results at once; a real one is only measured up to
+    // submission.
     let nothing = std::env::var_os("GROK_WGPU_ADAPTER").is_none();
     let read = if nothing { Readback::Top(40) } else { Readback::Nothing };
     let mut group = criterion.benchmark_group("host");

@@ -1,8 +1,8 @@
 //! Time of every kernel on an adapter: `GROK_WGPU_ADAPTER=NAME cargo bench --bench kernels`.
 //!
-//! A part of a name chooses: `cargo bench --bench kernels -- matvec/Q4`. Each iteration records
-//! nothing and reads one small tensor back, so that it lasts until the device is done. Bytes are
-//! those that a kernel touches at the most.
+//! A part of a name selects: `cargo bench --bench kernels -- matvec/Q4`. Each iteration submits a
+//! plan that was recorded before and reads one small tensor back, so that it lasts until the device
+//! has finished. Bytes are an upper bound on what the kernel reads and writes.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grok_wgpu::lab::{
@@ -31,20 +31,20 @@ const WIDE: u32 = 2048;
 const EXPERTS: u32 = 8;
 const CHOSEN: u32 = 2;
 const VOCAB: u32 = 32_768;
-/// Logits of which `top_chunks` and `top_merge` make one list.
+/// Logits in one chunk of `top_chunks` and `top_merge`.
 const CHUNK: u32 = 1024;
-/// Tokens of a prompt.
+/// Tokens of a prefill pass.
 const TOKENS: u32 = 64;
-/// Positions that are in the cache, and the splits of attention.
+/// Positions in the KV cache.
 const POSITIONS: u32 = 1024;
 const SPLIT_LEN: u32 = 128;
 const HEADS: [u32; 3] = [8, 2, 128];
 
-/// A device and the host whose tensors are copied to it.
+/// A device, and the host whose tensors are copied to it.
 struct Bench {
     gpu: Gpu,
     host: Host,
-    /// What is read back to wait for the device.
+    /// A small tensor that is read back to wait for the device.
     small: Tensor,
 }
 
@@ -59,8 +59,8 @@ impl Bench {
         Self { gpu, host: Host::with_seed(1), small }
     }
 
-    /// A tensor whose rows are all alike: speed does not depend on the values, and a random
-    /// matrix takes long to make.
+    /// A tensor with equal rows: speed does not depend on the values, and a random matrix takes
+    /// long to make.
     fn floats<const N: usize>(&mut self, dtype: DType, shape: [u32; N]) -> Tensor {
         let there = self
             .gpu
@@ -110,7 +110,8 @@ impl Bench {
         group.finish();
     }
 
-    /// A prompt's choice of experts: ids, and the tiles of slots that belong together.
+    /// The routes of a prefill pass: ids of experts, and the tiles of slots that have the same
+    /// expert.
     fn groups(&mut self) -> [Tensor; 2] {
         let slots = TOKENS * CHOSEN;
         let tiles = max_tiles(slots, EXPERTS);
@@ -127,7 +128,7 @@ impl Bench {
     }
 }
 
-/// Products of one token with matrices.
+/// GEMV kernels.
 fn vectors(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let x = bench.floats(DType::F32, [1, HIDDEN]);
@@ -162,7 +163,7 @@ fn vectors(criterion: &mut Criterion) {
     }
 }
 
-/// Products of a prompt with matrices.
+/// GEMM kernels.
 fn tiles(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let x = bench.floats(DType::F32, [TOKENS, HIDDEN]);
@@ -190,7 +191,7 @@ fn tiles(criterion: &mut Criterion) {
     }
 }
 
-/// Rotation and attention, of the last of many positions and of a prompt.
+/// Rotation and attention, for one token after many positions and for a prompt.
 fn attention(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let [n_heads, n_kv, dim] = HEADS;
@@ -233,7 +234,7 @@ fn attention(criterion: &mut Criterion) {
     }
 }
 
-/// What is done to rows of activations.
+/// Kernels on rows of activations: norms, routing, gather, embedding.
 fn rows(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let eps = 1e-5;
@@ -281,7 +282,7 @@ fn rows(criterion: &mut Criterion) {
     }
 }
 
-/// The largest of all logits, as a sampler wants them.
+/// The top-k search over all logits.
 fn top(criterion: &mut Criterion) {
     let mut bench = Bench::open();
     let logits = bench.floats(DType::F32, [1, VOCAB]);

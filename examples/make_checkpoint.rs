@@ -1,6 +1,7 @@
-//! Writes a checkpoint of made-up weights: any size, any layout, no download.
+//! Writes a checkpoint of synthetic weights: any size, any layout, no download.
 //!
-//! `cargo run --release --example make_checkpoint -- --preset small --layout tp --slices 8 --out /tmp/small`
+//! `cargo run --release --example make_checkpoint -- --preset small --layout tp --slices 8 \
+//!     --out /tmp/small`
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Writes a GGUF of made-up weights as llama.cpp wants it: any size, no download. `scripts/bench_peers`
-//! gives it to several engines.
+//! Writes a GGUF of synthetic weights that llama.cpp can load: any size, no download.
+//! `scripts/bench_peers` gives it to several engines.
 //!
 //! `cargo run --release --example make_gguf -- --preset bench --type q4 --out /tmp/bench.gguf`
 
@@ -33,10 +33,10 @@ mod writer;
 
 use writer::{ALIGNMENT, Tensor, Writer};
 
-/// Rows of a tensor that are in memory at once.
+/// Most rows of a tensor in memory at once.
 const ROWS: usize = 1024;
 
-/// Kinds of tokens, by llama.cpp's numbers.
+/// llama.cpp's numbers of token types.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 
@@ -56,7 +56,7 @@ struct Options {
     out: PathBuf,
 }
 
-/// Types in which llama.cpp takes norms and routers as [`Synthetic`] makes them.
+/// Element types with which llama.cpp accepts [`Synthetic`]'s norms and routers.
 #[derive(Clone, Copy, ValueEnum)]
 enum Element {
     F32,
@@ -64,7 +64,7 @@ enum Element {
     Q4,
 }
 
-/// A tensor of the model, which is one of the file or, of experts, a part of one.
+/// A tensor of the model, which is a whole tensor of the file or, for an expert, a part of one.
 struct Part {
     source: String,
     shape: Vec<u64>,
@@ -80,7 +80,7 @@ impl Part {
     fn bytes(&self) -> u64 {
         let elements: u64 = self.shape.iter().product();
         match self.dtype {
-            // A block has a scale of two bytes, and needs no padding.
+            // A block has a scale of two bytes and no padding.
             DType::Q8 => elements / 32 * 34,
             DType::Q4 => elements / 32 * 18,
             _ => elements * 4,
@@ -129,7 +129,7 @@ async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Writes the file, window by window, and says how long it is.
+/// Writes the file window by window. Returns its length.
 async fn write<'a>(
     options: &Options,
     header: &[u8],
@@ -162,9 +162,9 @@ async fn write<'a>(
     Ok(Ok(at))
 }
 
-/// A vocabulary of byte pairs, as the converter writes it.
+/// Adds a BPE vocabulary, as llama.cpp's converter writes it.
 fn add_tokenizer(file: &mut Writer, vocab_size: u32) -> Result<()> {
-    // Bytes that are not printable in Latin-1 have characters from U+0100 on.
+    // Byte-level BPE writes bytes that are not printable in Latin-1 as characters from U+0100 on.
     let mut others = '\u{100}'..;
     let letters: Vec<char> = (0..=u8::MAX)
         .map(|byte| match byte {
@@ -180,7 +180,7 @@ fn add_tokenizer(file: &mut Writer, vocab_size: u32) -> Result<()> {
     };
     let list = |key: &str| vocabulary[key].as_array().cloned().unwrap_or_default();
     let (mut tokens, mut types, mut merges) = (Vec::new(), Vec::new(), Vec::new());
-    // Special tokens have the first ids.
+    // The special tokens come first.
     for token in list("special_tokens") {
         tokens.push(String::from_utf8_lossy(&bytes(&token)).into_owned());
         types.push(CONTROL);

@@ -1,4 +1,5 @@
-//! The smallest complete use: one kernel on both machines, the device and the host, compared.
+//! The smallest complete program: one kernel on both machines, the device and the host, and a
+//! comparison of the results.
 //!
 //! `cargo run --example one_kernel`
 
@@ -20,14 +21,14 @@ fn main() -> Result<()> {
 async fn run() -> Result<()> {
     let shape = [4, 1024];
 
-    // On the host: three tensors, and the kernel by its oracle.
+    // On the host: three tensors, and the kernel's oracle.
     let mut host = Host::with_seed(1);
     let x = host.f32(shape, Fill::Normal);
     let weight = host.f32([1024], Fill::Normal);
     let on_host = RmsNorm { x, weight, eps: 1e-5, out: host.unwritten(shape) };
     host.run(&on_host)?;
 
-    // On a device: the same tensors, and the kernel by its shader.
+    // On a device: the same tensors, and the kernel's shader.
     let mut gpu = Gpu::open(&AdapterChoice::Best, Profile::Baseline).await?;
     let mut upload = |tensor| {
         let grok_wgpu::lab::base::tensor::Tensor { dtype, shape, .. } = tensor;

@@ -1,7 +1,7 @@
-//! How publishers name tensors, and how they lay out experts: a table for each family of files.
+//! Tensor names and expert layouts: a table for each family of files.
 //!
-//! The canonical names are the released Grok-2's: see [`Part::pattern`]. Slices for tensor
-//! parallelism are no matter of names: file names say them, and [`Part::tp_axis`].
+//! The canonical names are the released Grok-2's: see [`Part::pattern`]. Tensor-parallel slices
+//! have the same names: file names and [`Part::tp_axis`] tell them apart.
 
 use std::borrow::Cow;
 
@@ -10,23 +10,23 @@ use crate::model::{
     schema::{self, Key, Part, Pattern, Wanted},
 };
 
-/// How the experts of a layer lie in files.
+/// How the experts of a layer are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpertLayout {
-    /// Each has tensors of its own.
+    /// Each expert has its own tensors.
     Each,
-    /// One tensor holds all of them, one behind the other: `[experts, rows, cols]`.
+    /// One tensor holds all of them, stacked along the first axis: `[experts, rows, cols]`.
     Stacked,
 }
 
-/// What one family of files calls things.
+/// The naming scheme of one family of files.
 #[derive(Debug)]
 pub(crate) struct Family {
-    /// The name of each part; of several, the usual first.
+    /// The names of each part; where there are several, the usual one is first.
     names: &'static [(Part, &'static str)],
-    /// Tensors that may hold several parts, one below the other.
+    /// Tensors that may hold several parts, concatenated along rows.
     joined: &'static [(&'static str, &'static [Part])],
-    /// How experts lie.
+    /// How experts are stored.
     experts: ExpertLayout,
 }
 
@@ -75,7 +75,7 @@ static KEYFAN: Family = Family {
     experts: ExpertLayout::Each,
 };
 
-/// llama.cpp's for architecture `grok`. The older name of the last norm is Grok-1's.
+/// llama.cpp's names for architecture `grok`. The second name of `PostMoeNorm` is Grok-1's.
 pub(crate) static LLAMA_CPP: Family = Family {
     names: &[
         (Part::Embedding, "token_embd.weight"),
@@ -102,14 +102,14 @@ pub(crate) static LLAMA_CPP: Family = Family {
     experts: ExpertLayout::Stacked,
 };
 
-/// A tensor of a file that could hold a wanted one.
+/// A tensor of a file that may contain the wanted one.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     /// Its name.
     pub name: String,
     /// Its extents, outermost first.
     pub shape: Vec<u64>,
-    /// Row of it at which the wanted one begins.
+    /// First row of the wanted tensor in it.
     pub row0: u64,
 }
 
@@ -119,7 +119,7 @@ impl Family {
         self.names_of(key.part).next().map(|pattern| pattern.name(key))
     }
 
-    /// Where the files may have a tensor, the usual place first.
+    /// The tensors that may contain `want`, the usual one first.
     pub(crate) fn candidates(&self, want: &Wanted, config: &Config) -> Vec<Candidate> {
         let Key { part, layer, expert } = want.key;
         let rows = want.shape.first().copied().unwrap_or(1);
@@ -153,7 +153,7 @@ impl Family {
         self.names.iter().filter(move |(other, _)| *other == part).map(|(_, name)| Pattern(name))
     }
 
-    /// The tensor that such a file calls `name`.
+    /// The tensor with this name in such a file.
     fn key(&self, name: &str) -> Option<Key> {
         self.names.iter().find_map(|(part, pattern)| {
             let [layer, expert] = Pattern(pattern).numbers(name)?;
@@ -162,8 +162,8 @@ impl Family {
     }
 }
 
-/// The canonical name of what a safetensors file calls `found`. A name of no known family stays as
-/// it is.
+/// The canonical name of the tensor `found` in a safetensors file. A name that no family has is
+/// returned unchanged.
 pub(crate) fn canonical(found: &str) -> Cow<'_, str> {
     [&HPCAI, &KEYFAN]
         .iter()

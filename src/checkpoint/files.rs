@@ -1,4 +1,4 @@
-//! A model's weights in whichever file format they are.
+//! A model's weights in either file format.
 
 use super::{Checkpoint, Gguf};
 use crate::{
@@ -7,17 +7,17 @@ use crate::{
     model::weights::Weights,
 };
 
-/// Weights in safetensors or in GGUF.
+/// Weights in safetensors or GGUF files.
 #[derive(Debug)]
 pub enum ModelFiles<S> {
-    /// Safetensors, whose configuration is a file of its own.
+    /// Safetensors, whose configuration is in a separate `config.json`.
     Safetensors(Box<Checkpoint<S>>),
-    /// GGUF, which has everything.
+    /// GGUF, which includes configuration and tokenizer.
     Gguf(Box<Gguf<S>>),
 }
 
 impl<S: Source> ModelFiles<S> {
-    /// Bytes of all tensors that the model needs, in the types in which they are given.
+    /// Bytes of all tensors that the model needs, in the element types that readers get.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.bytes(),
@@ -25,7 +25,7 @@ impl<S: Source> ModelFiles<S> {
         }
     }
 
-    /// Oddities that do not stand in the way.
+    /// Warnings: oddities that do not prevent loading.
     pub fn warnings(&self) -> &[String] {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.warnings(),
@@ -33,7 +33,7 @@ impl<S: Source> ModelFiles<S> {
         }
     }
 
-    /// Tensor-parallel slices that are joined, or 1.
+    /// Number of tensor-parallel slices that are joined, or 1.
     pub fn slices(&self) -> usize {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.slices(),

@@ -1,4 +1,4 @@
-//! Models in folders: which files they are, opened and written.
+//! Models in folders: finding, opening and writing their files.
 
 use std::{
     fs::File,
@@ -23,7 +23,8 @@ use crate::{
     text::tokenizer::Tokenizer,
 };
 
-/// The files of the model that a folder, a file in it, or a GGUF file is, and their folder.
+/// The files of the model at `path`, which is a folder, a file in it, or a GGUF file; and their
+/// folder.
 fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
     let (folder, named) = if path.is_dir() {
         (path, None)
@@ -32,7 +33,7 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
         (parent.unwrap_or(Path::new(".")), path.file_name().and_then(|name| name.to_str()))
     };
     let chosen = open::choose(folder, &names(folder)?, named)?;
-    // A path that was given as `x` stays `x` in messages, and does not become `./x`.
+    // A path that was given as `x` stays `x` in messages, rather than `./x`.
     let at = |name: String| match named {
         Some(_) => path.with_file_name(name),
         None => path.join(name),
@@ -55,7 +56,7 @@ pub async fn open(path: impl AsRef<Path>) -> Result<Opened<FileSource>> {
     open_model(path.as_ref(), Compat::Reference).await
 }
 
-/// Opens the model that a folder, a file in it, or a GGUF file is.
+/// Opens the model at `path`, which is a folder, a file in it, or a GGUF file.
 ///
 /// # Errors
 ///
@@ -70,8 +71,8 @@ pub async fn open_model(path: &Path, compat: Compat) -> Result<Opened<FileSource
 ///
 /// # Errors
 ///
-/// Those of [`open::choose`], and [`Error::Io`](crate::base::error::Error::Io) if a file cannot be
-/// opened.
+/// [`Error::Format`](crate::base::error::Error::Format) if a folder holds no `*.safetensors` file,
+/// and [`Error::Io`](crate::base::error::Error::Io) if a file or the folder cannot be opened.
 pub fn open_folder(path: &Path) -> Result<Vec<FileSource>> {
     if !path.is_dir() {
         return Ok(vec![FileSource::open(path)?]);
@@ -118,14 +119,14 @@ pub async fn open_tokenizer(folder: &Path) -> Result<Tokenizer> {
     open::read_tokenizer(folder, &files).await
 }
 
-/// Writes `config.json` and the weights to a folder, which is made if it does not exist. Every file
-/// gets its name only when it is whole; files of these names are replaced.
+/// Writes `config.json` and the weights to a folder, which is created if it does not exist. A file
+/// gets its final name when it is complete; files with those names are replaced.
 ///
 /// # Errors
 ///
 /// [`Error::Io`](crate::base::error::Error::Io) if something cannot be written,
 /// [`Error::Usage`](crate::base::error::Error::Usage) if the layout does not suit the model, and
-/// whatever `weights` gives.
+/// errors of `weights`.
 pub async fn write_checkpoint(
     dir: &Path,
     config: &Config,

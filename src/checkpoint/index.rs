@@ -1,4 +1,4 @@
-//! The `*.index.json` of a checkpoint in several files: which file holds which tensor.
+//! The `*.index.json` of a checkpoint in several files, which maps tensors to files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ pub(crate) const MAX_BYTES: u64 = 64 << 20;
 /// A parsed index.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// File of each tensor, by the name the file has for it.
+    /// File of each tensor, by the tensor's name in the file.
     pub weight_map: BTreeMap<String, String>,
-    /// Bytes of all tensors, as the index has it.
+    /// Bytes of all tensors according to the index.
     pub total_size: Option<u64>,
 }
 
@@ -23,8 +23,8 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it. A file name must be that of a file beside the index: no
-    /// path can lead out of the folder.
+    /// All of its problems. A file name must be that of a file beside the index: no path can lead
+    /// out of the folder.
     pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut object = json::parse_object(text).map_err(|what| vec![what])?;
         let total_size = object
@@ -72,7 +72,7 @@ fn files(map: Map<String, Value>) -> Result<BTreeMap<String, String>, Vec<String
     if problems.is_empty() { Ok(weight_map) } else { Err(problems) }
 }
 
-/// Whether a name is that of a safetensors file in the same folder on every system.
+/// Whether a name is a plain file name ending in `.safetensors`, on every operating system.
 pub(super) fn is_plain(name: &str) -> bool {
     name.len() <= 255
         && name.ends_with(".safetensors")

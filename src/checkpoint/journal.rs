@@ -1,5 +1,5 @@
-//! The journal of a quantized copy that is not finished: a line that says what is copied, then one
-//! for each tensor that the disk has.
+//! The journal of an unfinished quantized copy: a line that identifies the run, then one for each
+//! tensor that is safely on disk.
 
 use std::collections::BTreeMap;
 
@@ -11,45 +11,45 @@ use super::{
 };
 use crate::base::json::clipped;
 
-/// A tensor that is written.
+/// A tensor that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Done {
     /// Its name.
     pub name: String,
-    /// The byte of its file after its last one.
+    /// Offset of the end of its data in the file.
     pub end: u64,
-    /// What it lost.
+    /// Its quantization error.
     pub loss: Loss,
-    /// What it was made of.
+    /// The rows that it was converted from, with their hash.
     pub origin: Origin,
 }
 
-/// What an earlier run has written.
+/// The contents of a journal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Journal {
     /// Tensors by file, in the order in which they were written.
     pub done: BTreeMap<String, Vec<Done>>,
-    /// Bytes of the lines that count; 0 if there is none, not even the first.
+    /// Bytes of the complete lines; 0 if there is none, not even the first.
     pub len: u64,
 }
 
-/// Why there is no journal.
+/// Why a journal cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// It is that of a run of another input, or with other options.
+    /// It belongs to a run with another input or other options.
     Other,
-    /// This line makes no sense.
+    /// This line is invalid.
     Line(String),
 }
 
 impl Journal {
-    /// Reads the journal of `run`. A last line without an end is one that a crash cut off: it does
-    /// not count.
+    /// Parses the journal of `run`. A last line without a line feed was cut off by a crash, and is
+    /// ignored.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong with it. A file must be one beside the journal: no path can
-    /// lead out of the folder.
+    /// The first problem. A file must be one beside the journal: no path can lead out of the
+    /// folder.
     pub fn parse(text: &str, run: &str) -> Result<Self, Problem> {
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut journal = Self { done: BTreeMap::new(), len: whole.len() as u64 };
@@ -67,7 +67,7 @@ impl Journal {
     }
 }
 
-/// The first line.
+/// The first line, which identifies the run.
 pub(crate) fn first_line(run: &str) -> String {
     format!("{}\n", json!({ "run": run }))
 }
@@ -88,14 +88,14 @@ pub(crate) fn line(file: &str, done: &Done) -> String {
     format!("{fields}\n")
 }
 
-/// A file and a tensor of it.
+/// Parses the line of a tensor: its file, and the tensor.
 fn tensor(line: &str) -> Option<(String, Done)> {
     let value: Value = serde_json::from_str(line).ok()?;
     let text = |field: &str| value[field].as_str().map(str::to_owned);
     let loss = Loss { squares: value["squares"].as_f64()?, error: value["error"].as_f64()? };
     let end = value["end"].as_u64()?;
     let file = text("file").filter(|file| index::is_plain(file))?;
-    // Earlier versions did not note the origin: what they wrote is written again.
+    // Journals of earlier versions have no origin; their tensors are written again.
     let number = |field: &str| value[field].as_u64().unwrap_or_default();
     let hash = text("sha256").unwrap_or_default();
     let origin = Origin { first: number("first"), rows: number("rows"), hash };
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(journal.done["a.safetensors"], [done("x", 40), done("z", 80)]);
         assert_eq!(journal.done["b.safetensors"], [done("y", 8)]);
         assert_eq!(journal.len, text.len() as u64);
-        // A crash cuts the last line off; whatever is left of it does not count.
+        // A crash cuts off the last line; what is left of it is ignored.
         let cut = Journal::parse(&text[..text.len() - 1], "ab").expect("whole lines");
         assert_eq!(cut.done["a.safetensors"], [done("x", 40)]);
         assert!(cut.len < journal.len);

@@ -1,4 +1,4 @@
-//! Where the bytes of every tensor lie: whole in one file, or in tensor-parallel slices.
+//! Locates the bytes of every tensor: whole in one file, or in tensor-parallel slices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::{
     model::schema::{self, Key, Part, Wanted},
 };
 
-/// Problems of one kind that are listed; the rest is counted.
+/// Most problems of one kind that are listed; the rest are counted.
 const MAX_LISTED: usize = 10;
 
 /// The header of one file.
@@ -16,7 +16,7 @@ const MAX_LISTED: usize = 10;
 pub(crate) struct Header {
     /// The file's name.
     pub name: String,
-    /// Its place in the list of sources.
+    /// Its index in the list of sources.
     pub source: usize,
     /// Its tensors.
     pub entries: Vec<Entry>,
@@ -25,7 +25,7 @@ pub(crate) struct Header {
 /// Contiguous bytes of a tensor in one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// The file's place in the list of sources.
+    /// Index of the file in the list of sources.
     pub source: usize,
     /// First byte, from the start of the file.
     pub offset: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Stored {
     pub shape: Vec<u64>,
     /// The axis on which pieces are joined.
     pub axis: usize,
-    /// In order; together they are the whole tensor.
+    /// In order; together they make the whole tensor.
     pub pieces: Vec<Piece>,
     /// Further copies of the whole tensor, which must be equal to it.
     pub copies: Vec<Piece>,
@@ -70,15 +70,16 @@ impl Stored {
 pub(crate) struct Resolved {
     /// The wanted tensors by canonical name.
     pub tensors: BTreeMap<String, Stored>,
-    /// A copy of the head that a tied model does not need.
+    /// A copy of the head in the files of a tied model, which does not need it.
     pub spare_head: Option<Stored>,
-    /// For each set of slice files, the pieces of one tensor: no two may hold the same bytes.
+    /// For each set of slice files, the pieces of one of its tensors, to check that no two files
+    /// are the same.
     pub slices: Vec<Stored>,
-    /// Tensor-parallel slices of the tensor that has the most.
+    /// Largest number of tensor-parallel slices of a tensor.
     pub slice_count: usize,
 }
 
-/// Problems of a kind, of which the first few are listed.
+/// Problems of one kind: the first few in full, and the number of the others.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     listed: Vec<String>,
@@ -94,7 +95,7 @@ impl Tally {
         }
     }
 
-    /// Moves what was found to `problems`. `kind` says what the ones not listed are.
+    /// Appends to `problems`. `kind` describes those that are only counted.
     pub(crate) fn finish(self, kind: &str, problems: &mut Vec<String>) {
         problems.extend(self.listed);
         if self.more > 0 {
@@ -108,7 +109,7 @@ impl Tally {
 struct Found<'a> {
     header: &'a Header,
     entry: &'a Entry,
-    /// The engine's type of its elements, if it has it.
+    /// The engine's type for its elements, if supported.
     dtype: Option<DType>,
     /// Its extents, in elements.
     shape: Vec<u64>,
@@ -127,7 +128,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Quantized rows are bytes to the file: how many tells the type.
+    /// A quantized row is an array of bytes in the file; its length tells the type.
     fn meant_as(mut self, want: &Wanted) -> Self {
         if let ("U8", &[rows, bytes], &[_, cols]) =
             (self.entry.dtype.name(), &self.entry.shape[..], &want.shape[..])
@@ -140,7 +141,8 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The type whose rows of `cols` elements have so many bytes, if `want` may have it.
+/// The quantized type in which a row of `cols` elements has `bytes` bytes, if `want` may be
+/// quantized.
 fn quantized(want: &Wanted, cols: u64, bytes: u64) -> Option<DType> {
     let mut types = [DType::Q8, DType::Q4].into_iter();
     types.find(|dtype| want.may_be(*dtype) && dtype.row_bytes(cols) == bytes)
@@ -155,7 +157,7 @@ struct Problems {
     dtype: Tally,
     shape: Tally,
     slices: Tally,
-    /// Set of slice files, rank, slices that there should be.
+    /// Missing slices: set of slice files, rank, number of slices in the set.
     absent: BTreeSet<(String, u64, u64)>,
 }
 
@@ -163,7 +165,7 @@ struct Problems {
 ///
 /// # Errors
 ///
-/// Every tensor that is missing, not wanted, stored twice, of a type or shape that does not fit,
+/// Every tensor that is missing, unexpected, stored twice, or of a type or shape that does not fit,
 /// and every slice that is missing.
 pub(crate) fn resolve(
     headers: &[Header],
@@ -245,7 +247,7 @@ impl Problems {
         problems
     }
 
-    /// Where `want` is stored, or `None` with the reason noted.
+    /// Where `want` is stored, or `None` after recording the problem.
     fn place(&mut self, want: &Wanted, places: &[Found<'_>]) -> Option<Stored> {
         let first = places.first()?;
         let Some(dtype) = first.dtype else {
@@ -310,7 +312,7 @@ impl Problems {
             extent: want.shape.first().copied().unwrap_or(1),
         };
         match (ranked.is_empty(), want.tp_axis()) {
-            // Tensors that are never cut may come once with every rank.
+            // Tensors that tensor parallelism does not split may be repeated for every rank.
             (_, None) | (true, _) => {
                 if let Some(other) = places.iter().find(|place| !full(place)) {
                     self.wrong_shape(want, other);
@@ -330,7 +332,7 @@ impl Problems {
         }
     }
 
-    /// The slices of `want`, which are cut along `axis`, in order.
+    /// The slices of `want` along `axis`, in order.
     fn join(
         &mut self,
         want: &Wanted,
@@ -396,8 +398,8 @@ impl Problems {
     }
 }
 
-/// The set and the rank that the name of a slice file has: `pytorch_model-00006-TP-003.safetensors`
-/// is rank 3 of the set `pytorch_model-00006`. `None` for files of whole tensors.
+/// Parses the name of a slice file: `pytorch_model-00006-TP-003.safetensors` is rank 3 of the set
+/// `pytorch_model-00006`. `None` for files of whole tensors.
 fn rank(name: &str) -> Option<(&str, u64)> {
     let (set, rank) = name.strip_suffix(".safetensors")?.rsplit_once("-TP-")?;
     let digits = rank.len() == 3 && rank.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,9 +1,9 @@
-//! Tells what a file is when it is not a safetensors file.
+//! Recognizes the format of a file that is not safetensors.
 
-/// Bytes at the start of a file that are enough to tell.
+/// Bytes at the start of a file that are enough to recognize it.
 pub(crate) const LOOK: usize = 512;
 
-/// What the file that begins with `start` is, worded for the person who has it.
+/// The format of the file that begins with `start`, worded for the user.
 pub(crate) fn recognize(start: &[u8]) -> Option<&'static str> {
     const KNOWN: &[(&[u8], &str)] = &[
         (
@@ -50,7 +50,8 @@ pub(crate) fn recognize(start: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// A header length of 0x0280 bytes also begins like a pickle, but goes on with zeros.
+/// A safetensors header of 0x0280 bytes begins with the same two bytes as a pickle, but goes on
+/// with zeros.
 fn pickle_opcode(rest: &[u8]) -> bool {
     rest.first().is_some_and(|&op| op != 0)
 }

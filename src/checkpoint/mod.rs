@@ -1,4 +1,4 @@
-//! Checkpoints: safetensors and GGUF files checked against the configuration, and read by rows.
+//! Checkpoints: safetensors and GGUF files, checked against the configuration and read by rows.
 
 mod families;
 mod files;
@@ -35,12 +35,12 @@ use crate::{
     model::{config::Config, schema, weights::Weights},
 };
 
-/// Bytes that are compared or woven at a time.
+/// Bytes that are compared, or joined from column slices, at a time.
 const WINDOW: u64 = 4 << 20;
 
 /// Whether the file of this name may be part of a checkpoint: an index, or a file of weights.
 pub fn is_part(name: &str) -> bool {
-    // Names that begin with a dot are other programs' temporary files.
+    // Names that begin with a dot are temporary files of other programs.
     !name.starts_with('.') && (name.ends_with(".safetensors") || name.ends_with(".index.json"))
 }
 
@@ -48,14 +48,14 @@ pub fn is_part(name: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::Checkpoint`] with what is wrong with the index.
+/// [`Error::Checkpoint`] with the problems of the index.
 pub fn index_files(path: &Path, text: &str) -> Result<Vec<String>> {
     let index =
         parse_index(text).map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
     Ok(index.files().into_iter().map(str::to_owned).collect())
 }
 
-/// A checkpoint whose every tensor was found and has the right shape.
+/// A safetensors checkpoint whose tensors were all found, with the right shapes.
 #[derive(Debug)]
 pub struct Checkpoint<S> {
     path: PathBuf,
@@ -68,14 +68,15 @@ impl<S: Source> Checkpoint<S> {
     /// Reads the headers of all files and finds every tensor that `config` needs. `path` is for
     /// messages only.
     ///
-    /// The files are one `*.safetensors`; or several with an `*.index.json`, which then says which
-    /// of them count; or several without: whole tensors anywhere, and slices in files that end in
-    /// `-TP-000` and on. Grok-1 files may have hpcai-tech's or keyfan's names.
+    /// The files are one `*.safetensors`; or several with an `*.index.json`, which lists those to
+    /// use; or several without: whole tensors in any file, and tensor-parallel slices in files
+    /// whose names end in `-TP-000` and on. Grok-1 files may use the names of hpcai-tech or of
+    /// keyfan.
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] if one file is not a good safetensors file, [`Error::Config`] if the
-    /// configuration has problems, and [`Error::Checkpoint`] with everything that does not fit.
+    /// [`Error::Format`] if a file is not valid safetensors, [`Error::Config`] if the configuration
+    /// has problems, and [`Error::Checkpoint`] with everything that does not fit.
     pub async fn open(path: &Path, sources: Vec<S>, config: &Config) -> Result<Self> {
         let problems = config.problems();
         if !problems.is_empty() {
@@ -96,12 +97,12 @@ impl<S: Source> Checkpoint<S> {
         self.layout.tensors.values().map(Stored::bytes).sum()
     }
 
-    /// Oddities that do not stand in the way.
+    /// Warnings: oddities that do not prevent loading.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Tensor-parallel slices that are joined, or 1.
+    /// Number of tensor-parallel slices that are joined, or 1.
     pub fn slices(&self) -> usize {
         self.layout.slice_count.max(1)
     }
@@ -141,14 +142,14 @@ impl<S: Source> Checkpoint<S> {
             0 => self.read_stacked(stored, row0, into).await,
             _ => self.read_woven(name, stored, row0, into).await,
         };
-        // Half-read weights must not be taken for weights.
+        // After an error no partly read rows are left in `into`.
         if read.is_err() {
             into.clear();
         }
         read
     }
 
-    /// Pieces are rows below each other: every byte is read to where it belongs.
+    /// Pieces split the rows: every byte is read directly to its place.
     async fn read_stacked(&self, stored: &Stored, row0: u64, mut into: &mut [u8]) -> Result<()> {
         let row_bytes = stored.row_bytes();
         let mut skip = row0 * row_bytes;
@@ -169,7 +170,8 @@ impl<S: Source> Checkpoint<S> {
         Ok(())
     }
 
-    /// Pieces are columns beside each other: some rows of a piece are read at once and spread.
+    /// Pieces split the columns: rows of each piece are read in windows and copied to their
+    /// columns.
     async fn read_woven(
         &self,
         name: &str,
@@ -208,7 +210,7 @@ impl<S: Source> Checkpoint<S> {
         self.sources[piece.source].read(piece.offset + skip, into).await
     }
 
-    /// What is stored several times must be the same, and slices must not be.
+    /// Checks that copies of a tensor are equal, and that slices are not.
     async fn compare_copies(&self) -> Result<()> {
         let mut problems = Tally::default();
         for (name, stored) in &self.layout.tensors {
@@ -250,8 +252,8 @@ impl<S: Source> Checkpoint<S> {
         }
     }
 
-    /// A tied model may come with its head written out. Its first and last rows tell whether it is
-    /// one: reading gigabytes for that is not worth it.
+    /// The files of a tied model may include a head. Only its first and last rows are compared with
+    /// the embedding table: reading gigabytes would not be worth it.
     async fn compare_head(&self, head: &Stored, problems: &mut Tally) -> Result<()> {
         let table = self.stored(schema::EMBEDDING)?;
         let vocab = table.shape[0];
@@ -276,7 +278,7 @@ impl<S: Source> Checkpoint<S> {
     async fn equal(&self, a: &Piece, b: &Piece, bytes: u64) -> Result<bool> {
         let [mut left, mut right] = [Vec::new(), Vec::new()];
         let mut done = 0;
-        // A short first look is enough for slices, which differ at once.
+        // The first read is short, because slices usually differ at once.
         let mut step = 4096;
         while done < bytes {
             let now = step.min(bytes - done);
@@ -293,7 +295,7 @@ impl<S: Source> Checkpoint<S> {
         Ok(true)
     }
 
-    /// Whether a piece begins with one value only, as weights made for a test may.
+    /// Whether a piece begins with one repeated value, as weights made for a test may.
     async fn constant(&self, piece: &Piece, bytes: u64) -> Result<bool> {
         let mut start = Vec::new();
         resize("", &mut start, bytes.min(64))?;
@@ -312,7 +314,7 @@ impl<S: Source> Weights for Checkpoint<S> {
     }
 }
 
-/// Refuses rows that a tensor does not have.
+/// Checks that a tensor has these rows.
 fn check_rows(name: &str, shape: &[u64], row0: u64, rows: u64) -> Result<()> {
     let has = shape.first().copied().unwrap_or(1);
     if row0.checked_add(rows).is_none_or(|end| end > has) {
@@ -336,7 +338,7 @@ fn resize(name: &str, into: &mut Vec<u8>, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The headers of the files that count.
+/// Reads the headers of the files to use: all, or those that an index lists.
 async fn read_headers<S: Source>(
     path: &Path,
     sources: &[S],
@@ -346,7 +348,7 @@ async fn read_headers<S: Source>(
     let mut used: Vec<usize> = (0..sources.len()).filter(|&i| !is_index(&sources[i])).collect();
     let mut problems = Vec::new();
 
-    // The index of a PyTorch copy beside it names no safetensors file.
+    // The index of a PyTorch copy in the same folder lists no safetensors files.
     let indexes: Vec<&S> = sources
         .iter()
         .filter(|source| is_index(source) && !source.name().ends_with(".bin.index.json"))
@@ -424,7 +426,7 @@ async fn read_index<S: Source>(path: &Path, source: &S) -> Result<Index> {
     parse_index(text).map_err(fail)
 }
 
-/// An index, or the first of its problems.
+/// Parses an index; long lists of problems are shortened.
 fn parse_index(text: &str) -> Result<Index, Vec<String>> {
     Index::parse(text).map_err(|problems| {
         let mut tally = Tally::default();
@@ -437,7 +439,7 @@ fn parse_index(text: &str) -> Result<Index, Vec<String>> {
     })
 }
 
-/// The entries of a file, or what is wrong with it. The outer error is one of reading.
+/// Reads the header of a file. The outer error is of reading, the inner one of parsing.
 async fn read_header<S: Source>(source: &S) -> Result<Result<Vec<safetensors::Entry>, String>> {
     let mut bytes = Vec::new();
     resize(source.name(), &mut bytes, source.len().min(magic::LOOK as u64))?;
@@ -452,7 +454,7 @@ async fn read_header<S: Source>(source: &S) -> Result<Result<Vec<safetensors::En
     Ok(safetensors::parse(&bytes, source.len()))
 }
 
-/// The index and the headers must tell the same.
+/// Checks that the index agrees with the headers.
 fn compare_index(
     index_name: &str,
     index: &Index,

@@ -1,8 +1,8 @@
-//! Refuses a name that a file has twice.
+//! Refuses duplicate tensor names in a file.
 
 use crate::base::json;
 
-/// An error that names a tensor which the header of one file has twice.
+/// Returns an error that names a tensor if the header of a file has it twice.
 pub(super) fn refuse_duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! Opens a model from its files, wherever they are: a folder, a page, a server.
+//! Opens a model from its files, wherever they are: in a folder, a page, or on a server.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     text::tokenizer::{MAX_FILE, SENTENCE_PIECE, Tokenizer},
 };
 
-/// Name of the configuration's file.
+/// File name of the configuration.
 pub const CONFIG: &str = "config.json";
 
 /// Bytes of the longest `config.json` that is read: the parser refuses longer ones.
@@ -24,10 +24,10 @@ pub struct Opened<S> {
     pub config: Config,
     /// The weights.
     pub weights: ModelFiles<S>,
-    /// Oddities that do not stand in the way.
+    /// Warnings: oddities that do not prevent loading.
     pub warnings: Vec<String>,
     path: PathBuf,
-    /// Files that a tokenizer may be in.
+    /// Files that may hold a tokenizer.
     tokenizers: Vec<S>,
 }
 
@@ -43,15 +43,15 @@ pub fn is_gguf(name: &str) -> bool {
     !name.starts_with('.') && end.is_some_and(|end| end.eq_ignore_ascii_case(gguf::EXTENSION))
 }
 
-/// Files of tokenizers, and one that is known only to say that it is not read.
+/// Tokenizer files, and one that is recognized only to report that it is not supported.
 pub(super) fn is_tokenizer(name: &str) -> bool {
     Tokenizer::FILES.contains(&name) || name == SENTENCE_PIECE
 }
 
-/// Opens the model that these files are. `path` is what messages call it.
+/// Opens the model that these files hold. `path` is its name in messages.
 ///
-/// A `config.json` goes with safetensors; without one the model is in GGUF. Files that are neither
-/// are left alone.
+/// With a `config.json` the weights are safetensors; without one they are GGUF. Other files are
+/// ignored.
 ///
 /// # Errors
 ///
@@ -93,12 +93,12 @@ pub async fn read_config(file: &impl Source) -> Result<(Config, Vec<String>)> {
     Config::from_json(&file.path(), &read_text(file, MAX_CONFIG).await?)
 }
 
-/// The tokenizer that the first of [`Tokenizer::FILES`] holds which is among `files`. `path` is
-/// what messages call their folder.
+/// Reads the tokenizer from the first of [`Tokenizer::FILES`] that is among `files`. `path` is
+/// their folder in messages.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it cannot be read, [`Error::Tokenizer`] if there is none or it makes no sense.
+/// [`Error::Io`] if it cannot be read, [`Error::Tokenizer`] if there is none or it is invalid.
 pub async fn read_tokenizer<S: Source>(path: &Path, files: &[S]) -> Result<Tokenizer> {
     let named = |name: &str| files.iter().find(|file| file.name() == name);
     let file = Tokenizer::FILES.into_iter().find_map(named);
@@ -111,7 +111,7 @@ pub async fn read_tokenizer<S: Source>(path: &Path, files: &[S]) -> Result<Token
     Tokenizer::from_file(file.path(), &read_all(file, MAX_FILE).await?)
 }
 
-/// Files of weights, by name; an error if there are none.
+/// Sorts the files of weights by name; an error if there are none.
 pub(super) fn in_order<S: Source>(path: &Path, mut parts: Vec<S>) -> Result<Vec<S>> {
     if !parts.iter().any(|file| file.name().ends_with(".safetensors")) {
         return Err(Error::format(path, "the folder holds no *.safetensors file"));
@@ -121,14 +121,15 @@ pub(super) fn in_order<S: Source>(path: &Path, mut parts: Vec<S>) -> Result<Vec<
 }
 
 impl<S: Source> Opened<S> {
-    /// The tokenizer that is in the weights' file or beside it, which must not know more tokens
-    /// than the model.
+    /// Reads the tokenizer from the file of the weights or from one beside it. It must not have
+    /// more tokens than the model.
     ///
     /// # Errors
     ///
-    /// Those of [`read_tokenizer`] and [`Gguf::tokenizer`].
+    /// Those of [`read_tokenizer`] and [`Gguf::tokenizer`]; [`Error::Tokenizer`] if it has more
+    /// tokens than the model.
     pub async fn tokenizer(&self) -> Result<Tokenizer> {
-        // A GGUF without a tokenizer that can be read may have one beside it.
+        // A GGUF without a supported tokenizer may have one in a file beside it.
         let within = match &self.weights {
             ModelFiles::Gguf(gguf) => gguf.tokenizer()?,
             ModelFiles::Safetensors(_) => None,
@@ -142,22 +143,23 @@ impl<S: Source> Opened<S> {
     }
 }
 
-/// Which of the files in a folder are its model, in the order in which they are opened. `named` is
-/// the file that a person named, if it was not the folder.
+/// Selects the files of the model in a folder, in the order in which they are opened. `named` is
+/// the file that the user named, if it was not the folder. `folder` is for messages.
 ///
-/// The configuration is always among them unless the model is in GGUF, so that it is missed by name.
+/// Unless the model is GGUF, `config.json` is always selected, so that a missing one is reported by
+/// name.
 ///
 /// # Errors
 ///
-/// [`Error::Format`] if the folder holds several models, [`Error::Checkpoint`] with all parts of a
-/// split model that are missing. `folder` is for messages.
+/// [`Error::Format`] if the folder holds several models, [`Error::Checkpoint`] with all missing
+/// parts of a split model.
 pub fn choose(folder: &Path, names: &[String], named: Option<&str>) -> Result<Vec<String>> {
     let beside = names.iter().filter(|name| is_tokenizer(name)).cloned();
     let has_config = names.iter().any(|name| name == CONFIG);
     let ggufs: Vec<&str> = match named {
         Some(name) if is_gguf(name) => vec![name],
         None if !has_config => {
-            // Of a split model the first part stands for all.
+            // The first part of a split model stands for all of them.
             let first = |name: &str| gguf::part(name).is_none_or(|(_, number, _)| number == 1);
             names.iter().map(String::as_str).filter(|name| is_gguf(name) && first(name)).collect()
         }
@@ -185,8 +187,8 @@ pub fn choose(folder: &Path, names: &[String], named: Option<&str>) -> Result<Ve
     Ok(chosen)
 }
 
-/// The names of all parts of the split model that the file of this name is a part of; this name alone
-/// if it is whole.
+/// The names of all parts of the split model that the file `name` belongs to; only `name` if it is
+/// not split.
 pub fn gguf_parts(name: &str) -> impl Iterator<Item = String> {
     let split = gguf::part(name).map(|(stem, _, count)| (stem.to_owned(), count));
     let whole = split.is_none().then(|| name.to_owned());
@@ -197,9 +199,9 @@ pub fn gguf_parts(name: &str) -> impl Iterator<Item = String> {
     whole.into_iter().chain(parts)
 }
 
-/// The same, of those that are there.
+/// The same; an error that lists the parts that are missing.
 fn parts_of(folder: &Path, names: &[String], name: &str) -> Result<Vec<String>> {
-    /// The count is what a name claims, so a message lists only some.
+    /// The number of parts comes from a file name, so the length of the message is bounded.
     const LISTED: usize = 100;
     let missing: Vec<String> = gguf_parts(name)
         .filter(|part| gguf::part(part).is_some() && !names.contains(part))

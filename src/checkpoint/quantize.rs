@@ -1,4 +1,4 @@
-//! Writes a quantized copy of a checkpoint to a folder, and goes on where an earlier run stopped.
+//! Writes a quantized copy of a checkpoint to a folder, and resumes an interrupted run.
 
 use std::{
     collections::BTreeMap,
@@ -29,14 +29,15 @@ use crate::{
     model::{config::Config, schema::Kind},
 };
 
-/// What an unfinished run remembers: a line that says what it does, then one for each tensor.
+/// File name of the journal of an unfinished run: a line that identifies it, then one for each
+/// tensor.
 const JOURNAL: &str = "quantize.journal";
-/// Longest journal that is read.
+/// Bytes of the longest journal that is read.
 const MAX_JOURNAL: u64 = 256 << 20;
-/// Bytes that are written before the disk must have them.
+/// Bytes that are written between two syncs to disk.
 const SYNC_BYTES: u64 = 64 << 20;
 
-/// Files beside the weights that a copy needs as well.
+/// Other files of a model that are copied as well.
 const COMPANIONS: [&str; 11] = [
     "tokenizer.tok.json",
     "tokenizer.json",
@@ -51,45 +52,46 @@ const COMPANIONS: [&str; 11] = [
     "NOTICE",
 ];
 
-/// A copy to make.
+/// A quantized copy to make.
 #[derive(Clone, Debug)]
 pub struct Quantize<'a> {
     /// The folder of the model, for its tokenizer and `config.json`.
     pub from: &'a Path,
-    /// The folder to write: new, empty, or with an unfinished run.
+    /// The folder to write: new, empty, or one with an unfinished run.
     pub to: &'a Path,
-    /// The types.
+    /// The target types.
     pub choices: Choices,
-    /// How the copy is spread over files.
+    /// How the tensors are distributed over files.
     pub layout: Layout,
 }
 
-/// What was done.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// By kind of tensor.
+    /// The conversion by kind of tensor.
     pub kinds: Vec<KindReport>,
-    /// Tensors that an earlier run had written.
+    /// Tensors that were kept from an earlier run.
     pub resumed: usize,
-    /// Tensors that an earlier run had written of other weights, or after such a one, and that were
-    /// written again.
+    /// Tensors of an earlier run that were written again, because their weights, or those of a
+    /// tensor before them in the file, have changed.
     pub replaced: usize,
-    /// The files, in the order in which they got their names.
+    /// The files, in the order in which they got their final names.
     pub files: Vec<String>,
 }
 
 impl Quantize<'_> {
-    /// Writes the copy. Files get their names when all are whole, `config.json` the last. What is
-    /// done stays if something fails or `progress`, which hears of bytes read, says so; the next
-    /// call with the same model and choices goes on from there. It reads again what the tensors
-    /// that are done were made of, and makes those anew whose bytes are others now. Memory is
-    /// bounded by a window.
+    /// Writes the copy. Files get their final names when all are complete, `config.json` last.
+    /// `progress` is called with numbers of bytes read. If something fails, or `progress` returns
+    /// an error, what was written stays, and the next call with the same model and choices resumes.
+    /// It reads the source rows of finished tensors again, and rewrites those whose bytes have
+    /// changed. Memory is bounded by a window.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] if the folder holds anything but an unfinished run of the same model and
-    /// choices, [`Error::Checkpoint`] with the tensor and the index of a weight that is not a finite
-    /// number, [`Error::Io`] if something cannot be read or written.
+    /// choices, or another process is writing to it; [`Error::Checkpoint`] with the tensor and the
+    /// index of a weight that is not finite or that the new type cannot hold; [`Error::Io`] if
+    /// something cannot be read or written; errors of `progress`.
     pub fn run<S: Source>(
         &self,
         config: &Config,
@@ -109,7 +111,7 @@ impl Quantize<'_> {
         let text = self.config_json(config, &weights)?;
         let written = copy.write(self, config, &weights, &text);
         if let Err(error) = written {
-            // The first error is the one to tell.
+            // Report the first error, not one of the cleanup.
             let _ = copy.settle();
             return Err(error);
         }
@@ -118,8 +120,8 @@ impl Quantize<'_> {
         Ok(Outcome { kinds, resumed, replaced, files: copy.files })
     }
 
-    /// What makes two runs the same: model, choices, layout. The weights themselves are not in it:
-    /// the journal has a hash for each tensor. Other files are copied when all weights are there.
+    /// Identifies a run by its model, choices and layout. The weights are not included: the journal
+    /// has a hash for each tensor. Other files are copied after all weights.
     fn digest<S: Source>(&self, config: &Config, checkpoint: &Checkpoint<S>) -> String {
         let mut text = format!("{:?} {:?} {}\n", self.choices, self.layout, config.to_json());
         for (name, dtype, shape) in checkpoint.tensors() {
@@ -128,7 +130,7 @@ impl Quantize<'_> {
         format!("{:016x}", fnv_1a(&text))
     }
 
-    /// The model's own `config.json`, with what was done to its weights.
+    /// The model's own `config.json`, with a `quantization_config` added.
     fn config_json<S: Source>(
         &self,
         config: &Config,
@@ -160,7 +162,7 @@ impl Quantize<'_> {
     }
 }
 
-/// Runs jobs on as many threads as the machine has.
+/// A [`Spread`](super::requantize::Spread) over all cores.
 pub fn on_all_cores(jobs: &mut [Job<'_>]) {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     let queue = Mutex::new(jobs.iter_mut());
@@ -173,37 +175,37 @@ pub fn on_all_cores(jobs: &mut [Job<'_>]) {
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // Without it there is one thread less: this one takes what is left.
+            // If a thread cannot be started, the others take its jobs.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
 }
 
-/// The folder that is being written.
+/// The folder of a copy that is being written.
 struct Unfinished<'a> {
     folder: Folder<'a>,
     journal: File,
     digest: String,
-    /// What an earlier run wrote, by file.
+    /// Tensors that an earlier run wrote, by file.
     done: BTreeMap<String, Vec<Done>>,
-    /// Lines of the journal that wait until the disk has what they tell of.
+    /// Lines of the journal whose tensors are not synced to disk yet.
     pending: String,
     unsynced: u64,
-    /// The file of weights that is open.
+    /// The open file of weights.
     open: Option<File>,
-    /// Files that wait for their names.
+    /// Complete files, to be renamed at the end.
     files: Vec<String>,
 }
 
-/// An [`Unfinished`] copy and the weights that go there.
+/// An [`Unfinished`] copy as an [`Output`], with the weights that are written to it.
 struct Sink<'c, 'a, 'w, W> {
     copy: &'c mut Unfinished<'a>,
     weights: &'c Requantized<'w, W>,
 }
 
 impl<'a> Unfinished<'a> {
-    /// Makes the folder, or finds what an earlier run left there.
+    /// Creates the folder and its journal, or reads the journal of an earlier run.
     fn begin(dir: &'a Path, digest: &str) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))?;
         let path = dir.join(JOURNAL);
@@ -261,13 +263,13 @@ impl<'a> Unfinished<'a> {
         Ok(copy)
     }
 
-    /// Forgets files that are not there, or shorter than the journal says.
+    /// Drops tensors from `done` whose file is missing or shorter than the journal says.
     fn keep_what_is_there(&mut self) -> Result<()> {
         let before = self.count();
         for (name, tensors) in &mut self.done {
             let part = self.folder.unfinished(name);
             let whole = self.folder.dir.join(name);
-            // A run that was stopped while files got their names.
+            // The earlier run was interrupted while it renamed files.
             if whole.is_file() && !part.exists() {
                 std::fs::rename(&whole, &part).map_err(|source| Error::io(&whole, source))?;
             }
@@ -281,8 +283,8 @@ impl<'a> Unfinished<'a> {
         if self.count() < before { self.rewrite() } else { Ok(()) }
     }
 
-    /// Forgets tensors that were made of other bytes than the weights have now, and those after them
-    /// in their files. Says how many.
+    /// Drops tensors from `done` whose source bytes have changed, and those after them in their
+    /// files. Returns how many.
     async fn keep_what_is_of<W: crate::model::weights::Weights>(
         &mut self,
         weights: &Requantized<'_, W>,
@@ -305,13 +307,13 @@ impl<'a> Unfinished<'a> {
         Ok(replaced)
     }
 
-    /// Tensors that are done.
+    /// Number of tensors in `done`.
     fn count(&self) -> usize {
         self.done.values().map(Vec::len).sum()
     }
 
-    /// Writes the journal anew, of what is done. Files are cut after that: a journal that ends early
-    /// tells of less than there is.
+    /// Rewrites the journal with the tensors in `done`. Files are truncated only after that: if a
+    /// crash cuts the journal short, it lists fewer tensors than there are, never more.
     fn rewrite(&mut self) -> Result<()> {
         let mut text = journal::first_line(&self.digest);
         for (file, tensors) in &self.done {
@@ -347,7 +349,7 @@ impl<'a> Unfinished<'a> {
         write::write_text(&mut sink, "config.json", config_json)
     }
 
-    /// Brings what was written to the disk, and then the journal.
+    /// Syncs the open file to disk, and then the journal.
     fn settle(&mut self) -> Result<()> {
         if let Some(file) = &self.open {
             file.sync_data().map_err(|source| Error::io(self.folder.dir, source))?;
@@ -361,7 +363,7 @@ impl<'a> Unfinished<'a> {
         Ok(())
     }
 
-    /// Gives all files their names.
+    /// Gives all files their final names, and removes the journal.
     fn commit(&mut self) -> Result<()> {
         for name in &self.files {
             let path = self.folder.dir.join(name);

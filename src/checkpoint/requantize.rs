@@ -1,4 +1,4 @@
-//! Weights in other element types than they are stored in, converted window by window.
+//! Conversion of weights to other element types, window by window.
 
 use std::{
     cell::RefCell,
@@ -27,14 +27,14 @@ use crate::{
 /// Elements that one job converts, or one row if that is more.
 const JOB: usize = 1 << 16;
 
-/// The element type that each kind of tensor gets.
+/// The target element type of each kind of tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choices(BTreeMap<Kind, Option<DType>>);
 
 impl Choices {
-    /// All that may be in `dtype`. Norms and routers are F32. Where matrices have four bits, the
-    /// embedding table and the head have eight: they are a small part of a large model, and every
-    /// token feels what they lose.
+    /// `dtype` for every kind that may have it; norms and routers are F32. With Q4, the embedding
+    /// table and the head are Q8: they are a small part of a large model, and their error affects
+    /// every token.
     pub fn of(dtype: DType) -> Self {
         let choice = |kind: Kind| match kind {
             _ if !kind.is_large() => DType::F32,
@@ -68,24 +68,24 @@ impl Choices {
         self.0.get(&kind).copied().flatten()
     }
 
-    /// The type that `want` gets, which is stored as `stored`. Rows that are not whole blocks stay
-    /// as they are.
+    /// The target type of `want`, which is stored as `stored`. A tensor whose rows are not whole
+    /// blocks stays as it is.
     fn decide(&self, want: &Wanted, stored: DType) -> DType {
         self.get(want.kind()).filter(|dtype| want.may_be(*dtype)).unwrap_or(stored)
     }
 }
 
-/// What is lost: sums over elements.
+/// Quantization error, as sums over elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Loss {
-    /// Of the squares of the weights.
+    /// Sum of the squares of the weights.
     pub squares: f64,
-    /// Of the squared differences.
+    /// Sum of the squared differences.
     pub error: f64,
 }
 
 impl Loss {
-    /// The error's root mean square in parts of the weights'.
+    /// Root mean square of the error, relative to that of the weights.
     pub fn relative(self) -> f64 {
         if self.squares > 0.0 { (self.error / self.squares).sqrt() } else { 0.0 }
     }
@@ -96,7 +96,7 @@ impl Loss {
     }
 }
 
-/// Some rows to convert: independent of all others, so that threads may share them.
+/// Some rows to convert. Jobs are independent, so threads may share them.
 #[derive(Debug)]
 pub struct Job<'a> {
     from: DType,
@@ -111,16 +111,16 @@ pub struct Job<'a> {
     fault: Option<(usize, f32)>,
 }
 
-/// Runs [`Job::run`] for every job, in any order.
+/// A function that calls [`Job::run`] for every job, in any order.
 pub type Spread = fn(&mut [Job<'_>]);
 
-/// The [`Spread`] of one thread.
+/// A [`Spread`] that uses one thread.
 pub fn in_turn(jobs: &mut [Job<'_>]) {
     jobs.iter_mut().for_each(Job::run);
 }
 
 impl Job<'_> {
-    /// Converts the rows, and hashes what they were.
+    /// Converts the rows, and hashes their stored bytes.
     pub fn run(&mut self) {
         self.hash = Sha256::digest(self.bytes).into();
         if self.only_hash {
@@ -133,7 +133,7 @@ impl Job<'_> {
             DType::BF16 => bf16::MAX.to_f32(),
             _ => f32::MAX,
         };
-        // NaN is not within.
+        // A NaN fails the check, too.
         self.fault = values
             .iter()
             .position(|v| !v.is_finite() || v.abs() > most)
@@ -166,7 +166,7 @@ fn half_bytes(value: f32) -> [u8; 2] {
     f16::from_f32(value).to_le_bytes()
 }
 
-/// Stored rows as floats, which hold all types exactly.
+/// Decodes stored rows to `f32`, which represents all types exactly.
 fn decode(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     let halves = || bytes.as_chunks::<2>().0.iter();
     match dtype {
@@ -177,7 +177,7 @@ fn decode(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     }
 }
 
-/// In eight parts, which compilers make vectors of.
+/// Eight partial sums, which compilers vectorize.
 fn loss(values: &[f32], stored: &[f32]) -> Loss {
     let mut squares = [0.0; 8];
     let mut error = [0.0; 8];
@@ -191,29 +191,29 @@ fn loss(values: &[f32], stored: &[f32]) -> Loss {
     Loss { squares: squares.iter().sum(), error: error.iter().sum() }
 }
 
-/// A tensor and what becomes of it.
+/// A tensor and its conversion.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The tensor.
     pub want: Wanted,
     /// Its type as stored.
     pub from: DType,
-    /// Its type from now on.
+    /// Its type after conversion.
     pub to: DType,
 }
 
-/// Rows of a tensor that were read, window by window, and the hash of their bytes as stored.
+/// A range of rows of a tensor that were read, and the hash of their stored bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The first row.
     pub first: u64,
     /// How many rows.
     pub rows: u64,
-    /// SHA-256 of the hashes of all jobs, in hexadecimal digits.
+    /// SHA-256 over the hashes of all jobs, in hexadecimal.
     pub hash: String,
 }
 
-/// An [`Origin`] in the making.
+/// An [`Origin`] that is still being read.
 struct Reading {
     first: u64,
     rows: u64,
@@ -230,8 +230,8 @@ impl Reading {
     }
 }
 
-/// Other weights in the types that [`Choices`] name. Reading a row converts it, and counts what that
-/// loses: every row should be read once.
+/// Wraps weights and converts them to the types of [`Choices`]. Reading rows converts them and adds
+/// up the error, so every row should be read once.
 pub struct Requantized<'a, W> {
     path: PathBuf,
     weights: &'a W,
@@ -243,12 +243,12 @@ pub struct Requantized<'a, W> {
 }
 
 impl<'a, W: Weights> Requantized<'a, W> {
-    /// Wraps the weights of `config`. `path` is for messages only. `progress` hears of stored bytes
-    /// that are done since the last time; its error stops the work.
+    /// Wraps the weights of `config`. `path` is for messages only. `progress` is called with the
+    /// number of stored bytes read since the last call; an error from it stops the work.
     ///
     /// # Errors
     ///
-    /// Those of `weights`, if a tensor is not there.
+    /// Those of `weights`, if a tensor is missing.
     pub fn new(
         path: &Path,
         config: &Config,
@@ -276,32 +276,32 @@ impl<'a, W: Weights> Requantized<'a, W> {
         })
     }
 
-    /// What becomes of each tensor, by name.
+    /// The conversion of each tensor, sorted by name.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.tensors.values()
     }
 
-    /// What a tensor has lost so far.
+    /// The error of a tensor so far.
     pub fn loss(&self, name: &str) -> Loss {
         self.losses.borrow().get(name).copied().unwrap_or_default()
     }
 
-    /// Says what a tensor lost in an earlier run.
+    /// Sets the error of a tensor that an earlier run has converted.
     pub fn done_before(&self, name: &str, loss: Loss) {
         self.losses.borrow_mut().insert(name.to_owned(), loss);
     }
 
-    /// What was read of a tensor since the last call.
+    /// The rows of a tensor that were read since the last call.
     pub fn take_origin(&self, name: &str) -> Origin {
         self.readings.borrow_mut().remove(name).map(Reading::end).unwrap_or_default()
     }
 
-    /// Whether these rows still have the bytes that an earlier run read. `progress` hears of them. An
-    /// origin without a hash is none.
+    /// Whether the rows of `origin` still have the bytes that an earlier run read. Calls `progress`
+    /// for them. False for an origin without a hash.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if there are no such rows; whatever reading and `progress` give.
+    /// [`Error::Usage`] if there are no such rows; errors of reading and of `progress`.
     pub async fn is_from(&self, name: &str, origin: &Origin) -> Result<bool> {
         let change = self.change(name)?;
         if origin.hash.is_empty() {
@@ -324,7 +324,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
         Ok(self.take_origin(name) == *origin)
     }
 
-    /// Notes which rows were read, and their hashes.
+    /// Records which rows were read, and their hashes.
     fn note(&self, name: &str, row0: u64, rows: u64, jobs: &[Job<'_>]) {
         let mut readings = self.readings.borrow_mut();
         let new = || Reading { first: row0, rows: 0, hash: Sha256::new() };
@@ -344,7 +344,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
             .ok_or_else(|| Error::Usage(format!("the model has no tensor `{name}`")))
     }
 
-    /// Counts a window. A tensor that is read from its start again has lost nothing yet.
+    /// Adds the error of a window. Reading a tensor from its first row starts a new sum.
     fn count(&self, name: &str, row0: u64, more: impl Iterator<Item = Loss>) {
         let mut losses = self.losses.borrow_mut();
         let total = losses.entry(name.to_owned()).or_default();
@@ -397,7 +397,8 @@ impl<W: Weights> Weights for Requantized<'_, W> {
     }
 }
 
-/// The same jobs whatever runs them, so that neither sums nor hashes depend on it.
+/// Splits a window into jobs, the same for any number of threads, so that sums and hashes do not
+/// depend on it.
 fn jobs<'b>(change: &Change, stored: &'b [u8], only_hash: bool) -> Result<Vec<Job<'b>>> {
     let cols = change.want.shape.iter().skip(1).product::<u64>();
     let (Ok(width), Ok(row_bytes)) =
@@ -423,7 +424,7 @@ fn jobs<'b>(change: &Change, stored: &'b [u8], only_hash: bool) -> Result<Vec<Jo
     Ok(jobs.collect())
 }
 
-/// Rows of a job, where they have so many elements.
+/// Number of rows of a job, if a row has `width` elements.
 fn job_rows(width: usize) -> usize {
     (JOB / width.max(1)).max(1)
 }
@@ -432,28 +433,28 @@ fn step(elements: u64) -> usize {
     usize::try_from(elements).unwrap_or(usize::MAX).max(1)
 }
 
-/// What became of the tensors of a kind.
+/// The conversion of all tensors of a kind.
 #[derive(Clone, Debug)]
 pub struct KindReport {
     /// The kind.
     pub kind: Kind,
-    /// How many of its tensors have which type now.
+    /// Number of its tensors by new type.
     pub types: BTreeMap<DType, usize>,
-    /// Elements.
+    /// Number of elements.
     pub elements: u64,
     /// Bytes as stored before.
     pub before: u64,
     /// Bytes now.
     pub after: u64,
-    /// What all lost together.
+    /// The error over all of them.
     pub loss: Loss,
-    /// The tensor that lost the most in parts of itself, if any lost something.
+    /// The tensor with the largest relative error, and that error, if any has one.
     pub worst: Option<(String, f64)>,
-    /// Tensors that were to be quantized and stayed as they were: their rows are not whole blocks.
+    /// Tensors that were to be quantized and were not, because their rows are not whole blocks.
     pub unchanged: usize,
 }
 
-/// What became of all tensors, by kind.
+/// The conversion of all tensors, by kind.
 pub fn report<W: Weights>(weights: &Requantized<'_, W>, choices: &Choices) -> Vec<KindReport> {
     let of = |kind: Kind| {
         let mut report = KindReport {

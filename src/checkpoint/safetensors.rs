@@ -1,7 +1,7 @@
-//! The header of a safetensors file, in 64-bit arithmetic and without trust.
+//! Parser for the header of a safetensors file, in 64-bit arithmetic and for untrusted input.
 //!
-//! Pure: takes bytes, does no input or output. The `safetensors` crate counts bits in `usize`,
-//! which on wasm32 refuses tensors from 512 MiB on.
+//! Pure: takes bytes, does no input or output. The `safetensors` crate counts bits in `usize`, and
+//! so on wasm32 refuses tensors of 512 MiB and more.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,16 +15,16 @@ use crate::base::{json, tensor::DType};
 
 /// Bytes of the length that comes before the header.
 pub const LENGTH_BYTES: u64 = 8;
-/// Bytes of the longest header that is read; the format's own limit.
+/// Bytes of the longest header that is read, which is the format's own limit.
 pub const MAX_HEADER: u64 = 100_000_000;
-/// Axes of a tensor.
+/// Most axes of a tensor.
 const MAX_RANK: usize = 8;
-/// Tensors of one file. Bounds the memory that a header of many small entries takes.
+/// Most tensors of one file. Bounds the memory that a header of many small entries takes.
 const MAX_TENSORS: usize = 200_000;
-/// Bytes of a tensor's name.
+/// Bytes of the longest tensor name.
 const MAX_NAME: usize = 1024;
 
-/// Element type of a stored tensor: those of the format, most of which the engine cannot use.
+/// Element type of a stored tensor. The engine supports few of the format's types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredType {
     name: &'static str,
@@ -70,7 +70,7 @@ impl StoredType {
         self.name
     }
 
-    /// The engine's type, if it has this one.
+    /// The engine's type, if this one is supported.
     pub fn dtype(self) -> Option<DType> {
         match self.name {
             "F32" => Some(DType::F32),
@@ -98,8 +98,8 @@ pub struct Entry {
 
 /// The length of the header of a file of `file_len` bytes that begins with `start`.
 ///
-/// `start` should hold the first bytes of the file, up to 512, so that a file of another kind is
-/// told by name.
+/// `start` should hold the first 512 bytes of the file, if it has as many, so that the error can
+/// name another format.
 ///
 /// # Errors
 ///
@@ -128,12 +128,12 @@ pub fn header_len(start: &[u8], file_len: u64) -> Result<u64, String> {
     Ok(header)
 }
 
-/// Reads a header of a file of `file_len` bytes. Entries come in the order of their data, which
-/// covers the rest of the file exactly, without holes and overlaps.
+/// Parses the header of a file of `file_len` bytes. Entries are sorted by the offset of their data,
+/// which covers the rest of the file exactly, without gaps or overlaps.
 ///
 /// # Errors
 ///
-/// What is wrong with the header, and at which byte of the file or which tensor.
+/// The problem, with the byte of the file or the tensor.
 pub fn parse(header: &[u8], file_len: u64) -> Result<Vec<Entry>, String> {
     let text = std::str::from_utf8(header).map_err(|error| {
         format!("malformed header: not UTF-8 at byte {}", LENGTH_BYTES + error.valid_up_to() as u64)
@@ -150,7 +150,8 @@ pub fn parse(header: &[u8], file_len: u64) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
-/// Checks every extent against its bytes and makes offsets count from the start of the file.
+/// Checks shapes against the numbers of bytes, and turns offsets into offsets from the start of the
+/// file.
 fn place(entries: &mut [Entry], data: u64, file_len: u64) -> Result<(), String> {
     entries.sort_by_key(|entry| (entry.offset, entry.len));
     let available = file_len.saturating_sub(data);
@@ -199,7 +200,7 @@ fn place(entries: &mut [Entry], data: u64, file_len: u64) -> Result<(), String> 
     }
 }
 
-/// The entries as they are written; offsets count from the start of the data.
+/// The entries as stored; offsets count from the start of the data.
 struct Header(Vec<Entry>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -240,7 +241,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// A tensor's name, copied only when its length is known to be sensible.
+/// A tensor's name, copied only after its length is checked.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {
@@ -293,7 +294,7 @@ impl Info<'_> {
     }
 }
 
-/// A shape. Longer ones are refused before they are read.
+/// A shape. Shapes with too many axes are refused while they are parsed.
 struct Extents(Vec<u64>);
 
 impl<'de> Deserialize<'de> for Extents {
@@ -322,7 +323,7 @@ impl<'de> Deserialize<'de> for Extents {
     }
 }
 
-/// `__metadata__`: text for text. Checked, not kept.
+/// `__metadata__`: a map of strings to strings, checked and dropped.
 struct StringMap;
 
 impl<'de> Deserialize<'de> for StringMap {
@@ -344,7 +345,7 @@ impl<'de> Deserialize<'de> for StringMap {
     }
 }
 
-/// A string that is checked and not kept.
+/// A string that is checked and dropped.
 struct AnyString;
 
 impl<'de> Deserialize<'de> for AnyString {

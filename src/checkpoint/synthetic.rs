@@ -1,4 +1,4 @@
-//! Weights made by a formula, so that two programs can build the same model without a file.
+//! Synthetic weights from a formula, so that two programs can build the same model without a file.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// The weights of a model as a hash of name, index and seed.
+/// The weights of a model, each a hash of tensor name, index and seed.
 ///
-/// Every value has eight significant bits, so it is the same number in all three element types.
-/// Matrices hold values around zero of about unit gain; the router, the head and the query and key
-/// projections hold larger ones, so that soft caps bite and routing is not uniform. Gains of norms
-/// lie in 0.5 .. 1.5.
+/// Every value has eight significant bits, so it is the same number in F32, F16 and BF16. Matrices
+/// hold values around zero of about unit gain; the router, the head and the query and key
+/// projections hold larger ones, so that soft caps have an effect and routing is not uniform. Gains
+/// of norms lie in 0.5 .. 1.5.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     tensors: HashMap<String, Recipe>,
@@ -39,8 +39,8 @@ struct Recipe {
 }
 
 impl Synthetic {
-    /// The weights of `config` for a seed, stored as `dtype`; where that is quantized, as F32 what
-    /// cannot be. Quantized weights are the upper bits of the others.
+    /// The weights of `config` for a seed, stored as `dtype`; F32 for tensors that may not be
+    /// quantized where `dtype` is. Quantized weights are the upper bits of the same random bytes.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Synthetic {
 impl Recipe {
     fn quantized_row(&self, indices: std::ops::Range<u64>, into: &mut Vec<u8>) {
         let scale = self.scale.unwrap_or(1.0);
-        // The least of 256 steps has no mirror image, so it is not used.
+        // The lowest 8-bit integer, -128, has no positive counterpart, so it is not used.
         let (scale, shift, least) = match self.dtype {
             DType::Q8 => (scale / 128.0, 0, -127),
             _ => (scale / 8.0, 4, -8),
@@ -109,7 +109,7 @@ impl Weights for Synthetic {
         check_rows(name, &recipe.shape, row0, rows)?;
         let row_elements: u64 = recipe.shape.iter().skip(1).product();
         into.clear();
-        // 256 values are all there are.
+        // A weight has one of 256 values.
         let table: Vec<f32> = (0..=255).map(|byte| value(byte, recipe.scale)).collect();
         if recipe.dtype.is_quantized() {
             for row in row0..row0 + rows {
@@ -128,7 +128,7 @@ impl Weights for Synthetic {
     }
 }
 
-/// A hash that is the same in every program.
+/// The FNV-1a hash, which every program can compute.
 pub(crate) fn fnv_1a(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
@@ -143,9 +143,9 @@ fn gain(part: Part) -> f64 {
     }
 }
 
-/// The power of two next to the bound of a uniform distribution of variance `gain^2 / cols`.
+/// The power of two nearest to the bound of a uniform distribution of variance `gain^2 / cols`.
 fn scale(gain: f64, cols: u64) -> f64 {
-    // Without a square root, so that half-way cases are exact on every machine.
+    // Without a square root, so that ties of the rounding are exact on every machine.
     (0.5 * (gain * gain * 3.0 / cols as f64).log2()).round().exp2()
 }
 

@@ -1,4 +1,4 @@
-//! Writes a checkpoint in any of the layouts that can be read.
+//! Writes a safetensors checkpoint in any of the layouts that can be read.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,43 +23,60 @@ use crate::{
     },
 };
 
-/// How a checkpoint is spread over files.
+/// How the tensors of a checkpoint are distributed over files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// One `model.safetensors`.
     Single,
     /// `model-00001-of-0000N.safetensors` and `model.safetensors.index.json`.
     Indexed {
-        /// Files; at most as many as there are tensors.
+        /// Number of files; at most the number of tensors.
         shards: u32,
     },
-    /// As Grok-2 was released: a file for each kind of tensor, experts cut into slices, no index.
+    /// As Grok-2 was released: a file for each kind of tensor, experts in tensor-parallel slices,
+    /// no index.
     TensorParallel {
-        /// Slices; must divide `moe_intermediate_size`.
+        /// Number of slices; must divide `moe_intermediate_size`.
         slices: u32,
     },
     /// One `model.safetensors` with hpcai-tech/grok-1's names and a copy of a tied head.
     Grok1,
 }
 
-/// Where files go.
+/// Destination of the files.
 pub trait Output {
     /// A file that is being written.
     type File: Write;
 
-    /// Starts a file.
+    /// Creates a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
     fn create(&mut self, name: &str) -> Result<Self::File>;
 
-    /// Ends a file that was written whole.
+    /// Completes a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be completed.
     fn finish(&mut self, name: &str, file: Self::File) -> Result<()>;
 
-    /// A file of weights that an earlier run began, at the end of its last whole tensor, and how
-    /// many of its tensors it holds.
+    /// Reopens a file of weights that an earlier run began, truncated after its last complete
+    /// tensor, and says how many of its tensors it has. The default never resumes.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be reopened.
     fn resume(&mut self, _name: &str) -> Result<Option<(Self::File, usize)>> {
         Ok(None)
     }
 
-    /// Hears that a tensor is written and where in its file it ends.
+    /// Called after each tensor, with the offset of its end in the file. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor cannot be recorded.
     fn wrote(
         &mut self,
         _file: &mut Self::File,
@@ -71,7 +88,7 @@ pub trait Output {
     }
 }
 
-/// A file of the checkpoint and what it holds.
+/// A file of the checkpoint, and the tensors in it.
 struct Plan {
     name: String,
     items: Vec<Item>,
@@ -86,7 +103,7 @@ struct Item {
     source: String,
     /// Extents of the whole tensor.
     shape: Vec<u64>,
-    /// Axis, number and count of the slice.
+    /// Axis, index and number of slices, if it is a slice.
     slice: Option<(usize, u64, u64)>,
 }
 
@@ -100,7 +117,7 @@ impl Item {
         }
     }
 
-    /// Extents of what the file holds.
+    /// Extents of the tensor or slice in the file.
     fn cut(&self) -> Vec<u64> {
         let mut cut = self.shape.clone();
         if let Some((axis, _, count)) = self.slice {
@@ -114,19 +131,19 @@ impl Item {
         dtype.row_bytes(self.shape.iter().skip(1).product())
     }
 
-    /// Bytes of what the file holds.
+    /// Bytes of the tensor or slice in the file.
     fn bytes(&self, dtype: DType) -> u64 {
         let cut = self.cut();
         cut.first().copied().unwrap_or(1) * dtype.row_bytes(cut.iter().skip(1).product())
     }
 }
 
-/// Writes `config.json` and the weights. Holds a few megabytes at a time, or one row if that is
-/// more.
+/// Writes `config.json` and the weights. Memory is bounded by a few megabytes, or one row if that
+/// is more.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] if the layout does not suit the model; whatever `weights` and `output` give.
+/// [`Error::Usage`] if the layout does not suit the model; errors of `weights` and `output`.
 pub async fn write<W: Weights>(
     output: &mut impl Output,
     config: &Config,
@@ -233,7 +250,7 @@ async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: 
     output.finish(&plan.name, file)
 }
 
-/// How many rows are read at a time, where one is written as so many bytes.
+/// Number of rows to read at a time, if a written row has `row_bytes`.
 pub(super) fn rows_at_once(row_bytes: u64) -> u64 {
     (WINDOW / row_bytes.max(1)).max(1)
 }
@@ -261,7 +278,7 @@ fn header(name: &str, items: &[(DType, &Item)]) -> Result<Vec<u8>> {
     let fail = |error: String| Error::format(name, error);
     let metadata =
         Metadata::new(Some(about(items)), infos).map_err(|error| fail(error.to_string()))?;
-    // By way of a value, whose fields have an order: that of a hash map changes with every run.
+    // Through a `Value`, whose fields are sorted: the order of a hash map changes with every run.
     let mut header = serde_json::to_value(&metadata)
         .and_then(|value| serde_json::to_vec(&value))
         .map_err(|error| fail(error.to_string()))?;
@@ -269,8 +286,8 @@ fn header(name: &str, items: &[(DType, &Item)]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// What the header says of the whole file. Other programs may read floats as they are; of quantized
-/// tensors it says the types.
+/// The `__metadata__` of a file. Floats are marked as `PyTorch`'s, which other programs can read;
+/// for quantized tensors it lists the types.
 fn about(items: &[(DType, &Item)]) -> HashMap<String, String> {
     let quantized: BTreeMap<&str, &str> = items
         .iter()
@@ -289,7 +306,7 @@ fn about(items: &[(DType, &Item)]) -> HashMap<String, String> {
     about
 }
 
-/// Extents as the file has them: quantized rows are bytes.
+/// Extents in the header: a quantized row is an array of bytes.
 fn stored_shape(dtype: DType, cut: Vec<u64>) -> Vec<u64> {
     match cut[..] {
         [rows, cols] if dtype.is_quantized() => vec![rows, dtype.row_bytes(cols)],
@@ -310,7 +327,7 @@ fn plan(config: &Config, layout: Layout) -> Result<Vec<Plan>> {
     }
 }
 
-/// Fills one file after the other to an equal share of the elements.
+/// Fills the files in order, each to an equal share of the elements.
 fn indexed(wanted: &[Wanted], shards: u32) -> Result<Vec<Plan>> {
     if shards == 0 || shards as usize > wanted.len() || shards > 99_999 {
         return Err(Error::Usage(format!(
@@ -330,7 +347,8 @@ fn indexed(wanted: &[Wanted], shards: u32) -> Result<Vec<Plan>> {
     let mut shard = 0;
     for (i, want) in wanted.iter().enumerate() {
         let share = u128::from(before) * u128::from(shards) / u128::from(total.max(1));
-        // No file stays empty: go on when the share is full, and when the rest is just enough.
+        // Goes on to the next file when the share is full, or when only enough tensors are left to
+        // give each remaining file one.
         let due =
             usize::try_from(share).unwrap_or(0).max((i + plans.len()).saturating_sub(wanted.len()));
         if due > shard && !plans[shard].items.is_empty() {
@@ -342,7 +360,7 @@ fn indexed(wanted: &[Wanted], shards: u32) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// The released files: in the place of its number, the part of every layer that each holds.
+/// The files of the released Grok-2, by number: the tensor of every layer that each holds.
 const RELEASED: [Part; 18] = [
     Part::Embedding,
     Part::Head,

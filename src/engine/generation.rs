@@ -1,4 +1,4 @@
-//! A text that is being made: what it needs of the model next, and what has come of it.
+//! Text generation as a state machine: which step it needs next, and what it has produced.
 
 use std::{borrow::BorrowMut, ops::ControlFlow};
 
@@ -17,67 +17,66 @@ use crate::{
     },
 };
 
-/// What a [`Generation`] comes to next.
+/// What a [`Generation`] asks of its driver next.
 #[derive(Clone, Copy, Debug)]
 pub enum Next<'a> {
-    /// These tokens must go through the model; [`Generation::accept`] takes what comes back.
+    /// Run this step, and give the result to [`Generation::accept`].
     Step(Input<'a>),
-    /// Something for whoever waits for the text.
+    /// Report this to the caller.
     Event(Event<'a>),
-    /// Nothing more.
+    /// The generation has ended.
     Done,
 }
 
-/// A text that is being made, without the model that makes it.
+/// The generation of one text, without the engine that runs the model.
 ///
-/// Whoever has a model drives it: [`generate`] with one text, a scheduler with many by turns. It
-/// says what tokens must go through the model, is told what came back, and says what to tell the
-/// caller.
+/// A driver owns the engine: [`generate`] drives one generation, a scheduler many in turn. The
+/// generation names the next step, takes its result, samples, and emits events for the caller.
 pub struct Generation<'t, S = Sampler> {
     options: Options,
     session: SessionOptions,
     attn_temperature_len: u32,
-    /// Ids from here on must never be chosen.
+    /// Ids from here on are never sampled.
     vocab: usize,
     read: Readback,
     sampler: S,
     stream: StreamDecoder<'t>,
     stops: StopTexts,
-    /// The prompt, then the tokens made.
+    /// The prompt, then the generated tokens.
     ids: Vec<u32>,
     /// Tokens of the prompt.
     prompt: usize,
-    /// Those of them that have gone through the model.
+    /// Tokens of the prompt that are in the KV cache.
     sent: usize,
     output: StepOutput,
-    /// Text of the last event, where it was of no token.
+    /// The text of the [`Event::Rest`] emitted last.
     rest: String,
     state: State,
     made: Generated,
 }
 
-/// Where a [`Generation`] is.
+/// The state of a [`Generation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A chunk of the prompt must go through.
+    /// The next chunk of the prompt must go through the model.
     Prompt,
-    /// A chunk of the prompt has gone through.
+    /// A chunk of the prompt has gone through; its event is due.
     Chunk,
-    /// There is an output to sample from.
+    /// There are logits to sample from.
     Sample,
-    /// A token was told of.
+    /// The event of a token was emitted.
     Token,
-    /// The last token must go through.
+    /// The last generated token must go through the model.
     Decode,
-    /// No more tokens come, but text may have been held back.
+    /// No more tokens come; text that was held back is due.
     Rest,
-    /// All was said.
+    /// Finished.
     Done,
 }
 
 impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
-    /// A text after `prompt`, of a model with this configuration on an engine made like this. The
-    /// sampler may be lent, so that one goes on through several texts.
+    /// Prepares to generate after `prompt`, for a model with this configuration on an engine with
+    /// these options. The sampler may be borrowed, so that its state carries over to the next text.
     ///
     /// # Errors
     ///
@@ -101,7 +100,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         Ok(Self {
             session,
             attn_temperature_len: config.attention.temperature_len,
-            // The model may have more rows than there are tokens.
+            // The vocabulary of the model may be padded beyond that of the tokenizer.
             vocab: tokenizer.vocab_size().min(config.vocab_size as usize),
             read: options.read(config, tokenizer, sampler.borrow().sampling()),
             sampler,
@@ -123,8 +122,9 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         })
     }
 
-    /// How many of the tokens in a cache are the beginning of the prompt, so that they need not go
-    /// through again: the cache must forget those after them. Asked before the first step.
+    /// The length of the prefix that the prompt shares with the `cached` tokens, which need not go
+    /// through the model again. The caller must rewind the cache to this length. Call it before the
+    /// first step.
     ///
     /// The last token of a prompt always goes through, for its logits.
     pub fn reuse(&mut self, cached: &[u32]) -> usize {
@@ -137,11 +137,11 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         self.made.reused
     }
 
-    /// Goes on to what comes next. The same step is asked for until something is accepted.
+    /// Advances to the next step or event. Returns the same step until a result is accepted.
     ///
     /// # Errors
     ///
-    /// What the sampler and the tokenizer give.
+    /// Errors of the sampler and the tokenizer.
     pub fn advance(&mut self) -> Result<Next<'_>> {
         loop {
             match self.state {
@@ -188,11 +188,11 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         }
     }
 
-    /// Takes what came back of the step that was asked for.
+    /// Takes the result of the step that [`Generation::advance`] returned.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if none was.
+    /// [`Error::Usage`] if no step is due.
     pub fn accept(&mut self, output: StepOutput) -> Result<()> {
         match self.state {
             State::Prompt => {
@@ -206,19 +206,19 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         Ok(())
     }
 
-    /// The caller wants no more: only text that was held back is still to come.
+    /// Ends the generation early: only text that was held back is still emitted.
     pub fn interrupt(&mut self) {
         if !matches!(self.state, State::Rest | State::Done) {
             self.end(FinishReason::Interrupted);
         }
     }
 
-    /// The text as far as it was made.
+    /// What was generated so far.
     pub fn into_generated(self) -> Generated {
         self.made
     }
 
-    /// The step that is asked for.
+    /// The step that is due.
     fn input(&self) -> Input<'_> {
         let input = if self.state == State::Prompt {
             Input::next_chunk(&self.ids[self.sent..self.prompt], self.read, self.session)
@@ -234,7 +234,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         self.state = State::Rest;
     }
 
-    /// Chooses the next token from what came back, or ends the text.
+    /// Samples the next token, or ends the text.
     fn sample(&mut self) -> Result<()> {
         if self.made.tokens.len() >= self.options.max_tokens {
             self.end(FinishReason::Length);
@@ -262,10 +262,10 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         Ok(())
     }
 
-    /// What went on in the model at the last token that went through it.
+    /// The trace of the last token that went through the model.
     fn trace(&self, mut routes: Vec<Vec<Route>>) -> Trace {
         let position = self.ids.len() - 1;
-        // The context is a u32, so positions in it are.
+        // The context is a u32, so every position fits in one.
         let pos = u32::try_from(position).unwrap_or(u32::MAX);
         Trace {
             position,
@@ -275,14 +275,14 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     }
 }
 
-/// Makes text after `prompt`.
+/// Generates text after `prompt`.
 ///
-/// What the cache has in common with the prompt is kept. `on_event` may stop the work between
-/// tokens, and between chunks of the prompt.
+/// The prefix that the cache shares with the prompt is reused. `on_event` may stop the generation
+/// between tokens, and between chunks of the prompt.
 ///
 /// # Errors
 ///
-/// Those of [`Generation::new`]; what the engine, the sampler and `on_event` give.
+/// Those of [`Generation::new`]; errors of the engine, the sampler and `on_event`.
 pub async fn generate<S: Stepper>(
     stepper: &mut S,
     tokenizer: &Tokenizer,
@@ -312,12 +312,12 @@ pub async fn generate<S: Stepper>(
     }
 }
 
-/// The log-probabilities among all candidates, which are in the order of their ids.
+/// The log-probabilities over all candidates, which are sorted by id.
 fn report(candidates: &[Candidate], id: u32, count: usize) -> Result<Logprobs> {
     let logits: Vec<f32> = candidates.iter().map(|candidate| candidate.logit).collect();
     let top = top_logprobs(&logits, count)?;
     let chosen = logprobs(&logits, &[id])?[0];
-    // The id is one of the candidates, whose places are their ids.
+    // The candidates are all ids from 0 on, so the id is the index.
     Ok(Logprobs { chosen, top, norm: f64::from(logits[id as usize]) - chosen })
 }
 
@@ -376,7 +376,7 @@ mod tests {
     fn every_end_is_told_apart() {
         let all = run(&mut session(64), &options(6), &mut |_| true);
         assert_eq!((all.finish, all.tokens.len(), all.reused), (FinishReason::Length, 6, 0));
-        // Three of the prompt, one made from a full cache.
+        // Three tokens of the prompt fill the cache; their logits give one more token.
         let full = run(&mut session(3), &options(6), &mut |_| true);
         assert_eq!((full.finish, ids(&full)), (FinishReason::Context, ids(&all)[..1].to_vec()));
         assert_eq!(full.finish.name(), "length");
@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn stop_texts_end_the_text_before_them() {
         let all = run(&mut session(64), &options(8), &mut |_| true);
-        // A text that begins in one token and ends in another.
+        // A stop text that begins in one token and ends in another.
         let (before, stop) = all.text.split_at(all.tokens[0].text.len() + 1);
         let stop: String = stop.chars().take(3).collect();
         let stops = Options { stop_texts: vec![stop.clone()], ..options(8) };
@@ -478,7 +478,7 @@ mod tests {
                 assert!(route.probs.is_sorted_by(|a, b| a >= b) && route.probs[0] <= 1.0);
             }
         }
-        // The same choice as where the logits of all tokens are read.
+        // Routes are the same as where the logits of all tokens are read.
         session.rewind(0);
         session.report_routes(true);
         let all = session.prefill(&[200, 201, 202], Readback::AllLogits);
@@ -515,7 +515,7 @@ mod tests {
         }
     }
 
-    /// What a scheduler does: texts that are made by turns, each as if it were alone.
+    /// As a scheduler does: texts that are generated in turn give the same as each alone.
     #[test]
     fn texts_by_turns_are_those_that_are_made_alone() {
         let tokenizer = tokenizer(512);
@@ -547,7 +547,7 @@ mod tests {
         while left > 0 {
             left = 0;
             for (text, sequence) in &mut texts {
-                // The cache has room for one of them.
+                // The cache has one slot, so each turn restores its sequence.
                 pollster::block_on(engine.restore(sequence)).expect("there is room");
                 loop {
                     match text.advance().expect("a token") {

@@ -1,4 +1,5 @@
-//! Prompt in, tokens out: the engine, the texts in its cache, and the loop that makes text.
+//! Prompt in, tokens out: the engine, the sequences in its KV cache, and the loop that generates
+//! text.
 
 mod face;
 pub mod generation;
@@ -25,22 +26,22 @@ use crate::{
     model::{LayerCache, Model, alloc_cache, config::Config, rope, weights::Weights},
 };
 
-/// Sizes that an engine is made for.
+/// Sizes of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionOptions {
     /// Positions of the key-value cache.
     pub context: u32,
-    /// Most tokens of a prompt that go through the model at once.
+    /// Most tokens of a prompt in one prefill pass.
     pub prefill: u32,
     /// Element type of the key-value cache, one of [`CACHES`].
     pub cache: DType,
 }
 
 impl SessionOptions {
-    /// Contexts longer than this are made only when asked for: the cache costs memory.
+    /// Longest context by default: the KV cache takes memory for every position.
     const DEFAULT_CONTEXT: u32 = 4096;
-    /// Tokens at the most in a pass that gives logits of every token: they are large.
+    /// Most tokens in a pass that returns the logits of every token, because of their size.
     const ALL_LOGITS_ROWS: u32 = 32;
 
     /// These sizes, which are checked when an engine is made.
@@ -48,7 +49,7 @@ impl SessionOptions {
         Self { context, prefill, cache }
     }
 
-    /// The model's own context up to 4096, prompts by 256 tokens, and a cache of `f32`.
+    /// The model's own context up to 4096, prefill by 256 tokens, and an F32 cache.
     pub fn of(config: &Config) -> Self {
         Self {
             context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),
@@ -57,7 +58,7 @@ impl SessionOptions {
         }
     }
 
-    /// Most tokens of a prompt in a step of which this is read.
+    /// Most tokens of a prompt in one step with this readback.
     pub fn chunk(&self, read: Readback) -> usize {
         let rows = match read {
             Readback::AllLogits => self.prefill.min(Self::ALL_LOGITS_ROWS),
@@ -66,7 +67,7 @@ impl SessionOptions {
         rows as usize
     }
 
-    /// Whether a model can run like this.
+    /// Checks the sizes against the model.
     fn check(&self, c: &Config) -> Result<()> {
         let most = c.max_position_embeddings;
         if self.context == 0 || self.context > most {
@@ -101,8 +102,8 @@ impl SessionOptions {
     }
 }
 
-/// A model on a machine, with its buffers, recorded plans and a cache. It has no text: what the
-/// cache holds is said by the [`Sequence`]s that have a place in it.
+/// A model on a machine, with its buffers, recorded plans and KV cache. It knows no texts: the
+/// tokens in the cache are listed by the [`Sequence`]s that have a slot in it.
 #[derive(Debug)]
 pub struct Engine<M: Machine> {
     machine: M,
@@ -110,14 +111,19 @@ pub struct Engine<M: Machine> {
     options: SessionOptions,
     angles: Vec<rope::Angles>,
     caches: Vec<LayerCache>,
-    /// Places for sequences in the caches.
+    /// Slots for sequences in the caches.
     slots: Vec<Slot>,
     plans: Plans<M::Plan>,
 }
 
 impl<M: Machine> Engine<M> {
-    /// Loads a model onto `machine`. `progress` hears how many bytes of the weights are done; an
-    /// error from it stops the loading.
+    /// Loads a model onto `machine`. `progress` is called with the number of bytes of weights read
+    /// so far; an error from it stops the loading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if `options` do not suit the model, [`Error::Limit`] if a row of a matrix
+    /// or a buffer is larger than a binding; errors of `weights`, the machine and `progress`.
     pub async fn load(
         mut machine: M,
         config: &Config,
@@ -131,7 +137,12 @@ impl<M: Machine> Engine<M> {
         Ok(engine)
     }
 
-    /// An engine whose weights are still to be filled in: what [`Machine`]s that only count need.
+    /// An engine whose weights are allocated and not uploaded. Used by `Counting`, which allocates
+    /// but never runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if `options` do not suit the model; errors of the machine's allocation.
     pub fn with_model(mut machine: M, model: Model, options: SessionOptions) -> Result<Self> {
         let c = &model.config;
         options.check(c)?;
@@ -145,7 +156,7 @@ impl<M: Machine> Engine<M> {
             model,
             options,
             caches,
-            // The caches are one run of positions, so they hold one text.
+            // The caches are a single run of positions, so there is one slot.
             slots: vec![Slot::default()],
             plans,
         })
@@ -166,32 +177,33 @@ impl<M: Machine> Engine<M> {
         &self.machine
     }
 
-    /// The machine, to measure with.
+    /// The machine, for measurements.
     pub fn machine_mut(&mut self) -> &mut M {
         &mut self.machine
     }
 
-    /// Gives the machine back, with its pipelines, for another model.
+    /// Returns the machine, with its compiled pipelines, for another model.
     pub fn into_machine(self) -> M {
         self.machine
     }
 
-    /// Changes the machine in a way that recorded plans depend on: they are recorded anew.
+    /// Changes the machine in a way that recorded plans depend on: they are dropped and recorded
+    /// again.
     pub fn change_machine(&mut self, change: impl FnOnce(&mut M)) {
         change(&mut self.machine);
         self.plans.forget();
     }
 
-    /// What the engine was made for.
+    /// The sizes of the engine.
     pub fn options(&self) -> SessionOptions {
         self.options
     }
 
-    /// Whether `ids` can follow the tokens of `sequence`.
+    /// Checks that `ids` can follow the tokens of `sequence`.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if there are none, or one is no token of the model;
+    /// [`Error::Usage`] if `ids` is empty or an id is not below `vocab_size`;
     /// [`Error::ContextLength`] if the context is too short for them.
     pub fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
@@ -209,15 +221,14 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Sends tokens of as many texts through the model as there is room for in the cache, which
-    /// is one. Gives what came back of each, in order. A run that fails leaves its sequence as it
-    /// was.
+    /// Runs one step: tokens of several sequences, as many as the cache has slots, which is one.
+    /// Returns the outputs in order. A run that fails leaves its sequence as it was.
     ///
     /// # Errors
     ///
     /// Those of [`Engine::check`], [`Error::Usage`] if there are more runs or tokens than a step
-    /// takes or if a sequence has no place in the cache, [`Error::NonFinite`] if a logit that was
-    /// read is not a finite number, and what the machine gives.
+    /// takes or if a sequence has no slot in the cache, [`Error::NonFinite`] if a logit that was
+    /// read is not finite, and errors of the machine.
     pub async fn step(&mut self, runs: &mut [Run<'_>]) -> Result<Vec<StepOutput>> {
         if runs.len() > self.slots.len() {
             return Err(Error::Usage(format!(
@@ -233,9 +244,9 @@ impl<M: Machine> Engine<M> {
         Ok(outputs)
     }
 
-    /// Sends the tokens of a sequence through the model again, the way they went through before:
-    /// after its engine was lost, or its place in the cache was taken. If that fails, the sequence
-    /// has its tokens, but no place.
+    /// Replays the tokens of a sequence the way they went through the model before, after its
+    /// engine was lost or its slot in the cache was taken. If that fails, the sequence keeps its
+    /// tokens, but has no slot.
     ///
     /// # Errors
     ///
@@ -257,12 +268,13 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Compiles what a prompt of `tokens` after `before` others and the tokens after it need, all
-    /// at once, and records their plans, so that the first token does not wait for compilers.
+    /// Compiles the pipelines that a prompt of `tokens` after `before` others needs, and those of
+    /// the tokens generated after it, all at once, and records the plans. Then the first token does
+    /// not wait for compilation.
     ///
     /// # Errors
     ///
-    /// What the machine gives, or [`Error::Usage`] if `read` asks for too many candidates.
+    /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates.
     pub async fn prepare(&mut self, before: usize, tokens: usize, read: Readback) -> Result<()> {
         let end = (before + tokens + 1).min(self.options.context as usize);
         let rows = tokens.min(self.options.prefill as usize);
@@ -277,13 +289,21 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// The plan of a token that is generated after `before` others, for measuring.
+    /// The decode plan of a token generated after `before` others, for measurements.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates.
     pub fn decode_plan(&mut self, before: usize, read: Readback) -> Result<&M::Plan> {
         let key = self.key(Wanted { kind: Kind::Generated, rows: 1, end: before + 1, read })?;
         self.plans.record(&mut self.machine, &self.model, &self.caches, key)
     }
 
-    /// The plan of a whole chunk of a prompt after `before` tokens, for measuring.
+    /// The prefill plan of a whole chunk of a prompt after `before` tokens, for measurements.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::decode_plan`].
     pub fn prefill_plan(&mut self, before: usize, read: Readback) -> Result<&M::Plan> {
         let rows = self.options.prefill as usize;
         let end = (before + rows).min(self.options.context as usize);
@@ -291,8 +311,7 @@ impl<M: Machine> Engine<M> {
         self.plans.record(&mut self.machine, &self.model, &self.caches, key)
     }
 
-    /// The part of a step that is one text's: stages what changes, runs the plan, and remembers the
-    /// tokens.
+    /// The run of one sequence: writes the inputs, runs the plan, and appends the tokens.
     async fn run(&mut self, sequence: &mut Sequence, input: Input<'_>) -> Result<StepOutput> {
         let Input { ids, kind, read, routes } = input;
         self.check(sequence, ids)?;
@@ -321,7 +340,7 @@ impl<M: Machine> Engine<M> {
         Ok(output)
     }
 
-    /// Whether there are buffers for so many tokens.
+    /// Checks that the buffers hold the tokens.
     fn check_size(&self, Input { ids, kind, read, .. }: Input<'_>) -> Result<()> {
         let most = match (kind, read) {
             (Kind::Prompt, _) => self.options.chunk(read),
@@ -341,7 +360,7 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Makes sure that a sequence has a place in the cache, which a new one is given.
+    /// Gives a new sequence a slot in the cache. One that has tokens and no slot is an error.
     fn place(&self, sequence: &mut Sequence) -> Result<()> {
         if self.slots.iter().any(|slot| sequence.is_in(slot)) {
             return Ok(());
@@ -419,7 +438,7 @@ mod tests {
         let generated = Input::generated(&9, READ);
         assert_eq!(step(&mut engine, &mut a, generated).expect("runs"), alone[0][1]);
 
-        // The first text makes room, and comes back.
+        // The first sequence frees the slot, and is restored.
         a.release();
         assert_eq!(step(&mut engine, &mut b, other).expect("runs"), alone[1][0]);
         let error = step(&mut engine, &mut a, generated).expect_err("it is not there");

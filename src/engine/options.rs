@@ -1,4 +1,4 @@
-//! What is asked of a text that is made, and what is told of it.
+//! Options of a generation, and its events and results.
 
 use crate::{
     engine::step::{Readback, Route},
@@ -10,7 +10,7 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Most tokens to make.
+    /// Most tokens to generate.
     pub max_tokens: usize,
     /// Ids that end the text. They are not part of it.
     pub stop_ids: Vec<u32>,
@@ -18,7 +18,7 @@ pub struct Options {
     pub stop_texts: Vec<String>,
     /// Whether to report log-probabilities, and for how many of the likeliest tokens.
     pub logprobs: Option<usize>,
-    /// Whether to report what went on in the model.
+    /// Whether to report a [`Trace`] with each token.
     pub trace: bool,
 }
 
@@ -46,15 +46,16 @@ impl Options {
         Self { stop_ids: tokenizer.stop_ids(), ..Self::default() }
     }
 
-    /// What is read back of each step that makes a token.
+    /// What each step that generates a token must read back.
     pub fn read(&self, config: &Config, tokenizer: &Tokenizer, sampling: &Sampling) -> Readback {
-        // Ids that the tokenizer lacks could be the whole list of the largest.
+        // The top-k list of the device could hold only ids that the tokenizer lacks.
         let beyond = tokenizer.vocab_size() < config.vocab_size as usize;
         if self.logprobs.is_some() || beyond { Readback::Logits } else { sampling.needs().into() }
     }
 }
 
-/// Log-probabilities at the place of a token, natural logarithms, before any sampling rule.
+/// Log-probabilities at the position of a token: natural logarithms, before temperature and any
+/// other sampling rule.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Logprobs {
@@ -62,15 +63,15 @@ pub struct Logprobs {
     pub chosen: f64,
     /// Of the likeliest tokens, in falling order.
     pub top: Vec<(u32, f64)>,
-    /// A logit less its log-probability: the logarithm of the sum of all exponentials.
+    /// The log-sum-exp of all logits: a logit minus its log-probability.
     pub norm: f64,
 }
 
-/// What went on in the model when a token was made.
+/// What the model did to generate a token.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Trace {
-    /// Position of the token that was read to make this one.
+    /// Position of the input token, whose logits gave this one.
     pub position: usize,
     /// Factor on the attention logits at that position.
     pub attention_temperature: f32,
@@ -78,34 +79,35 @@ pub struct Trace {
     pub routes: Vec<Route>,
 }
 
-/// A token that was made.
+/// A generated token.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// The text that it completes: empty inside a character, or inside what may be a stop text.
+    /// The text that it completes: empty inside a UTF-8 character, or inside what may become a stop
+    /// text.
     pub text: String,
-    /// If they were asked for.
+    /// Present if they were requested.
     pub logprobs: Option<Logprobs>,
-    /// If it was asked for.
+    /// Present if it was requested.
     pub trace: Option<Trace>,
 }
 
-/// What the caller hears while the text is made.
+/// What is reported to the caller during a generation.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Tokens of the prompt that have gone through the model, of all that must.
+    /// Progress of prefill.
     Prompt {
-        /// Done so far.
+        /// Tokens that have gone through the model.
         done: usize,
-        /// All of them, without those that were in the cache.
+        /// Tokens that must go through it: the prompt without what was in the cache.
         total: usize,
     },
     /// The next token.
     Token(&'a Token),
-    /// Text that was held back until it was clear that no more tokens come.
+    /// Text that was held back, emitted once no more tokens come.
     Rest(&'a str),
 }
 
@@ -120,22 +122,23 @@ impl Event<'_> {
     }
 }
 
-/// Why no more tokens came.
+/// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model ended its text, or a stop text came.
+    /// A stop id was sampled, or a stop text was generated.
     Stop,
-    /// There are as many tokens as were asked for.
+    /// `max_tokens` were generated.
     Length,
     /// The context is full.
     Context,
-    /// The caller wanted no more.
+    /// The caller stopped it.
     Interrupted,
 }
 
 impl FinishReason {
-    /// The name that other programs know: `stop`, `length` or `interrupted`.
+    /// The name in other programs' terms: `stop`, `length` (also for a full context) or
+    /// `interrupted`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -145,7 +148,7 @@ impl FinishReason {
     }
 }
 
-/// A text that was made.
+/// The result of a generation.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Generated {

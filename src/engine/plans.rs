@@ -1,4 +1,4 @@
-//! The buffers of passes, and the plans that are recorded over them.
+//! Buffers of passes, and the plans recorded over them.
 
 use std::collections::HashMap;
 
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// A pass that is wanted.
+/// The pass that a step needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    /// How its tokens go through.
+    /// Whether its tokens are of a prompt or generated.
     pub(super) kind: Kind,
     /// How many tokens.
     pub(super) rows: usize,
@@ -29,7 +29,7 @@ pub(super) struct Wanted {
     pub(super) read: Readback,
 }
 
-/// Which plan does it.
+/// Identifies a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     scratch: usize,
@@ -37,7 +37,7 @@ pub(super) struct Key {
     positions: u32,
 }
 
-/// Buffers, and plans over them, made when they are first wanted.
+/// Buffers, and the plans over them, which are recorded on first use.
 #[derive(Debug)]
 pub(super) struct Plans<P> {
     context: u32,
@@ -75,13 +75,13 @@ impl<P> Plans<P> {
         })
     }
 
-    /// Which plan does what is wanted. Makes the lists that it needs.
+    /// The key of the plan for a pass. Allocates the top-k lists that the plan needs.
     pub(super) fn key<M: Machine<Plan = P>>(
         &mut self,
         machine: &mut M,
         Wanted { kind, rows, end, read }: Wanted,
     ) -> Result<Key> {
-        // Plans are made for lengths that double, so that few are made.
+        // The number of splits is rounded up to a power of two, so that there are few plans.
         let end = u32::try_from(end).expect("the context is a u32");
         let positions =
             end.div_ceil(SPLIT_LEN).next_power_of_two().saturating_mul(SPLIT_LEN).min(self.context);
@@ -97,7 +97,7 @@ impl<P> Plans<P> {
         Ok(Key { scratch, read, positions })
     }
 
-    /// Compiles the plans of `keys` together.
+    /// Compiles the pipelines of the plans of `keys` together.
     pub(super) async fn compile<M: Machine<Plan = P>>(
         &self,
         machine: &mut M,
@@ -113,7 +113,7 @@ impl<P> Plans<P> {
         machine.compile(&mut program).await
     }
 
-    /// Makes sure that there is a plan.
+    /// Records the plan if there is none yet.
     pub(super) fn record<M: Machine<Plan = P>>(
         &mut self,
         machine: &mut M,
@@ -129,12 +129,12 @@ impl<P> Plans<P> {
         Ok(&self.recorded[&key])
     }
 
-    /// The plan that was recorded.
+    /// A plan that was recorded before.
     pub(super) fn recorded(&self, key: Key) -> &P {
         &self.recorded[&key]
     }
 
-    /// Forgets all plans, but no buffers.
+    /// Drops all plans, and keeps the buffers.
     pub(super) fn forget(&mut self) {
         self.recorded.clear();
     }
@@ -144,7 +144,7 @@ impl<P> Plans<P> {
         &self.scratches[key.scratch]
     }
 
-    /// Where its logits are.
+    /// The tensors that hold its logits.
     pub(super) fn logits(&self, key: Key) -> Vec<Tensor> {
         match key.read {
             Readback::Nothing => vec![],
@@ -157,7 +157,7 @@ impl<P> Plans<P> {
         }
     }
 
-    /// Where the experts are that it chose: ids and probabilities of each layer.
+    /// The tensors that hold its routes: ids and probabilities of each layer, alternating.
     pub(super) fn routes(&self, key: Key) -> impl Iterator<Item = Tensor> + '_ {
         self.scratch(key).routes.iter().flat_map(|routes| [routes.ids, routes.probs])
     }
@@ -168,7 +168,7 @@ impl<P> Plans<P> {
         (1..last).find(|&i| self.scratches[i].tokens as usize >= rows).unwrap_or(last)
     }
 
-    /// What the plan leaves behind.
+    /// The parameters of the forward pass of a plan.
     fn pass(&self, key: Key) -> Pass<'_> {
         let output = match key.read {
             Readback::Nothing => Output::Nothing,
@@ -180,7 +180,7 @@ impl<P> Plans<P> {
     }
 }
 
-/// Lists for each level of the search for the `count` largest of `vocab` logits.
+/// Allocates the lists of each level of the top-k search: the `count` largest of `vocab` logits.
 fn top_lists<M: Machine>(machine: &mut M, vocab: u32, count: u32) -> Result<Vec<TopList>> {
     // Each level must at least halve what is left.
     let most = (CHUNK / 2).min(vocab);

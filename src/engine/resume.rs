@@ -1,4 +1,4 @@
-//! A session that outlives its device: the text in its cache goes through a new engine again.
+//! A session that survives the loss of its device: a new engine replays the text in the cache.
 
 use crate::{
     base::error::{Error, Result},
@@ -11,45 +11,46 @@ use crate::{
     model::config::Config,
 };
 
-/// How often in a row a new device is tried for one step.
+/// Most replacement devices tried in a row for one step.
 const TRIES: u32 = 3;
 
-/// Makes engines of one model and one size, each on a new device.
+/// Builds engines with the same model and sizes, each on a new device.
 #[expect(async_fn_in_trait, reason = "an engine is one thread, and browser futures are not Send")]
 pub trait Rebuild {
-    /// What the engines run on.
+    /// The machine that the engines run on.
     type Machine: Machine;
 
-    /// An engine with all weights and an empty cache.
+    /// Builds an engine with all weights and an empty cache.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] if the new device was lost too: then another is tried.
+    /// [`Error::Lost`] if the new device was lost too, upon which another is tried; any other error
+    /// ends the step.
     async fn build(&mut self) -> Result<Engine<Self::Machine>>;
 
-    /// Hears what happens to devices.
+    /// Called when a device is lost or replaced.
     fn hear(&mut self, change: Change<'_>);
 }
 
-/// What happens to a device.
+/// What happened to the device.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    /// It is gone, for this reason.
+    /// It was lost, for this reason.
     Lost(&'a Error),
-    /// Another one has the weights and the cache.
+    /// A new device has the weights and the cache.
     Restored,
-    /// There will be no other, for this reason, until the next step tries again.
+    /// It could not be replaced, for this reason. The next step tries again.
     Failed(&'a Error),
 }
 
-/// A text whose engine is made again when its device is lost. Steps that were under way are
-/// repeated, so that whoever takes them notices only the time.
+/// An engine with one text. When the device is lost, the engine is rebuilt and the step repeated,
+/// so that callers notice only the delay.
 ///
-/// Tokens go through the new device the way they went through the lost one, prompts as prompts and
-/// generated tokens one by one, so that the cache has the same bits on the same adapter.
+/// The text is replayed the way it went through the lost device, prompts by prefill and generated
+/// tokens one by one, so that the cache has the same bits on the same adapter.
 pub struct Resuming<R: Rebuild> {
     rebuild: R,
-    /// None from a loss until the next step.
+    /// `None` from a loss until the next step.
     engine: Option<Engine<R::Machine>>,
     config: Config,
     options: SessionOptions,
@@ -58,6 +59,10 @@ pub struct Resuming<R: Rebuild> {
 
 impl<R: Rebuild> Resuming<R> {
     /// Builds the first engine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rebuild::build`].
     pub async fn new(mut rebuild: R) -> Result<Self> {
         let engine = rebuild.build().await?;
         Ok(Self {
@@ -69,12 +74,17 @@ impl<R: Rebuild> Resuming<R> {
         })
     }
 
-    /// Makes the engine whole if its device was lost. A step would do the same when it comes.
+    /// Rebuilds the engine if its device was lost. A step would do the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rebuild::build`] and [`Engine::restore`]; [`Error::Lost`] if replacement devices
+    /// are lost as well.
     pub async fn heal(&mut self) -> Result<()> {
         self.persist(async |engine, _| engine.machine_mut().flush().await).await
     }
 
-    /// Does `work`, on another device if the one there is gets lost.
+    /// Runs `work`; if the device is lost, runs it again on a new one, [`TRIES`] times at most.
     async fn persist<T>(
         &mut self,
         work: impl AsyncFn(&mut Engine<R::Machine>, &mut Sequence) -> Result<T>,
@@ -105,7 +115,7 @@ impl<R: Rebuild> Resuming<R> {
         }
     }
 
-    /// The engine, or a new one that has seen the same tokens, and the text.
+    /// The engine and the text. After a loss, builds a new engine first and replays the text.
     async fn ready(&mut self) -> Result<(&mut Engine<R::Machine>, &mut Sequence)> {
         if self.engine.is_none() {
             let mut engine = self.rebuild.build().await?;
@@ -136,9 +146,10 @@ impl<R: Rebuild> Stepper for Resuming<R> {
         self.persist(async |engine, sequence| {
             let mut outputs = engine.step(&mut [Run { sequence, input }]).await?;
             if input.read == Readback::Nothing {
-                // Losses are seen, and others have a turn, at every step.
+                // This step waits for no readback: the flush shows a loss at once, and lets other
+                // tasks run.
                 let flushed = engine.machine_mut().flush().await;
-                // The step is repeated, or was none.
+                // The step is repeated, or fails: either way its tokens do not count.
                 flushed.inspect_err(|_| sequence.rewind(keep))?;
             }
             Ok(outputs.pop().expect("a run has an output"))
@@ -242,7 +253,8 @@ mod tests {
         }
     }
 
-    /// Two texts, the second with the first in the cache; what was heard besides.
+    /// Generates two texts, the second with the first in the cache; also returns the changes that
+    /// were reported.
     fn run(lives: &[u32]) -> Result<(Vec<Generated>, Vec<&'static str>)> {
         pollster::block_on(async {
             let lives = Rc::new(RefCell::new(lives.to_vec()));

@@ -1,4 +1,4 @@
-//! Passes that are cut into segments, and who acts between them.
+//! Passes that are cut into segments, and runners that act between them.
 
 use crate::{
     base::{
@@ -11,34 +11,34 @@ use crate::{
     },
 };
 
-/// A place between two kernels of a pass where something may have to happen.
+/// A place between two kernels of a pass where a runner may act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// These weights must be in place from here on.
     Need(Need),
-    /// They are not used any more.
+    /// The rest of the pass does not use these weights.
     Used(Need),
-    /// Each rank has a part of this tensor, and from here on it is their sum.
+    /// Each rank has a partial sum in this tensor; from here on it must hold their total.
     SumOverRanks(Tensor),
 }
 
 /// A piece of a pass.
 #[derive(Clone, Debug)]
 pub enum Part<P> {
-    /// Kernels that run in one submission.
+    /// Kernels that are submitted together.
     Segment(P),
-    /// Between two of those, a mark that the runner asked for.
+    /// A mark at which the runner acts.
     Mark(Mark),
 }
 
 /// A recorded pass.
 #[derive(Clone, Debug)]
 pub struct Segments<P> {
-    /// In order. No two segments follow each other, and none is empty but for an only one.
+    /// In order. Segments are never adjacent, and none is empty unless it is the only one.
     pub parts: Vec<Part<P>>,
-    /// What the stage before hands over, if the pass does not begin here.
+    /// Tensors to receive from the previous pipeline stage, if the pass does not begin here.
     pub received: Option<Vec<Tensor>>,
-    /// What the stage after is handed, if the pass does not end here.
+    /// Tensors to send to the next pipeline stage, if the pass does not end here.
     pub sent: Option<Vec<Tensor>>,
 }
 
@@ -52,28 +52,32 @@ impl<P> Segments<P> {
     }
 }
 
-/// Runs passes, and acts between their segments: brings weights, sums over ranks, receives and
-/// sends what stages hand over.
+/// Runs passes, and acts between their segments: loads weights, sums over ranks, receives and sends
+/// the tensors of pipeline stages.
 #[expect(async_fn_in_trait, reason = "an engine is one thread, and browser futures are not Send")]
 pub trait Runner<M: Machine> {
-    /// Whether it acts at this mark, so that passes must be cut there.
+    /// Whether it acts at this mark, so that passes are cut there.
     fn cuts_at(&self, mark: Mark) -> bool {
         let _ = mark;
         false
     }
 
-    /// Whether passes begin here, and not in a stage before.
+    /// Whether this is the first pipeline stage.
     fn begins(&self) -> bool {
         true
     }
 
-    /// Whether passes end here, and not in a stage after.
+    /// Whether this is the last pipeline stage.
     fn ends(&self) -> bool {
         true
     }
 
-    /// Runs a pass, then reads whole tensors back. Without another word it runs segment after
-    /// segment, and nothing is done in between.
+    /// Runs a pass, then reads whole tensors back. The default runs all segments and does nothing
+    /// between them.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the machine and of the runner; [`Error::Usage`] for a pass without a segment.
     async fn run(
         &mut self,
         machine: &mut M,
@@ -91,13 +95,13 @@ pub trait Runner<M: Machine> {
     }
 }
 
-/// Runs passes whole: a model that lies on one device. One submission, and nothing between layers.
+/// The runner of a model that is whole on one device: one submission, and nothing between layers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Whole;
 
 impl<M: Machine> Runner<M> for Whole {}
 
-/// A machine whose plans are cut at the marks of a runner, which then runs them.
+/// A machine whose plans are cut at the marks that a runner asks for, and run by that runner.
 #[derive(Debug)]
 pub struct Segmented<M, R> {
     machine: M,
@@ -105,7 +109,7 @@ pub struct Segmented<M, R> {
 }
 
 impl<M: Machine, R: Runner<M>> Segmented<M, R> {
-    /// Lets `runner` run what is recorded.
+    /// Wraps `machine`; `runner` runs the recorded passes.
     pub fn new(machine: M, runner: R) -> Self {
         Self { machine, runner }
     }
@@ -115,17 +119,17 @@ impl<M: Machine, R: Runner<M>> Segmented<M, R> {
         &self.machine
     }
 
-    /// Who acts between them.
+    /// The runner.
     pub fn runner(&self) -> &R {
         &self.runner
     }
 
-    /// Who acts between them, to be told more.
+    /// The runner, to change its state.
     pub fn runner_mut(&mut self) -> &mut R {
         &mut self.runner
     }
 
-    /// Keeps what `program` runs, cut where the runner asks for it.
+    /// Records the kernels of `program`, cut at the marks that the runner asks for.
     fn cut(
         &self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
@@ -144,7 +148,7 @@ impl<M: Machine, R: Runner<M>> Segmented<M, R> {
     }
 }
 
-/// The executor that keeps kernels, cut at marks.
+/// Records kernels and cuts them at marks.
 struct Cutter<'a> {
     cuts_at: &'a dyn Fn(Mark) -> bool,
     begins: bool,

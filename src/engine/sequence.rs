@@ -1,31 +1,31 @@
-//! A text as the model has seen it: its tokens, and its place in a cache.
+//! A text as the model has seen it: its tokens, and its slot in a KV cache.
 
 use std::sync::Arc;
 
-/// How tokens go through the model. It chooses the kernels, and with them the order of sums.
+/// How tokens go through the model. It decides which kernels run, and so the order of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Many at once, by tiles.
+    /// Prefill: many at once, by GEMM kernels.
     Prompt,
-    /// One by one, as they are made.
+    /// Decode: one at a time, by GEMV kernels.
     Generated,
 }
 
-/// The tokens of one text that are in the cache of an [`Engine`](super::Engine).
+/// The tokens of one text that are in the KV cache of an [`Engine`](super::Engine).
 ///
-/// It knows no machine. The first step gives it a place in the engine's cache, which it keeps until
-/// it is dropped or [released](Self::release). When an engine ends, its sequences outlive it, and
-/// another engine can [restore](super::Engine::restore) them.
+/// It has no machine. Its first step gives it a slot in the engine's cache, which it keeps until it
+/// is dropped or [released](Self::release). It outlives its engine, and another engine can
+/// [restore](super::Engine::restore) it.
 #[derive(Debug, Default)]
 pub struct Sequence {
     tokens: Vec<u32>,
-    /// How each token went through.
+    /// The kind of each token.
     kinds: Vec<Kind>,
     slot: Option<Slot>,
 }
 
 impl Sequence {
-    /// A text without tokens.
+    /// An empty sequence.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,7 +35,7 @@ impl Sequence {
         &self.tokens
     }
 
-    /// Its tokens in runs that went through the same way.
+    /// Its tokens, in runs of the same kind.
     pub fn runs(&self) -> impl Iterator<Item = (Kind, &[u32])> {
         let mut at = 0;
         self.kinds.chunk_by(|a, b| a == b).map(move |run| {
@@ -45,13 +45,13 @@ impl Sequence {
         })
     }
 
-    /// Forgets all tokens after the first `keep`.
+    /// Drops all tokens after the first `keep`.
     pub fn rewind(&mut self, keep: usize) {
         self.tokens.truncate(keep);
         self.kinds.truncate(keep);
     }
 
-    /// Gives its place in the cache to others. The tokens are kept, to be restored.
+    /// Frees its slot in the cache for another sequence. The tokens are kept, to be restored.
     pub fn release(&mut self) {
         self.slot = None;
     }
@@ -61,7 +61,7 @@ impl Sequence {
         self.kinds.resize(self.tokens.len(), kind);
     }
 
-    /// Whether its place in a cache is this one.
+    /// Whether it holds this slot.
     pub(super) fn is_in(&self, slot: &Slot) -> bool {
         self.slot.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &slot.0))
     }
@@ -71,12 +71,13 @@ impl Sequence {
     }
 }
 
-/// Room for a sequence in a cache. The engine has one copy, and the sequence in it another.
+/// Room for one sequence in a cache. The engine has one reference to it, the sequence in it
+/// another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot(Arc<()>);
 
 impl Slot {
-    /// Whether no sequence is in it.
+    /// Whether no sequence holds it.
     pub(super) fn is_free(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }

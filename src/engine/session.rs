@@ -1,4 +1,4 @@
-//! An engine with one text.
+//! An engine with one sequence.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use crate::{
     model::{Model, config::Config, weights::Weights},
 };
 
-/// An engine and the text in its cache, for those who have no more than one.
+/// An engine and the only sequence in its cache, for callers that need no more than one.
 pub struct Session<M: Machine> {
     engine: Engine<M>,
     sequence: Sequence,
     report_routes: bool,
 }
 
-/// The text; machines and their plans need not be shown.
+/// Shows the sequence only: a machine and its plans need not implement `Debug`.
 impl<M: Machine> fmt::Debug for Session<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("sequence", &self.sequence).finish_non_exhaustive()
@@ -35,6 +35,10 @@ impl<M: Machine> From<Engine<M>> for Session<M> {
 
 impl<M: Machine> Session<M> {
     /// Loads a model onto `machine`, as [`Engine::load`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::load`].
     pub async fn load(
         machine: M,
         config: &Config,
@@ -60,22 +64,22 @@ impl<M: Machine> Session<M> {
         self.engine.machine()
     }
 
-    /// The machine, to measure with.
+    /// The machine, for measurements.
     pub fn machine_mut(&mut self) -> &mut M {
         self.engine.machine_mut()
     }
 
-    /// The engine, whose cache the text is in.
+    /// The engine, whose cache holds the sequence.
     pub fn engine(&mut self) -> &mut Engine<M> {
         &mut self.engine
     }
 
-    /// Gives the machine back, with its pipelines, for another model.
+    /// Returns the machine, with its compiled pipelines, for another model.
     pub fn into_machine(self) -> M {
         self.engine.into_machine()
     }
 
-    /// What the engine was made for.
+    /// The sizes of the engine.
     pub fn options(&self) -> SessionOptions {
         self.engine.options()
     }
@@ -85,27 +89,36 @@ impl<M: Machine> Session<M> {
         self.sequence.tokens()
     }
 
-    /// Forgets all tokens after the first `keep`.
+    /// Drops all tokens after the first `keep`.
     pub fn rewind(&mut self, keep: usize) {
         self.sequence.rewind(keep);
     }
 
-    /// Whether [`StepOutput::routes`] is wanted of [`Session::prefill`] and [`Session::decode`].
+    /// Sets whether [`Session::prefill`] and [`Session::decode`] return [`StepOutput::routes`].
     pub fn report_routes(&mut self, wanted: bool) {
         self.report_routes = wanted;
     }
 
-    /// Sends a prompt through the model, in chunks, after what is in the cache.
+    /// Runs a prompt through the model, in chunks, after the tokens in the cache.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::step`]. Chunks that succeeded stay in the cache.
     pub async fn prefill(&mut self, ids: &[u32], read: Readback) -> Result<StepOutput> {
         self.engine.prefill(&mut self.sequence, ids, read, self.report_routes).await
     }
 
-    /// Sends one generated token through the model.
+    /// Runs one generated token through the model.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::step`].
     pub async fn decode(&mut self, id: u32, read: Readback) -> Result<StepOutput> {
         self.step(Input::generated(&id, read).with_routes(self.report_routes)).await
     }
 
-    /// Compiles what a prompt of `tokens` and the tokens after it need: see [`Engine::prepare`].
+    /// Compiles the pipelines of a prompt of `tokens` and the tokens after it: see
+    /// [`Engine::prepare`].
     ///
     /// # Errors
     ///
@@ -114,12 +127,20 @@ impl<M: Machine> Session<M> {
         self.engine.prepare(self.sequence.tokens().len(), tokens, read).await
     }
 
-    /// The plan of a decode step at the current length, for measuring.
+    /// The plan of a decode step at the current length, for measurements.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::decode_plan`].
     pub fn decode_plan(&mut self, read: Readback) -> Result<&M::Plan> {
         self.engine.decode_plan(self.sequence.tokens().len(), read)
     }
 
-    /// The plan of a whole prefill chunk at the current length, for measuring.
+    /// The plan of a whole prefill chunk at the current length, for measurements.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::prefill_plan`].
     pub fn prefill_plan(&mut self, read: Readback) -> Result<&M::Plan> {
         self.engine.prefill_plan(self.sequence.tokens().len(), read)
     }

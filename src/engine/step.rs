@@ -1,4 +1,5 @@
-//! A step: tokens in, logits out. What is asked of it, what is staged for it, what comes back.
+//! A step: tokens in, logits out. Its input, the buffers written for it, and the decoding of its
+//! output.
 
 use super::{
     SessionOptions,
@@ -11,7 +12,7 @@ use crate::{
     text::sampler::{Candidate, Needs},
 };
 
-/// What to read back after tokens have gone through.
+/// What a step reads back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Readback {
@@ -35,16 +36,16 @@ impl From<Needs> for Readback {
     }
 }
 
-/// Tokens of one text that go through the model together, and what is read back of them.
+/// Tokens of one text that go through the model in one pass, and what is read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input<'a> {
-    /// The tokens, in order: of a prompt at most [`SessionOptions::chunk`], of generated ones one.
+    /// The tokens, in order: at most [`SessionOptions::chunk`] of a prompt, or one generated token.
     pub ids: &'a [u32],
-    /// How they go through.
+    /// Whether they are of a prompt or generated.
     pub kind: Kind,
     /// What is read back.
     pub read: Readback,
-    /// Whether the experts that were chosen are read back with the logits.
+    /// Whether the chosen experts are read back with the logits.
     pub routes: bool,
 }
 
@@ -54,44 +55,44 @@ impl<'a> Input<'a> {
         Self { ids, kind: Kind::Prompt, read, routes: false }
     }
 
-    /// The first chunk of what is left of a prompt. `read` is of its last token, so of the chunks
-    /// before the last nothing is read back, unless logits of every token are wanted.
+    /// The first chunk of the `rest` of a prompt. `read` applies to the last token of the prompt,
+    /// so chunks before the last read nothing back, unless `read` is [`Readback::AllLogits`].
     pub fn next_chunk(rest: &'a [u32], read: Readback, options: SessionOptions) -> Self {
         let (ids, later) = rest.split_at(rest.len().min(options.chunk(read)));
         let more = !later.is_empty() && read != Readback::AllLogits;
         Self::prompt(ids, if more { Readback::Nothing } else { read })
     }
 
-    /// One token that was generated.
+    /// One generated token.
     pub fn generated(id: &'a u32, read: Readback) -> Self {
         Self { ids: std::slice::from_ref(id), kind: Kind::Generated, read, routes: false }
     }
 
-    /// The same, with or without the experts that were chosen.
+    /// The same, with or without reading the chosen experts back.
     #[must_use]
     pub fn with_routes(self, routes: bool) -> Self {
         Self { routes, ..self }
     }
 }
 
-/// The share that one sequence has in a step.
+/// The part of a step that belongs to one sequence.
 #[derive(Debug)]
 pub struct Run<'a> {
-    /// What the tokens go on.
+    /// The sequence that the tokens extend.
     pub sequence: &'a mut Sequence,
     /// The tokens.
     pub input: Input<'a>,
 }
 
-/// What came back of a run.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StepOutput {
-    /// Candidates for the next token: the largest logits in falling order, or all by id.
+    /// Candidates for the next token: the largest logits in descending order, or all logits by id.
     pub candidates: Vec<Candidate>,
     /// Logits of every token, if they were asked for: `[tokens][vocab_size]`.
     pub rows: Vec<Vec<f32>>,
-    /// The experts chosen, if they were asked for, for each token whose logits are there, by each
+    /// The chosen experts, if they were requested, of each token whose logits were read, in each
     /// layer that has experts: `[tokens][layers]`.
     pub routes: Vec<Vec<Route>>,
 }
@@ -99,40 +100,45 @@ pub struct StepOutput {
 /// The experts that a layer chose for a token.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Route {
-    /// Their numbers, the likeliest first.
+    /// Their ids, the most probable first.
     pub experts: Vec<u32>,
-    /// Their probabilities, as they weight what the experts give.
+    /// Their probabilities, with which their outputs are weighted.
     pub probs: Vec<f32>,
 }
 
-/// One text on some engine: what the loop that makes text drives. What wraps a session does the
-/// same.
+/// One sequence on an engine: the interface that [`generate`](super::generation::generate) drives.
+/// Wrappers of a session implement it too.
 #[expect(async_fn_in_trait, reason = "an engine is one thread, and browser futures are not Send")]
 pub trait Stepper {
     /// The model's configuration.
     fn config(&self) -> &Config;
 
-    /// What the engine was made for.
+    /// The sizes of the engine.
     fn options(&self) -> SessionOptions;
 
-    /// The text.
+    /// The sequence.
     fn sequence(&mut self) -> &mut Sequence;
 
-    /// Sends tokens through the model, after those of the text.
+    /// Runs tokens through the model and appends them to the sequence.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::step`](super::Engine::step), and what a wrapper adds.
     async fn step(&mut self, input: Input<'_>) -> Result<StepOutput>;
 }
 
-/// A token that goes through, and its place in its text.
+/// A token of a step, and its position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) id: u32,
     pub(super) position: u32,
 }
 
-/// Writes what `rows` change into the buffers of a pass, which may have room for more: rows beyond
-/// are padding.
+/// Writes the inputs of a pass into its buffers. The buffers may have more rows than `rows`: the
+/// rest is padding.
 ///
-/// Kernels take neighbouring positions of one text: the step record has the first of them.
+/// The rows must be consecutive positions of one text, because the step record holds only the
+/// first.
 pub(super) fn stage<M: Machine>(
     machine: &mut M,
     c: &Config,
@@ -163,20 +169,21 @@ pub(super) fn stage<M: Machine>(
     machine.write(s.last_row, 0, bytemuck::cast_slice(&[count - 1]))
 }
 
-/// What was read back: logits as `read` asks, then ids and probabilities of each layer by turns.
+/// The bytes read back: logits as `read` asks, then ids and probabilities of each layer,
+/// alternating.
 #[derive(Clone, Copy)]
 pub(super) struct Answer<'a> {
     pub(super) read: Readback,
     pub(super) logits: &'a [Vec<u8>],
     pub(super) routes: &'a [Vec<u8>],
-    /// Real rows of the pass.
+    /// Rows of the pass that are not padding.
     pub(super) rows: usize,
-    /// Tokens of the text with them.
+    /// Length of the text after the pass.
     pub(super) end: usize,
 }
 
 impl Answer<'_> {
-    /// Decodes it; an error if something is not a finite number.
+    /// Decodes the bytes; an error if a logit is not finite.
     pub(super) fn decode(self, c: &Config) -> Result<StepOutput> {
         let mut output = StepOutput::default();
         match self.read {
@@ -187,7 +194,7 @@ impl Answer<'_> {
                     .zip(logits)
                     .map(|(id, logit)| Candidate { id, logit })
                     .collect();
-                // `top_chunks` shows what is not a number as the largest finite one.
+                // `top_chunks` replaces a logit that is not finite by the largest finite number.
                 if output.candidates.iter().any(|c| !c.logit.is_finite() || c.logit >= f32::MAX) {
                     return Err(self.not_finite());
                 }
@@ -220,7 +227,7 @@ impl Answer<'_> {
         Error::NonFinite { what: format!("after token {}", self.end) }
     }
 
-    /// The experts that each layer chose for one row.
+    /// The experts that each layer chose for this row.
     fn routes_of(self, row: usize, c: &Config) -> Vec<Route> {
         let chosen = c.num_experts_per_tok() as usize;
         let of =

@@ -1,4 +1,5 @@
-//! Finds the fastest way to divide each product of a model on a device, by measuring.
+//! Autotuning: measures the variants of each matrix product of a model on a device, and picks the
+//! fastest.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,10 +10,10 @@ use crate::{
     variants::{Class, Form, Measured, Setting, Tuning, VARIANTS, Variant, Why},
 };
 
-/// A way to divide the work of a phase: all of its products are measured with it at once.
+/// A candidate: one variant with its sizes, used for all products of a phase at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// Matrix-vector products, in decode, or matrix products, in prefill.
+    /// GEMV, in decode, or GEMM, in prefill.
     pub form: Form,
     /// The variant and its sizes.
     pub setting: Setting,
@@ -24,8 +25,8 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// The ways that a device has, of each form that first which it takes without measuring. Those that
-/// round activations to bytes are only among them if `rounding` allows it.
+/// The candidates that a device can run; for each form the default comes first. Variants that round
+/// activations to 8-bit integers are included only if `rounding` is set.
 pub fn ways(caps: &Caps, rounding: bool) -> Vec<Way> {
     let (on, default) = (caps.capabilities(), caps.tuning());
     let mut ways: Vec<Way> = Vec::new();
@@ -56,50 +57,52 @@ pub fn left_out(caps: &Caps) -> Vec<(&'static str, Why)> {
     VARIANTS.iter().filter_map(why).collect()
 }
 
-/// What of `measured` a device can do: a file may be old, or somebody may have edited it.
+/// The entries of `measured` that a device can run: the file may be old or edited.
 pub fn possible(caps: &Caps, mut measured: Measured) -> Measured {
     let on = caps.capabilities();
     measured.retain(|_, setting| setting.runs_on(&on).is_ok());
     measured
 }
 
-/// What was measured of one class of products.
+/// The measurements of one class of products.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The products.
+    /// The class.
     pub class: Class,
-    /// Nanoseconds of one of them by each way, the least of all rounds, in the order of [`ways`].
+    /// Nanoseconds of one product with each candidate, the minimum over all rounds, in the order of
+    /// [`ways`].
     pub times: Vec<(Way, f64)>,
 }
 
 impl Found {
-    /// The fastest way, and its time. What is hardly faster than the default may be so by chance.
+    /// The fastest candidate and its time. The default wins unless another is at least 3 % faster,
+    /// since smaller differences may be noise.
     pub fn best(&self) -> Option<(Way, f64)> {
         let best = self.times.iter().copied().min_by(|(_, a), (_, b)| a.total_cmp(b))?;
         let default = *self.times.first()?;
         Some(if default.1 < 1.03 * best.1 { default } else { best })
     }
 
-    /// The time of the way that a device takes without measuring.
+    /// The time of the default.
     pub fn before(&self) -> Option<f64> {
         self.times.first().map(|&(_, time)| time)
     }
 }
 
-/// What a device takes from measurements: for each class the fastest way.
+/// The fastest candidate for each class.
 pub fn choose(found: &[Found]) -> Measured {
     found.iter().filter_map(|of| Some((of.class.clone(), of.best()?.0.setting))).collect()
 }
 
-/// Measures the products of a session's model, `rounds` times each way, after a round that does not
-/// count. `prompt` goes through the model first, so that experts have real work. The session is left
-/// with the fastest ways; `rounding` lets them round activations to bytes. `progress` hears of each way
-/// that is done; an error from it stops the work.
+/// Measures the products of a session's model: `rounds` times each candidate, after one round of
+/// warm-up. `prompt` goes through the model first, so that the router chooses real experts. The
+/// session is left with the fastest candidates; `rounding` allows those that round activations to
+/// 8-bit integers. `progress` is called after each candidate; an error from it stops the work.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] if the device cannot time dispatches; what the device or `progress` gives. A way
-/// that the device refuses to compile is left out.
+/// [`Error::Usage`] if the device has no timestamp queries; errors of the device and of `progress`.
+/// A candidate that the device fails to compile is left out.
 pub async fn measure(
     session: &mut Session<Gpu>,
     prompt: &[u32],
@@ -138,7 +141,7 @@ pub async fn measure(
     Ok(found)
 }
 
-/// Nanoseconds of one product of each class, in the phase that `way` is for.
+/// Nanoseconds of one product of each class, in the phase of `way`.
 async fn times(
     session: &mut Session<Gpu>,
     prompt: &[u32],

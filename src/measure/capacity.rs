@@ -1,4 +1,4 @@
-//! What a model needs on a device, counted without one.
+//! The memory that a model needs on a device, counted without one.
 
 use crate::{
     base::{
@@ -10,26 +10,26 @@ use crate::{
     model::{Model, alloc_cache, config::Config, weights::Weights},
 };
 
-/// What a model takes on a device.
+/// The memory that a model takes on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// What it is for.
+    /// The sizes of the engine.
     pub sizes: SessionOptions,
     /// Bytes of the weights.
     pub weights: u64,
-    /// Tensors beyond one for each matrix, because of the largest binding.
+    /// Number of splits of matrices that the binding limit forced.
     pub cuts: usize,
     /// Bytes of keys and values for one position.
     pub cache_position: u64,
     /// Bytes of keys and values for the whole context.
     pub cache: u64,
-    /// Tensors that the keys of one layer are cut into.
+    /// Shards of the KV cache of one layer.
     pub cache_shards: usize,
     /// Bytes of everything else.
     pub scratch: u64,
-    /// Tensors.
+    /// Number of tensors.
     pub tensors: usize,
-    /// A step that makes one token.
+    /// The dispatches of a decode step.
     pub decode: Counted,
 }
 
@@ -40,7 +40,7 @@ impl MemoryPlan {
     }
 }
 
-/// A model laid out under some limits, to be asked for its needs at one context or another.
+/// A model laid out under some device limits, which can be planned at several contexts.
 #[derive(Clone, Debug)]
 pub struct Planner {
     model: Model,
@@ -48,7 +48,7 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Lays out the weights.
+    /// Lays out the weights under `limits`.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Planner {
         &self.model
     }
 
-    /// The needs of an engine of these sizes, with its buffers to sample from 40 candidates.
+    /// The memory of an engine of these sizes, with buffers to sample from 40 candidates.
     ///
     /// # Errors
     ///
@@ -130,14 +130,14 @@ pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
     2 * layers * dtype.row_bytes(heads * channels)
 }
 
-/// Dispatches of one layer, on average, in a step that runs `kernels`.
+/// Dispatches per layer, on average, in a step that runs `kernels`.
 pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
     let all: u64 = kernels.iter().map(|(_, count)| count).sum();
     let last = |label: &str| label.starts_with("top_") || label == "gather";
     let searches: u64 =
         kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
     let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
-    // One norm comes before the first layer.
+    // One norm runs before the first layer.
     (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers())
 }
 
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(plan.weights, 539_030_994_944 + widened);
         assert_eq!(plan.cache_position, 524_288);
         assert_eq!(plan.cache, 4096 * 524_288);
-        // A scale of two bytes for each 32 keys or values.
+        // Q8 has a scale of two bytes for every 32 keys or values.
         for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
             let sizes = SessionOptions { context: 4096, prefill: 256, cache };
             let smaller = planner.plan(sizes).expect("fits");

@@ -1,4 +1,4 @@
-//! What a model needs of a device, and what is fastest on one.
+//! What a model needs of a device, and which variants are fastest on one.
 
 pub mod autotune;
 pub mod capacity;

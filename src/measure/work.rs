@@ -1,4 +1,4 @@
-//! What the mathematics of a pass asks for at the least, whoever computes it.
+//! Lower bounds of a pass, for any implementation: bytes that must move, floating-point operations.
 
 use crate::{
     base::tensor::DType,
@@ -6,28 +6,28 @@ use crate::{
     model::{Model, config::Config},
 };
 
-/// Bytes that must move for `tokens` tokens after `before` others: the weights that they need, once,
-/// and the keys and values of all positions, which are stored as `cache`, once.
+/// Bytes that must be read for `tokens` tokens after `before` others: the weights that they need,
+/// once, and the keys and values of all positions, stored as `cache`, once.
 ///
-/// No activation counts, for it could stay where it was computed. As many experts count as the
-/// tokens can choose.
+/// Activations do not count, since they could stay in registers or caches. As many experts count as
+/// the tokens can choose.
 pub fn least_bytes(model: &Model, cache: DType, tokens: u32, before: u32) -> u64 {
     let positions = u64::from(before) + u64::from(tokens);
     model.needed_bytes(tokens) + positions * cache_position_bytes(&model.config, cache)
 }
 
-/// Floating-point operations for `tokens` tokens after `before` others, with the logits of the last:
-/// two for each product that is added.
+/// Floating-point operations for `tokens` tokens after `before` others, with the logits of the
+/// last: two for each multiply-add.
 ///
-/// These are the matrices of all layers, of the experts that are chosen and no others; the
-/// products of a query with the keys of its own and all earlier positions, and of its weights with
-/// their values; and the head. Norms, activations and the softmax do not count.
+/// It counts the matrices of all layers, with only the chosen experts; the dot products of each
+/// query with the keys up to its own position, and the weighted sums of their values; and the head.
+/// Norms, activations and the softmax do not count.
 pub fn flops(c: &Config, tokens: u32, before: u32) -> u64 {
     let [tokens, before, layers, hidden, heads, head_dim] =
         [tokens, before, c.num_hidden_layers(), c.hidden_size, c.num_attention_heads, c.head_dim]
             .map(u64::from);
     let matrices: u64 = c.layers.iter().map(|layer| c.active_weights(layer)).sum();
-    // The query at position p sees p + 1 positions.
+    // The query at position p attends to p + 1 positions.
     let seen = tokens * before + tokens * (tokens + 1) / 2;
     let head = hidden * u64::from(c.vocab_size);
     2 * (tokens * matrices + layers * 2 * heads * head_dim * seen + head)
@@ -74,7 +74,8 @@ mod tests {
             let model = planner("tiny", dtype).model().clone();
             assert_eq!(model.needed_bytes(u32::MAX), model.bytes());
             let [one, two] = [1, 2].map(|tokens| model.needed_bytes(tokens));
-            // Two of eight experts, then four; each matrix has 64 rows of 64 columns.
+            // One token chooses two of eight experts, two tokens four; each matrix has 64 rows of
+            // 64 columns.
             let expert = 3 * 3 * 64 * dtype.row_bytes(64);
             assert_eq!(two - one, 2 * expert + dtype.row_bytes(64));
         }
@@ -87,7 +88,8 @@ mod tests {
             let plan = planner
                 .plan(SessionOptions { context: 288, prefill: 256, cache: DType::F32 })
                 .expect("fits");
-            // The plan is that of the first step, which serves as long as positions fill a split.
+            // The plan is that of the first step, which is also used while the positions fill one
+            // split.
             let least = least_bytes(planner.model(), DType::F32, 1, SPLIT_LEN - 1) as f64;
             let ratio = plan.decode.bytes_touched as f64 / least;
             assert!((1.0..=1.05).contains(&ratio), "{dtype}: {ratio}");

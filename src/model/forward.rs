@@ -20,29 +20,35 @@ use crate::{
     model::config::{Config, Norms},
 };
 
-/// What a pass leaves behind beside the cache.
+/// What a pass computes besides the new entries of the KV cache.
 #[derive(Clone, Copy, Debug)]
 pub enum Output<'a> {
-    /// Nothing: more tokens follow.
+    /// Nothing: for chunks of a prompt before its last.
     Nothing,
     /// Logits of the last real row, in `s.logits`.
     Last,
     /// The largest logits of the last real row, in the last of these lists.
     Top(&'a [TopList]),
-    /// Logits of every row, here: `[tokens, vocab_size]`.
+    /// Logits of every row, in this tensor: `[tokens, vocab_size]`.
     All(Tensor),
 }
 
-/// How far a pass reaches.
+/// Parameters of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
-    /// What is wanted of it.
+    /// What it computes.
     pub output: Output<'a>,
     /// Positions that attention must cover: those of all tokens so far, and possibly more.
     pub positions: u32,
 }
 
-/// Runs the tokens staged in `s` through the model.
+/// Runs the tokens staged in `s` through the model: embedding, all layers, and the head as
+/// `pass.output` asks.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if `s` was allocated for another model; errors of the executor, such as
+/// [`Error::Operand`] for shapes that do not fit.
 pub fn forward(
     exec: &mut dyn Executor,
     m: &Model,
@@ -106,8 +112,8 @@ pub fn forward(
                     }
                     Phase::Prefill => {
                         experts_of_many(exec, c, routed, s, i, ids)?;
-                        // The sum over experts shares a kernel with the norm, so ranks sum what it
-                        // reads.
+                        // `CombineNorm` sums the experts and normalizes in one kernel, so the sum
+                        // over ranks must come before it, on its inputs.
                         if routed.dense.is_some() {
                             exec.sum_over_ranks(s.dense)?;
                         }
@@ -200,7 +206,7 @@ fn attention(
 /// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.block` out.
 ///
 /// Routing never leaves the device: the expert kernels read the chosen ids themselves. The last of
-/// them sums over experts, so that all that were chosen must be in place together.
+/// them sums over the chosen experts, so all of those must be in place at the same time.
 fn experts_of_one(
     exec: &mut dyn Executor,
     c: &Config,
@@ -264,10 +270,10 @@ fn experts_of_one(
     exec.used(Need::Experts(layer, ids))
 }
 
-/// The same for many tokens, by expert: `s.h` in, `s.dense` and `s.routed` out.
+/// The same for many tokens, grouped by expert: `s.h` in, `s.dense` and `s.routed` out.
 ///
-/// What experts give is summed afterwards, so that they may be in place some at a time: an id that
-/// is no expert's is passed over.
+/// The outputs of the experts are summed later, by [`CombineNorm`], so a runner may load some
+/// experts at a time and repeat this part. Slots whose id is not that of an expert are skipped.
 fn experts_of_many(
     exec: &mut dyn Executor,
     c: &Config,
@@ -308,7 +314,7 @@ fn experts_of_many(
     exec.used(Need::Experts(layer, ids))
 }
 
-/// Where the results of the dense MLP are, or zeros where there is none.
+/// The output of the dense MLP, or zeros where the layer has none.
 fn beside(w: &Routed, s: &Scratch) -> Tensor {
     if w.dense.is_some() { s.dense } else { s.no_dense }
 }
@@ -328,7 +334,7 @@ fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<
     Ok(())
 }
 
-/// Logits of what is in `s.h`: scaled first, then capped.
+/// Logits of the rows in `s.h`: `softcap(scale * dot)`.
 fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> Result<()> {
     let scale = round(m.config.ends.output_scale);
     let cap = round(m.config.ends.softcap);
@@ -376,7 +382,7 @@ fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> 
     Ok(())
 }
 
-/// `out = x weightᵀ`, one dispatch per shard of a matrix too large to bind at once.
+/// `out = x weightᵀ`, one dispatch for each shard of the matrix: GEMV in decode, GEMM in prefill.
 fn matmul(
     exec: &mut dyn Executor,
     s: &Scratch,

@@ -1,4 +1,4 @@
-//! Where weights go: allocation and sharding, then upload in bounded windows.
+//! Weights on a machine: allocation in shards that fit a binding, then upload in bounded windows.
 
 use super::{FeedForward, Layer, Mlp, Model, Routed};
 use crate::{
@@ -18,17 +18,18 @@ use crate::{
 /// Bytes read from a checkpoint at a time.
 const WINDOW_BYTES: u64 = 8 << 20;
 
-/// Bytes handed to the machine before it must have taken them.
+/// Bytes written to the machine between two flushes; bounds what waits in staging buffers.
 const FLUSH_BYTES: u64 = 64 << 20;
 
 /// A weight matrix, cut by rows into as many tensors as the machine's bindings need.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// In row order.
+    /// In the order of rows.
     pub shards: Vec<Shard>,
-    /// Tensors of the checkpoint that the matrix is made of.
+    /// The tensors of the checkpoint that the matrix consists of.
     sources: Vec<Source>,
-    /// Whether the sources are experts side by side, or parts one below the other.
+    /// Whether the sources are stacked along a leading axis (experts). Otherwise they are
+    /// concatenated along rows.
     experts: bool,
     cols: u32,
 }
@@ -43,7 +44,7 @@ pub struct Shard {
 }
 
 impl Matrix {
-    /// Whether another matrix is cut at the same rows, and stored in the same type.
+    /// Whether another matrix has the same element type and is split into shards at the same rows.
     pub(super) fn is_cut_like(&self, other: &Self) -> bool {
         let cuts = |matrix: &Self| -> Vec<_> {
             matrix.shards.iter().map(|shard| (shard.row0, shard.tensor.dtype)).collect()
@@ -59,8 +60,13 @@ struct Source {
 }
 
 impl Model {
-    /// Allocates the weights of `config`, in the types that `weights` has them in. Norms and
-    /// routers are always F32.
+    /// Allocates the weights of `config`, in the element types of `weights`. Norms and routers are
+    /// always F32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if a single row is larger than a binding, [`Error::Usage`] if a layer has
+    /// neither experts nor a dense MLP; errors of `weights` and of the machine's allocation.
     pub fn alloc<M: Machine>(
         machine: &mut M,
         config: &Config,
@@ -81,7 +87,12 @@ impl Model {
         Ok(Self { config: c.clone(), embed_tokens, layers, norm, lm_head })
     }
 
-    /// Uploads every weight. `progress` hears how many bytes are done.
+    /// Uploads every weight. `progress` is called with the number of bytes read so far; an error
+    /// from it stops the upload.
+    ///
+    /// # Errors
+    ///
+    /// Errors of reading `weights`, of the machine, and of `progress`.
     pub async fn fill<M: Machine>(
         &self,
         machine: &mut M,
@@ -115,7 +126,7 @@ impl Model {
         upload.machine.flush().await
     }
 
-    /// Bytes of all weights as allocated, each tensor once.
+    /// Bytes of all weights as allocated. A tied table counts once.
     pub fn bytes(&self) -> u64 {
         let mut tensors = self.tensors();
         tensors.sort_by_key(|tensor| tensor.id);
@@ -123,8 +134,9 @@ impl Model {
         tensors.iter().map(Tensor::size_bytes).sum()
     }
 
-    /// Bytes of weights that so many tokens need at once: as many experts as they can choose, a row
-    /// of the embedding table for each, and all of the rest.
+    /// Bytes of the weights that a pass over `tokens` tokens reads at most: as many experts as the
+    /// tokens can choose, one row of the embedding table for each token (all of it where it is the
+    /// head), and everything else.
     pub fn needed_bytes(&self, tokens: u32) -> u64 {
         let c = &self.config;
         let of = |matrix: &Matrix| -> u64 {
@@ -147,13 +159,13 @@ impl Model {
         self.bytes() - table / rows * idle_rows - idle_experts
     }
 
-    /// Tensors beyond one for each matrix: how often bindings forced a cut.
+    /// Number of splits that the binding limit forced: shards minus matrices.
     pub fn cuts(&self) -> usize {
         self.matrices().iter().map(|matrix| matrix.shards.len() - 1).sum()
     }
 
-    /// The tensors of all weights, each with a name of the checkpoint: of its first part, where a
-    /// tensor holds several.
+    /// The tensors of all weights, each with a canonical name. A tensor that fuses several (q, k
+    /// and v; experts) has the name of the first.
     pub fn named_tensors(&self) -> impl Iterator<Item = (String, Tensor)> {
         let matrices = self.matrices().into_iter().flat_map(|matrix| {
             let name = &matrix.sources[0].name;
@@ -254,7 +266,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         self.machine.alloc(Role::Storage, DType::F32, [len].into())
     }
 
-    /// A matrix of parts one below the other.
+    /// Allocates a matrix that concatenates `parts` along rows.
     fn matrix(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let shard_rows = self.shard_rows(parts, 1, cols)?;
@@ -270,7 +282,8 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         Ok(Matrix { shards, sources: sources(parts), experts: false, cols })
     }
 
-    /// Matrices of one shape side by side; each shard has the same rows of all of them.
+    /// Allocates matrices of one shape, stacked along a leading axis; each shard holds the same
+    /// rows of all of them.
     fn side_by_side(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
         let count =
             u32::try_from(parts.len()).map_err(|_| Error::Usage("too many experts".into()))?;
@@ -288,7 +301,8 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         Ok(Matrix { shards, sources: sources(parts), experts: true, cols })
     }
 
-    /// Rows of `count` matrices that fit one binding: a multiple of a tile where that many fit.
+    /// Most rows of `count` stacked matrices that fit in one binding, rounded down to whole tiles
+    /// where there is more than one.
     fn shard_rows(&self, parts: &[(Key, u32)], count: u32, cols: u32) -> Result<u32> {
         const TILE: u64 = 32;
         let limit = self.machine.max_binding_bytes();
@@ -305,7 +319,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         Ok(u32::try_from(fit).unwrap_or(u32::MAX / 2))
     }
 
-    /// The type of all parts, or F32 where they differ.
+    /// The element type that all parts have, or F32 if they differ.
     fn dtype(&self, parts: &[(Key, u32)]) -> Result<DType> {
         let first = self.weights.dtype(&parts[0].0.name())?;
         for (key, _) in parts {
@@ -336,7 +350,7 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
             let extents = shard.tensor.shape.extents();
             let rows = extents[extents.len() - 2];
             let row_bytes = shard.tensor.dtype.row_bytes(matrix.cols.into());
-            let mut first = 0; // row of the source that the shard could begin in
+            let mut first = 0; // first row of the source within the matrix
             for (i, source) in (0u64..).zip(&matrix.sources) {
                 let (begin, end, offset) = if matrix.experts {
                     (shard.row0, shard.row0 + rows, i * u64::from(rows) * row_bytes)
@@ -356,7 +370,7 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
         Ok(())
     }
 
-    /// Rows of one tensor of the checkpoint, to `offset` bytes into `tensor`.
+    /// Uploads rows of one tensor of the checkpoint to `tensor`, from byte `offset` on.
     async fn rows(
         &mut self,
         tensor: Tensor,
@@ -376,15 +390,15 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
         Ok(())
     }
 
-    /// A whole tensor of the checkpoint.
+    /// Uploads a whole tensor of the checkpoint.
     async fn whole(&mut self, tensor: Tensor, name: &str) -> Result<()> {
         let rows = u64::from(tensor.shape.extents()[0]);
         self.weights.read_rows(name, 0, rows, &mut self.buffer).await?;
         self.put(tensor, 0, name).await.map(|_| ())
     }
 
-    /// Converts what was read if the tensor has another type, and hands it to the machine. Gives
-    /// the bytes written.
+    /// Writes the rows in `buffer` at byte `offset` of `tensor`, converted to F32 if the types
+    /// differ. Returns the number of bytes written.
     async fn put(&mut self, tensor: Tensor, offset: u64, name: &str) -> Result<u64> {
         let stored = self.weights.dtype(name)?;
         let read = self.buffer.len() as u64;

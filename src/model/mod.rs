@@ -20,14 +20,14 @@ use crate::{
     model::config::{Config, Experts},
 };
 
-/// All weights of a model. Handles only: the bytes are on the machine.
+/// All weights of a model, as handles: the bytes are on the machine.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// What the weights are for.
+    /// The configuration that the weights belong to.
     pub config: Config,
     /// `[vocab_size, hidden_size]`
     pub embed_tokens: Matrix,
-    /// In order.
+    /// The decoder layers, in order.
     pub layers: Vec<Layer>,
     /// `[hidden_size]`
     pub norm: Tensor,
@@ -40,7 +40,7 @@ pub struct Model {
 pub struct Layer {
     /// `[hidden_size]`
     pub pre_attn_norm: Tensor,
-    /// Query, key and value projections, one below the other:
+    /// Query, key and value projections, concatenated along rows:
     /// `[(num_attention_heads + 2 num_key_value_heads) head_dim, hidden_size]`
     pub qkv_proj: Matrix,
     /// `[hidden_size, num_attention_heads head_dim]`
@@ -49,32 +49,33 @@ pub struct Layer {
     pub post_attn_norm: Tensor,
     /// `[hidden_size]`
     pub pre_moe_norm: Tensor,
-    /// What comes after attention.
+    /// The dense MLP, the experts, or both.
     pub feed_forward: FeedForward,
     /// `[hidden_size]`
     pub post_moe_norm: Tensor,
 }
 
-/// The second half of a layer.
+/// The feed-forward half of a layer.
 #[derive(Clone, Debug)]
 pub enum FeedForward {
     /// One MLP that every token goes through.
     Dense(Mlp),
-    /// Experts of which a router chooses some.
+    /// Mixture of experts, with or without a dense MLP beside it.
     Routed(Box<Routed>),
 }
 
 /// Experts and their router.
 #[derive(Clone, Debug)]
 pub struct Routed {
-    /// How it chooses.
+    /// How the router chooses.
     pub rule: Experts,
     /// `[num_local_experts, hidden_size]`
     pub router: Tensor,
-    /// The experts, each matrix holding all of them:
-    /// `[num_local_experts, moe_intermediate_size, hidden_size]` and `down_proj` transposed.
+    /// The experts; each matrix holds all of them:
+    /// `[num_local_experts, moe_intermediate_size, hidden_size]`, and for `down_proj` with the last
+    /// two axes swapped.
     pub experts: Mlp,
-    /// The dense path beside them, if there is one.
+    /// The dense MLP that runs beside them (`residual_moe`), if there is one.
     pub dense: Option<Mlp>,
 }
 
@@ -87,7 +88,7 @@ impl FeedForward {
         }
     }
 
-    /// The dense MLP, then the experts: what there is of them.
+    /// The MLPs of the layer: the dense one, then the experts, where it has them.
     pub fn mlps(&self) -> impl Iterator<Item = &Mlp> {
         let (dense, experts) = match self {
             Self::Dense(mlp) => (Some(mlp), None),

@@ -1,4 +1,5 @@
-//! Rotary embedding: frequencies, angles, and the attention temperature that goes with long contexts.
+//! Rotary embedding: inverse frequencies, tables of cosines and sines, and the attention
+//! temperature for long contexts.
 
 use std::f64::consts::TAU;
 
@@ -7,7 +8,7 @@ use crate::{
     model::config::{Config, Rope, RopeType},
 };
 
-/// The `head_dim / 2` frequencies, in radians for each position.
+/// The `head_dim / 2` inverse frequencies, in radians per position.
 ///
 /// Computed in `f64` and rounded to `f32` once. Follows `rope_type`: see [`explain`].
 pub fn inv_freq(rope: &Rope, head_dim: u32) -> Vec<f32> {
@@ -35,7 +36,7 @@ pub fn inv_freq(rope: &Rope, head_dim: u32) -> Vec<f32> {
         .collect()
 }
 
-/// What a model's rope tables are made of, one for each of [`Config::ropes`].
+/// Computes the rows of the cos/sin table of one rope.
 #[derive(Clone, Debug)]
 pub struct Angles {
     inv_freq: Vec<f32>,
@@ -43,7 +44,7 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Those of all ropes of a model.
+    /// One for each of [`Config::ropes`], in order.
     pub fn of(config: &Config) -> Vec<Self> {
         let angles = |rope: &Rope| Self {
             inv_freq: inv_freq(rope, config.head_dim),
@@ -61,7 +62,7 @@ impl Angles {
     }
 }
 
-/// A paragraph for the user, for each rope: which rule the frequencies follow, and why.
+/// A line for the user for each rope: which rule the frequencies follow, and why.
 pub fn explain(config: &Config) -> String {
     let ropes: Vec<String> =
         config.ropes.iter().map(|rope| explain_one(rope, config.head_dim)).collect();
@@ -107,8 +108,9 @@ fn explain_one(rope: &Rope, head_dim: u32) -> String {
 
 /// Writes `[cos 0, sin 0, cos 1, sin 1, ...]` for position `pos`: `2 * inv_freq.len()` values.
 ///
-/// The angle is one `f32` product. Its cosine and sine are taken in `f64` and rounded, because a
-/// GPU's own are far off at angles of 100,000 radians. Writes as many pairs as `out` has room for.
+/// The angle is one `f32` product. Its cosine and sine are taken in `f64` and rounded, because the
+/// `cos` and `sin` of a GPU are inaccurate at angles of 100,000 radians. Writes as many pairs as
+/// `out` has room for.
 pub fn cos_sin(inv_freq: &[f32], pos: u32, out: &mut [f32]) {
     for (pair, inv) in out.as_chunks_mut::<2>().0.iter_mut().zip(inv_freq) {
         let (sin, cos) = f64::from(pos as f32 * inv).sin_cos();
@@ -116,9 +118,11 @@ pub fn cos_sin(inv_freq: &[f32], pos: u32, out: &mut [f32]) {
     }
 }
 
-/// Factor on the attention logits of the query at position `pos`, after their soft cap.
+/// Attention temperature: the factor on the attention logits of the query at position `pos`, after
+/// their soft cap.
 ///
-/// `log2(pos) / log2(attn_temperature_len)` beyond that length, else 1. A length of 0 is off.
+/// `log2(pos) / log2(attn_temperature_len)` for positions beyond that length, else 1. A length of 0
+/// turns it off.
 pub fn temperature(attn_temperature_len: u32, pos: u32) -> f32 {
     if attn_temperature_len == 0 || pos <= attn_temperature_len {
         return 1.0;
@@ -133,7 +137,7 @@ fn scaled_theta(rope: &Rope) -> f64 {
     rope.rope_theta.powf(exponent)
 }
 
-/// The frequencies between which `YaRN` blends.
+/// The indices of the frequencies between which `YaRN` blends.
 fn yarn_range(rope: &Rope, head_dim: u32) -> (f64, f64) {
     let dim = f64::from(head_dim);
     let original = f64::from(rope.original_max_position_embeddings);
@@ -143,7 +147,7 @@ fn yarn_range(rope: &Rope, head_dim: u32) -> (f64, f64) {
     (low, high)
 }
 
-/// How much of frequency `i` stays unscaled under `YaRN`.
+/// `YaRN`'s weight of the unscaled frequency `i`; the scaled one has the rest.
 #[expect(clippy::float_cmp, reason = "both are whole numbers")]
 fn yarn_mask(rope: &Rope, head_dim: u32, i: u32) -> f64 {
     let (mut low, high) = yarn_range(rope, head_dim);

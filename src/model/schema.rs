@@ -1,11 +1,12 @@
-//! Every tensor that a model needs: its key, its name, its shape, and how tensor parallelism cuts it.
+//! Every tensor that a model needs: its key, its name, its shape, and the axis that tensor
+//! parallelism splits.
 
 use crate::{
     base::tensor::DType,
     model::config::{Config, Norms},
 };
 
-/// What a tensor is for. It decides in which type the engine keeps it.
+/// The kind of a tensor. It decides in which element type the engine keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The embedding table.
@@ -25,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in the order of the forward pass.
+    /// All kinds, in the order of the forward pass.
     pub const ALL: [Self; 7] = [
         Self::Embedding,
         Self::Norm,
@@ -36,7 +37,7 @@ impl Kind {
         Self::Head,
     ];
 
-    /// The name that people use.
+    /// The name in options, reports and `quantization_config`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Embedding => "embedding",
@@ -49,13 +50,14 @@ impl Kind {
         }
     }
 
-    /// Whether such tensors may be quantized: norms and routers are small and decide much.
+    /// Whether such tensors may be quantized. Norms and routers may not: they are small, and the
+    /// result is sensitive to them.
     pub const fn is_large(self) -> bool {
         !matches!(self, Self::Norm | Self::Router)
     }
 }
 
-/// The role of a tensor in a model, whoever names it.
+/// The role of a tensor in a model, whatever a file calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// The embedding table.
@@ -74,19 +76,19 @@ pub enum Part {
     PostAttnNorm,
     /// Gain of the norm before the experts and the dense MLP.
     PreMoeNorm,
-    /// Scores of the experts.
+    /// The router, which scores the experts.
     Router,
-    /// Gate of an expert.
+    /// Gate projection of an expert.
     ExpertGate,
-    /// What an expert's gate multiplies.
+    /// Up projection of an expert.
     ExpertUp,
-    /// An expert's way back to the residual stream.
+    /// Down projection of an expert.
     ExpertDown,
-    /// Gate of the dense MLP.
+    /// Gate projection of the dense MLP.
     DenseGate,
-    /// What that gate multiplies.
+    /// Up projection of the dense MLP.
     DenseUp,
-    /// The dense MLP's way back.
+    /// Down projection of the dense MLP.
     DenseDown,
     /// Gain of the norm after the experts and the dense MLP.
     PostMoeNorm,
@@ -97,7 +99,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// The canonical name, which is the released Grok-2's; of a layer's tensor a [`Pattern`].
+    /// The canonical name, which is the released Grok-2's, as a [`Pattern`].
     pub const fn pattern(self) -> Pattern {
         Pattern(match self {
             Self::Embedding => EMBEDDING,
@@ -121,7 +123,7 @@ impl Part {
         })
     }
 
-    /// What such tensors are for.
+    /// The kind of such tensors.
     pub const fn kind(self) -> Kind {
         match self {
             Self::Embedding => Kind::Embedding,
@@ -138,7 +140,8 @@ impl Part {
         }
     }
 
-    /// The axis that tensor parallelism cuts: 0 for outputs, 1 for inputs. `None` is never cut.
+    /// The axis that tensor parallelism splits: 0 for outputs, 1 for inputs, `None` for a tensor
+    /// that every rank has whole.
     pub const fn tp_axis(self) -> Option<usize> {
         match self.kind() {
             Kind::Norm | Kind::Router => None,
@@ -155,7 +158,7 @@ impl Part {
 pub struct Pattern(pub &'static str);
 
 impl Pattern {
-    /// The name of a tensor.
+    /// The name of the tensor `key`.
     pub fn name(self, key: Key) -> String {
         let mut numbers = [key.layer, key.expert].into_iter();
         let mut name = String::new();
@@ -168,7 +171,8 @@ impl Pattern {
         name
     }
 
-    /// The layer and the expert that make `name` of this pattern, 0 where there is no hole.
+    /// Parses `name`: the layer and the expert in the holes of the pattern, 0 where it has no hole.
+    /// `None` if the name does not match.
     pub fn numbers(self, name: &str) -> Option<[u32; 2]> {
         let mut pieces = self.0.split("{}");
         let mut rest = name.strip_prefix(pieces.next()?)?;
@@ -177,7 +181,7 @@ impl Pattern {
             let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             let (digits, after) = rest.split_at(end);
             *number = digits.parse().ok()?;
-            // 07 is another name than 7.
+            // A name has no leading zeros: `07` does not match.
             if digits.len() > 1 && digits.starts_with('0') {
                 return None;
             }
@@ -187,19 +191,19 @@ impl Pattern {
     }
 }
 
-/// A tensor of a model, whoever names it.
+/// Identifies a tensor of a model, whatever a file calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Its role.
     pub part: Part,
-    /// Its layer; 0 for what belongs to none.
+    /// Its layer; 0 for a tensor outside the layers.
     pub layer: u32,
-    /// Its expert; 0 for what belongs to none.
+    /// Its expert; 0 for a tensor outside the experts.
     pub expert: u32,
 }
 
 impl Key {
-    /// A tensor of a layer, or of none.
+    /// The key of a tensor that is not an expert's.
     pub const fn new(layer: u32, part: Part) -> Self {
         Self { part, layer, expert: 0 }
     }
@@ -226,18 +230,18 @@ impl Wanted {
         Self { key, name: key.name(), shape: shape(config, key) }
     }
 
-    /// What it is for.
+    /// Its kind.
     pub const fn kind(&self) -> Kind {
         self.key.part.kind()
     }
 
-    /// The axis that tensor parallelism cuts: see [`Part::tp_axis`].
+    /// The axis that tensor parallelism splits: see [`Part::tp_axis`].
     pub const fn tp_axis(&self) -> Option<usize> {
         self.key.part.tp_axis()
     }
 
-    /// Whether the engine takes this tensor in elements of `dtype`: norms and routers are small and
-    /// decide much, and quantized rows are made of whole blocks.
+    /// Whether the engine takes this tensor with elements of `dtype`. Norms and routers are never
+    /// quantized, and quantized rows must be whole blocks.
     pub fn may_be(&self, dtype: DType) -> bool {
         let cols = self.shape.last().copied().unwrap_or(0);
         let whole = cols % u64::from(dtype.block()) == 0;
@@ -286,7 +290,7 @@ pub fn shape(config: &Config, key: Key) -> Vec<u64> {
     }
 }
 
-/// Everything that a model of this configuration needs, in the order of the forward pass.
+/// All tensors that a model of this configuration needs, in the order of the forward pass.
 ///
 /// A model with a tied head has no [`HEAD`]. `config` is expected to have no
 /// [problems](Config::problems), which also bounds the length of the list.

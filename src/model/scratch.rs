@@ -1,4 +1,4 @@
-//! Every buffer of a pass, with its shape, made before the first token.
+//! The activation buffers of a pass, with their shapes, allocated before the first token.
 
 use crate::{
     base::{
@@ -13,23 +13,23 @@ use crate::{
     model::config::Config,
 };
 
-/// Positions of a split of attention in decode: enough work for a workgroup, and enough splits to
+/// Positions in one split of decode attention: enough work for a workgroup, and enough splits to
 /// fill a device at long contexts.
 pub const SPLIT_LEN: u32 = 128;
 
-/// Which kernels a pass uses.
+/// Prefill or decode: which kernels a pass uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Many tokens, by tiles. A token's result does not depend on how many there are.
+    /// Many tokens, by GEMM kernels. The result of a token does not depend on how many there are.
     Prefill,
-    /// One token, by vectors.
+    /// One token, by GEMV kernels.
     Decode,
 }
 
-/// Keys and values of a layer, cut by position into as many tensors as bindings need.
+/// The KV cache of a layer, split by position into as many tensors as the binding limit needs.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
-    /// In position order.
+    /// In the order of positions.
     pub shards: Vec<CacheShard>,
 }
 
@@ -38,7 +38,7 @@ pub struct LayerCache {
 pub struct CacheShard {
     /// First position.
     pub pos0: u32,
-    /// Positions.
+    /// Number of positions.
     pub len: u32,
     /// `[len, num_key_value_heads head_dim]`
     pub k: Tensor,
@@ -49,13 +49,13 @@ pub struct CacheShard {
 /// Which experts a layer chose.
 #[derive(Clone, Copy, Debug)]
 pub struct Routes {
-    /// By falling probability: `[tokens, num_experts_per_tok]`
+    /// Ids of the experts, the most probable first: `[tokens, num_experts_per_tok]`
     pub ids: Tensor,
-    /// `[tokens, num_experts_per_tok]`
+    /// Their probabilities: `[tokens, num_experts_per_tok]`
     pub probs: Tensor,
 }
 
-/// One level of the search for the largest logits.
+/// Candidates left by one level of the top-k search over logits.
 #[derive(Clone, Copy, Debug)]
 pub struct TopList {
     /// `[rows, chunks * count]`
@@ -67,17 +67,17 @@ pub struct TopList {
 /// Buffers of a pass over `tokens` rows.
 #[derive(Clone, Debug)]
 pub struct Scratch {
-    /// Which kernels use it.
+    /// The phase it is allocated for.
     pub phase: Phase,
-    /// Rows.
+    /// Rows of the buffers; a step may fill fewer.
     pub tokens: u32,
-    /// Positions of a split of attention.
+    /// Positions in one split of attention.
     pub split_len: u32,
 
-    // Staged before each step.
+    // Written by the host before each step.
     /// Token ids: `[tokens]`
     pub ids: Tensor,
-    /// Position of row 0 and real rows: `[4]`
+    /// Step record: position of row 0, number of rows that are not padding, two unused words: `[4]`
     pub step: Tensor,
     /// Cosine and sine of each rotary angle, for each rope: `[tokens, head_dim]`
     pub cos_sin: Vec<Tensor>,
@@ -86,7 +86,7 @@ pub struct Scratch {
     /// The row whose logits are wanted: `[1]`
     pub last_row: Tensor,
 
-    // Computed by each step.
+    // Computed by the kernels of each step.
     /// Residual stream: `[tokens, hidden_size]`
     pub x: Tensor,
     /// Normalized input of a block: `[tokens, hidden_size]`
@@ -97,37 +97,45 @@ pub struct Scratch {
     pub qkv: Tensor,
     /// Rotated queries: `[tokens, num_attention_heads, head_dim]`
     pub q: Tensor,
-    /// Weighted sums of each split: `[tokens, num_attention_heads, splits, head_dim]`
+    /// Unnormalized outputs of each split of attention:
+    /// `[tokens, num_attention_heads, splits, head_dim]`
     pub split_acc: Tensor,
-    /// Maximum and sum of each split: `[tokens, num_attention_heads, splits, 2]`
+    /// Maximum and sum of the online softmax of each split:
+    /// `[tokens, num_attention_heads, splits, 2]`
     pub split_stats: Tensor,
-    /// Attention's result: `[tokens, num_attention_heads head_dim]`
+    /// Output of attention, before `o_proj`: `[tokens, num_attention_heads head_dim]`
     pub heads: Tensor,
-    /// Inside of the dense MLP: `[tokens, intermediate_size]`
+    /// Gated activations of the dense MLP: `[tokens, intermediate_size]`
     pub dense_act: Tensor,
-    /// Its result: `[tokens, hidden_size]`
+    /// Output of the dense MLP: `[tokens, hidden_size]`
     pub dense: Tensor,
-    /// What stands for that where experts have no dense MLP beside them: zeros,
+    /// Zeros, read in place of `dense` in layers that have experts and no dense MLP:
     /// `[tokens, hidden_size]`
     pub no_dense: Tensor,
-    /// Of each layer that has experts, in order.
+    /// The chosen experts of each layer that has experts, in order.
     pub routes: Vec<Routes>,
-    /// Slots by expert, in prefill: `[tokens num_experts_per_tok]`
+    /// (token, choice) slots sorted by expert, in prefill: `[tokens num_experts_per_tok]`
     pub order: Tensor,
     /// Tiles of slots, in prefill: `[max_tiles, 4]`
     pub tiles: Tensor,
-    /// Inside of the experts: `[tokens, num_experts_per_tok, moe_intermediate_size]`
+    /// Gated activations of the chosen experts:
+    /// `[tokens, num_experts_per_tok, moe_intermediate_size]`
     pub expert_act: Tensor,
-    /// Results of the experts, in prefill: `[tokens, num_experts_per_tok, hidden_size]`
+    /// Outputs of the chosen experts, in prefill: `[tokens, num_experts_per_tok, hidden_size]`
     pub routed: Tensor,
-    /// The row whose logits are wanted, normalized: `[1, hidden_size]`
+    /// In prefill, the row of `h` whose logits are wanted: `[1, hidden_size]`
     pub last: Tensor,
-    /// `[1, vocab_size]`
+    /// Logits of one row: `[1, vocab_size]`
     pub logits: Tensor,
 }
 
 impl Scratch {
-    /// Buffers for `tokens` rows over a context of `context` positions.
+    /// Allocates buffers for `tokens` rows, for attention over the positions of `cache`.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the machine's allocation, such as
+    /// [`Error::Limit`](crate::base::error::Error::Limit) for a buffer larger than a binding.
     pub fn alloc<M: Machine>(
         machine: &mut M,
         c: &Config,
@@ -136,14 +144,15 @@ impl Scratch {
         cache: &LayerCache,
     ) -> Result<Self> {
         let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
-        // In prefill there are rows enough; splits would only cost memory.
+        // Prefill has enough rows to fill a device, so each shard of the cache is one split.
         let split_len = match phase {
             Phase::Decode => SPLIT_LEN,
             Phase::Prefill => cache.shards[0].len.next_multiple_of(SPLIT_LEN),
         };
         let splits = context.div_ceil(split_len);
         let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
-        // A model without experts, or without a dense MLP, has buffers for one that is never used.
+        // A model without experts, or without a dense MLP, still gets those buffers, which nothing
+        // uses.
         let [chosen, experts, expert_width] =
             [c.num_experts_per_tok(), c.num_local_experts(), c.moe_intermediate_size()]
                 .map(|count| count.max(1));
@@ -169,7 +178,8 @@ impl Scratch {
         let heads = floats([tokens, heads * head_dim].into())?;
         let dense_act = floats([tokens, dense_width].into())?;
         let dense = floats([tokens, c.hidden_size].into())?;
-        // Where layers differ, what one of them wrote must not be taken for another's.
+        // If no layer has a dense MLP, `dense` is never written and serves as the zeros. If only
+        // some layers have one, the others need zeros of their own.
         let no_dense = if c.dense_width().is_some()
             && with_experts.clone().any(|layer| layer.dense.is_none())
         {
@@ -219,8 +229,12 @@ impl Scratch {
     }
 }
 
-/// Keys and values of one layer for `context` positions, as elements of `dtype`. Shards end at whole
-/// splits.
+/// Allocates the KV cache of one layer for `context` positions of element type `dtype`. Every shard
+/// but the last holds a multiple of [`SPLIT_LEN`] positions.
+///
+/// # Errors
+///
+/// Errors of the machine's allocation.
 pub fn alloc_cache<M: Machine>(
     machine: &mut M,
     c: &Config,

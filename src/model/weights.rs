@@ -2,7 +2,9 @@
 
 use crate::base::{error::Result, tensor::DType};
 
-/// Something that has the weights of a model, by canonical name: see [`tensors`](crate::model::schema::tensors).
+/// A source of a model's weights, by canonical name: see [`tensors`].
+///
+/// [`tensors`]: crate::model::schema::tensors
 #[expect(async_fn_in_trait, reason = "a session is one thread, and browser futures are not Send")]
 pub trait Weights {
     /// Element type of a tensor.
@@ -20,7 +22,7 @@ pub trait Weights {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if there is no such tensor or it has fewer rows; whatever reading gives.
+    /// [`Error::Usage`] if there is no such tensor or it has fewer rows; errors of reading.
     ///
     /// [`Error::Usage`]: crate::base::error::Error::Usage
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()>;

@@ -1,4 +1,4 @@
-//! Finds the first kernel of a whole model that strays from its oracle on a device.
+//! Finds the first kernel of a whole model whose result on a device is outside its oracle's bounds.
 
 use std::collections::HashMap;
 
@@ -19,9 +19,9 @@ use crate::{
     variants::Tuning,
 };
 
-/// A device that runs each kernel beside its oracle.
+/// A machine that runs each kernel on a device and compares it with its oracle.
 ///
-/// The oracle gets the operands that the device has, so errors do not add up and every kernel must
+/// The oracle reads the operands from the device, so errors do not accumulate and every kernel must
 /// stay within its own bound. Only the operands of one kernel are on the host at a time.
 pub struct Bisect<'a> {
     gpu: &'a mut Gpu,
@@ -33,30 +33,30 @@ pub struct Bisect<'a> {
     near: String,
 }
 
-/// What runs on the device in place of a kernel of the model.
+/// Replaces a kernel of the model by the one that runs on the device.
 type Swap = Box<dyn Fn(&dyn Kernel) -> Box<dyn Kernel>>;
 
-/// Where a device first left its oracle.
+/// The first result of a device outside its oracle's bounds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parted {
-    /// Stem of the kernel's files.
+    /// Name of the kernel, which is the stem of its files.
     pub kernel: &'static str,
-    /// Kernels that agreed before it.
+    /// Number of kernels before it, which agreed.
     pub after: usize,
-    /// The weight it reads, or the last that was read before it: this tells the layer.
+    /// The weight that it reads, or the last one that a kernel before it read, which tells the
+    /// layer.
     pub near: String,
     /// The operand, the first wrong element, what it is and what it should be.
     pub failure: String,
 }
 
 impl<'a> Bisect<'a> {
-    /// Runs a model on `gpu`, which gives and keeps the memory.
+    /// Wraps `gpu`, which holds the model and runs its kernels.
     pub fn new(gpu: &'a mut Gpu) -> Self {
         Self::with_swap(gpu, Box::new(|kernel| kernel.boxed()))
     }
 
-    /// The same, but the device runs what `swap` gives for each kernel: how to see what a broken
-    /// kernel does.
+    /// The same, but the device runs `swap` of each kernel: for tests with a broken kernel.
     pub fn with_swap(gpu: &'a mut Gpu, swap: Swap) -> Self {
         Self {
             gpu,
@@ -69,12 +69,12 @@ impl<'a> Bisect<'a> {
         }
     }
 
-    /// Names the weights of `model`, which was loaded onto this machine.
+    /// Registers the names of the weights of `model`, which was loaded onto this machine.
     pub fn name_weights(&mut self, model: &Model) {
         self.weights = model.named_tensors().map(|(name, tensor)| (tensor.id, name)).collect();
     }
 
-    /// Kernels that were compared.
+    /// Number of kernels that were compared.
     pub fn compared(&self) -> usize {
         self.compared
     }
@@ -84,7 +84,7 @@ impl<'a> Bisect<'a> {
         self.worst.as_ref()
     }
 
-    /// Where the device first left its oracle, if it did.
+    /// The first result outside its oracle's bounds, if there was one.
     pub fn parted(&self) -> Option<&Parted> {
         self.parted.as_ref()
     }
@@ -115,7 +115,7 @@ impl<'a> Bisect<'a> {
                 continue;
             }
             let Report { worst, failure, .. } = compare(&host, operand.tensor, bytes, false, None);
-            // How far a wrong value is off says nothing.
+            // The size of an error beyond its bound means nothing.
             let worst = if worst > 1.0 { f64::INFINITY } else { worst };
             if self.worst.as_ref().is_none_or(|(most, _)| worst > *most) {
                 self.worst = Some((worst, format!("{name}, {}", self.near)));
@@ -154,7 +154,7 @@ impl Machine for Bisect<'_> {
         Ok(steps)
     }
 
-    /// Runs kernel by kernel until one parts from its oracle; then nothing more.
+    /// Runs kernel by kernel until one is outside its bounds, and skips the rest.
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         for kernel in &plan.kernels {
             if self.parted.is_some() {
@@ -175,7 +175,7 @@ impl Machine for Bisect<'_> {
     }
 }
 
-/// Kernels in the order of their recording.
+/// The recorded kernels, in order.
 pub struct Steps {
     tuning: Tuning,
     kernels: Vec<Box<dyn Kernel>>,

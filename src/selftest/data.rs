@@ -1,4 +1,4 @@
-//! A row as data: all that a program which does not link this crate's executors needs to run it.
+//! A test row as data, for programs that run it without this crate's executors.
 
 use crate::{
     base::{error::Result, tensor::DType},
@@ -10,7 +10,7 @@ use crate::{
     variants::Tuning,
 };
 
-/// A row's dispatch, its operands' bytes, and what a device must make of them.
+/// A row's dispatch, the bytes of its operands, and the expected results.
 #[derive(Clone, Debug)]
 pub struct CaseData {
     /// Program, constants, `Params` and workgroups.
@@ -24,22 +24,24 @@ pub struct CaseData {
 pub struct OperandData {
     /// Name, access, type and shape.
     pub operand: Operand,
-    /// Little-endian elements, padded to whole words. What the kernel must not read holds
+    /// Little-endian elements, padded to whole words. Elements that the kernel must not read hold
     /// [`POISON`].
     pub initial: Vec<u8>,
-    /// What an operand that is written must hold afterwards; others must not change.
+    /// The expected elements of an operand that is written; `None` for one that must not change.
     pub expected: Option<Expected>,
 }
 
-/// Values of the oracle. Elements that the kernel must not write are told apart from the others.
+/// The oracle's values, with marks for elements that the kernel must not write.
 #[derive(Clone, Debug)]
 pub enum Expected {
-    /// For each element the values allowed, the oracle's own first. There are several where rounding
+    /// The allowed values of each element, the oracle's own first. There are several where rounding
     /// may decide a choice, and none where the poison must stay.
     Ints(Vec<Vec<u32>>),
-    /// Each value with the largest error allowed, which is 0 in exact rows. [`is_unwritten`](crate::machine::host::is_unwritten) tells
-    /// values that stand for poison that must stay; for any other that is not a finite number a
-    /// device may give NaN or an infinity, and no finite number.
+    /// Each value with the largest error allowed, which is 0 in exact rows. [`is_unwritten`]
+    /// recognizes values of elements that must keep their poison. For any other value that is not
+    /// finite, a device must give NaN or an infinity.
+    ///
+    /// [`is_unwritten`]: crate::machine::host::is_unwritten
     Floats {
         /// Exact results.
         values: Vec<f64>,
@@ -50,6 +52,10 @@ pub enum Expected {
 
 impl CaseData {
     /// Builds a row on the host and runs its oracle.
+    ///
+    /// # Errors
+    ///
+    /// If the row cannot be dispatched with this tuning.
     pub fn of(case: &Case, tuning: &Tuning) -> Result<Self> {
         let (mut host, kernel, dispatch) = super::prepare(case, tuning)?;
         let initial: Vec<Vec<u8>> =

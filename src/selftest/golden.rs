@@ -1,4 +1,5 @@
-//! Whole models with made-up weights, compared with logits of an independent program in f64.
+//! Golden tests: whole models with synthetic weights, compared with the logits of an independent
+//! program in f64.
 
 use std::path::Path;
 
@@ -21,28 +22,33 @@ use crate::{
     model::config::Config,
 };
 
-/// Gap of router probabilities below which f32 may choose another expert.
+/// Gap of router logits below which f32 rounding may change the choice of experts.
 const NEAR_TIE: f64 = 1e-5;
 
-/// Logits and choices of a model whose weights follow from their names, by position.
+/// The logits and routes of a model with [`Synthetic`] weights, by position.
 #[derive(Clone, Debug)]
 pub struct Golden {
     /// The model.
     pub config: Config,
-    /// Tokens that went through it.
+    /// The input tokens.
     pub ids: Vec<u32>,
-    /// Positions whose logits were kept.
+    /// Positions whose logits are in the file.
     positions: Vec<usize>,
     /// `[positions][vocab_size]`
     logits: Vec<Vec<f64>>,
     /// `[layers][rows][chosen]`
     experts: Vec<Vec<Vec<u32>>>,
-    /// How far the last chosen expert was from the first left out: `[layers][rows]`
+    /// Router logit (capped) of the last chosen expert minus that of the first one left out:
+    /// `[layers][rows]`
     margin: Vec<Vec<f64>>,
 }
 
 impl Golden {
-    /// Reads a golden file, and the `config.json` beside it. `name` stands for both in errors.
+    /// Parses a golden file and its `config.json`. `name` stands for both in messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] for a malformed file; those of [`Config::from_json`].
     pub fn parse(name: &str, config: &str, file: &[u8]) -> Result<Self> {
         let path = Path::new(name);
         let (config, _) = Config::from_json(path, config)?;
@@ -82,8 +88,12 @@ impl Golden {
         })
     }
 
-    /// Largest error of the logits of all positions, by chunks of 32 and with weights of `dtype`.
-    /// The routers' choices must be right as well.
+    /// Largest error of the logits of all positions, by prefill in chunks of 32, with weights of
+    /// `dtype`. The chosen experts are compared too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Verification`] if a logit or a route is off; errors of the session.
     pub async fn by_chunks<M: Machine>(&self, machine: M, dtype: DType) -> Result<f64> {
         let mut session = self.session(machine, dtype, 32).await?;
         session.report_routes(true);
@@ -97,8 +107,12 @@ impl Golden {
         self.compare(&rows)
     }
 
-    /// Largest error of the logits after `prompt` tokens, which go through by chunks of `prefill`,
-    /// and of every later position, by decoding.
+    /// Largest error of the logits after `prompt` tokens, by prefill in chunks of `prefill`, and of
+    /// every later position, by decode. The chosen experts are compared too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Golden::by_chunks`].
     pub async fn by_prefill_and_decode<M: Machine>(
         &self,
         machine: M,
@@ -130,7 +144,7 @@ impl Golden {
         Session::load(machine, &self.config, &weights, sizes, &mut |_| Ok(())).await
     }
 
-    /// Compares those rows that the file has.
+    /// Compares the rows that are in the file.
     fn compare(&self, rows: &[(usize, Vec<f32>)]) -> Result<f64> {
         let mut worst: f64 = 0.0;
         let mut seen = 0;
@@ -149,15 +163,15 @@ impl Golden {
         Ok(worst)
     }
 
-    /// Compares the choices for tokens from position `first` on, outside near ties. There must be
-    /// some.
+    /// Compares the experts chosen for tokens from position `first` on, except near ties. No routes
+    /// at all are an error.
     fn compare_routes(&self, first: usize, routes: &[Vec<Route>]) -> Result<()> {
         if routes.is_empty() {
             return Err(Error::Verification("no expert was reported".into()));
         }
         for (position, layers) in (first..).zip(routes) {
             for (layer, route) in layers.iter().enumerate() {
-                // Long cases keep only some rows.
+                // Files of long cases have only some rows.
                 let at = if self.experts[layer].len() == self.ids.len() {
                     position
                 } else if let Some(at) = self.positions.iter().position(|&p| p == position) {
@@ -180,8 +194,13 @@ impl Golden {
     }
 }
 
-/// Largest error of a model's logits after each prompt of a file of golden logits, which has tensors
-/// `NAME.input_ids` and `NAME.logits` for each.
+/// Largest error of a model's logits after each prompt of a file of golden logits, which has
+/// tensors `NAME.input_ids` and `NAME.logits` for each prompt.
+///
+/// # Errors
+///
+/// [`Error::Format`] for a malformed file, [`Error::Verification`] if a logit is off; errors of the
+/// session.
 pub async fn check_logits<M: Machine>(session: &mut Session<M>, file: &[u8]) -> Result<f64> {
     let path = Path::new("golden logits");
     let file =
@@ -212,32 +231,37 @@ pub async fn check_logits<M: Machine>(session: &mut Session<M>, file: &[u8]) -> 
     Ok(worst)
 }
 
-/// What a whole model showed.
+/// The result of a whole model.
 #[derive(Clone, Debug)]
 pub struct ModelReport {
-    /// Which model, and how it ran.
+    /// The model, and how it ran.
     pub name: String,
     /// Largest difference of a logit.
     pub worst: f64,
     /// Largest difference that passes.
     pub most: f64,
-    /// The first thing that was wrong, if anything was.
+    /// The first failure, if there was one.
     pub failure: Option<String>,
 }
 
 impl ModelReport {
-    /// As programs read it.
+    /// As JSON.
     pub fn json(&self) -> Value {
         json!({
             "name": self.name,
-            // Not a number in JSON if it is infinite.
+            // JSON has no infinity: `null` stands for it.
             "worst": self.worst.is_finite().then_some(self.worst),
             "most": self.most,
             "failure": self.failure,
         })
     }
 
-    /// The report of a comparison; an error that is neither about values nor of the device stays one.
+    /// The report of a comparison. Wrong or non-finite values and errors of the device become
+    /// failures.
+    ///
+    /// # Errors
+    ///
+    /// Any other error of `result`.
     pub fn of(name: String, result: Result<f64>) -> Result<Self> {
         let (worst, failure) = match result {
             Ok(worst) => (worst, None),
@@ -251,18 +275,18 @@ impl ModelReport {
     }
 }
 
-/// A small model with made-up weights, whose logits an independent program computed.
+/// A small model with synthetic weights, whose logits an independent program computed.
 #[derive(Clone, Copy, Debug)]
 pub struct SmallModel {
-    /// What people call it.
+    /// Its name in reports.
     pub name: &'static str,
-    /// Stem of the file with its logits.
+    /// Stem of its file of logits.
     pub file: &'static str,
     /// Its `config.json`.
     config: &'static str,
 }
 
-/// One of each generation.
+/// One model of each generation.
 pub const SMALL_MODELS: [SmallModel; 2] = [
     SmallModel {
         name: "small Grok-2",
@@ -276,13 +300,17 @@ pub const SMALL_MODELS: [SmallModel; 2] = [
     },
 ];
 
-/// Their files of logits. Browsers do not load these with the program, but fetch them when they are
-/// wanted.
+/// Their files of logits. The web package does not include these bytes; a page fetches the files
+/// when it needs them.
 const LOGITS: [&[u8]; 2] =
     [include_bytes!("data/grok2_40.safetensors"), include_bytes!("data/grok1_12.safetensors")];
 
 impl SmallModel {
-    /// Runs it in two ways, and compares with the bytes of its file of logits.
+    /// Runs the model in two ways, and compares with `logits`, the bytes of its file.
+    ///
+    /// # Errors
+    ///
+    /// Errors that are not failures of the model: see [`ModelReport::of`].
     pub async fn check(self, gpu: &mut Gpu, logits: &[u8]) -> Result<[ModelReport; 2]> {
         let Self { name, config, .. } = self;
         let keep = gpu.tensor_count();
@@ -300,6 +328,10 @@ impl SmallModel {
 }
 
 /// Runs all small models.
+///
+/// # Errors
+///
+/// Those of [`SmallModel::check`].
 pub async fn check_models(gpu: &mut Gpu) -> Result<Vec<ModelReport>> {
     let mut reports = Vec::new();
     for (model, logits) in SMALL_MODELS.iter().zip(LOGITS) {

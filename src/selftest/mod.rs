@@ -1,5 +1,5 @@
 //! Checks kernels on a device against their oracles, row by row and element by element, and whole
-//! models against logits of an independent program.
+//! models against the logits of an independent program.
 
 mod bisect;
 mod data;
@@ -33,20 +33,20 @@ use crate::{
     variants::Tuning,
 };
 
-/// Largest absolute difference of a model's logit that f32 arithmetic may make.
+/// Largest absolute difference of a logit that is attributed to f32 arithmetic.
 pub const MOST: f64 = 1e-4;
 
-/// How many rows a self-test runs.
+/// Which rows a self-test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// The chosen rows, with work divided as the device has it.
+    /// The fixed rows, with the device's own tuning.
     Quick,
-    /// The chosen rows and many random ones, with work divided in every way.
+    /// The fixed rows and many random ones, with every tuning that the device supports.
     Full,
 }
 
 impl Profile {
-    /// Random rows of each kernel.
+    /// Number of random rows of each kernel.
     pub fn random(self) -> u32 {
         match self {
             Self::Quick => 0,
@@ -54,7 +54,7 @@ impl Profile {
         }
     }
 
-    /// How often each row runs, and with how many guard bytes: every time with another poison.
+    /// For each run of a row, the number of guard bytes. Every run has another poison pattern.
     fn runs(self) -> &'static [u64] {
         match self {
             Self::Quick => &[GUARD, 0],
@@ -66,12 +66,12 @@ impl Profile {
     pub fn cases(self) -> Vec<Case> {
         let mut cases = kernels::cases();
         cases.extend(kernels::random_cases(self.random()));
-        // Rows of one kernel side by side, the chosen ones first.
+        // Groups rows by kernel, fixed rows first: the sort is stable.
         cases.sort_by_key(|case| case.kernel);
         cases
     }
 
-    /// The ways to divide work on a device, with their names.
+    /// The tunings to test on a device, with their names.
     pub fn tunings(self, gpu: &Gpu) -> Vec<(String, Tuning)> {
         let mut all = Tuning::all(&gpu.caps().capabilities());
         let own = gpu.tuning();
@@ -83,8 +83,8 @@ impl Profile {
     }
 }
 
-/// What all `cases` dispatch with these tunings, one after the other. What cannot be dispatched is left
-/// out.
+/// The dispatches of all `cases` with these tunings, in order. Combinations that cannot be
+/// dispatched are left out.
 pub fn dispatches(cases: &[Case], tunings: &[(String, Tuning)]) -> impl Iterator<Item = Dispatch> {
     cases.iter().flat_map(|case| {
         let kernel = case.build(&mut Host::of_shapes());
@@ -92,7 +92,11 @@ pub fn dispatches(cases: &[Case], tunings: &[(String, Tuning)]) -> impl Iterator
     })
 }
 
-/// Those of `tunings` that divide the work of this row in different ways, with their names.
+/// The tunings that give different dispatches for this row, with their names.
+///
+/// # Errors
+///
+/// If the row cannot be dispatched with one of the tunings.
 pub fn ways(case: &Case, tunings: &[(String, Tuning)]) -> Result<Vec<(String, Tuning)>> {
     let kernel = case.build(&mut Host::of_shapes());
     let mut seen = Vec::new();
@@ -109,7 +113,11 @@ pub fn ways(case: &Case, tunings: &[(String, Tuning)]) -> Result<Vec<(String, Tu
     Ok(ways)
 }
 
-/// Largest difference of logits, if none is larger than [`MOST`]. NaN is never near anything.
+/// Largest difference of two lists of logits; an error if one is larger than [`MOST`] or NaN.
+///
+/// # Errors
+///
+/// A sentence with the first logit that is off, or with the lengths if they differ.
 pub fn compare_logits(got: &[f32], want: &[f64]) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("there are {} logits, expected {}", got.len(), want.len()));
@@ -126,30 +134,35 @@ pub fn compare_logits(got: &[f32], want: &[f64]) -> Result<f64, String> {
     Ok(worst)
 }
 
-/// What one row showed on a device.
+/// The result of one row on a device.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Elements compared.
+    /// Number of elements compared.
     pub elements: usize,
-    /// Largest error, as a fraction of what is allowed.
+    /// Largest error, as a fraction of the bound.
     pub worst: f64,
-    /// The first thing that was wrong, if anything was.
+    /// The first failure, if there was one.
     pub failure: Option<String>,
 }
 
-/// Bytes before each binding and after its elements that no kernel may touch.
+/// Guard bytes before each binding and after its elements, which no kernel may touch.
 const GUARD: u64 = 256;
 
-/// Runs one row on `gpu`, with its work divided as `tuning` says.
+/// Runs one row on `gpu` with a tuning.
 ///
-/// The row runs three times: twice with guard bytes around every operand and another poison in
-/// them and in every output, once with bindings that end with their elements. Each run must stay
-/// within the oracle's bounds, leave guards and inputs alone, and repeat the same bits.
+/// The row runs three times: twice with guard bytes around every operand and another poison pattern
+/// in them and in every output, once with bindings that end at their last element. Each run must
+/// stay within the oracle's bounds, leave guards and inputs unchanged, and give the same bits.
+///
+/// # Errors
+///
+/// If the row cannot be dispatched, or an error of the device. A wrong result is not an error but a
+/// [`Report::failure`].
 pub async fn check(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Report> {
     run(gpu, case, tuning, Profile::Full).await
 }
 
-/// The same; the quick profile has one of the runs with guard bytes.
+/// The same for a profile; the quick one has only one of the runs with guard bytes.
 async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> Result<Report> {
     let (mut host, kernel, dispatch) = prepare(case, tuning)?;
     let inputs: HashMap<usize, Vec<u8>> =
@@ -186,7 +199,8 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
                 report.failure.get_or_insert(format!("`{}` {failure}", operand.name));
             }
         }
-        // Bits must repeat wherever the kernel wrote: a poisoned element differs by its poison.
+        // Written elements must have the same bits in every run. Others hold the poison, which
+        // differs, and are masked.
         let settled = |outputs: &[Vec<u8>]| -> Vec<Vec<u8>> {
             outputs.iter().map(|bytes| masked(bytes, poison)).collect()
         };
@@ -203,8 +217,8 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
     Ok(report)
 }
 
-/// A row's operands on a host of its own, and what dispatches them. The row's name decides its random
-/// tensors, so that rows can be run alone.
+/// Builds a row's operands on a new host, its kernel and its dispatch. The row's name seeds its
+/// random tensors, so that a row gives the same data when it is run alone.
 fn prepare(case: &Case, tuning: &Tuning) -> Result<(Host, Box<dyn Kernel>, Dispatch)> {
     let mut host = Host::with_seed(fnv_1a(&case.full_name()));
     host.tuning = tuning.clone();
@@ -213,7 +227,7 @@ fn prepare(case: &Case, tuning: &Tuning) -> Result<(Host, Box<dyn Kernel>, Dispa
     Ok((host, kernel, dispatch))
 }
 
-/// A kernel whose operands live elsewhere: built on the host, run on a device.
+/// A kernel that was built on the host, with operands that were copied to a device.
 struct Moved {
     kernel: Box<dyn Kernel>,
     ids: HashMap<usize, usize>,
@@ -241,7 +255,8 @@ impl Kernel for Moved {
     }
 }
 
-/// Uploads the operands, runs the kernel, checks guards and inputs; gives each output's elements.
+/// Uploads the operands, runs the kernel, checks guards and inputs. Returns the bytes of each
+/// output.
 async fn run_once(
     gpu: &mut Gpu,
     kernel: &dyn Kernel,
@@ -262,7 +277,8 @@ async fn run_once(
         gpu.poison(tensor, poison);
         let bytes = &inputs[&operand.tensor.id];
         if operand.access == Access::Write {
-            // What is poisoned on the host is poison here; the rest is a value the kernel may read.
+            // Elements that are poisoned on the host get this run's poison; the others are values
+            // that the kernel may read.
             let own: Vec<u8> = bytes
                 .chunks(4)
                 .flat_map(|word| {
@@ -318,19 +334,19 @@ fn masked(bytes: &[u8], poison: u32) -> Vec<u8> {
     bytes.chunks(4).flat_map(|w| if w == word { vec![0xff; 4] } else { w.to_vec() }).collect()
 }
 
-/// How to tell that an element the kernel must not write was not written.
+/// Tells whether an element that must not be written was written.
 #[derive(Clone, Copy)]
 struct Untouched<'a> {
     poison: u32,
     before: &'a [u8],
 }
 
-/// Compares a device's bytes with the oracle's values. NaN is never within a bound.
+/// Compares a device's bytes with the oracle's values. NaN is outside of any bound.
 ///
-/// Where the oracle has NaN or an infinity, a device must not have a finite number. Which of the two
-/// it has is open: sums in another order may make one of the other.
+/// Where the oracle has NaN or an infinity, the device must have one of those too, but not the
+/// same: another order of a sum can turn one into the other.
 ///
-/// Without `untouched` there is no poison: all elements count as written.
+/// Without `untouched` there is no poison, and all elements count as written.
 fn compare(
     host: &Host,
     tensor: Tensor,

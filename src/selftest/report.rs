@@ -1,4 +1,4 @@
-//! The report of a self-test, as one page that a person can attach to a message.
+//! The report of a self-test, as one HTML page that a person can attach to a message.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -8,34 +8,34 @@ use serde_json::{Value, json};
 use super::{ModelReport, Report};
 use crate::machine::{gpu::Caps, shader::Shader};
 
-/// Failures that a page shows; the first few tell the most.
+/// Most failures that a page lists.
 const SHOWN: usize = 100;
 
-/// Files that are named when rows fail.
+/// Most suspect files that are listed when rows fail.
 const SUSPECTS: usize = 5;
 
-/// Everything before the first section.
+/// The start of the page, up to the first section.
 const HEAD: &str = include_str!("report_head.html");
 
-/// One row that was run.
+/// The result of one row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Stem of the kernel's files.
+    /// Name of the kernel, which is the stem of its files.
     pub kernel: &'static str,
     /// The row's name.
     pub case: String,
-    /// How work was divided.
+    /// Name of the tuning.
     pub tuning: String,
     /// The program.
     pub shader: Shader,
-    /// Whether no error at all was allowed.
+    /// Whether the result had to be exact.
     pub exact: bool,
-    /// What it showed.
+    /// The result.
     pub report: Report,
 }
 
 impl Row {
-    /// As programs read it.
+    /// As JSON.
     pub fn json(&self) -> Value {
         let Report { elements, worst, failure } = &self.report;
         let mut row = json!({
@@ -44,7 +44,7 @@ impl Row {
             "tuning": self.tuning,
             "exact": self.exact,
             "elements": elements,
-            // Not a number in JSON if it is infinite.
+            // JSON has no infinity: `null` stands for it.
             "worst": worst.is_finite().then_some(worst),
         });
         if let Some(failure) = failure {
@@ -54,17 +54,17 @@ impl Row {
     }
 }
 
-/// What a reader is told to run a row again with.
+/// How the report says to run a row again.
 #[derive(Clone, Copy, Debug)]
 pub enum Replay {
-    /// This program.
+    /// With the command line program.
     Command,
-    /// The npm package.
+    /// With the npm package.
     Package,
 }
 
 impl Replay {
-    /// The line that runs this row alone, on this adapter.
+    /// The command or call that runs this row alone, on this adapter.
     pub fn of(self, row: &Row, adapter: &str) -> String {
         let Row { kernel, case, tuning, .. } = row;
         match self {
@@ -82,7 +82,7 @@ impl Replay {
     }
 }
 
-/// A word as shells take it.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -91,54 +91,54 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A file of WGSL that rows which failed have in common.
+/// A WGSL file that failed rows link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// Its path in the repository.
     pub file: &'static str,
-    /// Rows that link it and failed.
+    /// Number of failed rows that link it.
     pub failed: usize,
-    /// Rows that link it.
+    /// Number of rows that link it.
     pub rows: usize,
 }
 
 impl Suspect {
-    /// As programs read it.
+    /// As JSON.
     pub fn json(&self) -> Value {
         json!({ "file": self.file, "failed": self.failed, "rows": self.rows })
     }
 }
 
-/// Everything that a self-test found.
+/// The results of a self-test.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The adapter and its limits.
     pub caps: Caps,
     /// Operating system and processor, or browser.
     pub system: String,
-    /// The command or call that ran it.
+    /// The command or call that ran the self-test.
     pub command: String,
     /// How a row is run again.
     pub replay: Replay,
-    /// When, for people.
+    /// The date, for people.
     pub date: String,
-    /// How long it took.
+    /// The duration.
     pub seconds: f64,
-    /// Every row, those of a kernel side by side.
+    /// All rows, grouped by kernel.
     pub rows: Vec<Row>,
-    /// Whole models.
+    /// The results of whole models.
     pub models: Vec<ModelReport>,
-    /// Why the test ended before it had run everything, if it did.
+    /// Why the test stopped early, if it did.
     pub unfinished: Option<String>,
 }
 
 impl Summary {
-    /// Rows and models that failed.
+    /// Number of failed rows and models.
     pub fn failures(&self) -> usize {
         self.failed_rows().count() + self.models.iter().filter(|m| m.failure.is_some()).count()
     }
 
-    /// Whether everything was run and nothing failed.
+    /// Whether everything ran and nothing failed.
     pub fn passed(&self) -> bool {
         self.failures() == 0 && self.unfinished.is_none()
     }
@@ -147,7 +147,7 @@ impl Summary {
         self.rows.iter().filter(|row| row.report.failure.is_some())
     }
 
-    /// The page: one file that needs nothing else.
+    /// The HTML page: one file without external resources.
     pub fn html(&self) -> String {
         let verdict = if self.passed() { "pass" } else { "fail" };
         let checks = self.rows.len() + self.models.len();
@@ -176,8 +176,8 @@ impl Summary {
         page + "</main>\n</html>\n"
     }
 
-    /// Files that explain the failures best, the best first: rows that link it failed, and rows
-    /// that do not passed.
+    /// Files that explain the failures best, most suspect first: rows that link them failed, and
+    /// other rows passed.
     ///
     /// The measure is Ochiai's: the cosine between "links the file" and "failed" over all rows.
     pub fn suspects(&self) -> Vec<Suspect> {
@@ -257,12 +257,12 @@ impl Summary {
         page.push_str("</section>\n");
     }
 
-    /// Each row as a mark, by kernel, at its largest error as a fraction of what is allowed.
+    /// Plots each row as a mark, by kernel, at its largest error as a fraction of the bound.
     fn plot_section(&self, page: &mut String) {
         const LEFT: f64 = 190.0;
         const WIDTH: f64 = 620.0;
         const LANE: usize = 22;
-        // Decades that the plot shows; what lies beyond is drawn at its edge.
+        // Powers of ten at the ends of the axis; marks beyond are drawn at the edge.
         const FROM: f64 = -4.0;
         const TO: f64 = 1.0;
         let at = |worst: f64| {
@@ -302,7 +302,7 @@ impl Summary {
                 y + 4,
                 rows[0].kernel
             );
-            // Marks closer than half a unit are one mark: a page has room for no more.
+            // Marks closer than half a unit are merged, which bounds the size of the page.
             let mut places: Vec<(i64, bool)> = rows
                 .iter()
                 .filter(|row| row.report.worst > 0.0 || row.report.failure.is_some())
@@ -339,7 +339,8 @@ impl Summary {
             let class = if totals.failed > 0 { " class=\"fail\"" } else { "" };
             let _ = writeln!(
                 page,
-                "<tr{class}><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td></tr>",
+                "<tr{class}><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td>\
+                 <td>{}</td></tr>",
                 rows[0].kernel,
                 totals.rows,
                 totals.exact,
@@ -357,8 +358,8 @@ impl Summary {
         }
         page.push_str(
             "<section><h2>Whole models</h2><p>Logits against those of an independent program in \
-             f64.</p><div class=\"wide\"><table><thead><tr><th>model</th><th>largest difference</th>\
-             <th>allowed</th></tr></thead><tbody>\n",
+             f64.</p><div class=\"wide\"><table><thead><tr><th>model</th>\
+             <th>largest difference</th><th>allowed</th></tr></thead><tbody>\n",
         );
         for model in &self.models {
             let class = if model.failure.is_some() { " class=\"fail\"" } else { "" };
@@ -404,29 +405,29 @@ impl Summary {
         page.push_str("</tbody></table></div></section>\n");
     }
 
-    /// Rows by kernel.
+    /// The rows, grouped by kernel.
     pub fn kernels(&self) -> impl Iterator<Item = &[Row]> {
         self.rows.chunk_by(|one, other| one.kernel == other.kernel)
     }
 }
 
-/// Rows counted together.
+/// Totals over some rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Totals {
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Rows in which no error at all was allowed.
+    /// Number of rows that had to be exact.
     pub exact: usize,
-    /// Elements compared.
+    /// Number of elements compared.
     pub elements: usize,
-    /// Largest error, as a fraction of what is allowed.
+    /// Largest error, as a fraction of the bound.
     pub worst: f64,
-    /// Rows that failed.
+    /// Number of failed rows.
     pub failed: usize,
 }
 
 impl Totals {
-    /// Counts `rows`.
+    /// Adds up `rows`.
     pub fn of(rows: &[Row]) -> Self {
         Self {
             rows: rows.len(),
@@ -438,7 +439,7 @@ impl Totals {
     }
 }
 
-/// A place on the plot in half units.
+/// Rounds a coordinate of the plot to half units.
 #[expect(clippy::cast_possible_truncation, reason = "the plot is some hundred units wide")]
 fn place(x: f64) -> i64 {
     (2.0 * x).round() as i64

@@ -1,5 +1,5 @@
-//! Runs rows to the end, whatever the device does: what it refuses fails a row, and after a loss there
-//! is another device.
+//! Runs test rows even if a device fails: a row that the device refuses fails, and a lost device is
+//! replaced.
 
 use std::collections::HashMap;
 
@@ -14,34 +14,38 @@ use crate::{
     variants::Tuning,
 };
 
-/// Devices that the rows of one kernel may lose before its other rows are left out. A driver that
-/// hangs takes seconds to come back.
+/// Most devices that the rows of one kernel may lose before its other rows are skipped. A driver
+/// that hangs takes seconds to recover.
 pub const LOSSES: usize = 3;
 
-/// A device under test, and what became of those before it.
+/// The device under test, and a count of the devices lost before it.
 #[derive(Debug)]
 pub struct Runner {
-    /// Nothing while a lost device has not been replaced.
+    /// `None` until a lost device is replaced.
     gpu: Option<Gpu>,
     caps: Caps,
     profile: Profile,
-    /// By kernel.
+    /// Number of losses by kernel.
     losses: HashMap<&'static str, usize>,
 }
 
 impl Runner {
-    /// Begins with a device.
+    /// Starts with this device.
     pub fn new(gpu: Gpu, profile: Profile) -> Self {
         let caps = gpu.caps().clone();
         Self { gpu: Some(gpu), caps, profile, losses: HashMap::new() }
     }
 
-    /// The adapter and what it granted.
+    /// The capabilities and limits of the device.
     pub fn caps(&self) -> &Caps {
         &self.caps
     }
 
-    /// The device; another one, which `open` opens, if it was lost.
+    /// The device; if it was lost, a new one from `open`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open`.
     pub async fn gpu(&mut self, open: impl AsyncFn() -> Result<Gpu>) -> Result<&mut Gpu> {
         let gpu = match self.gpu.take().filter(|gpu| !gpu.is_lost()) {
             Some(gpu) => gpu,
@@ -50,13 +54,13 @@ impl Runner {
         Ok(self.gpu.insert(gpu))
     }
 
-    /// Runs a row, with its work divided as `value` says, which is called `tuning`.
+    /// Runs a row with the tuning `value`, whose name is `tuning`.
     ///
-    /// What the device refuses, or is lost by, fails the row.
+    /// If the device refuses the row or is lost, the row fails.
     ///
     /// # Errors
     ///
-    /// If a lost device cannot be replaced, or the row itself makes no sense.
+    /// If a lost device cannot be replaced, or the row cannot be dispatched.
     pub async fn row(
         &mut self,
         case: &Case,
@@ -84,7 +88,7 @@ impl Runner {
         Ok(Row { kernel, case, tuning, shader, exact, report })
     }
 
-    /// Gives the device's memory back.
+    /// Destroys the device, which frees its memory.
     pub fn close(self) {
         if let Some(gpu) = self.gpu {
             gpu.destroyer()();
@@ -92,7 +96,7 @@ impl Runner {
     }
 }
 
-/// A failure without values to compare.
+/// A failed report without values to compare.
 fn nothing(why: String) -> Report {
     Report { elements: 0, worst: f64::INFINITY, failure: Some(why) }
 }

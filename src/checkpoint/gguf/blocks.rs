@@ -1,8 +1,8 @@
-//! Element types of GGUF files, and how their blocks become the engine's.
+//! Element types of GGUF files, and the conversion of their blocks to the engine's.
 //!
-//! `Q8_0` and `Q4_0` are the engine's own numbers in another order, so nothing is lost. `Q4_K` and
-//! `Q6_K` have scales of scales, and offsets; they become `Q8`, which adds little to the error that
-//! they have: see the tests.
+//! `Q8_0` and `Q4_0` hold the same numbers as the engine's types in another order, so conversion is
+//! lossless. `Q4_K` and `Q6_K` have two levels of scales, and `Q4_K` offsets; they become `Q8`,
+//! which adds little to the error that they have: see the tests.
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ use crate::base::{
     tensor::DType,
 };
 
-/// An element type of the format, most of which the engine cannot use.
+/// A GGML element type. The engine supports few of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GgmlType {
     id: u32,
     name: &'static str,
-    /// Elements of a block; 0 if the type is not known.
+    /// Elements of a block; 0 for an unknown type.
     pub block: u64,
     /// Bytes of a block.
     pub bytes: u64,
 }
 
-/// Number, name, elements and bytes of a block.
+/// GGML's number and name of each type, and the elements and bytes of its block.
 const KNOWN: &[(u32, &str, u64, u64)] = &[
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
@@ -61,7 +61,7 @@ const KNOWN: &[(u32, &str, u64, u64)] = &[
 ];
 
 impl GgmlType {
-    /// The type of this number.
+    /// The type with this number.
     pub fn of(id: u32) -> Self {
         match KNOWN.iter().find(|known| known.0 == id) {
             Some(&(id, name, block, bytes)) => Self { id, name, block, bytes },
@@ -69,7 +69,7 @@ impl GgmlType {
         }
     }
 
-    /// How to read it, if the engine can.
+    /// The format to read it as, if it is supported.
     pub fn format(self) -> Option<Format> {
         Some(match self.name {
             "F32" => Format::F32,
@@ -90,28 +90,28 @@ impl fmt::Display for GgmlType {
     }
 }
 
-/// An element type that the engine can read.
+/// A supported element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// 32-bit float.
     F32,
     /// 16-bit IEEE float.
     F16,
-    /// The upper half of an `f32`.
+    /// bfloat16: the upper half of an `f32`.
     BF16,
-    /// Blocks of 32 signed bytes with an F16 scale before them.
+    /// Blocks of 32: an F16 scale, then 32 signed bytes.
     Q8_0,
-    /// Blocks of 32 numbers of four bits with an F16 scale before them; the lower halves of the
-    /// bytes are the first sixteen.
+    /// Blocks of 32: an F16 scale, then 16 bytes of 4-bit integers. The lower nibbles are the first
+    /// 16 elements, the upper ones the others.
     Q4_0,
-    /// 256 numbers of four bits; each 32 have a scale and an offset of six bits.
+    /// Blocks of 256 4-bit integers; every 32 have a 6-bit scale and a 6-bit offset.
     Q4K,
-    /// 256 numbers of six bits; each 16 have a scale of eight bits.
+    /// Blocks of 256 6-bit integers; every 16 have an 8-bit scale.
     Q6K,
 }
 
 impl Format {
-    /// The engine's type for it.
+    /// The engine's element type for it.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -133,27 +133,27 @@ impl Format {
         }
     }
 
-    /// Bytes of `cols` elements, which are whole blocks.
+    /// Bytes of `cols` elements, which must be whole blocks.
     pub fn row_bytes(self, cols: u64) -> u64 {
         let (block, bytes) = self.block();
         cols / block as u64 * bytes as u64
     }
 }
 
-/// The type that holds what all of `formats` hold without loss, beyond the engine's types for them.
+/// The element type that can hold all of `formats` with no loss beyond that of [`Format::dtype`].
 pub fn common(formats: &[Format]) -> DType {
     let types: Vec<DType> = formats.iter().map(|format| format.dtype()).collect();
     let all = |dtypes: &[DType]| types.iter().all(|dtype| dtypes.contains(dtype));
     match types.first() {
         Some(&first) if all(&[first]) => first,
-        // A number of four bits is one of eight.
+        // A 4-bit integer is also an 8-bit integer.
         Some(_) if all(&[DType::Q8, DType::Q4]) => DType::Q8,
         _ => DType::F32,
     }
 }
 
-/// Appends a row of `format` as the engine's `dtype`, which is [`Format::dtype`] or what
-/// [`common`] gave.
+/// Appends a row of `format`, converted to `dtype`, which is [`Format::dtype`] or the result of
+/// [`common`].
 pub fn convert_row(format: Format, row: &[u8], dtype: DType, into: &mut Vec<u8>) {
     match (format, dtype) {
         (Format::F32, DType::F32) | (Format::F16, DType::F16) | (Format::BF16, DType::BF16) => {
@@ -168,7 +168,8 @@ pub fn convert_row(format: Format, row: &[u8], dtype: DType, into: &mut Vec<u8>)
     }
 }
 
-/// The values of a row: exact, except that `Q4_K` and `Q6_K` round as `f32` does.
+/// The values of a row, exact except that those of `Q4_K` and `Q6_K` are rounded in `f32`
+/// arithmetic.
 pub fn dequantize(format: Format, row: &[u8]) -> Vec<f32> {
     match format {
         Format::F32 => row.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -204,8 +205,9 @@ fn unpack(format: Format, row: &[u8]) -> (Vec<i8>, Vec<f16>) {
     (integers, scales)
 }
 
-/// Two F16 numbers, twelve bytes of scales and offsets, 128 bytes of numbers: in each 32 bytes the
-/// lower halves are one part of 32, the upper halves the next.
+/// A block of `Q4_K`: F16 scale of scales and of offsets, twelve bytes of packed scales and
+/// offsets, 128 bytes of integers. In every 32 bytes the lower nibbles are one group of 32
+/// elements, the upper ones the next.
 fn q4_k(block: &[u8; 144]) -> [f32; 256] {
     let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
     let (d, dmin) = (half(0), half(2));
@@ -227,12 +229,14 @@ fn q4_k(block: &[u8; 144]) -> [f32; 256] {
     values
 }
 
-/// 128 bytes of lower and 64 bytes of upper bits, sixteen scales, one F16 number.
+/// A block of `Q6_K`: 128 bytes with the lower four bits, 64 with the upper two, sixteen scales, an
+/// F16 scale of scales.
 fn q6_k(block: &[u8; 210]) -> [f32; 256] {
     let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
     let mut values = [0.0; 256];
     for (i, value) in values.iter_mut().enumerate() {
-        // Each 128 elements take 64 bytes of lower halves twice, and 32 bytes of quarters four times.
+        // Every 128 elements use 64 bytes of lower bits, two to a byte, and 32 of upper bits, four
+        // to a byte.
         let (group, place) = (i / 128, i % 128);
         let low = block[group * 64 + place % 64] >> (place / 64 * 4) & 15;
         let high = block[128 + group * 32 + place % 32] >> (place / 32 * 2) & 3;

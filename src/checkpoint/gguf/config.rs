@@ -1,4 +1,4 @@
-//! The configuration that a GGUF's metadata means.
+//! Reads the configuration from the metadata of a GGUF.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
@@ -8,27 +8,27 @@ use crate::{
     model::config::{AttentionRule, Compat, Config, Ends, Experts, LayerRule, Rope, RopeType},
 };
 
-/// An architecture of llama.cpp's.
+/// An architecture of llama.cpp.
 #[derive(Debug)]
 pub(crate) struct Architecture {
-    /// Its name in `general.architecture`, with which its keys begin.
+    /// Its name in `general.architecture`, which is also the prefix of its keys.
     pub name: &'static str,
-    /// What its files call tensors.
+    /// The tensor names of its files.
     pub names: &'static Family,
-    /// The model that a file is of.
+    /// Which released model a file is of.
     released: fn(Tensors, Option<u32>) -> &'static Released,
-    /// Takes back what llama.cpp does and the reference does not.
+    /// Undoes what llama.cpp's converter writes and the reference does not do.
     follow_reference: fn(&mut Reader<'_>, &mut Rope),
 }
 
-/// A model whose numbers stand for those that a file does not say.
+/// A released model, whose values are the defaults of keys that a file lacks.
 #[derive(Debug)]
 struct Released {
-    /// What people call it.
+    /// Its name in messages.
     title: &'static str,
-    /// Its configuration.
+    /// Name of its preset.
     preset: &'static str,
-    /// Whether its router has a soft cap, whatever the converter writes.
+    /// Whether its router has a soft cap; the key that the converter writes does not tell.
     caps_router: bool,
 }
 
@@ -45,23 +45,23 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[Architecture {
 static GROK_1: Released = Released { title: "Grok-1", preset: "grok-1", caps_router: false };
 static GROK_2: Released = Released { title: "Grok-2", preset: "grok-2", caps_router: true };
 
-/// What the tensors tell about a model, beyond the metadata.
+/// What the tensors of a file tell about the model, beyond the metadata.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tensors {
     /// Rows of the embedding table, if there is one.
     pub vocab: Option<u64>,
-    /// Whether there is a head of its own.
+    /// Whether there is an untied output head.
     pub head: bool,
     /// Whether there is a dense MLP beside the experts.
     pub dense: bool,
 }
 
-/// Reads the keys of an architecture. Also returns warnings: what is assumed because the file does
-/// not say it, and what it says and the reference does not do.
+/// Reads the configuration of an architecture. Also returns warnings: values that are assumed
+/// because the file lacks them, and values that the reference does not use.
 ///
 /// # Errors
 ///
-/// Every key that is missing or has a value that does not fit.
+/// Every key that is missing or has an invalid value.
 pub(crate) fn config(
     architecture: &'static Architecture,
     metadata: &Metadata,
@@ -83,8 +83,8 @@ pub(crate) fn config(
     if problems.is_empty() { Ok((config, warnings)) } else { Err(problems) }
 }
 
-/// The converter writes `YaRN` for both of the names "yarn" and "original". The released Grok-2
-/// says "original", and its theta contains the scaling already.
+/// The converter writes `YaRN` for both "yarn" and "original". The released Grok-2 says "original",
+/// and its theta already includes the scaling.
 fn grok_rope(reader: &mut Reader<'_>, rope: &mut Rope) {
     if rope.rope_type != RopeType::Yarn {
         return;
@@ -119,7 +119,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What the file says, with the rope that llama.cpp would make of it.
+    /// The configuration in the file, with the rope as llama.cpp reads it.
     fn config(&mut self, tensors: Tensors) -> Config {
         let expert_width = self.int("expert_feed_forward_length");
         let released = (self.architecture.released)(tensors, expert_width);
@@ -161,7 +161,7 @@ impl Reader<'_> {
             ends: Ends {
                 embed_scale: self.assumed("embedding_scale", base.ends.embed_scale, released),
                 output_scale: self.assumed("logit_scale", base.ends.output_scale, released),
-                // The converter leaves out what is off.
+                // The converter leaves out caps that are off.
                 softcap: self.number("final_logit_softcapping").unwrap_or(0.0),
                 tied: !tensors.head,
             },
@@ -206,13 +206,13 @@ impl Reader<'_> {
         }
     }
 
-    /// The rule, whether the file names it, and the factor.
+    /// The rule of the rope, whether the file names it, and the scaling factor.
     fn scaling(&mut self) -> (RopeType, bool, f64) {
         let factor = self.number("rope.scaling.factor").unwrap_or(1.0);
         let rope_type = match self.text("rope.scaling.type").as_deref() {
             Some("yarn") => RopeType::Yarn,
             Some("linear") => RopeType::Linear,
-            // Absent is linear, with a factor of 1 if that is absent too.
+            // llama.cpp's default is linear; without a factor either, there is no scaling.
             None if (factor - 1.0).abs() > 0.0 => RopeType::Linear,
             Some("none") | None => return (RopeType::Original, false, 1.0),
             Some(other) => {
@@ -225,7 +225,8 @@ impl Reader<'_> {
         (rope_type, true, factor)
     }
 
-    /// The converter writes a cap for Grok-1 too, which has none, and llama.cpp applies none at all.
+    /// The converter writes a router cap for Grok-1 too, which has none; llama.cpp applies none to
+    /// either model.
     fn router_cap(&mut self, default: f64, released: &Released) -> f64 {
         const KEY: &str = "router_logit_softcapping";
         if released.caps_router {
@@ -238,7 +239,7 @@ impl Reader<'_> {
         0.0
     }
 
-    /// The file has theta in 32 bits, which Grok-2's does not fit.
+    /// The file has theta as `f32`, which cannot represent Grok-2's exactly.
     fn theta(&mut self, default: f64, released: &Released) -> f64 {
         let theta = self.assumed("rope.freq_base", default, released);
         let same = (theta / default - 1.0).abs() < f64::from(f32::EPSILON);
@@ -257,7 +258,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The whole of a key: the file has the architecture's name before it.
+    /// The full name of a key: the architecture is its prefix.
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture.name)
     }
@@ -287,7 +288,7 @@ impl Reader<'_> {
         int
     }
 
-    /// An integer that must be there; the stand-in raises no second problem.
+    /// A required integer. The placeholder `stand_in` causes no second problem.
     fn required(&mut self, key: &str, stand_in: u32) -> u32 {
         let whole = self.key(key);
         if !self.metadata.has(&whole) {

@@ -1,34 +1,36 @@
-//! The header of a GGUF file: metadata and places of tensors, in 64-bit arithmetic and without trust.
+//! Parser for the header of a GGUF file, metadata and tensor infos, in 64-bit arithmetic and for
+//! untrusted input.
 //!
-//! Pure: takes bytes, does no input or output. A header says nowhere how long it is, so a caller
-//! parses the beginning of a file and comes back with more of it where that was too short.
+//! Pure: takes bytes, does no input or output. A header does not say how long it is, so a caller
+//! parses the beginning of a file, and more of it if that was too short.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{super::names, blocks::GgmlType};
 use crate::base::json;
 
-/// Bytes of the longest header that is read. The largest known, with a tokenizer, has 30 million.
+/// Bytes of the longest header that is read. The largest known one, with a tokenizer, has 30
+/// million bytes.
 pub const MAX_HEADER: u64 = 256 << 20;
-/// Keys of the metadata.
+/// Most keys of the metadata.
 const MAX_KEYS: u64 = 1 << 16;
-/// Tensors of one file.
+/// Most tensors of one file.
 const MAX_TENSORS: u64 = 200_000;
-/// Bytes of a key, by the specification.
+/// Bytes of the longest key, by the specification.
 const MAX_KEY: u64 = (1 << 16) - 1;
-/// Bytes of a tensor's name; the specification has 64.
+/// Bytes of the longest tensor name; the specification has 64.
 const MAX_NAME: u64 = 1024;
-/// Axes of a tensor, by the specification.
+/// Most axes of a tensor, by the specification.
 const MAX_RANK: u32 = 4;
-/// Where data begins if `general.alignment` says nothing.
+/// Alignment of the data where `general.alignment` is absent.
 const ALIGNMENT: u64 = 32;
 
-/// Why there is no header.
+/// Why a header cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// It goes on behind the bytes given, but not behind the end of the file.
+    /// The bytes given end before the header does; the file is longer.
     Short,
-    /// It makes no sense.
+    /// It is invalid, for this reason.
     Bad(String),
 }
 
@@ -38,7 +40,7 @@ impl From<String> for Problem {
     }
 }
 
-/// What a file says about itself.
+/// The contents of a header.
 #[derive(Clone, Debug)]
 pub struct Header {
     /// Keys and values.
@@ -62,19 +64,19 @@ pub struct Info {
     pub len: u64,
 }
 
-/// Keys and values. Texts and arrays stay in the bytes of the header.
+/// Keys and values. Strings and arrays are kept as ranges of the header's bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
     bytes: Vec<u8>,
     values: BTreeMap<String, Value>,
 }
 
-/// A value; texts and arrays by their place.
+/// A value; strings and arrays as ranges of bytes.
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
     Unsigned(u64),
     Signed(i64),
-    /// As an `f64` that prints as the `f32` in the file does.
+    /// As the `f64` that prints like the `f32` in the file.
     Float(f64),
     Bool(bool),
     Text(Range<usize>),
@@ -105,11 +107,12 @@ impl Metadata {
         self.values.contains_key(key)
     }
 
-    /// An integer that is not negative, of any width.
+    /// An unsigned integer of any width, or a signed one that is not negative. `None` if there is
+    /// no such key; so it is with the other getters.
     ///
     /// # Errors
     ///
-    /// If the key has another value. `None` if there is no such key; so it is with the others.
+    /// If the value has another type.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, String> {
         match self.values.get(key) {
             None => Ok(None),
@@ -119,11 +122,11 @@ impl Metadata {
         }
     }
 
-    /// A number, whole or not.
+    /// A number, integer or float.
     ///
     /// # Errors
     ///
-    /// If the key has another value.
+    /// If the value has another type.
     pub fn number(&self, key: &str) -> Result<Option<f64>, String> {
         match self.values.get(key) {
             None => Ok(None),
@@ -134,11 +137,11 @@ impl Metadata {
         }
     }
 
-    /// A text.
+    /// A string.
     ///
     /// # Errors
     ///
-    /// If the key has another value, or one that is not UTF-8.
+    /// If the value has another type or is not UTF-8.
     pub fn text(&self, key: &str) -> Result<Option<&str>, String> {
         match self.values.get(key) {
             None => Ok(None),
@@ -149,11 +152,11 @@ impl Metadata {
         }
     }
 
-    /// An array of texts.
+    /// An array of strings.
     ///
     /// # Errors
     ///
-    /// If the key has another value, or one of the texts is not UTF-8.
+    /// If the value has another type, or a string is not UTF-8.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, String> {
         let (range, count) = match self.values.get(key) {
             None => return Ok(None),
@@ -175,11 +178,11 @@ impl Metadata {
         Ok(Some(texts))
     }
 
-    /// An array of integers of 32 bits.
+    /// An array of 32-bit integers.
     ///
     /// # Errors
     ///
-    /// If the key has another value.
+    /// If the value has another type.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, String> {
         match self.values.get(key) {
             None => Ok(None),
@@ -211,11 +214,12 @@ impl Metadata {
     }
 }
 
-/// Reads the header of a file of `file_len` bytes that begins with `bytes`.
+/// Parses the header of a file of `file_len` bytes that begins with `bytes`.
 ///
 /// # Errors
 ///
-/// [`Problem::Short`] if more of the file is needed, else what is wrong, with its place.
+/// [`Problem::Short`] if more of the file is needed, else [`Problem::Bad`] with what is wrong and
+/// where.
 pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, Problem> {
     let mut reader = Reader { bytes, at: 0, file_len };
     let (tensor_count, key_count) = reader.counts()?;
@@ -233,7 +237,7 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, Problem> {
     }
     let end = reader.at;
     names::refuse_duplicates(tensors.iter().map(|info| info.name.as_str()))?;
-    // Without tensors there need be no padding.
+    // A file without tensors needs no padding.
     let data =
         if tensors.is_empty() { end as u64 } else { (end as u64).next_multiple_of(alignment) };
     place(&mut tensors, data, file_len)?;
@@ -251,7 +255,8 @@ fn alignment(values: &BTreeMap<String, Value>) -> Result<u64, String> {
     }
 }
 
-/// Makes offsets count from the start of the file, and checks that tensors lie in it side by side.
+/// Turns offsets into offsets from the start of the file, and checks that tensors lie within it and
+/// do not overlap.
 fn place(tensors: &mut [Info], data: u64, file_len: u64) -> Result<(), String> {
     for info in &mut *tensors {
         let name = json::clipped(&info.name);
@@ -289,7 +294,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Tensors and keys that the file says to have.
+    /// The numbers of tensors and of keys.
     fn counts(&mut self) -> Result<(u64, u64), Problem> {
         let magic = self.array::<4>("the magic number")?;
         if magic != *b"GGUF" {
@@ -356,7 +361,7 @@ impl Reader<'_> {
             UINT8 | INT8 | BOOL => 1,
             UINT16 | INT16 => 2,
             UINT32 | INT32 | FLOAT32 => 4,
-            // A text has its length, at the least.
+            // A string takes at least the eight bytes of its length.
             UINT64 | INT64 | FLOAT64 | STRING => 8,
             ARRAY => return Err(self.bad(key, "an array of arrays is not supported")),
             other => return Err(self.bad(key, &format!("element type {other} is not known"))),
@@ -436,7 +441,7 @@ impl Reader<'_> {
         self.bytes[range].first_chunk().copied().ok_or(Problem::Short)
     }
 
-    /// Steps over bytes, of which `what` is made.
+    /// Skips the bytes of `what` and returns their range.
     fn skip(&mut self, count: u64, what: &str) -> Result<Range<usize>, Problem> {
         self.must_have(count, what)?;
         let end = usize::try_from(count).ok().and_then(|count| self.at.checked_add(count));
@@ -446,7 +451,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Refuses what lies behind the end of the file.
+    /// Refuses a length that goes beyond the end of the file.
     fn must_have(&self, count: u64, what: &str) -> Result<(), Problem> {
         let rest = self.file_len.saturating_sub(self.at as u64);
         if count > rest {
@@ -464,7 +469,7 @@ impl Reader<'_> {
     }
 }
 
-/// The number that a person would have written for `value`: 1e-5 and not 9.99999974737875e-6.
+/// The shortest decimal for `value`: 1e-5 and not 9.99999974737875e-6.
 fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| value.into())
 }

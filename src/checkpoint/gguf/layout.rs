@@ -1,4 +1,4 @@
-//! Finds every tensor that a model needs in the files of a GGUF, all problems at once.
+//! Finds every tensor that a model needs in the files of a GGUF, and collects all problems.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-/// A tensor in a file, with the place of the file in the list of sources.
+/// Tensor infos by name, each with the index of its file in the list of sources.
 pub(crate) type Found<'a> = HashMap<&'a str, (usize, &'a Info)>;
 
-/// Where a tensor's rows are, and what is made of them.
+/// Where a tensor's rows are, and the element type they are converted to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The file's place in the list of sources.
+    /// Index of the file in the list of sources.
     pub source: usize,
     /// How its elements are stored.
     pub format: Format,
@@ -29,7 +29,7 @@ pub(crate) struct Place {
     pub offset: u64,
     /// Extents, outermost first.
     pub shape: Vec<u64>,
-    /// The type in which it is given.
+    /// The element type that readers get.
     pub dtype: DType,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Place {
 ///
 /// # Errors
 ///
-/// Every tensor that is missing, not wanted, or of a type or shape that does not fit.
+/// Every tensor that is missing, unexpected, or of a type or shape that does not fit.
 pub(crate) fn resolve(
     found: &Found<'_>,
     names: &Family,
@@ -88,7 +88,7 @@ pub(crate) fn resolve(
         }
         let cols = want.shape.iter().skip(1).product();
         let offset = info.offset + candidate.row0 * format.row_bytes(cols);
-        // Norms and routers are small and decide much; and a row may be too short for blocks.
+        // Norms and routers are never quantized, and a row may be too short for whole blocks.
         let dtype = if want.may_be(format.dtype()) { format.dtype() } else { DType::F32 };
         let shape = want.shape.clone();
         places.insert(want.name.clone(), Place { source, format, offset, shape, dtype });
@@ -115,7 +115,7 @@ pub(crate) fn resolve(
     Ok(places)
 }
 
-/// What a kernel reads together has one type.
+/// Gives tensors that one kernel reads together the same element type.
 fn share_types(places: &mut BTreeMap<String, Place>, config: &Config) {
     let mut groups: Vec<Vec<Key>> = Vec::new();
     for layer in 0..config.num_hidden_layers() {
@@ -141,7 +141,8 @@ fn share_types(places: &mut BTreeMap<String, Place>, config: &Config) {
     }
 }
 
-/// The first converter wrote a tensor for each expert, and turned q and k, which cannot be seen.
+/// Files of llama.cpp's first converter have a tensor for each expert, and permuted q and k, which
+/// cannot be detected.
 fn hint(found: &Found<'_>, missing: &str) -> &'static str {
     let old = missing
         .strip_suffix("_exps.weight")

@@ -1,4 +1,4 @@
-//! GGUF files of architecture `grok`, as llama.cpp has them.
+//! GGUF files of llama.cpp's architecture `grok`.
 
 pub mod blocks;
 mod config;
@@ -31,17 +31,17 @@ use crate::{
     text::tokenizer::{Ggml, Tokenizer},
 };
 
-/// Bytes at the beginning of a file that are read first.
+/// Bytes of the first read of a header.
 const FIRST_LOOK: u64 = 1 << 20;
 
-/// The end of the names of GGUF files.
+/// File extension of GGUF files, with the dot.
 pub const EXTENSION: &str = ".gguf";
 
-/// A GGUF of architecture `grok`, in one file or several, whose every tensor was found.
+/// A GGUF of architecture `grok`, in one file or several, with every tensor found.
 ///
-/// `Q8_0` and `Q4_0` are given as [`DType::Q8`] and [`DType::Q4`] without loss, `Q4_K` and `Q6_K`
-/// as [`DType::Q8`]. Where parts that a kernel reads together have different types, they are given
-/// in one that holds all.
+/// Readers get `Q8_0` and `Q4_0` as [`DType::Q8`] and [`DType::Q4`] without loss, `Q4_K` and `Q6_K`
+/// as [`DType::Q8`]. Tensors that one kernel reads together but that differ in type are converted
+/// to one type that can hold all of them.
 #[derive(Debug)]
 pub struct Gguf<S> {
     path: PathBuf,
@@ -58,9 +58,9 @@ impl<S: Source> Gguf<S> {
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] if one file is not a good GGUF or not of this architecture,
-    /// [`Error::Config`] with everything that is wrong with the metadata, and
-    /// [`Error::Checkpoint`] with every tensor or file that does not fit.
+    /// [`Error::Format`] if a file is not a valid GGUF or not of this architecture,
+    /// [`Error::Config`] with all problems of the metadata, and [`Error::Checkpoint`] with every
+    /// tensor or file that does not fit.
     pub async fn open(path: &Path, sources: Vec<S>, compat: Compat) -> Result<Self> {
         let headers = read_headers(path, &sources).await?;
         check_split(path, &sources, &headers)?;
@@ -100,7 +100,7 @@ impl<S: Source> Gguf<S> {
         let places =
             layout::resolve(&found, architecture.names, &config, &schema::tensors(&config))
                 .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
-        // The first file has all that is said about the model.
+        // The first file has all the metadata of the model.
         let metadata = headers.into_iter().next().map(|first| first.metadata).unwrap_or_default();
         Ok(Self { path: path.into(), sources, metadata, config, places, warnings })
     }
@@ -110,12 +110,12 @@ impl<S: Source> Gguf<S> {
         &self.config
     }
 
-    /// What was assumed because the file does not say it, and other oddities.
+    /// Warnings: values that were assumed because the file lacks them, and other oddities.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Bytes of all tensors in the types in which they are given.
+    /// Bytes of all tensors in the element types that readers get.
     pub fn bytes(&self) -> u64 {
         self.places
             .values()
@@ -126,7 +126,7 @@ impl<S: Source> Gguf<S> {
             .sum()
     }
 
-    /// The files, in the order in which the model is split.
+    /// The files, in the order of the parts of a split model.
     pub fn sources(&self) -> &[S] {
         &self.sources
     }
@@ -136,12 +136,12 @@ impl<S: Source> Gguf<S> {
         self.places.iter().map(|(name, place)| (name.as_str(), place.dtype, place.shape.as_slice()))
     }
 
-    /// The tokenizer in the file, if it has one of a kind that can be read: byte-pair encoding with
-    /// merges (`tokenizer.ggml.model` is `gpt2`).
+    /// The tokenizer in the file, if it has a supported one: byte-pair encoding with merges
+    /// (`tokenizer.ggml.model` is `gpt2`).
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if it makes no sense.
+    /// [`Error::Tokenizer`] if it is invalid.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         let fail = |what| Error::Tokenizer { path: self.path.clone(), what };
         let text = |key: &str| self.metadata.text(key).map_err(fail);
@@ -208,7 +208,7 @@ impl<S: Source> Weights for Gguf<S> {
         check_rows(name, &place.shape, row0, rows)?;
         into.clear();
         let read = self.read_converted(name, place, row0, rows, into).await;
-        // Half-read weights must not be taken for weights.
+        // After an error no partly read rows are left in `into`.
         if read.is_err() {
             into.clear();
         }
@@ -221,7 +221,7 @@ fn elements(place: &Place) -> u64 {
     place.shape.iter().skip(1).product()
 }
 
-/// The architecture that a file names.
+/// The architecture named in the metadata.
 fn architecture(metadata: &Metadata) -> Result<&'static Architecture, String> {
     const KEY: &str = "general.architecture";
     let wanted: Vec<String> =
@@ -234,7 +234,7 @@ fn architecture(metadata: &Metadata) -> Result<&'static Architecture, String> {
         .ok_or_else(|| format!("{KEY} is \"{}\", wanted {wanted}", json::clipped(name)))
 }
 
-/// The headers of all files, or the problems of all that are broken.
+/// Reads the headers of all files; the error lists every broken file.
 async fn read_headers<S: Source>(path: &Path, sources: &[S]) -> Result<Vec<Header>> {
     let mut headers = Vec::new();
     let mut broken = Vec::new();
@@ -251,7 +251,8 @@ async fn read_headers<S: Source>(path: &Path, sources: &[S]) -> Result<Vec<Heade
     }
 }
 
-/// The outer error is one of reading. Each look is four times as far as the one before.
+/// The outer error is of reading, the inner one of parsing. Each attempt reads four times as many
+/// bytes as the one before.
 async fn read_header<S: Source>(source: &S) -> Result<Result<Header, String>> {
     let mut look = FIRST_LOOK;
     let mut bytes = Vec::new();
@@ -278,7 +279,7 @@ async fn read_header<S: Source>(source: &S) -> Result<Result<Header, String>> {
     }
 }
 
-/// All parts of a split model must be there, in order.
+/// Checks that all parts of a split model are there, in order.
 fn check_split<S: Source>(path: &Path, sources: &[S], headers: &[Header]) -> Result<()> {
     let mut problems = Vec::new();
     for (i, (source, header)) in sources.iter().zip(headers).enumerate() {
@@ -308,7 +309,7 @@ fn check_split<S: Source>(path: &Path, sources: &[S], headers: &[Header]) -> Res
     }
 }
 
-/// Stem, number and count of a part of a split model: `name-00002-of-00005.gguf`.
+/// Stem, number and count of a part of a split model, such as `name-00002-of-00005.gguf`.
 pub fn part(name: &str) -> Option<(&str, u32, u32)> {
     let rest = name.strip_suffix(EXTENSION)?;
     let (rest, count) = rest.rsplit_once("-of-")?;

@@ -1,4 +1,4 @@
-//! What a configuration must satisfy before anything is allocated from it.
+//! Checks of a configuration, before anything is allocated from it.
 
 use super::{Config, LayerRule, MAX_LAYERS, Rope, RopeType};
 
@@ -6,8 +6,8 @@ use super::{Config, LayerRule, MAX_LAYERS, Rope, RopeType};
 const MAX_POSITIONS: u32 = 1 << 24;
 
 impl Config {
-    /// Everything that is wrong with this configuration, one sentence each: the field, what it is,
-    /// what is wanted. Empty for a model that the engine can run.
+    /// All problems of this configuration, one sentence each: the field, its value, the value
+    /// wanted. Empty for a model that the engine can run.
     pub fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
         self.check_sizes(&mut found);
@@ -21,7 +21,8 @@ impl Config {
         found
     }
 
-    /// So many equal layers. Too many are a problem, and are not made.
+    /// `count` equal layers. A count above [`MAX_LAYERS`] is a problem, and only that many are
+    /// made.
     pub(crate) fn equal_layers(
         count: u32,
         rule: LayerRule,
@@ -95,7 +96,7 @@ impl Config {
         }
     }
 
-    /// Files of one family cannot get these wrong; its reader could.
+    /// Consistency of the layers. A file cannot break it today; a family's reader could.
     fn check_layers(&self, found: &mut Vec<String>) {
         let width = self.dense_width();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -142,7 +143,7 @@ impl Config {
             if !(cap >= 0.0 && cap <= f64::from(f32::MAX)) {
                 found.push(format!("{field} is {cap}, wanted a finite number, or 0 for no cap"));
             }
-            // A cap that vanishes in `f32` would divide by zero.
+            // Kernels divide by the cap: one that underflows in `f32` would be a division by zero.
             if cap > 0.0 && cap < f64::from(f32::MIN_POSITIVE) {
                 found.push(format!("{field} is {cap}, too small for a 32-bit float"));
             }
@@ -163,7 +164,8 @@ impl Config {
             return;
         }
         let original = rope.original_max_position_embeddings;
-        // The logarithm of this many positions over a full turn must be above zero.
+        // `theta_scale` divides by the logarithm of this number over 2 pi, which must be above
+        // zero.
         within(found, "original_max_position_embeddings", original, 16, MAX_POSITIONS);
         positive(found, "beta_fast", rope.beta_fast);
         positive(found, "beta_slow", rope.beta_slow);
@@ -199,7 +201,7 @@ fn eights(found: &mut Vec<String>, field: &str, got: u32) {
     }
 }
 
-/// The value must survive as an `f32`.
+/// Reports a value that is not a positive, normal `f32`.
 fn positive(found: &mut Vec<String>, field: &str, got: f64) {
     if !(got >= f64::from(f32::MIN_POSITIVE) && got <= f64::from(f32::MAX)) {
         found.push(format!("{field} is {got}, wanted a finite number above 0"));

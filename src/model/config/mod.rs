@@ -1,7 +1,8 @@
-//! The model's configuration: what the mathematics needs to know, whoever published it.
+//! The model's configuration: the hyperparameters that the forward pass needs, whichever way a
+//! publisher writes them.
 //!
-//! [`Config::from_json`] and the reader of GGUF fill it in. `model::families` has how
-//! publishers write it down.
+//! [`Config::from_json`] and the reader of GGUF fill it in. `model::families` maps each publisher's
+//! `config.json` to it.
 
 mod check;
 mod presets;
@@ -51,8 +52,8 @@ pub enum Compat {
     LlamaCpp,
 }
 
-/// Everything the engine needs to know about a model: the parts of a decoder's block, each with its
-/// numbers. Names are Hugging Face's where it has one.
+/// The hyperparameters of a model, grouped by the parts of a decoder layer. Names are Hugging
+/// Face's where it has one.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
@@ -70,23 +71,23 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// Longest context the model was made for.
     pub max_position_embeddings: u32,
-    /// Before the first layer and after the last.
+    /// The embedding and the output head.
     pub ends: Ends,
-    /// Where norms stand.
+    /// Placement of the norms.
     pub norms: Norms,
-    /// What attention does to its logits.
+    /// Scale, soft cap and temperature of the attention logits.
     pub attention: AttentionRule,
     /// Activation of the gated MLPs.
     pub hidden_act: Gelu,
-    /// The experts, where layers have some.
+    /// Experts and router; `None` for a dense model.
     pub experts: Option<Experts>,
     /// Rotary embeddings; each layer uses one.
     pub ropes: Vec<Rope>,
-    /// One for each layer, in order.
+    /// One rule for each layer, in order.
     pub layers: Vec<LayerRule>,
 }
 
-/// The two ends of a model.
+/// The embedding and the output head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ends {
     /// Factor on the embedding: `embedding_multiplier_scale`.
@@ -106,7 +107,7 @@ pub enum Norms {
     Sandwich,
 }
 
-/// What attention does to its logits.
+/// Scale, soft cap and temperature of the attention logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionRule {
     /// Factor on the products of queries and keys.
@@ -138,7 +139,7 @@ pub struct Experts {
     pub softcap: f64,
     /// Whether the probabilities of the chosen are scaled to a sum of 1: `norm_topk_prob`.
     pub renormalize: bool,
-    /// Factor on what the experts and the dense MLP beside them give together.
+    /// Factor on the sum of the experts' output and that of the dense MLP beside them.
     pub joint_scale: f64,
 }
 
@@ -149,7 +150,7 @@ pub struct Rope {
     pub rope_theta: f64,
     /// How the frequencies are scaled.
     pub rope_type: RopeType,
-    /// Whether `rope_type` was named in the file or chosen by a rule.
+    /// Whether the file named `rope_type`; otherwise `scaling_factor` decided it.
     pub rope_type_named: bool,
     /// Factor of the scaling methods.
     pub scaling_factor: f64,
@@ -167,24 +168,25 @@ pub struct Rope {
     pub magnitude: f64,
 }
 
-/// What a layer has of what the model has.
+/// What one layer consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerRule {
-    /// Its place in [`Config::ropes`].
+    /// Index into [`Config::ropes`].
     pub rope: u8,
     /// Width of its dense MLP, if it has one: `intermediate_size`.
     pub dense: Option<u32>,
-    /// Whether it has the experts. With a dense MLP too, both work side by side (Grok-2).
+    /// Whether it has the experts. With a dense MLP too, both run in parallel and their outputs are
+    /// added (Grok-2).
     pub routed: bool,
 }
 
-/// Numbers in a model's weights.
+/// Parameter counts of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
     /// All of them. A tied head counts once.
     pub total: u64,
-    /// Those multiplied for one token: the experts that run, everything else in the layers, the
-    /// last norm and the head. The embedding table counts only where it is the head.
+    /// Those used for one token: the chosen experts, everything else in the layers, the last norm
+    /// and the head. The embedding table counts only where it is the head.
     pub active: u64,
 }
 
@@ -209,7 +211,8 @@ impl Config {
         self.experts.map_or(0, |experts| experts.width)
     }
 
-    /// Width of the dense MLPs, if layers have some. [`Config::problems`] wants one width.
+    /// Width of the dense MLPs, if layers have some. [`Config::problems`] requires the same width
+    /// in all layers.
     pub fn dense_width(&self) -> Option<u32> {
         self.layers.iter().find_map(|layer| layer.dense)
     }
@@ -221,14 +224,14 @@ impl Config {
         Self { layers, ..self }
     }
 
-    /// The same with heads of so many channels, and the scale that goes with it.
+    /// The same with another `head_dim`, and the attention scale that goes with it.
     #[must_use]
     pub fn with_head_dim(self, head_dim: u32) -> Self {
         let scale = AttentionRule::usual_scale(head_dim);
         Self { head_dim, attention: AttentionRule { scale, ..self.attention }, ..self }
     }
 
-    /// The same with experts and dense MLPs of these widths, where it has such.
+    /// The same with other widths of the dense MLPs and of the experts, where it has them.
     #[must_use]
     pub fn with_widths(mut self, dense: u32, expert: u32) -> Self {
         for layer in &mut self.layers {
@@ -264,7 +267,7 @@ impl Config {
         }
     }
 
-    /// Counts the numbers in the weights.
+    /// Counts the parameters.
     pub fn parameters(&self) -> Parameters {
         let hidden = u64::from(self.hidden_size);
         let table = u64::from(self.vocab_size) * hidden;
@@ -281,7 +284,7 @@ impl Config {
         Parameters { total: active + idle + tables, active: active + table }
     }
 
-    /// Numbers in the matrices of a layer that are multiplied for one token.
+    /// Parameters of a layer's matrices that one token uses.
     pub fn active_weights(&self, layer: &LayerRule) -> u64 {
         let [hidden, heads, kv_heads, head_dim, dense] = [
             self.hidden_size,

@@ -12,8 +12,8 @@ impl Config {
     /// A configuration by name, or `None` for a name that is not in [`PRESETS`].
     ///
     /// `grok-2` and `grok-1` are the released models. `bench` is Grok-2 at a size that a small
-    /// device holds; `small` is the least with tokens enough for a tokenizer; `tiny` and
-    /// `tiny-grok-1` are small enough for a scalar oracle.
+    /// device holds; `small` is `tiny` with a vocabulary that is large enough for a tokenizer;
+    /// `tiny` and `tiny-grok-1` are small enough for a scalar oracle.
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "grok-2" => Some(grok_2()),

@@ -20,8 +20,8 @@ pub(super) const FAMILY: Family = Family {
         "GrokForCausalLM",
     ],
     model_types: &["git", "grok", "grok1", "grok-1", "grok_1", "grok2", "grok-2", "grok_2"],
-    // Another loader's choices, and what `GitConfig` leaks into a Grok-2 file whose `model_type`
-    // is "git" by accident.
+    // Options of another loader, and a field that `GitConfig` adds to a Grok-2 file whose
+    // `model_type` is "git" by accident.
     ignored: &[
         "load_presharded_attn",
         "load_presharded_embedding",
@@ -31,14 +31,15 @@ pub(super) const FAMILY: Family = Family {
         "replicate_lm_head",
         "vision_config",
     ],
-    // The released Grok-2 calls itself Grok1ForCausalLM, so only its fields tell.
+    // The released Grok-2 also names the architecture `Grok1ForCausalLM`, so only its fields tell
+    // it from Grok-1.
     read: |r| {
         let beside = r.peek("residual_moe").is_some_and(|value| value == true);
         if beside || r.peek("moe_intermediate_size").is_some() { grok_2(r) } else { grok_1(r) }
     },
 };
 
-/// What the two models' files leave out.
+/// Values of fields that the files of the two models leave out.
 struct Defaults {
     head_dim: u32,
     router_softcap: f64,
@@ -79,8 +80,8 @@ fn grok_1(r: &mut Reader) -> Config {
     block(r, None, expert, &defaults)
 }
 
-/// The rest, which both have. Where a field is missing, the stand-in is one that raises no second
-/// problem.
+/// The fields that both models have. A missing one is replaced by a placeholder that causes no
+/// second problem.
 fn block(r: &mut Reader, dense: Option<u32>, expert: u32, defaults: &Defaults) -> Config {
     let heads = r.required("num_attention_heads");
     let kv_heads = r.required("num_key_value_heads");
@@ -186,7 +187,7 @@ fn temperature_len(r: &mut Reader) -> u32 {
     })
 }
 
-/// The text of a `config.json`: see [`Config::to_json`].
+/// Writes a `config.json`: see [`Config::to_json`].
 pub(super) fn write(config: &Config) -> String {
     let Config { ends, attention, .. } = config;
     let expert = config.moe_intermediate_size();
@@ -219,7 +220,8 @@ pub(super) fn write(config: &Config) -> String {
         },
     });
     let Some(fields) = value.as_object_mut() else { return String::new() };
-    // What only llama.cpp does is named only where it is done.
+    // Normalizing the probabilities is llama.cpp's behaviour; the field is written only if it is
+    // on.
     if config.experts.is_some_and(|experts| experts.renormalize) {
         fields.insert("norm_topk_prob".into(), true.into());
     }

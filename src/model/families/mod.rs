@@ -1,7 +1,7 @@
-//! How publishers write a model's configuration down: a reader of `config.json` for each family.
+//! Readers of `config.json`, one for each family of models.
 //!
-//! A family is data: what its files call themselves, and a function from their fields to a
-//! [`Config`]. What its tensors are called is in `checkpoint/families.rs`.
+//! A family is data: the architectures it goes by, and a function from its fields to a [`Config`].
+//! The names of its tensors are in `checkpoint/families.rs`.
 
 mod grok;
 mod reader;
@@ -22,22 +22,23 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// A family of models.
 struct Family {
-    /// What its files have in `architectures`.
+    /// Values of `architectures` in its files.
     architectures: &'static [&'static str],
-    /// What its files have in `model_type`, where they name no architecture.
+    /// Values of `model_type` in its files, for those that name no architecture.
     model_types: &'static [&'static str],
-    /// Fields that say nothing about the arithmetic, beside those that all files may have.
+    /// Fields that do not change the arithmetic, besides those that every family ignores.
     ignored: &'static [&'static str],
-    /// Takes the fields and makes a configuration of them, or of stand-ins where they do not fit.
+    /// Builds a configuration from the fields. Where one is missing or wrong it records a problem
+    /// and goes on with a placeholder.
     read: fn(&mut Reader) -> Config,
 }
 
-/// All families. A file that does not say what it is belongs to the first.
+/// All families. A file that names neither an architecture nor a `model_type` is read as the first.
 static FAMILIES: &[Family] = &[grok::FAMILY];
 
 impl Config {
-    /// Reads a `config.json`. `path` is for messages only. Also returns warnings: fields that are
-    /// not known and were ignored.
+    /// Reads a `config.json`. `path` is for messages only. Also returns warnings, about fields that
+    /// are unknown and were ignored.
     ///
     /// A field that is absent or null takes the family's default: for Grok-2 `SGLang`'s. A file is
     /// taken for a Grok-1 if it names neither `residual_moe: true` nor `moe_intermediate_size`.
@@ -69,16 +70,16 @@ impl Config {
         }
     }
 
-    /// The text of a Grok's `config.json` that reads back equal, for models that have none: presets
-    /// and GGUFs, whose layers are all like the first. A model that was read from a `config.json`
-    /// keeps that.
+    /// A Grok's `config.json` that reads back equal, for models without one: presets and GGUFs,
+    /// whose layers are all like the first. A model that was read from a `config.json` keeps its
+    /// own.
     pub fn to_json(&self) -> String {
         grok::write(self)
     }
 }
 
-/// The family that a file says it is of. Of an unknown one that is a problem, and it is read as the
-/// first, so that what else is wrong comes out as well.
+/// The family that the file names. An unknown name is a problem; the file is then read as the first
+/// family, so that its other problems are reported too.
 fn family(reader: &mut Reader) -> &'static Family {
     let find = |names: fn(&Family) -> &'static [&'static str], name: &str| {
         FAMILIES.iter().find(|family| names(family).contains(&name))

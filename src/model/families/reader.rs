@@ -1,4 +1,4 @@
-//! Takes fields out of a `config.json`, with every problem found at once.
+//! Reads the fields of a `config.json`, and collects all problems before it reports them.
 
 use serde_json::{Map, Value};
 
@@ -7,10 +7,10 @@ use crate::{
     model::config::{Config, LayerRule, Rope, RopeType},
 };
 
-/// Unknown fields that a warning names.
+/// Most unknown fields that a warning names.
 const MAX_NAMED: usize = 20;
 
-/// Fields that say nothing about the arithmetic: bookkeeping and training.
+/// Fields that do not change the arithmetic: bookkeeping and training.
 const IGNORED: &[&str] = &[
     "_name_or_path",
     "_attn_implementation",
@@ -27,7 +27,7 @@ const IGNORED: &[&str] = &[
     "use_cache",
 ];
 
-/// Takes fields out of the object, so that what is left is unknown.
+/// Removes every field that is read, so that what is left is unknown.
 pub(super) struct Reader {
     fields: Map<String, Value>,
     problems: Vec<String>,
@@ -38,7 +38,7 @@ impl Reader {
         Self { fields, problems: Vec::new() }
     }
 
-    /// What was wrong, and a warning for whatever nobody took.
+    /// The problems, and a warning about the fields that nothing has read.
     pub(super) fn finish(self, ignored: &[&str]) -> (Vec<String>, Vec<String>) {
         let known = |name: &str| IGNORED.contains(&name) || ignored.contains(&name);
         let names: Vec<&String> = self.fields.keys().filter(|name| !known(name)).collect();
@@ -56,24 +56,24 @@ impl Reader {
         (self.problems, vec![warning])
     }
 
-    /// Notes what is wrong.
+    /// Records a problem.
     pub(super) fn problem(&mut self, problem: String) {
         self.problems.push(problem);
     }
 
-    /// A field, left where it is. A null is as good as absent.
+    /// A field, without removing it. Null counts as absent.
     pub(super) fn peek(&self, field: &str) -> Option<&Value> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// An integer, left where it is.
+    /// An integer field, without removing it.
     pub(super) fn peek_int(&self, field: &str) -> Option<u32> {
         let value = self.peek(field)?;
         let integer = value.as_i64().or_else(|| value.as_f64().and_then(whole))?;
         u32::try_from(integer).ok()
     }
 
-    /// Removes a field. A null is as good as absent.
+    /// Removes and returns a field. Null counts as absent.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
         self.fields.remove(field).filter(|value| !value.is_null())
     }
@@ -144,14 +144,14 @@ impl Reader {
     }
 
     pub(super) fn missing(&mut self, field: &str) {
-        // A field of the wrong type was taken already and has its own problem.
+        // A field of the wrong type was removed already, and its problem is recorded.
         let already = format!("{field} is ");
         if !self.problems.iter().any(|problem| problem.starts_with(&already)) {
             self.problem(format!("{field} is missing"));
         }
     }
 
-    /// A field that has an older name too. Both may be there if they agree.
+    /// A field that has an older name too. Both may be present if they agree.
     pub(super) fn either<T: PartialEq + std::fmt::Display + Copy>(
         &mut self,
         [field, other]: [&str; 2],
@@ -172,7 +172,8 @@ impl Reader {
         Config::equal_layers(count, rule, &mut self.problems)
     }
 
-    /// Refuses quantized weights other than our own, of which the files say all.
+    /// Refuses quantized weights that this project did not write. For its own, the tensors
+    /// themselves tell the types.
     pub(super) fn quantization(&mut self) {
         let Some(value) = self.take("quantization_config") else { return };
         let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
@@ -187,7 +188,7 @@ impl Reader {
         }
     }
 
-    /// The rotary embedding of a model made for `context` positions.
+    /// The rotary embedding of a model whose context is `context` positions.
     pub(super) fn rope(&mut self, context: u32) -> Rope {
         self.flatten_rope_parameters();
         let scaling_factor = self.number("scaling_factor").unwrap_or(1.0);
@@ -289,20 +290,20 @@ impl Reader {
     }
 }
 
-/// A file that scales without saying how means position interpolation: that is what the way from
-/// Grok-1 to Grok-2 asks for.
+/// The rule where `rope_type` is absent: a `scaling_factor` other than 1 means position
+/// interpolation, as the notes on the step from Grok-1 to Grok-2 ask.
 #[expect(clippy::float_cmp, reason = "exactly 1 is no scaling; anything else is some")]
 pub(super) fn unnamed_rope(scaling_factor: f64) -> RopeType {
     if scaling_factor == 1.0 { RopeType::Original } else { RopeType::Linear }
 }
 
-/// The integer that a float holds, below 2^53 where every integer is a float.
+/// The integer that a float is equal to, below 2^53, where an `f64` represents every integer.
 #[expect(clippy::cast_possible_truncation, reason = "the range and the fraction are checked")]
 fn whole(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
 }
 
-/// A value as a message shows it: the JSON text, cut where it is long.
+/// A value for a message: its JSON text, cut off if it is long.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) | Value::Object(_) | Value::String(_) => json::clipped(&value.to_string()),
