@@ -161,7 +161,7 @@ async fn compare(
 /// Running totals of a comparison of two models.
 #[derive(Default)]
 struct Comparison {
-    /// Sums of negative log-likelihoods: [original, other].
+    /// Sums of negative log-likelihoods: `[original, other]`.
     nll: [f64; 2],
     /// The Kullback-Leibler divergence at each position.
     divergences: Vec<f64>,
@@ -173,7 +173,7 @@ struct Compared {
     tokens: usize,
     window: u32,
     scored: usize,
-    /// [original, other].
+    /// `[original, other]`.
     perplexity: [f64; 2],
     /// Mean, median, 99th percentile, maximum.
     divergence: [f64; 4],
