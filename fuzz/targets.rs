@@ -1,8 +1,8 @@
-//! What reads files that may be anything: each function takes the bytes of one, says whether they
-//! were accepted, and panics where the reader breaks a promise.
+//! Fuzz targets for readers of untrusted files. Each function takes a file's bytes, returns whether
+//! the reader accepted them, and panics if the reader breaks one of its guarantees.
 //!
-//! `tests/fuzz` runs them over many small changes of the files in `seeds/`, and `fuzz_targets/`
-//! hands them to libFuzzer.
+//! `tests/fuzz` runs them on mutations of the files in `seeds/`; `fuzz_targets/` runs them under
+//! libFuzzer.
 
 use std::path::Path;
 
@@ -22,10 +22,10 @@ use grok_wgpu::lab::{
 };
 use pollster::block_on;
 
-/// Reads a file of these bytes, and says whether it was accepted.
+/// Reads a file with these bytes and returns whether it was accepted.
 pub(crate) type Target = fn(&[u8]) -> bool;
 
-/// All of them by name, which is also that of their folder in `seeds/`.
+/// All targets by name, which is also the name of their folder in `seeds/`.
 pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
@@ -37,10 +37,10 @@ pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("journal", journal),
 ];
 
-/// Bytes of the longest file that is made of a header.
+/// Upper bound on the length of a simulated file.
 const MOST: u64 = 1 << 40;
 
-/// A file of which the beginning is known: zeros follow, and take no memory.
+/// A file that begins with `bytes` and continues with zeros, which take no memory.
 struct Start<'a> {
     name: &'static str,
     bytes: &'a [u8],
@@ -70,7 +70,7 @@ impl Source for Start<'_> {
     }
 }
 
-/// Whether it was accepted. An error says something, and not the whole file.
+/// The value, if the file was accepted. A message is neither empty nor as long as the file.
 fn accepted<T>(result: Result<T>) -> Option<T> {
     result.map_err(|error| told(&error.to_string())).ok()
 }
@@ -79,8 +79,8 @@ fn told(text: &str) {
     assert!(!text.is_empty() && text.len() < 20_000, "a message of {} bytes", text.len());
 }
 
-/// The beginning of a safetensors file: the parser is never more lenient than the crate of that
-/// name, and no tensor lies outside of the file.
+/// The beginning of a safetensors file. The parser accepts no header that the `safetensors` crate
+/// refuses, and every tensor lies inside of the file.
 pub(crate) fn safetensors(bytes: &[u8]) -> bool {
     let known = bytes.len() as u64;
     let len = said_len(bytes).filter(|len| (known..MOST).contains(len)).unwrap_or(known);
@@ -92,8 +92,8 @@ pub(crate) fn safetensors(bytes: &[u8]) -> bool {
     });
     match &header {
         Ok((end, entries)) => {
-            // The crate wants the data as well; what it says of a header alone is this error, where
-            // the header is good.
+            // The crate expects the data as well. Given a valid header alone, it returns this
+            // error.
             use safetensors::{SafeTensorError, SafeTensors};
             match SafeTensors::read_metadata(&bytes[..*end]) {
                 Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
@@ -116,7 +116,7 @@ pub(crate) fn safetensors(bytes: &[u8]) -> bool {
     header.is_ok()
 }
 
-/// How long the file must be by its header: where the last tensor ends.
+/// The length of the file according to its header: the end of the last tensor.
 fn said_len(bytes: &[u8]) -> Option<u64> {
     let (header, rest) = bytes.split_first_chunk::<8>()?;
     let header = u64::from_le_bytes(*header);
@@ -126,7 +126,7 @@ fn said_len(bytes: &[u8]) -> Option<u64> {
     ends.max()?.checked_add(8 + header)
 }
 
-/// The beginning of a GGUF file, with its tensors, its configuration and its tokenizer.
+/// The beginning of a GGUF file: its header, configuration and tokenizer.
 pub(crate) fn gguf(bytes: &[u8]) -> bool {
     let known = bytes.len() as u64;
     let len = match header::parse(bytes, MOST) {
@@ -161,7 +161,7 @@ pub(crate) fn gguf(bytes: &[u8]) -> bool {
     opened.is_some()
 }
 
-/// A `config.json`: what was read is written, and read again as the same.
+/// A `config.json`. Writing the parsed configuration and reading it again gives the same.
 pub(crate) fn config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let path = Path::new("config.json");
@@ -182,13 +182,13 @@ pub(crate) fn tok_json(bytes: &[u8]) -> bool {
         .is_some_and(|tokenizer| round_trip(&tokenizer, true))
 }
 
-/// A `tokenizer.json`, which may change a text before it cuts it into tokens.
+/// A `tokenizer.json`, whose normalizer may change a text.
 pub(crate) fn tokenizer_json(bytes: &[u8]) -> bool {
     accepted(Tokenizer::from_tokenizer_json("tokenizer.json", bytes))
         .is_some_and(|tokenizer| round_trip(&tokenizer, false))
 }
 
-/// Text to ids and back. `exact` asks for the same text.
+/// Encodes texts and decodes the ids; `exact` demands the same text.
 fn round_trip(tokenizer: &Tokenizer, exact: bool) -> bool {
     for text in ["", "A story, isn't it?\n\n  12 na\u{ef}ve \u{4e16}\u{1f642}", "<|eos|><|pad|>\0"]
     {
@@ -209,7 +209,7 @@ fn round_trip(tokenizer: &Tokenizer, exact: bool) -> bool {
     true
 }
 
-/// The index of a checkpoint in several files: no name leads out of the folder.
+/// The index of a sharded checkpoint. No name leads out of the folder.
 pub(crate) fn index(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let path = Path::new("model.safetensors.index.json");
@@ -221,13 +221,13 @@ pub(crate) fn index(bytes: &[u8]) -> bool {
     true
 }
 
-/// A name that every system takes for a file in the same folder.
+/// Asserts that a name is that of a file in the same folder, on every system.
 fn assert_plain(name: &str) {
     assert!(name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0']), "{name:?}");
     assert_eq!(Path::new(name).file_name(), Some(name.as_ref()));
 }
 
-/// What `tune` found: what was read is written, and read again as the same.
+/// Measurements of `tune`. Writing the parsed values and reading them again gives the same.
 pub(crate) fn tuning(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let path = Path::new("tuning.json");
@@ -237,7 +237,7 @@ pub(crate) fn tuning(bytes: &[u8]) -> bool {
     true
 }
 
-/// The journal of `quantize`: only whole lines count, and no name leads out of the folder.
+/// The journal of `quantize`. Only complete lines count, and no name leads out of the folder.
 pub(crate) fn journal(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(journal) = Journal::parse(text, "0123456789abcdef") else { return false };

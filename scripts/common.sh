@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts share. Source it; it changes to the root of the repository.
+# Shared by the scripts. Source it; it changes to the root of the repository.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -10,8 +10,8 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Finds a Rust that is new enough, if there is one: rustup puts it where a shell that is already
-# running does not look, or where an older one of the system hides it.
+# Finds a Rust that is new enough, if there is one. rustup installs it where a running shell does
+# not look yet, or where an older one of the system hides it.
 use_cargo() {
     local bin="${CARGO_HOME:-$HOME/.cargo}/bin"
     if ! rust_is_new && [ -x "$bin/cargo" ]; then
@@ -30,20 +30,20 @@ rust_is_new() {
     have cargo && [ -n "$got" ] && [ "$(printf '%s\n%s\n' "$want" "$got" | sort -V | head -n 1)" = "$want" ]
 }
 
-# Whether the Rust in use has its standard library for browsers.
+# Whether the Rust in use has the standard library for wasm32-unknown-unknown.
 wasm_target_is_there() {
     local lib
     lib=$(rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null) || return 1
     first_file "$lib"/libstd-*.rlib >/dev/null
 }
 
-# Whether Debian's Rust can compile one: it has the sources, and a linker.
+# Whether Debian's Rust can build that library: it needs the sources and a linker.
 debian_rustc_is_there() {
     [ -x /usr/bin/rustc ] && have wasm-ld \
         && [ -f "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]
 }
 
-# The first file that exists, of patterns.
+# The first existing file that matches one of the patterns.
 first_file() {
     local file
     for file in "$@"; do
@@ -55,7 +55,7 @@ first_file() {
     return 1
 }
 
-# Manifests of the two software drivers for Vulkan.
+# Vulkan manifests of the two software drivers.
 lavapipe_icd() {
     first_file /usr/share/vulkan/icd.d/lvp_icd*.json /usr/local/share/vulkan/icd.d/lvp_icd*.json \
         /etc/vulkan/icd.d/lvp_icd*.json
@@ -72,19 +72,19 @@ swiftshader_icd() {
         /usr/share/vulkan/icd.d/*swiftshader*.json
 }
 
-# The folder of what cargo builds, from the root.
+# Cargo's target folder, relative to the root.
 target_folder() {
     local target=${CARGO_TARGET_DIR:-target}
     case "$target" in /*) ;; *) target="$PWD/$target" ;; esac
     printf '%s\n' "$target"
 }
 
-# Whether Python can make a folder for packages; Debian's needs another package for that.
+# Whether Python can create virtual environments; Debian has a separate package for that.
 python_is_there() {
     have python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1
 }
 
-# web/'s packages of npm, as its lock file has them.
+# Installs web/'s npm packages by its lock file.
 web_packages() {
     if [ ! web/package-lock.json -nt web/node_modules/.package-lock.json ] \
         && [ -f web/node_modules/.package-lock.json ]; then
@@ -95,7 +95,7 @@ web_packages() {
     touch web/node_modules/.package-lock.json
 }
 
-# Some Vulkan drivers complain where there is no session.
+# Some Vulkan drivers warn if XDG_RUNTIME_DIR is not set.
 if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
     XDG_RUNTIME_DIR=$(mktemp -d)
     export XDG_RUNTIME_DIR

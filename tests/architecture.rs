@@ -1,5 +1,5 @@
-//! The invariants of `ARCHITECTURE.md` that can be read off the source: floors, forbidden words,
-//! stems that pair up. Needs no device.
+//! Checks the invariants of `ARCHITECTURE.md` that the source text shows: layering, words confined
+//! to some folders, files that come in pairs. Needs no device.
 
 use std::{
     collections::BTreeSet,
@@ -27,10 +27,10 @@ const FLOORS: [&str; 13] = [
     "web",
 ];
 
-/// Floors that must work without a device, which they reach through `machine` alone.
+/// Folders that must not know of `wgpu`: they use devices through `machine` only.
 const UNAWARE: [&str; 4] = ["kernels", "model", "checkpoint", "engine"];
 
-/// Words, why they are confined, and to which paths under `src/`.
+/// Words, the reason for confining them, and the paths under `src/` that may have them.
 const CONFINED: &[(&str, &str, &[&str])] = &[
     ("wgpu::", "one place talks to the device", &["machine/gpu/"]),
     ("naga", "shaders are checked in tests", &[]),
@@ -49,10 +49,10 @@ const CONFINED: &[(&str, &str, &[&str])] = &[
     (".unwrap()", "say with `expect` why it cannot fail", &[]),
 ];
 
-/// What differs between a computer and a browser, and the modules that only one of them has.
+/// Code that differs between native and browser builds, and lists of modules that only one has.
 const BROWSERS: &[&str] = &["files/", "machine/gpu/", "checkpoint/mod.rs", "lib.rs", "main.rs"];
 
-/// What opens files.
+/// Code that opens files.
 const FILES: &[&str] = &["files/", "checkpoint/folder.rs", "checkpoint/quantize.rs", "cli/"];
 
 struct File {
@@ -74,7 +74,7 @@ impl File {
         Some(stem.strip_suffix("/mod").unwrap_or(stem).replace('/', "::"))
     }
 
-    /// The lines that ship, numbered: without comments, and without the tests at the end.
+    /// Lines of code with their numbers: without comments, and without the tests at the end.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
         (1..).zip(lines.map(|line| {
@@ -88,7 +88,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Files that git tracks, or would; where there is no git, all but what is built.
+/// Files that git tracks or would track; without git, all files except build output.
 fn tracked() -> Vec<File> {
     let git = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -137,7 +137,7 @@ fn sources() -> Vec<File> {
     tracked().into_iter().filter(|file| file.inner().is_some()).collect()
 }
 
-/// The text of a file's code on one line, for imports that are broken over lines.
+/// A file's code on one line, so that imports over several lines are found.
 fn joined(file: &File) -> String {
     file.code().map(|(_, line)| line.trim()).collect::<Vec<_>>().join(" ")
 }
@@ -180,11 +180,11 @@ fn expand<'a>(before: &str, text: &'a str, found: &mut BTreeSet<String>) -> &'a 
     if let Some(renamed) = rest.trim_start().strip_prefix("as ") {
         return renamed.trim_start().trim_start_matches(word);
     }
-    // Whatever is no name is passed over, so that a damaged tree ends.
+    // Skips any other character, so that malformed text cannot loop for ever.
     if name.is_empty() { &rest[rest.chars().next().map_or(0, char::len_utf8)..] } else { rest }
 }
 
-/// Where the folder that a path begins with is in the list.
+/// The position of a path's first folder in the list.
 fn floor(path: &str) -> Option<usize> {
     let first = path.split("::").next().expect("split gives one part");
     FLOORS.iter().position(|floor| *floor == first)
@@ -203,7 +203,7 @@ fn folders_are_floors() {
             continue;
         };
         for import in imports(&joined(file)) {
-            // Macros are exported at the root.
+            // Exported macros are at the crate's root and belong to no folder.
             if ["params", "shader", "source", "wgsl"].contains(&import.as_str()) {
                 continue;
             }
@@ -241,7 +241,8 @@ fn words_stay_where_they_belong() {
                         || !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
                         || word.starts_with('.')
                 };
-                // `eprintln!` is not `println!`, and `grok_wgpu::` not `wgpu::`.
+                // A word must not match inside a longer one: `println!` in `eprintln!`, `wgpu::` in
+                // `grok_wgpu::`.
                 if line.match_indices(word).any(|(at, _)| boundary(at))
                     && !places.iter().any(|place| inner.starts_with(place))
                 {
@@ -266,13 +267,13 @@ fn stems(files: &[File], folder: &str, extension: &str) -> BTreeSet<String> {
 #[test]
 fn kernels_pair_up_and_have_rows() {
     let files = tracked();
-    // A variant of a kernel has a word after a dot, and no Rust file of its own.
+    // A kernel may have more shader files, `kernel.word.wgsl`, without Rust files of their own.
     let shaders: BTreeSet<String> = stems(&files, "shaders/kernels/", ".wgsl")
         .iter()
         .map(|stem| stem.split('.').next().unwrap_or(stem).to_owned())
         .collect();
     let mut rust = stems(&files, "src/kernels/", ".rs");
-    // The list of kernels, the error bounds that their oracles share, and the choices of random rows.
+    // `mod` lists kernels, `bounds` has error bounds for oracles, `pick` chooses random rows.
     for shared in ["mod", "bounds", "pick"] {
         assert!(rust.remove(shared), "src/kernels/{shared}.rs is missing");
     }
@@ -281,7 +282,8 @@ fn kernels_pair_up_and_have_rows() {
     assert_eq!(rust, rows, "every kernel has rows");
 }
 
-/// What keeps sums right however they are ordered: whole numbers, as long as a model can be wide.
+/// Sums of whole numbers are exact in any order. There must be rows of them as long as a model is
+/// wide.
 #[test]
 fn rows_are_many_and_reductions_are_exact() {
     let cases = kernels::cases();
@@ -290,7 +292,7 @@ fn rows_are_many_and_reductions_are_exact() {
     for case in &cases {
         assert!(names.insert(case.full_name()), "two rows are called {}", case.full_name());
     }
-    // Products are those kernels whose work a variant divides.
+    // Products are the kernels that variants run; their dispatches have a class.
     let mut products = BTreeSet::new();
     for case in &cases {
         let kernel = case.build(&mut Host::of_shapes());
@@ -330,7 +332,7 @@ fn files_are_short_and_say_what_they_are_for() {
 
 #[test]
 fn nothing_is_left_over() {
-    // Put together here so that this file does not contain them.
+    // Concatenated here so that this file does not contain them.
     let leftovers = [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"]].map(|parts| parts.concat());
     let machine =
         [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"], ["sha", "red/"]].map(|p| p.concat());
@@ -347,7 +349,7 @@ fn nothing_is_left_over() {
                     })
                 })
                 .chain(machine.iter().filter(|path| {
-                    // A path of some machine starts where a word starts.
+                    // An absolute path on some machine: at the start of a word.
                     line.match_indices(path.as_str()).any(|(at, _)| {
                         !line[..at]
                             .ends_with(|c: char| c.is_alphanumeric() || "_-}.*$/".contains(c))
@@ -368,11 +370,11 @@ fn documents_name_files_that_exist() {
     let mut wrong = Vec::new();
     for document in DOCUMENTS {
         let text = fs::read_to_string(root().join(document)).expect("the document is there");
-        // Every other piece between back-quotes is code; those that look like paths must be paths.
+        // Every second piece is between back-quotes. Those that look like paths must exist.
         for code in text.split('`').skip(1).step_by(2) {
             let known =
                 ["src/", "shaders/", "tests/", "tools/", "scripts/", "examples/", "benches/"];
-            // `x` stands for any kernel.
+            // `x` stands for the name of any kernel.
             let example = Path::new(code).file_stem().is_some_and(|stem| stem == "x");
             let plain = code.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
             if plain && !example && known.iter().any(|folder| code.starts_with(folder)) {

@@ -1,4 +1,4 @@
-//! `grok-wgpu bench` as a person runs it: what it counts, and how it compares.
+//! `grok-wgpu bench` as a program: its counters and its comparison with an earlier run.
 
 use std::{
     path::Path,
@@ -12,7 +12,7 @@ const DEMO: [&str; 8] =
 
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"));
-    // What somebody measured here must not decide about tests.
+    // Ignore what `tune` measured on this machine.
     command.env("GROK_WGPU_TUNING", "none");
     command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
     command.args(args).output().expect("the program starts")
@@ -76,7 +76,7 @@ fn phases_have_all_their_figures() {
             assert_eq!(Some(count("bytes_touched")), bytes, "{name}");
         }
     }
-    // A generated token moves little that it does not have to.
+    // Decode reads and writes little more than the least possible.
     assert!(
         number(&report["decode"], "bytes_ratio") <= 1.05,
         "{}",
@@ -102,7 +102,7 @@ fn prompts_of_several_chunks_are_counted_whole() {
     assert_eq!(prefill["submissions"], 3);
     assert_eq!(prefill["read_back_bytes"], 8);
     assert_eq!(prefill["timed_tokens"], 16);
-    // Weights went by three times.
+    // The weights were read three times, once for each chunk.
     assert!(number(prefill, "bytes_ratio") > 2.0, "{}", prefill["bytes_ratio"]);
 }
 
@@ -156,7 +156,8 @@ fn what_is_no_report_is_refused_before_the_work() {
         (r#"{"format": "grok-wgpu bench", "version": 1, "prefill": {}}"#, "no object \"decode\""),
     ] {
         std::fs::write(&file, content).expect("written");
-        // The model does not exist either, which is not what it says.
+        // The comparison is read first: the error is not about the model, which does not exist
+        // either.
         let output = run(&["bench", "/no/such/model", "--compare", path(&file)]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{stderr}");

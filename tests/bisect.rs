@@ -1,4 +1,4 @@
-//! A model with one broken kernel: the bisection must name it, its layer and its element.
+//! Bisection of a model with one broken kernel must name the kernel, its layer and the element.
 
 mod common;
 
@@ -20,7 +20,7 @@ use grok_wgpu::lab::{
 use grok_wgpu_tools::edited::{Edit, Edited};
 use pollster::block_on;
 
-/// Runs a small model with `machine`; some tokens of prompt, then one more.
+/// Runs a small model on `machine`: a prompt, then one more token.
 fn run<'a>(machine: Bisect<'a>, cache: DType, prompt: &[u32]) -> Result<Bisect<'a>> {
     let config = Config::preset("tiny").expect("a preset");
     let weights = Synthetic::new(&config, DType::BF16, 3)?;

@@ -1,6 +1,6 @@
-//! Blocks that no Grok has, of the operators that Grok's has: layers without experts, layers that
-//! differ, several rotary embeddings. Each is compared with a model that must give the same numbers.
-//! Runs on the host.
+//! Blocks that no Grok has, built from the same operators: layers without experts, layers that
+//! differ, several rotary embeddings. Each is compared with another model that must give the same
+//! logits. Runs on the host.
 
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
@@ -20,7 +20,7 @@ fn tiny() -> Config {
     Config::preset("tiny").expect("a preset").with_layers(2)
 }
 
-/// Weights of one model under the names of another; those of which a name says so are zero.
+/// Weights of one model under the names of another; `zero` selects tensors to fill with zeros.
 struct Renamed {
     inner: Synthetic,
     name: fn(&str) -> String,
@@ -48,7 +48,7 @@ impl Weights for Renamed {
     }
 }
 
-/// The bits of the logits of every token of a prompt, then those of two more tokens.
+/// Bits of the logits after each token of the prompt and after two more tokens.
 fn logits(config: &Config, weights: &Renamed) -> Vec<u32> {
     assert_eq!(config.problems(), [""; 0]);
     let sizes = SessionOptions::new(32, 8, DType::F32);
@@ -65,7 +65,7 @@ fn logits(config: &Config, weights: &Renamed) -> Vec<u32> {
     all
 }
 
-/// A dense MLP is the only expert of a model that has one.
+/// A layer with a dense MLP equals one with a single expert of the same weights.
 #[test]
 fn one_expert_is_a_dense_model() {
     let one = |mut config: Config| {
@@ -96,14 +96,14 @@ fn one_expert_is_a_dense_model() {
         let weights = Renamed { name: names, ..Renamed::new(&with([routed; 2])) };
         assert!(logits(&with(layers), &weights) == want, "{layers:?}");
     }
-    // Without experts anywhere there is nothing to say of them.
+    // A model without experts needs no configuration of experts.
     let mut plain = with([dense; 2]);
     plain.experts = None;
     let weights = Renamed { name: names, ..Renamed::new(&with([routed; 2])) };
     assert!(logits(&plain, &weights) == want);
 }
 
-/// Experts without a dense MLP do not get that of the layer before.
+/// A layer of experts alone must not use the dense MLP of the layer before it.
 #[test]
 fn no_dense_mlp_is_one_of_zeros() {
     let both = tiny();

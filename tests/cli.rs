@@ -1,4 +1,4 @@
-//! The program as a person runs it: its output, its exit codes, its manners.
+//! The program as a user runs it: output, exit codes, behaviour on errors.
 
 use std::{
     io::Write,
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 const PROMPT: &str = "The other day she said";
 
-/// A small model in the released layout, made once for all tests.
+/// A small model in the layout of the release, written once for all tests.
 fn model() -> &'static Path {
     static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = MODEL.get_or_init(|| {
@@ -41,7 +41,7 @@ fn model() -> &'static Path {
     dir.path()
 }
 
-/// A device on the adapter that the program uses too.
+/// A device on the adapter that the program uses.
 fn device(profile: Profile) -> Gpu {
     let choice =
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
@@ -51,7 +51,7 @@ fn device(profile: Profile) -> Gpu {
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"));
     command.env_remove("NO_COLOR").env_remove("HOME").env_remove("XDG_DATA_HOME");
-    // What somebody measured here must not decide about tests.
+    // Ignore what `tune` measured on this machine.
     command.env("GROK_WGPU_TUNING", "none");
     command.stdin(Stdio::null());
     command
@@ -88,7 +88,7 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(&good(args)).expect("one JSON value")
 }
 
-/// Code of a run that must fail, which says so in the agreed form.
+/// The exit code of a run that must fail with the error `name`.
 fn code(args: &[&str], name: &str) -> i32 {
     let output = run(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -182,7 +182,7 @@ fn json_holds_everything() {
     for (id, logprob) in ids.iter().zip(logprobs) {
         assert_eq!(&logprob["id"], id);
         let top = logprob["top"].as_array().expect("three");
-        // Greedy takes the likeliest.
+        // Greedy decoding takes the likeliest token.
         assert_eq!((top.len(), &top[0]["id"]), (3, id));
         assert_eq!(top[0]["logprob"], logprob["logprob"]);
         assert!(logprob["logprob"].as_f64().expect("a number") <= 0.0);
@@ -195,7 +195,7 @@ fn a_full_context_ends_the_text() {
     let value = json(&greedy(&["--json", "--context", "16"]));
     let made = value["ids"].as_array().expect("ids").len();
     let prompt = usize::try_from(value["prompt_tokens"].as_u64().expect("a count")).expect("few");
-    // The last token is made from a full cache.
+    // The last token is sampled when the cache is full, and does not go into it.
     assert_eq!(made + prompt, 17);
     assert_eq!(value["finish_reason"], "length");
     assert_eq!(code(&greedy(&["--context", "2"]), "context_length_exceeded"), 2);
@@ -275,7 +275,7 @@ fn logits_are_those_of_the_library() {
     let value = json(&["logits", model, "--ids", "5,17,3", "--json"]);
     assert_eq!(value["positions"], serde_json::json!([2]));
     let last = value["logits"][0].as_array().expect("a row");
-    // The last row alone comes from another kernel, which sums in another order.
+    // The logits of the last row alone come from another kernel, with another order of sums.
     for (got, want) in last.iter().zip(want[2 * 2048..].chunks_exact(4)) {
         let want = f32::from_le_bytes(want.try_into().expect("four bytes"));
         let got = got.as_f64().expect("a number");
@@ -322,7 +322,7 @@ fn a_quantized_copy_serves_every_command() {
         let name = kind["kind"].as_str().expect("a name");
         let (dtype, most_bits) = match name {
             "norm" | "router" => ("F32", 32.0),
-            // Rows of 64 have their scales in 16 bytes instead of 4.
+            // A row of 64 has its scales in 16 bytes instead of 4, due to padding.
             "embedding" => ("Q8", 10.0),
             "head" | "attention" | "expert" | "dense" => ("Q4", 6.0),
             _ => panic!("{name}"),
@@ -437,8 +437,8 @@ fn a_plan_is_what_a_session_allocates() {
             .expect("a session");
         let recorded = session.decode_plan(Readback::Top(40)).expect("a plan");
         assert_eq!(plan.decode.dispatches, recorded.dispatches());
-        // How a device divides work decides which program of a kernel runs, and its label says so
-        // between the kernel and the type.
+        // The variant of a kernel depends on the device; the label has it between kernel and weight
+        // type.
         let kernel = |label: &str| {
             let (name, dtype) = label.split_once('/').unwrap_or((label, ""));
             let (kernel, _) = name.split_once('.').unwrap_or((name, ""));
@@ -491,7 +491,7 @@ fn what_was_measured_is_kept_and_heeded() {
     assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));
 }
 
-/// What a program told the person.
+/// What a program wrote to the standard error.
 fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -515,7 +515,7 @@ fn a_conversation_by_lines() {
     let roles: Vec<&str> = messages.iter().filter_map(|m| m["role"].as_str()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
     assert_eq!(messages[1]["content"], "hello");
-    // What was printed is what was kept.
+    // The saved text is the printed text.
     let answer = messages[2]["content"].as_str().expect("text");
     assert!(stdout.contains(answer), "{stdout:?} {answer:?}");
 }

@@ -1,4 +1,4 @@
-//! `config.json`: the released files, and everything that can be wrong with one.
+//! `config.json`: the released files, and every kind of error in one.
 
 use std::path::Path;
 
@@ -78,7 +78,7 @@ fn read(value: &Value) -> Result<(Config, Vec<String>), Error> {
     Config::from_json(Path::new("config.json"), &value.to_string())
 }
 
-/// Reads fields that are fine and come without a warning.
+/// Parses fields that must give neither errors nor warnings.
 fn good(value: &Value) -> Config {
     let (config, warnings) = read(value).expect("a good configuration");
     assert_eq!(warnings, [""; 0]);
@@ -92,7 +92,7 @@ fn problems(value: &Value) -> Vec<String> {
     }
 }
 
-/// Some fields changed; `null` takes one away.
+/// `base` with some fields changed; `null` removes a field.
 fn with(mut base: Value, changes: Value) -> Value {
     let Value::Object(changes) = changes else { panic!("not an object") };
     for (name, value) in changes {
@@ -101,7 +101,7 @@ fn with(mut base: Value, changes: Value) -> Value {
     base
 }
 
-/// The problems that changes of the released Grok-2 give.
+/// The problems reported after changing fields of the released Grok-2.
 fn changed(changes: Value) -> Vec<String> {
     problems(&with(grok_2(), changes))
 }
@@ -175,7 +175,7 @@ fn grok_1_has_its_own_defaults() {
     assert!(config.ends.tied);
     assert_eq!(config.hidden_act, Gelu::Tanh);
     assert!(router_softcap(&config).abs() < f64::EPSILON);
-    // What is named wins.
+    // An explicit `rope_type` decides.
     let config = good(&with(
         grok_1(),
         json!({
@@ -232,7 +232,7 @@ fn rope_rules() {
         let config = rope(json!({"rope_type": name}));
         assert_eq!((config.rope_type, config.rope_type_named), (rope_type, true));
     }
-    // Not named: position interpolation if there is anything to interpolate.
+    // Without a `rope_type`: position interpolation if the factor is not 1.
     let config = rope(json!({"rope_type": null}));
     assert_eq!((config.rope_type, config.rope_type_named), (RopeType::Linear, false));
     let config = rope(json!({"rope_type": null, "scaling_factor": 1}));
@@ -288,7 +288,7 @@ fn rope_rules() {
     }
 }
 
-/// F37: text that is not a JSON object.
+/// Text that is not a JSON object.
 #[test]
 fn not_an_object() {
     for (text, part) in [
@@ -311,7 +311,7 @@ fn not_an_object() {
     }
 }
 
-/// F37: an empty object lacks every field that has no default, each once.
+/// An empty object lacks every field that has no default, each once.
 #[test]
 fn required_fields() {
     assert_eq!(
@@ -334,7 +334,7 @@ fn required_fields() {
     );
 }
 
-/// F38: heads.
+/// Numbers of heads.
 #[test]
 fn heads() {
     for (changes, wanted) in [
@@ -371,7 +371,7 @@ fn heads() {
     }
 }
 
-/// F39: sizes that must not reach an allocation.
+/// Sizes that must not reach an allocation.
 #[test]
 fn sizes() {
     for (changes, wanted) in [
@@ -422,7 +422,7 @@ fn sizes() {
     assert_eq!(config.max_position_embeddings, 4096);
 }
 
-/// F40: constants, and which values of a cap mean that there is none.
+/// Constants, and the values of a soft cap that switch it off.
 #[test]
 fn constants() {
     for eps in [json!(0), json!(-1), json!(1), json!(0.1)] {
@@ -460,7 +460,7 @@ fn constants() {
     );
 }
 
-/// F41: types.
+/// Types of fields.
 #[test]
 fn types() {
     let floats = with(grok_2(), json!({"hidden_size": 8192.0, "num_hidden_layers": 64.0}));
@@ -483,7 +483,7 @@ fn types() {
     }
 }
 
-/// F42 and F45: other models, and fields that nobody knows.
+/// Other models, and unknown fields.
 #[test]
 fn what_is_not_supported() {
     for (changes, wanted) in [
@@ -540,7 +540,7 @@ fn all_problems_come_at_once() {
     assert_eq!(told.len(), 6, "{told:?}");
 }
 
-/// F46: size and depth.
+/// Files that are too large or nested too deep.
 #[test]
 fn bounded() {
     let path = Path::new("config.json");

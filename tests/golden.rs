@@ -28,7 +28,7 @@ fn read(name: &str) -> Golden {
     Golden::parse(name, &config, &file).expect("the golden file is good")
 }
 
-/// Those that only tests read, and those that the self-test has as well.
+/// Golden files for tests only, and those that are built into the self-test.
 fn folders() -> [PathBuf; 2] {
     ["tests/data/golden", "src/selftest/data"]
         .map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
@@ -48,7 +48,7 @@ fn names() -> Vec<String> {
     names
 }
 
-/// Compares a model with its golden file; gives the largest difference.
+/// Compares a model with its golden file and returns the largest difference.
 type Run = Box<dyn Fn(&Golden) -> Result<f64, Failed> + Send + Sync>;
 
 fn main() {
@@ -70,7 +70,7 @@ fn main() {
                 Box::new(|g| Ok(block_on(g.by_chunks(Host::default(), DType::F32))?)),
             );
         }
-        // Long prompts are slow on a software adapter, and the stored type matters no more there.
+        // Long prompts are slow on a software adapter, and add nothing about stored types.
         let dtypes = [DType::F32, DType::F16, DType::BF16];
         for &dtype in if long { &dtypes[..1] } else { &dtypes[..] } {
             add(
@@ -95,7 +95,7 @@ fn main() {
         add(
             format!("{name} decode"),
             Box::new(move |g| {
-                // Long prompts are decoded only at their end.
+                // Of long prompts, only the last tokens are decoded.
                 let prompt = if long { g.ids.len() - 6 } else { 3 };
                 on_gpu(|gpu| block_on(g.by_prefill_and_decode(gpu, 256, prompt)))
             }),
@@ -104,8 +104,8 @@ fn main() {
     libtest_mimic::run(&args, trials).exit();
 }
 
-/// Runs a test on the one device of this program: pipelines take long to make on some adapters. A
-/// test that fails leaves no device behind, and the next opens another.
+/// Runs a test on one shared device, because compiling pipelines is slow on some adapters. A failed
+/// test drops the device, and the next test opens another.
 fn on_gpu(run: impl FnOnce(&mut Gpu) -> Result<f64>) -> Result<f64, Failed> {
     static GPU: Mutex<Option<Gpu>> = Mutex::new(None);
     let mut kept = GPU.lock().unwrap_or_else(PoisonError::into_inner);

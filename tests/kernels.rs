@@ -1,5 +1,5 @@
-//! Every chosen kernel row on the adapter under test, and some random ones, each as a test of its
-//! own. `grok-wgpu selftest --profile full` runs many more random rows.
+//! Every chosen row of the kernel table on the adapter under test, and some random rows, each as
+//! its own test. `grok-wgpu selftest --profile full` runs many more random rows.
 
 mod common;
 

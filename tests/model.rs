@@ -1,4 +1,5 @@
-//! Whole models on the adapter under test: limits, shards, counts, and agreement with itself.
+//! Whole models on the adapter under test: limits, shards, counters, consistency between
+//! configurations.
 
 mod common;
 
@@ -20,7 +21,7 @@ use grok_wgpu::lab::{
 };
 use pollster::block_on;
 
-/// A prompt that crosses `attn_temperature_len` and a chunk.
+/// A prompt longer than `attn_temperature_len` and than a chunk.
 const IDS: [u32; 44] = [
     11, 48, 85, 122, 159, 196, 233, 14, 51, 88, 125, 162, 199, 236, 17, 54, 91, 128, 165, 202, 239,
     20, 57, 94, 131, 168, 205, 242, 23, 60, 97, 134, 171, 208, 245, 26, 63, 100, 137, 174, 211,
@@ -74,7 +75,7 @@ fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
 fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
-        // Longer than one split, so that the cache can be cut.
+        // Longer than one split of attention, so that the cache can be cut into shards.
         let sizes = SessionOptions::new(300, 64, DType::F32);
         let mut whole = session(common::open(Profile::Baseline), &config, sizes);
         let mut gpu = common::open(Profile::Baseline);
@@ -88,7 +89,8 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
         }
         let a = logits_of(&mut whole)?;
         let b = logits_of(&mut cut)?;
-        // Rows of a matrix do not depend on where it is cut. Splits of attention do in prefill.
+        // Products of rows are the same wherever a matrix is cut. Attention's splits differ in
+        // prefill.
         for (a, b) in a.iter().zip(&b) {
             assert!((a - b).abs() <= 2e-5, "{name}: {a} whole, {b} in shards");
         }
@@ -96,15 +98,15 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
     Ok(())
 }
 
-/// Differences that splits make would be rounded to whole steps of the cache. Generated tokens have
-/// splits of one length, wherever the cache is cut.
+/// In a cache of F16 or Q8, tiny differences between splits become whole rounding steps. In decode,
+/// all splits have one length wherever the cache is cut, so the bits must be equal.
 #[test]
 fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
     let config = tiny("tiny");
     for cache in [DType::F16, DType::Q8] {
         let sizes = SessionOptions::new(300, 4, cache);
-        // Weights that are cut run by other programs than whole ones. One lane a row gives compilers
-        // no choice of how to add.
+        // A matrix that is cut runs other programs than a whole one. With one lane for each row,
+        // compilers cannot choose an order of sums.
         let [mut small, mut large] = [0, 1].map(|_| common::open(Profile::Baseline));
         small.limit_bindings(8 << 10);
         small.set_tuning(Tuning::cpu());
@@ -162,7 +164,7 @@ fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> 
 
 #[test]
 fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> {
-    // Grok-1 has no dense path beside the experts.
+    // Grok-1 has experts only, and no dense MLP beside them.
     for (name, decode, prefill) in [("tiny", 10, 12), ("tiny-grok-1", 9, 10)] {
         let mut per_model = Vec::new();
         for layers in [1, 2] {
@@ -182,7 +184,7 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
 
 #[test]
 fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
-    // Near ties are reported, and end the comparison: beyond one, texts may part.
+    // A difference at a near tie is printed and ends the comparison, as texts diverge after it.
     const NEAR: f32 = 1e-3;
     let adapters = block_on(grok_wgpu::lab::machine::gpu::adapters());
     assert!(!adapters.is_empty(), "tests need an adapter");
@@ -203,7 +205,8 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
             let tie = a.1.min(b.1);
             assert!(
                 tie < NEAR,
-                "token {at}: {first_name} chose {}, {name} chose {}, and the best two are {tie} apart",
+                "token {at}: {first_name} chose {}, {name} chose {}, \
+                 and the best two are {tie} apart",
                 a.0,
                 b.0
             );
@@ -257,15 +260,15 @@ fn a_cache_that_heads_do_not_fit_is_refused() {
     }
 }
 
-/// What is not a finite number must not become one in the cache: it would hide what is wrong.
+/// NaN and infinity must stay non-finite in the cache: finite values would hide the fault.
 #[test]
 fn a_cache_shows_what_is_not_finite() -> Result<()> {
     const DIM: usize = 32;
     for (cache, seen) in [
-        // A key is rotated with the one half a head away.
+        // Rotary embeddings combine a key's element with the one half a head away.
         (DType::F32, [&[3, 19][..], &[5]]),
         (DType::F16, [&[3, 19], &[5]]),
-        // A block shares its scale.
+        // The elements of a block share a scale.
         (DType::Q8, [&[3, 19, 31], &[5, 31]]),
     ] {
         let mut gpu = common::open(Profile::Baseline);

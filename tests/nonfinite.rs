@@ -1,5 +1,5 @@
-//! What is not a finite number must show: in rows of every kernel and each of its operands, and in what
-//! a session says of a model that has such a weight.
+//! NaN and infinity must not be lost: every operand of every kernel has rows with them, and a
+//! session reports a model with such a weight.
 
 mod common;
 
@@ -25,16 +25,16 @@ use grok_wgpu::lab::{
 };
 use pollster::block_on;
 
-/// Subgroups of eight: the least that every variant can use.
+/// Subgroups of eight invocations: the smallest size that every variant supports.
 const EIGHT: Capabilities = Capabilities { is_cpu: false, subgroups: Some((8, 8)) };
 
-/// What the rows have in place of a number; those of softmaxes have -Inf as well.
+/// The values that rows contain; rows of softmaxes have -Inf as well.
 const VALUES: [&str; 2] = ["NaN", "Inf"];
 
 /// Program, operand and its type, value.
 type SpoiledRow = (String, &'static str, DType, &'static str);
 
-/// The operands of each of a row's programs that hold floats.
+/// The float operands of each program that a row runs under some tuning.
 fn float_operands(case: &Case) -> Vec<(String, &'static str, DType)> {
     let mut host = Host::of_shapes();
     let kernel = case.build(&mut host);
@@ -63,7 +63,7 @@ fn every_float_operand_of_every_program_has_its_rows() {
     }
     let missing: Vec<_> = wanted.difference(&there).collect();
     assert!(missing.is_empty(), "{} rows are missing: {missing:#?}", missing.len());
-    // Kernels without any: what they calculate with are integers.
+    // Kernels without float operands compute with integers.
     let with: BTreeSet<&str> =
         wanted.iter().map(|row| row.0.split(['.', '/']).next().expect("a name")).collect();
     let without: Vec<&str> = kernels::cases()
@@ -76,11 +76,12 @@ fn every_float_operand_of_every_program_has_its_rows() {
     assert_eq!(without, ["expert_groups"]);
 }
 
-/// Whether an output must have something that whoever reads it takes for no number.
+/// Whether an output contains a value that its reader treats as non-finite.
 fn shows(case: &Case, data: &OperandData) -> bool {
     match &data.expected {
         Some(Expected::Floats { values, .. }) => values.iter().any(|&value| {
-            // Lists of the largest logits have the largest finite number instead.
+            // The kernels for the largest logits mark a non-finite logit by the largest finite
+            // number.
             let flag = case.kernel.starts_with("top_") && value >= f32::MAX.into();
             flag || !value.is_finite() && !is_unwritten(value)
         }),
@@ -104,10 +105,10 @@ fn what_is_not_finite_shows_in_the_oracle_of_its_row() {
     assert!(count > 800, "only {count} rows");
 }
 
-/// A model with one element of a tensor, in each expert of it, that is not a finite number.
+/// A model with one non-finite element in a tensor; for experts, in the tensor of each.
 struct Spoiled {
     weights: Synthetic,
-    /// Beginning and end of the tensor's name.
+    /// Prefix and suffix of the tensor's name.
     name: (String, String),
     /// The element's row.
     row: u64,
@@ -135,7 +136,7 @@ impl Weights for Spoiled {
 
 const IDS: [u32; 7] = [11, 48, 85, 122, 159, 196, 233];
 
-/// The tensors of the last layer and those after all layers, by beginning and end of their names.
+/// Tensors of the last layer and those outside the layers, by prefix and suffix of their names.
 fn kinds(config: &Config) -> BTreeSet<(String, String)> {
     let last = format!("model.layers.{}.", config.num_hidden_layers() - 1);
     let of = |name: String| match name.split_once(".experts.") {
@@ -149,7 +150,7 @@ fn kinds(config: &Config) -> BTreeSet<(String, String)> {
     schema::tensors(config).into_iter().filter_map(|want| of(want.name)).collect()
 }
 
-/// Sends the ids through a model with one such weight, as a prompt and one by one.
+/// Runs the ids as a prompt and one by one; both must report a non-finite value.
 fn is_told<M: Machine>(
     machine: M,
     config: &Config,
@@ -180,7 +181,7 @@ fn is_told<M: Machine>(
     session.into_machine()
 }
 
-/// The small models with their soft caps and without.
+/// The small models, one of them also without soft caps.
 fn models() -> [Config; 3] {
     let [grok_2, grok_1] = ["tiny", "tiny-grok-1"].map(|name| Config::preset(name).expect("there"));
     let mut uncapped = grok_2.clone();

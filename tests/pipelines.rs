@@ -1,4 +1,4 @@
-//! Pipelines: built once each, all of a plan together, and kept in a file between runs.
+//! Pipelines: each is built once, a plan's are built together, and a file keeps them between runs.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -36,7 +36,7 @@ fn built(session: &Session<Gpu>) -> usize {
     session.machine().pipeline_count()
 }
 
-/// A device that keeps pipelines, and the file that it keeps them in. None where drivers keep none.
+/// Saves the pipelines of a device to a file; `None` where the driver has no pipeline cache.
 fn kept(folder: &TempDir) -> Option<PathBuf> {
     let mut gpu = open();
     assert!(!restore_pipelines(folder.path(), &mut gpu).expect("no file is no error"));
@@ -61,7 +61,7 @@ fn what_was_prepared_is_all_that_a_text_needs() {
     assert!(prepared > 10, "only {prepared}");
     block_on(session.prefill(&[1, 2, 3], Readback::Top(4))).expect("runs");
     block_on(session.decode(4, Readback::Top(4))).expect("runs");
-    // The larger buffers, with more positions.
+    // A longer sequence takes larger buffers but no other pipelines.
     block_on(session.prefill(&[5; 40], Readback::Top(4))).expect("runs");
     block_on(session.decode(6, Readback::Top(4))).expect("runs");
     assert_eq!(built(&session), prepared);
@@ -107,7 +107,7 @@ fn damaged_files_and_those_of_others_are_ignored() {
     let Some(path) = kept(&folder) else { return };
     let whole = fs::read(&path).expect("a file");
     let mut other_driver = whole.clone();
-    // A byte of the digest of adapter and driver, after 16 bytes that say what the file is.
+    // A byte of the digest of adapter and driver, which follows a 16-byte file header.
     other_driver[20] ^= 1;
     let mut changed = whole.clone();
     *changed.last_mut().expect("bytes") ^= 1;
@@ -136,7 +136,7 @@ fn a_file_that_is_too_large_is_not_read() {
 fn a_folder_that_cannot_be_written_is_an_error_and_no_more() {
     let folder = TempDir::new().expect("a folder");
     let Some(_) = kept(&folder) else { return };
-    // A file where the folder should be stops every user, also the one who may do anything.
+    // A file in place of the folder: it fails for every user, even root.
     let blocked = folder.path().join("blocked");
     fs::write(&blocked, "").expect("writes");
     let mut gpu = open();
@@ -173,7 +173,7 @@ fn pipelines_that_are_built_ahead_are_those_that_rows_use() {
     prepare_ahead(&mut ahead, &cases);
     assert_eq!(run(&mut ahead), count);
     assert!(count > 5, "{count}");
-    // A device may go before they are ready.
+    // Dropping the device during compilation must be safe.
     prepare_ahead(&mut open(), &cases);
 }
 

@@ -1,6 +1,6 @@
-//! Bugs that other engines shipped or that are easily made, planted one at a time: the rows that
-//! must see each of them are red, and green without it. Bugs in variants that the adapter's device
-//! does not have are ignored, which the list shows; with `--ignored` they fail.
+//! Planted bugs, one at a time: bugs that other engines shipped or that are easy to make. The named
+//! rows must fail with the bug and pass without it. Bugs in variants that the adapter cannot run
+//! are listed as ignored; with `--ignored` they fail.
 
 mod common;
 
@@ -19,18 +19,18 @@ use grok_wgpu::lab::{
 use grok_wgpu_tools::edited::{Edit, Edited};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// A wrong change of one shader file.
+/// A bug: an edit of one shader file.
 #[derive(Clone, Copy)]
 struct Bug {
     name: &'static str,
     /// Path below `shaders/`.
     file: &'static str,
-    /// Text that is there exactly once.
+    /// Text to replace; it occurs exactly once.
     find: &'static str,
     replace: &'static str,
-    /// Beginnings of the names of rows, each of which must see it.
+    /// Prefixes of row names. Every row with such a name must fail.
     rows: &'static [&'static str],
-    /// The variant that has it; none is what devices take that have nothing optional.
+    /// The variant with the bug; `None` for the variants that need no optional feature.
     variant: Option<&'static str>,
 }
 
@@ -395,7 +395,7 @@ fn main() {
     libtest_mimic::run(&args, trials.collect()).exit();
 }
 
-/// The ways to divide work that meet the bug, on such a device.
+/// The tunings that run the code with the bug, on a device with these capabilities.
 fn tunings(bug: &Bug, on: &Capabilities) -> Vec<(String, Tuning)> {
     let plain = [("gpu".to_owned(), Tuning::default()), ("cpu".to_owned(), Tuning::cpu())];
     match bug.variant {
@@ -407,7 +407,7 @@ fn tunings(bug: &Bug, on: &Capabilities) -> Vec<(String, Tuning)> {
     }
 }
 
-/// The file with the bug in it.
+/// The shader file with the bug.
 fn edit(bug: &Bug) -> Result<Arc<Edit>, Failed> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(bug.file);
     let text = fs::read_to_string(&path)?;
@@ -419,7 +419,7 @@ fn edit(bug: &Bug) -> Result<Arc<Edit>, Failed> {
     Ok(Arc::new(Edit::new(bug.name.into(), text, broken)))
 }
 
-/// Every row that begins so is green as it is, and red with the bug, with the element named.
+/// Every row with this prefix passes without the bug, and fails with it at a named element.
 fn red(
     gpu: &mut Gpu,
     bug: &Bug,

@@ -1,4 +1,4 @@
-//! Quantized copies: their bytes, their logits, runs that are stopped, and what is refused.
+//! Quantized copies: their bytes, their logits, interrupted runs, and errors.
 
 mod common;
 
@@ -67,7 +67,7 @@ fn open(dir: &Path) -> (Config, Checkpoint<FileSource>) {
     (config, checkpoint)
 }
 
-/// Quantizes until `progress` was called so often.
+/// Quantizes; the `progress` callback interrupts the run after `calls` calls.
 fn quantize(
     from: &Path,
     to: &Path,
@@ -154,7 +154,7 @@ fn what_is_written_is_what_rounding_gives() {
             sum[1] += (f64::from(*value) - back).powi(2);
         }
     }
-    // The report's figures are those of the files.
+    // The reported sizes and losses agree with the files.
     for kind in &outcome.kinds {
         let [squares, error] = sums[&kind.kind];
         let expected = (error / squares).sqrt();
@@ -204,7 +204,7 @@ fn the_device_has_the_logits_of_the_host() {
             let worst = device.iter().zip(&host).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             eprintln!("{name} {dtype}: largest difference {worst:.1e}");
             assert!(worst <= 1e-4, "{name} {dtype}: {worst}");
-            // It is not the original that was run.
+            // The quantized copy was run, not the original.
             let exact = logits(common::open(Profile::Baseline), &from);
             assert!(exact.iter().zip(&device).any(|(a, b)| (a - b).abs() > 1e-3), "{dtype}");
         }
@@ -222,13 +222,13 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
         assert_eq!(outcome.resumed, 0);
         for calls in [0, 1, 7, 30] {
             let to = dir.path().join(format!("{label}-{calls}"));
-            // Stopped twice, the second time a little later.
+            // Interrupt the run twice, the second time a little later.
             for calls in [calls, calls + 3] {
                 let error = quantize(&from, &to, choices(), layout, calls).expect_err("stopped");
                 assert!(matches!(error, Error::Interrupted), "{error}");
                 assert!(!to.join("config.json").exists(), "an unfinished copy has no name");
             }
-            // A crash may leave bytes of a tensor, and half a line of the journal.
+            // A crash may leave a partial tensor, and half a line in the journal.
             for (name, mut bytes) in files(&to) {
                 bytes.extend_from_slice(b"{\"file");
                 std::fs::write(to.join(name), bytes).expect("written");
@@ -248,7 +248,8 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     }
 }
 
-/// Other bytes in the middle of a file, or all of them, with the time that it had.
+/// Overwrites bytes of a file with those of `all`, except where `keep` says so; the modification
+/// time stays the same.
 fn replace(path: &Path, all: &Path, keep: impl Fn(usize) -> bool) {
     let file = std::fs::OpenOptions::new().write(true).open(path).expect("a file");
     let time = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
@@ -264,7 +265,7 @@ fn replace(path: &Path, all: &Path, keep: impl Fn(usize) -> bool) {
     file.set_modified(time).expect("its time");
 }
 
-/// Whether a byte of a file of some length stays.
+/// Whether to keep the byte at an offset, in a file of some length.
 type Keep = fn(usize, usize) -> bool;
 
 #[test]
@@ -281,7 +282,7 @@ fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
     let name = "model.safetensors";
     let len = usize::try_from(std::fs::metadata(other.join(name)).expect("a file").len());
     let len = len.expect("small");
-    // All is replaced, and as much as no file's end shows.
+    // Different amounts of data are replaced, also where neither end of a file shows it.
     let ways: [(&str, Keep); 3] = [
         ("all", |_, _| false),
         ("the second half", |at, len| at < len / 2),
@@ -299,7 +300,7 @@ fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
             };
             stop(calls);
             replace(&from.join(name), &other.join(name), |at| keep(at, len));
-            // It may be stopped again, while it looks at what is there and later.
+            // Interrupt it during the check of earlier output, and later.
             stop(2);
             stop(calls + 4);
             let again = quantize(&from, &to, choices(), layout, usize::MAX).expect("goes on");
@@ -307,7 +308,7 @@ fn weights_that_were_replaced_are_not_mixed_with_the_earlier_ones() {
             let straight = quantize(&from, &fresh, choices(), layout, usize::MAX).expect("whole");
             assert_eq!((straight.resumed, straight.replaced), (0, 0));
             assert!(files(&to) == files(&fresh), "{what}, {layout:?}: a mixture");
-            // Reports are of what was written.
+            // The reported losses are those of the files.
             let losses = |outcome: &Outcome| -> Vec<_> {
                 outcome.kinds.iter().map(|kind| (kind.kind, kind.loss)).collect()
             };
@@ -339,7 +340,7 @@ fn what_was_replaced_is_told_and_what_was_not_is_kept() {
     let again = run(usize::MAX).expect("begins anew");
     assert_eq!((again.resumed, again.replaced), (0, 20));
 
-    // A journal without hashes, as earlier versions left it, says nothing of what was read.
+    // A journal without hashes, of an earlier version, cannot show that the input is unchanged.
     std::fs::remove_dir_all(&to).expect("removed");
     run(20).expect_err("stopped");
     let journal = to.join("quantize.journal");
@@ -403,7 +404,7 @@ fn nothing_is_overwritten() {
     assert!(refused(&half, Choices::of(DType::Q8)).contains("not empty"));
 }
 
-/// Weights with one that is not a number.
+/// Weights with one value that is not finite.
 struct Broken(Synthetic, f32);
 
 impl Weights for Broken {
@@ -523,7 +524,7 @@ fn a_width_of_no_type_is_told() {
     let from = original(dir.path(), &tiny("tiny"), DType::BF16);
     let to = dir.path().join("to");
     whole(&from, &to, Choices::of(DType::Q8));
-    // The same bytes as rows of another width.
+    // The same bytes, with rows of another width.
     let path = to.join("model.safetensors");
     let mut bytes = std::fs::read(&path).expect("a file");
     let shape = format!("\"shape\":[256,{}]", DType::Q8.row_bytes(64));

@@ -1,6 +1,6 @@
-//! The report of a self-test with one character of one shader changed: it must lead a stranger to
-//! the file, the kernel, the row and the element. And self-tests on devices that refuse shaders or
-//! disappear: nothing that was found is lost.
+//! The report of a self-test with one wrong character in a shader must lead to the file, the
+//! kernel, the row and the element. Self-tests on devices that refuse shaders or get lost must keep
+//! their earlier results.
 
 mod common;
 
@@ -27,18 +27,18 @@ const BROKEN: &str = include_str!("../shaders/lib/weight_q4.wgsl");
 /// Kernels that read weights of all types, and one that reads none.
 const KERNELS: [&str; 3] = ["embed", "matvec", "rms_norm"];
 
-/// The row with an edited program.
+/// The row with an edited shader.
 fn edited(case: Case, edit: &Arc<Edit>) -> Case {
     let edit = edit.clone();
     case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())))
 }
 
-/// A device that runs rows as this profile has it.
+/// A runner on a device with the default limits.
 fn runner(profile: selftest::Profile) -> Runner {
     Runner::new(common::open(Profile::Baseline), profile)
 }
 
-/// The report of some kernels whose four-bit weights have the scales of other blocks.
+/// The report of a few kernels after a bug in `weight_q4.wgsl`: wrong scales for blocks.
 fn broken() -> Summary {
     let replaced = BROKEN.replacen("let block = c % 8u;", "let block = c % 4u;", 1);
     assert_ne!(replaced, BROKEN);
@@ -71,13 +71,13 @@ fn a_stranger_is_led_to_the_fault() {
     assert!(failed.iter().all(|row| row.case.starts_with("Q4")), "{failed:?}");
     assert_eq!(summary.failures(), failed.len());
 
-    // The file, before others that the failed rows link as well.
+    // The culprit comes first, before other files that the failed rows link.
     let suspects = summary.suspects();
     let Suspect { file, failed: counted, rows } = suspects[0];
     assert_eq!((file, counted), ("shaders/lib/weight_q4.wgsl", failed.len()));
     assert!(rows >= counted && suspects.len() > 1);
 
-    // The kernel, the row, the element with both values, and how to see it again.
+    // Kernel, row, element with both values, and the command to repeat it.
     let row =
         failed.iter().find(|row| row.case == "Q4 5x1024 outliers").expect("blocks beyond four");
     let page = summary.html();
@@ -110,7 +110,7 @@ fn a_stranger_is_led_to_the_fault() {
         (Some("matvec"), Some(failure))
     );
 
-    // A model that fails counts as well, and explains nothing about files.
+    // A failed model counts as a failure but gives no suspects.
     summary.rows.clear();
     let failure = Err(Error::Verification("token 7 is <wrong>".into()));
     summary.models.push(ModelReport::of("small".into(), failure).expect("a verdict"));
@@ -126,13 +126,13 @@ fn packages_replay_by_a_call() {
     assert!(replay.contains("\"kernel\":\"embed\""), "{replay}");
 }
 
-/// A kernel whose device disappears before it runs.
+/// A kernel whose oracle destroys the device, before the device runs it.
 struct Losing {
     kernel: Box<dyn Kernel>,
     lose: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// The row with the runner's device gone.
+/// The row, changed to destroy the runner's device.
 fn losing(case: Case, runner: &mut Runner) -> Case {
     let lose = block_on(runner.gpu(another)).expect("a device").destroyer();
     let lose: Arc<dyn Fn() + Send + Sync> = Arc::new(lose);
@@ -189,7 +189,7 @@ fn a_lost_device_fails_its_row_and_no_other() {
         assert!(same, "row {i}: {failure}");
     }
     assert!(failures.len() > 10);
-    // Rows of other kernels still have a device.
+    // Rows of other kernels get a new device.
     assert!(rows_of("gather").all(|case| run(&mut runner, &case).report.failure.is_none()));
 }
 
@@ -222,7 +222,7 @@ fn a_shader_that_the_device_refuses_fails_its_rows_and_no_others() {
         let row = run(&mut runner, &edited(case, &edit));
         assert_eq!(row.report.failure.is_some(), row.case.starts_with("Q4"), "{row:?}");
         if let Some(failure) = row.report.failure {
-            // Every one says why, not only the first.
+            // Every failed row has the compiler's message, not only the first.
             assert!(failure.contains("embed") && failure.contains("f32"), "{failure}");
             failed += 1;
         }

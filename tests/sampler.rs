@@ -4,7 +4,7 @@ use grok_wgpu::lab::text::sampler::{Candidate, Needs, Sampler, Sampling, logprob
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-/// Everything on, so that a test turns off what it does not want.
+/// All settings active; tests switch off what they do not need.
 const WARM: Sampling = Sampling {
     temperature: 1.0,
     top_k: 0,
@@ -40,9 +40,9 @@ fn counts(ids: &[u32], len: usize) -> Vec<usize> {
 /// Checks the draws against probabilities, by Pearson's statistic.
 ///
 /// The limit is five standard deviations in Wilson and Hilferty's normal approximation of the
-/// chi-square distribution: a right sampler fails with one seed in three million, and one with a
-/// probability that is wrong by a hundredth fails with nearly all. A token of no probability must
-/// not be drawn at all.
+/// chi-square distribution: a correct sampler fails with one seed in three million, and a sampler
+/// with one probability wrong by a hundredth fails with nearly all seeds. A token of probability
+/// zero must never be drawn.
 fn check_distribution(sampling: Sampling, logits: &[f32], recent: &[u32], want: &[f64]) {
     // At least 20 expected draws of a token, for the approximation to hold.
     let draws = if logits.len() < 100 { 200_000 } else { 20 * logits.len() };
@@ -58,7 +58,7 @@ fn check_distribution(sampling: Sampling, logits: &[f32], recent: &[u32], want: 
             cells += 1.0;
         }
     }
-    // With one token the statistic is zero whatever the limit.
+    // A single token has a statistic of zero; any limit will do.
     let freedom = (cells - 1.0).max(1.0);
     let spread = 2.0 / (9.0 * freedom);
     let limit = freedom * (1.0 - spread + 5.0 * spread.sqrt()).powi(3);
@@ -76,7 +76,7 @@ fn scaled(factor: f64) -> Vec<f64> {
     LOGITS.iter().map(|&logit| f64::from(logit) * factor).collect()
 }
 
-/// The probabilities that are left when only `kept` ids may be drawn.
+/// The probabilities, renormalized over the `kept` ids.
 fn only(kept: &[usize], p: &[f64]) -> Vec<f64> {
     let sum: f64 = kept.iter().map(|&id| p[id]).sum();
     (0..p.len()).map(|id| if kept.contains(&id) { p[id] / sum } else { 0.0 }).collect()
@@ -84,7 +84,7 @@ fn only(kept: &[usize], p: &[f64]) -> Vec<f64> {
 
 #[test]
 fn draws_follow_the_softmax() {
-    // exp(-32) of 200,000 draws is none.
+    // exp(-32) is never drawn in 200,000 draws.
     let p = only(&[0, 1, 2, 3, 4], &softmax(&scaled(1.0)));
     check_distribution(WARM, &LOGITS, &[], &p);
     for temperature in [0.5_f32, 2.0] {
@@ -106,7 +106,7 @@ fn filters_keep_what_they_should() {
         (Sampling { top_p: 0.8, ..WARM }, &[1, 3, 4]),
         (Sampling { min_p: 1.0, ..WARM }, &[1, 4]),
         (Sampling { min_p: 0.3, ..WARM }, &[1, 3, 4]),
-        // top_p sees the probabilities that top_k leaves, here two halves.
+        // top_p applies to the probabilities renormalized after top_k: here two halves.
         (Sampling { top_k: 2, top_p: 0.45, ..WARM }, &[1]),
         (Sampling { top_p: 0.95, min_p: 0.2, ..WARM }, &[0, 1, 3, 4]),
     ];
@@ -117,7 +117,8 @@ fn filters_keep_what_they_should() {
 
 #[test]
 fn filters_come_after_the_temperature() {
-    // At 2 the two best have 0.61 together, and 0.7 needs a third. At 1 they have 0.76.
+    // At temperature 2 the two best sum to 0.61, so a top_p of 0.7 needs a third; at 1 they sum to
+    // 0.76.
     let hot = softmax(&scaled(0.5));
     let sampling = Sampling { temperature: 2.0, top_p: 0.7, ..WARM };
     check_distribution(sampling, &LOGITS, &[], &only(&[1, 3, 4], &hot));
@@ -127,7 +128,8 @@ fn filters_come_after_the_temperature() {
 
 #[test]
 fn penalties_come_before_the_temperature() {
-    // 1 is halved, 2 is doubled, once each however often they occurred; 77 is no candidate.
+    // The positive logit of id 1 is halved and the negative one of id 2 doubled, once each however
+    // often the id occurred. Id 77 is not in the vocabulary.
     let sampling = Sampling { temperature: 0.5, repetition_penalty: 2.0, ..WARM };
     let values = [0.5, 1.0, -2.0, 1.0, 2.0, -30.0].map(|value: f64| value * 2.0);
     let p = only(&[0, 1, 2, 3, 4], &softmax(&values));
@@ -136,7 +138,7 @@ fn penalties_come_before_the_temperature() {
 
 #[test]
 fn large_vocabularies_are_drawn_from_evenly() {
-    // Far beyond the part that is put in order first.
+    // Many more tokens than the part of the list that is sorted first.
     let p = vec![0.001; 1000];
     check_distribution(WARM, &[3.5; 1000], &[], &p);
     let kept: Vec<usize> = (0..500).collect();
@@ -150,7 +152,7 @@ fn greedy_takes_the_largest_and_the_lowest_of_equals() {
     assert_eq!(draw(greedy, &[0.0; 9], &[], 1), [0]);
     assert_eq!(draw(greedy, &[-0.0, 0.0], &[], 1), [0]);
     assert_eq!(draw(greedy, &[f32::MIN, f32::MAX], &[], 1), [1]);
-    // A penalty moves the choice on.
+    // The penalty changes the greedy choice.
     assert_eq!(draw(Sampling { repetition_penalty: 1.5, ..greedy }, &LOGITS, &[1], 1), [4]);
     let mut shuffled = candidates(&LOGITS);
     shuffled.reverse();
@@ -215,7 +217,7 @@ fn a_failed_draw_takes_no_number() {
 fn the_top_list_gives_what_the_whole_vocabulary_gives() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for round in 0..100 {
-        // Few distinct values, so that ties reach the edge of the list.
+        // Few distinct values, so that there are ties at the end of the list.
         let logits: Vec<f32> = (0..1000).map(|_| (rng.next_u32() % 40) as f32 / 4.0).collect();
         let top_k = 1 + rng.next_u32() % 64;
         let sampling = Sampling {
@@ -320,7 +322,7 @@ fn logprobs_are_the_log_softmax() {
     for (id, got) in top {
         assert!((got - want[id as usize]).abs() < 1e-12);
     }
-    // Far apart, and all of them where more are wanted than there are.
+    // Extreme logits, and a request for more tokens than there are.
     let far = top_logprobs(&[f32::MIN, f32::MAX], 5).expect("finite");
     assert_eq!(far.len(), 2);
     assert_eq!(far[0], (1, 0.0));

@@ -1,4 +1,4 @@
-//! Passes that are cut at marks: the counts of a whole model are as ever, and cuts change no bit.
+//! Passes that are cut at marks: counters of an uncut model stay the same, and cuts change no bit.
 
 mod common;
 
@@ -33,7 +33,7 @@ const OPTIONS: SessionOptions = SessionOptions::new(64, 8, DType::F32);
 const PROMPT: [u32; 13] = [11, 48, 85, 122, 159, 196, 233, 14, 51, 88, 125, 162, 199];
 const TOKENS: [u32; 3] = [3, 77, 201];
 
-/// With a dense path beside the experts, and without.
+/// A model with a dense MLP beside the experts, and one without.
 const MODELS: [&str; 2] = ["tiny", "tiny-grok-1"];
 
 fn tiny(name: &str, num_hidden_layers: u32) -> (Config, Synthetic) {
@@ -56,13 +56,13 @@ fn bits<M: Machine>(session: &mut Session<M>) -> Result<Vec<u32>> {
     Ok(all.iter().map(|candidate| candidate.logit.to_bits()).collect())
 }
 
-/// Brings experts some at a time, or nothing and runs their blocks more often than it must.
+/// A runner that has room for `slots` experts at a time, or that repeats blocks needlessly.
 struct Experts {
-    /// Experts in place at the same time.
+    /// Experts that are in place at the same time.
     slots: usize,
-    /// How often a block runs that has to run once.
+    /// How often to run each block.
     times: usize,
-    /// Blocks that ran, each time counted.
+    /// Runs of blocks so far.
     blocks: usize,
 }
 
@@ -74,7 +74,7 @@ impl Experts {
         Self { slots, times, blocks: 0 }
     }
 
-    /// Runs a block until all experts that `chosen` names were in place.
+    /// Runs a block for the experts in `chosen`, `slots` at a time, with the other ids masked.
     async fn run_block<M: Machine>(
         &mut self,
         machine: &mut M,
@@ -122,7 +122,8 @@ impl<M: Machine> Runner<M> for Experts {
             };
             let Mark::Need(need @ Need::Experts(_, ids)) = *mark else { panic!("{mark:?} here") };
             let chosen = machine.run_plan(plan, &[ids]).await?;
-            let closes = |part: &Part<M::Plan>| matches!(part, Part::Mark(mark) if *mark == Mark::Used(need));
+            let used = Mark::Used(need);
+            let closes = |part: &Part<M::Plan>| matches!(part, Part::Mark(mark) if *mark == used);
             let end = rest.iter().position(closes).expect("what is needed is used");
             self.run_block(machine, &rest[..end], ids, &chosen[0]).await?;
             parts = &rest[end + 1..];
@@ -131,7 +132,7 @@ impl<M: Machine> Runner<M> for Experts {
     }
 }
 
-/// Logits of `open`'s machine whole and cut are the same, whatever runs how often.
+/// Cutting passes changes no logit, whatever the number of slots and repetitions.
 fn cuts_change_no_bit<M: Machine>(open: impl Fn() -> M) -> Result<()> {
     for name in MODELS {
         let layers = 2;
@@ -144,7 +145,7 @@ fn cuts_change_no_bit<M: Machine>(open: impl Fn() -> M) -> Result<()> {
             let mut cut = session(machine, &config, &weights);
             let same = bits(&mut cut)? == want;
             assert!(same, "{name}: other bits with {slots} slots, blocks {times} times");
-            // Two chunks of the prompt and the tokens after it.
+            // At least one run for each layer, chunk of the prompt, and token.
             let least = layers as usize * (2 + TOKENS.len()) * times;
             let blocks = cut.machine().runner().blocks;
             if slots == all {
@@ -177,7 +178,7 @@ fn a_runner_that_acts_nowhere_counts_as_none() -> Result<()> {
         assert!(bits(&mut plain)? == bits(&mut whole)?, "{name}: other bits");
         let counters = plain.machine().counters();
         assert_eq!(counters, whole.machine().machine().counters(), "{name}");
-        // A chunk of the prompt is one submission, and so is a token; the first chunk is not read.
+        // A chunk is one submission, and so is a token; nothing is read back after the first chunk.
         let tokens = TOKENS.len() as u64;
         assert_eq!((counters.submissions, counters.read_backs), (2 + tokens, 1 + tokens));
         let logits = u64::from(config.vocab_size) * 4;
@@ -186,7 +187,7 @@ fn a_runner_that_acts_nowhere_counts_as_none() -> Result<()> {
     Ok(())
 }
 
-/// A stage of a pipeline. What it hands over lies here.
+/// A pipeline stage; `handed` holds the activations for the next stage.
 struct Stage {
     first: bool,
     last: bool,
@@ -221,7 +222,7 @@ impl<M: Machine> Runner<M> for Stage {
     }
 }
 
-/// One layer of a model, as the only one. The norm that ends a stage is the next stage's first.
+/// One layer of a model as a model of its own. The last norm of a stage is the first of the next.
 struct OneLayer<'a> {
     all: &'a Synthetic,
     layer: u32,
@@ -250,7 +251,8 @@ impl Weights for OneLayer<'_> {
     }
 }
 
-/// Logits after the prompt and after each token: of a whole model, and of one stage for each layer.
+/// Logits after the prompt and after each token: of a whole model, and of a pipeline with a stage
+/// for each layer.
 fn whole_and_in_stages<M: Machine>(name: &str, open: impl Fn() -> M) -> Result<[Vec<f32>; 2]> {
     let layers = 3;
     let (config, weights) = tiny(name, layers);
@@ -269,7 +271,7 @@ fn whole_and_in_stages<M: Machine>(name: &str, open: impl Fn() -> M) -> Result<[
     let prompt = PROMPT.chunks(OPTIONS.prefill as usize).map(|ids| (ids, false));
     for (ids, decode) in prompt.chain(TOKENS.chunks(1).map(|ids| (ids, true))) {
         for (stage, layer) in stages.iter_mut().zip(1..) {
-            // Nobody asks for the logits inside of the prompt.
+            // No logits are read before the end of the prompt.
             let wanted = decode || ids.len() < OPTIONS.prefill as usize;
             let read = if layer == layers && wanted { Readback::Logits } else { Readback::Nothing };
             let output = if decode {
@@ -293,7 +295,7 @@ fn stages_in_a_row_give_the_bits_of_the_whole() -> Result<()> {
     Ok(())
 }
 
-/// The host keeps what it computes in f64, and stages hand over f32.
+/// The host computes in f64, but stages exchange activations in f32.
 #[test]
 fn stages_on_the_host_differ_by_what_they_round() -> Result<()> {
     for name in MODELS {
@@ -306,7 +308,7 @@ fn stages_on_the_host_differ_by_what_they_round() -> Result<()> {
     Ok(())
 }
 
-/// What a pass would do, in segments, where `runner` runs it.
+/// The segments that `runner` gets for a decode step, with their counts.
 fn counted<R: Runner<Counting>>(runner: R) -> Result<Vec<Counted>> {
     let (config, weights) = tiny("tiny", 2);
     let mut machine = Segmented::new(Counting::new(DeviceLimits::BASELINE), runner);

@@ -1,4 +1,5 @@
-//! Rust and WGSL agree, and every program keeps WebGPU's default limits. Needs no device.
+//! Shaders: Rust and WGSL agree, and every program keeps to WebGPU's default limits. Needs no
+//! device.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -36,9 +37,9 @@ fn parse(name: String, dispatch: Dispatch) -> Parsed {
     let source = dispatch.shader.source();
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
-    // No optional feature. What naga calls a capability here, `unpack2x16float`, is core WGSL.
+    // No optional feature. naga has a capability for `unpack2x16float`, which is core WGSL.
     let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    // Only programs that say so may use more.
+    // A program may use only the features that it declares.
     let own = dispatch.shader.features.iter().map(|feature| match feature {
         Feature::Subgroups => Capabilities::SUBGROUP,
     });
@@ -59,7 +60,7 @@ fn parse(name: String, dispatch: Dispatch) -> Parsed {
     Parsed { name, dispatch, module, info }
 }
 
-/// Variables with a binding, in binding order: name, access.
+/// Variables with a binding, in the order of bindings.
 fn bindings(module: &Module) -> Vec<(u32, String, Access)> {
     let mut found: Vec<_> = module
         .global_variables
@@ -180,8 +181,8 @@ fn default_limits_hold() {
     }
 }
 
-/// A binding that is declared and not used is a cost for nothing, and drivers drop it from layouts
-/// they make. `read_write` where `read` would do hides conflicts from WebGPU's validation.
+/// Implicit pipeline layouts drop a binding that is declared and not used. `read_write` in place
+/// of `read` hides conflicts from WebGPU's validation.
 #[test]
 fn every_operand_is_used_as_declared() {
     for Parsed { name, module, info, .. } in parsed() {
@@ -201,9 +202,9 @@ fn every_operand_is_used_as_declared() {
     }
 }
 
-/// Functions whose errors WGSL leaves large or unbounded: `tanh` may overflow to NaN, `pow` is
-/// undefined below zero, the trigonometric ones are wrong for large angles. `lib/math.wgsl` and
-/// tables made on the host stand in for them.
+/// Functions whose error WGSL leaves large or unbounded: `tanh` may overflow to NaN, `pow` is
+/// undefined below zero, trigonometric functions are wrong at large angles. `lib/math.wgsl` and
+/// tables made on the host replace them.
 #[test]
 fn no_loose_functions_and_no_infinities() {
     use MathFunction as M;
@@ -247,8 +248,8 @@ fn no_loose_functions_and_no_infinities() {
     }
 }
 
-/// Loops that could run for ever hang a device, and the page or desktop with it. Each must begin
-/// with a test of a counter, move that counter at its end, and leave it alone in between.
+/// An endless loop hangs the device, and the page or desktop with it. Each loop must begin with a
+/// test of a counter and change that counter only at its end.
 #[test]
 fn loops_are_bounded() {
     let mut loops = 0;
@@ -272,7 +273,7 @@ fn loops_are_bounded() {
     }
 }
 
-/// How many loops there are, and what is wrong with them.
+/// The number of loops, and those that might not end.
 fn endless_loops(module: &Module) -> (usize, Vec<String>) {
     let (mut loops, mut endless) = (0, Vec::new());
     let functions = module.functions.iter().map(|(_, function)| function);
@@ -304,7 +305,7 @@ fn endless_loops(module: &Module) -> (usize, Vec<String>) {
     (loops, endless)
 }
 
-/// Calls `see` for every statement, those inside others too.
+/// Calls `see` for every statement, nested ones included.
 fn visit(block: &Block, see: &mut dyn FnMut(&Statement)) {
     for statement in block {
         see(statement);
@@ -328,9 +329,9 @@ fn visit(block: &Block, see: &mut dyn FnMut(&Statement)) {
     }
 }
 
-/// Devices without subgroups must be able to run whatever does not say that it uses them; and what a
-/// subgroup does together stands where all of it comes by: in no branch that is not a constant. (Loops
-/// and returns are for Tint to judge.)
+/// A program that uses subgroups must declare the feature, so that devices without it never get
+/// one. A subgroup operation must be in uniform control flow: here, in no branch with a condition
+/// that is not constant. (Tint checks loops and returns.)
 #[test]
 fn subgroup_operations_are_declared_and_not_in_branches() {
     let mut users = 0;
@@ -363,11 +364,11 @@ fn subgroup_operations_are_declared_and_not_in_branches() {
     }
 }
 
-/// What a program does with subgroups.
+/// How a program uses subgroups.
 struct Subgroups {
-    /// Whether there is an operation or a builtin of subgroups.
+    /// Whether it has a subgroup operation or builtin.
     used: bool,
-    /// A function that has an operation in a branch.
+    /// A function with a subgroup operation in a branch.
     branch: Option<String>,
 }
 
@@ -375,7 +376,7 @@ impl Subgroups {
     fn of(module: &Module) -> Self {
         let mut found = Self { used: false, branch: None };
         let mut users = HashSet::new();
-        // Functions come after those that they call.
+        // naga orders functions after those that they call.
         let functions = module.functions.iter().map(|(handle, function)| (Some(handle), function));
         let entries = module.entry_points.iter().map(|entry| (None, &entry.function));
         for (handle, function) in functions.chain(entries) {
@@ -426,7 +427,7 @@ impl Subgroups {
     }
 }
 
-/// Variables that the test at the head of a loop compares.
+/// Variables in the comparison at the head of a loop.
 fn tested(body: &Block, function: &Function) -> Vec<Handle<LocalVariable>> {
     let head = body.iter().find(|statement| !matches!(statement, Statement::Emit(_)));
     let Some(Statement::If { condition, accept, reject }) = head else { return Vec::new() };
@@ -442,14 +443,14 @@ fn tested(body: &Block, function: &Function) -> Vec<Handle<LocalVariable>> {
     [left, right].into_iter().filter_map(|side| loaded(side, function)).collect()
 }
 
-/// The variable whose value an expression is.
+/// The local variable that an expression loads.
 fn loaded(value: Handle<Expression>, function: &Function) -> Option<Handle<LocalVariable>> {
     let Expression::Load { pointer } = function.expressions[value] else { return None };
     let Expression::LocalVariable(variable) = function.expressions[pointer] else { return None };
     Some(variable)
 }
 
-/// Values that a block stores into a variable.
+/// Values that a block stores to a variable.
 fn stores(
     block: &Block,
     variable: Handle<LocalVariable>,
@@ -476,7 +477,7 @@ fn moves(value: Handle<Expression>, variable: Handle<LocalVariable>, function: &
     )
 }
 
-/// Files of a folder that end in `.wgsl`, with their text.
+/// The `.wgsl` files of a folder, with their text.
 fn wgsl(folder: &str) -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
@@ -542,7 +543,7 @@ fn files_keep_to_their_form() {
     }
 }
 
-/// What two files share belongs in a library that both link. `Params` and bindings are each kernel's own.
+/// Text that two files share belongs in a library that both link. `Params` and bindings are exempt.
 #[test]
 fn no_eight_lines_are_in_two_files() {
     const RUN: usize = 8;
@@ -569,7 +570,7 @@ fn no_eight_lines_are_in_two_files() {
     assert!(places.len() > 1000, "only {} runs of lines were seen", places.len());
 }
 
-/// The lines of a file outside `struct Params` and bindings, without comments and indents.
+/// The lines of a file without `struct Params`, bindings, comments and indentation.
 fn own_lines(text: &str) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut in_params = false;
@@ -584,7 +585,7 @@ fn own_lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// WGSL and Rust each say how high a tile is.
+/// The height of a tile is a constant both in WGSL and in Rust.
 #[test]
 fn tiles_are_as_high_as_rust_says() {
     let mut seen = 0;
@@ -601,8 +602,9 @@ fn tiles_are_as_high_as_rust_says() {
     assert!(seen > 20, "only {seen} programs with tiles were seen");
 }
 
-/// The compiler of Chromium's WebGPU is stricter than naga, above all about barriers in control
-/// flow that is not uniform. `scripts/test` also runs it through Dawn, where there is no program.
+/// Tint, the compiler of Chromium's WebGPU, is stricter than naga, above all about barriers in
+/// non-uniform control flow. `scripts/test` also runs Tint through Dawn, for machines without the
+/// `tint` program.
 #[test]
 fn tint_accepts_every_program() {
     let given = std::env::var_os("TINT");

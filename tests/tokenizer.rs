@@ -1,4 +1,4 @@
-//! The tokenizer from both file formats, against tiktoken's ids and hostile files.
+//! The tokenizer from both file formats: tiktoken's ids, and malformed files.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn both() -> [Tokenizer; 2] {
     ]
 }
 
-/// A small file of the synthetic kind, changed.
+/// The bytes of a small file after a change.
 fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let text = synthetic_tok_json(300).expect("in range");
     let mut file: Value = serde_json::from_str(&text).expect("JSON");
@@ -33,7 +33,7 @@ fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     serde_json::to_vec(&file).expect("JSON")
 }
 
-/// What the loader says about a changed file.
+/// The loader's error for a changed file.
 fn complaint(change: impl FnOnce(&mut Value)) -> String {
     match Tokenizer::from_tok_json("dir/file.json", &changed(change)) {
         Ok(_) => panic!("the file was accepted"),
@@ -161,7 +161,7 @@ fn streams_agree_with_the_whole_for_any_ids() {
     let mut rng = ChaCha8Rng::seed_from_u64(54);
     for _ in 0..3000 {
         let len = rng.next_u32() % 20;
-        // Half of them single bytes, mostly of no valid UTF-8.
+        // Half of the ids are single bytes, mostly invalid UTF-8.
         let ids: Vec<u32> = (0..len)
             .map(|_| {
                 if rng.next_u32().is_multiple_of(2) {
@@ -188,10 +188,10 @@ fn characters_come_whole_and_hopeless_bytes_at_once() {
     for tokenizer in both() {
         let smile: Vec<u32> = "🙂".bytes().map(byte).collect();
         assert_eq!(stream(&tokenizer, &smile), ["", "", "", "🙂", ""]);
-        // A lead byte waits; what cannot follow it ends the wait.
+        // A lead byte waits for the next bytes; a byte that cannot continue it ends the wait.
         let broken = [byte(0xf0), byte(0x9f), byte(b'a'), byte(0xff), byte(0xe4)];
         assert_eq!(stream(&tokenizer, &broken), ["", "", "\u{fffd}a", "\u{fffd}", "", "\u{fffd}"]);
-        // A special token inside a character ends it too.
+        // So does a special token.
         assert_eq!(stream(&tokenizer, &[byte(0xe4), 1]), ["", "\u{fffd}<|separator|>", ""]);
     }
 }
@@ -216,7 +216,7 @@ fn ids_without_a_token_are_named() {
 #[test]
 fn special_tokens_in_text_are_text() {
     for tokenizer in both() {
-        // The second is not called special by the file.
+        // The file does not mark the second one as special.
         for text in ["<|separator|>", "<|reserved_3|>", "a<|eos|>b", "<|control1|>", "Assistant:"] {
             let ids = tokenizer.encode(text).expect("text");
             assert!(ids.iter().all(|&id| id >= 128), "{text}: {ids:?}");
@@ -240,15 +240,15 @@ fn empty_text_has_no_ids() {
 fn long_runs_take_linear_time_and_no_stack() {
     const MEGABYTE: usize = 1 << 20;
     let tokenizer = Tokenizer::from_tok_json("small.tok.json", TOK_JSON).expect("a valid file");
-    // Tens of milliseconds on an idle machine. Quadratic time would be hours.
+    // It takes tens of milliseconds on an idle machine. Quadratic time would take hours.
     let slowest = Duration::from_secs(10);
-    // 64 KiB of stack leave no room for recursion over the text.
+    // A stack of 64 KiB rules out recursion over the text.
     let work = move || {
         for unit in
             ["a", "the", " ", "\n", "\r\n ", "^", "你", "\u{301}", "\u{fffd}", "'", "'s", "7"]
         {
             let text = unit.repeat(MEGABYTE / unit.len());
-            // Another process may get in the way of one try, but not of a slow algorithm's three.
+            // Other processes may slow down one try, but hardly all three.
             let fastest = (0..3)
                 .map(|_| {
                     let start = Instant::now();
@@ -454,7 +454,7 @@ fn files_are_looked_for_in_order() {
     assert_eq!(name(&open().expect("valid")).as_deref(), Some("tokenizer.json".as_ref()));
     fs::write(dir.path().join("tokenizer.tok.json"), TOK_JSON).expect("written");
     assert_eq!(name(&open().expect("valid")).as_deref(), Some("tokenizer.tok.json".as_ref()));
-    // A bad first file is an error, and not a reason to take the second.
+    // An error in the preferred file is reported; the other file is not tried.
     fs::write(dir.path().join("tokenizer.tok.json"), b"{}").expect("written");
     assert!(open().is_err());
 

@@ -1,5 +1,4 @@
-//! What is particular to `tokenizer.json`: vocabularies that are not byte-level, and files whose
-//! settings would change a prompt.
+//! `tokenizer.json`: vocabularies that are not byte-level, and settings that would change a prompt.
 
 use grok_wgpu::lab::text::tokenizer::Tokenizer;
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +25,7 @@ fn added(id: u32, content: &str, special: bool) -> Value {
             "lstrip": false, "rstrip": false, "normalized": false })
 }
 
-/// Words with `▁` for the blank before them, and bytes for what is not in the vocabulary.
+/// A vocabulary with `▁` for a leading space, and byte tokens as a fallback.
 fn byte_fallback() -> Value {
     let mut vocab = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     vocab.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
@@ -53,7 +52,7 @@ fn byte_fallback() -> Value {
     })
 }
 
-/// Lower-case words, with `##` for what continues one.
+/// WordPiece: lower-case words, with `##` before continuations.
 fn word_piece() -> Value {
     json!({
         "version": "1.0", "truncation": null, "padding": null,
@@ -106,13 +105,13 @@ fn fallback_bytes_come_as_whole_characters() {
     assert!(pieces.iter().all(|piece| !piece.contains('\u{fffd}')), "{pieces:?}");
     assert_eq!(pieces[..2], ["ab", " ab"]);
 
-    // Bytes that never become a character are shown in the end, and soon enough.
+    // Invalid bytes come out as replacement characters, after at most 20 tokens.
     let lead = 3 + 0xf0;
     assert_eq!(stream(&tokenizer, &[lead]).concat(), "\u{fffd}");
     let pieces = stream(&tokenizer, &[lead; 40]);
     assert_eq!(pieces.concat(), "\u{fffd}".repeat(40));
     assert!(pieces[..20].concat().contains('\u{fffd}'), "{pieces:?}");
-    // Nor do they take what follows with them.
+    // They do not swallow the text that follows.
     let word = tokenizer.encode("ab").expect("text")[0];
     assert_eq!(stream(&tokenizer, &[word, lead, word]).concat(), "ab\u{fffd} ab");
 }
@@ -129,7 +128,7 @@ fn specials_of_other_vocabularies_are_text_too() {
 
 #[test]
 fn settings_that_change_prompts_are_overruled() {
-    // The file cuts at 8 tokens, pads to 16 and drops half of all merges.
+    // These settings truncate to 8 tokens, pad to 16 and use BPE dropout of one half.
     let mut file = small();
     let tokenizer = load(&file);
     let ids = tokenizer.encode("the ").expect("text");
@@ -138,7 +137,7 @@ fn settings_that_change_prompts_are_overruled() {
         assert_eq!(tokenizer.encode("the ").expect("text"), ids);
     }
     assert!(tokenizer.encode(&"the ".repeat(20)).expect("text").len() >= 20);
-    // Templates would add tokens around every piece of text, or double it.
+    // Post-processing templates would add tokens around every text, or repeat it.
     file["post_processor"] = json!({
         "type": "TemplateProcessing", "pair": [],
         "single": [{ "SpecialToken": { "id": "<|pad|>", "type_id": 0 } },
@@ -177,7 +176,7 @@ fn added_tokens_must_get_the_id_they_claim() {
 #[test]
 fn vocabularies_that_would_lose_text_are_refused() {
     let mut file = small();
-    // Ġ stands for the blank, ġ for the delete character.
+    // Ġ stands for the space, ġ for the delete character.
     for c in ["Ġ", "ġ"] {
         file["model"]["vocab"].as_object_mut().expect("an object").remove(c);
     }
@@ -185,7 +184,7 @@ fn vocabularies_that_would_lose_text_are_refused() {
     let text = complaint(&file);
     assert!(text.contains("0x20, 0x7f"), "{text}");
 
-    // These bytes occur in no text.
+    // These bytes occur in no UTF-8 text.
     let mut file = small();
     for c in ["À", "Á", "õ", "ÿ"] {
         file["model"]["vocab"].as_object_mut().expect("an object").remove(c);
@@ -199,7 +198,7 @@ fn damaged_files_never_panic() {
     let mut rng = ChaCha8Rng::seed_from_u64(50);
     for round in 0..400 {
         let mut bytes = whole.to_vec();
-        // Half the damage is to the settings at the start, which are a twentieth of the file.
+        // Half of the rounds damage only the settings at the start, a twentieth of the file.
         let reach = if round % 2 == 0 { bytes.len() } else { 1500 };
         for _ in 0..=rng.next_u32() % 3 {
             let at = rng.next_u32() as usize % reach;
@@ -207,7 +206,7 @@ fn damaged_files_never_panic() {
         }
         if let Ok(tokenizer) = Tokenizer::from_tokenizer_json("file", &bytes) {
             let ids = tokenizer.encode("Hello, the world!\n\n 你好 <|eos|>").unwrap_or_default();
-            // The damage may have hit a token, but an id of the vocabulary can be decoded.
+            // Tokens may be damaged, but ids of the vocabulary must be decodable.
             assert!(tokenizer.decode_lossy(&ids).is_ok());
         }
     }

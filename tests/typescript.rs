@@ -1,5 +1,5 @@
-//! Lists that TypeScript and Rust both have: options, fields of the configuration, codes of errors.
-//! The module's Rust is compiled for browsers alone, so both sides are compared as text.
+//! Lists that exist in TypeScript and in Rust: options, fields of the configuration, error codes.
+//! `src/web` compiles for browsers only, so both sides are compared as text.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -8,7 +8,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What stands between the line that begins with `start` and the next line that is `end`.
+/// The text between the line that begins with `start` and the next line that equals `end`.
 fn block<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let at = text.find(start).unwrap_or_else(|| panic!("there is no `{start}`"));
     let rest = &text[at + start.len()..];
@@ -17,7 +17,7 @@ fn block<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     &rest[begin..begin + len.unwrap_or_else(|| panic!("`{start}` has no end"))]
 }
 
-/// Names before a colon at the beginnings of lines: fields of structs and of interfaces.
+/// Names before a colon at the start of a line: fields of structs and interfaces.
 fn fields(block: &str) -> BTreeSet<String> {
     let name = |line: &str| {
         let (name, _) = line.trim().split_once(':')?;
@@ -30,7 +30,7 @@ fn fields(block: &str) -> BTreeSet<String> {
     found
 }
 
-/// What is between quotes.
+/// The quoted strings.
 fn quoted(block: &str) -> BTreeSet<String> {
     block.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -39,7 +39,7 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }
 
-/// Of two sets, what only one has.
+/// The symmetric difference.
 fn differ(a: &BTreeSet<String>, b: &BTreeSet<String>) -> Vec<String> {
     a.symmetric_difference(b).cloned().collect()
 }
@@ -79,7 +79,7 @@ fn options_of_loading_are_the_same_everywhere() {
     for of_the_page in ["onProgress", "onDevice", "signal", "cache"] {
         assert!(given.remove(of_the_page), "{of_the_page}");
     }
-    // The one name that follows the habit of each language.
+    // The one name that is camel case in TypeScript and snake case in Rust.
     assert!(given.remove("kvCache") && given.insert("kv_cache".into()));
     assert_eq!(differ(&rust, &given), [""; 0]);
 }
@@ -104,7 +104,7 @@ fn codes_of_errors_have_a_meaning_in_pages() {
     let to = quoted(renamed);
     assert!(from.is_subset(&rust), "{:?} are no codes", differ(&from, &rust));
     assert!(to.is_subset(&given), "{to:?}");
-    // Of these a page can only say that they are faults of the engine.
+    // Faults of the engine; a page has no code for each.
     let internal = set(["operand", "device", "non_finite", "verification"]);
     let known: BTreeSet<String> = given.union(&from).chain(&internal).cloned().collect();
     let unknown: Vec<_> = rust.difference(&known).collect();

@@ -1,4 +1,4 @@
-// llama.cpp in a process of its own: loads a model, then measures it whenever the parent asks.
+// llama.cpp in its own process: loads a model, then measures it whenever the parent asks.
 //
 //     node llama.mjs {"gpu":"vulkan","model":FILE,"prompt":256,"tokens":32,"warmUp":96}
 
@@ -6,7 +6,7 @@ import { getLlama } from "node-llama-cpp";
 
 const { gpu, model: modelPath, prompt, tokens, warmUp } = JSON.parse(process.argv[2]);
 
-/** Ids all over the vocabulary: those of `grok-wgpu bench`. */
+/** Deterministic ids, spread over the vocabulary; the same as in `grok-wgpu bench`. */
 function ids(count, vocab) {
   return Array.from({ length: count }, (_, i) => {
     const mixed = Math.imul(i, 0x9e3779b9) >>> 0;
@@ -14,9 +14,9 @@ function ids(count, vocab) {
   });
 }
 
-/** Seconds that a step takes, which ends when a token was chosen. */
+/** Seconds for a step, until a token is chosen. */
 async function seconds(sequence, step) {
-  // Without a result that is read, a step would end before the device does.
+  // Without reading a result, the step would end before the device does.
   const input = step.map((id, i) =>
     i === step.length - 1 ? [id, { generateNext: { token: true, options: { temperature: 0 } } }] : id,
   );
@@ -34,7 +34,7 @@ async function measure(sequence, prompt, made) {
 }
 
 try {
-  // The packages hold compiled libraries; nothing is built or downloaded here.
+  // The packages contain compiled libraries: build and download nothing.
   const llama = await getLlama({ gpu, build: "never", skipDownload: true, maxThreads: 1, vramPadding: 0 });
   const model = await llama.loadModel({
     modelPath,

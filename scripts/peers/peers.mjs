@@ -1,4 +1,4 @@
-// Measures grok-wgpu and llama.cpp on one file, by turns, and prints rates, ratios and bars.
+// Measures grok-wgpu and llama.cpp on one file, alternating, and prints rates, ratios and bars.
 // `scripts/bench_peers` installs what it needs and starts it.
 
 import { execFile, fork } from "node:child_process";
@@ -10,8 +10,10 @@ import { parseArgs, promisify } from "node:util";
 import { rate, svg, text } from "./plot.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** Tokens that go through an engine before it is measured: kernels are compiled when they first run,
- * and those for more than 64 rows are others. */
+/**
+ * Warm-up tokens for each engine: kernels are compiled at their first run, and prompts of more than 64 rows use other
+ * kernels.
+ */
 const WARM_UP = 96;
 const PHASES = ["prefill", "decode"];
 
@@ -43,7 +45,7 @@ function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Rates of the median step, as `grok-wgpu bench` has them. */
+/** Rates from the median step, as in `grok-wgpu bench`. */
 const rates = ({ prefill, decode }) => ({ prefill: prompt / prefill, decode: 1 / median(decode) });
 
 /** grok-wgpu on a device. */
@@ -55,7 +57,7 @@ class Ours {
 
   async measure() {
     const args = ["bench", options.model, "--compat", "llama.cpp", "--json", "--rates", "--repeats", "1"];
-    // As much as llama.cpp is warmed up with.
+    // The same warm-up as llama.cpp.
     args.push("--warm-up", `${Math.min(prompt, WARM_UP)}`);
     args.push("--prompt", `${prompt}`, "--tokens", `${tokens}`);
     if (options.adapter) args.push("--adapter", options.adapter);
@@ -76,8 +78,7 @@ class Llama {
 
   async start() {
     const job = { gpu: this.gpu, model: options.model, prompt, tokens, warmUp: WARM_UP };
-    // It skips devices that are CPUs, unless they are named. Threads that spin while they wait
-    // stall it where cores are few.
+    // llama.cpp ignores CPU devices unless they are named. Busy-waiting threads stall it on few cores.
     const env = { GGML_VK_VISIBLE_DEVICES: "0", OMP_WAIT_POLICY: "passive", ...process.env };
     this.child = fork(join(here, "llama.mjs"), [JSON.stringify(job)], {
       env,
@@ -96,7 +97,7 @@ class Llama {
     return answer.then(rates);
   }
 
-  /** The next message of the child, or what it died of. */
+  /** The child's next message, or the error that ended it. */
   answer() {
     return new Promise((resolve, reject) => {
       const done = (act, value) => {
@@ -123,9 +124,9 @@ function stop() {
 process.on("exit", stop);
 process.on("SIGINT", () => process.exit(130));
 
-/** Remembers why an engine cannot run, and says so. */
+/** Records and prints why an engine cannot run. */
 function drop(engine, error) {
-  // A program says last what it failed of.
+  // The error is usually the last line.
   const said = error.stderr?.trim().split("\n").at(-1);
   engine.reason = said || error.message.split("\n")[0] || "it said nothing";
   engine.stop();
@@ -157,7 +158,7 @@ for (const engine of ran) {
 }
 if (ours.reason) process.exit(1);
 
-// A round's engines ran one after the other, so its ratios are fair even if the machine was busy.
+// The engines of a round run one after the other, so ratios are fair even on a busy machine.
 const ratio = (peer, phase) => median(ours.rounds.map((round, i) => round[phase] / peer.rounds[i][phase]));
 const report = {
   format: "grok-wgpu peers",

@@ -1,17 +1,17 @@
-// Bars of rates that differ a hundredfold, for terminals and as an SVG: both have logarithmic axes.
+// Bar charts of rates that differ by orders of magnitude, for terminals and as SVG, with logarithmic axes.
 
-/** Tokens a second for people: three digits. */
+/** Formats tokens per second with three digits. */
 export function rate(value) {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }
 
-/** The powers of ten around values. */
+/** The powers of ten that enclose the values. */
 export function decades(values) {
   const low = Math.floor(Math.log10(Math.min(...values)));
   return [low, Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values))))];
 }
 
-/** Where a value lies between powers of ten, from 0 to 1. */
+/** Relative position of a value on a logarithmic axis, from 0 to 1. */
 export function place(value, [low, high]) {
   return (Math.log10(value) - low) / (high - low);
 }
@@ -20,7 +20,7 @@ function powers([low, high]) {
   return Array.from({ length: high - low + 1 }, (_, i) => 10 ** (low + i));
 }
 
-/** Lines with bars of text. A chart has a title and rows with a name and a value. */
+/** Charts as lines of text. A chart has a title, and rows with a name and a value. */
 export function text(charts, width = 48) {
   const axis = decades(charts.flatMap((chart) => chart.rows.map((row) => row.value)));
   const names = Math.max(...charts.flatMap((chart) => chart.rows.map((row) => row.name.length)));
@@ -28,7 +28,7 @@ export function text(charts, width = 48) {
   for (const { title, rows } of charts) {
     lines.push(title);
     for (const { name, value } of rows) {
-      // Eighths of a character are as fine as a terminal draws.
+      // Terminals can draw eighths of a character.
       const eighths = Math.max(1, Math.round(place(value, axis) * width * 8));
       const part = eighths % 8 ? String.fromCodePoint(0x2590 - (eighths % 8)) : "";
       lines.push(`  ${name.padEnd(names)}  ${"█".repeat(eighths >> 3)}${part} ${rate(value)}`);
@@ -41,7 +41,7 @@ export function text(charts, width = 48) {
 
 const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.codePointAt(0)};`);
 
-/** The same as an SVG. */
+/** Charts as SVG. */
 export function svg(title, charts) {
   const axis = decades(charts.flatMap((chart) => chart.rows.map((row) => row.value)));
   const [left, right, row] = [230, 60, 26];

@@ -22,7 +22,7 @@ CONVERSATION = [
     "What happened next?",
 ]
 SAMPLES = [
-    # (seed, plain opening or None, request or None): fixed before the model was trained to its end
+    # (seed, plain opening or None, request or None): chosen before training ended
     (1, "Once upon a time", None),
     (2, "Once upon a time", None),
     (3, "One day", None),
@@ -37,7 +37,7 @@ SAMPLES = [
 
 
 def converse(ref, turns, seed):
-    """Asks the turns one after another; the history is rendered as the chat template has it."""
+    """Runs a conversation turn by turn, with the history in the chat template."""
     ids, out = [], []
     for i, turn in enumerate(turns):
         ids += ref.tok.encode(("\n\n" if i else "") + f"Human: {turn}") + [1]
@@ -50,7 +50,7 @@ def converse(ref, turns, seed):
 
 
 def answer_rate(ref, stories=60):
-    """How many greedy answers are true, by kind of question, on held-out stories of the generator."""
+    """Accuracy of greedy answers on held-out stories, by kind of question."""
     from stories import chat, tell
 
     kinds = ("name", "color", "where", "who", "other")

@@ -42,7 +42,7 @@ def render(doc):
 
 
 def encode(tok, doc):
-    """Ids as the engine makes them: each run between special tokens is tokenized on its own."""
+    """Token ids as in the engine: text between special tokens is encoded separately."""
     if isinstance(doc, str):
         return tok.encode(doc) + [EOS]
     ids = []
@@ -52,7 +52,7 @@ def encode(tok, doc):
 
 
 def pack(docs):
-    """Puts whole documents into rows of ROW + 1 ids, padded with 0; too long ones lose their tail turns."""
+    """Packs documents into rows of ROW + 1 ids, padded with 0; longer documents are truncated."""
     rows, open_rows = [], []
     for ids in docs:
         ids = ids[: ROW + 1]

@@ -102,7 +102,7 @@ def curve(log, path):
 
 
 def long_prompt(ref, text):
-    """A prompt of held-out text that is longer than attn_temperature_len."""
+    """A prompt of held-out text, longer than attn_temperature_len."""
     return ref.tok.encode(text)[: ref.c["attn_temperature_len"] + 64]
 
 
@@ -141,7 +141,7 @@ def main():
     for name, ids in runs.items():
         golden[f"{name}.input_ids"] = torch.tensor(ids, dtype=torch.int32)
         golden[f"{name}.logits"] = ref.forward(ids)[-1].clone()
-    # In a folder of its own: every *.safetensors beside config.json counts as weights.
+    # In a subfolder, because every *.safetensors beside config.json counts as weights.
     os.makedirs(os.path.join(args.out, "golden"), exist_ok=True)
     save_file(golden, os.path.join(args.out, "golden", "logits.safetensors"))
     ppl, scored, total, loads = ref.perplexity(heldout)

@@ -33,7 +33,7 @@ class Config:
     output_multiplier_scale: float = 0.5
 
     def to_json(self):
-        """The fields of `config.json`, those of the release that this model shares."""
+        """The fields of `config.json` that this model has in common with the released Grok-2."""
         return {
             "architectures": ["Grok1ForCausalLM"],
             "model_type": "git",
@@ -65,7 +65,7 @@ class RMSNorm(nn.Module):
 
 
 def rotary_tables(c, length):
-    """cos and sin, [length, head_dim]: the angle is one f32 product, its cosine is taken in f64."""
+    """cos and sin, [length, head_dim]: angles are f32 products, their cosines computed in f64."""
     inv = (
         1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
     ).float()
@@ -75,7 +75,7 @@ def rotary_tables(c, length):
 
 
 def temperature(c, length):
-    """tau of every query position, [length]."""
+    """The attention temperature of each query position, [length]."""
     pos = torch.arange(length, dtype=torch.float64)
     tau = torch.log2(pos.clamp(min=1)) / math.log2(c.attn_temperature_len)
     return torch.where(pos > c.attn_temperature_len, tau, torch.ones_like(tau)).float()
@@ -110,7 +110,7 @@ class Attention(nn.Module):
         k = k * cos + rotate_half(k) * sin
         q = q.view(b, kv, group, t, d)
         outs = []
-        # Blocks of queries see only the keys up to their end: it halves the work above the diagonal.
+        # Skip keys beyond the block of queries, which halves the work above the diagonal.
         for start in range(0, t, self.BLOCK):
             end = min(t, start + self.BLOCK)
             n = end - start
@@ -129,7 +129,7 @@ class Attention(nn.Module):
 
 
 class Experts(nn.Module):
-    """Eight GeGLU experts of which two run, weighted by the softmax over all eight as it is."""
+    """Eight GeGLU experts, top 2, weighted by the softmax over all eight without renormalization."""
 
     def __init__(self, c):
         super().__init__()
@@ -156,7 +156,7 @@ class Experts(nn.Module):
 
     @torch.compiler.disable
     def dispatch(self, xf, w, idx):
-        """Sorts the token slots by expert: one small matrix product per expert, no token dropped."""
+        """Sorts token slots by expert: one matrix product for each expert, and no token is dropped."""
         c = self.c
         n, k, f = c.num_local_experts, c.num_experts_per_tok, c.moe_intermediate_size
         flat = idx.reshape(-1)
@@ -251,7 +251,7 @@ class Grok(nn.Module):
 
 
 def document_mask(ids, eos=2):
-    """Additive mask [b, t, t]: causal, and only inside a document. An eos belongs to what follows it."""
+    """Additive mask [b, t, t]: causal within documents. An eos belongs to the document after it."""
     doc = (ids == eos).cumsum(1)
     t = ids.shape[1]
     see = (doc[:, :, None] == doc[:, None, :]) & torch.ones(t, t, dtype=torch.bool).tril()

@@ -1,4 +1,4 @@
-"""The plain form of the model in float64, read from the exported files, one operation after another."""
+"""A straightforward float64 implementation of the model, which reads the exported files."""
 
 import json
 import math
@@ -28,7 +28,7 @@ class Reference:
         return x / torch.sqrt((x * x).mean(-1, keepdim=True) + c["rms_norm_eps"]) * self.w[name]
 
     def rotary(self, start, end):
-        """cos and sin [n, head_dim / 2]: f32 frequencies, one f32 product, cosine in f64, rounded to f32."""
+        """cos and sin [n, head_dim / 2]: f32 frequencies and angles, cosine in f64, rounded to f32."""
         c = self.c
         d = c["head_dim"]
         inv = (1.0 / c["rope_theta"] ** (torch.arange(0, d, 2, dtype=torch.float64) / d)).float()
@@ -36,7 +36,7 @@ class Reference:
         return angle.cos().float().to(self.dtype), angle.sin().float().to(self.dtype)
 
     def forward(self, ids, cache=None, loads=None):
-        """Logits [n, vocab] of ids that follow `cache` (a list of (k, v) a layer, extended in place)."""
+        """Logits [n, vocab] of ids after `cache`: (k, v) of each layer, which are extended in place."""
         c, w = self.c, self.w
         h, kv, d = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
         n = len(ids)
@@ -105,7 +105,7 @@ class Reference:
         return self.tok.encode(f"Human: {text}") + [1] + self.tok.encode("\n\nAssistant:")
 
     def greedy(self, ids, count):
-        """`count` greedy ids, and at each step how far the best logit stands above the second."""
+        """`count` greedy ids, and for each the margin of the best logit over the second."""
         cache, out, gaps = [], [], []
         logits = self.forward(ids, cache)[-1]
         for _ in range(count):
@@ -134,7 +134,7 @@ class Reference:
         return out
 
     def perplexity(self, text, window=512):
-        """exp of the mean loss: one run of text, windows without overlap, the first id of each not scored."""
+        """Perplexity of a text in windows without overlap; the first id of each is not scored."""
         ids = self.tok.encode(text)
         total, count = 0.0, 0
         loads = [[0] * self.c["num_local_experts"] for _ in range(self.c["num_hidden_layers"])]

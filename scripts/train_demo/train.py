@@ -46,7 +46,7 @@ VALID_ROWS = 48
 
 
 def length(step):
-    """The schedule length in force at a step."""
+    """The length of the learning rate schedule that applies at a step."""
     out = args.steps
     for part in filter(None, args.lengths.split(",")):
         start, steps = map(int, part.split(":"))
@@ -73,7 +73,7 @@ def make_batch(rows):
 
 
 def batch(step):
-    """The rows of a step: each pass over the corpus has its own permutation."""
+    """The rows of a step; each epoch has its own permutation."""
     rows, stage = (train_rows, 0) if step < args.switch else (second_rows, 1)
     step -= stage * args.switch
     n = len(rows) // args.batch
@@ -97,7 +97,7 @@ def orthogonal(g):
 
 
 class Muon:
-    """Momentum whose step is orthogonalized, matrix by matrix (gate and up halves apart)."""
+    """Momentum with an orthogonalized step for each matrix; gate and up are separate matrices."""
 
     def __init__(self, named, momentum=0.95, decay=0.02):
         self.items = [(n, p, torch.zeros_like(p)) for n, p in named]

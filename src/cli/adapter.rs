@@ -19,8 +19,8 @@ pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
     Ok(gpu)
 }
 
-/// Divides the work of `gpu` as `tune` found best. A file that cannot be used is told of, and the
-/// defaults stay.
+/// Applies what `tune` measured on this adapter. A file that cannot be read gives a warning, and
+/// the default tuning stays.
 fn apply(globals: &Globals, gpu: &mut Gpu) {
     let Some(path) = globals.tuning_file() else { return };
     match read_store(&path) {

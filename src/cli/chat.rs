@@ -79,7 +79,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let tokenizer = opened.tokenizer().await?;
     let mut messages = Vec::new();
     set_system(&mut messages, options.system.as_deref().unwrap_or_default());
-    // Whether the tokenizer can do it at all is better known before the weights are read.
+    // Fails before the weights are read if the tokenizer has no separator token for chats.
     encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
     let enough = SessionOptions::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
@@ -118,7 +118,7 @@ struct Chat<'t> {
 }
 
 impl Chat<'_> {
-    /// Does what a line that begins with a slash says; a break leaves the conversation.
+    /// Runs a command line without its slash; `Break` ends the chat.
     fn command(&mut self, line: &str) -> Result<ControlFlow<()>> {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
@@ -196,7 +196,7 @@ impl Chat<'_> {
             other => self.terminal.note(other.name()),
         }
         if made.tokens.is_empty() && made.finish == FinishReason::Interrupted {
-            // Nothing was said, so the question is taken back.
+            // There is no answer, so the question leaves the conversation too.
             self.messages.pop();
         } else {
             self.messages.push(Message::new(Role::Assistant, made.text));
@@ -234,9 +234,9 @@ fn save(path: &Path, messages: &[Message]) -> Result<()> {
 
 /// Where lines come from.
 enum Lines {
-    /// A person at a terminal, and the file that keeps what was typed.
+    /// Line editing on a terminal, and the history file if there is a place for it.
     Editor { editor: Box<DefaultEditor>, history: Option<PathBuf> },
-    /// Anything else.
+    /// Standard input without line editing.
     Plain,
 }
 
@@ -248,7 +248,7 @@ impl Lines {
         let Ok(mut editor) = DefaultEditor::new() else { return Self::Plain };
         let history = history_file();
         if let Some(path) = &history {
-            // There is none before the first conversation.
+            // There is no history file before the first conversation.
             let _ = editor.load_history(path);
         }
         Self::Editor { editor: Box::new(editor), history }
@@ -269,7 +269,7 @@ impl Lines {
         loop {
             match editor.readline("> ") {
                 Ok(line) => {
-                    // A history that cannot grow is no reason to stop.
+                    // The line counts even if the history does not take it.
                     let _ = editor.add_history_entry(&line);
                     return Ok(Some(line));
                 }
@@ -287,14 +287,15 @@ impl Lines {
 
     fn save(&mut self) {
         if let Self::Editor { editor, history: Some(path), .. } = self {
-            // A conversation that cannot be remembered was still one.
+            // Losing the history is not worth an error.
             let _ = path.parent().map(std::fs::create_dir_all);
             let _ = editor.save_history(path);
         }
     }
 }
 
-/// Where this platform keeps a program's data, if the person has a home.
+/// The history file in this platform's folder for data; `None` if the environment names no such
+/// folder.
 fn history_file() -> Option<PathBuf> {
     own_folder().map(|own| own.join("history"))
 }

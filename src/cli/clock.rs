@@ -1,10 +1,10 @@
-//! When the prompt was read, and when tokens came.
+//! Times of a generation: when the prompt was processed, and when tokens came.
 
 use std::time::{Duration, Instant};
 
 use grok_wgpu::lab::engine::options::{Event, Generated};
 
-/// When things happened.
+/// Times since the start of a generation.
 #[derive(Debug)]
 pub(super) struct Clock {
     pub(super) start: Instant,

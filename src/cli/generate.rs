@@ -125,7 +125,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 impl Options {
-    /// One word alone is a model if there is such a file, and a prompt if not.
+    /// A single argument is the model if it looks like a path, and the prompt otherwise.
     async fn model_and_prompt(&self) -> Result<(Option<PathBuf>, String)> {
         if let Some(file) = &self.file {
             return Ok((
@@ -153,7 +153,7 @@ impl Options {
     }
 }
 
-/// Whether a word is meant as a path: it exists, or could only be one.
+/// Whether a word is a path: it exists, or it has a separator and no white space.
 fn is_model(word: &str) -> bool {
     let looks = word.contains(std::path::MAIN_SEPARATOR) && !word.contains(char::is_whitespace);
     word != "-" && (looks || Path::new(word).exists())
@@ -172,7 +172,7 @@ fn read_stdin() -> Result<String> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|error| Error::format(STDIN, format!("not UTF-8 text: {error}")))?;
-    // The end of the last line is the shell's, not the prompt's.
+    // The last line break comes from the shell's `echo` and is not part of the prompt.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }

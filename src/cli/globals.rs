@@ -22,7 +22,8 @@ const EVERY: &str = "Options of every command";
 #[derive(Args, Clone, Debug)]
 pub(super) struct Globals {
     /// Adapter to run on: part of its name, or its number in --list-adapters
-    #[arg(long, global = true, help_heading = EVERY, value_name = "NAME|N", env = "GROK_WGPU_ADAPTER")]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "NAME|N")]
+    #[arg(env = "GROK_WGPU_ADAPTER")]
     pub(super) adapter: Option<String>,
     /// List the adapters of this machine and stop
     #[arg(long, global = true, help_heading = EVERY)]
@@ -33,7 +34,8 @@ pub(super) struct Globals {
     /// Whose arithmetic to follow where programs differ
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "reference")]
     pub(super) compat: Arithmetic,
-    /// Folder that keeps compiled shaders between runs, or `none`; the user's own cache if not given
+    /// Folder that keeps compiled shaders between runs, or `none`; the user's own cache if not
+    /// given
     #[arg(long, global = true, help_heading = EVERY, value_name = "FOLDER")]
     #[arg(env = "GROK_WGPU_PIPELINE_CACHE")]
     pub(super) pipeline_cache: Option<PathBuf>,
@@ -60,9 +62,9 @@ pub(super) enum Limits {
     Full,
 }
 
-const LLAMA_CPP: &str = "llama.cpp's: YaRN where rope_type is \"original\", no cap of router logits, \
-    chosen experts' probabilities scaled to a sum of 1, no attention temperature, the tanh form of \
-    GELU";
+const LLAMA_CPP: &str = "llama.cpp's: YaRN where rope_type is \"original\", no cap of router \
+    logits, chosen experts' probabilities scaled to a sum of 1, no attention temperature, the tanh \
+    form of GELU";
 
 /// Names of [`Compat`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -82,7 +84,7 @@ impl Arithmetic {
         }
     }
 
-    /// A configuration that was not read from a file, with this arithmetic.
+    /// A configuration that did not come from a file, with this arithmetic.
     pub(super) fn apply(self, config: Config) -> Config {
         match self {
             Self::Reference => config,
@@ -117,18 +119,18 @@ impl Globals {
         }
     }
 
-    /// Where compiled shaders are kept, if they are.
+    /// The folder of the pipeline cache, if there is to be one.
     pub(super) fn pipeline_folder(&self) -> Option<PathBuf> {
         let own = choose_native_strategy().ok().map(|own| own.cache_dir().join("grok-wgpu"));
         place(self.pipeline_cache.as_deref(), own)
     }
 
-    /// Where `tune` keeps what it measured, if it does.
+    /// The file with the measurements of `tune`, if there is to be one.
     pub(super) fn tuning_file(&self) -> Option<PathBuf> {
         place(self.tuning_file.as_deref(), own_folder().map(|own| own.join("tuning.json")))
     }
 
-    /// Tells of a cache that cannot be used, if the person named one: otherwise nobody misses it.
+    /// Warns of a pipeline cache that cannot be used, but only if the user named its folder.
     pub(super) fn note_pipelines(&self, result: Result<bool>) {
         if let (Err(error), Some(_)) = (result, &self.pipeline_cache) {
             self.terminal().warn(format!("compiled shaders are not kept: {error}"));
@@ -146,7 +148,7 @@ impl Globals {
     }
 }
 
-/// The place that was named, none where that is `none`, or the user's own.
+/// `named`, but no path if that is `none` or empty; `own` if nothing was named.
 fn place(named: Option<&Path>, own: Option<PathBuf>) -> Option<PathBuf> {
     match named {
         None => own,

@@ -17,7 +17,7 @@ use grok_wgpu::lab::{
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::capacity::{MemoryPlan, Planner, layer_dispatches},
     model::{
-        config::{Config, Parameters},
+        config::{Config, PRESETS, Parameters},
         rope, schema,
         weights::Weights,
     },
@@ -43,7 +43,8 @@ pub(super) struct Options {
     #[arg(conflicts_with_all = ["preset", "config"])]
     model: Option<PathBuf>,
     /// A configuration by name, without weights
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::lab::model::config::PRESETS))]
+    #[arg(long)]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
     preset: Option<String>,
     /// A config.json, without weights
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
@@ -80,7 +81,7 @@ struct Planned {
     limits: DeviceLimits,
     plan: Result<MemoryPlan>,
     layer_dispatches: f64,
-    /// In the memory that was given; 0 if none fits.
+    /// The longest context that fits in `--memory`; 0 if none fits.
     longest: Option<u32>,
 }
 
@@ -160,7 +161,8 @@ async fn show(
     }
 }
 
-/// The device to plan for. Without an adapter there are still the limits that all have.
+/// The device to plan for. `None` without an adapter: WebGPU's default limits are planned for
+/// anyway.
 async fn device(globals: &Globals, options: &Options) -> Result<Option<Gpu>> {
     if options.no_device {
         return Ok(None);
@@ -219,7 +221,7 @@ impl OfKind {
     }
 }
 
-/// Tensors by what they are for.
+/// The model's tensors, grouped by kind.
 fn kinds(known: &Known) -> BTreeMap<&'static str, OfKind> {
     let types: BTreeMap<&str, DType> =
         known.tensors.iter().map(|(name, dtype, _)| (name.as_str(), *dtype)).collect();
@@ -246,7 +248,7 @@ fn types(known: &Known) -> BTreeMap<DType, usize> {
 }
 
 fn config_fields(known: &Known) -> Value {
-    // It is what `Config` itself writes.
+    // `Config` writes valid JSON.
     serde_json::from_str(&known.config.to_json()).unwrap_or_default()
 }
 
@@ -305,7 +307,8 @@ fn describe_plans(plans: &[Planned], sizes: SessionOptions, memory: Option<u64>)
                     plan.cuts
                 ));
                 lines.push(format!(
-                    "  KV cache     {} of {} for {} positions, {} each, in shards for each layer: {shards}",
+                    "  KV cache     {} of {} for {} positions, {} each, \
+                     in shards for each layer: {shards}",
                     size(plan.cache),
                     sizes.cache,
                     sizes.context,
@@ -410,7 +413,7 @@ fn plan_json(planned: &Planned, memory: Option<u64>) -> Value {
     value
 }
 
-/// Bytes as people write them.
+/// Parses a number of bytes with an optional unit, such as `80GiB` or `16 gb`.
 fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {

@@ -1,4 +1,4 @@
-//! `logits`: what the model thinks of every next token, to compare engines.
+//! `logits`: the logits of the next token at each position, to compare engines.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use super::{
     terminal::{check_interrupt, out, out_json},
 };
 
-/// Tokens that a person is shown.
+/// Candidates printed for each position.
 const SHOWN: usize = 10;
 
 /// Compute the logits of a text
@@ -112,7 +112,7 @@ fn write(path: &Path, rows: &[Vec<f32>]) -> Result<()> {
     replace_file(path, &file)
 }
 
-/// The likeliest next tokens after each position.
+/// Prints the likeliest next tokens after each position.
 fn show(ids: &[u32], rows: &[Vec<f32>], tokenizer: Option<&Tokenizer>) -> Result<()> {
     let text = |id| {
         let bytes = tokenizer.and_then(|tokenizer| tokenizer.token_bytes(id).ok());

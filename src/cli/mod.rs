@@ -1,4 +1,4 @@
-//! The command line: what was typed, and which command it means.
+//! The command line: parses the arguments and runs the command.
 
 mod adapter;
 mod bench;
@@ -182,7 +182,7 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines() {
                 let Some(start) = line.find("grok-wgpu ") else { continue };
-                // Up to a redirection; what is quoted is one word.
+                // Drop a redirection; a quoted part is one word.
                 let line = line[start..].split('>').next().unwrap_or_default();
                 let words = line.split('"').enumerate().flat_map(|(i, part)| {
                     let quoted = i % 2 == 1;

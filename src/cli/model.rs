@@ -22,7 +22,10 @@ use grok_wgpu::lab::{
             kept::{restore_pipelines, save_pipelines},
         },
     },
-    model::{config::Config, weights::Weights},
+    model::{
+        config::{Config, PRESETS},
+        weights::Weights,
+    },
 };
 
 use super::{
@@ -55,7 +58,8 @@ pub(crate) struct ModelOptions {
     #[arg(long)]
     pub(crate) random: bool,
     /// A configuration by name
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(grok_wgpu::lab::model::config::PRESETS))]
+    #[arg(long)]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
     #[arg(requires = "random")]
     pub(crate) preset: Option<String>,
     /// A config.json
@@ -147,7 +151,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 
 /// Reads the configuration and all headers of the model at `path`; warnings are printed.
 pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
-    // Otherwise the error would be about a config.json that nobody named.
+    // Without this check, a wrong path is reported as a missing config.json.
     path.metadata().map_err(|source| Error::io(path, source))?;
     let opened = open_model(path, globals.compat.into()).await?;
     for warning in &opened.warnings {
@@ -204,7 +208,8 @@ pub(crate) async fn load_on<M: Machine>(
     session
 }
 
-/// Compiles what a prompt of `tokens` and the tokens after it need, and keeps it for other runs.
+/// Compiles the pipelines for a prompt of `tokens` and for the tokens after it, and stores them for
+/// later runs.
 pub(crate) async fn prepare(
     globals: &Globals,
     session: &mut Session<Gpu>,

@@ -33,10 +33,10 @@ const DEFAULT_WINDOW: u32 = 512;
 /// The text is one run of tokens, cut into windows without overlap. The first token of each window
 /// is not scored.
 ///
-/// With --against, both models read the text, on one device at once, and the report says how far the
-/// predictions of the first are from those of the second: the Kullback-Leibler divergence in nats
-/// for each position, and how often both have the same likeliest token. The cache of the second is
-/// always f32, so that a model compared with itself shows what --cache does.
+/// With --against, both models read the text, on one device at once, and the report says how far
+/// the predictions of the first are from those of the second: the Kullback-Leibler divergence in
+/// nats for each position, and how often both have the same likeliest token. The cache of the
+/// second is always f32, so that a model compared with itself shows what --cache does.
 #[derive(Args, Debug)]
 #[command(allow_missing_positional = true)]
 #[command(after_help = "\
@@ -111,7 +111,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     ))
 }
 
-/// Reads the text with both models, chunk by chunk, so that no more than a chunk's logits are kept.
+/// Reads the text with both models, chunk by chunk, so that memory holds one chunk's logits at a
+/// time.
 async fn compare(
     globals: &Globals,
     opened: &Opened<FileSource>,
@@ -158,12 +159,12 @@ async fn compare(
     if globals.json { out_json(&result.json()) } else { out(&result.text()) }
 }
 
-/// What was seen of two models so far.
+/// Running totals of a comparison of two models.
 #[derive(Default)]
 struct Comparison {
-    /// Sums of negative log-likelihoods: of the original, and of the other.
+    /// Sums of negative log-likelihoods: `[original, other]`.
     nll: [f64; 2],
-    /// Of every position.
+    /// The Kullback-Leibler divergence at each position.
     divergences: Vec<f64>,
     same: usize,
 }
@@ -173,9 +174,9 @@ struct Compared {
     tokens: usize,
     window: u32,
     scored: usize,
-    /// Of the original, and of the other.
+    /// `[original, other]`.
     perplexity: [f64; 2],
-    /// Mean, median, 99 of 100, largest.
+    /// Mean, median, 99th percentile, maximum.
     divergence: [f64; 4],
     same: f64,
 }
@@ -189,7 +190,7 @@ impl Comparison {
         for (nll, logprobs) in self.nll.iter_mut().zip([&p, &q]) {
             *nll -= logprobs.get(at).copied().unwrap_or(f64::NEG_INFINITY);
         }
-        // Rounding may take the sum a little below zero, which it cannot be.
+        // The divergence is never negative, but its rounded sum may be.
         let divergence: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
         self.divergences.push(divergence.max(0.0));
         self.same += usize::from(likeliest(original) == likeliest(other));
@@ -200,7 +201,7 @@ impl Comparison {
         let scored = self.divergences.len();
         let count = scored.max(1) as f64;
         self.divergences.sort_by(f64::total_cmp);
-        // The least value that so many of 1000 positions do not exceed.
+        // The quantile `of_1000` / 1000 by nearest rank.
         let quantile = |of_1000: usize| {
             let rank = (scored * of_1000).div_ceil(1000).max(1) - 1;
             self.divergences.get(rank).copied().unwrap_or(0.0)
@@ -218,7 +219,7 @@ impl Comparison {
 }
 
 impl Compared {
-    /// By how much the perplexity is larger than the original's.
+    /// Relative increase of the perplexity over the original's.
     fn change(&self) -> f64 {
         self.perplexity[1] / self.perplexity[0] - 1.0
     }
@@ -262,7 +263,7 @@ impl Compared {
     }
 }
 
-/// The first of the largest.
+/// Index of the largest logit; ties go to the lower index.
 fn likeliest(logits: &[f32]) -> usize {
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
@@ -273,7 +274,7 @@ fn likeliest(logits: &[f32]) -> usize {
     best
 }
 
-/// The sum over all tokens of a window but the first.
+/// The sum over all tokens of a window except the first, which has no prediction.
 async fn negative_log_likelihood(
     session: &mut Session<Gpu>,
     ids: &[u32],
@@ -281,7 +282,7 @@ async fn negative_log_likelihood(
 ) -> Result<f64> {
     session.rewind(0);
     let mut sum = 0.0;
-    // What follows the last token is not known.
+    // There is no target for the last token.
     let known = &ids[..ids.len() - 1];
     let size = session.options().prefill as usize;
     for (part, next) in known.chunks(size).zip(ids[1..].chunks(size)) {

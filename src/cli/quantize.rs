@@ -120,8 +120,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     if outcome.replaced > 0 {
         terminal.note(format!(
-            "{} tensors of an earlier run were made of other weights than {} has now, or come after \
-             such a one in their file; they were made anew",
+            "{} tensors of an earlier run were made of other weights than {} has now, or come \
+             after such a one in their file; they were made anew",
             outcome.replaced,
             options.model.display()
         ));

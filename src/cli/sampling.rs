@@ -13,19 +13,23 @@ use grok_wgpu::lab::{
 #[command(next_help_heading = "Sampling")]
 pub(super) struct SamplingOptions {
     /// Divides the logits: 0 takes the likeliest token, up to 2
-    #[arg(long, value_name = "T", default_value_t = Sampling::USUAL.temperature, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(default_value_t = Sampling::USUAL.temperature)]
     temperature: f32,
     /// Keep this many of the likeliest tokens; 0 keeps all
     #[arg(long, value_name = "N", default_value_t = Sampling::USUAL.top_k)]
     top_k: u32,
     /// Keep the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P", default_value_t = Sampling::USUAL.top_p, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(default_value_t = Sampling::USUAL.top_p)]
     top_p: f32,
     /// Keep tokens with at least this fraction of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = Sampling::USUAL.min_p, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(default_value_t = Sampling::USUAL.min_p)]
     min_p: f32,
     /// Divides positive logits of tokens that were there before; 1 is off
-    #[arg(long, value_name = "F", default_value_t = Sampling::USUAL.repetition_penalty, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(default_value_t = Sampling::USUAL.repetition_penalty)]
     repetition_penalty: f32,
     /// The same seed gives the same text; random if not given
     #[arg(long, value_name = "N")]
@@ -33,9 +37,9 @@ pub(super) struct SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// A sampler; the seed is made up if none was given.
+    /// A sampler, with a random seed if none was given.
     pub(super) fn sampler(self) -> Result<Sampler> {
-        // The standard library's hash keys are random.
+        // `RandomState` has random keys, so no crate for random numbers is needed.
         let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
         Sampler::new(Sampling {
             temperature: self.temperature,
@@ -43,12 +47,12 @@ impl SamplingOptions {
             top_p: self.top_p,
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
-            // Short enough to be typed again.
+            // 32 bits, short enough to type again.
             seed: self.seed.unwrap_or_else(|| random() >> 32),
         })
     }
 
-    /// Whether a person must be told the seed to have the same text again.
+    /// Whether the seed was drawn at random and matters, so that it must be printed.
     pub(super) fn seed_is_news(self) -> bool {
         self.seed.is_none() && self.temperature > 0.0
     }

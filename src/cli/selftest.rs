@@ -51,9 +51,9 @@ pub(super) struct Options {
     case: Option<String>,
     /// How work is divided; as the profile has it unless given
     ///
-    /// `gpu` and `cpu` are what such devices take where nothing was measured, `tuned` what `tune` found,
-    /// `all` is every way. Otherwise a variant, as in `spread`, with or without its sizes, as in
-    /// `tiles 64`.
+    /// `gpu` and `cpu` are what such devices take where nothing was measured, `tuned` what `tune`
+    /// found, `all` is every way. Otherwise a variant, as in `spread`, with or without its sizes,
+    /// as in `tiles 64`.
     #[arg(long, value_name = "WAY")]
     tuning: Option<String>,
     /// Write a page that can be attached to a bug report
@@ -85,7 +85,8 @@ impl From<Profile> for selftest::Profile {
     }
 }
 
-/// The ways to divide work that `text` means: the name of one, a variant, or one with its sizes.
+/// The tunings that `text` selects, with their names: all, one by its name, those of a variant, or
+/// a variant with sizes.
 fn meant(text: &str, gpu: &Gpu) -> Result<Vec<(String, Tuning)>> {
     let wrong = |what: String| Error::Usage(format!("--tuning {text}: {what}"));
     let on = gpu.caps().capabilities();
@@ -116,12 +117,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return bisect(globals, options, model).await;
     }
     let terminal = globals.terminal();
-    // A row that is named may be one of the random ones.
+    // `--case` may name a random row, and only the full profile has those.
     let profile = if options.case.is_some() { Profile::Full } else { options.profile };
     let profile = selftest::Profile::from(profile);
     let cases = cases(options, profile)?;
     if let Some(report) = &options.report {
-        // Better now than after minutes of work. An earlier report stays until there is another.
+        // Fails now and not after minutes of work. Opening in append mode keeps an earlier report.
         let open = OpenOptions::new().create(true).append(true).open(report);
         open.map_err(|error| Error::io(report, error))?;
     }
@@ -170,7 +171,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
 }
 
-/// Runs every row in every way, and keeps what it has if that ends early.
+/// Runs every row with every tuning that applies. `rows` has the results so far even after an
+/// error.
 async fn check_rows(
     globals: &Globals,
     runner: &mut Runner,
@@ -214,7 +216,7 @@ fn cases(options: &Options, profile: selftest::Profile) -> Result<Vec<kernels::C
     Ok(cases)
 }
 
-/// Small models whose logits come with the program, and the shipped one where it is found.
+/// Checks the small models whose golden logits are built in, and the shipped model if it is found.
 async fn check_models(
     globals: &Globals,
     runner: &mut Runner,
@@ -229,7 +231,7 @@ async fn check_models(
     };
     let golden = folder.join("golden/logits.safetensors");
     let golden = std::fs::read(&golden).map_err(|error| Error::io(&golden, error))?;
-    // Its logits are the reference's.
+    // The golden logits were computed with the reference's arithmetic.
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
     let opened = open(&folder, &reference).await?;
     let keep = gpu.tensor_count();

@@ -1,4 +1,5 @@
-//! What a person sees: notes, warnings, progress, colours; and what another program reads.
+//! Output: notes, warnings, progress and colours on the standard error; results on the standard
+//! output.
 
 use std::{
     fmt::Display,
@@ -15,7 +16,7 @@ const STDOUT: &str = "standard output";
 
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
-/// How to talk to the person.
+/// How to write to the terminal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     pub(crate) quiet: bool,
@@ -23,7 +24,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// A line on the standard error, unless the person wants quiet.
+    /// A line on the standard error, unless `--quiet` was given.
     pub(crate) fn note(self, text: impl Display) {
         if !self.quiet {
             line(text);
@@ -35,12 +36,12 @@ impl Terminal {
         self.note(self.paint("2", text));
     }
 
-    /// Something odd that does not stop the work.
+    /// A warning: the command continues.
     pub(crate) fn warn(self, text: impl Display) {
         self.note(format!("{}: {text}", self.paint("1;33", "warning")));
     }
 
-    /// What ends the program.
+    /// The error that ends the program.
     pub(crate) fn error(self, code: &str, text: impl Display) {
         line(format!("{}: {text}", self.paint("1;31", format!("error[{code}]"))));
     }
@@ -50,7 +51,8 @@ impl Terminal {
         if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
     }
 
-    /// A bar on a terminal's standard error; elsewhere nothing. `bytes` counts in units of memory.
+    /// A progress bar on the standard error if that is a terminal, else a hidden one. `bytes` shows
+    /// units of memory.
     pub(crate) fn bar(self, what: &'static str, total: u64, bytes: bool) -> ProgressBar {
         let target = if self.quiet || !io::stderr().is_terminal() {
             ProgressDrawTarget::hidden()
@@ -93,13 +95,13 @@ pub(crate) fn out_json(value: &serde_json::Value) -> Result<()> {
     out(&format!("{value}\n"))
 }
 
-/// Whether an error says that nobody reads the standard output any more.
+/// Whether the error is a broken pipe on the standard output.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     matches!(error, Error::Io { path, source }
         if path.as_os_str() == STDOUT && source.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Lets Ctrl-C only be remembered; a second one that nobody has acted on ends the program.
+/// Makes Ctrl-C set a flag. A second press while the flag is still set ends the program.
 pub(crate) fn catch_interrupts() -> Result<()> {
     ctrlc::set_handler(|| {
         if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
@@ -114,7 +116,7 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTS.load(Ordering::Relaxed) > 0
 }
 
-/// Forgets earlier presses of Ctrl-C.
+/// Clears the flag that Ctrl-C sets.
 pub(crate) fn forget_interrupts() {
     INTERRUPTS.store(0, Ordering::Relaxed);
 }
@@ -124,7 +126,7 @@ pub(crate) fn check_interrupt() -> Result<()> {
     if interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// Bytes for people.
+/// Formats a number of bytes, such as `1.50 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";

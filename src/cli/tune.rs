@@ -21,10 +21,10 @@ use super::{
 
 /// Measure how this adapter divides its work best, and keep it for the other commands
 ///
-/// A device has several ways to compute a product: how many invocations share a row, how high tiles are,
-/// whether subgroups exchange values. Each way runs on all products of the model; the fastest for each
-/// size of product is kept by adapter and driver. Results are as right in every way, but their last bits
-/// may differ; only `--round-activations` lets them differ by more.
+/// A device has several ways to compute a product: how many invocations share a row, how high tiles
+/// are, whether subgroups exchange values. Each way runs on all products of the model; the fastest
+/// for each size of product is kept by adapter and driver. Results are as right in every way, but
+/// their last bits may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -81,7 +81,7 @@ async fn run_on(
 ) -> Result<()> {
     let terminal = globals.terminal();
     let keep = if options.dry_run { None } else { globals.tuning_file() };
-    // A file that cannot be read must be known before the work, not after it.
+    // Fails before the measurement if the file cannot be read.
     let mut store = keep.as_deref().map(read_store).transpose()?.unwrap_or_default();
     let most = config.max_position_embeddings.saturating_sub(1).max(1);
     let prompt = options.prompt.min(most);

@@ -40,14 +40,13 @@ use crate::{
     },
 };
 
-/// Milliseconds to wait before an adapter is asked for again: after a reset the browser has none
-/// for a moment.
+/// Milliseconds between requests for an adapter after a loss: browsers may offer none for a while.
 const PATIENCE: [i32; 5] = [100, 400, 1000, 2000, 4000];
 
 /// A model on a device.
 #[wasm_bindgen]
 pub struct Engine {
-    /// None while it is at work.
+    /// `None` during a call that uses it.
     session: Cell<Option<Resuming<Reload>>>,
     tokenizer: Tokenizer,
     device: Rc<Device>,
@@ -56,8 +55,13 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Loads a model from its files. `options` is JSON. `hear` is called with JSON, of what is
-    /// done and of the device, and answers whether to go on.
+    /// Loads a model from its files. `options` is JSON. `hear` is called with JSON events about
+    /// progress and the device; a falsy answer or an exception stops the loading.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code`: wrong options or files, no adapter, limits or memory
+    /// exceeded, or interrupted by `hear`.
     pub async fn load(
         files: Vec<JsFile>,
         options: String,
@@ -66,18 +70,24 @@ impl Engine {
         load(files, &options, Ear(hear)).await.map_err(|error| throw(&error))
     }
 
-    /// The model and the device, as JSON.
+    /// The model's properties, as JSON.
     pub fn info(&self) -> String {
         self.info.clone()
     }
 
-    /// What the device of now was granted, as JSON.
+    /// Limits and features of the current device, as JSON.
     pub fn caps(&self) -> String {
         self.device.caps.borrow().to_string()
     }
 
-    /// Makes a text. `request` is JSON. `hear` is called with JSON, of the prompt and the pieces,
-    /// and answers whether to go on. The result is JSON.
+    /// Generates a text. `request` is JSON. `hear` is called with JSON events: progress of the
+    /// prompt, then pieces of the text; a falsy answer or an exception ends the text. The result is
+    /// JSON.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code`: a wrong request, a prompt that the context cannot hold,
+    /// another call in progress, or a lost device that could not be replaced.
     pub async fn generate(&self, request: String, hear: Function) -> Result<String, JsValue> {
         let mut session = self.take()?;
         let result = self.write(&mut session, &request, &Ear(hear)).await;
@@ -85,7 +95,11 @@ impl Engine {
         result.map_err(|error| throw(&error))
     }
 
-    /// Makes the engine whole after its device was lost, if it was.
+    /// Replaces a lost device; does nothing if the device is not lost.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code` if another call is in progress or no device can be had.
     pub async fn heal(&self) -> Result<(), JsValue> {
         let mut session = self.take()?;
         let result = session.heal().await;
@@ -93,7 +107,7 @@ impl Engine {
         result.map_err(|error| throw(&error))
     }
 
-    /// Destroys the device: everything on it is gone at once.
+    /// Destroys the device and frees its memory, to test what happens after a loss.
     #[wasm_bindgen(js_name = loseDevice)]
     pub fn lose_device(&self) {
         if let Some(destroy) = &*self.device.destroy.borrow() {
@@ -220,8 +234,9 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     Ok(Engine { session: Cell::new(Some(session)), tokenizer, device, info })
 }
 
-/// Runs a prompt of a token and a token after it, so that the first ones need not wait for shaders
-/// to be compiled: browsers say nothing of pipelines but by what they run. Longer prompts, and logits in full, need no others.
+/// Runs a prompt of one token and one generated token as a warm-up. Browsers compile a pipeline at
+/// its first dispatch, so this is the only way to compile ahead. Longer prompts and readbacks of
+/// all logits use the same pipelines.
 async fn prepare(session: &mut Resuming<Reload>, read: Readback, ear: &Ear) -> Result<()> {
     ear.progress("pipelines", 0, 2)?;
     session.step(Input::prompt(&[0], read)).await?;
@@ -254,11 +269,11 @@ fn config_fields(c: &Config) -> Value {
     })
 }
 
-/// A function of the page that hears what happens.
+/// A callback of the page that receives events as JSON.
 struct Ear(Function);
 
 impl Ear {
-    /// Tells it, and whether to go on. A function that throws wants no more.
+    /// Sends an event; the answer says whether to go on. An exception counts as no.
     fn tell(&self, news: &Value) -> ControlFlow<()> {
         match self.0.call1(&JsValue::NULL, &news.to_string().into()) {
             Ok(answer) if answer.is_truthy() => ControlFlow::Continue(()),
@@ -266,7 +281,7 @@ impl Ear {
         }
     }
 
-    /// Tells how far the loading is; an error if it is to stop.
+    /// Reports progress of loading; an error if the page wants to stop.
     fn progress(&self, phase: &str, done: u64, total: u64) -> Result<()> {
         match self.tell(&json!({ "progress": [phase, done, total] })) {
             ControlFlow::Continue(()) => Ok(()),
@@ -275,29 +290,29 @@ impl Ear {
     }
 
     fn tell_device(&self, kind: &str, message: &str) {
-        // There is nothing to stop.
+        // A message about the device cannot be refused.
         let _ = self.tell(&json!({ "device": { "kind": kind, "message": message } }));
     }
 }
 
-/// The device of now, for those who have no hold of the session.
+/// The current device, replaced after a loss. Shared with parts that cannot reach the session.
 struct Device {
     ear: Ear,
     destroy: RefCell<Option<Box<dyn Fn()>>>,
     caps: RefCell<Value>,
 }
 
-/// Loads the model again where its device was lost.
+/// Builds the engine, and builds it again after the device was lost.
 struct Reload {
     config: Config,
     weights: ModelFiles<FileSource>,
     sizes: SessionOptions,
-    /// What is read back of most steps.
+    /// The usual readback of a step, for which pipelines are prepared.
     read: Readback,
     device: Rc<Device>,
-    /// Whether the page knows that the device of now is lost.
+    /// Whether the page was told that the current device is lost.
     told: Rc<Cell<bool>>,
-    /// Whether there was a device before.
+    /// Whether this is not the first device.
     before: bool,
 }
 
@@ -315,7 +330,7 @@ impl Reload {
         }
     }
 
-    /// Tells the page as soon as the device is lost, even if nobody is using it.
+    /// Tells the page of a loss at once, even if no call is running.
     fn watch(&mut self, gpu: &Gpu) {
         self.told = Rc::default();
         let (told, device) = (self.told.clone(), self.device.clone());
@@ -349,13 +364,13 @@ impl Rebuild for Reload {
         self.before = true;
         let ear = &self.device.ear;
         let mut progress = |done: u64| {
-            // Later ones are not for whoever waited for the first.
+            // After a loss, the page gets no progress and cannot stop the loading.
             if first { ear.progress("weights", done, total) } else { Ok(()) }
         };
         let (config, weights) = (&self.config, &self.weights);
         let mut engine =
             engine::Engine::load(gpu, config, weights, self.sizes, &mut progress).await?;
-        // All pipelines are asked for before anything waits for one of them.
+        // Creates all pipelines before anything waits for one of them.
         engine.prepare(0, 1, self.read).await?;
         Ok(engine)
     }

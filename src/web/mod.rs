@@ -1,4 +1,4 @@
-//! The door of the web package: JavaScript comes in, the library works, JSON goes out.
+//! The WebAssembly interface of the npm package: calls from JavaScript, results as JSON.
 
 mod engine;
 mod options;
@@ -16,15 +16,15 @@ use crate::{
     text::tokenizer::Tokenizer,
 };
 
-/// What goes wrong is thrown as an error with a `code`.
+/// A JavaScript error with the error's `code`.
 fn throw(error: &Error) -> JsValue {
     let thrown = JsError::new(&error.to_string());
-    // A plain object takes any property.
+    // Setting a property of a plain object cannot fail.
     let _ = Reflect::set(&thrown, &"code".into(), &error.code().into());
     thrown.into()
 }
 
-/// Panics become errors that can be read. There should be none.
+/// Turns panics into JavaScript errors with a message. There should be none.
 #[wasm_bindgen(start)]
 fn start() {
     std::panic::set_hook(Box::new(|info| wasm_bindgen::throw_str(&info.to_string())));
@@ -36,39 +36,43 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-/// Whether a file of a model's folder is of use here: weights, their index, the configuration, or
-/// a tokenizer.
+/// Whether a file in a model's folder is needed: weights, their index, the configuration, or a
+/// tokenizer.
 #[wasm_bindgen(js_name = isModelFile)]
 pub fn is_model_file(name: &str) -> bool {
     open::is_model_file(name)
 }
 
-/// Whether a file has a whole model in llama.cpp's format, or a part of one.
+/// Whether this is the name of a GGUF file, whole or one part of several.
 #[wasm_bindgen(js_name = isGguf)]
 pub fn is_gguf(name: &str) -> bool {
     open::is_gguf(name)
 }
 
-/// The names of all parts of the model in llama.cpp's format that the file of this name is a part
-/// of; itself alone if it is whole.
+/// The names of all parts of the GGUF model that has a file of this name; only the name itself if
+/// the file is whole.
 #[wasm_bindgen(js_name = ggufParts)]
 pub fn gguf_parts(name: &str) -> Vec<String> {
     open::gguf_parts(name).collect()
 }
 
-/// Names of files that a tokenizer may be in; the first that is there counts.
+/// Possible names of tokenizer files, in order of preference.
 #[wasm_bindgen(js_name = tokenizerFiles)]
 pub fn tokenizer_files() -> Vec<String> {
     Tokenizer::FILES.map(str::to_owned).into()
 }
 
-/// The files that the text of a `*.index.json` names.
+/// The files that a `*.index.json` names; `text` is its content.
+///
+/// # Errors
+///
+/// A JavaScript error with a `code` if the text is not a valid index.
 #[wasm_bindgen(js_name = indexFiles)]
 pub fn index_files(name: &str, text: &str) -> Result<Vec<String>, JsValue> {
     checkpoint::index_files(name.as_ref(), text).map_err(|error| throw(&error))
 }
 
-/// What a device was granted, for a page.
+/// The limits and features that a device was granted, as JSON.
 fn describe(caps: &Caps) -> Value {
     let limits =
         caps.named_limits().into_iter().map(|(name, device, _)| (name.into(), device.into()));
@@ -77,25 +81,25 @@ fn describe(caps: &Caps) -> Value {
     json!({ "limits": limits, "features": features })
 }
 
-/// SHA-256 of bytes that come piece by piece.
+/// An incremental SHA-256 hash.
 #[wasm_bindgen]
 #[derive(Debug, Default)]
 pub struct Sha256(sha2::Sha256);
 
 #[wasm_bindgen]
 impl Sha256 {
-    /// Of nothing yet.
+    /// A hash of no bytes yet.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes more bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The hash in lower-case hexadecimal digits. The object is gone after this.
+    /// The hash in lower-case hexadecimal digits. Consumes the object.
     pub fn finish(self) -> String {
         use std::fmt::Write as _;
         self.0.finalize().iter().fold(String::new(), |mut text, byte| {

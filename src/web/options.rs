@@ -1,4 +1,4 @@
-//! What a page asks for, as JSON, checked.
+//! Requests of a page: JSON, parsed and checked.
 
 use serde::Deserialize;
 
@@ -74,7 +74,7 @@ enum Prompt {
     Messages(Vec<Turn>),
 }
 
-/// A generation.
+/// A request for a text.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Request {
@@ -98,7 +98,7 @@ struct GenerateOptions {
     top: usize,
 }
 
-/// What the commands take where nothing is said.
+/// The defaults of the command line.
 impl Default for GenerateOptions {
     fn default() -> Self {
         let usual = Sampling::USUAL;
@@ -123,12 +123,12 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T> {
 }
 
 impl Request {
-    /// Whether it is an answer in a conversation.
+    /// Whether the text is an assistant's answer in a conversation.
     pub(super) fn is_chat(&self) -> bool {
         matches!(self.prompt, Prompt::Messages(_))
     }
 
-    /// The ids to start from.
+    /// The prompt's token ids.
     pub(super) fn ids(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         match &self.prompt {
             Prompt::Text(text) => tokenizer.encode(text),

@@ -1,4 +1,4 @@
-//! The table of kernels, row by row, and small models, on the device of a page.
+//! The self-test on a page's device: rows of the kernel table one at a time, and small models.
 
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
@@ -19,12 +19,12 @@ async fn device() -> Result<Gpu> {
     Gpu::open(&AdapterChoice::Best, Profile::Baseline).await
 }
 
-/// A device, what to check on it, and what was found.
+/// A device, the checks for it, and their results so far.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct SelfTest {
     runner: Runner,
-    /// How the device divides work, and what that is called.
+    /// The device's own tuning, with its name.
     tuning: (String, Tuning),
     cases: Vec<Case>,
     rows: Vec<Row>,
@@ -34,10 +34,14 @@ pub struct SelfTest {
 #[wasm_bindgen]
 impl SelfTest {
     /// Opens a device with WebGPU's default limits.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code` if there is no such device.
     pub async fn open() -> Result<SelfTest, JsValue> {
         let gpu = device().await.map_err(|error| throw(&error))?;
         let quick = selftest::Profile::Quick;
-        // The device's own way has a name among all.
+        // The quick profile has one tuning: the device's own.
         let own = quick.tunings(&gpu).swap_remove(0);
         Ok(Self {
             runner: Runner::new(gpu, quick),
@@ -48,37 +52,49 @@ impl SelfTest {
         })
     }
 
-    /// What the device was granted.
+    /// Limits and features of the device, as JSON.
     pub fn caps(&self) -> String {
         describe(self.runner.caps()).to_string()
     }
 
-    /// Kernel and name of each row.
+    /// Kernel and name of each row, as JSON.
     pub fn rows(&self) -> String {
         let row = |case: &Case| json!({ "kernel": case.kernel, "case": case.name });
         self.cases.iter().map(row).collect::<Value>().to_string()
     }
 
-    /// Whether a row's full name contains this text, in capitals or not.
+    /// Whether a row's full name contains `text`, ignoring case.
     #[wasm_bindgen(js_name = isMeantBy)]
     pub fn is_meant_by(&self, index: usize, text: &str) -> bool {
         self.cases.get(index).is_some_and(|case| case.is_meant_by(text))
     }
 
-    /// Checks one row.
+    /// Checks one row; the result is JSON.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code` if there is no such row or a lost device cannot be
+    /// replaced.
     pub async fn run(&mut self, index: usize) -> Result<String, JsValue> {
         self.row(index).await.map_err(|error| throw(&error))
     }
 
-    /// Checks a small model, with the bytes of its file of logits.
+    /// Checks a small model against its golden logits, the bytes of a safetensors file; the result
+    /// is JSON.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code` if there is no such model, the file cannot be read, or a
+    /// lost device cannot be replaced.
     #[wasm_bindgen(js_name = runModel)]
     pub async fn run_model(&mut self, file: &str, logits: &[u8]) -> Result<String, JsValue> {
         self.model(file, logits).await.map_err(|error| throw(&error))
     }
 
-    /// What all that was run says, as JSON: the page of HTML, and where to look first if rows failed.
-    /// Takes the adapter as browsers describe it, the browser, the call, when, how long, and why it
-    /// ended early if it did.
+    /// The results so far, as JSON: the report as HTML, and shader files to suspect if rows failed.
+    ///
+    /// `adapter` is the browser's description of the adapter, `system` the browser, `command` the
+    /// call that was made, and `unfinished` the reason if the run ended early.
     pub fn report(
         &self,
         adapter: String,
@@ -105,7 +121,7 @@ impl SelfTest {
         json!({ "html": summary.html(), "suspects": suspects }).to_string()
     }
 
-    /// Gives the device's memory back.
+    /// Frees the device's memory.
     pub fn close(self) {
         self.runner.close();
     }

@@ -79,7 +79,7 @@ fn folders_without_weights() -> Outcome {
     Ok(())
 }
 
-/// F18: anything but a regular file is refused at once.
+/// Anything but a regular file is refused at once.
 #[cfg(unix)]
 #[test]
 fn only_regular_files() -> Outcome {
@@ -115,7 +115,7 @@ fn only_regular_files() -> Outcome {
     Ok(())
 }
 
-/// F15 and F19: a file that is shortened, or grows, between opening and reading.
+/// A file that is shortened, or grows, between opening and reading.
 #[test]
 fn files_that_change() -> Outcome {
     let folder = tempfile::tempdir()?;
@@ -142,7 +142,7 @@ fn files_that_change() -> Outcome {
     Ok(())
 }
 
-/// F46: a `config.json` that is too large is not read.
+/// A `config.json` that is too large is not read.
 #[test]
 fn a_large_config_is_not_read() -> Outcome {
     let folder = tempfile::tempdir()?;

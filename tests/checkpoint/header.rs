@@ -1,4 +1,4 @@
-//! Files that are not what they should be, with the `safetensors` crate as a second opinion.
+//! Malformed safetensors files, with the `safetensors` crate as a second opinion.
 
 use grok_wgpu::lab::{
     base::tensor::DType,
@@ -20,7 +20,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     parse(&bytes[8..end], file_len)
 }
 
-/// What is wrong with a file of this header and this many bytes of data.
+/// The problem with a file of this header and this many bytes of data.
 fn refused(header: &str, data: usize) -> String {
     let bytes = file(header.as_bytes(), &vec![0; data]);
     assert!(safetensors::SafeTensors::read_metadata(&bytes).is_err(), "the crate reads {header}");
@@ -32,7 +32,7 @@ fn assert_refused(header: &str, data: usize, reason: &str) {
     assert!(told.contains(reason), "{header}: {told}");
 }
 
-/// F01: files too short for anything.
+/// Files too short for a header.
 #[test]
 fn short_files() {
     for len in [0, 1, 7] {
@@ -41,7 +41,7 @@ fn short_files() {
     }
 }
 
-/// F02 and F03: header lengths that make no sense. Nothing is allocated for them.
+/// Impossible header lengths. Nothing is allocated for them.
 #[test]
 fn header_lengths() {
     for (length, reason) in [
@@ -61,7 +61,7 @@ fn header_lengths() {
     assert!(told.contains("malformed header at byte"), "{told}");
 }
 
-/// F04: a header over the limit, in a file that is long enough.
+/// A header over the limit, in a file that is long enough.
 #[test]
 fn a_header_over_the_limit() {
     let start = (MAX_HEADER + 1).to_le_bytes();
@@ -70,7 +70,7 @@ fn a_header_over_the_limit() {
     assert_eq!(header_len(&MAX_HEADER.to_le_bytes(), MAX_HEADER + 1000), Ok(MAX_HEADER));
 }
 
-/// F05: encodings.
+/// Headers in other encodings than UTF-8.
 #[test]
 fn encodings() {
     let told = entries(&file(b"{\"a\xff\":1}", b"")).expect_err("not UTF-8");
@@ -87,7 +87,7 @@ fn encodings() {
     assert_eq!(entries(&file(b"{}      ", b"")), Ok(Vec::new()));
 }
 
-/// F06: JSON that is not an object of tensors, or far too much of it.
+/// JSON that is not an object of tensors, or far too much of it.
 #[test]
 fn json_of_the_wrong_kind() {
     for header in ["[]", "12", "null", "\"a\"", "{\"a\":1}", "{\"a\":[]}", "{\"a\":{}}", "{} {}"] {
@@ -103,7 +103,7 @@ fn json_of_the_wrong_kind() {
     assert!(told.contains("5000000 bytes is too long") && told.len() < 600, "{told}");
 }
 
-/// F06 and F23: many tensors are fine up to a bound, beyond which the header is not read on.
+/// Many tensors are valid up to a bound, at which the parser stops.
 #[test]
 fn many_tensors() {
     let header = |count: usize| {
@@ -126,14 +126,14 @@ fn many_tensors() {
     assert!(told.contains("more than 200000 tensors"), "{told}");
 }
 
-/// F07 and F08: what comes twice, and metadata.
+/// Duplicate names and fields, and metadata.
 #[test]
 fn duplicates_and_metadata() {
     const A: &str = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
     for other in [A, r#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#] {
         let bytes = file(format!("{{\"a\":{A},\"a\":{other}}}").as_bytes(), &[0; 8]);
         assert_eq!(entries(&bytes), Err("duplicate tensor `a`".into()));
-        // The same name, once escaped.
+        // The same name twice, once with an escape sequence.
         let bytes = file(format!("{{\"a\":{A},\"\\u0061\":{other}}}").as_bytes(), &[0; 8]);
         assert_eq!(entries(&bytes), Err("duplicate tensor `a`".into()));
     }
@@ -153,7 +153,7 @@ fn duplicates_and_metadata() {
     assert_refused(&field, 4, "duplicate field `dtype`");
 }
 
-/// A header of tensors `a`, `b`, ... of bytes, by begin and end.
+/// A header of byte tensors `a`, `b`, ... with these data offsets.
 fn offsets(list: &[(u64, u64)]) -> String {
     let entry = |(name, (begin, end)): (char, &(u64, u64))| {
         let len = end.wrapping_sub(*begin);
@@ -165,7 +165,7 @@ fn offsets(list: &[(u64, u64)]) -> String {
     format!("{{{}}}", list.join(","))
 }
 
-/// F09, F15 and F16: data that is not covered exactly once.
+/// Tensors that do not cover the data exactly once.
 #[test]
 fn offsets_that_do_not_cover_the_data() {
     for (list, data, reason) in [
@@ -182,12 +182,12 @@ fn offsets_that_do_not_cover_the_data() {
     ] {
         assert_refused(&offsets(list), data, reason);
     }
-    // Descending order in the header is fine if the data is covered.
+    // Tensors may be in any order in the header.
     let found = entries(&file(offsets(&[(4, 8), (0, 4)]).as_bytes(), &[0; 8])).expect("good");
     assert_eq!(found.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
 }
 
-/// F10 to F13: fields of a tensor.
+/// The fields of a tensor: type, shape, offsets.
 #[test]
 fn fields_of_a_tensor() {
     let one = |dtype: &str, shape: &str, offsets: &str| {
@@ -219,14 +219,14 @@ fn fields_of_a_tensor() {
     ] {
         assert_refused(&header, 4, reason);
     }
-    // Stricter than the crate: ranks that no model has, and fields that are not of the format.
+    // Stricter than the crate: ranks that no model has, and unknown fields.
     let rank = |rank: usize| f32(&format!("[{}]", vec!["1"; rank].join(",")), "[0,4]");
     let told = entries(&file(rank(9).as_bytes(), &[0; 4])).expect_err("rank 9");
     assert!(told.contains("more than 8 axes"), "{told}");
     let more = rank(1).replace("[0,4]", "[0,4],\"more\":1");
     let told = entries(&file(more.as_bytes(), &[0; 4])).expect_err("one field more");
     assert!(told.contains("unknown field `more`"), "{told}");
-    // Legal, if strange: a scalar, the highest rank, nothing at all.
+    // Valid though unusual: a scalar, the highest rank, an empty tensor.
     for (header, data) in [(rank(0), 4), (rank(8), 4), (f32("[0,8192]", "[0,0]"), 0)] {
         let found = entries(&file(header.as_bytes(), &vec![0; data])).expect("legal");
         assert_eq!(found[0].len, data as u64);
@@ -240,7 +240,7 @@ fn tiny() -> (Config, Files) {
     (config.clone(), write(&config, &weights, Layout::Single))
 }
 
-/// F12 and F13: legal files that are not this model.
+/// Valid files that are not of this model.
 #[test]
 fn strange_shapes_and_types_in_a_model() {
     let (config, files) = tiny();
@@ -269,7 +269,7 @@ fn strange_shapes_and_types_in_a_model() {
     }
 }
 
-/// F15: a file that stopped early, at every kind of place.
+/// A file truncated at every kind of place.
 #[test]
 fn interrupted_downloads() {
     let (config, files) = tiny();
@@ -283,7 +283,7 @@ fn interrupted_downloads() {
     }
 }
 
-/// F16 and F17: files of other kinds, told by name.
+/// Files of other formats, which the error names.
 #[test]
 fn other_kinds_of_file() {
     let (config, files) = tiny();
@@ -307,14 +307,14 @@ fn other_kinds_of_file() {
         let told = problems(open(&files, &config));
         assert!(told[0].contains(word), "{told:?}");
     }
-    // Headers whose length begins like a pickle are not taken for one.
+    // A header length that begins with a pickle's magic bytes is not taken for a pickle.
     for length in [0x0280_usize, 0x0480] {
         let header = format!("{:1$}", "{}", length);
         assert_eq!(entries(&file(header.as_bytes(), b"")), Ok(Vec::new()));
     }
 }
 
-/// The crate and the parser agree on good files, and the parser accepts nothing that it refuses.
+/// Both agree on valid files, and the parser accepts nothing that the crate refuses.
 #[test]
 fn agrees_with_the_crate() {
     let (_, mut files) = tiny();

@@ -1,4 +1,4 @@
-//! Every layout reads back the same, and every mismatch is told.
+//! Every layout reads back the same, and every mismatch is reported.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn preset(name: &str) -> Config {
     Config::preset(name).expect("a preset")
 }
 
-/// A model with every extent a different number, so that no two axes can be confused.
+/// A model whose dimensions are all different, so that no two axes can be confused.
 fn lopsided() -> Config {
     let mut config = preset("tiny").with_layers(2).with_head_dim(8).with_widths(56, 48);
     config.hidden_size = 40;
@@ -147,7 +147,7 @@ fn keyfan_names_are_known() -> Outcome {
     Ok(())
 }
 
-/// F14, F43 and the rest of the mismatches, all told at once.
+/// Every kind of mismatch, all reported at once.
 #[test]
 fn every_mismatch_is_told_at_once() -> Outcome {
     let config = lopsided();
@@ -177,7 +177,8 @@ fn every_mismatch_is_told_at_once() -> Outcome {
     Ok(())
 }
 
-/// F43: more or fewer layers than the configuration says. The list is cut, the rest counted.
+/// More or fewer layers than the configuration says. The list of problems is cut, and the rest
+/// counted.
 #[test]
 fn a_layer_too_many_or_too_few() -> Outcome {
     let config = lopsided();
@@ -221,7 +222,7 @@ fn sliced(slices: u32) -> (Config, Files) {
     (config, files)
 }
 
-/// F27: slices that are missing, also the last ones, and slices in any order.
+/// Missing slices, the last ones included, and slices in any order.
 #[test]
 fn missing_slices_are_named() -> Outcome {
     let (config, files) = sliced(8);
@@ -247,7 +248,7 @@ fn missing_slices_are_named() -> Outcome {
     Ok(())
 }
 
-/// F27: a slice file copied under the name of another.
+/// A slice file copied under the name of another.
 #[test]
 fn equal_slices_are_noticed() {
     let (config, mut files) = sliced(4);
@@ -260,7 +261,7 @@ fn equal_slices_are_noticed() {
     );
 }
 
-/// F27: the same slice under two names, and a tensor that is both whole and cut.
+/// The same slice under two names, and a tensor that is both whole and cut.
 #[test]
 fn a_slice_in_two_files() {
     let (config, files) = sliced(4);
@@ -278,7 +279,7 @@ fn a_slice_in_two_files() {
     }
 }
 
-/// F28: slices that do not divide the tensor, or differ in type or shape.
+/// Slices that do not divide the tensor, or differ in type or shape.
 #[test]
 fn slices_that_do_not_fit() {
     let (config, files) = sliced(4);
@@ -309,7 +310,7 @@ fn slices_that_do_not_fit() {
     );
 }
 
-/// F29: slices cut along the other axis have a valid shape when the tensor is square.
+/// Slices cut along the other axis have a valid shape when the tensor is square.
 #[test]
 fn slices_of_the_wrong_axis() -> Outcome {
     let config = lopsided().with_widths(56, 40);
@@ -330,7 +331,7 @@ fn slices_of_the_wrong_axis() -> Outcome {
     Ok(())
 }
 
-/// F28: what is never cut may come with every rank, but must then be equal.
+/// A tensor that is never cut may be in every slice file, but with equal bytes.
 #[test]
 fn copies_of_norms_must_agree() {
     let (config, mut files) = sliced(2);
@@ -358,7 +359,7 @@ fn indexed() -> (Config, Files) {
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// F25: an index may not lead out of the folder.
+/// An index may not lead out of the folder.
 #[test]
 fn an_index_names_plain_files_only() {
     let (config, files) = indexed();
@@ -380,7 +381,7 @@ fn an_index_names_plain_files_only() {
     }
 }
 
-/// F26: files and tensors that are not where the index says.
+/// Files and tensors that are not where the index says.
 #[test]
 fn an_index_must_agree_with_the_files() -> Outcome {
     let (config, files) = indexed();
@@ -428,7 +429,7 @@ fn an_index_must_agree_with_the_files() -> Outcome {
     let told = problems(open(&twice, &config));
     assert!(told[0].contains("duplicate field `lm_head.weight`"), "{told:?}");
 
-    // A file that the index does not name does not count.
+    // A file that the index does not name is ignored.
     let mut extra = files.clone();
     extra.0.push(("other.safetensors".into(), b"nothing".to_vec()));
     open(&extra, &config)?;
@@ -437,7 +438,7 @@ fn an_index_must_agree_with_the_files() -> Outcome {
     Ok(())
 }
 
-/// F30: a wrong total is only worth a warning.
+/// A wrong total size gives only a warning.
 #[test]
 fn a_wrong_total_size_is_a_warning() -> Outcome {
     let (config, mut files) = indexed();
@@ -466,7 +467,7 @@ fn merged_files_without_an_index() -> Outcome {
     Ok(())
 }
 
-/// F19 and F20: a source that fails leaves no weights behind.
+/// A source that fails leaves no weights behind.
 #[test]
 fn a_failed_read_leaves_nothing() -> Outcome {
     let (config, files) = sliced(4);

@@ -1,4 +1,4 @@
-//! Checkpoints: good ones in every layout, and bad ones of every kind.
+//! Checkpoints: valid ones in every layout, and malformed ones of every kind.
 
 mod files;
 mod header;

@@ -1,4 +1,4 @@
-//! Checkpoints in memory, for the tests of reading them.
+//! Checkpoints in memory, for tests of reading.
 
 use std::{cell::RefCell, io, path::Path, rc::Rc};
 
@@ -18,9 +18,9 @@ use pollster::block_on;
 pub(crate) struct Memory {
     pub(crate) name: String,
     pub(crate) bytes: Rc<[u8]>,
-    /// Zeros that follow the bytes, without taking memory.
+    /// Zeros after the bytes, which take no memory.
     pub(crate) zeros: u64,
-    /// Reads that reach this byte fail.
+    /// Reads at or beyond this offset fail.
     pub(crate) fail_from: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ impl Files {
         assert_eq!(self.0.len() + 1, before, "no file {name}");
     }
 
-    /// The files that matter for the weights.
+    /// The files with weights and their index.
     pub(crate) fn sources(&self) -> Vec<Memory> {
         self.0
             .iter()
@@ -87,7 +87,7 @@ impl Files {
         *bytes = value.to_string().into_bytes();
     }
 
-    /// Changes the header of a file; its data stays.
+    /// Edits the JSON header of a file and keeps its data.
     pub(crate) fn edit_header(&mut self, name: &str, edit: impl FnOnce(&mut serde_json::Value)) {
         let bytes = self.bytes(name);
         let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));

@@ -194,7 +194,7 @@ def rms_norm(x, weight, eps):
 
 
 def temperature(positions, length):
-    """tau of each query position (float64)."""
+    """The attention temperature of each query position, float64."""
     p = positions.to(torch.float64)
     if length <= 0:
         return torch.ones_like(p)
@@ -241,7 +241,7 @@ def inv_freq(spec):
 
 
 def rope_table(inv, positions):
-    """cos and sin [n, head_dim / 2]: the angle is one float32 product, as engines do it."""
+    """cos and sin [n, head_dim / 2]; angles are float32 products, as in inference engines."""
     angle = positions.numpy().astype(np.float32)[:, None] * inv.astype(np.float32)[None, :]
     angle = angle.astype(np.float64)
     return tuple(torch.from_numpy(f(angle).astype(np.float32)) for f in (np.cos, np.sin))
@@ -259,7 +259,7 @@ def rotate(x, table, interleaved=False):
 
 
 def route(logits, cap, top_k):
-    """Top experts, their probabilities and the gap to the first expert left out."""
+    """The top experts, their probabilities, and the margin over the next expert."""
     capped = softcap(logits, cap)
     probs = torch.softmax(capped, dim=-1)
     order = torch.argsort(capped, dim=-1, descending=True, stable=True)  # ties: lower index
@@ -383,7 +383,7 @@ def rope_kind(spec, wrong):
 
 
 def forward(spec, weights, ids, wrong=None):
-    """Logits and what led to them, for every position of the prompt."""
+    """Logits and intermediate values for every position of the prompt."""
     eps = 1e-6 if wrong == "eps_1e-6" else spec.eps
     extra = 1.0 if wrong == "one_plus_norm_weight" else 0.0
     spec = replace(spec, rope_type=rope_kind(spec, wrong))

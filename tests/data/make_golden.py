@@ -48,7 +48,7 @@ from golden_model import (
 )
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
-# The self-test has these cases too, and ships without the tests.
+# These cases are also built into the self-test, which ships without the tests.
 SHIPPED = Path(__file__).resolve().parents[2] / "src" / "selftest" / "data"
 CHECK_TOLERANCE = 1e-10  # float64 noise between CPUs and library versions, with room
 
@@ -144,7 +144,7 @@ class Case:
 
 
 def folder_of(case: "Case") -> Path:
-    """Where the files of a case are."""
+    """The folder of a case's files."""
     return SHIPPED if (SHIPPED / f"{case.name}.json").exists() else GOLDEN
 
 
@@ -183,8 +183,8 @@ CASES = [
         ),
         40,
         SOME,
-        # A router cap of 1 saturates, and experts then tie in float32. With this prompt no choice
-        # of experts hangs on less than 5e-5.
+        # A router cap of 1 saturates, and then experts tie in float32. With this prompt, every
+        # choice of experts has a margin of at least 5e-5.
         prompt_seed=25,
     ),
     Case(
@@ -201,7 +201,7 @@ CASES = [
     Case("grok2_wide_40", config(GROK2, **WIDE), 40, SOME),
     Case("grok2_small_embed_40", config(GROK2, embedding_multiplier_scale=2.0**-6), 40, SOME),
     Case("grok2_big_eps_40", config(GROK2, rms_norm_eps=0.05), 40, SOME),
-    # What llama.cpp makes of GROK2.
+    # GROK2 with llama.cpp's arithmetic.
     Case(
         "grok2_llama_cpp_40",
         config(
@@ -237,7 +237,7 @@ def run(case, dtype=torch.float64, wrong=None):
 
 
 def self_check():
-    """The pieces above against known numbers; raises on the first that differs."""
+    """Checks the functions above against known values; raises on the first that differs."""
 
     def near(what, got, want, tolerance):
         got, want = np.asarray(got, dtype=np.float64), np.asarray(want, dtype=np.float64)
@@ -273,7 +273,7 @@ def self_check():
         1e-9,
     )
     cos, sin = rope_table(inv, torch.tensor([1000, 131071]))
-    # These were published from frequencies computed in float32: 3e-6 is that difference.
+    # The published values use frequencies in float32, which makes a difference of 3e-6.
     near(
         "cos and sin",
         [cos[0, 1], sin[0, 1], cos[1, 0], sin[1, 0], cos[1, 31], sin[1, 31]],
@@ -338,7 +338,7 @@ def self_check():
 
 
 def tensors_of(case):
-    """What one golden file holds, in file order, and the smallest router margin of the run."""
+    """The tensors of a golden file, in file order, and the smallest router margin of the run."""
     out = run(case)
     rows = case.positions or list(range(case.n))
     routed = rows if case.n > 64 else list(range(case.n))
@@ -356,7 +356,7 @@ def tensors_of(case):
 
 
 def to_safetensors(tensors):
-    """The file as bytes. The writers of the safetensors package order metadata at random."""
+    """The file as bytes. The safetensors package would write metadata in random order."""
     header = {"__metadata__": {"generator": "make_golden.py", "version": "1"}}
     body = b""
     for name, array in tensors.items():
@@ -388,7 +388,7 @@ def write(cases):
 
 
 def check(cases):
-    """Compares stored files, read by the safetensors package, with a new run."""
+    """Compares stored files, read with the safetensors package, with a new run."""
     from safetensors.numpy import load_file
 
     problems, same_bytes = [], 0
@@ -420,7 +420,7 @@ def check(cases):
 
 
 def cross_check(cases):
-    """Relations that hold between cases whatever the numbers are."""
+    """Checks relations between cases that hold for any weights."""
     by_name = {case.name: case for case in cases}
     problems = []
     same = [

@@ -1,8 +1,8 @@
-//! Readers of files against many small changes of good ones: no panic, and what `fuzz/targets.rs`
-//! says of each.
+//! Fuzzing of file readers with small mutations of valid files: no panics, and the guarantees that
+//! `fuzz/targets.rs` checks.
 //!
-//! The changes are the same in every run. A failure leaves its input in a file and says where;
-//! beside the seeds it is run first, and belongs there when the bug is mended.
+//! Mutations are the same in every run. A failing input is saved, and the message says where.
+//! Copied to the seeds, it runs first; it should stay there once the bug is fixed.
 
 mod mutate;
 #[path = "../../fuzz/targets.rs"]
@@ -16,7 +16,7 @@ use std::{
 use mutate::{Mutator, Stream};
 use targets::{TARGETS, Target};
 
-/// Changes for each target.
+/// Mutations for each target.
 const MUTATIONS: u64 = 20_000;
 
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -28,7 +28,7 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Runs a target over an input. If it panics, keeps the input and says how to run it again.
+/// Runs a target on an input. On a panic, saves the input and says how to run it again.
 fn survives(target: &str, run: Target, input: &[u8], what: &str) -> bool {
     panic::catch_unwind(|| run(input)).unwrap_or_else(|_| {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{target}"));
@@ -44,11 +44,11 @@ fn survives(target: &str, run: Target, input: &[u8], what: &str) -> bool {
     })
 }
 
-/// All seeds, and then changes of them. Both what is accepted and what is refused must occur, or
-/// the changes are too large or too small to find anything.
+/// Runs all seeds, then mutations of them. Some must be accepted and some refused: otherwise the
+/// mutations are too small or too large to find anything.
 fn fuzz(target: &str) {
     let (_, run) = TARGETS.into_iter().find(|(name, _)| *name == target).expect("a target");
-    // Those that are refused are what a reader once panicked at: there is little behind them.
+    // Refused seeds are inputs of earlier panics; their mutations would hardly get further.
     let good: Vec<Vec<u8>> = seeds(target)
         .into_iter()
         .filter(|(path, seed)| survives(target, run, seed, &path.display().to_string()))
@@ -70,7 +70,7 @@ macro_rules! fuzz {
     ($($target:ident)*) => {
         $(#[test] fn $target() { fuzz(stringify!($target)); })*
 
-        /// What is tested here, what libFuzzer is given, and the list are the same.
+        /// The tests here, the programs for libFuzzer and the list of targets have the same names.
         #[test]
         fn every_target_is_run() {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");

@@ -1,6 +1,6 @@
-//! Small changes of files, the same in every run.
+//! Small mutations of files, deterministic.
 
-/// Pieces of JSON and of numbers that readers may trip over.
+/// Fragments of JSON and numbers at edge cases.
 const PIECES: [&[u8]; 28] = [
     b"0",
     b"9",
@@ -32,14 +32,14 @@ const PIECES: [&[u8]; 28] = [
     b"\xff",
 ];
 
-/// Integers as binary files have them.
+/// Edge cases of binary integers.
 const INTEGERS: [u64; 8] = [0, 1, 0x7f, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX / 2, u64::MAX];
 
-/// A small generator whose stream is fixed: splitmix64.
+/// A deterministic random number generator: splitmix64.
 pub(crate) struct Stream(u64);
 
 impl Stream {
-    /// Another name gives other numbers.
+    /// The seed depends on the name.
     pub(crate) fn new(name: &str) -> Self {
         Self(name.bytes().fold(0, |sum: u64, byte| sum.rotate_left(8) ^ u64::from(byte)))
     }
@@ -60,7 +60,7 @@ impl Stream {
     }
 }
 
-/// Makes inputs of seeds.
+/// Mutates seeds.
 pub(crate) struct Mutator<'a> {
     seeds: &'a [Vec<u8>],
     stream: Stream,
@@ -72,7 +72,7 @@ impl<'a> Mutator<'a> {
         Self { seeds, stream }
     }
 
-    /// A seed with one to three changes.
+    /// A seed with one to three mutations.
     pub(crate) fn next(&mut self) -> Vec<u8> {
         let mut bytes = self.stream.of(self.seeds).clone();
         for _ in 0..=self.stream.below(3) {
@@ -94,7 +94,7 @@ impl<'a> Mutator<'a> {
             3 => drop(bytes.drain(at..(at + 1 + stream.below(9)).min(len))),
             4 => bytes.truncate(at),
             5 => {
-                // A number gets another digit, so that JSON stays JSON.
+                // Changes a digit, so that JSON stays valid.
                 let digits: Vec<usize> = (0..len).filter(|&i| bytes[i].is_ascii_digit()).collect();
                 if !digits.is_empty() {
                     let at = *stream.of(&digits);
@@ -109,14 +109,14 @@ impl<'a> Mutator<'a> {
                 }
             }
             7 => {
-                // A part of the file comes twice.
+                // Duplicates a part of the file.
                 let end = (at + 1 + stream.below(64)).min(len);
                 let part = bytes[at..end].to_vec();
                 let to = stream.below(len);
                 bytes.splice(to..to, part);
             }
             _ => {
-                // A part of another seed, or of the same.
+                // Inserts a part of a seed.
                 let other = stream.of(self.seeds);
                 if !other.is_empty() {
                     let from = stream.below(other.len());

@@ -1,4 +1,4 @@
-//! Blocks against the numbers that `PyPI`'s `gguf` makes of them (`data/gguf/make_blocks.py`).
+//! Quantized blocks against the values of `PyPI`'s `gguf` (`data/gguf/make_blocks.py`).
 
 use grok_wgpu::lab::{
     base::{quant, tensor::DType},
@@ -14,7 +14,7 @@ fn parsed() -> Header {
     header::parse(FILE, FILE.len() as u64).expect("a good file")
 }
 
-/// Rows of a tensor: two, of 512 elements.
+/// The two rows of a tensor, of 512 elements each.
 fn rows(header: &Header, name: &str) -> Vec<Vec<u8>> {
     let info = header.tensors.iter().find(|info| info.name == name).expect("the tensor is there");
     assert_eq!(info.shape, [2, 512], "{name}");
@@ -47,7 +47,7 @@ fn every_type_has_the_numbers_of_the_python_package() {
             let values = dequantize(format, row);
             assert_eq!(bits(&values), bits(&floats(wanted)), "{name}");
             assert!(values.iter().any(|value| value.to_bits() != values[0].to_bits()));
-            // Whatever is made of it as F32 is the same.
+            // Decoding the converted rows as F32 gives the same values.
             let mut wide = Vec::new();
             convert_row(format, row, DType::F32, &mut wide);
             assert_eq!(wide, *wanted);
@@ -68,14 +68,15 @@ fn repacking_loses_nothing() {
                 let mut packed = Vec::new();
                 convert_row(format, row, dtype, &mut packed);
                 let values = quant::decode_rows(dtype, 512, &packed);
-                // Zero times a negative scale is a negative zero in one of them.
+                // Zero times a negative scale may be a negative zero on one side only.
                 assert_eq!(values, floats(&wanted), "{name} as {dtype}");
             }
         }
     }
 }
 
-/// What `Q8` adds, relative to the size of the numbers: 1/127 of the largest of 32 is a step.
+/// The error that `Q8` adds, relative to the values: its step is 1/127 of the largest in a block of
+/// 32.
 #[test]
 fn what_eight_bits_make_of_k_quants_is_near() {
     let header = parsed();

@@ -1,4 +1,4 @@
-//! Files that are no good GGUF are errors, never panics, whatever they claim.
+//! Malformed GGUF files give errors and never panics, whatever their headers claim.
 
 use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
@@ -40,7 +40,7 @@ fn every_truncation_is_told() {
         let told = bad(&bytes[..len]);
         assert!(told.contains("truncated"), "{len}: {told}");
     }
-    // With less of it in hand than there is, more is asked for.
+    // The parser asks for more bytes as long as the header is incomplete.
     for len in 0..header {
         assert_eq!(parse(&bytes[..len], bytes.len() as u64).err(), Some(Problem::Short), "{len}");
     }

@@ -1,4 +1,4 @@
-//! Whole models in GGUF: the same weights, the same logits, every mismatch at once.
+//! Whole models in GGUF: the same weights and logits as in safetensors, and all mismatches at once.
 
 use std::{collections::BTreeMap, fs};
 
@@ -95,7 +95,7 @@ fn configurations_come_back() {
     for name in ["grok-2", "grok-1", "tiny", "tiny-grok-1"] {
         let config = preset(name);
         let mut file = metadata(&config);
-        // Only the names matter: what is missing comes after the configuration.
+        // Only the names of tensors matter here: the configuration is checked before them.
         for tensor in ["blk.0.ffn_up.weight", "output.weight"] {
             if config.dense_width().is_some() {
                 file.tensors
@@ -122,7 +122,7 @@ fn configurations_come_back() {
     }
 }
 
-/// A small model with Grok-2's rope.
+/// A small model with Grok-2's rotary embeddings.
 fn long() -> (Config, Writer) {
     let grok_2 = preset("grok-2");
     let mut config = preset("tiny");
@@ -163,7 +163,7 @@ fn the_reference_is_followed_unless_asked() {
     let text = got.to_json();
     let (back, _) = Config::from_json("config.json".as_ref(), &text).expect("reads back");
     assert_eq!(back, *got);
-    // Both kinds of arithmetic run, and differ.
+    // The other arithmetic also runs, and gives other logits.
     let other = file.open().expect("opens");
     assert!(logits(got, &gguf) != logits(other.config(), &other));
 }
@@ -206,7 +206,7 @@ fn every_mismatch_is_told_at_once() {
     file.tensors.insert("blk.0.attn_sinks.weight".into(), odd);
     file.tensors.get_mut("blk.0.attn_k.weight").expect("is there").shape.reverse();
     let norm = file.tensors.get_mut("output.weight").expect("is there");
-    // Q5_0: 22 bytes for 32.
+    // Q5_0 has blocks of 32 in 22 bytes.
     (norm.ty, norm.bytes) = (6, vec![0; 256 * 2 * 22]);
     let problems = file.problems().join("\n");
     for told in [
@@ -284,7 +284,7 @@ fn parts_of_different_types_get_one_that_holds_both() {
     assert!(logits(gguf.config(), &gguf).iter().all(|bits| f32::from_bits(*bits).is_finite()));
 }
 
-/// Rows of K-quants have at least 256 elements.
+/// K-quants have blocks of 256, so rows have at least 256 elements.
 #[test]
 fn k_quants_run() {
     let mut config = preset("tiny").with_layers(1).with_widths(256, 256);
@@ -305,7 +305,7 @@ fn k_quants_run() {
                 let mut raw: Vec<u8> = (0..bytes)
                     .map(|at| (block * 31 + at * 17 + at * at + i as u64 * 7).to_le_bytes()[0])
                     .collect();
-                // Scales of about 0.0005 keep the numbers near those of a model.
+                // Scales of about 0.0005 keep the values in a model's range.
                 let scales: &[usize] = if ty == 14 { &[208] } else { &[0, 2] };
                 for &at in scales {
                     raw[at..at + 2].copy_from_slice(&0x1018u16.to_le_bytes());
@@ -328,7 +328,7 @@ fn k_quants_run() {
             quant::encode_row(DType::Q8, &dequantize(format, row), &mut wanted);
         }
         assert!(all_rows(&gguf, ours, shape[0]) == wanted, "{name}");
-        // A window of the rows is a part of the whole.
+        // Reading some of the rows gives a part of the whole.
         let mut some = Vec::new();
         block_on(gguf.read_rows(ours, 5, 3, &mut some)).expect("rows");
         let ours = usize::try_from(DType::Q8.row_bytes(shape[1])).expect("small");
@@ -338,7 +338,7 @@ fn k_quants_run() {
     assert!(logits.iter().all(|bits| f32::from_bits(*bits).is_finite()));
 }
 
-/// The parts of a model as llama.cpp's `gguf-split` makes them.
+/// The parts of a model, as split by llama.cpp's `gguf-split`.
 fn split(file: &Writer, count: usize) -> Vec<Memory> {
     let names: Vec<&String> = file.tensors.keys().collect();
     let part = |i: usize| {
@@ -395,7 +395,8 @@ fn split_files_are_one_model() {
     assert!(told.contains("2 GGUF models"), "{told}");
 }
 
-/// The golden logits of that configuration are an independent program's: see `tests/golden.rs`.
+/// The golden logits for this configuration come from an independent program; see
+/// `tests/golden.rs`.
 #[test]
 fn llama_cpp_is_the_golden_model_of_that_name() {
     let read = |name: &str| {
@@ -406,7 +407,7 @@ fn llama_cpp_is_the_golden_model_of_that_name() {
         read("src/selftest/data/grok2_40").as_llama_cpp(),
         read("tests/data/golden/grok2_llama_cpp_40")
     );
-    // A model that names no rope_type is not scaled by llama.cpp's converter.
+    // Without a rope_type, llama.cpp's converter writes no scaling.
     let plain = preset("tiny-grok-1").as_llama_cpp().ropes[0];
     assert_eq!((plain.rope_type, plain.magnitude), (RopeType::Original, 1.0));
 }

@@ -1,4 +1,4 @@
-//! The tokenizer of a GGUF is that of the `tokenizer.json` from which it was made.
+//! The tokenizer of a GGUF file equals that of the `tokenizer.json` it was converted from.
 
 use grok_wgpu::lab::{
     base::tensor::DType,

@@ -1,4 +1,4 @@
-//! Writes small GGUF files, and holds them in memory.
+//! Writes small GGUF files to memory.
 
 use std::{collections::BTreeMap, io};
 
@@ -43,7 +43,7 @@ impl Source for Memory {
     }
 }
 
-/// A tensor: extents outermost first, the number of its type, its bytes.
+/// A tensor: dimensions outermost first, number of its type, bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
     pub(crate) shape: Vec<u64>,
@@ -51,14 +51,14 @@ pub(crate) struct Tensor {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What a file is made of. A key's value comes with its type.
+/// The contents of a file. A key's value comes with its type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer {
     pub(crate) keys: BTreeMap<String, Vec<u8>>,
     pub(crate) tensors: BTreeMap<String, Tensor>,
 }
 
-/// Bytes that tensors begin at multiples of.
+/// Alignment of tensors, in bytes.
 pub(crate) const ALIGNMENT: usize = 32;
 
 pub(crate) fn text(text: &str) -> Vec<u8> {
@@ -95,7 +95,7 @@ impl Writer {
         self.keys.insert(key.into(), bytes);
     }
 
-    /// The file, and where its header ends.
+    /// The length of the header, and the whole file.
     pub(crate) fn header_and_file(&self) -> (usize, Vec<u8>) {
         let mut bytes = self.header(|name| self.tensors[name].bytes.len() as u64);
         let header = bytes.len();
@@ -106,7 +106,7 @@ impl Writer {
         (header, bytes)
     }
 
-    /// The header, for tensors of so many bytes.
+    /// The header; `size` gives each tensor's bytes.
     pub(crate) fn header(&self, size: impl Fn(&str) -> u64) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(3u32.to_le_bytes());
@@ -149,8 +149,8 @@ impl Writer {
     }
 }
 
-/// What llama.cpp's converter makes of a model: its keys, and its tensors in the format's order of
-/// the same numbers.
+/// A model as llama.cpp's converter writes it: its keys, and tensors with the same values in GGUF's
+/// layout.
 pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
     let mut file = metadata(config);
     for want in schema::tensors(config) {
@@ -173,7 +173,7 @@ pub(crate) fn converted(config: &Config, weights: &Synthetic) -> Writer {
     file
 }
 
-/// The number of the format's type for one of the engine's.
+/// GGUF's type number for an element type.
 pub(crate) fn type_number(dtype: DType) -> u32 {
     match dtype {
         DType::F16 => 1,
@@ -184,12 +184,12 @@ pub(crate) fn type_number(dtype: DType) -> u32 {
     }
 }
 
-/// Rows of the engine's in the order of the format.
+/// Rows in GGUF's layout.
 pub(crate) fn stored(dtype: DType, cols: usize, rows: Vec<u8>) -> Vec<u8> {
     if dtype.is_quantized() { blocks(dtype, cols, &rows) } else { rows }
 }
 
-/// Rows of the engine's blocks in the order of the format's.
+/// Rows of quantized blocks in GGUF's layout.
 fn blocks(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<u8> {
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).expect("small");
     let mut out = Vec::new();
@@ -208,7 +208,7 @@ fn blocks(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// llama.cpp's name for a canonical one, and whether experts are stacked in it.
+/// llama.cpp's name for a canonical name, and whether its experts are stacked.
 pub(crate) fn name(canonical: &str) -> (String, bool) {
     match canonical {
         "model.embed_tokens.weight" => return ("token_embd.weight".into(), false),
@@ -238,7 +238,7 @@ pub(crate) fn name(canonical: &str) -> (String, bool) {
     (format!("blk.{}.{name}.weight", parts[2]), name.ends_with("_exps"))
 }
 
-/// The keys that the converter writes.
+/// The keys that llama.cpp's converter writes.
 pub(crate) fn metadata(c: &Config) -> Writer {
     let rope = &c.ropes[0];
     let mut file = Writer::default();
@@ -263,7 +263,7 @@ pub(crate) fn metadata(c: &Config) -> Writer {
         ("attention.layer_norm_rms_epsilon", c.rms_norm_eps),
         ("attention.output_scale", 1.0 / f64::from(c.head_dim).sqrt()),
         ("attn_logit_softcapping", c.attention.softcap),
-        // Also for Grok-1, which has none.
+        // The converter writes it for Grok-1 as well, which has no such cap.
         ("router_logit_softcapping", 30.0),
         ("embedding_scale", c.ends.embed_scale),
         ("logit_scale", c.ends.output_scale),

@@ -2,10 +2,10 @@
 //
 //     node check.mjs DIR
 //
-// Each file of DIR becomes a shader module and a compute pipeline. Programs with subgroup operations
-// are compiled as all others are: they fail if the device has no subgroups. Nothing is run.
+// Each file of DIR becomes a shader module and a compute pipeline; nothing is dispatched. On a device without
+// subgroups, programs that use subgroups fail.
 //
-// Exit code 0: all were accepted; 1: some were not, or there is no adapter; 2: wrong use.
+// Exit code 0: all programs compile; 1: some do not, or there is no adapter; 2: wrong usage.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,18 +1,18 @@
-// The device that checks run on: Dawn's first adapter, with subgroup operations where it has them.
+// The device for checks: Dawn's first adapter, with the subgroups feature if it has that.
 //
 //     node device.mjs
 //
-// prints the least and the largest size of its subgroups, or nothing if it has none.
+// prints the minimum and maximum size of its subgroups, or an empty line without the feature.
 
 import { fileURLToPath } from "node:url";
 import { create, globals } from "webgpu";
 
 Object.assign(globalThis, globals);
 
-// Dawn's instance must outlive its devices: once it is collected, they crash or wait for ever.
+// Dawn's instance must outlive its devices. If it is garbage-collected, they crash or hang.
 const gpu = create([]);
 
-/** The adapter's name, a device, and the sizes of its subgroups, or null; null without an adapter. */
+/** Adapter, name, device, and subgroup sizes or null. Returns null without an adapter. */
 export async function openDevice() {
   const adapter = await gpu.requestAdapter();
   if (!adapter) return null;

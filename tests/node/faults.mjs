@@ -1,6 +1,6 @@
-// Faults that a check of rows must find: the proof that `run.mjs` can fail.
+// Planted faults, to prove that `run.mjs` detects them.
 
-/** For each kernel a piece of its program, and the same with another character. */
+/** For each kernel, a piece of its program and the replacement that breaks it. */
 const CHARACTERS = {
   attention: ["shrink + total", "shrink - total"],
   attention_merge: ["sum / total", "sum * total"],
@@ -25,13 +25,13 @@ const CHARACTERS = {
   top_merge: ["vb > va", "vb < va"],
 };
 
-/** The same for what variants add that need something, by their names. */
+/** The same for variants that need an optional feature, by name. */
 const VARIANT_CHARACTERS = {
   subgroup: ["half > 0u", "half > 1u"],
   spread: ["lane % 8u", "lane % 7u"],
 };
 
-/** The row with one expected value of each output beyond its bound. */
+/** The row with one expected value of each output changed to be outside of its bound. */
 function expectMore(row) {
   const operands = row.operands.map((operand) => {
     const at = operand.expected?.findLastIndex((_, i) => !operand.kept.has(i)) ?? -1;
@@ -44,11 +44,11 @@ function expectMore(row) {
   return { ...row, operands };
 }
 
-/** Whether all that the row makes is finite. */
+/** Whether all expected values of a row are finite. */
 const allFinite = ({ operands }) =>
   operands.every((o) => !o.bounds || o.expected.every((v, i) => o.kept.has(i) || Number.isFinite(v)));
 
-/** The first element of a row that must not be a finite number, with its part of the arena. */
+/** The first expected value that is not finite, with its part of the arena. */
 function notFinite({ row, runs }, run) {
   for (const [i, operand] of row.operands.entries()) {
     if (!operand.bounds || operand.dtype !== "F32") continue;
@@ -58,7 +58,7 @@ function notFinite({ row, runs }, run) {
   return null;
 }
 
-/** A number, and nothing at all, where there is to be none. */
+/** Faults in place of a non-finite value: a finite number, or the poison value. */
 const HIDDEN = [
   ["a number where there is none", () => 0x3f800000],
   ["nothing where there is no number", (poison) => poison],
@@ -73,7 +73,7 @@ const HIDDEN = [
   },
 ]);
 
-/** Outputs with something written: index, part of the arena, and the last such element. */
+/** Outputs with written elements: operand, part of the arena, and the last such element. */
 function outputs({ row, runs }, run) {
   return row.operands.flatMap((operand, i) => {
     const last = operand.expected?.findLastIndex((_, at) => !operand.kept.has(at)) ?? -1;
@@ -83,7 +83,7 @@ function outputs({ row, runs }, run) {
 
 const word = (bytes, offset) => new DataView(bytes.buffer, bytes.byteOffset + offset, 4);
 
-/** Damage to what came back: what it stands for, how it must be called, and how it is done. */
+/** Faults in results: description, expected report, and a function that makes the fault. */
 const DAMAGE = [
   [
     "an element left unwritten",
@@ -108,7 +108,7 @@ const DAMAGE = [
   ],
   ...[1, 2].map((run) => [
     `another bit in run ${run}`,
-    // One unit in the last place may be beyond the bound as well.
+    // A change of one unit in the last place may also exceed the bound.
     /gave other bits|got .*, expected/,
     (job, _read, write) => {
       const [{ part, last }] = outputs(job, run);
@@ -148,10 +148,10 @@ const DAMAGE = [
   ],
 ];
 
-/** The kernel of a row, with its variant by capability. */
+/** The kernel of a row, with its tuning if the variant needs subgroups. */
 const program = ({ kernel, tuning, subgroups }) => (subgroups ? `${kernel} [${tuning}]` : kernel);
 
-/** A program's rows that write something, those with little work first. */
+/** A program's rows that write something, the smallest first. */
 function bySize(rows, name) {
   const size = (row) => row.operands.reduce((sum, { initial }) => sum + initial.length, 0);
   return rows
@@ -160,7 +160,7 @@ function bySize(rows, name) {
     .sort((one, other) => size(one) - size(other));
 }
 
-/** Plants faults in the rows of each kernel and variant; says how many were found, and which were not. */
+/** Plants faults in the rows of each kernel and variant. Returns how many were detected, and which were not. */
 export async function checkItself(runner, rows) {
   let passed = 0;
   const failures = [];
@@ -179,7 +179,7 @@ export async function checkItself(runner, rows) {
     const all = bySize(rows, kernel);
     const sorted = all.filter(allFinite);
     const [row] = sorted;
-    // What is planted must be the only fault.
+    // Without a planted fault, the row must pass.
     expect(`${kernel}: its row as it is`, /^$/, await failure(row));
     const wrong = await failure(expectMore(row));
     expect(`${kernel}: an expected value changed`, /got .*, expected/, wrong);
@@ -200,7 +200,7 @@ export async function checkItself(runner, rows) {
       found = await failure({ ...row, code: row.code.replace(from, to) });
       if (found !== null) break;
     }
-    // That Dawn refuses a program would prove nothing about rows.
+    // A program that Dawn refuses would prove nothing about the comparison.
     expect(`${kernel}: \`${from}\` changed to \`${to}\``, /got .*, expected|outside|bits/, found);
   }
   expect("one bit within its bound", /gave other bits/, bitsDiffered ? "gave other bits" : null);

@@ -1,16 +1,16 @@
-// Rows of the kernel table as `tools/src/bin/export_cases.rs` writes them: reading, running them through
-// Dawn, and judging what came back. The discipline is that of `src/selftest/mod.rs`.
+// Reads rows of the kernel table, as written by `tools/src/bin/export_cases.rs`, runs them through Dawn and checks the
+// results by the rules of `src/selftest/mod.rs`.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** Bytes before each binding and after its elements that no kernel may touch. */
+/** Guard bytes before and after each operand, which no kernel may touch. */
 const GUARD = 256;
-/** WebGPU's alignment of binding offsets, on every device. */
+/** WebGPU's default alignment of binding offsets. */
 const ALIGN = 256;
-/** Runs of a row: twice with guards and another poison, once with bindings that end with the data. */
+/** Runs of a row: two with guards and different poison, one with bindings that end with the data. */
 const RUNS = [{ guard: GUARD }, { guard: GUARD }, { guard: 0 }];
-/** Bounds on what one submission holds. */
+/** Limits on the contents of a submission. */
 const BATCH_BYTES = 24 << 20;
 const BATCH_RUNS = 256;
 
@@ -53,15 +53,15 @@ function readOperand(operand, bytes) {
   return read;
 }
 
-/** Poison of a run, as in `src/selftest/mod.rs`. */
+/** The poison value of a run, as in `src/selftest/mod.rs`. */
 const poisonOf = (row, run) => (row.poison ^ (run << 4)) >>> 0;
 
-/** Bytes that grow, all poison but for what is placed in them. */
+/** A growing buffer image, filled with poison between the operands. */
 class Arena {
   length = 0;
   parts = [];
 
-  /** Room for `bytes` and a guard on both sides. Offsets are relative to the arena. */
+  /** Reserves space for `bytes` with a guard on both sides. Offsets are relative to the arena. */
   place(bytes, guard, poison) {
     const start = roundUp(this.length, ALIGN);
     const offset = start + guard;
@@ -74,7 +74,7 @@ class Arena {
     return part;
   }
 
-  /** What goes to the device. */
+  /** The bytes to upload. */
   image() {
     const image = new Uint8Array(this.length);
     const words = new Uint32Array(image.buffer);
@@ -86,7 +86,7 @@ class Arena {
   }
 }
 
-/** Runs rows on a device; keeps its pipelines. */
+/** Runs rows on a device and caches its pipelines. */
 export class Runner {
   #pipelines = new Map();
   #errors = [];
@@ -97,8 +97,8 @@ export class Runner {
   }
 
   /**
-   * Runs each row as often as `RUNS` says, and judges it. `damage` may change what came back before
-   * it is judged, and gives what the tests of this file need.
+   * Runs each row as often as `RUNS` says and judges the results. `damage` may change results before that, to test this
+   * file.
    */
   async run(rows, done, damage = null) {
     let batch = this.#batch();
@@ -127,7 +127,7 @@ export class Runner {
       const operands = row.operands.map((operand) => {
         let { initial } = operand;
         if (operand.access === "write") {
-          // What is poisoned in the file is this run's poison here; the rest the kernel may read.
+          // Poison in the file becomes this run's poison; other initial values stay.
           initial = initial.slice();
           const words = new Uint32Array(initial.buffer, 0, initial.length / 4);
           words.forEach((word, i) => {
@@ -242,7 +242,7 @@ export class Runner {
 
 const failed = (failure) => ({ elements: 0, worst: Infinity, failure });
 
-/** Compares the runs of a row with what was expected. */
+/** Compares the runs of a row with the expected values. */
 function judge({ row, runs }, read, write) {
   const report = { elements: 0, worst: 0, failure: null };
   const fail = (text) => (report.failure ??= text);
@@ -267,7 +267,7 @@ function judge({ row, runs }, read, write) {
       const got = write.got.slice(part.offset, end);
       if (run === 0) report.elements += operand.expected.length;
       compare(operand, got, poison, report, fail);
-      // Where the kernel wrote, bits must repeat; poison differs by run.
+      // Written elements must have the same bits in all runs; poison differs by run, so map it back.
       const settled = new Uint32Array(got.buffer).map((w) => (w === poison ? row.poison : w));
       bits.push(new Uint8Array(settled.buffer));
     });
@@ -281,7 +281,7 @@ function judge({ row, runs }, read, write) {
 
 const outside = (name) => `a byte outside \`${name}\` was overwritten`;
 
-/** The first byte of a range that is not as it was sent. */
+/** The first byte of a range that differs from what was uploaded. */
 function difference({ got, image }, start, end) {
   const same = Buffer.compare(got.subarray(start, end), image.subarray(start, end)) === 0;
   if (same) return null;
@@ -290,8 +290,8 @@ function difference({ got, image }, start, end) {
 }
 
 /**
- * Compares an output with the oracle's values. NaN is never within a bound. Where the oracle has NaN or an
- * infinity, a device may have either of them, and no finite number.
+ * Compares an output with the oracle's values. NaN is never within a bound. Where the oracle has NaN or an infinity,
+ * any value that is not finite passes.
  */
 function compare(operand, bytes, poison, report, fail) {
   const { expected, bounds, kept, dtype } = operand;
@@ -322,7 +322,7 @@ function compare(operand, bytes, poison, report, fail) {
   }
 }
 
-/** Values of an output, and whether the bytes of one are still those of the poison. */
+/** Decodes an output; `untouched` says whether an element still has the bytes of the poison. */
 function elements({ dtype, shape }, bytes, poison) {
   const fresh = (at, length) => {
     for (let i = at; i < at + length; i += 1) {
@@ -335,7 +335,7 @@ function elements({ dtype, shape }, bytes, poison) {
   if (dtype !== "Q8") {
     return { floats: new Float32Array(bytes.buffer), untouched: (i) => fresh(4 * i, 4) };
   }
-  // A row is its bytes and then a scale for each 32, filled up to 16 bytes.
+  // Each row has its bytes, then a scale for each 32 of them, padded to 16 bytes.
   const cols = shape.at(-1);
   const stride = cols + roundUp(cols / 16, 16);
   const row = (i) => stride * Math.floor(i / cols);
@@ -350,7 +350,7 @@ function elements({ dtype, shape }, bytes, poison) {
   };
 }
 
-/** The value of a half float's bits. */
+/** Converts the bits of an f16. */
 function halfToNumber(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;

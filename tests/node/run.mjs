@@ -1,15 +1,15 @@
-// Runs the rows of the kernel table through Dawn, Chromium's WebGPU: the same inputs, expected values
-// and bounds as natively, through Tint instead of naga.
+// Runs the rows of the kernel table through Dawn, Chromium's WebGPU: the same inputs, expected values and bounds as
+// natively, but compiled by Tint instead of naga.
 //
 //     cargo run -p grok-wgpu-tools --bin export_cases -- DIR --subgroups=$(node device.mjs)
 //     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--json] [--check-itself]
 //
-// Rows say what subgroups they are for. Those for other subgroups than the device has are not run;
-// they are counted. On SwiftShader, whose subgroups have 4 invocations, the variants `subgroup` run
-// and the variants `spread`, which need 8, do not: Tint compiles these, and no more.
+// Rows say which subgroup sizes they need. Rows for other sizes than the device's are skipped and counted. On
+// SwiftShader, which has subgroups of 4, `subgroup` variants run, while `spread` variants, which need 8, are only
+// compiled, by `check.mjs`.
 //
-// `--check-itself` plants faults and passes if each is found. Exit code 0: all passed; 1: something
-// failed, or there is no adapter; 2: wrong use.
+// `--check-itself` plants faults and passes if each is detected. Exit code 0: all passed; 1: something failed, or there
+// is no adapter; 2: wrong usage.
 
 import { parseArgs } from "node:util";
 import { openDevice } from "./device.mjs";

@@ -1,4 +1,4 @@
-//! A kernel whose shader has one file with another text: how to see what a broken kernel does.
+//! Kernels with an edited shader, to test what a bug does.
 
 use std::{
     collections::HashMap,
@@ -16,25 +16,25 @@ use grok_wgpu::lab::{
     variants::{ShaderFile, Source, Tuning},
 };
 
-/// A file of `shaders/`, and what stands in its place.
+/// An edit of a file in `shaders/`.
 #[derive(Debug)]
 pub struct Edit {
-    /// Tells its programs from those of other edits: pipelines are cached by name.
+    /// Distinguishes its programs from those of other edits, because pipelines are cached by name.
     pub name: String,
-    /// The whole file, or something in it that no other has.
+    /// The text to replace: the whole file, or a part that no other file has.
     pub find: String,
-    /// What is run in its place.
+    /// The new text.
     pub replace: String,
     linked: Mutex<HashMap<String, Shader>>,
 }
 
 impl Edit {
-    /// `replace` in the place of `find`.
+    /// Replaces `find` by `replace`.
     pub fn new(name: String, find: String, replace: String) -> Self {
         Self { name, find, replace, linked: Mutex::default() }
     }
 
-    /// The program with the file replaced. Names and texts of shaders are static, so each program
+    /// The program with the edited file. Names and texts of shaders are `'static`, so each program
     /// is leaked, once.
     fn link(&self, shader: Shader) -> Shader {
         let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,7 @@ impl Edit {
             if let Some(file) = files.iter_mut().find(|file| file.text.contains(&self.find)) {
                 file.text = file.text.replacen(&self.find, &self.replace, 1).leak();
             }
-            // The kernel's own file stays the last of its own.
+            // Keep the boundary between the kernel's own files and the added ones.
             let added = files.split_off(shader.own.files.len());
             let own = Source { kernel, files: files.leak() };
             Shader { own, added: added.leak(), weight: None, ..shader }
@@ -52,21 +52,21 @@ impl Edit {
     }
 }
 
-/// A kernel that dispatches an edited program. Its oracle stays what it is.
+/// A kernel that dispatches an edited program; its oracle is unchanged.
 pub struct Edited {
     kernel: Box<dyn Kernel>,
     edit: std::sync::Arc<Edit>,
 }
 
 impl Edited {
-    /// The kernel with this edit.
+    /// Applies the edit to the kernel.
     pub fn new(kernel: Box<dyn Kernel>, edit: std::sync::Arc<Edit>) -> Self {
         Self { kernel, edit }
     }
 }
 
 impl Kernel for Edited {
-    /// The shader that is not edited: operands are checked by its weight type.
+    /// The unedited shader: operands are checked against its weight type.
     fn shader(&self, tuning: &Tuning) -> Shader {
         self.kernel.shader(tuning)
     }

@@ -1,12 +1,12 @@
-//! Tools that check the shaders of grok-wgpu. They are no part of what is published.
+//! Tools that check the shaders of grok-wgpu. Not published.
 //!
-//! - [`interpret`] runs a row of a kernel without a device, and sees what devices hide.
-//! - [`mutate`] makes small wrong changes to the shaders, and wants a row to fail for each.
-//! - [`edited`] is a kernel with one such change, which tests use as well.
+//! - [`interpret`] runs a row without a device and detects faults that devices hide.
+//! - [`mutate`] makes small wrong changes to the shaders; a row must fail for each.
+//! - [`edited`] is a kernel with such a change; tests use it too.
 //! - [`programs`] lists every program that is ever dispatched.
 //!
-//! The binaries are `mutate`, and `export_shaders` and `export_cases`, which write programs and rows
-//! to files for Tint and Dawn.
+//! The binaries are `mutate`, and `export_shaders` and `export_cases`, which write programs and
+//! rows to files for Tint and Dawn.
 
 pub mod edited;
 pub mod interpret;

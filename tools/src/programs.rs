@@ -1,4 +1,4 @@
-//! Every program that is ever dispatched: each shader with each set of constants.
+//! Every program that is ever dispatched: each shader with each set of pipeline constants.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use grok_wgpu::lab::{
     variants::{Capabilities, Tuning},
 };
 
-/// One dispatch for each program, by shader, weight type and constants, in order of their names.
+/// One dispatch for each program, sorted by name.
 ///
 /// # Panics
 ///
-/// If two rows of one program bind different operands: pipelines are cached by program.
+/// If two rows of a program bind different operands, as pipelines are cached by program.
 pub fn all() -> Vec<(String, Dispatch)> {
     let mut found: BTreeMap<String, Dispatch> = BTreeMap::new();
     for case in kernels::cases() {
         let mut host = Host::of_shapes();
         let kernel = case.build(&mut host);
-        // Subgroups of eight: the least that every variant can use.
+        // Subgroups of eight invocations: the smallest size that every variant supports.
         for (_, tuning) in Tuning::all(&Capabilities { is_cpu: false, subgroups: Some((8, 8)) }) {
             let dispatch = kernel
                 .record(&tuning)
@@ -41,14 +41,14 @@ fn signature(dispatch: &Dispatch) -> Vec<(&'static str, grok_wgpu::lab::machine:
     dispatch.operands.iter().map(|operand| (operand.name, operand.access)).collect()
 }
 
-/// Shader, weight type and constants, as one word that can name a file.
+/// Shader, weight type and constants, as one word that can be a file name.
 fn name(dispatch: &Dispatch) -> String {
     let label = dispatch.shader.label().replace('/', "-");
     dispatch.constants.iter().fold(label, |name, (key, value)| format!("{name}-{key}{value}"))
 }
 
-/// The linked text with every `override` replaced by a constant of the dispatched value, for tools
-/// that take no pipeline constants. Subgroup operations are enabled, as in browsers.
+/// The linked source with each `override` replaced by a `const` of the dispatched value, for tools
+/// without pipeline constants. Has the `enable` lines that Tint requires.
 ///
 /// # Panics
 ///

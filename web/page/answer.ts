@@ -1,4 +1,4 @@
-/** One text of the model on the page, as it comes. */
+/** A text of the model on the page, while it is generated and afterwards. */
 
 import type { Finish, GrokWgpuError, Piece } from "grok-wgpu";
 import { button, el } from "./dom.js";
@@ -13,18 +13,18 @@ const REASONS: Record<Finish["reason"], string> = {
   interrupted: "stopped by you",
 };
 
-/** What can be done with a text that has ended. */
+/** Actions on a finished text. */
 export interface AnswerActions {
   again(): void;
-  /** Only of texts that are continued. */
+  /** Only for texts in the mode "continue". */
   goOn?(): void;
 }
 
-/** A text of the model, its tokens and its figures. */
+/** A text of the model, its tokens and its statistics. */
 export class Answer {
   readonly element: HTMLElement;
   readonly trace = new Trace();
-  /** What the model has written. */
+  /** The text so far. */
   text = "";
   /** Whether it counts as part of the conversation. */
   valid = true;
@@ -32,12 +32,12 @@ export class Answer {
   readonly #written: HTMLElement;
   readonly #foot: HTMLElement;
   readonly #inside: Inside;
-  /** When the first token came, how many there are, and when their speed was last said. */
+  /** Time of the first token, number of tokens, and time of the last update of the speed. */
   #first = 0;
   #count = 0;
   #said = 0;
 
-  /** `given` is the text that is continued; answers have none. */
+  /** `given` is the text to continue; chat answers have none. */
   constructor(name: string, inside: Inside, given?: string) {
     this.#inside = inside;
     this.#written = el("span", { class: "written" });
@@ -57,16 +57,16 @@ export class Answer {
     this.#listen();
   }
 
-  /** How much of the prompt has gone through the model. */
+  /** Shows progress of the prompt. */
   reading(done: number, total: number): void {
     this.#say(done < total ? `Reading the prompt: ${whole(done)} of ${whole(total)} tokens` : "Writing");
   }
 
-  /** More text. */
+  /** Appends a piece of text. */
   add(piece: Piece): void {
     this.text += piece.text;
     this.#speed(piece);
-    // The blank before a word is not marked with it, or marks would hang over the ends of lines.
+    // The leading space is outside of the token's element, so that highlights do not extend past line ends.
     const blank = /^ *(?=[^ ])/.exec(piece.text)?.[0] ?? "";
     const span = piece.text === "" ? undefined : el("span", {}, piece.text.slice(blank.length));
     if (span) {
@@ -81,7 +81,7 @@ export class Answer {
     }
   }
 
-  /** Says now and then how fast it goes. */
+  /** Updates the displayed speed twice a second. */
   #speed({ id }: Piece): void {
     const now = performance.now();
     this.#first ||= now;
@@ -93,7 +93,7 @@ export class Answer {
     }
   }
 
-  /** The end, with figures. */
+  /** Ends the text and shows its statistics. */
   finish(finish: Finish, actions: AnswerActions): void {
     this.#end();
     const tokens = finish.completionTokens;
@@ -110,7 +110,8 @@ export class Answer {
     this.#say(parts.join(" · "));
     const figures = this.#foot.querySelector<HTMLElement>(".figures");
     if (figures) {
-      figures.title = `${whole(finish.promptTokens)} tokens of prompt, ${whole(finish.reusedTokens)} of them read before; ${seconds(finish.time)} in all`;
+      const [prompt, reused] = [whole(finish.promptTokens), whole(finish.reusedTokens)];
+      figures.title = `${prompt} tokens of prompt, ${reused} of them read before; ${seconds(finish.time)} in all`;
     }
     const copy = button(
       "Copy",
@@ -134,7 +135,7 @@ export class Answer {
     this.#foot.append(buttons);
   }
 
-  /** The end that was not meant. */
+  /** Ends the text with an error. */
   fail(error: GrokWgpuError, actions: Action[]): void {
     this.valid = false;
     this.#end();
@@ -162,7 +163,7 @@ export class Answer {
     }
   }
 
-  /** Tokens are chosen by pointing, by a click, or with the arrow keys. */
+  /** Tokens are inspected by hovering, clicking, or with the arrow keys. */
   #listen(): void {
     const numberOf = (event: Event): number | undefined => {
       const token = event.target instanceof HTMLElement ? event.target.dataset.token : undefined;
@@ -177,7 +178,7 @@ export class Answer {
     this.#written.addEventListener("pointerleave", () => this.#inside.glance(undefined, 0));
     this.#written.addEventListener("click", (event) => {
       const number = numberOf(event);
-      // Who marks text to copy it does not mean a token.
+      // A click that ends a text selection does not select a token.
       if (number !== undefined && getSelection()?.isCollapsed !== false) {
         this.#inside.select(this.trace, number);
       }

@@ -1,4 +1,4 @@
-/** The conversation: asking, answering, stopping, and starting anew. */
+/** The conversation: asking, answering, stopping, and starting over. */
 
 import {
   type ChatCompletionChunk,
@@ -19,12 +19,12 @@ import { asError, type Session } from "./session.js";
 
 type Mode = "chat" | "continue";
 
-/** Something in the log: what a person wrote, or the model. `given` is the text it started from. */
+/** An entry of the log, by the user or the model. `given` is the prompt of an answer. */
 type Entry =
   | { kind: "question"; text: string; element: HTMLElement }
   | { kind: "answer"; answer: Answer; given: string };
 
-/** Beginnings that suit the model that ships; it knows only the world of its stories. */
+/** Example prompts for the demo model, which knows only the world of its stories. */
 const DEMO_EXAMPLES: Record<Mode, string[]> = {
   chat: [
     "Tell me a story about a fox who lost her hat.",
@@ -40,7 +40,7 @@ const EXAMPLES: Record<Mode, string[]> = {
   continue: ["Once upon a time", "The first rule of", "Dear reader,"],
 };
 
-/** The middle of the page. */
+/** The middle of the page: the conversation and its input. */
 export class Chat {
   readonly #session: Session;
   readonly #sampling: Sampling;
@@ -50,9 +50,9 @@ export class Chat {
   readonly #send = find("send", HTMLButtonElement);
   readonly #threads: Record<Mode, Entry[]> = { chat: [], continue: [] };
   #mode: Mode = "chat";
-  /** What stops the text that is being written. */
+  /** Stops the text in progress. */
   #running: AbortController | undefined;
-  /** The end of the text that was written last, for those who start the next. */
+  /** Resolves when the previous text has ended, so that the next one may start. */
   #ended: Promise<void> = Promise.resolve();
 
   constructor(session: Session, sampling: Sampling, inside: Inside, notices: Notices) {
@@ -119,7 +119,7 @@ export class Chat {
     return this.#threads[this.#mode];
   }
 
-  /** Another model begins with nothing. */
+  /** Resets the conversation for a newly loaded model. */
   #welcome(): void {
     const chat = this.#session.engine?.model.chat ?? false;
     this.#threads.chat = [];
@@ -132,7 +132,7 @@ export class Chat {
       radio.disabled = radio.value === "chat" && !chat;
     }
     this.#become(chat ? "chat" : "continue");
-    // Where a keyboard would pop up over the page, it waits until it is wanted.
+    // Where focus would open an on-screen keyboard, the user has to ask for it.
     if (!matchMedia("(pointer: coarse)").matches) {
       this.#prompt.focus({ preventScroll: true });
     }
@@ -175,12 +175,13 @@ export class Chat {
 
   #examples(): HTMLElement {
     const model = this.#session.engine?.model;
-    // The model that ships is known by its name and its vocabulary.
+    // The demo model, recognized by name and vocabulary.
     const demo = model?.name === "demo" && model.config.vocab_size === 2560;
     const texts = (demo ? DEMO_EXAMPLES : EXAMPLES)[this.#mode];
     const title = this.#mode === "continue" ? "Begin a text" : demo ? "Ask for a story" : "Say something";
     const about = demo
-      ? "This small model was trained on stories only. It knows about 2,000 words, and nothing of the world. When it has told one, ask about it."
+      ? "This small model was trained on stories only. It knows about 2,000 words, and nothing of the world. " +
+        "When it has told one, ask about it."
       : "What you write goes to your own graphics adapter, and nowhere else.";
     return el(
       "div",
@@ -225,15 +226,15 @@ export class Chat {
     this.#write(text);
   }
 
-  /** Whether a text is being written that nobody has stopped. */
+  /** Whether a text is in progress that has not been stopped. */
   #isWriting(): boolean {
     return this.#running !== undefined && !this.#running.signal.aborted;
   }
 
-  /** Lets the model write after what is in the log. */
+  /** Generates a text after the entries in the log. */
   #write(given: string): void {
     if (!this.#isWriting()) {
-      // The end of a text that was stopped still has to be noted.
+      // A text that was stopped may still be ending.
       this.#ended = this.#ended.then(() => this.#run(given));
     }
   }
@@ -307,7 +308,7 @@ export class Chat {
     this.#log.scrollTop = this.#log.scrollHeight;
   }
 
-  /** Writes the last answer again. */
+  /** Generates the last answer again. */
   #again(thread: Entry[], answer: Answer, given: string): void {
     const last = thread.at(-1);
     if (this.#isWriting() || thread !== this.#thread || last?.kind !== "answer" || last.answer !== answer) {
@@ -323,7 +324,7 @@ export class Chat {
     this.#send.classList.toggle("stop", busy);
   }
 
-  /** How much of the model's context is used. */
+  /** Shows how much of the context is used. */
   #room(finish: Finish | undefined): void {
     const context = this.#session.engine?.model.context ?? 0;
     const used = finish ? finish.promptTokens + finish.completionTokens : 0;
@@ -339,7 +340,7 @@ export class Chat {
   }
 }
 
-/** The conversation as the engine wants it. Answers that failed are no part of it. */
+/** The conversation as messages for the engine, without failed answers. */
 function messages(thread: Entry[]): ChatMessage[] {
   return thread.flatMap((entry): ChatMessage[] => {
     if (entry.kind === "question") {

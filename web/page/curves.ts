@@ -10,7 +10,7 @@ const RIGHT = 12;
 const TOP = 12;
 const BOTTOM = 30;
 
-/** A point with a sign of its own; what it means is said by `title`. */
+/** A marked point; `title` is its tooltip. */
 export interface Mark {
   x: number;
   y: number;
@@ -18,7 +18,7 @@ export interface Mark {
   title: string;
 }
 
-/** What a plot shows. */
+/** The contents of a plot. */
 export interface Plot {
   x: [number, number];
   y: [number, number];
@@ -29,11 +29,11 @@ export interface Plot {
   marks: Mark[];
 }
 
-/** A plot whose text alternative is its label. */
+/** A plot; its label is the text alternative. */
 export class Chart {
   readonly element = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
 
-  /** Draws in place of what was there. */
+  /** Replaces the plot. */
   draw(label: string, { x, y, xTicks, yTicks, xName, lines, marks }: Plot): void {
     const px = (value: number) => LEFT + ((value - x[0]) / (x[1] - x[0] || 1)) * (WIDTH - LEFT - RIGHT);
     const py = (value: number) => HEIGHT - BOTTOM - ((value - y[0]) / (y[1] - y[0] || 1)) * (HEIGHT - TOP - BOTTOM);
@@ -58,7 +58,7 @@ export class Chart {
           d: points.map(([a, b], i) => `${i === 0 ? "M" : "L"}${at(px(a))} ${at(py(b))}`).join(""),
         }),
       ),
-      // The chosen one is drawn last, over the others, and larger.
+      // The chosen mark is larger, and drawn last so that it covers the others.
       ...[...marks]
         .sort((a, b) => Number(a.kind === "chosen") - Number(b.kind === "chosen"))
         .map(({ x: a, y: b, kind, title }) =>
@@ -72,7 +72,7 @@ export class Chart {
   }
 }
 
-/** Evenly spaced points of a function. */
+/** Samples a function at evenly spaced points. */
 export function sample(from: number, to: number, of: (x: number) => number, steps = 96): [number, number][] {
   return Array.from({ length: steps + 1 }, (_, i) => {
     const x = from + ((to - from) * i) / steps;

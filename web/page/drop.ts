@@ -1,14 +1,14 @@
-/** Files that are dropped on the page, whole folders too. */
+/** Files and folders that are dropped on the page. */
 
 import { find } from "./dom.js";
 
-/** Most files that are looked at: nobody means to drop a whole disk. */
+/** Maximum number of files, in case somebody drops a whole disk. */
 const MOST = 5000;
 
-/** Tells of each drop of files. */
+/** Calls `take` with the files of each drop. */
 export function onDrop(take: (files: File[]) => void, fail: (thrown: unknown) => void): void {
   const veil = find("drop", HTMLElement);
-  // Each element that is entered is entered before the last one is left.
+  // `dragenter` of a nested element comes before `dragleave` of the outer one.
   let depth = 0;
   const show = () => {
     veil.hidden = depth === 0;
@@ -38,7 +38,7 @@ export function onDrop(take: (files: File[]) => void, fail: (thrown: unknown) =>
     event.preventDefault();
     depth = 0;
     show();
-    // Entries must be taken at once; they are gone after the event.
+    // Entries can be read only during the event.
     const items = [...(event.dataTransfer?.items ?? [])].filter(({ kind }) => kind === "file");
     const entries = items.map((item) => item.webkitGetAsEntry());
     const plain = [...(event.dataTransfer?.files ?? [])];
@@ -64,7 +64,7 @@ async function collect(entries: FileSystemEntry[]): Promise<File[]> {
   return files;
 }
 
-/** What a folder holds. A browser gives it in parts, the last of which is empty. */
+/** The entries of a folder. `readEntries` returns them in batches; an empty batch ends the list. */
 async function list(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> {
   const reader = folder.createReader();
   const all: FileSystemEntry[] = [];
@@ -77,7 +77,7 @@ async function list(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]
   }
 }
 
-/** A file that knows its folder, as those of a folder's input do. */
+/** A file with its `webkitRelativePath`, as a folder input would give it. */
 async function open(entry: FileSystemFileEntry): Promise<File> {
   const file = await new Promise<File>((resolve, reject) => entry.file(resolve, reject));
   Object.defineProperty(file, "webkitRelativePath", { value: entry.fullPath.replace(/^\//, "") });

@@ -1,4 +1,4 @@
-/** The heat map of layers and experts: who was asked for a token, and how often over a whole text. */
+/** The heat map of experts by layer: those chosen for a token, and their share of a whole text. */
 
 import type { Route } from "grok-wgpu";
 import { el } from "./dom.js";
@@ -21,7 +21,7 @@ export class Experts {
   });
   #cells: Cell[][] = [];
 
-  /** Makes the table for a model of this shape. */
+  /** Creates the table for a model with these numbers of layers and experts. */
   build(layers: number, experts: number): void {
     const head = el("tr", {}, el("th", { scope: "col" }, el("span", { class: "hidden-text" }, "Layer")));
     for (let expert = 0; expert < experts; expert += 1) {
@@ -51,7 +51,8 @@ export class Experts {
         el(
           "caption",
           { class: "hidden-text" },
-          "For each layer the experts that were asked, with their weight, and the share of this text's tokens that asked them",
+          "For each layer the experts that were asked, with their weight, " +
+            "and the share of this text's tokens that asked them",
         ),
         el("thead", {}, head),
         body,
@@ -59,7 +60,7 @@ export class Experts {
     );
   }
 
-  /** Shows a token's choice over the load of the whole text. */
+  /** Shows the experts of a token, over the load of the whole text. */
   show(routes: Route[], trace: Trace): void {
     this.#cells.forEach((cells, layer) => {
       const route = routes[layer];
@@ -68,7 +69,7 @@ export class Experts {
         const place = route?.experts.indexOf(expert) ?? -1;
         const weight = place < 0 ? undefined : route?.probabilities[place];
         element.classList.toggle("asked", weight !== undefined);
-        // Steps, so that the color of a cell says no more than its number does.
+        // Few shades: the color should not suggest more precision than the number.
         element.dataset.load = String(Math.min(Math.ceil(share * 14), 8));
         chosen.textContent = weight === undefined ? "" : weight < 0.005 ? "<0.01" : weight.toFixed(2);
         load.textContent = share === 0 ? "·" : `${Math.round(share * 100)}`;

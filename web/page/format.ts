@@ -1,4 +1,4 @@
-/** Numbers for people. */
+/** Formats numbers and tokens for display. */
 
 /** Bytes, as `15.1 MB`. */
 export function bytes(count: number): string {
@@ -26,12 +26,12 @@ export function count(value: number): string {
   return whole(value);
 }
 
-/** A whole number with thin groups. */
+/** A whole number with groups of digits. */
 export function whole(value: number): string {
   return value.toLocaleString("en-US");
 }
 
-/** A share of one, as `12 %`. */
+/** A fraction, as `12 %`. */
 export function percent(share: number, digits = 0): string {
   const value = share * 100;
   if (value > 0 && value < 0.5 * 10 ** -digits) {
@@ -49,7 +49,7 @@ export function seconds(milliseconds: number): string {
   return `${value >= 10 ? value.toFixed(1) : value.toFixed(2)} s`;
 }
 
-/** A number with about three digits. */
+/** A number with about three significant digits. */
 export function short(value: number): string {
   if (value === 0) {
     return "0";
@@ -61,7 +61,7 @@ export function short(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
-/** A token's text with what cannot be seen made visible. */
+/** A token's text with invisible characters made visible. */
 export function visible(text: string): string {
   return text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/\r/g, "␍") || "(no text)";
 }

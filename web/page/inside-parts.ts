@@ -1,11 +1,11 @@
-/** Parts of the look inside: the likeliest tokens, the attention temperature, and the soft caps. */
+/** Parts of the inspector: the likeliest tokens, the attention temperature, and the soft caps. */
 
 import type { Likely, ModelInfo } from "grok-wgpu";
 import { Chart, sample } from "./curves.js";
 import { el } from "./dom.js";
 import { percent, short, visible, whole } from "./format.js";
 
-/** What else the model could have said. */
+/** The likeliest next tokens. */
 export class Candidates {
   readonly #list = el("ol", { class: "candidates" });
   readonly element = el(
@@ -40,7 +40,7 @@ function row(text: string, share: string, probability: number, taken: boolean, i
   );
 }
 
-/** The factor on attention logits, which grows with the position. */
+/** The attention temperature: a factor on attention logits that grows with the position. */
 export class Temperature {
   readonly #chart = new Chart();
   readonly #text = el("p", { class: "note" });
@@ -92,11 +92,12 @@ type CapName = "logits" | "router" | "attention";
 const CAP_TEXTS: Record<CapName, string> = {
   logits: "The last values before a token is chosen. The points are the tokens above; the full one was taken.",
   router:
-    "The router's values for each expert, before they become weights. Their sizes stay on the adapter, so there are no points here.",
+    "The router's values for each expert, before they become weights. " +
+    "Their sizes stay on the adapter, so there are no points here.",
   attention: "How well each earlier token fits, before the temperature above. There are too many to show as points.",
 };
 
-/** The three places where values are held back by a hyperbolic tangent. */
+/** The three soft caps, `c · tanh(x / c)`. */
 export class Caps {
   readonly #chart = new Chart();
   readonly #text = el("p", { class: "note" });
@@ -162,13 +163,13 @@ export class Caps {
       return;
     }
     this.#text.textContent = `c = ${cap}. ${CAP_TEXTS[this.#shown]}`;
-    // What the cap made of a value tells what it was; at the cap itself that is lost.
+    // The inverse of the soft cap; clamped, because values at the cap itself cannot be inverted.
     const before = (after: number) => cap * Math.atanh(Math.max(-0.999999, Math.min(after / cap, 0.999999)));
     const marks =
       this.#shown === "logits" ? top.map(({ id, text, logit }) => ({ id, text, x: before(logit), y: logit })) : [];
     const values = marks.map(({ x }) => x * 1.1);
     const reach = Math.max(cap * 1.6, ...values);
-    // Logits of likely tokens are seldom negative: what is left out makes room for the points.
+    // Likely tokens seldom have negative logits, so the plot omits most of the negative range.
     const least = marks.length > 0 ? Math.min(-cap * 0.1, ...values) : -reach;
     const ticks = [-cap, 0, cap].filter((tick) => tick >= least);
     const low = Math.max(least, -cap * 1.15);

@@ -1,4 +1,4 @@
-/** The panel that shows what goes on inside: for the latest token, or one that somebody chose. */
+/** The inspector: shows the model's internals for the latest token or a selected one. */
 
 import type { ModelInfo } from "grok-wgpu";
 import { button, el, find } from "./dom.js";
@@ -7,7 +7,7 @@ import { visible, whole } from "./format.js";
 import { Candidates, Caps, Temperature } from "./inside-parts.js";
 import type { Trace } from "./trace.js";
 
-/** One answer at a time, one token of it. */
+/** Shows one token of one answer at a time. */
 export class Inside {
   readonly #experts = new Experts();
   readonly #candidates = new Candidates();
@@ -19,9 +19,9 @@ export class Inside {
   readonly #lead = el("p", { class: "note" });
   #trace: Trace | undefined;
   #at = -1;
-  /** Shown for as long as the pointer is over a token. */
+  /** The token under the pointer, or -1. */
   #glance = -1;
-  /** Whether new tokens are shown as they come. */
+  /** Whether to show new tokens as they come. */
   #follow = true;
   #due = false;
   #lit: HTMLElement | undefined;
@@ -49,17 +49,18 @@ export class Inside {
     );
   }
 
-  /** Another model has other experts, caps and lengths. */
+  /** Adapts to a newly loaded model. */
   configure(model: ModelInfo): void {
     const { num_hidden_layers, num_local_experts, num_experts_per_tok } = model.config;
     this.#experts.build(num_hidden_layers, num_local_experts);
-    this.#lead.textContent = `In each of ${num_hidden_layers} layers a router asks ${num_experts_per_tok} of ${num_local_experts} experts about the token.`;
+    const experts = `${num_experts_per_tok} of ${num_local_experts} experts`;
+    this.#lead.textContent = `In each of ${num_hidden_layers} layers a router asks ${experts} about the token.`;
     this.#temperature.configure(model);
     this.#caps.configure(model);
     this.show(undefined);
   }
 
-  /** Shows an answer from now on, and follows it. */
+  /** Shows an answer and follows its new tokens. */
   show(trace: Trace | undefined): void {
     this.#trace = trace;
     this.#follow = true;
@@ -68,7 +69,7 @@ export class Inside {
     this.#draw();
   }
 
-  /** A token has come. */
+  /** Called after a token was added. */
   grew(trace: Trace): void {
     if (trace === this.#trace) {
       if (this.#follow) {
@@ -78,13 +79,13 @@ export class Inside {
     }
   }
 
-  /** Chooses a token. */
+  /** Selects a token. */
   select(trace: Trace, at: number): void {
     this.#trace = trace;
     this.#move(at);
   }
 
-  /** Shows a token for a moment; nothing ends that. */
+  /** Shows a token while the pointer is over it; `undefined` ends that. */
   glance(trace: Trace | undefined, at: number): void {
     if (trace === undefined || trace === this.#trace) {
       this.#glance = trace ? at : -1;
@@ -92,7 +93,7 @@ export class Inside {
     }
   }
 
-  /** The token of an answer that is chosen, or -1. */
+  /** The selected token of an answer, or -1. */
   selected(trace: Trace): number {
     return trace === this.#trace ? this.#at : -1;
   }
@@ -105,7 +106,7 @@ export class Inside {
     this.#draw();
   }
 
-  /** At most once a frame, however fast tokens come. */
+  /** Redraws at most once for each animation frame. */
   #draw(): void {
     if (!this.#due) {
       this.#due = true;

@@ -1,4 +1,4 @@
-/** Puts the page together. */
+/** The page's entry point. */
 
 import { GrokWgpuError } from "grok-wgpu";
 import { Chat } from "./chat.js";
@@ -12,7 +12,7 @@ import { Session } from "./session.js";
 import { themeButton } from "./theme.js";
 import { followViews } from "./views.js";
 
-/** What this file needs of Trusted Types: nothing but own scripts may run. */
+/** The part of Trusted Types that is used. The policy allows only scripts of this origin. */
 interface TrustedTypes {
   createPolicy(name: string, rules: { createScriptURL(url: string): string }): unknown;
 }
@@ -26,12 +26,12 @@ interface TrustedTypes {
   },
 });
 
-/** What the page needs of WebGPU before the engine is there. */
+/** The part of WebGPU that the page uses before the engine is loaded. */
 interface Gpu {
   requestAdapter(): Promise<{ info?: { description: string; vendor: string; architecture: string } } | null>;
 }
 
-/** Says early whether and with what a model could run. */
+/** Looks for an adapter early, and shows its name or an error. */
 async function lookForAdapter(notices: Notices): Promise<boolean> {
   const gpu = (navigator as { gpu?: Gpu }).gpu;
   const line = find("adapter", HTMLElement);
@@ -67,7 +67,7 @@ const session = new Session();
 themeButton();
 followViews();
 const inside = new Inside();
-// In this order they hear of a model: it is shown before somebody can write to it.
+// The order matters: the model panel hears of a model before the chat does.
 const models = new ModelPanel(session, notices);
 new Chat(session, new Sampling(), inside, notices);
 new SelfTest();
@@ -75,6 +75,6 @@ new SelfTest();
 void lookForAdapter(notices).then((found) => (found ? models.resume() : undefined));
 
 if ("serviceWorker" in navigator && import.meta.env.PROD) {
-  // Without it the page works as well, but only with a network.
+  // Without a service worker, the page works but not offline.
   navigator.serviceWorker.register("./sw.js").catch(() => {});
 }

@@ -1,4 +1,4 @@
-/** Choosing, loading and describing a model. */
+/** Choosing and loading a model, and its description. */
 
 import { type AdapterInfo, cachedBytes, clearCache, type GrokWgpuError, type LoadProgress } from "grok-wgpu";
 import { announce, el, find } from "./dom.js";
@@ -8,7 +8,7 @@ import type { Action, Notices } from "./notices.js";
 import { asError, type Session, type State, type Wish } from "./session.js";
 import { recall, remember } from "./store.js";
 
-/** Where the model that ships is, from the page. */
+/** The demo model, relative to the page. */
 const DEMO: Wish = { source: "models/demo/", label: "the demo model" };
 
 const PHASES = ["engine", "files", "weights", "pipelines"] as const;
@@ -19,10 +19,10 @@ const PHASE_NAMES: Record<LoadProgress["phase"], string> = {
   pipelines: "Compiling shaders",
 };
 
-/** What is told of a model. */
+/** Labels of a model's properties. */
 const FACTS = ["Name", "Parameters", "Weights", "Layers", "Experts", "Dense MLP", "Attention", "Vocabulary", "Context"];
 
-/** Everything about models: the panel at the side, the welcome and the progress. */
+/** The model panel, the welcome screen and the progress of loading. */
 export class ModelPanel {
   readonly #session: Session;
   readonly #notices: Notices;
@@ -80,14 +80,14 @@ export class ModelPanel {
     );
     const wanted = new URL(location.href).searchParams.get("model");
     if (wanted !== null) {
-      // An address from a link is shown; nothing is fetched from there before somebody says so.
+      // A link may fill in an address, but only the user may start a download from it.
       this.#address.value = wanted;
       find("other", HTMLDetailsElement).open = true;
     }
     this.#show("none");
   }
 
-  /** Loads at once what an earlier visit has left in this browser. */
+  /** Loads the model of an earlier visit if it is in the cache. */
   async resume(): Promise<void> {
     const last = recall("model");
     if ((await this.#measure()) > 0 && last !== undefined && this.#session.state === "none") {
@@ -95,7 +95,7 @@ export class ModelPanel {
     }
   }
 
-  /** Loads a model, with what the form says of all models. */
+  /** Loads a model with the settings of the form. */
   load(wish: Wish): void {
     this.#notices.clear();
     const context = this.#context.valueAsNumber;
@@ -154,7 +154,7 @@ export class ModelPanel {
       part?.classList.toggle("now", i === at);
       part?.querySelector("i")?.style.setProperty("transform", `scaleX(${i < at ? 1 : i > at ? 0 : share})`);
     });
-    // Bytes of files are most of the waiting.
+    // Each phase's share of the waiting time; downloads take most of it.
     const weights = [0.05, 0.6, 0.2, 0.15];
     const before = weights.slice(0, at).reduce((sum, part) => sum + part, 0);
     bar.setAttribute("aria-valuenow", String(Math.round((before + (weights[at] ?? 0) * share) * 100)));
@@ -198,7 +198,7 @@ export class ModelPanel {
         },
       });
     } else if ((error.code === "checkpoint" || error.code === "tokenizer") && typeof wish.source !== "string") {
-      // The same files would fail again.
+      // A retry with the same files would fail again.
       actions.push({ text: "Choose a folder", act: () => find("folder", HTMLInputElement).click() });
     } else if (error.code !== "no_webgpu" && error.code !== "usage") {
       actions.push(again);
@@ -217,13 +217,13 @@ export class ModelPanel {
     await this.#measure();
   }
 
-  /** Says how much of models is kept in this browser. */
+  /** Shows the size of the cache and returns it. */
   async #measure(): Promise<number> {
     let size = 0;
     try {
       size = await cachedBytes();
     } catch {
-      // A file that vanishes while it is measured: the next time will tell.
+      // A file disappeared during the measurement; the next one will be right.
     }
     find("cached", HTMLElement).textContent =
       size > 0 ? `${bytes(size)} kept in this browser` : "Nothing kept in this browser";
@@ -231,7 +231,7 @@ export class ModelPanel {
     return size;
   }
 
-  /** Facts of the model and limits of the adapter. */
+  /** Shows the model's properties and the adapter's limits. */
   #describe(): void {
     const engine = this.#session.engine;
     const facts = find("facts", HTMLElement);
@@ -241,7 +241,7 @@ export class ModelPanel {
     warnings.hidden = !engine || engine.model.warnings.length === 0;
     warnings.replaceChildren(...(engine?.model.warnings ?? []).map((text) => el("li", {}, text)));
     if (!engine) {
-      // The same lines, so that nothing moves when a model comes.
+      // Empty rows keep the layout stable until a model is loaded.
       facts.replaceChildren(...pairs(FACTS.map((name) => [name, "–"])));
       return;
     }
@@ -268,7 +268,7 @@ function pairs(rows: [string, string][]): HTMLElement[] {
   return rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
 }
 
-/** The adapter's line at the top, and its limits at the side. */
+/** Shows the adapter's name at the top and its limits in the panel. */
 export function showAdapter(adapter: AdapterInfo): void {
   const line = find("adapter", HTMLElement);
   line.textContent = adapter.summary;
@@ -282,7 +282,7 @@ export function showAdapter(adapter: AdapterInfo): void {
   find("limits", HTMLElement).replaceChildren(...pairs(limits));
 }
 
-/** Bytes a second over the last seconds. */
+/** Bytes per second over the last three seconds. */
 class Speed {
   #marks: { time: number; done: number }[] = [];
 

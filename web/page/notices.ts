@@ -1,4 +1,4 @@
-/** Says what happened and what to do. */
+/** Notices: what happened and what to do about it. */
 
 import type { ErrorCode, GrokWgpuError } from "grok-wgpu";
 import { button, el, find } from "./dom.js";
@@ -20,13 +20,13 @@ const TITLES: Record<ErrorCode, string> = {
   internal: "Something went wrong in the engine",
 };
 
-/** Something that a person can do about a notice. */
+/** An action that a notice offers. */
 export interface Action {
   text: string;
   act(): void;
 }
 
-/** A place for notices. */
+/** A container of notices. */
 export class Notices {
   readonly #place: HTMLElement;
 
@@ -34,12 +34,12 @@ export class Notices {
     this.#place = find(id, HTMLElement);
   }
 
-  /** Takes all notices away. */
+  /** Removes all notices. */
   clear(): void {
     this.#place.replaceChildren();
   }
 
-  /** An error with its remedy, in place of the one before. */
+  /** Shows an error and its hint; replaces the previous error. */
   error(error: GrokWgpuError, actions: Action[] = []): void {
     this.#put(
       "error",
@@ -47,7 +47,7 @@ export class Notices {
     );
   }
 
-  /** News that are no error. The same kind of news replaces the last. */
+  /** Shows information that is no error; replaces the previous one of its kind. */
   news(kind: string, title: string, text: string): void {
     const card = el("div", { class: "notice news", role: "status" }, el("strong", {}, title), el("p", {}, text));
     card.append(dismiss(() => this.#remove(kind)));
@@ -92,7 +92,7 @@ export function errorCard(error: GrokWgpuError, actions: Action[] = [], onDismis
 }
 
 function sentence(text: string): string {
-  // Addresses and names of files stay as they are.
+  // Capitalize sentences, but not addresses and file names.
   const begun = /^[a-z]+( |$)/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
 }

@@ -1,15 +1,15 @@
-/** The self-test's report: what it says in short, and as files. */
+/** The report of the self-test: a summary, and downloads. */
 
 import type { SelfTestReport } from "grok-wgpu";
 import { el } from "./dom.js";
 import { seconds, whole } from "./format.js";
 
-/** Whether everything was run and nothing failed. */
+/** Whether the self-test is complete and nothing failed. */
 export function passed({ failed, unfinished }: SelfTestReport): boolean {
   return failed === 0 && unfinished === null;
 }
 
-/** The verdict in a sentence or two. */
+/** A summary of one or two sentences. */
 export function verdict({ failed, milliseconds, rows, models, unfinished }: SelfTestReport): string {
   const time = seconds(milliseconds);
   const what =
@@ -24,7 +24,7 @@ export function verdict({ failed, milliseconds, rows, models, unfinished }: Self
     : `${whole(failed)} of ${what} failed, in ${time}.`;
 }
 
-/** What the report is about. */
+/** Properties of the run. */
 export function facts(report: SelfTestReport): [string, string][] {
   return [
     ["Adapter", report.adapter.summary],
@@ -34,15 +34,15 @@ export function facts(report: SelfTestReport): [string, string][] {
   ];
 }
 
-/** The report for programs. */
+/** The report as JSON, without the HTML. */
 export function asJson({ html: _, ...report }: SelfTestReport): string {
   return `${JSON.stringify(report, undefined, 2)}\n`;
 }
 
-/** Gives a text to the reader as a file. */
+/** Offers a text as a download. */
 export function save(name: string, type: string, text: string): void {
   const url = URL.createObjectURL(new Blob([text], { type }));
   el("a", { href: url, download: name }).click();
-  // The browser has to have taken it first.
+  // Revoke the URL only after the browser has started the download.
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

@@ -1,4 +1,4 @@
-/** The controls that say how tokens are chosen. */
+/** The controls of the sampling parameters. */
 
 import type { SamplingOptions } from "grok-wgpu";
 import { el, find } from "./dom.js";
@@ -71,7 +71,7 @@ const CONTROLS: Control[] = [
   },
 ];
 
-/** All of them. */
+/** All controls. */
 export class Sampling {
   readonly #inputs = new Map<
     Control["name"],
@@ -127,7 +127,7 @@ export class Sampling {
     this.#restore(saved ?? "{}");
   }
 
-  /** The values that suit most models. */
+  /** Resets to the defaults. */
   reset(): void {
     this.#seed.value = "";
     for (const { control } of this.#inputs.values()) {
@@ -135,7 +135,7 @@ export class Sampling {
     }
   }
 
-  /** What the controls say. */
+  /** The current values. */
   options(): SamplingOptions & { max_tokens: number } {
     const value = (name: Control["name"]) => this.#input(name).range.valueAsNumber;
     return {
@@ -173,7 +173,7 @@ export class Sampling {
     try {
       saved = { ...(JSON.parse(text) as Record<string, unknown>) };
     } catch {
-      // Not from this page, or damaged: the usual values stay.
+      // Malformed data: keep the defaults.
       return;
     }
     if (typeof saved.seed === "string") {

@@ -1,4 +1,4 @@
-/** The self-test's view: runs the kernel rows in this browser and shows what came of it. */
+/** The self-test's view: runs kernel rows in this browser and shows the results. */
 
 import { GrokWgpu, type SelfTestReport, type SelfTestRow } from "grok-wgpu";
 import { announce, button, el, find } from "./dom.js";
@@ -9,7 +9,7 @@ import { asJson, facts, passed, save, verdict } from "./report.js";
 import { asError } from "./session.js";
 import { failures, models, plot, summarize, table } from "./testplot.js";
 
-/** Every how-manieth row the short run takes; a number that shares no factor with how rows are grouped is best. */
+/** The short run takes every n-th row. Best coprime to the sizes of groups of similar rows. */
 const SOME = 12;
 
 /** The view and its buttons. */
@@ -53,7 +53,7 @@ export class SelfTest {
           this.#bar.max = total;
           this.#bar.value = done;
           this.#line.textContent = `${whole(done)} of ${whole(total)} rows, ${whole(failed)} failed: ${row.kernel}`;
-          // A plot of what is there so far, now and then.
+          // Redraws the plot about once a second.
           if (performance.now() - drawn > 1000) {
             drawn = performance.now();
             this.#result.replaceChildren(figure(rows));
@@ -126,7 +126,7 @@ export class SelfTest {
   }
 }
 
-/** The plot under its heading. */
+/** The plot with its heading. */
 function figure(rows: SelfTestRow[]): HTMLElement {
   const scroll = el(
     "div",
@@ -140,7 +140,8 @@ function figure(rows: SelfTestRow[]): HTMLElement {
     el(
       "p",
       { class: "note" },
-      "A dot is a row of the table; the large one is the worst of its kernel. What lies right of the dashed line has failed, and is a cross. The scale is logarithmic.",
+      "A dot is a row of the table; the large one is the worst of its kernel. " +
+        "What lies right of the dashed line has failed, and is a cross. The scale is logarithmic.",
     ),
     scroll,
   );

@@ -1,19 +1,19 @@
-/** The model that the page has, and what becomes of it. */
+/** The page's current model, and its life cycle. */
 
 import { type DeviceEvent, GrokWgpu, GrokWgpuError, type LoadProgress, type ModelSource } from "grok-wgpu";
 
 export type State = "none" | "loading" | "ready";
 
-/** How a model is to be loaded. */
+/** A request to load a model. */
 export interface Wish {
   source: ModelSource;
-  /** What people call it. */
+  /** Display name. */
   label: string;
   context?: number | undefined;
   cache?: boolean;
 }
 
-/** Who wants to know. */
+/** Callbacks for events of the session. */
 export interface Listener {
   state?(state: State): void;
   progress?(progress: LoadProgress): void;
@@ -21,18 +21,18 @@ export interface Listener {
   failed?(error: GrokWgpuError, wish: Wish): void;
 }
 
-/** Whatever was thrown, as an error of the package. */
+/** Converts anything that was thrown to an error of the package. */
 export function asError(thrown: unknown): GrokWgpuError {
   return thrown instanceof GrokWgpuError
     ? thrown
     : new GrokWgpuError("internal", thrown instanceof Error ? thrown.message : String(thrown));
 }
 
-/** At most one model at a time. */
+/** Owns at most one model. */
 export class Session {
   engine: GrokWgpu | undefined;
   state: State = "none";
-  /** What is loaded, or was last tried. */
+  /** The loaded model, or the last one that was tried. */
   wish: Wish | undefined;
   #loading: AbortController | undefined;
   readonly #listeners: Listener[] = [];
@@ -41,7 +41,7 @@ export class Session {
     this.#listeners.push(listener);
   }
 
-  /** Loads a model in place of the one that is there. Failures go to the listeners. */
+  /** Replaces the current model. Failures are reported to listeners. */
   async load(wish: Wish): Promise<void> {
     this.cancel();
     const loading = new AbortController();
@@ -63,7 +63,7 @@ export class Session {
           }
         },
         onDevice: (event) => {
-          // While it loads there is no conversation that could go on.
+          // A loss during loading is handled by the load itself; there is no conversation yet.
           if (loaded && this.engine === loaded) {
             this.#tell((listener) => listener.device?.(event));
           }
@@ -90,7 +90,7 @@ export class Session {
     }
   }
 
-  /** Stops a loading that is under way. */
+  /** Stops a load in progress. */
   cancel(): void {
     this.#loading?.abort();
   }

@@ -1,8 +1,8 @@
-/** What the page remembers between visits. */
+/** Settings that persist between visits, in local storage. */
 
 const PREFIX = "grok-wgpu.";
 
-/** What was remembered under a name. */
+/** The stored value of a name. */
 export function recall(name: string): string | undefined {
   try {
     return localStorage.getItem(PREFIX + name) ?? undefined;
@@ -11,7 +11,7 @@ export function recall(name: string): string | undefined {
   }
 }
 
-/** Remembers something, or forgets it. */
+/** Stores a value, or removes it if undefined. */
 export function remember(name: string, value: string | undefined): void {
   try {
     if (value === undefined) {

@@ -1,6 +1,6 @@
-/** Keeps the page's own files, so that it opens without a network. Models are kept elsewhere. */
+/** The service worker: caches the page's own files for use offline. Models are cached elsewhere. */
 
-/** What this file needs of the types of service workers. */
+/** The part of the service worker types that is used. */
 interface Scope {
   skipWaiting(): Promise<void>;
   clients: { claim(): Promise<void> };
@@ -15,7 +15,7 @@ interface Scope {
   ): void;
 }
 
-/** Filled in by the build: the page's files, and a version that changes with any of them. */
+/** Inserted by the build: the page's files, and a version that changes with any of them. */
 declare const __FILES__: string[];
 declare const __VERSION__: string;
 
@@ -59,7 +59,7 @@ scope.addEventListener("fetch", (event) => {
   event.respondWith(url.href === root.href ? fresh(url.href, request) : kept(url.href, request));
 });
 
-/** The page itself: from the server if there is one, so that a new version is seen. */
+/** Network first for the page itself, so that a new version appears at once. */
 async function fresh(key: string, request: Request): Promise<Response> {
   try {
     return await fetch(request);
@@ -72,7 +72,7 @@ async function fresh(key: string, request: Request): Promise<Response> {
   }
 }
 
-/** Files whose names change with what they hold. */
+/** Cache first for files with a content hash in their names. */
 async function kept(key: string, request: Request): Promise<Response> {
   return (await (await caches.open(current)).match(key)) ?? fetch(request);
 }

@@ -4,7 +4,7 @@ import type { SelfTestModel, SelfTestReport, SelfTestRow } from "grok-wgpu";
 import { el, svg } from "./dom.js";
 import { short, whole } from "./format.js";
 
-/** What is known of a kernel. */
+/** The rows of a kernel and their summary. */
 export interface Summary {
   kernel: string;
   rows: SelfTestRow[];
@@ -14,7 +14,7 @@ export interface Summary {
   failed: number;
 }
 
-/** Rows by kernel: those that failed first, then by their worst error. */
+/** Groups rows by kernel: failed kernels first, then by worst error. */
 export function summarize(rows: SelfTestRow[]): Summary[] {
   const kernels = new Map<string, SelfTestRow[]>();
   for (const row of rows) {
@@ -44,7 +44,7 @@ const ROW = 22;
 const TOP = 26;
 const LOW = -6;
 
-/** A line for each kernel, a dot for each row; what is right of the bound has failed. */
+/** The plot: a line for each kernel, a dot for each row. Rows to the right of the bound have failed. */
 export function plot(summaries: Summary[]): SVGSVGElement {
   const finite = summaries.flatMap(({ rows }) => rows.map(errorOf)).filter(Number.isFinite);
   const high = Math.max(1, Math.ceil(Math.log10(Math.max(1, ...finite))) + 1);
@@ -56,13 +56,15 @@ export function plot(summaries: Summary[]): SVGSVGElement {
   const bottom = height - 28;
   const decades = Array.from({ length: high - LOW + 1 }, (_, i) => LOW + i);
   const failed = summaries.reduce((sum, kernel) => sum + kernel.failed, 0);
+  const verdict = failed === 0 ? "all rows are within" : `${failed} rows are not within`;
+  const errors = `Worst error of ${summaries.length} kernels against their bounds`;
   return svg(
     "svg",
     {
       class: "errors",
       viewBox: `0 0 ${WIDTH} ${height}`,
       role: "img",
-      "aria-label": `Worst error of ${summaries.length} kernels against their bounds; ${failed === 0 ? "all rows are within" : `${failed} rows are not within`}. The table below has the figures.`,
+      "aria-label": `${errors}; ${verdict}. The table below has the figures.`,
     },
     ...decades.map((log) => svg("line", { class: "grid", x1: scale(log), x2: scale(log), y1: TOP - 8, y2: bottom })),
     svg("line", { class: "bound", x1: scale(0), x2: scale(0), y1: TOP - 14, y2: bottom }),
@@ -116,10 +118,12 @@ function superscript(value: number): string {
 
 function describe({ worst, exact, failure, elements }: SelfTestRow): string {
   const error = worst === null ? "not finite" : worst === 0 ? "no error" : `${short(worst)} of the bound`;
-  return `${error}${exact ? " (must be exact)" : ""}, ${whole(elements)} values${failure === undefined ? "" : `. ${failure}`}`;
+  const rule = exact ? " (must be exact)" : "";
+  const why = failure === undefined ? "" : `. ${failure}`;
+  return `${error}${rule}, ${whole(elements)} values${why}`;
 }
 
-/** Everything that failed, with the reason. */
+/** All failures with their reasons; undefined if there are none. */
 export function failures({ rows, models, suspects }: SelfTestReport): HTMLElement | undefined {
   const bad = [
     ...rows
@@ -155,12 +159,12 @@ export function failures({ rows, models, suspects }: SelfTestReport): HTMLElemen
   );
 }
 
-/** The head of a table's column. */
+/** A column header. */
 function column(text: string, number = true): HTMLElement {
   return el("th", { scope: "col", class: number && "number" }, text);
 }
 
-/** A line for each whole model that was run. */
+/** A table with a row for each model; undefined if there are none. */
 export function models(all: SelfTestModel[]): HTMLElement | undefined {
   if (all.length === 0) {
     return undefined;
@@ -191,7 +195,7 @@ export function models(all: SelfTestModel[]): HTMLElement | undefined {
   );
 }
 
-/** A line for each kernel. */
+/** A table with a row for each kernel. */
 export function table(summaries: Summary[]): HTMLElement {
   return el(
     "div",

@@ -1,4 +1,4 @@
-/** Light, dark, or as the system is. */
+/** The color theme: light, dark, or the system's. */
 
 import { find } from "./dom.js";
 import { remember } from "./store.js";
@@ -6,7 +6,7 @@ import { remember } from "./store.js";
 const NEXT = { system: "light", light: "dark", dark: "system" } as const;
 type Theme = keyof typeof NEXT;
 
-/** Makes the button go through the three. */
+/** Makes the button cycle through the three themes. */
 export function themeButton(): void {
   const root = document.documentElement;
   const button = find("theme", HTMLButtonElement);

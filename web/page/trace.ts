@@ -1,24 +1,24 @@
-/** What went on inside while a text was made, token by token. */
+/** The model's internals for each token of a text. */
 
 import type { Inside, Piece } from "grok-wgpu";
 
-/** A token that was made. */
+/** A generated token. */
 export interface Made {
   id: number;
-  /** The text that it completed. */
+  /** The text that the token completed. */
   text: string;
   inside: Inside;
-  /** Where its text is on the page; tokens inside a character have none. */
+  /** Its element on the page; undefined for a token that ends inside of a character. */
   span: HTMLElement | undefined;
 }
 
-/** All tokens of an answer. */
+/** The tokens of an answer. */
 export class Trace {
   readonly tokens: Made[] = [];
-  /** How often each expert of each layer was asked. */
+  /** How often each expert of each layer was chosen. */
   readonly asked: number[][] = [];
 
-  /** Notes a piece, if it says what went on. Gives the token's number. */
+  /** Records a piece if it has internals. Returns the token's index. */
   add({ id, text, inside }: Piece, span: HTMLElement | undefined): number | undefined {
     if (!inside || id < 0) {
       return undefined;
@@ -33,7 +33,10 @@ export class Trace {
     return this.tokens.push({ id, text, inside, span }) - 1;
   }
 
-  /** Which share of the tokens asked this expert; each token asks several. */
+  /**
+   * The share of tokens for which the expert was chosen; the shares of a layer sum to more than 1 if a token chooses
+   * several.
+   */
   load(layer: number, expert: number): number {
     return this.tokens.length === 0 ? 0 : (this.asked[layer]?.[expert] ?? 0) / this.tokens.length;
   }

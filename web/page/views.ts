@@ -1,10 +1,10 @@
-/** Which part of the page is to be seen, by the address after the hash. */
+/** Selects the visible view by the fragment of the address. */
 
 import { find } from "./dom.js";
 
 const VIEWS = ["chat", "inside", "model", "selftest"];
 
-/** Follows the address. On wide screens three of the views are one. */
+/** Follows the fragment. Wide screens show three of the views together. */
 export function followViews(): void {
   const show = () => {
     const wanted = location.hash.slice(1);
@@ -19,8 +19,8 @@ export function followViews(): void {
     }
     return view;
   };
-  // Browsers follow a fragment some time after the click. Until then a Tab would move on from the link, and the focus
-  // would be taken back from where it went.
+  // Browsers navigate to a fragment some time after the click. Until then, Tab would continue from the link, and the
+  // focus would be moved away again from where it went. So handle the click here.
   addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest<HTMLAnchorElement>('a[href^="#"]') : null;
     if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) {

@@ -1,21 +1,21 @@
-/** The files that this package keeps in the origin's private file system, seen from outside. */
+/** The cache of model files in the origin private file system, as seen by the page. */
 
 import { toError } from "./errors.js";
 
-/** Folder of all models, below the root of the private file system. */
+/** Folder of all models, in the root of the origin private file system. */
 export const CACHE_FOLDER = "grok-wgpu";
 
-/** The private file system, or nothing where there is none. */
+/** The root of the origin private file system; undefined if the browser offers none. */
 export async function privateRoot(): Promise<FileSystemDirectoryHandle | undefined> {
   try {
     return await navigator.storage.getDirectory();
   } catch {
-    // Private windows and pages without https have none.
+    // Private windows and insecure contexts have none.
     return undefined;
   }
 }
 
-/** Deletes every file that was kept of models. */
+/** Deletes all cached model files. */
 export async function clearCache(): Promise<void> {
   const root = await privateRoot();
   try {
@@ -27,7 +27,7 @@ export async function clearCache(): Promise<void> {
   }
 }
 
-/** Bytes of all files that are kept of models, whole or not. */
+/** Size in bytes of all cached model files, partial downloads included. */
 export async function cachedBytes(): Promise<number> {
   const root = await privateRoot();
   try {

@@ -1,4 +1,4 @@
-/** A worker with calls: each has a number, news while it goes on, and one end. */
+/** Calls to a worker. A call has a number; it may send news, and ends with one result or error. */
 
 import { abortedError, fromPlain, GrokWgpuError } from "./errors.js";
 import type { FromWorker, News, Request, ToWorker } from "./messages.js";
@@ -11,21 +11,21 @@ interface Call {
   release: () => void;
 }
 
-/** What a caller may want besides the result. */
+/** Options of a call. */
 export interface CallOptions {
   onNews?: (news: News) => void;
   signal?: AbortSignal | undefined;
-  /** What is said of a call that was stopped before it began. */
+  /** Names the call in the error if its signal was aborted before it began. */
   what: string;
 }
 
-/** The page's end of a worker. */
+/** The page's side of the worker. */
 export class Client {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
   #next = 0;
   #closed: GrokWgpuError | undefined;
-  /** Told what happens to the worker's device. */
+  /** Called when the worker's device is lost, rebuilt, restored, or cannot be restored. */
   onDevice: (event: DeviceEvent, adapter: AdapterInfo | undefined) => void = () => {};
 
   constructor() {
@@ -36,11 +36,12 @@ export class Client {
       this.close(
         event.message
           ? new GrokWgpuError("internal", `the engine's worker failed: ${event.message}`)
-          : // Scripts that cannot be had have no message.
+          : // A script that fails to load gives an event without a message.
             new GrokWgpuError(
               "network",
               "the script of the engine's worker could not be loaded",
-              "Check the connection and load again. A page without a network needs worker.js and what it imports in a cache of its own.",
+              "Check the connection and load again. " +
+                "A page without a network needs worker.js and what it imports in a cache of its own.",
             ),
       );
     };
@@ -48,7 +49,7 @@ export class Client {
       this.close(new GrokWgpuError("internal", "a message of the engine's worker could not be read"));
   }
 
-  /** Asks the worker for something. The signal asks it to stop; how that ends is the call's affair. */
+  /** Starts a call. Aborting the signal sends a request to stop; the call itself decides how it ends. */
   call<T>(request: Request, { onNews = () => {}, signal, what }: CallOptions): Promise<T> {
     if (this.#closed) {
       return Promise.reject(this.#closed);
@@ -66,7 +67,7 @@ export class Client {
     });
   }
 
-  /** Ends the worker; whatever was under way ends with this error. */
+  /** Terminates the worker; calls in progress are rejected with this error. */
   close(error: GrokWgpuError): void {
     if (this.#closed) {
       return;

@@ -1,4 +1,4 @@
-/** The engine as a page sees it: a model in a worker. */
+/** The engine for pages: a model in a worker. */
 
 import { Client } from "./client.js";
 import { GrokWgpuError, toError } from "./errors.js";
@@ -20,10 +20,10 @@ import type {
   SelfTestReport,
 } from "./types.js";
 
-/** How long a worker may take to give its memory back before it is ended. */
+/** Milliseconds that a worker gets to free its memory before it is terminated. */
 const GRACE = 2000;
 
-/** A model that is loaded and can write. */
+/** A loaded model that generates text. */
 export class GrokWgpu {
   /** The model. */
   readonly model: ModelInfo;
@@ -36,7 +36,7 @@ export class GrokWgpu {
     this.#adapter = loaded.adapter;
   }
 
-  /** The adapter that runs the model; another one, perhaps, after the device was lost. */
+  /** The adapter that runs the model. It may change after the device was lost. */
   get adapter(): AdapterInfo {
     return this.#adapter;
   }
@@ -44,7 +44,7 @@ export class GrokWgpu {
   /**
    * Loads a model: from the address of its folder or manifest, or from its files.
    *
-   * @throws {GrokWgpuError} with what went wrong and what to do.
+   * @throws {GrokWgpuError} with the cause and a hint on what to do.
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<GrokWgpu> {
     const { onProgress, signal, onDevice, context, prefill, kvCache, cache = true } = options;
@@ -76,7 +76,7 @@ export class GrokWgpu {
     }
   }
 
-  /** Runs the engine's kernels on this device against their oracles, then small models. */
+  /** Checks the kernels on this device against their oracles, then small models against golden logits. */
   static async selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
     requireWebGpu();
     const { kernel, case: name, every, signal, onRow, onModel } = options;
@@ -102,14 +102,14 @@ export class GrokWgpu {
   }
 
   /**
-   * Continues a text. The pieces come as they are made; `finish` has the figures.
-   * Leaving the loop, or the signal, stops the work.
+   * Continues a text. Yields pieces as they are generated; `finish` resolves to the statistics. Leaving the loop or
+   * aborting the signal stops the generation.
    */
   generate(prompt: string, options: GenerateOptions = {}): Generation {
     return this.#start({ text: prompt }, options);
   }
 
-  /** Answers a conversation, in the shape of OpenAI's API. */
+  /** Answers a conversation. Results have the shape of OpenAI's API. */
   chat(messages: ChatMessage[], options: ChatOptions & { stream: true }): AsyncIterable<ChatCompletionChunk>;
   chat(messages: ChatMessage[], options?: ChatOptions & { stream?: false }): Promise<ChatCompletion>;
   chat(
@@ -123,17 +123,17 @@ export class GrokWgpu {
     return options.stream ? chunks(head, running) : completion(head, running);
   }
 
-  /** Runs the self-test on a device of its own, beside the model. */
+  /** Runs the self-test on another device, beside the model. */
   selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
     return GrokWgpu.selftest(options);
   }
 
-  /** Destroys the device, as a driver's reset would: for tests and demonstrations of recovery. */
+  /** Destroys the device as a driver reset would, to test or demonstrate recovery. */
   async loseDevice(): Promise<void> {
     await this.#client.call<void>({ kind: "loseDevice" }, { what: "losing the device" });
   }
 
-  /** Ends the engine and gives its memory back. Whatever is under way ends with `disposed`. */
+  /** Ends the engine and frees its memory. Calls in progress are rejected with `disposed`. */
   async dispose(): Promise<void> {
     const gone = this.#client.call<void>({ kind: "dispose" }, { what: "disposing" }).catch(() => {});
     await Promise.race([gone, new Promise((resolve) => setTimeout(resolve, GRACE))]);
@@ -169,7 +169,7 @@ export class GrokWgpu {
   }
 }
 
-/** The options that can be sent: no functions, no signals. */
+/** The options that `postMessage` can clone: no functions and no signals. */
 function plainOptions(options: GenerateOptions): SentGenerateOptions {
   const { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top } = options;
   return { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top };
@@ -194,7 +194,7 @@ interface Head {
   model: string;
 }
 
-/** OpenAI's two reasons: an answer that was stopped by its reader counts as ended. */
+/** Maps to OpenAI's two reasons; an interrupted answer counts as `stop`. */
 function openAiReason(finish: Finish): "stop" | "length" {
   return finish.reason === "length" ? "length" : "stop";
 }
@@ -230,7 +230,7 @@ async function* chunks(head: Head, running: Generation): AsyncGenerator<ChatComp
   yield { ...last, choices: [{ index: 0, delta: {}, finish_reason: openAiReason(finish) }], finish };
 }
 
-/** Refuses early, with the reason, where there is no WebGPU at all. */
+/** Throws early, with the reason, if there is no WebGPU. */
 function requireWebGpu(): void {
   if ((navigator as { gpu?: unknown }).gpu) {
     return;
@@ -248,7 +248,7 @@ function requireWebGpu(): void {
 function sendable(source: ModelSource): SentSource {
   if (typeof source === "string" || source instanceof URL) {
     try {
-      // Workers have no document.
+      // There is no `document` in workers.
       const here = globalThis.document?.baseURI ?? globalThis.location.href;
       return { url: new URL(source, here).href };
     } catch {

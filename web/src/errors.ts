@@ -1,18 +1,21 @@
-/** What can go wrong, as an error with a stable code and a sentence on what to do. */
+/** Errors with a stable code and a hint on what to do. */
 
 import type { ErrorCode } from "./types.js";
 
-/** What to do about each kind of failure, unless the place where it happened knows better. */
+/** The hint for each code, unless the error has a better one. */
 const HINTS: Record<ErrorCode, string> = {
   no_webgpu:
-    "Use a browser with WebGPU, up to date (Chrome, Edge, Safari 26, Firefox), and open the page over https or from localhost.",
+    "Use a browser with WebGPU, up to date (Chrome, Edge, Safari 26, Firefox), " +
+    "and open the page over https or from localhost.",
   no_adapter:
-    "Turn on hardware acceleration in the browser's settings and update the graphics driver; on Linux, Chrome may need chrome://flags/#enable-unsafe-webgpu.",
+    "Turn on hardware acceleration in the browser's settings and update the graphics driver; " +
+    "on Linux, Chrome may need chrome://flags/#enable-unsafe-webgpu.",
   device_lost:
     "The graphics driver reset and the engine could not start again. Close other heavy pages and load the model again.",
   out_of_memory: "Close other pages that use the graphics card, load with a smaller `context`, or use a smaller model.",
   quota_exceeded:
-    "Free space in the browser (clearCache() empties this cache), or load with `cache: false`, which fetches the weights on every visit.",
+    "Free space in the browser (clearCache() empties this cache), " +
+    "or load with `cache: false`, which fetches the weights on every visit.",
   network: "Check the connection and load again: what has been fetched is kept.",
   checksum:
     "The file on the server does not fit its manifest. Load again; if it stays, the server's files are damaged.",
@@ -25,12 +28,12 @@ const HINTS: Record<ErrorCode, string> = {
   internal: "Please report this with the message and the browser's version; reloading the page may help.",
 };
 
-/** An error of the engine: `code` for programs, `message` and `hint` for people. */
+/** An error of the engine: `code` for programs, `message` and `hint` for users. */
 export class GrokWgpuError extends Error {
   override readonly name = "GrokWgpuError";
-  /** Stable name of what went wrong. */
+  /** Stable code of the error. */
   readonly code: ErrorCode;
-  /** What to do about it. */
+  /** What the user can do about it. */
   readonly hint: string;
 
   constructor(code: ErrorCode, message: string, hint: string = HINTS[code]) {
@@ -40,14 +43,14 @@ export class GrokWgpuError extends Error {
   }
 }
 
-/** An error as it crosses from the worker to the page. */
+/** An error as a plain object, for `postMessage`. */
 export interface PlainError {
   code: ErrorCode;
   message: string;
   hint: string;
 }
 
-/** Codes of the Rust side, where they differ from the page's. */
+/** Error codes of the Rust library that are named differently here. */
 const FROM_RUST: Record<string, ErrorCode> = {
   io: "network",
   format: "checkpoint",
@@ -60,7 +63,7 @@ function isCode(code: string): code is ErrorCode {
   return Object.hasOwn(HINTS, code);
 }
 
-/** Whatever was thrown, as an error of this package. */
+/** Converts anything that was thrown. */
 export function toError(thrown: unknown): GrokWgpuError {
   if (thrown instanceof GrokWgpuError) {
     return thrown;
@@ -82,18 +85,18 @@ export function toError(thrown: unknown): GrokWgpuError {
   return new GrokWgpuError("internal", message);
 }
 
-/** An error without its class, for `postMessage`. */
+/** Converts anything that was thrown to a plain object, for `postMessage`. */
 export function toPlain(thrown: unknown): PlainError {
   const { code, message, hint } = toError(thrown);
   return { code, message, hint };
 }
 
-/** The error that a worker sent. */
+/** Restores an error that a worker sent. */
 export function fromPlain({ code, message, hint }: PlainError): GrokWgpuError {
   return new GrokWgpuError(code, message, hint);
 }
 
-/** The error of work that a signal stopped. */
+/** The error of a call that its signal aborted. */
 export function abortedError(what: string): GrokWgpuError {
   return new GrokWgpuError("aborted", `${what} was stopped`);
 }

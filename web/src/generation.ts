@@ -1,8 +1,8 @@
-/** Pieces of a text that come when they come, as something to iterate over. */
+/** A generation as an async iterable of pieces. */
 
 import type { Finish, Generation, Piece } from "./types.js";
 
-/** A generation that a worker is making. */
+/** A generation in progress in a worker. */
 export class RunningGeneration implements Generation {
   readonly finish: Promise<Finish>;
   readonly #pieces: Piece[] = [];
@@ -11,14 +11,16 @@ export class RunningGeneration implements Generation {
   #failed: unknown;
   #wake: (() => void) | undefined;
 
-  /** `start` gets where to put pieces and tells how it ends; `stop` asks for an early end. */
+  /**
+   * `start` begins the generation: it passes pieces to `push` and resolves at the end. `stop` requests an early end.
+   */
   constructor(start: (push: (piece: Piece) => void) => Promise<Finish>, stop: () => void) {
     this.#stop = stop;
     this.finish = start((piece) => {
       this.#pieces.push(piece);
       this.#wake?.();
     });
-    // Who only iterates hears of a failure there.
+    // Prevents an unhandled rejection: a consumer that only iterates gets the error from the iterator.
     this.finish.then(
       () => this.#end(undefined),
       (error: unknown) => this.#end(error),
@@ -50,7 +52,7 @@ export class RunningGeneration implements Generation {
         }
       }
     } finally {
-      // Who leaves the loop wants no more.
+      // Leaving the loop early stops the generation.
       if (!this.#ended) {
         this.#stop();
       }

@@ -1,20 +1,20 @@
-/** Fetches files in pieces, each again where it was cut. */
+/** Downloads in ranged requests, with retries that resume where a connection broke. */
 
 import { abortedError, GrokWgpuError, toError } from "./errors.js";
 
-/** Bytes of a ranged request. */
+/** Bytes in a ranged request. */
 const PIECE = 8 << 20;
 
-/** How often in a row a request may fail without a byte before that is an error. */
+/** Failures in a row, without a byte in between, after which the download fails. */
 export const TRIES = 5;
 
-/** Milliseconds before the second try; doubled for each further one. */
+/** Milliseconds before the first retry; doubled for each further one. */
 const BACKOFF = 400;
 
-/** Milliseconds without a byte after which a request counts as cut. */
+/** Milliseconds without a byte after which a request counts as broken. */
 const STALL = 30_000;
 
-/** A server that answered, but not with the file. */
+/** The server answered with an error status or an unusable response. */
 export class HttpError extends GrokWgpuError {
   constructor(
     readonly status: number,
@@ -26,23 +26,23 @@ export class HttpError extends GrokWgpuError {
   }
 }
 
-/** The file on the server is not the one whose beginning is there. */
+/** The file on the server differs from the one whose beginning was downloaded. */
 export class ChangedError extends Error {}
 
-/** What a server says of a file. */
+/** Metadata of a file, from the response headers. */
 export interface Head {
-  /** Bytes, if the server says so. */
+  /** Size in bytes, if the server sends it. */
   size: number | undefined;
-  /** What differs when the file differs. */
+  /** An identifier that changes when the file does: the ETag, or else the modification time. */
   version: string | undefined;
 }
 
 function versionOf(response: Response): string | undefined {
-  // Of these, a server elsewhere shows only the second unless it says that it shows the first.
+  // Without `Access-Control-Expose-Headers`, other origins show `last-modified` but not `etag`.
   return response.headers.get("etag") ?? response.headers.get("last-modified") ?? undefined;
 }
 
-/** Whether trying again may help. */
+/** Whether a retry may help. */
 function passes(status: number): boolean {
   return status === 408 || status === 425 || status === 429 || status >= 500;
 }
@@ -61,7 +61,7 @@ function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<vo
   });
 }
 
-/** Does something over the network, again after each failure that may pass. */
+/** Performs network requests, with retries after failures that may be temporary. */
 async function persist<T>(
   url: string,
   signal: AbortSignal | undefined,
@@ -93,13 +93,13 @@ async function persist<T>(
   }
 }
 
-/** The error of a network that failed. */
+/** The error of a failed connection. */
 function cut(url: string, error: unknown): GrokWgpuError {
   const why = error instanceof Error ? error.message : String(error);
   return new GrokWgpuError("network", `${url} could not be fetched: ${why}`);
 }
 
-/** One request, with what stops it when no bytes come. */
+/** A single request that is aborted when no bytes arrive for too long. */
 async function request<T>(
   url: string,
   init: RequestInit,
@@ -133,12 +133,12 @@ function check(response: Response, url: string): void {
   throw new HttpError(response.status, url, what, hint);
 }
 
-/** Servers of single-page applications answer every address with the application. */
+/** Servers of single-page applications answer unknown addresses with their HTML page. */
 function isPage(response: Response): boolean {
   return (response.headers.get("content-type") ?? "").includes("text/html");
 }
 
-/** A small file, or nothing if there is none. */
+/** A small text file; undefined if it does not exist. */
 export function getText(
   url: string,
   signal: AbortSignal | undefined,
@@ -155,7 +155,7 @@ export function getText(
   return persist(url, signal, get, tries);
 }
 
-/** What a server says of a file, or nothing if there is none. */
+/** Metadata of a file; undefined if it does not exist. */
 export function getHead(url: string, signal: AbortSignal | undefined, tries: number): Promise<Head | undefined> {
   const get = () =>
     request(url, { method: "HEAD", cache: "no-cache" }, signal, async (response) => {
@@ -164,7 +164,7 @@ export function getHead(url: string, signal: AbortSignal | undefined, tries: num
       }
       check(response, url);
       const length = Number(response.headers.get("content-length") ?? Number.NaN);
-      // The length of a compressed body is not that of the file.
+      // The content length of a compressed response is not the file's size.
       const plain = !response.headers.get("content-encoding");
       const size = plain && Number.isSafeInteger(length) ? length : undefined;
       return { size, version: versionOf(response) };
@@ -172,7 +172,7 @@ export function getHead(url: string, signal: AbortSignal | undefined, tries: num
   return persist(url, signal, get, tries);
 }
 
-/** A whole file whose size is not known before. */
+/** Downloads a whole file of unknown size. */
 export function getBytes(url: string, signal?: AbortSignal): Promise<Uint8Array> {
   return persist(url, signal, () =>
     request(url, {}, signal, async (response) => {
@@ -182,18 +182,18 @@ export function getBytes(url: string, signal?: AbortSignal): Promise<Uint8Array>
   );
 }
 
-/** What to fetch of a file. */
+/** A range of a file to download. */
 export interface Range {
   url: string;
   from: number;
-  /** First byte that is not wanted. */
+  /** End of the range, exclusive. */
   to: number;
-  /** What the server said of the file before; another version is a `ChangedError`. */
+  /** The version that the file must still have, or `ChangedError` is thrown. */
   version: string | undefined;
   signal: AbortSignal | undefined;
 }
 
-/** Fetches a range in pieces; `take` gets the bytes in order, each once. */
+/** Downloads a range in pieces. `take` receives the bytes in order, without repeats. */
 export async function getRange(range: Range, take: (bytes: Uint8Array) => void): Promise<void> {
   const { url, to, version, signal } = range;
   let at = range.from;
@@ -210,7 +210,7 @@ export async function getRange(range: Range, take: (bytes: Uint8Array) => void):
         if (version !== undefined && now !== undefined && now !== version) {
           throw new ChangedError(`${url} has changed`);
         }
-        // A server that knows no ranges sends everything; what is there already is passed over.
+        // A server without support for ranges sends the whole file; skip the bytes that are here.
         let skip = response.status === 206 ? 0 : at;
         const last = response.status === 206 ? end : to;
         const reader = response.body?.getReader();
@@ -229,14 +229,14 @@ export async function getRange(range: Range, take: (bytes: Uint8Array) => void):
             try {
               take(bytes);
             } catch (error) {
-              // No fault of the network, which trying again would not mend.
+              // Not a network failure: a retry would not help.
               throw toError(error);
             }
             at += bytes.length;
             progressed();
           }
         }
-        // Anything beyond is not wanted.
+        // Drop any bytes after the range.
         await reader.cancel().catch(() => {});
       });
     });

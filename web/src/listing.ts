@@ -1,4 +1,4 @@
-/** Which files a model on a server has: by its manifest, or by the names that models have. */
+/** Lists the files of a model on a server: from its manifest, or by probing for the usual names. */
 
 import { GrokWgpuError } from "./errors.js";
 import { getHead, getText } from "./http.js";
@@ -7,22 +7,22 @@ import { ggufParts, indexFiles, isGguf, isModelFile, tokenizerFiles } from "./wa
 /** A file on a server. */
 export interface ListedFile {
   name: string;
-  /** Bytes; not known of every file without a manifest. */
+  /** Size in bytes; may be unknown without a manifest. */
   size?: number | undefined;
-  /** In hexadecimal digits, if a manifest has it. */
+  /** In hexadecimal digits, if the manifest gives it. */
   sha256?: string | undefined;
-  /** What the server says to tell versions apart. */
+  /** The server's identifier of this version: ETag or modification time. */
   version?: string | undefined;
 }
 
 /** The files of a model. */
 export interface Listing {
-  /** The folder's address, with a slash at the end. */
+  /** The folder's address, with a trailing slash. */
   base: string;
   files: ListedFile[];
 }
 
-/** Where a model is, from what a user may have given: a folder, a manifest, or a file in GGUF. */
+/** Interprets an address: a folder, a manifest, or a GGUF file. */
 export function locate(address: string): { base: string; manifest: string; named: boolean; gguf?: string } {
   const url = new URL(address);
   const file = decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf("/") + 1));
@@ -42,7 +42,7 @@ export function locate(address: string): { base: string; manifest: string; named
   return { base: url.href, manifest: manifest.href, named: false };
 }
 
-/** The address of a file in a folder. The folder's query, which may hold a key, stays. */
+/** The address of a file in a folder. Keeps the folder's query, which may hold an access key. */
 export function fileUrl(base: string, name: string): string {
   const url = new URL(base);
   url.pathname += encodeURIComponent(name);
@@ -57,7 +57,7 @@ function wrong(url: string, what: string): GrokWgpuError {
   );
 }
 
-/** Reads a manifest: `{ "files": [{ "name", "size", "sha256" }] }`. */
+/** Parses a manifest: `{ "files": [{ "name", "size", "sha256" }] }`. */
 export function parseManifest(url: string, text: string): ListedFile[] {
   let parsed: unknown;
   try {
@@ -84,14 +84,14 @@ export function parseManifest(url: string, text: string): ListedFile[] {
   });
 }
 
-/** What is wanted of a list: of several tokenizers only the one that counts. */
+/** The files that the engine needs; of several tokenizers only the preferred one. */
 function wanted(files: ListedFile[]): ListedFile[] {
   const tokenizers = tokenizerFiles();
   const tokenizer = tokenizers.find((name) => files.some((file) => file.name === name));
   return files.filter(({ name }) => isModelFile(name) && (!tokenizers.includes(name) || name === tokenizer));
 }
 
-/** Asks the server which files there are; `tries` says how patiently. */
+/** Lists a model's files; `tries` is the number of attempts for each request. */
 export async function list(address: string, signal: AbortSignal | undefined, tries: number): Promise<Listing> {
   const { base, manifest, named, gguf } = locate(address);
   if (gguf !== undefined) {
@@ -140,9 +140,10 @@ export async function list(address: string, signal: AbortSignal | undefined, tri
   const there = files.filter((file) => file !== undefined);
   for (const what of ["config.json", ".safetensors"]) {
     if (!there.some(({ name }) => name.endsWith(what))) {
+      const missing = what === "config.json" ? what : "model.safetensors or its index";
       throw new GrokWgpuError(
         "checkpoint",
-        `${base}: there is no manifest.json, and no ${what === "config.json" ? what : "model.safetensors or its index"}`,
+        `${base}: there is no manifest.json, and no ${missing}`,
         "Check the address. A folder with other names of files needs a manifest: grok-wgpu-manifest FOLDER makes it.",
       );
     }

@@ -1,4 +1,4 @@
-/** What the page and the engine's worker say to each other. */
+/** Messages between the page and the engine's worker. */
 
 import type { PlainError } from "./errors.js";
 import type {
@@ -14,16 +14,16 @@ import type {
   SelfTestRow,
 } from "./types.js";
 
-/** A checkpoint, in a form that can be sent to a worker. */
+/** A model source that `postMessage` can clone. */
 export type SentSource = { url: string } | { files: SentFile[] };
 
-/** A file of a dropped folder and its path in it. */
+/** A file and its path in the dropped folder. */
 export interface SentFile {
   path: string;
   file: File;
 }
 
-/** Options of loading that are plain data. */
+/** Load options that `postMessage` can clone. */
 export interface SentLoadOptions {
   context?: number;
   prefill?: number;
@@ -31,10 +31,10 @@ export interface SentLoadOptions {
   cache: boolean;
 }
 
-/** What a generation starts from. */
+/** The prompt of a generation. */
 export type SentPrompt = { text: string } | { messages: ChatMessage[] };
 
-/** Options of a generation that are plain data. */
+/** Generation options that `postMessage` can clone. */
 export interface SentGenerateOptions extends SamplingOptions {
   max_tokens?: number;
   stop?: string[];
@@ -42,14 +42,14 @@ export interface SentGenerateOptions extends SamplingOptions {
   top?: number;
 }
 
-/** Which rows of the self-test to run. */
+/** Options that select rows of the self-test. */
 export interface SentSelfTestOptions {
   kernel?: string;
   case?: string;
   every?: number;
 }
 
-/** What can be asked of a worker. Each call has a number, which its answers carry. */
+/** Requests to the worker. Each call has a number, which its answers repeat. */
 export type Request =
   | { kind: "load"; source: SentSource; options: SentLoadOptions }
   | { kind: "generate"; prompt: SentPrompt; options: SentGenerateOptions }
@@ -60,13 +60,13 @@ export type Request =
 /** From the page to the worker. */
 export type ToWorker = { call: number; request: Request } | { call: number; abort: true };
 
-/** What a loaded engine is. */
+/** The result of loading. */
 export interface Loaded {
   model: ModelInfo;
   adapter: AdapterInfo;
 }
 
-/** News of a call that has not ended. */
+/** News of a call in progress. */
 export type News =
   | { kind: "progress"; progress: LoadProgress }
   | { kind: "prompt"; done: number; total: number }

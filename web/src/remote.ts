@@ -1,4 +1,4 @@
-/** Models on servers: fetched once and kept, or read from there whenever they are needed. */
+/** Models on servers: downloaded once and cached, or streamed whenever they are needed. */
 
 import { abortedError, GrokWgpuError, toError } from "./errors.js";
 import { BlobFile, type Stop } from "./files.js";
@@ -8,26 +8,26 @@ import { type FileState, Store, type Writer } from "./store.js";
 import type { LoadProgress } from "./types.js";
 import { Sha256, type SourceFile } from "./wasm/grok_wgpu.js";
 
-/** Bytes that are read at a time to hash what is there already. */
+/** Chunk size in bytes for hashing a partial download, and for flushing. */
 const WINDOW = 4 << 20;
 
-/** Bytes of a block of a file that is read from its server. */
+/** Block size in bytes for files that are streamed. */
 const BLOCK = 4 << 20;
 
-/** Blocks that are kept in memory; the last reads of a checkpoint lie close together. */
+/** Blocks that stay in memory; consecutive reads of a checkpoint are close together. */
 const BLOCKS = 3;
 
-/** Bytes that a browser may need beside the files themselves. */
+/** Storage in bytes that the browser may need in addition to the files. */
 const MARGIN = 16 << 20;
 
-/** What a model on a server is loaded with. */
+/** Options for loading from a server. */
 export interface RemoteOptions {
   cache: boolean;
   stop: Stop;
   onProgress: (progress: LoadProgress) => void;
 }
 
-/** The files of the model at an address, fetched and kept if they may be. */
+/** The files of the model at an address, downloaded and cached if allowed. */
 export async function remoteFiles(
   address: string,
   options: RemoteOptions,
@@ -39,7 +39,7 @@ export async function remoteFiles(
     return { name, files: await streamed(await list(address, options.stop.signal, TRIES), options) };
   }
   const { signal } = options.stop;
-  // Two pages that load the same model share one download.
+  // With a lock, two pages that load the same model share one download.
   const keep = () => kept(address, store, options);
   const files = navigator.locks
     ? await navigator.locks.request(`grok-wgpu/${store.key}`, signal ? { signal } : {}, keep)
@@ -47,23 +47,23 @@ export async function remoteFiles(
   return { name, files };
 }
 
-/** Name of the list of files in a model's folder. */
+/** Name under which a model's list of files is cached. */
 const LISTING = "listing";
 
-/** Fetches what is not there yet, and gives the kept files. */
+/** Downloads the files that are missing and opens the cached files. */
 async function kept(address: string, store: Store, options: RemoteOptions): Promise<SourceFile[]> {
   const { signal } = options.stop;
   const earlier = await store.readJson<Listing>(LISTING);
   const complete = earlier !== undefined && (await whole(store, earlier));
   let listing: Listing;
   try {
-    // Who has the files need not wait long for a server that is gone.
+    // With a complete copy in the cache, one attempt to reach the server is enough.
     listing = await list(address, signal, complete ? 1 : TRIES);
   } catch (error) {
     if (toError(error).code !== "network" || !complete) {
       throw error;
     }
-    // Without a network the files of the last visit are the model.
+    // Offline, the cached copy is used.
     listing = earlier;
   }
   const plan = await Promise.all(
@@ -88,7 +88,7 @@ async function kept(address: string, store: Store, options: RemoteOptions): Prom
       const url = fileUrl(listing.base, file.name);
       const more = (bytes: number) => {
         progress.done += bytes;
-        // A file whose size was not known makes the whole larger.
+        // The total does not include files of unknown size.
         progress.total = Math.max(progress.total, progress.done);
         options.onProgress({ ...progress });
       };
@@ -107,13 +107,13 @@ async function kept(address: string, store: Store, options: RemoteOptions): Prom
   return files;
 }
 
-/** Whether all files of a list are there. */
+/** Whether all files of a list are completely cached. */
 async function whole(store: Store, listing: Listing): Promise<boolean> {
   const states = await Promise.all(listing.files.map(({ name }) => store.state(name)));
   return states.every((state) => state?.done);
 }
 
-/** Whether what is kept is, or is the beginning of, the file on the server. */
+/** Whether the cached file, or the part of it so far, is of the file on the server. */
 function isSame(state: FileState, file: ListedFile): boolean {
   const differs = (a: unknown, b: unknown) => a !== undefined && b !== undefined && a !== b;
   if (file.sha256 !== undefined) {
@@ -130,20 +130,21 @@ async function checkQuota(need: number): Promise<void> {
   try {
     estimate = await navigator.storage.estimate();
   } catch {
-    // Who cannot tell will say so when it is full.
+    // Without an estimate, writing fails once the storage is full.
     return;
   }
   const { quota, usage } = estimate;
   if (quota !== undefined && need + MARGIN > quota - (usage ?? 0)) {
     const mb = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+    const left = mb(Math.max(quota - (usage ?? 0), 0));
     throw new GrokWgpuError(
       "quota_exceeded",
-      `the model needs ${mb(need)} of storage, but the browser has ${mb(Math.max(quota - (usage ?? 0), 0))} left for this site`,
+      `the model needs ${mb(need)} of storage, but the browser has ${left} left for this site`,
     );
   }
 }
 
-/** Fetches a file from where it was cut, checks it, and notes that it is whole. Gives its size. */
+/** Resumes or starts a download, verifies it and marks it as complete. Returns the size. */
 async function fetchFile(
   url: string,
   file: ListedFile,
@@ -166,7 +167,7 @@ async function fetchFile(
       if (!(error instanceof ChangedError)) {
         throw error;
       }
-      // The beginning is of another file than the server has now.
+      // The partial download belongs to an earlier version of the file.
       await store.setState(file.name, { size: -1, done: false });
       if (tries > 0) {
         throw new GrokWgpuError("network", `${error.message} while it was fetched`, "Load the model again.");
@@ -206,7 +207,7 @@ async function fetchSized(
       at += bytes.length;
       unflushed += bytes.length;
       if (unflushed >= WINDOW) {
-        // What is flushed survives a page that is closed.
+        // Flushed bytes survive closing the page.
         writer.handle.flush();
         unflushed = 0;
       }
@@ -229,7 +230,7 @@ async function fetchSized(
   return size;
 }
 
-/** A small file that the server sends compressed, without its size. */
+/** Downloads a file of unknown size: a small one that the server sends compressed. */
 async function fetchUnsized(
   url: string,
   file: ListedFile,
@@ -247,7 +248,7 @@ async function fetchUnsized(
   return bytes.length;
 }
 
-/** Files that stay on their server. */
+/** Files that are streamed from their server. */
 function streamed(listing: Listing, options: RemoteOptions): Promise<SourceFile[]> {
   return Promise.all(
     listing.files.map(async (file): Promise<SourceFile> => {
@@ -261,9 +262,9 @@ function streamed(listing: Listing, options: RemoteOptions): Promise<SourceFile[
   );
 }
 
-/** A file that is read from its server. The manifest's hash is not checked: no one reads all of it in order. */
+/** A file that is streamed from its server. Its hash is not checked, because it is not read in order. */
 class ServedFile implements SourceFile {
-  /** The blocks of the last reads, the latest at the end. */
+  /** Recently used blocks, the latest at the end. */
   readonly #blocks = new Map<number, Promise<Uint8Array>>();
 
   constructor(

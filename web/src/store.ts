@@ -1,17 +1,17 @@
-/** A model's files in the origin's private file system, whole or begun. Runs in workers only. */
+/** A model's files in the origin private file system, complete or partial. Works only in workers. */
 
 import { CACHE_FOLDER, privateRoot } from "./cache.js";
 
-/** What is known of a kept file. */
+/** State of a cached file. */
 export interface FileState {
   size: number;
   version?: string | undefined;
   sha256?: string | undefined;
-  /** Whether all of it is there and was checked. */
+  /** Whether the file is complete and verified. */
   done: boolean;
 }
 
-/** The part of the file system's interface that not every compiler knows. */
+/** The part of `FileSystemSyncAccessHandle` that is used; not every TypeScript library has the type. */
 interface SyncHandle {
   getSize(): number;
   read(into: Uint8Array, options: { at: number }): number;
@@ -27,7 +27,7 @@ function isMissing(error: unknown): boolean {
   return error instanceof DOMException && error.name === "NotFoundError";
 }
 
-/** A file that is being written. Nobody else can write it meanwhile. */
+/** Exclusive write access to a file. */
 export class Writer {
   constructor(readonly handle: SyncHandle) {}
 
@@ -36,22 +36,22 @@ export class Writer {
   }
 
   append(bytes: Uint8Array, at: number): void {
-    // A full disk shows in the count alone.
+    // On a full disk, `write` may report only a smaller count.
     if (this.handle.write(bytes, { at }) !== bytes.length) {
       throw new DOMException("the browser has no room left for this site's files", "QuotaExceededError");
     }
   }
 }
 
-/** The folder of one model. */
+/** The cache folder of one model. */
 export class Store {
   private constructor(
     private readonly folder: FileSystemDirectoryHandle,
-    /** What tells this model's folder from others. */
+    /** Identifies the model's folder: a hash of the address. */
     readonly key: string,
   ) {}
 
-  /** The folder of the model at an address; nothing where there is no private file system. */
+  /** Opens the folder for the model at an address; undefined without a private file system. */
   static async open(address: string): Promise<Store | undefined> {
     const root = await privateRoot();
     if (!root || !globalThis.crypto?.subtle) {
@@ -63,23 +63,23 @@ export class Store {
       const all = await root.getDirectoryHandle(CACHE_FOLDER, { create: true });
       return new Store(await all.getDirectoryHandle(key, { create: true }), key);
     } catch {
-      // Some browsers have the interface in private windows, and refuse every use.
+      // Some browsers have the interface in private windows but refuse to use it.
       return undefined;
     }
   }
 
-  /** The text that was saved under a name, if it is all there. */
+  /** Reads a value that was saved as JSON; undefined if it is missing or incomplete. */
   async readJson<T>(name: string): Promise<T | undefined> {
     try {
       const handle = await this.folder.getFileHandle(name);
       return JSON.parse(await (await handle.getFile()).text()) as T;
     } catch {
-      // A text that was not written to its end is as good as none.
+      // Missing, or cut off while it was written.
       return undefined;
     }
   }
 
-  /** Saves a text. */
+  /** Saves a value as JSON. */
   async writeJson(name: string, value: unknown): Promise<void> {
     await this.write(name, async (writer) => {
       writer.handle.truncate(0);
@@ -87,7 +87,7 @@ export class Store {
     });
   }
 
-  /** What is known of a file. */
+  /** The state of a file; undefined if the file does not have the recorded size. */
   async state(name: string): Promise<FileState | undefined> {
     const state = await this.readJson<FileState>(`${name}.state`);
     if (state?.done && (await this.file(name))?.size !== state.size) {
@@ -96,12 +96,12 @@ export class Store {
     return state;
   }
 
-  /** Notes what is known of a file. */
+  /** Records the state of a file. */
   setState(name: string, state: FileState): Promise<void> {
     return this.writeJson(`${name}.state`, state);
   }
 
-  /** A file as it is. */
+  /** The file's current content; undefined if it does not exist. */
   async file(name: string): Promise<File | undefined> {
     try {
       return await (await this.folder.getFileHandle(name)).getFile();
@@ -113,7 +113,7 @@ export class Store {
     }
   }
 
-  /** Opens a file to write to it, and closes it whatever happens. */
+  /** Opens a file for writing, and always closes it. */
   async write<T>(name: string, work: (writer: Writer) => Promise<T>): Promise<T> {
     const file: FileHandle = await this.folder.getFileHandle(name, { create: true });
     const open = file.createSyncAccessHandle;

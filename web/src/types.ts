@@ -1,17 +1,17 @@
-/** What the package's users see: options, results and events, without any code. */
+/** The public types of the package: options, results and events. */
 
 /** Where a checkpoint is: the address of its folder or manifest, or its files. */
 export type ModelSource = string | URL | Iterable<File>;
 
-/** How far loading is. */
+/** Progress of loading. */
 export interface LoadProgress {
-  /** What is being done: files fetched or found in the cache, the module compiled, weights sent to the device. */
+  /** Starting the engine, fetching files or finding them in the cache, uploading weights, compiling pipelines. */
   phase: "engine" | "files" | "weights" | "pipelines";
   /** Bytes (or pipelines) done. */
   done: number;
-  /** All of them; 0 if not known. */
+  /** The total; 0 if unknown. */
   total: number;
-  /** Bytes of `done` that came from the cache of an earlier visit. */
+  /** Bytes of `done` that were in the cache. */
   cached: number;
 }
 
@@ -22,19 +22,19 @@ export type KvCache = "f32" | "f16" | "q8";
 export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
   signal?: AbortSignal;
-  /** Positions of the key-value cache; the model's own, at most 4096, unless given. */
+  /** Positions of the key-value cache. Default: the model's own, at most 4096. */
   context?: number;
-  /** Rows of a prefill chunk; 128 unless given. */
+  /** Rows of a prefill chunk. Default: 128. */
   prefill?: number;
-  /** Element type of the key-value cache: `"f32"`, or half or a quarter of its memory with `"f16"` or `"q8"`. */
+  /** Element type of the key-value cache. `"f16"` takes half of the memory of `"f32"`, `"q8"` about a quarter. */
   kvCache?: KvCache;
-  /** Keep fetched files in this origin's private file system; on unless `false`. */
+  /** Cache downloaded files in the origin private file system. Default: true. */
   cache?: boolean;
-  /** Told when the device was lost and when the engine is whole again. */
+  /** Called when the device was lost, and about its recovery. */
   onDevice?: (event: DeviceEvent) => void;
 }
 
-/** What happened to the device. */
+/** A change of the device. */
 export interface DeviceEvent {
   kind: "lost" | "rebuilding" | "restored" | "failed";
   message: string;
@@ -46,21 +46,21 @@ export interface AdapterInfo {
   architecture: string;
   device: string;
   description: string;
-  /** One line for people. */
+  /** A one-line description. */
   summary: string;
-  /** Limits the engine's device was made with, by their WebGPU names. */
+  /** Limits of the engine's device, by their WebGPU names. */
   limits: Record<string, number>;
   features: string[];
 }
 
-/** The model that is loaded. */
+/** The loaded model. */
 export interface ModelInfo {
   name: string;
   parameters: number;
   bytes: number;
   context: number;
   chat: boolean;
-  /** Oddities of the files that do not stand in the way. */
+  /** Oddities of the files that do not prevent loading. */
   warnings: string[];
   /** Fields of `config.json`, by Hugging Face's names. */
   config: {
@@ -83,9 +83,9 @@ export interface ModelInfo {
   };
 }
 
-/** How tokens are chosen. */
+/** Sampling parameters. */
 export interface SamplingOptions {
-  /** 0 takes the likeliest token. */
+  /** 0 means greedy decoding. */
   temperature?: number;
   top_k?: number;
   top_p?: number;
@@ -97,71 +97,71 @@ export interface SamplingOptions {
 /** Options of `engine.generate`. */
 export interface GenerateOptions extends SamplingOptions {
   max_tokens?: number;
-  /** Texts that end the generation; they are not part of it. */
+  /** Stop texts: they end the generation and are not part of the result. */
   stop?: string[];
   signal?: AbortSignal;
-  /** Report the experts, the likeliest tokens and the attention temperature of each token. */
+  /** Report the experts, the likeliest tokens and the attention temperature for each token. */
   inside?: boolean;
-  /** How many of the likeliest tokens to report; 8 unless given. */
+  /** The number of likeliest tokens to report. Default: 8. */
   top?: number;
-  /** Told how much of the prompt has gone through the model. */
+  /** Called with the number of prompt tokens that have been processed. */
   onPrompt?: (done: number, total: number) => void;
 }
 
-/** A token that was likely at some place. */
+/** A candidate for the next token. */
 export interface Likely {
   id: number;
   text: string;
-  /** Probability before any sampling rule. */
+  /** Probability before sampling parameters apply. */
   probability: number;
-  /** Its logit after the soft cap. */
+  /** Logit after the soft cap. */
   logit: number;
 }
 
-/** One layer's choice of experts for a token. */
+/** A layer's choice of experts for a token. */
 export interface Route {
   experts: number[];
-  /** Router probabilities, as they are used. */
+  /** Router probabilities of these experts, as they are used. */
   probabilities: number[];
 }
 
-/** What went on inside while a token was made. */
+/** Internals of the model for one generated token. */
 export interface Inside {
-  /** Position of the token that was read to make this one. */
+  /** Position of the input token, whose logits gave this one. */
   position: number;
-  /** Factor on the attention logits at this position. */
+  /** Factor on attention logits at this position. */
   attentionTemperature: number;
-  /** One entry a layer. */
+  /** One entry for each layer. */
   routes: Route[];
   top: Likely[];
 }
 
 /** A token of generated text. */
 export interface Piece {
-  /** Id of the token; -1 for text that was held back until the end. */
+  /** Token id; -1 for text that was held back until the end. */
   id: number;
-  /** The text it completes: empty inside a character. */
+  /** The text that the token completes; empty if it ends inside of a character. */
   text: string;
   inside?: Inside;
 }
 
-/** What a generation ended with. */
+/** The result of a generation. */
 export interface Finish {
   reason: "stop" | "length" | "interrupted";
   text: string;
   promptTokens: number;
-  /** Tokens of the prompt that were in the key-value cache. */
+  /** Prompt tokens that were in the key-value cache already. */
   reusedTokens: number;
   completionTokens: number;
   /** Milliseconds from the call to the first token. */
   timeToFirstToken: number;
-  /** Milliseconds of the whole call. */
+  /** Milliseconds from the call to its end. */
   time: number;
-  /** Tokens a second after the first. */
+  /** Generated tokens per second, counted after the first. */
   tokensPerSecond: number;
 }
 
-/** A generation: iterate over its pieces; `finish` settles when they have ended. */
+/** A generation: iterate over its pieces; `finish` settles at the end. */
 export interface Generation extends AsyncIterable<Piece> {
   readonly finish: Promise<Finish>;
 }
@@ -177,7 +177,7 @@ export interface ChatOptions extends GenerateOptions {
   stream?: boolean;
 }
 
-/** A whole answer. */
+/** A complete answer. */
 export interface ChatCompletion {
   id: string;
   object: "chat.completion";
@@ -188,14 +188,14 @@ export interface ChatCompletion {
   finish: Finish;
 }
 
-/** A part of a streamed answer. */
+/** A chunk of a streamed answer. */
 export interface ChatCompletionChunk {
   id: string;
   object: "chat.completion.chunk";
   created: number;
   model: string;
   choices: { index: 0; delta: Partial<ChatMessage>; finish_reason: "stop" | "length" | null }[];
-  /** What is beyond OpenAI's shape: the piece itself, and on the last chunk the figures. */
+  /** Extensions to OpenAI's shape: the piece, and on the last chunk the result. */
   piece?: Piece;
   finish?: Finish;
 }
@@ -204,70 +204,70 @@ export interface ChatCompletionChunk {
 export interface SelfTestOptions {
   /** Only this kernel. */
   kernel?: string;
-  /** Only rows whose `kernel/case` contains this text; capitals do not matter. */
+  /** Only rows whose `kernel/case` contains this text, ignoring case. */
   case?: string;
-  /** Every how-manieth row; 1 runs all. */
+  /** Run only every n-th row. Default: 1, which runs all. */
   every?: number;
   signal?: AbortSignal;
   onRow?: (row: SelfTestRow, done: number, total: number) => void;
-  /** Small models follow the rows, unless only some kernel or rows are meant. */
+  /** Called for each small model; these run after the rows unless `kernel` or `case` is given. */
   onModel?: (model: SelfTestModel) => void;
 }
 
-/** One row of the table of kernels, run on this device. */
+/** The result for one row of the kernel table. */
 export interface SelfTestRow {
   kernel: string;
   case: string;
-  /** How work was divided. */
+  /** The tuning: how the kernel's work was divided. */
   tuning: string;
   elements: number;
-  /** Largest error as a fraction of what is allowed; `null` if it was not finite. */
+  /** Largest error as a fraction of its bound; `null` if it was not finite. */
   worst: number | null;
   exact: boolean;
   failure?: string;
 }
 
-/** A whole model, run on this device against logits of an independent program. */
+/** The result for a model, against golden logits of an independent program. */
 export interface SelfTestModel {
   name: string;
   /** Largest difference of a logit; `null` if it was not finite. */
   worst: number | null;
-  /** Largest difference that passes. */
+  /** The largest difference that is allowed. */
   most: number;
   failure: string | null;
 }
 
-/** A file of WGSL that rows which failed have in common. */
+/** A WGSL file that failed rows have in common. */
 export interface SelfTestSuspect {
-  /** Its path in the engine's repository. */
+  /** Path in the engine's repository. */
   file: string;
-  /** Rows that link it and failed. */
+  /** Failed rows that link it. */
   failed: number;
   /** Rows that link it. */
   rows: number;
 }
 
-/** Result of `selftest`. */
+/** The result of `selftest`. */
 export interface SelfTestReport {
   engine: string;
   adapter: AdapterInfo;
   userAgent: string;
   date: string;
-  /** Rows and models. */
+  /** Number of rows and models that passed. */
   passed: number;
   failed: number;
   milliseconds: number;
   rows: SelfTestRow[];
   models: SelfTestModel[];
-  /** Why the test ended before it had run everything; `null` if it did not. */
+  /** Why the self-test ended early; `null` if it did not. */
   unfinished: string | null;
-  /** Files by how well they explain what failed. */
+  /** Suspect files; the best explanation of the failures comes first. */
   suspects: SelfTestSuspect[];
-  /** All of this as one page that needs nothing else, to attach to a message. */
+  /** The report as a self-contained HTML page, to attach to a bug report. */
   html: string;
 }
 
-/** Stable names of what can go wrong. */
+/** Stable error codes. */
 export type ErrorCode =
   | "no_webgpu"
   | "no_adapter"

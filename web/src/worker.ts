@@ -1,4 +1,4 @@
-/** The engine's worker: it owns the model, and answers one call after another. */
+/** The engine's worker. It owns the model and answers calls one after another. */
 
 import { abortedError, GrokWgpuError, toError, toPlain } from "./errors.js";
 import { droppedFiles, type Stop } from "./files.js";
@@ -29,7 +29,7 @@ import type {
 } from "./types.js";
 import init, { Engine, SelfTest, type SourceFile, version } from "./wasm/grok_wgpu.js";
 
-/** What this module needs of WebGPU's types, which compilers do not all have. */
+/** The part of WebGPU's types that is used; not every TypeScript library has them. */
 interface Gpu {
   requestAdapter(options: { powerPreference: string }): Promise<GpuAdapter | null>;
 }
@@ -37,31 +37,31 @@ interface GpuAdapter {
   info: { vendor: string; architecture: string; device: string; description: string };
 }
 
-/** What the Rust side grants of an adapter. */
+/** What the WebAssembly module reports about the device. */
 type Caps = Pick<AdapterInfo, "limits" | "features">;
 
 let engine: Engine | undefined;
 let files: Watched | undefined;
 let disposed = false;
 
-/** Each call that goes on, and what stops it. */
+/** Calls in progress, with the controllers that abort them. */
 const calls = new Map<number, AbortController>();
 
-/** The end of the work that has been asked for. */
+/** Resolves when all queued work has ended. */
 let work: Promise<unknown> = Promise.resolve();
 
 function post(message: FromWorker): void {
   postMessage(message);
 }
 
-/** Does things one after another. */
+/** Queues a task after the earlier ones. */
 function enqueue<T>(task: () => Promise<T>): Promise<T> {
   const result = work.then(task);
   work = result.catch(() => {});
   return result;
 }
 
-/** Loads the module, once. */
+/** The pending or finished start of the WebAssembly module. */
 let ready: Promise<unknown> | undefined;
 function start(): Promise<unknown> {
   ready ??= init({ module_or_path: new URL("./wasm/grok_wgpu_bg.wasm", import.meta.url) }).catch((error: unknown) => {
@@ -71,7 +71,7 @@ function start(): Promise<unknown> {
   return ready;
 }
 
-/** Makes sure that there is an adapter, with the reason if there is none. */
+/** An adapter; throws with the reason if there is none. */
 async function findAdapter(): Promise<GpuAdapter> {
   const gpu = (navigator as { gpu?: Gpu }).gpu;
   if (!gpu) {
@@ -112,7 +112,7 @@ async function load(
   await start();
   await findAdapter();
   onProgress({ phase: "engine", done: 1, total: 1, cached: 0 });
-  // Only the loading can be stopped; the files are read again when a device was lost.
+  // Aborting must not affect reads after a device loss, so the signal is cleared after loading.
   const stop: Stop = { signal };
   const found =
     "url" in source ? await remoteFiles(source.url, { cache, stop, onProgress }) : droppedFiles(source.files, stop);
@@ -141,7 +141,7 @@ async function load(
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
 }
 
-/** Files whose failures keep their code: the Rust side knows only that reading failed. */
+/** Keeps the error of a failed read, since the Rust library only learns that reading failed. */
 class Watched {
   readonly files: SourceFile[];
   #failure: GrokWgpuError | undefined;
@@ -171,7 +171,7 @@ class Watched {
   }
 }
 
-/** Tells the page, and mends an engine that nobody is using. */
+/** Informs the page, and repairs an idle engine after a loss. */
 async function deviceChanged(device: DeviceEvent): Promise<void> {
   const whole = engine;
   if (disposed || !whole) {
@@ -183,7 +183,8 @@ async function deviceChanged(device: DeviceEvent): Promise<void> {
   }
   post({ device });
   if (device.kind === "lost") {
-    // A generation that is under way has mended it by then. What fails has been told.
+    // A running generation repairs the engine itself, and then this does nothing. The page hears of failures through
+    // device events.
     enqueue(async () => {
       if (!disposed) {
         await whole.heal();
@@ -222,7 +223,7 @@ async function generate(
     };
     const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
     const request = { prompt, options: { ...options, seed } };
-    // The files are read again if the device was lost.
+    // Weights are read again if the device was lost.
     const result = await files.during(() => writer.generate(JSON.stringify(request), hear));
     made = JSON.parse(result) as typeof made;
   }
@@ -235,7 +236,7 @@ async function generate(
   };
 }
 
-/** The small models of the self-test, and their logits. The addresses are spelled out for bundlers. */
+/** Small models for the self-test and their golden logits. Bundlers need literal addresses. */
 const SMALL_MODELS: [string, URL][] = [
   ["grok2_40", new URL("./golden/grok2_40.safetensors", import.meta.url)],
   ["grok1_12", new URL("./golden/grok1_12.safetensors", import.meta.url)],
@@ -289,7 +290,7 @@ async function selftest(
         }
       }
     } catch (thrown) {
-      // What was found until then is worth a report.
+      // The report includes the results before the failure.
       unlessStopped();
       unfinished = toError(thrown).message;
     }
@@ -320,7 +321,7 @@ async function selftest(
   }
 }
 
-/** Destroys what is on the device; the page ends the worker after that. */
+/** Destroys the device; the page terminates the worker afterwards. */
 function dispose(): void {
   disposed = true;
   for (const call of calls.values()) {
@@ -365,7 +366,7 @@ addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
   })();
 });
 
-// What nobody catches, such as the end of the module itself, is for the page to hear.
+// Forward unhandled rejections, such as a panic of the module, to the page's `error` handler.
 addEventListener("unhandledrejection", (event) => {
   event.preventDefault();
   setTimeout(() => {

@@ -1,5 +1,5 @@
-// What the browser's programs share: a server of the built page, the system's Chromium, and a page that
-// forgives no error.
+// Shared by the browser tests: a server for the built page, the installed Chromium, and a page on which every
+// unexpected error is recorded.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,7 +12,7 @@ export const web = path.resolve(import.meta.dirname, "..");
 export const root = path.dirname(web);
 export const demo = path.join(root, "models/demo");
 
-/** Where Chromium may be; CHROMIUM names another. */
+/** Where Chromium may be; the variable CHROMIUM overrides this. */
 const BROWSERS = [
   "/usr/bin/chromium",
   "/usr/bin/google-chrome",
@@ -29,7 +29,7 @@ function browserPath() {
   return found;
 }
 
-/** A browser on its software adapter, so that every machine gives the same. */
+/** A browser on the software adapter, for the same results on every machine. */
 export function launch() {
   return chromium.launch({
     executablePath: browserPath(),
@@ -48,14 +48,14 @@ export function launch() {
   });
 }
 
-/** A folder that is gone when the process ends. */
+/** A temporary folder that is deleted at exit. */
 export function scratch() {
   const folder = mkdtempSync(path.join(tmpdir(), "grok-wgpu-web-"));
   process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
-/** Serves the built page and the model that ships. */
+/** Serves the built page and the demo model. */
 export async function servePage() {
   const site = path.join(web, "site");
   if (!existsSync(path.join(site, "index.html"))) {
@@ -77,8 +77,8 @@ export async function servePage() {
 }
 
 /**
- * A page, and the list of what went wrong on it: messages of errors and warnings, what nobody
- * caught, requests to other servers. `meant` are patterns of what is meant to go wrong.
+ * Opens a page and records what goes wrong on it: console errors and warnings, uncaught exceptions, requests to other
+ * servers. `meant` has patterns of expected errors.
  */
 export async function open(context, address, { meant = [], hosts = [] } = {}) {
   const page = await context.newPage();
@@ -105,7 +105,7 @@ export async function open(context, address, { meant = [], hosts = [] } = {}) {
   return { page, errors };
 }
 
-/** Waits until a model is loaded, or fails with what the page says. */
+/** Waits until a model is loaded; throws the page's error if that fails. */
 export async function ready(page) {
   const error = page.locator("#notices .error");
   await page.locator("html[data-model=ready]").or(error).first().waitFor({ state: "attached", timeout: 60_000 });
@@ -114,7 +114,7 @@ export async function ready(page) {
   }
 }
 
-/** Loads the model that ships. */
+/** Loads the demo model. */
 export async function loadDemo(page) {
   await page.locator("#start").click();
   await ready(page);
@@ -124,7 +124,7 @@ export async function loadDemo(page) {
 export async function sample(page, settings) {
   for (const [label, value] of Object.entries(settings)) {
     const field = page.getByRole("spinbutton", { name: label, exact: true, includeHidden: true });
-    // On narrow screens the controls are in another view, but they work all the same.
+    // On narrow screens the controls are in another view, but work all the same.
     await field.evaluate((input, to) => {
       input.value = to;
       input.dispatchEvent(new Event("change"));
@@ -132,7 +132,7 @@ export async function sample(page, settings) {
   }
 }
 
-/** Greedy, and not too long. */
+/** Greedy decoding, of limited length. */
 export const GREEDY = { Temperature: 0, "Most tokens": 64 };
 
 /** Sends a message. */
@@ -141,7 +141,7 @@ export async function ask(page, text) {
   await page.locator("#send").click();
 }
 
-/** The newest answer, when it has its figures. */
+/** The latest answer, once it has ended. */
 export async function lastAnswer(page) {
   const answer = page.locator("#log .message.assistant").last();
   const figures = answer.locator(".figures").filter({ hasText: /^[\d,]+ tokens?/ });
@@ -158,7 +158,7 @@ export async function lastAnswer(page) {
   };
 }
 
-/** Waits until so many tokens are there. */
+/** Waits until there are so many tokens. */
 export async function tokens(page, count) {
   await page
     .locator("#log .message.assistant")
@@ -168,7 +168,7 @@ export async function tokens(page, count) {
     .waitFor({ timeout: 60_000 });
 }
 
-/** Drops a folder or file of this computer on the page, as a person does. */
+/** Drops a local folder or file on the page, as a user would. */
 export async function drop(page, file) {
   const session = await page.context().newCDPSession(page);
   const at = { x: 200, y: 200, data: { items: [], files: [file], dragOperationsMask: 1 } };
@@ -178,7 +178,10 @@ export async function drop(page, file) {
   await session.detach();
 }
 
-/** The native program, if it is built or GROK_WGPU_BINARY names it: runs it and gives what it prints. */
+/**
+ * A function that runs the native program and returns its output; falsy if there is no such program. GROK_WGPU_BINARY
+ * may name it.
+ */
 export function native() {
   const target = process.env.CARGO_TARGET_DIR ?? path.join(root, "target");
   const built = ["release", "debug"].map((profile) => path.join(target, profile, "grok-wgpu"));

@@ -1,5 +1,5 @@
-// The reader of manifests against small changes of a good one: what is no manifest is an error with a
-// code, and no name of a file leads out of the folder. Needs no browser.
+// Fuzzing of the manifest parser with small mutations of a valid one: a malformed manifest gives an error with a code,
+// and no file name leads out of the folder. Needs no browser.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -37,7 +37,7 @@ const PIECES = [
 ];
 const CHANGES = 20_000;
 
-/** Whole numbers below a limit, the same in every run. */
+/** Deterministic random integers below a limit. */
 function stream() {
   let state = 1;
   return (limit) => {
@@ -56,7 +56,7 @@ function changed(text, below) {
   return changed;
 }
 
-/** Whether the text is a manifest. */
+/** Whether the text is accepted as a manifest. */
 function accepted(text) {
   let files;
   try {

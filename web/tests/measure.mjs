@@ -33,7 +33,7 @@ for (let visit = 0; visit < visits; visit += 1) {
       }),
   );
   await lastAnswer(page);
-  // What a person needs to type is not the page's affair.
+  // The time to type is not counted.
   times.push({ load: loaded, token: first - asked, all: loaded + first - asked });
 }
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];

@@ -1,9 +1,9 @@
-// Checkpoints for the tests, made from the model that ships.
+// Test checkpoints, derived from the demo model.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { demo } from "./harness.mjs";
 
-/** The tensors of a safetensors file. */
+/** Reads the tensors of a safetensors file. */
 function read(file) {
   const bytes = readFileSync(file);
   const start = 8 + Number(bytes.readBigUInt64LE(0));
@@ -39,7 +39,7 @@ function write(file, tensors) {
   writeFileSync(file, Buffer.concat([size, Buffer.from(text), ...tensors.map(({ data }) => data)]));
 }
 
-/** Columns `from` to `to` of a matrix, or rows. */
+/** Slice `number` of `count` of a matrix, by columns or rows. */
 function cut({ name, dtype, shape: [rows, columns], data }, axis, number, count) {
   if (axis === 0) {
     const size = data.length / count;
@@ -53,7 +53,10 @@ function cut({ name, dtype, shape: [rows, columns], data }, axis, number, count)
   return { name, dtype, shape: [rows, columns / count], data: Buffer.concat(parts) };
 }
 
-/** The demo model as Grok-2 was released: a file for each kind of tensor, experts in slices. */
+/**
+ * The demo model in the layout of the Grok-2 release: a file for each kind of tensor, experts in tensor-parallel
+ * slices.
+ */
 export function tensorParallel(folder, slices = 2) {
   mkdirSync(folder, { recursive: true });
   const kinds = new Map();
@@ -69,7 +72,7 @@ export function tensorParallel(folder, slices = 2) {
       write(path.join(folder, `${base}common.safetensors`), tensors);
       continue;
     }
-    // What an expert's matrices share is its hidden width: rows of the first two, columns of the last.
+    // Experts are sliced along their hidden width: rows of the first two matrices, columns of the last.
     const axis = expert[1] === "w2" ? 1 : 0;
     for (let slice = 0; slice < slices; slice += 1) {
       const own = tensors.map((tensor) => cut(tensor, axis, slice, slices));
@@ -86,7 +89,7 @@ function copy(folder, names) {
   }
 }
 
-/** The demo model with a tokenizer whose longer tokens are all HTML that would run if it were taken for it. */
+/** The demo model with a tokenizer whose longer tokens are HTML with scripts, to test escaping. */
 export function hostile(folder) {
   mkdirSync(folder, { recursive: true });
   copy(folder, ["config.json", "model.safetensors"]);
@@ -99,7 +102,7 @@ export function hostile(folder) {
   return folder;
 }
 
-/** The demo model whose weights end in the middle. */
+/** The demo model with truncated weights. */
 export function truncated(folder) {
   mkdirSync(folder, { recursive: true });
   copy(folder, ["config.json", "tokenizer.tok.json"]);
@@ -110,13 +113,13 @@ export function truncated(folder) {
   return folder;
 }
 
-/** What the PyTorch original says, greedily, to the question of its reference file. */
+/** The PyTorch original's greedy answer to the question of its reference file. */
 export function reference() {
   const { greedy } = JSON.parse(readFileSync(path.join(demo, "reference.json"), "utf8"));
   const { regular_tokens } = JSON.parse(readFileSync(path.join(demo, "tokenizer.tok.json"), "utf8"));
   const bytes = new Map(regular_tokens.map(({ token, bytes }) => [token, bytes]));
   const text = Buffer.from(greedy.ids.flatMap((id) => bytes.get(id))).toString();
   const question = /^Human: (.*)<\|separator\|>/.exec(greedy.prompt)[1];
-  // The blank after the speaker's name belongs to the format.
+  // The space after the speaker's name belongs to the chat format.
   return { question, ids: greedy.ids, text: text.replace(/^ /, "") };
 }

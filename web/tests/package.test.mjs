@@ -1,5 +1,5 @@
-// The package without the page: models from servers with moods, from files, and an engine that is stopped, lost
-// and asked for nonsense.
+// The package without the page: models from misbehaving servers and from files; an engine that is stopped, loses its
+// device, or gets invalid requests.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -31,7 +31,7 @@ function manifest() {
   return Buffer.from(JSON.stringify({ files }));
 }
 
-/** A server on another origin that has a model, and fails as it is told. */
+/** A server on another origin that has a model and fails on demand. */
 function moody(request, response) {
   const name = new URL(request.url, "http://localhost").pathname.split("/").pop();
   requests.push([request.method, name, request.headers.range].filter(Boolean).join(" "));
@@ -98,7 +98,7 @@ async function fresh() {
   await page.goto(`http://localhost:${server.address().port}/`);
   await page.waitForFunction(() => window.lib);
   await page.evaluate(() => {
-    /** Loads until all files are there, or whatever comes instead. */
+    /** Loads until all files are there; returns that or an earlier error. */
     window.fetchFiles = async (source, options) => {
       const progress = [];
       const stop = new AbortController();
@@ -122,7 +122,7 @@ async function fresh() {
       const onDevice = ({ kind }) => events.push(kind);
       window.engine = await lib.GrokWgpu.load(source, { onDevice, context: 256, prefill: 32, ...options });
     };
-    /** A greedy text; `each` hears of every piece. */
+    /** Generates a greedy text; `each` is called for every piece. */
     window.write = async (prompt, options = {}, each = () => {}) => {
       const generation = engine.generate(prompt, { temperature: 0, max_tokens: 40, ...options });
       const pieces = [];
@@ -223,7 +223,7 @@ describe("a model on a server", () => {
     await cdp.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 8e6 });
     const { code, hint } = await fetchFiles();
     assert.deepEqual([code, /cache: false/.test(hint)], ["quota_exceeded", true]);
-    // Where the browser tells how much there is, nothing is fetched.
+    // Nothing is downloaded if the browser's estimate shows too little space.
     requests = [];
     const told = await page.evaluate(async (address) => {
       const quota = "navigator.storage.estimate = async () => ({ quota: 2e7, usage: 1e7 });";
@@ -231,10 +231,11 @@ describe("a model on a server", () => {
       window.Worker = class extends RealWorker {
         constructor(url, options) {
           const text = `${quota} await import(${JSON.stringify(String(url))});`;
-          // Messages that come before the module is there must not be lost.
+          // Messages before the module is ready must not be lost.
           const early = "const early = []; const hold = (e) => early.push(e); addEventListener('message', hold);";
           const late =
-            "removeEventListener('message', hold); for (const e of early) dispatchEvent(new MessageEvent('message', { data: e.data }));";
+            "removeEventListener('message', hold); " +
+            "for (const e of early) dispatchEvent(new MessageEvent('message', { data: e.data }));";
           super(URL.createObjectURL(new Blob([early, text, late], { type: "text/javascript" })), options);
         }
       };
@@ -243,7 +244,7 @@ describe("a model on a server", () => {
     assert.equal(told.code, "quota_exceeded");
     assert.match(told.message, /the model needs \d+ MB of storage, but the browser has 10 MB left/);
     assert.deepEqual(fetched(), []);
-    // Last, because what is stopped while it streams may have asked for one part more.
+    // Must be last: a stream that was stopped may have one more request in flight.
     assert.ok((await fetchFiles({ cache: false })).whole);
   });
 });
@@ -350,11 +351,11 @@ describe("an engine", () => {
         assert.ok(experts.every((expert) => expert < num_local_experts));
         assert.ok(probabilities.reduce((sum, p) => sum + p, 0) <= 1 && probabilities[0] >= probabilities[1]);
       }
-      // Greedy text takes the likeliest.
+      // Greedy decoding takes the likeliest token.
       assert.deepEqual([inside.top.length, inside.top[0].id], [5, id]);
       const sum = inside.top.reduce((total, { probability }) => total + probability, 0);
       assert.ok(sum > 0.1 && sum <= 1, `the likeliest have ${sum}`);
-      // Probabilities are those of the logits.
+      // Probabilities agree with the logits.
       const [a, b] = inside.top;
       assert.ok(Math.abs(Math.log(a.probability / b.probability) - (a.logit - b.logit)) < 1e-5);
     });
@@ -416,7 +417,7 @@ describe("an engine", () => {
     assert.equal(stopped.code, "aborted");
   });
 
-  // The last one: there is no engine after it.
+  // Must be last: it disposes of the engine.
   test("is gone when it is disposed", async () => {
     const codes = await page.evaluate(async () => {
       const running = engine.generate("Once upon a time", { max_tokens: 200 });

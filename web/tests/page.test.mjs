@@ -1,4 +1,4 @@
-// The page as people use it, with the model that ships: loading, talking, looking inside, the self-test.
+// The page with the demo model as a user sees it: loading, talking, inspecting, self-test.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -22,11 +22,11 @@ import { hostile, reference, tensorParallel } from "./models.mjs";
 
 let server;
 let browser;
-/** A page on which the model is loaded; the tests after that go on with it. */
+/** A page with a loaded model, which later tests continue to use. */
 let page;
 let errors;
 
-/** A page of its own, with nothing kept. */
+/** A new page with an empty cache. */
 async function fresh(use, options = {}, context = {}) {
   const own = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context });
   try {
@@ -115,7 +115,7 @@ test("greedy text is that of the PyTorch original", async () => {
   const said = await lastAnswer(page);
   assert.equal(said.text, text);
   assert.match(said.figures, /^64 tokens · [\d.]+ tokens\/s · first after [\d.]+ s · ended at the limit of tokens/);
-  // Every id, through the look inside.
+  // All token ids, as the inspector shows them.
   const shown = await page.evaluate(async () => {
     const range = document.querySelector(".token-steps input");
     const all = [];
@@ -135,7 +135,7 @@ test("the experts of each token, and their load", async () => {
   const table = page.locator(".experts");
   assert.equal(await table.locator("tbody tr").count(), 4);
   assert.equal(await table.locator("thead th").count(), 9);
-  // Count what the map shows for each token; the load must be the sum.
+  // Counts the choices in the heat map for each token; the displayed load must be their sum.
   const { counts, loads, weights } = await page.evaluate(async () => {
     const range = document.querySelector(".token-steps input");
     const rows = [...document.querySelectorAll(".experts tbody tr")].map((row) => [...row.querySelectorAll("td")]);
@@ -173,7 +173,7 @@ test("the experts of each token, and their load", async () => {
     /^Layer 0, expert \d: asked for this token, with weight 0\.\d+; asked by \d+ % of this text's tokens$/,
   );
 
-  // The likeliest tokens: greedy takes the first.
+  // The likeliest tokens: greedy decoding takes the first.
   const rows = page.locator(".candidates li");
   assert.equal(await rows.count(), 8);
   const shares = (await rows.locator(".share").allTextContents()).map((text) =>
@@ -187,7 +187,7 @@ test("the experts of each token, and their load", async () => {
   assert.equal(await page.locator(".candidates .taken").count(), 1);
   assert.match(await rows.first().getAttribute("class"), /taken/);
 
-  // By keyboard, by pointer, and by the buttons.
+  // With the keyboard, the pointer and the buttons.
   const place = page.locator(".token-place");
   await page.locator("#log .text.tokens").last().focus();
   await page.keyboard.press("Home");
@@ -206,7 +206,7 @@ test("the experts of each token, and their load", async () => {
   await page.getByText("Token 21 of 64").waitFor();
   assert.equal(await page.locator(".lit").count(), 1);
 
-  // The position counts the prompt; below 256 the temperature does nothing.
+  // Positions include the prompt; up to 256 the attention temperature is 1.
   assert.equal(await page.locator("#inside-body section").nth(2).locator("strong").textContent(), "1");
   assert.match(
     await page.locator("#inside-body section").nth(2).locator("p").textContent(),
@@ -308,7 +308,7 @@ test("the conversation goes on over a lost device", async () => {
   await page.getByText("The graphics device was lost", { exact: false }).first().waitFor();
   assert.equal((await lastAnswer(page)).text, text, "the text is the same as without the loss");
   await page.getByText("The graphics device was lost, and is back").waitFor();
-  // And while nothing is written.
+  // Also while no text is in progress.
   await page.getByRole("button", { name: "Dismiss" }).click();
   await page.locator("#lose").click();
   await page.getByText("The graphics device was lost, and is back").waitFor();
@@ -363,7 +363,7 @@ test("rules of accessibility, light and dark, wide and narrow", async () => {
       assert.deepEqual(found, [], `${colorScheme}, ${width}, ${hash}`);
     }
   }
-  // Text that grows token by token is not read out token by token.
+  // Screen readers must not read text token by token.
   assert.equal(await page.locator("#log").getAttribute("aria-live"), "off");
   assert.deepEqual(errors, []);
   await page.context().close();
@@ -371,7 +371,7 @@ test("rules of accessibility, light and dark, wide and narrow", async () => {
 
 test("every row of the self-test is green, and the reports hold them all", () =>
   fresh(async (page) => {
-    // No model is loaded. The short run first: it can be stopped.
+    // No model is loaded. The short run comes first; it can be stopped.
     await page.goto(`${server.address}#selftest`);
     await page.locator("#test-some").click();
     await page.getByText(/\d+ of \d+ rows, 0 failed/).waitFor();
@@ -435,7 +435,7 @@ test("a dropped folder in the layout of Grok-2's release says the same", () =>
     await sample(page, GREEDY);
     await ask(page, question);
     assert.equal((await lastAnswer(page)).text, text);
-    // The same through the dialog for folders, in place of the model that is there.
+    // Also with the folder dialog, replacing the current model.
     await page.locator("#folder").setInputFiles(folder);
     await page.locator("html[data-model=loading]").waitFor({ state: "attached" });
     await ready(page);
@@ -457,7 +457,7 @@ test("text is never taken for HTML", () =>
       assert.equal(await page.locator("#state").textContent(), "<img src=x onerror=hacked=1>");
       assert.equal(await page.locator("img, script:not([src])").count(), 0);
       assert.equal(await page.evaluate(() => typeof window.hacked), "undefined");
-      // What keeps it so even if the page forgot.
+      // A second line of defence, if the page failed to escape.
       assert.match(
         await page.evaluate(() => {
           try {

@@ -1,4 +1,4 @@
-// Takes the pictures of the page for the README: wide, narrow and dark.
+// Takes screenshots of the page for the README: wide, narrow and dark.
 import { mkdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { ask, lastAnswer, launch, loadDemo, open, root, sample, servePage } from "./harness.mjs";
@@ -10,7 +10,7 @@ const browser = await launch();
 const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: "reduce" });
 const { page, errors } = await open(context, server.address);
 
-/** A picture below 300 KB. */
+/** A screenshot smaller than 300 KB. */
 async function shoot(name) {
   const file = path.join(folder, name);
   await page.screenshot({ path: file });
@@ -21,7 +21,7 @@ async function shoot(name) {
   }
 }
 
-/** Chooses a token of an answer for which the model had a few good choices, so that there is something to see. */
+/** Selects a token for which the model had several good candidates. */
 async function chooseToken(answer) {
   await answer.locator("[data-token='2']").click();
   await page.getByText(/^Token 3 of/).waitFor();
@@ -58,7 +58,7 @@ await page.locator("#model").evaluate((pane) => pane.scrollTo(0, 0));
 const answers = page.locator("#log .message.assistant");
 await chooseToken(answers.first());
 await shoot("web-wide.png");
-// Far enough in the text for the attention temperature to act.
+// The text is long enough for the attention temperature to apply.
 await chooseToken(answers.last());
 await page.emulateMedia({ colorScheme: "dark" });
 await page.locator("#inside").evaluate((pane) => pane.scrollTo(0, 10_000));

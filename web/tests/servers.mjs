@@ -1,4 +1,4 @@
-// Servers that misbehave, for the tests.
+// Misbehaving servers for the tests.
 import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import path from "node:path";
@@ -6,9 +6,9 @@ import { manifest } from "../bin/manifest.mjs";
 import { demo } from "./harness.mjs";
 
 /**
- * Serves the demo model to pages of other servers, and cuts the weights off: `cuts` are places at
- * which a connection ends. While `down` is set every connection ends at once. `sent` are the
- * ranges of the weights that went out.
+ * Serves the demo model to other origins and breaks downloads of the weights: `cuts` lists the offsets at which a
+ * connection ends. While `down` is set, every connection ends at once. `sent` lists the ranges of the weights that were
+ * sent.
  */
 export async function cuttingServer(cuts) {
   const list = JSON.stringify(await manifest(demo));
@@ -51,8 +51,8 @@ export async function cuttingServer(cuts) {
     const [place] = cuts.splice(cut, 1);
     const part = createReadStream(file, { start: from, end: place - 1 });
     part.pipe(response, { end: false });
-    // All of it arrives and is read, as a browser drops what waits to be read when a response fails; then
-    // the connection ends, though more was promised.
+    // Browsers drop bytes that are not read yet when a response fails. So wait until they are read; then close the
+    // connection before the promised length.
     part.on("end", () => setTimeout(() => response.socket?.end(), 1000));
     state.down = cuts.length === 0 && state.downAtLast;
   });

@@ -1,4 +1,4 @@
-// What can go wrong, and that the page says what happened and what to do.
+// Failures, and that the page says what happened and what to do.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -32,7 +32,7 @@ after(async () => {
   await server?.close();
 });
 
-/** A page with nothing kept, on which nothing goes wrong but what is meant to. */
+/** A new page with an empty cache, on which only the errors in `meant` may occur. */
 async function fresh(use, { meant, hosts, init, context = {}, address = server.address } = {}) {
   const own = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context });
   try {
@@ -47,7 +47,7 @@ async function fresh(use, { meant, hosts, init, context = {}, address = server.a
   }
 }
 
-/** The notice of an error: its code and its words. */
+/** The code and the text of the error notice. */
 async function notice(page, place = "#notices") {
   const card = page.locator(`${place} .error`);
   await card.waitFor({ timeout: 60_000 });
@@ -117,7 +117,8 @@ test("the network fails until it is tried again, and no byte comes twice", async
       {
         hosts: [far.host],
         meant: [
-          /Failed to load resource.*ERR_(CONTENT_LENGTH_MISMATCH|EMPTY_RESPONSE|CONNECTION_(CLOSED|RESET|REFUSED)|INCOMPLETE_CHUNKED_ENCODING)/,
+          /Failed to load resource.*ERR_(CONTENT_LENGTH_MISMATCH|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)/,
+          /Failed to load resource.*ERR_CONNECTION_(CLOSED|RESET|REFUSED)/,
         ],
       },
     );
@@ -135,7 +136,7 @@ test("offline after a first visit: the page opens, the model loads, and it talks
       await own.close();
       await context.setOffline(true);
       await page.reload();
-      // What was kept is loaded without being asked for.
+      // The cached model is loaded without asking.
       await ready(page);
       const { question, text } = reference();
       await sample(page, GREEDY);
@@ -154,7 +155,7 @@ test("the storage is full", () =>
     const session = await context.newCDPSession(page);
     await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.address).origin, quotaSize: 6e6 });
     await page.locator("#start").click();
-    // Browsers do not say how little is left; some writes succeed, and then one does not.
+    // The remaining space is unknown; some writes succeed before one fails.
     const { code, what } = await notice(page);
     assert.equal(code, "quota_exceeded", what);
     assert.notEqual(what, "");
@@ -225,12 +226,10 @@ test("a conversation that is too long", () =>
     await page.locator("#demo-again").click();
     await ready(page);
     assert.match(await page.locator("#room-text").textContent(), /^0 of 48 tokens$/);
-    await ask(
-      page,
-      "Tell me a story about a fox who lost her hat and a bear who found it and a bird who sang about it and a fish who did not care about any of this.".repeat(
-        2,
-      ),
-    );
+    const long =
+      "Tell me a story about a fox who lost her hat and a bear who found it and a bird who sang about it " +
+      "and a fish who did not care about any of this.";
+    await ask(page, long.repeat(2));
     const card = page.locator(".message .error");
     await card.waitFor();
     assert.equal(await card.getAttribute("data-code"), "context_length_exceeded");
@@ -241,7 +240,7 @@ test("a conversation that is too long", () =>
     assert.notEqual((await lastAnswer(page)).text, "");
   }));
 
-/** A worker that says what it is told to say, in the words of the real one. */
+/** A fake worker that answers with given messages of the real protocol. */
 function pretend(answer) {
   return `addEventListener("message", ({ data: { call, request } }) => {
     if (!request) return;
@@ -258,7 +257,7 @@ async function withWorker(answer, use) {
       );
       await use(page);
     },
-    // Requests that a service worker answers do not pass by here.
+    // Playwright does not see requests that a service worker answers.
     { context: { serviceWorkers: "block" }, meant: [/Service Worker registration blocked by Playwright/] },
   );
 }
@@ -266,7 +265,9 @@ async function withWorker(answer, use) {
 test("every failure of the engine is said with its remedy", async () => {
   for (const code of ["out_of_memory", "device_lost", "checksum", "tokenizer", "internal"]) {
     await withWorker(
-      `(request, say) => say({ error: { code: "${code}", message: "<b>message</b> of ${code}", hint: "hint of ${code}" } })`,
+      `(request, say) => {
+        say({ error: { code: "${code}", message: "<b>message</b> of ${code}", hint: "hint of ${code}" } });
+      }`,
       async (page) => {
         await page.locator("#start").click();
         const said = await notice(page);
@@ -332,7 +333,7 @@ test("rows of the self-test that fail come first", () => {
   );
 });
 
-/** What makes the first device of a worker disappear at its third pipeline, and be the last if `last`. */
+/** Makes a worker's first device disappear at its third pipeline; with `last`, there is no other device. */
 function breaker(last) {
   const request = GPUAdapter.prototype.requestDevice;
   let devices = 0;

@@ -1,4 +1,4 @@
-"""Chats: requests that a story obeys, questions answered from its facts, and small talk.
+"""Chats: requests for stories, questions with answers from a story's facts, and small talk.
 
 A chat is a list of (role, text) with the roles "Human" and "Assistant".
 """
@@ -217,7 +217,7 @@ ANOTHER = [
 
 
 def lower_article(text):
-    """The state capitalises sentence starts; a subject stands inside a sentence."""
+    """Undoes the capital of a sentence's first article, for use inside a sentence."""
     for article in ("A ", "An "):
         if text.startswith(article):
             return text[0].lower() + text[1:]
@@ -251,7 +251,7 @@ def request(s, plot, templates=ASK):
 
 
 def questions(s, plot, n):
-    """n different question and answer pairs, all true of the story."""
+    """n different pairs of a question and its true answer about the story."""
     pool = plot["qa"] + plot["qa"] + GENERIC
     pairs, seen = [], set()
     for question, answer in s.r.sample(pool, len(pool)):

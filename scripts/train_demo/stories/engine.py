@@ -1,4 +1,4 @@
-"""The story state, its template language and a random generator that is the same on every machine.
+"""The story state, its template language, and a portable random number generator.
 
 Templates: ``{a|b}`` picks one alternative (nestable, may be empty), ``[slot]`` reads the state and
 ``[Slot]`` reads it with a capital letter. Articles before vowels and sentence capitals are mended last.
@@ -153,7 +153,7 @@ class Story:
             )
         if not gender:
             gender = "f" if r.chance(0.5) else "m"
-            # Two characters of one gender make "he" and "she" ambiguous: mostly avoid it.
+            # Two characters of the same gender make "he" or "she" ambiguous: mostly avoid it.
             if prefix == "f" and r.chance(0.8):
                 gender = "m" if v["he"] == "she" else "f"
         names = w.NAMES_F if gender == "f" else w.NAMES_M

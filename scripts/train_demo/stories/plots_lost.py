@@ -38,7 +38,7 @@ HELP = (
 )
 
 
-# How a thing is fetched from a place: ability of the helper, the act.
+# Ways to fetch a thing from a high place: the helper's ability, and what it does.
 HIGH = [
     (
         "fly",

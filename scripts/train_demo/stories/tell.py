@@ -126,7 +126,7 @@ END_FRIEND = [
 ]
 
 
-# A plot that stands here more than once is told more often. The order is part of the seed's meaning.
+# Repeated plots are chosen more often. Changing the order changes what a seed gives.
 PLOTS = [
     *[plots_lost.lost] * 3,
     *[plots_lost.found] * 2,

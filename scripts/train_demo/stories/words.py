@@ -88,7 +88,7 @@ PEOPLE = {
 SWIMMERS = {k for k, v in KINDS.items() if "swim" in v[2]}
 BIRDS = {k for k, v in KINDS.items() if "fly" in v[2]}
 
-# Rarer words: a share of the stories uses them, so that the model learns to copy what it seldom saw.
+# Rare words, in some of the stories, so that the model learns to copy words it seldom saw.
 RARE_M = (
     "Adam Albert Alex Andy Archie Basil Bert Boris Bruno Caleb Carl Chip Dan David Dexter Ed Eli"
     " Elon Ernie Ethan Frank Fred Gavin Grok Harry Igor Isaac Ivan Jake James Jim Joe John Karl Ken"

@@ -1,4 +1,4 @@
-//! What was measured beside what an earlier run measured.
+//! Compares a run's figures with those of an earlier run.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,8 @@ use super::{
     show::{FORMAT, PHASES, VERSION, table},
 };
 
-/// What makes two runs comparable: the name in JSON, and what people call it.
+/// Properties that must agree for two runs to be comparable: the key in JSON, and its text for a
+/// note.
 const SAME: [(&str, &str); 8] = [
     ("adapter", "adapter"),
     ("model", "model"),
@@ -22,13 +23,13 @@ const SAME: [(&str, &str); 8] = [
     ("chunk", "number of tokens that go through at once (--prefill)"),
 ];
 
-/// An earlier report.
+/// The JSON report of an earlier run.
 pub(super) struct Base {
     path: PathBuf,
     report: Value,
 }
 
-/// A number of both runs.
+/// A figure in both runs.
 struct Pair {
     label: String,
     key: String,
@@ -42,7 +43,8 @@ impl Base {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], and [`Error::Format`] if it is something else.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is no report of this
+    /// version.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
         let fail = |what: String| {
@@ -62,7 +64,7 @@ impl Base {
         Ok(Self { path: path.to_owned(), report })
     }
 
-    /// What differs in a way that makes figures hard to compare.
+    /// Notes on properties that differ, which makes figures hard to compare.
     fn notes(&self, now: &Value) -> Vec<String> {
         SAME.iter()
             .filter(|(key, _)| self.report[key] != now[key])
@@ -96,7 +98,7 @@ impl Base {
         figures.chain(kernels).filter(|pair| pair.before.or(pair.now).is_some()).collect()
     }
 
-    /// The comparison for people.
+    /// The comparison as text.
     pub(super) fn describe(&self, now: &Value) -> String {
         let mut text = format!("\nCompared with {}:\n", self.path.display());
         text.extend(self.notes(now).iter().map(|note| format!("  note: {note}\n")));
@@ -114,7 +116,7 @@ impl Base {
         text
     }
 
-    /// The comparison for programs.
+    /// The comparison as JSON.
     pub(super) fn compared(&self, now: &Value) -> Value {
         let mut object = Map::new();
         object.insert("base".into(), self.path.display().to_string().into());
@@ -137,8 +139,8 @@ impl Pair {
     }
 }
 
-/// Names and seconds of a phase's kernels. Programs of one kernel that differ in how they divide work
-/// are the same kernel here.
+/// Names and seconds of a phase's kernels. Variants of a kernel are summed: runs may use different
+/// ones.
 fn kernels(phase: &Value) -> Vec<(String, f64)> {
     let mut sums: Vec<(String, f64)> = Vec::new();
     for kernel in phase["kernels"].as_array().into_iter().flatten() {
@@ -146,7 +148,7 @@ fn kernels(phase: &Value) -> Vec<(String, f64)> {
         else {
             continue;
         };
-        // `matvec.spread/q4` is `matvec/q4`.
+        // `matvec.spread/q4` counts as `matvec/q4`.
         let (program, weight) = label.split_at(label.find('/').unwrap_or(label.len()));
         let name = program.split('.').next().unwrap_or(program).to_owned() + weight;
         match sums.iter_mut().find(|(other, _)| *other == name) {

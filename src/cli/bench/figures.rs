@@ -4,7 +4,7 @@ use super::{super::terminal::size, measure::Phase};
 
 /// A number of a [`Phase`].
 pub(super) struct Figure {
-    /// Its name in JSON, which stays.
+    /// Its key in JSON. Keys do not change.
     pub(super) key: &'static str,
     /// Its name on a terminal.
     pub(super) label: &'static str,
@@ -126,7 +126,7 @@ impl Unit {
         matches!(self, Self::Count | Self::Bytes) || self == Self::Giga
     }
 
-    /// A number for people.
+    /// Formats a number for the table.
     pub(super) fn show(self, value: f64) -> String {
         match self {
             Self::Count => format!("{value:.0}"),
@@ -157,7 +157,7 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// Three digits or more.
+/// Formats with fewer decimals the larger the value is.
 pub(super) fn plain(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! Runs a model and takes its times and counts.
+//! Runs a model and collects times and counters.
 
 use std::time::{Duration, Instant};
 
@@ -28,33 +28,33 @@ pub(super) struct Measured {
     pub(super) load: Duration,
     pub(super) weights_bytes: u64,
     pub(super) allocated_bytes: u64,
-    /// A whole prompt, in as many chunks as it takes.
+    /// The prompt, in as many chunks as `--prefill` needs.
     pub(super) prefill: Phase,
-    /// The first token after it.
+    /// The generated tokens; counters are those of the first one.
     pub(super) decode: Phase,
 }
 
-/// Prompts, or generated tokens. All numbers are of one of either.
+/// Measurements of prefill or decode. Each figure is for one prompt or for one generated token.
 pub(super) struct Phase {
-    /// Tokens that go through.
+    /// Tokens of the prompt; 1 for decode.
     pub(super) tokens: u32,
-    /// Tokens that were there before.
+    /// Tokens in the KV cache before.
     pub(super) before: u32,
-    /// Tokens that [`Phase::kernels`] were timed with: fewer, where a prompt has several chunks.
+    /// Tokens that [`Phase::kernels`] was timed with: one chunk, which may be less than the prompt.
     pub(super) timed_tokens: u32,
-    /// Seconds, by repeat.
+    /// Seconds, by repeat; for decode, by token.
     pub(super) seconds: Vec<f64>,
     pub(super) counters: Counters,
     pub(super) layer_dispatches: f64,
     pub(super) least_bytes: u64,
     pub(super) flops: u64,
-    /// Seconds of the host.
+    /// Seconds to stage, encode and submit.
     pub(super) host: Option<f64>,
-    /// The longest first, if the device has timestamps.
+    /// Device times by kernel, the longest first; `None` without timestamp queries.
     pub(super) kernels: Option<Vec<Kernel>>,
 }
 
-/// All runs of one kernel.
+/// The runs of one kernel in a step.
 pub(super) struct Kernel {
     pub(super) label: String,
     pub(super) runs: u64,
@@ -68,17 +68,17 @@ impl Phase {
         median(&self.seconds)
     }
 
-    /// The time that this part of all repeats does not exceed.
+    /// The quantile `part`, from 0 to 1, of the seconds.
     pub(super) fn quantile(&self, part: f64) -> f64 {
         quantile(&self.seconds, part)
     }
 
-    /// Tokens a second, where they take so many seconds.
+    /// Tokens per second if the phase takes `seconds`.
     pub(super) fn rate(&self, seconds: f64) -> Option<f64> {
         (seconds > 0.0).then(|| f64::from(self.tokens) / seconds)
     }
 
-    /// So many in the median time, in units of 10^9 a second.
+    /// `count` per second at the median time, in units of 10^9.
     pub(super) fn giga(&self, count: f64) -> Option<f64> {
         let seconds = self.median();
         (seconds > 0.0).then(|| 1e-9 * count / seconds)
@@ -133,7 +133,7 @@ pub(super) async fn measure(
         host_times(session, &prompt, &made, [&mut prefill, &mut decode]).await?;
         bar.inc(1);
     }
-    // What is timed on the device is the step that ran last, again.
+    // Device timing repeats the last step that ran.
     let timed = !options.rates && session.machine().caps().timestamps;
     let chunk = session.options().prefill as usize;
     session.rewind(prompt.len());
@@ -165,7 +165,7 @@ pub(super) async fn measure(
     })
 }
 
-/// How long the host takes to hand work over. Without a result to wait for, a step ends then.
+/// Measures the host's time. Without a readback, a step returns as soon as it is submitted.
 async fn host_times(
     session: &mut Session<Gpu>,
     prompt: &[u32],
@@ -183,7 +183,8 @@ async fn host_times(
         times.push(start.elapsed().as_secs_f64());
     }
     decode.host = Some(median(&times));
-    // The plans of all chunks but the last are there from the prompts that were measured.
+    // The timed prompts made the plans of all chunks but the last, which had a readback. Record
+    // that one.
     let chunk = session.options().prefill as usize;
     session.rewind((prompt.len() - 1) / chunk * chunk);
     session.prefill_plan(Readback::Nothing)?;
@@ -211,7 +212,7 @@ fn phase(session: &Session<Gpu>, tokens: u32, before: u32) -> Phase {
     }
 }
 
-/// Ids all over the vocabulary, the same each time.
+/// Deterministic ids, spread over the vocabulary.
 fn ids(count: u32, vocab: u32) -> Vec<u32> {
     (0..count).map(|i| i.wrapping_mul(0x9E37_79B9).rotate_left(15) % vocab).collect()
 }
@@ -232,7 +233,7 @@ fn median(times: &[f64]) -> f64 {
     }
 }
 
-/// The least time that `part` of all do not exceed.
+/// The quantile by nearest rank: the least time that `part` of all times do not exceed.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

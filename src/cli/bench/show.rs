@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! The measurements as a table and as JSON.
 
 use serde_json::{Map, Value, json};
 
@@ -9,14 +9,14 @@ use super::{
     measure::{Kernel, Measured, Phase},
 };
 
-/// What the JSON says it is, so that `--compare` knows it.
+/// The value of `format` in the JSON, which `--compare` checks.
 pub(super) const FORMAT: &str = "grok-wgpu bench";
-/// Rises when a name in the JSON changes its meaning.
+/// The version of the JSON; it rises when a key changes its meaning.
 pub(super) const VERSION: u64 = 1;
 /// Names of the phases in JSON.
 pub(super) const PHASES: [&str; 2] = ["prefill", "decode"];
 
-/// The report for programs.
+/// The report as JSON.
 pub(super) fn as_json(subject: &Subject<'_>, m: &Measured) -> Value {
     let Subject { name, config, options, compat, adapter } = subject;
     json!({
@@ -67,7 +67,7 @@ fn kernel_json(kernel: &Kernel) -> Value {
     })
 }
 
-/// The report for people.
+/// The report as a table.
 pub(super) fn describe(subject: &Subject<'_>, m: &Measured) -> String {
     let Subject { name, config, options, adapter, .. } = subject;
     let counts = config.parameters();
@@ -135,7 +135,7 @@ fn kernel_table(name: &str, phase: &Phase, kernels: &[Kernel]) -> String {
     table(&rows)
 }
 
-/// Lines of columns: the first to the left, the others to the right.
+/// Aligns columns: the first to the left, the others to the right.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()

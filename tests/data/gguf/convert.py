@@ -79,7 +79,7 @@ def printable():
 
 
 def merge_of(token, ranks):
-    """The two tokens that a longer one is made of: all merges of lower rank have been done."""
+    """The last merge that forms a token: its two parts after all merges of lower rank."""
     parts = [bytes([b]) for b in token]
     while len(parts) > 2:
         pairs = [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes blocks.gguf: blocks of every type that the engine reads, and the numbers they stand for.
+"""Writes blocks.gguf: blocks of every type that the engine reads, and their dequantized values.
 
 The numbers are those of `gguf.quants.dequantize` of the PyPI package, which shares no code with the
 engine. Needs `gguf` 0.17 or later. Run: python3 make_blocks.py
@@ -28,7 +28,7 @@ def blocks(kind):
     if kind in (T.Q8_0, T.Q4_0):
         raw[:, :2] = half(d)
         if kind == T.Q8_0:
-            # The converter never writes the least byte.
+            # llama.cpp's converter never writes -128.
             values = raw[:, 2:]
             values[values == 128] = 129
     elif kind == T.Q4_K:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the small tokenizers and golden ids beside this file. The same bytes every time.
+"""Writes the small tokenizers and golden ids beside this file, deterministically.
 
 Needs `pip install tiktoken regex`. tiktoken is the independent judge: it encodes the texts of
 golden.json with the vocabulary of small.tok.json, and the Rust code never sees it.
@@ -82,7 +82,7 @@ TEXTS = [
 
 
 def train():
-    """Byte tokens and the merges that shorten CORPUS most, each above the last."""
+    """Byte tokens, then the merges that shorten CORPUS most, in order."""
     words = collections.Counter(regex.findall(V1, CORPUS))
     words = {word: [bytes([b]) for b in word.encode()] for word in words}
     counts = collections.Counter(regex.findall(V1, CORPUS))
@@ -121,7 +121,7 @@ def objects(tokens, first):
 
 
 def write(name, value):
-    # One token a line, so that changes can be read.
+    # One token per line, for readable diffs.
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     text = (
         text.replace('{"bytes"', '\n{"bytes"')
@@ -159,7 +159,7 @@ def main():
         "small.tokenizer.json",
         {
             "version": "1.0",
-            # Both of these must be ignored: prompts are neither cut nor padded.
+            # Both must be ignored: prompts are neither truncated nor padded.
             "truncation": {
                 "direction": "Right",
                 "max_length": 8,
@@ -174,7 +174,7 @@ def main():
                 "pad_type_id": 0,
                 "pad_token": "<|pad|>",
             },
-            # Every other one is not called special. None may be found in text.
+            # Every other one is not marked as special. None may be recognized in text.
             "added_tokens": [
                 {"id": i, "content": text, "special": i % 2 == 0} | flags
                 for i, text in enumerate(SPECIALS)

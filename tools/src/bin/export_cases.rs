@@ -1,15 +1,16 @@
 //! Writes every row of the kernel table to a folder, for programs in other languages: inputs,
-//! expected values, bounds. For each kernel one JSON index and one binary blob.
+//! expected values, error bounds. Each kernel gets a JSON index and a binary blob.
 //!
 //! `cargo run -p grok-wgpu-tools --bin export_cases -- DIR [KERNEL] [--subgroups=LEAST,MOST]`
 //!
-//! `--subgroups` adds the variants for devices whose subgroups have from `LEAST` to `MOST` invocations;
-//! if nothing follows the sign, there are none. Their rows say so, and their programs enable subgroups.
+//! `--subgroups` adds the variants for devices with subgroups of `LEAST` to `MOST` invocations; an
+//! empty value adds none. Their rows have the sizes in `subgroups`, and their programs enable
+//! subgroups.
 //!
-//! The index holds the linked WGSL of each program once. Its `override` declarations stay: rows give
-//! the values, as the engine does. Data is `[offset, bytes]` in the blob. Expected values are f64,
-//! bounds as well; integers are u32. `kept` are the elements that must keep their poison; `also` are
-//! other integers that an element may be, where rounding may decide a choice.
+//! The index has the linked WGSL of each program once, with its `override` declarations; each row
+//! has the values of its pipeline constants. Data is `[offset, bytes]` in the blob. Expected values
+//! and bounds are f64, integers u32. `kept` lists elements that must keep the poison value; `also`
+//! lists other integers that are allowed for an element, where rounding may decide a choice.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `--subgroups=LEAST,MOST` says.
+/// Parses `--subgroups=LEAST,MOST`.
 fn sizes(option: &str) -> Result<Option<(u32, u32)>> {
     let wrong = || Error::other(format!("`{option}` is not --subgroups=LEAST,MOST"));
     let sizes = option.strip_prefix("--subgroups=").ok_or_else(wrong)?;
@@ -165,7 +166,7 @@ fn operand(data: &OperandData, blob: &mut Blob) -> Result<Value> {
     Ok(value)
 }
 
-/// A file of byte strings at multiples of eight, the same string once.
+/// A file of byte strings, aligned to eight bytes and deduplicated.
 struct Blob {
     file: BufWriter<File>,
     len: usize,
@@ -177,7 +178,7 @@ impl Blob {
         Ok(Self { file: BufWriter::new(File::create(path)?), len: 0, known: HashMap::new() })
     }
 
-    /// Where the bytes are: offset and length.
+    /// Writes the bytes unless they are there; returns offset and length.
     fn put(&mut self, bytes: &[u8]) -> Result<Value> {
         let len = bytes.len();
         let at = match self.known.entry(bytes.to_vec()) {

@@ -1,5 +1,5 @@
-//! Writes every linked shader to a folder, constants filled in and variants by capability among them:
-//! input for WGSL compilers.
+//! Writes every linked shader to a folder as input for WGSL compilers, with pipeline constants
+//! filled in. Includes variants that need optional features.
 //!
 //! `cargo run -p grok-wgpu-tools --bin export_shaders -- DIR`
 

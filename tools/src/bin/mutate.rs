@@ -1,4 +1,4 @@
-//! Mutation testing of the shaders, as a program: `scripts/mutate` runs it.
+//! Mutation testing of the shaders: the program behind `scripts/mutate`.
 
 use std::process::ExitCode;
 

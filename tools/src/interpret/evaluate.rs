@@ -1,4 +1,4 @@
-//! Expressions of the interpreter, and its loads and stores.
+//! Evaluation of expressions, loads and stores.
 
 use naga::{BinaryOperator, Expression, Handle, MathFunction, ScalarKind, TypeInner};
 
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl<'a, const W: usize> Machine<'a, W> {
-    /// Evaluates an expression for these invocations.
+    /// Evaluates an expression for the invocations in `mask`.
     pub(crate) fn emit(
         &mut self,
         frame: &mut Frame<'a, W>,
@@ -19,7 +19,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         mask: Mask,
     ) -> Result<(), String> {
         self.count(mask)?;
-        // Invocations that are masked out keep what they had.
+        // Invocations outside of the mask keep their earlier values.
         let mut values = std::mem::take(&mut frame.values[handle.index()]);
         values.resize(self.lanes, [0; W]);
         match frame.function.expressions[handle] {
@@ -39,7 +39,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// Expressions that put values together.
+    /// Expressions that compose and take apart values.
     fn assemble(
         &self,
         frame: &Frame<'a, W>,
@@ -92,7 +92,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// Expressions that calculate.
+    /// Arithmetic expressions.
     fn calculate(
         &mut self,
         frame: &Frame<'a, W>,
@@ -137,7 +137,7 @@ impl<'a, const W: usize> Machine<'a, W> {
                         _ => {}
                     }
                 }
-                // A scalar is joined with each component of the other side.
+                // A scalar operand is combined with each component of the other.
                 let at = |len: usize, i: usize| if len == 1 { 0 } else { i };
                 for lane in mask.lanes() {
                     let a = self.get(frame, left, lane)?;
@@ -193,7 +193,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// An element or member: of what a pointer points to, or of a value.
+    /// An element or member of a value, or of what a pointer points to.
     fn access(
         &mut self,
         frame: &Frame<'a, W>,
@@ -237,7 +237,7 @@ impl<'a, const W: usize> Machine<'a, W> {
                 index
             } else {
                 self.beyond(frame, handle, index, len);
-                // As devices that clamp do; it has been reported.
+                // The fault is reported; go on like a device that clamps indices.
                 len.saturating_sub(1)
             };
             values[lane] = step(base, within * stride, is_pointer);
@@ -245,7 +245,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// Words of the value that an expression has.
+    /// Size of an expression's value in words.
     fn value_words(
         &self,
         frame: &Frame<'a, W>,
@@ -257,7 +257,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         }
     }
 
-    /// Words that a pointer points to.
+    /// Size in words of what a pointer points to.
     fn pointee_words(
         &self,
         frame: &Frame<'a, W>,
@@ -271,7 +271,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         if words > W { Err("a value wider than any here".into()) } else { Ok(words) }
     }
 
-    /// What a pointer says: a space, a variable, and a word of it.
+    /// Decodes a pointer: address space, variable, and word.
     fn target(
         &self,
         frame: &Frame<'a, W>,
@@ -347,8 +347,8 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// Who accesses a variable, and when. No barrier orders the workgroups of a dispatch, and
-    /// `workgroupBarrier` orders nothing in storage: for storage, all is one phase.
+    /// The invocation, source line and phase of an access. No barrier orders workgroups, and
+    /// `workgroupBarrier` does not order storage, so all accesses to storage are in one phase.
     fn stamp(
         &self,
         frame: &Frame<'a, W>,
@@ -364,7 +364,7 @@ impl<'a, const W: usize> Machine<'a, W> {
     }
 }
 
-/// The value or the pointer `offset` words further.
+/// The member of a value, or the pointer to it, at an offset in words.
 fn step<const W: usize>(base: Value<W>, offset: u32, is_pointer: bool) -> Value<W> {
     let mut value = base;
     if is_pointer {

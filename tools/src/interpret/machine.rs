@@ -1,9 +1,9 @@
-//! An interpreter of naga's IR that runs the invocations of a workgroup in step, and reports what
-//! the order of invocations could change or what leaves its bounds.
+//! An interpreter of naga's IR that runs the invocations of a workgroup in lockstep. It reports
+//! results that depend on the order of invocations, and accesses out of bounds.
 //!
-//! All invocations execute a statement together, those that control flow has excluded being masked
-//! out. That is one possible order of many, and enough: two accesses conflict if no barrier lies
-//! between them, whichever came first.
+//! All invocations execute a statement together; those in other branches are masked out. This is
+//! one of many possible orders, and enough: two accesses conflict if no barrier is between them,
+//! whichever came first.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -23,32 +23,36 @@ use super::{
     subgroups::Subgroups,
 };
 
-/// Words of the largest value that an expression may have: four chunks of f32 with their scales.
+/// Words of the widest value of an expression: four chunks of f32 with their scales.
 const WIDEST: usize = 48;
 
-/// The same in most programs: a matrix of 4 x 4. Small values are faster.
+/// Words of the widest value in most programs: a matrix of 4 x 4. Smaller values are faster.
 const USUAL: usize = 16;
 
-/// A value of any type of a program, laid out as in memory.
+/// A value of any type, in its memory layout.
 pub(crate) type Value<const W: usize> = [u32; W];
 
-/// Evaluations and rounds of loops, by all invocations, that no row comes near.
+/// Limit on evaluations, summed over invocations, to stop endless loops. No row comes near.
 const MOST_STEPS: u64 = 2_000_000_000;
 
-/// What a pointer points into: a global variable, or a local one of this function.
+/// Address spaces in a pointer: a global variable, or a local one of the current function.
 pub(crate) const GLOBAL: u32 = 0;
 pub(crate) const LOCAL: u32 = 1;
 
-/// What a run showed.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What is wrong, each place once.
+    /// What is wrong, once for each place.
     pub faults: BTreeSet<String>,
-    /// Words of each operand afterwards.
+    /// The words of each operand after the run.
     pub operands: Vec<Vec<u32>>,
 }
 
-/// Runs a row's dispatch. An error is what this interpreter cannot run.
+/// Runs a row's dispatch.
+///
+/// # Errors
+///
+/// If the program has something that the interpreter does not support, or does not end.
 pub fn run(program: &Program, row: &CaseData, subgroups: Subgroups) -> Result<Outcome, String> {
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks(4).map(|b| b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))).collect()
@@ -66,7 +70,11 @@ pub fn run(program: &Program, row: &CaseData, subgroups: Subgroups) -> Result<Ou
     Ok(Outcome { faults, operands })
 }
 
-/// Runs all workgroups over memories in the order of their bindings.
+/// Runs a dispatch over memories, one for each binding in order.
+///
+/// # Errors
+///
+/// Those of [`run`], and if a binding has no memory.
 pub fn dispatch(
     program: &Program,
     bindings: Vec<Memory>,
@@ -77,7 +85,7 @@ pub fn dispatch(
     dispatch(program, bindings, workgroups, subgroups)
 }
 
-/// The same with values of so many words.
+/// Runs a dispatch with values of at most `W` words.
 fn in_words<const W: usize>(
     program: &Program,
     bindings: Vec<Memory>,
@@ -138,18 +146,18 @@ fn in_words<const W: usize>(
     Ok((machine.faults, bound))
 }
 
-/// A function in execution, by all invocations that called it.
+/// A call frame, for all invocations that called the function.
 pub(crate) struct Frame<'a, const W: usize> {
     pub(crate) function: &'a Function,
     pub(crate) info: &'a FunctionInfo,
-    /// Line of each expression.
+    /// Source line of each expression.
     pub(crate) lines: &'a [u32],
     pub(crate) arguments: Vec<Vec<Value<W>>>,
-    /// Local variables, invocation by invocation.
+    /// Local variables of each invocation in turn.
     pub(crate) locals: Vec<u32>,
     pub(crate) local_words: usize,
     pub(crate) local_at: Vec<usize>,
-    /// Values of expressions that were emitted, by expression and invocation.
+    /// Values of evaluated expressions, by expression and invocation.
     pub(crate) values: Vec<Vec<Value<W>>>,
     pub(crate) result: Vec<Value<W>>,
     pub(crate) breaks: Mask,
@@ -158,23 +166,23 @@ pub(crate) struct Frame<'a, const W: usize> {
 
 pub(crate) struct Machine<'a, const W: usize> {
     pub(crate) program: &'a Program,
-    /// By global variable.
+    /// Memories of global variables.
     pub(crate) memories: Vec<Memory>,
-    /// Whether a variable belongs to a workgroup, by variable.
+    /// Whether a variable is in the workgroup address space, by variable.
     pub(crate) in_workgroup: Vec<bool>,
     pub(crate) lanes: usize,
     pub(crate) full: Mask,
     pub(crate) subgroups: Subgroups,
-    /// Invocations of each subgroup, by their number there.
+    /// Invocations of each subgroup, by `subgroup_invocation_id`.
     pub(crate) members: Vec<Vec<usize>>,
     pub(crate) group: [u32; 3],
-    /// Number of this workgroup's first invocation in the dispatch.
+    /// Index in the dispatch of this workgroup's first invocation.
     pub(crate) first: u32,
-    /// Counts barriers, over all workgroups: no two share workgroup memory.
+    /// Number of barriers so far, over all workgroups: a phase belongs to one workgroup.
     pub(crate) phase: u32,
     pub(crate) steps: u64,
     pub(crate) faults: BTreeSet<String>,
-    /// What was reported: variable, lines, who wrote.
+    /// Faults that were reported: variable, lines, which of the two wrote.
     seen: HashSet<(u32, u32, u32, bool, bool)>,
 }
 
@@ -219,7 +227,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// Runs a function, or the entry point; gives its results.
+    /// Runs a function or the entry point, and returns its results.
     fn call(
         &mut self,
         function: Option<Handle<Function>>,
@@ -271,7 +279,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(frame.result)
     }
 
-    /// Executes statements; gives the invocations that come to the end.
+    /// Executes statements; returns the invocations that reach the end.
     fn block(
         &mut self,
         frame: &mut Frame<'a, W>,
@@ -360,7 +368,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(mask)
     }
 
-    /// Counts what invocations do, so that what does not end is given up.
+    /// Counts evaluations, to give up on programs that do not end.
     pub(crate) fn count(&mut self, mask: Mask) -> Result<(), String> {
         self.steps += u64::from(mask.count());
         if self.steps > MOST_STEPS { Err("it does not end".into()) } else { Ok(()) }
@@ -397,7 +405,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         frame.info[expression].ty.inner_with(&self.program.module.types)
     }
 
-    /// Kind of the components and their number, of scalars, vectors and matrices.
+    /// Kind and number of components of a scalar, vector or matrix.
     pub(crate) fn components(
         &self,
         frame: &Frame<'a, W>,
@@ -413,7 +421,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         }
     }
 
-    /// The value of an expression that was emitted, or needs not be.
+    /// The value of an expression that was evaluated, or that needs no evaluation.
     pub(crate) fn get(
         &self,
         frame: &Frame<'a, W>,
@@ -446,7 +454,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(value)
     }
 
-    /// The value of an expression that no invocation changes.
+    /// The value of a constant expression.
     fn constant(
         &self,
         arena: &naga::Arena<Expression>,
@@ -511,20 +519,20 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(value)
     }
 
-    /// Notes what is wrong at an expression.
+    /// Reports a fault at an expression.
     pub(crate) fn fault(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, what: &str) {
         let line = frame.lines[at.index()];
         self.faults.insert(format!("{what}: {}", self.program.quote(line)));
     }
 
-    /// Notes something that differs by invocation, at each place once.
+    /// Reports a fault whose text differs between invocations, once for each place.
     pub(crate) fn fault_once(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, what: &str) {
         if self.seen.insert((u32::MAX, frame.lines[at.index()], 0, false, false)) {
             self.fault(frame, at, what);
         }
     }
 
-    /// Notes an index past the end.
+    /// Reports an index out of bounds.
     pub(crate) fn beyond(
         &mut self,
         frame: &Frame<'a, W>,
@@ -553,7 +561,7 @@ impl<'a, const W: usize> Machine<'a, W> {
             }
             Conflict::Race { other, other_wrote } => (other, other_wrote),
         };
-        // One pair of lines is one race, however many invocations run into it.
+        // A pair of lines is reported as one race, for however many invocations.
         if !self.seen.insert((variable, other.line, by.line, other_wrote, wrote)) {
             return;
         }
@@ -570,7 +578,7 @@ impl<'a, const W: usize> Machine<'a, W> {
     }
 }
 
-/// A number of something in a shader, as a word.
+/// An index of the shader as a word.
 fn index(number: usize) -> u32 {
     u32::try_from(number).expect("shaders are small")
 }

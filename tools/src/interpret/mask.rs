@@ -1,4 +1,4 @@
-//! Sets of invocations of a workgroup: which of them control flow has not excluded.
+//! Execution masks: the active invocations of a workgroup.
 
 /// A set of invocations of a workgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

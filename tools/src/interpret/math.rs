@@ -1,8 +1,8 @@
-//! Arithmetic of WGSL on words: one function for each kind of expression, component by component.
+//! WGSL arithmetic on words, by kind of expression and component.
 
 use naga::{BinaryOperator as B, MathFunction as M, ScalarKind as K, UnaryOperator as U};
 
-/// What an operation gave, or why it has no defined result.
+/// A result, or the reason why it is undefined.
 pub(crate) type Word = Result<u32, &'static str>;
 
 fn f(word: u32) -> f32 {
@@ -62,7 +62,7 @@ pub(crate) fn binary(op: B, kind: K, a: u32, b: u32) -> Word {
     })
 }
 
-/// Functions that take their arguments component by component.
+/// Builtin functions that work on each component by itself.
 pub(crate) fn math(fun: M, kind: K, [a, b, c]: [u32; 3]) -> Word {
     let float = match fun {
         M::Abs => f(a).abs(),
@@ -98,13 +98,13 @@ pub(crate) fn math(fun: M, kind: K, [a, b, c]: [u32; 3]) -> Word {
     }
 }
 
-/// The dot product of two vectors of floats, in order.
+/// The dot product of two vectors of floats, summed in order.
 pub(crate) fn dot(a: &[u32], b: &[u32]) -> u32 {
     let products = a.iter().zip(b).map(|(&a, &b)| f(a) * f(b));
     products.reduce(|sum, product| sum + product).unwrap_or(0.0).to_bits()
 }
 
-/// The value conversion of `f32(x)` and its like.
+/// Value conversion, as in `f32(x)`.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,6 +1,6 @@
-//! Memory that remembers who touched which word in which phase, and which words were never written.
+//! Shadowed memory: records the accesses to each word, and words that were never written.
 
-/// One access: in which phase, by which invocation, from which line. Phase 0 is none at all.
+/// An access: the phase, invocation and source line. Phase 0 means no access.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamp {
     pub(crate) phase: u32,
@@ -8,15 +8,15 @@ pub(crate) struct Stamp {
     pub(crate) line: u32,
 }
 
-/// Stands for several invocations that read a word in one phase.
+/// In place of an invocation: several of them read the word in one phase.
 const SEVERAL: u32 = u32::MAX;
 
-/// What is wrong with an access.
+/// A fault of an access.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Conflict {
-    /// Another invocation touched the word in this phase, and one of the two wrote.
+    /// A race: another invocation accessed the word in this phase, and one of the two wrote.
     Race { other: Stamp, other_wrote: bool },
-    /// Nobody wrote the word before.
+    /// The word was never written.
     Unwritten,
 }
 
@@ -27,30 +27,30 @@ struct Shadow {
     written: bool,
 }
 
-/// The words of one variable. Those that invocations may write have shadows.
+/// The words of a variable, with shadows if invocations may write them.
 pub struct Memory {
     words: Vec<u32>,
     shadows: Vec<Shadow>,
 }
 
 impl Memory {
-    /// Memory that is only read.
+    /// Read-only memory.
     pub fn constant(words: Vec<u32>) -> Self {
         Self { words, shadows: Vec::new() }
     }
 
-    /// Memory that may be written; where it holds `unwritten`, nobody has written yet.
+    /// Writable memory; words that equal `unwritten` count as never written.
     pub fn shadowed(words: Vec<u32>, unwritten: u32) -> Self {
         let shadow = |&word| Shadow { written: word != unwritten, ..Shadow::default() };
         Self { shadows: words.iter().map(shadow).collect(), words }
     }
 
-    /// Workgroup memory, of which nothing is written.
+    /// Workgroup memory, not written yet.
     pub(crate) fn workgroup(len: usize) -> Self {
         Self { words: vec![0; len], shadows: vec![Shadow::default(); len] }
     }
 
-    /// What it holds.
+    /// The contents.
     pub fn words(&self) -> &[u32] {
         &self.words
     }
@@ -86,7 +86,7 @@ impl Memory {
 }
 
 impl Stamp {
-    /// The invocation, in words.
+    /// The invocation, for messages.
     pub(crate) fn name(self) -> String {
         if self.who == SEVERAL {
             "several invocations".into()

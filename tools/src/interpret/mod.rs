@@ -1,5 +1,5 @@
-//! An interpreter of naga's IR that sees races, divergent barriers and shuffles, accesses out of
-//! bounds, and reads of what nobody wrote. Needs no device.
+//! An interpreter of naga's IR that detects races, divergent barriers and shuffles, accesses out of
+//! bounds, and reads of unwritten memory. Needs no device.
 
 mod evaluate;
 mod machine;
@@ -14,5 +14,5 @@ pub use memory::Memory;
 pub use program::Program;
 pub use subgroups::Subgroups;
 
-/// Bytes of all operands of the largest rows that are interpreted each time.
+/// Rows with at most so many bytes of operands are interpreted in every run of the tests.
 pub const SMALL: usize = 48 << 10;

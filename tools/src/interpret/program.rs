@@ -1,4 +1,4 @@
-//! Programs as the interpreter takes them: parsed, with their constants filled in, and measured.
+//! Programs for the interpreter: parsed, with pipeline constants filled in and types laid out.
 
 use naga::{
     ArraySize, Function, Handle, Module, Type, VectorSize,
@@ -6,20 +6,24 @@ use naga::{
     valid::ModuleInfo,
 };
 
-/// A parsed program with its constants filled in.
+/// A parsed program with its pipeline constants filled in.
 pub struct Program {
     pub(crate) module: Module,
     pub(crate) info: ModuleInfo,
     layouter: Layouter,
     source: String,
-    /// Lines of expressions, by function.
+    /// Source lines of expressions, by function.
     pub(crate) function_lines: Vec<Vec<u32>>,
-    /// The same, by entry point.
+    /// Source lines of expressions, by entry point.
     pub(crate) entry_lines: Vec<Vec<u32>>,
 }
 
 impl Program {
-    /// Parses WGSL and fills in `constants`. Errors say where.
+    /// Parses WGSL and fills in its pipeline constants.
+    ///
+    /// # Errors
+    ///
+    /// If naga refuses the program or a constant; the message quotes the source where it can.
     pub fn parse(source: &str, constants: &[(&str, u32)]) -> Result<Self, String> {
         use naga::valid::{Capabilities, ValidationFlags, Validator};
         let module =
@@ -47,11 +51,11 @@ impl Program {
     }
 
     pub(crate) fn words(&self, ty: Handle<Type>) -> usize {
-        // A bool has one byte.
+        // A bool is one byte in naga's layout.
         (self.layouter[ty].size as usize).div_ceil(4)
     }
 
-    /// Words of the widest value that an expression has.
+    /// Words of the widest value of an expression.
     pub(crate) fn widest(&self) -> usize {
         let functions = self.module.functions.iter();
         let functions = functions.map(|(handle, function)| (function, &self.info[handle]));
@@ -64,7 +68,7 @@ impl Program {
         words.max().unwrap_or(0)
     }
 
-    /// Elements of an array; of those that end with their binding, none are known.
+    /// The length of an array; `None` if it is that of the binding.
     pub(crate) fn len(&self, size: ArraySize) -> Result<Option<u32>, String> {
         match size.resolve(self.module.to_ctx()) {
             Ok(IndexableLength::Known(len)) => Ok(Some(len)),
@@ -73,20 +77,20 @@ impl Program {
         }
     }
 
-    /// A line of the program, as reports show it.
+    /// A source line, quoted for messages.
     pub(crate) fn quote(&self, line: u32) -> String {
         let text = self.source.lines().nth((line as usize).saturating_sub(1)).unwrap_or_default();
         format!("`{}`", text.trim())
     }
 }
 
-/// Lines of a function's expressions.
+/// Source lines of a function's expressions.
 fn lines(function: &Function, source: &str) -> Vec<u32> {
     let arena = &function.expressions;
     arena.iter().map(|(handle, _)| arena.get_span(handle).location(source).line_number).collect()
 }
 
-/// Words from one column of a matrix to the next.
+/// Stride of a matrix's columns in words.
 pub(crate) fn column_words(rows: VectorSize) -> usize {
     if rows == VectorSize::Bi { 2 } else { 4 }
 }

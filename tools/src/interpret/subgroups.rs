@@ -1,4 +1,4 @@
-//! Subgroups of the interpreter: which invocations form one, and what they take from each other.
+//! Subgroups: which invocations form one, and shuffles between them.
 
 use naga::{Expression, GatherMode, Handle};
 
@@ -7,13 +7,13 @@ use super::{
     mask::Mask,
 };
 
-/// How a device forms subgroups. WebGPU promises neither which invocations of a workgroup form one
-/// nor which of them is which.
+/// How a device forms subgroups. WebGPU specifies neither which invocations of a workgroup form a
+/// subgroup nor their order in it.
 #[derive(Clone, Copy, Debug)]
 pub enum Subgroups {
-    /// Neighbouring invocations form a subgroup of this size, in their order.
+    /// Consecutive invocations form a subgroup of this size, in order.
     InOrder(usize),
-    /// Subgroups of this size, dealt out as cards are, last invocation first.
+    /// Invocations are dealt to subgroups of this size in turn, the last invocation first.
     Scattered(usize),
 }
 
@@ -24,7 +24,7 @@ impl Subgroups {
         }
     }
 
-    /// The subgroup of an invocation in a workgroup of `lanes`, and its number there.
+    /// The subgroup of an invocation in a workgroup of `lanes`, and its index there.
     pub(crate) fn place(self, lanes: usize, lane: usize) -> (usize, usize) {
         match self {
             Self::InOrder(size) => (lane / size, lane % size),
@@ -36,7 +36,7 @@ impl Subgroups {
         }
     }
 
-    /// The invocations of each subgroup of a workgroup of `lanes`, by their number there.
+    /// The invocations of each subgroup of a workgroup of `lanes`, in order.
     pub(crate) fn members(self, lanes: usize) -> Vec<Vec<usize>> {
         let mut members = vec![Vec::new(); lanes.div_ceil(self.size())];
         let mut placed: Vec<_> = (0..lanes).map(|lane| (self.place(lanes, lane), lane)).collect();
@@ -49,7 +49,7 @@ impl Subgroups {
 }
 
 impl<'a, const W: usize> Machine<'a, W> {
-    /// Gives each of these invocations the value that another one of its subgroup has.
+    /// Executes a shuffle for the invocations in `mask`.
     pub(crate) fn gather(
         &mut self,
         frame: &mut Frame<'a, W>,
@@ -64,7 +64,7 @@ impl<'a, const W: usize> Machine<'a, W> {
             GatherMode::ShuffleXor(index) => (index, true),
             ref other => return Err(format!("the subgroup operation {other:?}")),
         };
-        // Invocations that are masked out keep what they had.
+        // Invocations outside of the mask keep their earlier values.
         let mut values = std::mem::take(&mut frame.values[result.index()]);
         values.resize(self.lanes, [0; W]);
         let members = std::mem::take(&mut self.members);
@@ -94,7 +94,7 @@ impl<'a, const W: usize> Machine<'a, W> {
         Ok(())
     }
 
-    /// Notes a shuffle from an invocation that there is not, at each place once.
+    /// Reports a shuffle from an invocation that does not exist, once for each place.
     fn nobody(&mut self, frame: &Frame<'a, W>, at: Handle<Expression>, from: usize) {
         let size = self.subgroups.size();
         let what = if from < size {

@@ -1,4 +1,4 @@
-//! Runs mutants row by row until one fails, the likeliest rows first, and keeps what was found.
+//! Runs the rows on each mutant until one fails, the most promising row first, and records results.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,32 +15,32 @@ use super::{
     worker::{Answer, Worker, rows},
 };
 
-/// What became of a mutant.
+/// The result for a mutant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    /// naga or the device refused it: no mutant at all.
+    /// naga or the device refused the program, so the mutant does not count.
     Refused,
-    /// A row saw it.
+    /// A row failed.
     Killed {
         /// The row.
         by: String,
-        /// What the row said.
+        /// The row's failure.
         how: String,
     },
-    /// Every row passes, but breaks a rule: a race, an access out of bounds, a read of what nobody
-    /// wrote.
+    /// Every row passes on the device, but the interpreter reports a race, an access out of bounds,
+    /// or a read of unwritten memory.
     Faulty {
         /// The row.
         by: String,
-        /// What the interpreter said.
+        /// The interpreter's report.
         how: String,
     },
-    /// No row saw it.
+    /// No row failed.
     Survived,
 }
 
-/// A line of the file of results.
+/// A line of the results file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
@@ -48,16 +48,16 @@ enum Line {
     Row { row: String, millis: u64, files: Vec<String> },
 }
 
-/// What is known, in memory and in a file that grows as results come in.
+/// Results so far, in memory and in a file that is appended to.
 pub(crate) struct State {
     path: PathBuf,
-    /// By name of the mutant and digest of its text.
+    /// By name of the mutant and hash of its file.
     outcomes: HashMap<(String, u64), Outcome>,
     rows: HashMap<String, (u64, Vec<String>)>,
 }
 
 impl State {
-    /// Reads what an earlier run left, if it is to be resumed.
+    /// Opens the results file; `resume` keeps the results of an earlier run.
     pub(crate) fn open(path: &Path, resume: bool) -> Result<Self, Error> {
         let folder = path.parent().ok_or("the file of results is in no folder")?;
         fs::create_dir_all(folder)?;
@@ -107,28 +107,27 @@ fn digest(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// A row as the hunt sees it.
+/// A row with its time and the files it links.
 struct Target {
     name: String,
     millis: u64,
     files: Vec<String>,
 }
 
-/// Rows and children, and what was learned about which row kills.
+/// Rows, the child process, and statistics on which rows kill mutants.
 pub(crate) struct Hunt<'a> {
     files: &'a [File],
     mutants: &'a [Mutant],
     worker: Worker,
-    /// Rows that a mutant runs through at the most.
+    /// The most rows to run on a mutant.
     most: usize,
     targets: Vec<Target>,
-    /// By file of mutants and row: kills, runs.
+    /// By the mutant's file and by row: kills and runs.
     record: BTreeMap<(String, usize), (f64, f64)>,
 }
 
 impl<'a> Hunt<'a> {
-    /// Runs every row of these kernels on the shaders as they are: all must pass, and their times
-    /// are what the order of rows goes by.
+    /// Runs every row on the unchanged shaders. All must pass; their times help to order the rows.
     pub(crate) fn new(
         files: &'a [File],
         mutants: &'a [Mutant],
@@ -155,18 +154,18 @@ impl<'a> Hunt<'a> {
         Ok(Self { files, mutants, worker, most, targets, record: BTreeMap::new() })
     }
 
-    /// Whether a kernel has rows whose programs link this file.
+    /// Whether a row of the kernel links this file.
     pub(crate) fn links(&self, kernel: &str, file: &str) -> bool {
         let of = |target: &Target| target.name.split('/').next() == Some(kernel);
         self.targets.iter().any(|t| of(t) && t.files.iter().any(|name| name == file))
     }
 
-    /// How many rows run a program with this file.
+    /// The number of rows that link this file.
     pub(crate) fn rows_of(&self, file: &str) -> usize {
         self.targets.iter().filter(|target| target.files.iter().any(|name| name == file)).count()
     }
 
-    /// Runs a mutant until a row fails.
+    /// Runs rows on a mutant until one fails, in the order of expected kills per time.
     pub(crate) fn run(&mut self, number: usize, state: &mut State) -> Result<Outcome, Error> {
         let mutant = &self.mutants[number];
         let file = self.files.iter().find(|file| file.name == mutant.file);

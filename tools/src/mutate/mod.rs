@@ -1,6 +1,6 @@
-//! Mutation testing of the shaders: small wrong changes, each of which some row must see.
+//! Mutation testing of the shaders: small wrong changes, for each of which a row must fail.
 //!
-//! `scripts/mutate` runs it; `tools/mutation/README.md` has what came out.
+//! `scripts/mutate` runs it; `tools/mutation/README.md` has the results.
 
 mod hunt;
 mod operators;
@@ -79,7 +79,7 @@ struct Options {
     worker: bool,
 }
 
-/// Does what the command line says. The exit code is 1 where a survivor has no reason.
+/// Runs the program. The exit code is 1 if a survivor has no reason.
 pub fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whether every survivor has a reason.
+/// Runs the program; returns whether every survivor has a reason.
 fn run(options: &Options) -> Result<bool, Error> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = files(&tools.with_file_name("shaders"))?;
@@ -115,18 +115,18 @@ fn run(options: &Options) -> Result<bool, Error> {
     work.conclude(&tools.join("mutation/survivors.json"), &state)
 }
 
-/// What is to be done, and since when.
+/// The parameters of a run.
 struct Work<'a> {
     options: &'a Options,
     files: &'a [File],
     all: &'a [Mutant],
-    /// Mutants that compile to other programs and are wanted.
+    /// The mutants to run, all of which compile to another program.
     chosen: Vec<usize>,
     started: Instant,
 }
 
 impl<'a> Work<'a> {
-    /// The file of a mutant.
+    /// The text of a mutant's file.
     fn text(&self, i: usize) -> &'a str {
         let file = self.files.iter().find(|file| file.name == self.all[i].file);
         file.map_or("", |file| &file.text)
@@ -184,7 +184,7 @@ impl<'a> Work<'a> {
         Ok(hunt)
     }
 
-    /// Runs the survivors through the interpreter.
+    /// Runs the survivors in the interpreter.
     fn interpret(&self, hunt: &Hunt<'_>, state: &mut State) -> Result<(), Error> {
         let survivors: Vec<usize> = self
             .chosen
@@ -211,7 +211,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Prints the tables, writes the report, and says whether all is explained.
+    /// Prints the tables and writes the report; returns whether every survivor has a reason.
     fn conclude(&self, reasons: &Path, state: &State) -> Result<bool, Error> {
         let results: Vec<(&Mutant, &Outcome)> = self
             .chosen
@@ -236,7 +236,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Kernels first, then variants, then what they link, each in the order of names.
+/// Files of kernels, of variants and of libraries, each sorted by name.
 fn files(shaders: &Path) -> Result<Vec<File>, Error> {
     let mut files = Vec::new();
     for (folder, prefix) in [("kernels", ""), ("variants", "variants/"), ("lib", "lib/")] {
@@ -254,13 +254,13 @@ fn files(shaders: &Path) -> Result<Vec<File>, Error> {
     Ok(files)
 }
 
-/// A linked text, and what naga makes of it.
+/// A linked program's text, and its IR for comparisons.
 struct Program {
     source: String,
     meaning: String,
 }
 
-/// Every program.
+/// Every program of a row.
 fn programs() -> Vec<Program> {
     let mut found = BTreeMap::new();
     for (case, _, tuning) in worker::rows() {
@@ -275,21 +275,21 @@ fn programs() -> Vec<Program> {
     found.into_values().map(program).collect()
 }
 
-/// Whether naga accepts every program that links the file, with the mutant in its place, and
-/// one of them is no longer the same: a mutant that compiles to the same program is none.
+/// Whether naga accepts the mutant in every program that links the file, and the IR of at least one
+/// program changes. Without a change, the mutant is equivalent.
 fn differs(programs: &[Program], file: &str, mutant: &str) -> bool {
     let mut differs = false;
     for program in programs.iter().filter(|program| program.source.contains(file)) {
         let Some(module) = compiled(&program.source.replacen(file, mutant, 1)) else {
             return false;
         };
-        // One difference will do.
+        // One difference is enough.
         differs = differs || meaning(&module) != program.meaning;
     }
     differs
 }
 
-/// A program, if naga accepts it.
+/// The module, if naga accepts it.
 fn compiled(source: &str) -> Option<naga::Module> {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(source).ok()?;
@@ -298,13 +298,13 @@ fn compiled(source: &str) -> Option<naga::Module> {
     Some(module)
 }
 
-/// What a program does: naga's IR has the values of constant expressions, and printed it has no places
-/// in the text.
+/// The IR of a program as text: constant expressions are evaluated, and there are no source
+/// positions.
 fn meaning(module: &naga::Module) -> String {
     format!("{module:?}")
 }
 
-/// About `count` of the mutants, from each file and operator its share.
+/// About `count` of the mutants, spread evenly over files and operators.
 fn sample(all: &[Mutant], mut chosen: Vec<usize>, count: usize) -> Vec<usize> {
     if chosen.len() <= count {
         return chosen;
@@ -314,7 +314,7 @@ fn sample(all: &[Mutant], mut chosen: Vec<usize>, count: usize) -> Vec<usize> {
     for i in chosen.drain(..) {
         groups.entry((&all[i].file, all[i].operator)).or_default().push(i);
     }
-    // Taken in turns, so that no file and no operator is left out.
+    // In turns, so that no file and no operator is left out.
     while chosen.len() < count && !groups.is_empty() {
         for group in groups.values_mut() {
             let at = random.next_u32() as usize % group.len();

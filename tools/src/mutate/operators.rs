@@ -1,18 +1,18 @@
-//! Every small wrong change of a shader file that the operators make, each with a stable name.
+//! Mutation operators: every small wrong change of a shader file, each with a stable name.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use super::tokens::{Kind, Source};
 
-/// One changed place of one file.
+/// A mutant: one change in one file.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutant {
     /// Path below `shaders/`.
     pub(crate) file: String,
     pub(crate) operator: &'static str,
-    /// File, line, column, operator, before and after.
+    /// File, line, column, operator, text before and after.
     pub(crate) id: String,
-    /// Bytes that are replaced.
+    /// The bytes to replace.
     span: Range<usize>,
     after: String,
 }
@@ -24,7 +24,7 @@ impl Mutant {
     }
 }
 
-/// All mutants of a file, in the order of their places.
+/// All mutants of a file, in source order.
 pub(crate) fn mutants(file: &str, text: &str) -> Vec<Mutant> {
     let source = Source::new(text);
     let mut found = Found { file, source: &source, all: BTreeMap::new() };
@@ -48,7 +48,7 @@ pub(crate) fn mutants(file: &str, text: &str) -> Vec<Mutant> {
 struct Found<'a> {
     file: &'a str,
     source: &'a Source<'a>,
-    /// By place and change, so that two operators never make the same mutant.
+    /// By place and new text, so that two operators cannot make the same mutant.
     all: BTreeMap<(usize, usize, String), Mutant>,
 }
 
@@ -126,7 +126,7 @@ impl Found<'_> {
             }
         } else if let Ok(value) = text.trim_end_matches(['u', 'i']).parse::<u32>() {
             let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit());
-            // A loop with a smaller stride only does some things twice.
+            // A smaller stride of a loop only repeats some work.
             let stride = self.source.word(i - 1) == "+=" && self.source.word(i + 1) == ")";
             let less = if stride { None } else { value.checked_sub(1) };
             for near in [Some(value + 1), less].into_iter().flatten() {
@@ -162,7 +162,8 @@ impl Found<'_> {
         self.swapped(i);
         let end = source.close[&(i + 1)] + 1;
         let kept = match name {
-            // The bounds of a clamp and the condition of a choice are no results.
+            // The bounds of a clamp and the condition of a select are not replacements for the
+            // result.
             "clamp" => 1,
             "select" => 2,
             "Eight" | "vec2" | "vec3" | "dot" | "workgroupBarrier" => 0,
@@ -173,7 +174,7 @@ impl Found<'_> {
         }
     }
 
-    /// Swaps neighbouring arguments of a call.
+    /// Swaps adjacent arguments of a call.
     fn swapped(&mut self, i: usize) {
         let source = self.source;
         let name = source.word(i);
@@ -245,7 +246,7 @@ impl Found<'_> {
         }
     }
 
-    /// Brackets that change the order of operations by more than rounding.
+    /// Drops parentheses where that changes more than rounding.
     fn parentheses(&mut self, i: usize) {
         let source = self.source;
         let grouping = source.word(i) == "(" && !source.is_binary(i);
@@ -254,7 +255,7 @@ impl Found<'_> {
         }
         let close = source.close[&i];
         let inside = i + 1..close;
-        // A product in a product only rounds otherwise.
+        // A product inside of a product only changes rounding.
         let mut sums = inside
             .clone()
             .filter(|&j| matches!(source.word(j), "+" | "-" | "%" | "/") && source.is_binary(j));
@@ -272,7 +273,7 @@ impl Found<'_> {
             if first == "workgroupBarrier" {
                 self.replace("barrier dropped", statement.clone(), "");
                 let barrier = source.slice(statement.clone());
-                // Past a name for a value that no memory is read for, a barrier does the same.
+                // Moving a barrier past a `let` that reads no memory changes nothing.
                 let reads = |s: &Range<usize>| {
                     source.word(s.start) != "let" || source.slice(s.clone()).contains('[')
                 };
@@ -290,7 +291,8 @@ impl Found<'_> {
             }
             let word = source.tokens[statement.start].kind == Kind::Word;
             if first == "return" || first == "break" {
-                // A block of nothing else has the same mutant as its guard.
+                // In a block of its own, the statement has the same mutant as the condition around
+                // it.
                 let alone =
                     source.word(statement.start - 1) == "{" && source.word(statement.end) == "}";
                 if !alone {
@@ -302,8 +304,8 @@ impl Found<'_> {
         }
     }
 
-    /// Module-scope constants, the sizes of arrays and of workgroups. An `override` is always given
-    /// a value, so its own is not looked at.
+    /// Constants at module scope, and sizes of arrays and workgroups. The default of an `override`
+    /// is never used, so it is not mutated.
     fn constants(&mut self) {
         let source = self.source;
         for i in 0..source.tokens.len() {
@@ -336,8 +338,8 @@ impl Found<'_> {
         }
     }
 
-    /// Uses of a declared name that another of the same type could stand for: a field of `Params`
-    /// or `Step`, or a variable of the module.
+    /// Replaces a declared name by another one of the same type: a field of `Params` or `Step`, or
+    /// a variable at module scope.
     fn declared(&mut self) {
         let source = self.source;
         let mut fields: BTreeMap<&str, Vec<(&str, String)>> = BTreeMap::new();
@@ -358,7 +360,7 @@ impl Found<'_> {
             if source.word(i) == "var" && source.word(i + 1) == "<" {
                 let close = source.close[&(i + 1)];
                 let end = source.statement_end(i);
-                // The type with its address space, from `<` on; the name is between them.
+                // The type with its address space, which starts at `<`; the name is between them.
                 let key = [source.slice(i + 1..close + 1), source.slice(close + 3..end)].concat();
                 variables.push((source.word(close + 1), key));
             }
@@ -382,7 +384,7 @@ impl Found<'_> {
     }
 }
 
-/// The next and the last name before `name` that have its type, around the end of the list.
+/// The next and the previous name of the same type, cyclically.
 fn siblings<'a>(list: &[(&'a str, String)], name: &str) -> Vec<&'a str> {
     let Some((_, own_ty)) = list.iter().find(|(other, _)| *other == name) else {
         return Vec::new();

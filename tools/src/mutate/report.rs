@@ -1,4 +1,4 @@
-//! Tables of what was killed and what survived, and why a survivor may.
+//! Tables of killed and surviving mutants, and the reasons for survivors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +11,13 @@ use serde::Deserialize;
 
 use super::{Error, hunt::Outcome, operators::Mutant};
 
-/// Why mutants may survive.
+/// Reasons for a mutant to survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
-    /// The program does the same, or stays within what WGSL lets any device do.
+    /// The program computes the same, or stays within what WGSL allows.
     Equivalent,
-    /// The program is wrong, where no row looks.
+    /// The program is wrong, but no row shows it.
     Unseen,
 }
 
@@ -29,7 +29,7 @@ struct Entry {
     mutants: Vec<String>,
 }
 
-/// The entries, by mutant.
+/// The entries of `survivors.json`.
 pub(crate) struct Reasons {
     entries: Vec<Entry>,
 }
@@ -49,9 +49,9 @@ impl Reasons {
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     compiled: u32,
-    /// By a row on the device.
+    /// Killed by a row on the device.
     wrong: u32,
-    /// By the interpreter alone.
+    /// Killed by the interpreter alone.
     faulty: u32,
     equivalent: u32,
 }
@@ -78,7 +78,8 @@ impl Count {
         let survived = self.survived();
         let (raw, score) = (self.raw(), self.score());
         format!(
-            "| {name} | {compiled} | {wrong} | {faulty} | {survived} | {equivalent} | {raw:.1} % | {score:.1} % |"
+            "| {name} | {compiled} | {wrong} | {faulty} | {survived} | {equivalent} | {raw:.1} % | \
+             {score:.1} % |"
         )
     }
 }
@@ -87,7 +88,9 @@ fn percent(part: u32, whole: u32) -> f64 {
     if whole == 0 { 100.0 } else { 100.0 * f64::from(part) / f64::from(whole) }
 }
 
-const HEAD: &str = "| | compiled | wrong result | broken rule | survived | equivalent | killed / compiled | killed / (compiled - equivalent) |
+const HEAD: &str = "\
+| | compiled | wrong result | broken rule | survived | equivalent | killed / \
+compiled | killed / (compiled - equivalent) |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
 /// Counts by file and by operator, and the survivors.
@@ -135,7 +138,7 @@ impl<'a> Tables<'a> {
         tables
     }
 
-    /// Survivors without a reason, and reasons for what does not survive or is none of `all` mutants.
+    /// Errors: survivors without a reason, and reasons for mutants that are killed or do not exist.
     pub(crate) fn faults(&self, all: &[Mutant]) -> Vec<String> {
         let all: BTreeSet<&str> = all.iter().map(|mutant| mutant.id.as_str()).collect();
         let without = self.survivors.iter().filter(|id| self.reasons.of(id).is_none());
@@ -150,15 +153,15 @@ impl<'a> Tables<'a> {
         without.map(|id| format!("no row sees {id}")).chain(stale).collect()
     }
 
-    /// The tables and all survivors as a document.
+    /// The report in Markdown.
     pub(crate) fn document(&self, adapter: &str, sample: Option<usize>) -> String {
         let mut text = String::from(INTRODUCTION);
         let total = self.total;
         let what = sample.map_or(String::new(), |n| format!(" with `--sample {n}`"));
         let _ = writeln!(
             text,
-            "\n## Result\n\nOn {adapter}{what}: of {} mutants that compile, {} are killed, {:.1} %; \
-             of those that are not equivalent, {:.1} %.",
+            "\n## Result\n\nOn {adapter}{what}: of {} mutants that compile, {} are killed, \
+             {:.1} %; of those that are not equivalent, {:.1} %.",
             total.compiled,
             total.killed(),
             total.raw(),
@@ -204,21 +207,31 @@ impl fmt::Display for Tables<'_> {
 const INTRODUCTION: &str = "# Mutation testing of the shaders
 
 How well do the rows see bugs?
-A program makes small wrong changes to the shaders, one at a time: `<` becomes `<=`, a constant is off by one, a barrier is missing, one parameter stands for another.
-Each such mutant that compiles to another program runs through the rows of the kernels that link its file, as `cargo test --test kernels` has them, until a row fails.
+A program makes small wrong changes to the shaders, one at a time: `<` becomes `<=`, a constant \
+is off by one, a barrier is missing, one parameter stands for another.
+Each such mutant that compiles to another program runs through the rows of the kernels that link \
+its file, as `cargo test --test kernels` has them, until a row fails.
 A mutant that no row sees is either equivalent, or a row is missing.
 
-    scripts/mutate                    # the result below: a fixed choice, even over files and operators
+    scripts/mutate                    # the result below: a fixed choice, even over files and \
+operators
     scripts/mutate --kernel matvec    # all of the files whose names contain this
     scripts/mutate --sample 300       # fewer
     scripts/mutate --list             # the mutants, without running any
 
-The mutants are made from tokens (`tools/src/mutate/operators.rs` has the operators) and run in child processes, so that one that never ends costs a child.
-`survivors.json` says for each survivor why it may survive; a survivor without a reason is an error, and so is a reason for a mutant that is killed or not there.
-A mutant's name is its file, line, column, operator, and the text before and after: who edits a shader moves them.
+The mutants are made from tokens (`tools/src/mutate/operators.rs` has the operators) and run in \
+child processes, so that one that never ends costs a child.
+`survivors.json` says for each survivor why it may survive; a survivor without a reason is an \
+error, and so is a reason for a mutant that is killed or not there.
+A mutant's name is its file, line, column, operator, and the text before and after: who edits a \
+shader moves them.
 
-- `compiled`: mutants that naga and the driver accept, and whose program is not the same to naga; the others are no mutants.
+- `compiled`: mutants that naga and the driver accept, and whose program is not the same to naga; \
+the others are no mutants.
 - `wrong result`: a row fails on the device, or does not end.
-- `broken rule`: all rows pass on the device, but the interpreter in `tools/src/interpret/` reports a race, an access out of bounds, or a read of what nobody wrote, as `cargo test --workspace --test races` would. Software drivers run invocations in an order that hides races, and return zeros from outside of buffers.
+- `broken rule`: all rows pass on the device, but the interpreter in `tools/src/interpret/` \
+reports a race, an access out of bounds, or a read of what nobody wrote, as `cargo test \
+--workspace --test races` would. Software drivers run invocations in an order that hides races, \
+and return zeros from outside of buffers.
 - `equivalent`: survivors that compute the same, or stay within what WGSL allows any device.
 ";

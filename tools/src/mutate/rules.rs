@@ -1,5 +1,5 @@
-//! Survivors through the interpreter: it sees races, accesses out of bounds, and
-//! reads of what nobody wrote, whether or not a result shows them.
+//! Runs survivors in the interpreter, which detects races, accesses out of bounds, and reads of
+//! unwritten memory, whether or not they change a result.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::interpret::{self, Program, SMALL, Subgroups};
 
-/// Subgroups as the device has them.
+/// Subgroups as lavapipe forms them.
 const IN_ORDER: Subgroups = Subgroups::InOrder(SUBGROUP as usize);
 
-/// A row with its data and its linked text.
+/// A row with its data and linked source.
 pub(crate) struct Row {
     name: String,
     bytes: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Row {
     source: String,
 }
 
-/// The small rows of these kernels, the smallest first. The values that are expected are not needed.
+/// The small rows of these kernels, the smallest first, without expected values.
 pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     let tunings = Tuning::all(&LAVAPIPE);
@@ -50,10 +50,10 @@ pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// Rows that a mutant runs through at the most. What breaks a rule mostly does at small shapes.
+/// The most rows to run on a mutant. Faults mostly show at small shapes.
 const MOST: usize = 300;
 
-/// The first row, and its fault, that the interpreter finds with `replace` in place of `find`.
+/// Finds a row with a fault when `find` is replaced by `replace`; returns its name and the fault.
 pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, String)> {
     let linked = rows.iter().filter(|row| row.source.contains(find));
     let rows: Vec<&Row> = linked.take(MOST).collect();
@@ -64,14 +64,16 @@ pub(crate) fn fault(rows: &[Row], find: &str, replace: &str) -> Option<(String, 
                 break;
             }
             let source = row.source.replacen(find, replace, 1);
-            // A mutant may do what the interpreter has no rule for; that is no verdict.
+            // A mutant may use something that the interpreter does not support; that proves
+            // nothing.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 let program = Program::parse(&source, &row.data.dispatch.constants)?;
                 interpret::run(&program, &row.data, IN_ORDER)
             }));
             let fault = match outcome {
                 Ok(Ok(outcome)) => outcome.faults.into_iter().next(),
-                // Drivers on a CPU leave a loop after so many rounds.
+                // Drivers on a CPU end a loop after a number of rounds, so devices do not show
+                // this.
                 Ok(Err(error)) => Some(error).filter(|error| error == "it does not end"),
                 Err(_) => None,
             };

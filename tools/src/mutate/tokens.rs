@@ -1,9 +1,9 @@
-//! WGSL as tokens, with the few things that operators must know: which `<` opens a list of types,
-//! which bracket closes which, and where functions and statements are.
+//! Tokens of WGSL, with the structure that operators need: which `<` opens a template list, which
+//! brackets match, and where functions and statements are.
 
 use std::{collections::HashMap, ops::Range};
 
-/// What a token is.
+/// Kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A name or a keyword.
@@ -12,11 +12,11 @@ pub(crate) enum Kind {
     Number,
     /// An operator or a bracket.
     Sign,
-    /// `<` or `>` around types.
+    /// `<` or `>` of a template list.
     Template,
 }
 
-/// A piece of source that is not white space and not a comment.
+/// A token: no white space and no comment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token<'a> {
     pub(crate) kind: Kind,
@@ -32,22 +32,22 @@ impl Token<'_> {
     }
 }
 
-/// A file taken apart.
+/// A tokenized file.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) text: &'a str,
     pub(crate) tokens: Vec<Token<'a>>,
-    /// The closing bracket of each opening one, both as indices of tokens.
+    /// The closing bracket of each opening one, as token indices.
     pub(crate) close: HashMap<usize, usize>,
-    /// Tokens between the braces of each function.
+    /// Token ranges between the braces of functions.
     pub(crate) bodies: Vec<Range<usize>>,
 }
 
-/// Words after which `<` opens a list of types.
+/// Words after which `<` opens a template list.
 const GENERIC: [&str; 9] =
     ["array", "bitcast", "vec2", "vec3", "vec4", "mat4x4", "var", "ptr", "atomic"];
 
-/// Signs of more than one character, longest first.
+/// Operators of several characters, longest first.
 const LONG: [&str; 18] = [
     "<<=", ">>=", "->", "++", "--", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "==", "!=", "<=",
     ">=", "&&", "||",
@@ -69,12 +69,12 @@ impl<'a> Source<'a> {
         Self { text, tokens, close, bodies }
     }
 
-    /// Text of a token; nothing beyond the end.
+    /// Text of a token; empty beyond the end.
     pub(crate) fn word(&self, i: usize) -> &'a str {
         self.tokens.get(i).map_or("", |token| token.text)
     }
 
-    /// Source from the first to before the last of these tokens.
+    /// The source text of a range of tokens.
     pub(crate) fn slice(&self, range: Range<usize>) -> &'a str {
         if range.is_empty() {
             return "";
@@ -82,7 +82,7 @@ impl<'a> Source<'a> {
         &self.text[self.tokens[range.start].start..self.tokens[range.end - 1].end()]
     }
 
-    /// Line and column of a byte, from one.
+    /// Line and column of a byte offset, counted from one.
     pub(crate) fn place(&self, at: usize) -> (usize, usize) {
         let before = &self.text[..at];
         let line = before.matches('\n').count() + 1;
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The parts of a bracket's inside that commas (or semicolons) separate.
+    /// Ranges inside of a bracket that commas or semicolons separate.
     pub(crate) fn parts(&self, open: usize, separator: &str) -> Vec<Range<usize>> {
         let end = self.close[&open];
         let (mut parts, mut from, mut i) = (Vec::new(), open + 1, open + 1);
@@ -121,7 +121,7 @@ impl<'a> Source<'a> {
         parts
     }
 
-    /// The end of the statement that begins with this token: the index after its last token.
+    /// The index after the last token of the statement that begins with this token.
     pub(crate) fn statement_end(&self, start: usize) -> usize {
         let mut i = start;
         while i < self.tokens.len() {
@@ -142,7 +142,7 @@ impl<'a> Source<'a> {
         i
     }
 
-    /// First tokens of the statements of a block, those of inner blocks included.
+    /// The statements of a block, those of nested blocks included.
     pub(crate) fn statements(&self, block: Range<usize>) -> Vec<Range<usize>> {
         let (mut found, mut i) = (Vec::new(), block.start);
         while i < block.end {
@@ -150,7 +150,7 @@ impl<'a> Source<'a> {
             found.push(i..end);
             for j in i..end {
                 if self.word(j) == "{" {
-                    // Braces inside this one are met again when its own statements are.
+                    // Nested braces are visited when the statements inside of them are.
                     let outer = (i..j).any(|k| self.word(k) == "{" && self.close[&k] > j);
                     if !outer {
                         found.extend(self.statements(j + 1..self.close[&j]));
@@ -204,7 +204,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
     found
 }
 
-/// Length of the number that a text begins with.
+/// Length of the number at the start of a text.
 fn number(text: &str) -> usize {
     let bytes = text.as_bytes();
     let hex = text.starts_with("0x");

@@ -1,5 +1,5 @@
-//! The child process that runs rows of mutants, one for each line it reads, and the parent's end of
-//! it. A mutant may never end, or take the driver with it: then only the child is lost.
+//! The child process that runs rows on mutants, one for each line of input, and the parent's side.
+//! A mutant may hang or crash the driver; then only the child is lost.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -24,19 +24,19 @@ use crate::edited::{Edit, Edited};
 /// Random rows of each kernel: as many as `cargo test` runs.
 const RANDOM: u32 = 20;
 
-/// Invocations of a subgroup of lavapipe, which the table is made on.
+/// The subgroup size of lavapipe, on which the table is made.
 pub(crate) const SUBGROUP: u32 = 8;
 
-/// And what else it has.
+/// The capabilities of lavapipe.
 pub(crate) const LAVAPIPE: Capabilities =
     Capabilities { is_cpu: true, subgroups: Some((SUBGROUP, SUBGROUP)) };
 
-/// The rows, in the order of their numbers: a case, and how work is divided.
+/// The rows, numbered by position: a case with a tuning.
 pub(crate) fn rows() -> Vec<(Case, String, Tuning)> {
     let tunings = Tuning::all(&LAVAPIPE);
     let mut rows = Vec::new();
     for (name, tuning) in &tunings {
-        // A case is no value that can be copied, so the list is made anew.
+        // Cases cannot be cloned, so the list is built for each tuning.
         for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
             let ways = selftest::ways(&case, &tunings).expect("rows are sound");
             if ways.iter().any(|(other, _)| other == name) {
@@ -47,16 +47,16 @@ pub(crate) fn rows() -> Vec<(Case, String, Tuning)> {
     rows
 }
 
-/// What a row showed.
+/// The result of a row.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// Within its bounds.
+    /// The row passes.
     Pass {
         millis: u64,
-        /// Numbers of the files that its program links.
+        /// Indices of the files that its program links.
         files: Vec<usize>,
     },
-    /// Outside: what was wrong.
+    /// The row fails, with the message.
     Fail(String),
     /// The device refused the program.
     Refused(String),
@@ -66,7 +66,7 @@ pub(crate) enum Answer {
     TimedOut,
 }
 
-/// Runs rows as the parent asks: a line is the number of a mutant, or `-`, and that of a row.
+/// Serves the parent: each line has the number of a mutant, or `-`, and the number of a row.
 pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result<(), Error> {
     let current: Arc<Mutex<Option<Arc<Edit>>>> = Arc::default();
     let rows: Vec<(Case, Tuning)> = rows()
@@ -90,7 +90,8 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
         let line = line?;
         let (mutant, row) = line.split_once(' ').ok_or("a line has two words")?;
         if before != mutant {
-            // A fresh device for each mutant: no pipeline is kept, and no loss spreads.
+            // A new device for each mutant: cached pipelines do not pile up, and a loss affects one
+            // mutant.
             gpu = None;
             before = mutant.into();
             let edit = match mutant.parse::<usize>() {
@@ -100,7 +101,7 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
                     let text = file.map_or("", |file| &file.text);
                     Edit::new(format!("#{number}"), text.into(), mutant.apply(text))
                 }
-                // No mutant, but all else that a mutant goes through.
+                // The unchanged program, on the same path as a mutant.
                 Err(_) => Edit::new("unchanged".into(), String::new(), "// unchanged\n".into()),
             };
             *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(edit));
@@ -135,7 +136,7 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
     Ok(())
 }
 
-/// A child, started when it is needed and again when it was lost.
+/// A child process, started on demand and restarted after a crash.
 pub(crate) struct Worker {
     adapter: String,
     timeout: Duration,
@@ -150,7 +151,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to stop.
+        // Fails if the child has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -161,7 +162,7 @@ impl Worker {
         Self { adapter: adapter.into(), timeout, running: None }
     }
 
-    /// Runs a row, of a mutant or of the shaders as they are.
+    /// Runs a row on a mutant, or on the unchanged shaders.
     pub(crate) fn ask(&mut self, mutant: Option<usize>, row: usize) -> Result<Answer, Error> {
         let running = match self.running.take() {
             Some(running) => running,

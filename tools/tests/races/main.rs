@@ -1,5 +1,5 @@
-//! Races, divergent barriers, accesses out of bounds and reads of what nobody wrote, in every kernel
-//! at small shapes. Needs no device: an interpreter of naga's IR runs the rows.
+//! Every kernel in the interpreter at small shapes: no races, divergent barriers, accesses out of
+//! bounds or reads of unwritten memory. Needs no device.
 
 mod planted;
 
@@ -20,7 +20,7 @@ use grok_wgpu::lab::{
 };
 use grok_wgpu_tools::interpret::{Outcome, Program, SMALL, Subgroups, run};
 
-/// Barriers that a program could do without: its name, tuning, which of the program's, and why.
+/// Barriers that can be dropped without a race: program, tuning, index in the program, reason.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[
     ("matvec.lanes", "cpu", 0, ONE_LANE),
     ("matvec.lanes", "cpu", 1, ONE_LANE),
@@ -56,7 +56,7 @@ impl Prepared {
         self.row.dispatch.shader.source()
     }
 
-    /// Runs the row with this source instead of its own.
+    /// Runs the row with `source` as its program.
     fn run(&self, source: &str) -> Outcome {
         let program = Program::parse(source, &self.row.dispatch.constants)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name()));
@@ -65,14 +65,14 @@ impl Prepared {
     }
 }
 
-/// Rows of at most so many bytes, in order of their size.
+/// Rows with at most `largest` bytes of operands, sorted by size.
 fn rows(largest: usize) -> Vec<Prepared> {
     let mut rows = Vec::new();
     let with = |subgroups| Capabilities { is_cpu: true, subgroups: Some(subgroups) };
     let in_order = Tuning::all(&with((8, 8)));
-    // Workgroups of more than one subgroup, and subgroups of more invocations than a block needs.
+    // Several subgroups in a workgroup, and subgroups larger than a quantized block needs.
     let scattered = Tuning::all(&with((8, 32)));
-    // An infinity takes the same ways as NaN does: of these two, small sets have one.
+    // Infinity takes the same paths as NaN, so small sets leave it out.
     let twice = |case: &Case| largest == SMALL && case.name.ends_with("Inf");
     for case in kernels::cases().into_iter().filter(|case| !twice(case)) {
         let case = Arc::new(case);
@@ -99,7 +99,7 @@ fn rows(largest: usize) -> Vec<Prepared> {
     rows
 }
 
-/// Applies a check to all items on all cores; gives what it found wrong.
+/// Runs a check on all items in parallel and returns its findings.
 fn wrong<T: Sync>(items: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -117,7 +117,7 @@ fn wrong<T: Sync>(items: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> V
     })
 }
 
-/// What is wrong with an output: the interpreter must agree with the oracle as a device must.
+/// Compares an output with its oracle by the rules for devices.
 fn differs(data: &OperandData, words: &[u32]) -> Option<String> {
     let at = match data.expected.as_ref()? {
         Expected::Ints(ints) => {
@@ -171,7 +171,7 @@ fn all_rows_keep_to_the_rules() {
 
 const BARRIER: &str = "workgroupBarrier();";
 
-/// Without a barrier, some row must show a race: that whole programs show none then means something.
+/// Proves that the interpreter would see a race: dropping any barrier must show one in some row.
 #[test]
 fn every_barrier_is_missed() {
     let rows = rows(SMALL);
@@ -211,8 +211,9 @@ fn every_barrier_is_missed() {
     assert!(wrong.is_empty(), "{} barriers:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Without a clamp, some row must read beyond an operand: devices that clamp by themselves hide it, so
-/// no row on a device can tell. Variants by capability read past their rows by design.
+/// Dropping any clamp must show an index out of bounds in some row. Devices that clamp indices hide
+/// this, so no row on a device can show it. Variants with optional features read past their rows by
+/// design.
 #[test]
 fn every_clamp_of_a_variant_is_missed() {
     let rows = rows(SMALL);
@@ -240,8 +241,8 @@ fn every_clamp_of_a_variant_is_missed() {
     assert!(wrong.is_empty(), "{} clamps:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The text with each of its clamps, `min(a, ... - 1u)`, in turn replaced by `(a)`. A smaller number
-/// that is no last index is no clamp.
+/// The source with each clamp, `min(a, ... - 1u)`, replaced in turn by `(a)`. Other uses of `min`
+/// are no clamps.
 fn unclamped(text: &str) -> Vec<String> {
     let without = |(at, call): (usize, &str)| {
         let rest = &text[at + call.len()..];

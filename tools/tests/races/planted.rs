@@ -1,15 +1,15 @@
-//! Small programs, each with one fault: the proof that the interpreter sees it.
+//! Small programs with one fault each, to prove that the interpreter detects it.
 
 use grok_wgpu::lab::machine::host::POISON;
 use grok_wgpu_tools::interpret::{Memory, Program, Subgroups, dispatch};
 
-/// What the interpreter says of a program with 64 invocations, two workgroups, inputs that count
-/// from 0, and an output of 128 words.
+/// Faults of a program with 64 invocations in each of two workgroups. Inputs count from 0; the
+/// output has 128 words.
 fn faults(declarations: &str, body: &str) -> Vec<String> {
     run(declarations, body, Subgroups::InOrder(8)).0
 }
 
-/// The same with these subgroups, and the output.
+/// Faults and output with these subgroups.
 fn run(declarations: &str, body: &str, subgroups: Subgroups) -> (Vec<String>, Vec<u32>) {
     let source = format!(
         "@group(0) @binding(0) var<uniform> params: vec4<u32>;
@@ -45,7 +45,7 @@ fn clean(declarations: &str, body: &str) {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Exactly one fault, which begins with `what`.
+/// Expects exactly one fault, which begins with `what`.
 #[track_caller]
 fn caught(what: &str, declarations: &str, body: &str) {
     let found = faults(declarations, body);
@@ -57,7 +57,8 @@ fn right_programs_are_clean() {
     clean("", "out[at] = x[at];");
     clean("", "tile[local] = x[at]; workgroupBarrier(); out[at] = tile[63u - local];");
     clean("", "tile[local] = x[at]; out[at] = tile[local];");
-    // Several invocations may read one word, and barriers may stand in uniform loops and functions.
+    // Several invocations may read the same word, and barriers may be in uniform loops and
+    // functions.
     clean(
         "fn turn(local: u32) { workgroupBarrier(); let a = tile[63u - local];
             workgroupBarrier(); tile[local] = a; }",
@@ -75,16 +76,16 @@ fn right_programs_are_clean() {
 #[test]
 fn races_in_a_workgroup_are_caught() {
     caught("a race on `tile`", "", "tile[local] = x[at]; out[at] = tile[63u - local];");
-    // Writes of the same value as well.
+    // Writes of equal values are a race too.
     caught("a race on `tile`", "", "tile[0] = 1u; out[at] = local;");
-    // A read, then another's write.
+    // A read, then a write by another invocation.
     caught(
         "a race on `tile`",
         "",
         "tile[local] = x[at]; workgroupBarrier();
          let a = tile[63u - local]; tile[local] = a; out[at] = a;",
     );
-    // What follows a loop's last barrier meets the loop's next round.
+    // An access after a loop's last barrier races with the next round.
     caught(
         "a race on `tile`",
         "",
@@ -92,7 +93,7 @@ fn races_in_a_workgroup_are_caught() {
              tile[local] = x[at] + i; workgroupBarrier(); out[at] = tile[63u - local];
          }",
     );
-    // The plain read where `workgroupUniformLoad` is due.
+    // A plain read in place of `workgroupUniformLoad`.
     caught(
         "a race on `tile`",
         "",
@@ -102,21 +103,22 @@ fn races_in_a_workgroup_are_caught() {
 
 #[test]
 fn races_in_storage_are_caught() {
-    // Between workgroups, which no barrier orders.
+    // No barrier orders two workgroups.
     caught("a race on `out`", "", "out[local] = x[at];");
     caught("a race on `out`", "", "out[at / 2u] = x[at];");
     // `workgroupBarrier` does not order storage.
     caught(
         "a race on `out`",
         "",
-        "out[at] = x[at]; workgroupBarrier(); let a = out[64u * group.x + 63u - local]; tile[local] = a;",
+        "out[at] = x[at]; workgroupBarrier(); \
+         let a = out[64u * group.x + 63u - local]; tile[local] = a;",
     );
 }
 
 #[test]
 fn divergent_barriers_are_caught() {
     let what = "a barrier that not all invocations";
-    // Some invocations have returned, skip it, or leave a loop before others.
+    // Some invocations have returned, branch around the barrier, or leave a loop early.
     caught(what, "", "if local >= params.w { return; } workgroupBarrier(); out[at] = 1u;");
     caught(what, "", "if x[at] > 20u { workgroupBarrier(); } out[at] = 1u;");
     caught(what, "", "for (var i = 0u; i < local; i++) { workgroupBarrier(); } out[at] = 1u;");
@@ -146,7 +148,7 @@ fn reads_of_what_nobody_wrote_are_caught() {
     caught(
         "a read of `tile` where nobody wrote",
         "",
-        // What the workgroup before left there is not this one's.
+        // Workgroup memory does not keep values of an earlier workgroup.
         "if group.x == 0u { tile[local] = 1u; } out[at] = tile[local];",
     );
 }
@@ -158,7 +160,7 @@ fn undefined_arithmetic_is_caught() {
     caught("a shift by 32 or more", "", "if at < 33u { out[at] = 1u << x[at]; }");
 }
 
-/// Exactly one fault, which begins with `what`, whatever forms the subgroups.
+/// Expects exactly one fault, which begins with `what`, however subgroups are formed.
 #[track_caller]
 fn caught_in_subgroups(what: &str, body: &str) {
     for subgroups in [Subgroups::InOrder(8), Subgroups::Scattered(8), Subgroups::Scattered(16)] {
@@ -182,12 +184,12 @@ fn shuffles_give_what_others_have() {
 
     let third = "out[at] = subgroupShuffle(x[at], 3u);";
     assert_eq!(from(third, in_order), expected(|i| i / 8 * 8 + 3));
-    // Four subgroups; 63, 59, ... 3 are numbers 0, 1, ... 15 of the first.
+    // Four subgroups. The first has the invocations 63, 59, ..., 3, with ids 0, 1, ..., 15.
     assert_eq!(from(third, scattered), expected(|i| i % 4 + 48));
     assert_eq!(from("out[at] = lane;", in_order), expected(|i| i % 8));
     assert_eq!(from("out[at] = lane;", scattered), expected(|i| 15 - i / 4));
     assert_eq!(from("out[at] = size;", scattered), expected(|_| 16));
-    // Invocations may ask for others each.
+    // Each invocation may read from a different one.
     let turned = "out[at] = subgroupShuffle(x[at], size - 1u - lane);";
     assert_eq!(from(turned, in_order), expected(|i| i / 8 * 8 + 7 - i % 8));
     let summed = "var sum = x[at];
@@ -195,7 +197,7 @@ fn shuffles_give_what_others_have() {
         out[at] = sum;";
     assert_eq!(from(summed, in_order), expected(|i| i / 8 * 64 + 28));
     assert_eq!(from(summed, scattered), expected(|i| 16 * (i % 4) + 4 * 120));
-    // A subgroup may go another way than the others, and may be the only one that shuffles.
+    // Subgroups may diverge from each other: control flow is uniform within each.
     let apart =
         "if local / 8u == 2u { out[at] = subgroupShuffle(local, 1u); } else { out[at] = 0u; }";
     assert_eq!(from(apart, in_order), expected(|i| if i / 8 == 2 { 17 } else { 0 }));
@@ -210,7 +212,7 @@ fn wrong_shuffles_are_caught() {
         alone,
         "for (var i = 0u; i < lane; i++) { out[at] = subgroupShuffle(i, 0u); }",
     );
-    // Where it stands in a workgroup tells nothing of an invocation's subgroup.
+    // An invocation's subgroup does not follow from its index in the workgroup.
     let (found, _) = run(
         "",
         "if local / 8u == 2u { out[at] = subgroupShuffle(local, 1u); }",
@@ -234,7 +236,7 @@ fn wrong_shuffles_are_caught() {
     assert!(matches!(&found[..], [one] if one.starts_with(missing)), "{found:#?}");
 }
 
-/// Subgroups order nothing: what one invocation writes, the others do not see without a barrier.
+/// A shuffle does not order memory: without a barrier, writes are not visible to other invocations.
 #[test]
 fn shuffles_are_no_barriers() {
     caught(

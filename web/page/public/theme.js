@@ -1,9 +1,9 @@
-// Sets the chosen colors before anything is painted; without a choice they are the system's.
+// Applies the chosen theme before the first paint; without a choice, the system's theme applies.
 try {
   const theme = localStorage.getItem("grok-wgpu.theme");
   if (theme === "light" || theme === "dark") {
     document.documentElement.dataset.theme = theme;
   }
 } catch {
-  // Without storage there is no choice to remember.
+  // Without storage, no theme was chosen.
 }
