@@ -61,41 +61,47 @@
 //! `#[non_exhaustive]`. The insides (kernels, their reference implementations and test rows, the
 //! recorded plans) are in [`lab`], without any promise.
 
-// Folders are floors: a file uses its own floor and those above it in this list.
-#[doc(hidden)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)
+)]
+
+// Folders are floors: a file uses its own floor and those above it in this list. Users find them in
+// `lab`; hidden from rustdoc alone, as clippy would ask for no documentation of what is hidden.
+#[cfg_attr(doc, doc(hidden))]
 pub mod base;
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod text;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod files;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod variants;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod machine;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod kernels;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod model;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod checkpoint;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod engine;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod measure;
 
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod selftest;
 
 #[cfg(target_arch = "wasm32")]
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod web;
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -62,7 +62,7 @@ fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
         let sizes = SessionOptions::new(64, 256, DType::F32);
         let full = logits(&mut session(common::open(Profile::Full), &config, sizes))?;
         let baseline = common::open(Profile::Baseline);
-        assert_eq!(baseline.caps().limits.max_storage_buffer_binding_size, 128 << 20);
+        assert_eq!(baseline.caps().max_binding_bytes(), 128 << 20);
         let base = logits(&mut session(baseline, &config, sizes))?;
         for (a, b) in full.iter().zip(&base) {
             assert!((a - b).abs() <= 1e-5, "{name}: {a} with all limits, {b} with the defaults");

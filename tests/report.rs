@@ -83,7 +83,7 @@ fn a_stranger_is_led_to_the_fault() {
     let page = summary.html();
     let failure = row.report.failure.as_deref().expect("it failed");
     assert!(failure.contains("element [0, 0] of [1, 5]: got "), "{failure}");
-    let replay = Replay::Command.of(row, &summary.caps.info.name);
+    let replay = Replay::Command.of(row, &summary.caps.name);
     assert!(
         replay.contains("--kernel matvec --case 'Q4 5x1024 outliers' --tuning gpu"),
         "{replay}"
@@ -97,7 +97,7 @@ fn a_stranger_is_led_to_the_fault() {
         "<code>src/kernels/matvec.rs</code>",
         failure,
         &replay,
-        &summary.caps.info.name,
+        &summary.caps.name,
         "a &lt;system&gt;",
         "grok-wgpu selftest &amp; more",
         "maxStorageBufferBindingSize",

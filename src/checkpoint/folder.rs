@@ -1,10 +1,6 @@
 //! Models in folders: finding, opening and writing their files.
 
-use std::{
-    fs::File,
-    io::BufWriter,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     base::error::Result,
@@ -13,7 +9,7 @@ use crate::{
         write::{self, Layout, Output},
     },
     files::{
-        folder::Folder,
+        folder::{Folder, Part},
         native::{FileSource, names},
     },
     model::{
@@ -137,7 +133,7 @@ pub async fn write_checkpoint(
 }
 
 impl Output for Folder<'_> {
-    type File = BufWriter<File>;
+    type File = Part;
 
     fn create(&mut self, name: &str) -> Result<Self::File> {
         Folder::create(self, name)

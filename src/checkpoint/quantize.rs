@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, ErrorKind, Seek, Write},
-    path::{Path, PathBuf},
+    io::Write,
+    path::Path,
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -25,7 +24,12 @@ use crate::{
         synthetic::fnv_1a,
         write::{self, Layout, Output},
     },
-    files::{Source, folder::Folder, native::read_text},
+    files::{
+        Source,
+        folder::{Folder, Part, Syncer},
+        log::Log,
+        native::{names, read_text},
+    },
     model::{config::Config, schema::Kind},
 };
 
@@ -185,7 +189,7 @@ pub fn on_all_cores(jobs: &mut [Job<'_>]) {
 /// The folder of a copy that is being written.
 struct Unfinished<'a> {
     folder: Folder<'a>,
-    journal: File,
+    journal: Log,
     digest: String,
     /// Tensors that an earlier run wrote, by file.
     done: BTreeMap<String, Vec<Done>>,
@@ -193,7 +197,7 @@ struct Unfinished<'a> {
     pending: String,
     unsynced: u64,
     /// The open file of weights.
-    open: Option<File>,
+    open: Option<Syncer>,
     /// Complete files, to be renamed at the end.
     files: Vec<String>,
 }
@@ -207,33 +211,17 @@ struct Sink<'c, 'a, 'w, W> {
 impl<'a> Unfinished<'a> {
     /// Creates the folder and its journal, or reads the journal of an earlier run.
     fn begin(dir: &'a Path, digest: &str) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))?;
+        let folder = Folder::make(dir)?;
         let path = dir.join(JOURNAL);
-        let entries = std::fs::read_dir(dir).map_err(|source| Error::io(dir, source))?;
-        let resumes = path.is_file();
-        if !resumes && entries.count() > 0 {
+        if !path.is_file() && !names(dir)?.is_empty() {
             return Err(Error::Usage(format!(
                 "{} is not empty and holds no unfinished run: nothing is overwritten, name a new \
                  folder",
                 dir.display()
             )));
         }
-        let fail = |source| Error::io(&path, source);
-        let mut journal = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(fail)?;
-        if let Err(error) = journal.try_lock() {
-            return match error {
-                std::fs::TryLockError::WouldBlock => {
-                    Err(Error::Usage(format!("another run is writing to {}", dir.display())))
-                }
-                std::fs::TryLockError::Error(error) => Err(fail(error)),
-            };
-        }
+        let busy = || Error::Usage(format!("another run is writing to {}", dir.display()));
+        let mut journal = Log::open(&path)?.ok_or_else(busy)?;
         let text = block_on(read_text(&path, MAX_JOURNAL))?;
         let known = Journal::parse(&text, digest).map_err(|problem| match problem {
             Problem::Other => Error::Usage(format!(
@@ -244,13 +232,12 @@ impl<'a> Unfinished<'a> {
             Problem::Line(line) => Error::format(&path, format!("`{line}` is no tensor")),
         });
         let Journal { done, len } = known?;
-        journal.set_len(len).map_err(fail)?;
-        journal.seek(io::SeekFrom::Start(len)).map_err(fail)?;
+        journal.cut(len)?;
         if len == 0 {
-            journal.write_all(journal::first_line(digest).as_bytes()).map_err(fail)?;
+            journal.append(&journal::first_line(digest))?;
         }
         let mut copy = Self {
-            folder: Folder { dir },
+            folder,
             journal,
             digest: digest.to_owned(),
             done,
@@ -267,17 +254,8 @@ impl<'a> Unfinished<'a> {
     fn keep_what_is_there(&mut self) -> Result<()> {
         let before = self.count();
         for (name, tensors) in &mut self.done {
-            let part = self.folder.unfinished(name);
-            let whole = self.folder.dir.join(name);
-            // The earlier run was interrupted while it renamed files.
-            if whole.is_file() && !part.exists() {
-                std::fs::rename(&whole, &part).map_err(|source| Error::io(&whole, source))?;
-            }
-            let len = match std::fs::metadata(&part) {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == ErrorKind::NotFound => 0,
-                Err(error) => return Err(Error::io(&part, error)),
-            };
+            // The earlier run may have been interrupted while it named files.
+            let len = self.folder.unfinished_bytes(name)?;
             tensors.retain(|tensor| tensor.end <= len);
         }
         if self.count() < before { self.rewrite() } else { Ok(()) }
@@ -321,12 +299,8 @@ impl<'a> Unfinished<'a> {
                 text.push_str(&journal::line(file, tensor));
             }
         }
-        self.journal
-            .set_len(0)
-            .and_then(|()| self.journal.rewind())
-            .and_then(|()| self.journal.write_all(text.as_bytes()))
-            .and_then(|()| self.journal.sync_data())
-            .map_err(|source| Error::io(self.path(), source))
+        self.journal.cut(0)?;
+        self.journal.append(&text)
     }
 
     fn write<S: Source>(
@@ -341,8 +315,7 @@ impl<'a> Unfinished<'a> {
         for name in COMPANIONS {
             let from = task.from.join(name);
             if from.is_file() {
-                let part = sink.copy.folder.unfinished(name);
-                std::fs::copy(&from, &part).map_err(|source| Error::io(&from, source))?;
+                sink.copy.folder.copy(&from, name)?;
                 sink.copy.files.push(name.to_owned());
             }
         }
@@ -352,12 +325,9 @@ impl<'a> Unfinished<'a> {
     /// Syncs the open file to disk, and then the journal.
     fn settle(&mut self) -> Result<()> {
         if let Some(file) = &self.open {
-            file.sync_data().map_err(|source| Error::io(self.folder.dir, source))?;
+            file.sync().map_err(|source| Error::io(self.folder.dir, source))?;
         }
-        self.journal
-            .write_all(self.pending.as_bytes())
-            .and_then(|()| self.journal.sync_data())
-            .map_err(|source| Error::io(self.path(), source))?;
+        self.journal.append(&self.pending)?;
         self.pending.clear();
         self.unsynced = 0;
         Ok(())
@@ -366,24 +336,18 @@ impl<'a> Unfinished<'a> {
     /// Gives all files their final names, and removes the journal.
     fn commit(&mut self) -> Result<()> {
         for name in &self.files {
-            let path = self.folder.dir.join(name);
-            std::fs::rename(self.folder.unfinished(name), &path)
-                .map_err(|source| Error::io(&path, source))?;
+            self.folder.name(name)?;
         }
-        std::fs::remove_file(self.path()).map_err(|source| Error::io(self.path(), source))
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.dir.join(JOURNAL)
+        self.folder.remove(JOURNAL)
     }
 }
 
 impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
-    type File = BufWriter<File>;
+    type File = Part;
 
     fn create(&mut self, name: &str) -> Result<Self::File> {
         let file = self.copy.folder.create(name)?;
-        self.copy.open = file.get_ref().try_clone().ok();
+        self.copy.open = Syncer::of(&file);
         Ok(file)
     }
 
@@ -392,13 +356,9 @@ impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
             return Ok(None);
         };
         let end = tensors.iter().map(|tensor| tensor.end).max().unwrap_or(0);
-        let path = self.copy.folder.unfinished(name);
-        let fail = |source| Error::io(&path, source);
-        let mut file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
-        file.set_len(end).map_err(fail)?;
-        file.seek(io::SeekFrom::Start(end)).map_err(fail)?;
-        self.copy.open = file.try_clone().ok();
-        Ok(Some((BufWriter::new(file), tensors.len())))
+        let file = self.copy.folder.reopen(name, end)?;
+        self.copy.open = Syncer::of(&file);
+        Ok(Some((file, tensors.len())))
     }
 
     fn wrote(&mut self, file: &mut Self::File, name: &str, tensor: &str, end: u64) -> Result<()> {
@@ -416,10 +376,7 @@ impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
     }
 
     fn finish(&mut self, name: &str, file: Self::File) -> Result<()> {
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .and_then(|file| file.sync_all())
-            .map_err(|source| Error::io(name, source))?;
+        self.copy.folder.sync(name, file)?;
         self.copy.settle()?;
         self.copy.files.push(name.to_owned());
         Ok(())

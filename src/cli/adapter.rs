@@ -1,16 +1,24 @@
 //! The adapter that the options name, with what `tune` measured on it.
 
-use std::{fs, io::ErrorKind, path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    files::replace::replace_file,
+    files::{
+        native::read_text,
+        replace::{make_parent, replace_file},
+    },
     machine::gpu::Gpu,
     measure::autotune,
     variants::{Store, Tuning},
 };
 
+use pollster::block_on;
+
 use super::globals::Globals;
+
+/// Bytes of the longest file of measurements that is read.
+const MAX_STORE: u64 = 16 << 20;
 
 /// Opens the adapter that the options name, with its work divided as `tune` found best.
 pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
@@ -36,17 +44,17 @@ fn apply(globals: &Globals, gpu: &mut Gpu) {
 
 /// The file's measurements; none if there is no file.
 pub(super) fn read_store(path: &Path) -> Result<Store> {
-    match fs::read_to_string(path) {
+    match block_on(read_text(path, MAX_STORE)) {
         Ok(text) => Store::parse(path, &text),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Store::default()),
-        Err(source) => Err(Error::io(path, source)),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Ok(Store::default())
+        }
+        Err(error) => Err(error),
     }
 }
 
 pub(super) fn write_store(path: &Path, store: &Store) -> Result<()> {
     let text = format!("{:#}\n", store.to_json());
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
-    }
+    make_parent(path)?;
     replace_file(path, text.as_bytes())
 }

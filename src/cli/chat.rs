@@ -15,7 +15,7 @@ use grok_wgpu::lab::{
         options::{self, Event, FinishReason, Generated},
         session::Session,
     },
-    files::replace::replace_file,
+    files::replace::{make_parent, replace_file},
     machine::gpu::Gpu,
     text::{
         chat::{Message, Role, Trim, encode_chat},
@@ -288,7 +288,7 @@ impl Lines {
     fn save(&mut self) {
         if let Self::Editor { editor, history: Some(path), .. } = self {
             // Losing the history is not worth an error.
-            let _ = path.parent().map(std::fs::create_dir_all);
+            let _ = make_parent(path);
             let _ = editor.save_history(path);
         }
     }

@@ -1,7 +1,6 @@
 //! `selftest`: every kernel of the engine against its reference, on this adapter.
 
 use std::{
-    fs::OpenOptions,
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
@@ -13,7 +12,11 @@ use grok_wgpu::lab::{
         tensor::DType,
     },
     engine::{SessionOptions, session::Session, step::Readback},
-    files::replace::replace_file,
+    files::{
+        native::FileSource,
+        read_all,
+        replace::{check_writable, replace_file},
+    },
     kernels,
     machine::gpu::Gpu,
     selftest::{
@@ -29,6 +32,9 @@ use super::{
     model::{load_on, locate, open},
     terminal::{check_interrupt, out, out_json},
 };
+
+/// Bytes of the largest file of golden logits that is read.
+const MAX_GOLDEN: u64 = 256 << 20;
 
 /// Check every kernel on this adapter against its reference
 #[derive(Args, Debug)]
@@ -123,8 +129,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let cases = cases(options, profile)?;
     if let Some(report) = &options.report {
         // Fails now and not after minutes of work. Opening in append mode keeps an earlier report.
-        let open = OpenOptions::new().create(true).append(true).open(report);
-        open.map_err(|error| Error::io(report, error))?;
+        check_writable(report)?;
     }
 
     let started = Instant::now();
@@ -230,7 +235,7 @@ async fn check_models(
         return Ok(());
     };
     let golden = folder.join("golden/logits.safetensors");
-    let golden = std::fs::read(&golden).map_err(|error| Error::io(&golden, error))?;
+    let golden = read_all(&FileSource::open(golden)?, MAX_GOLDEN).await?;
     // The golden logits were computed with the reference's arithmetic.
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
     let opened = open(&folder, &reference).await?;
@@ -254,7 +259,7 @@ fn as_json(summary: &Summary) -> Value {
     let row = |row: &Row| {
         let mut value = row.json();
         if row.report.failure.is_some() {
-            value["replay"] = summary.replay.of(row, &summary.caps.info.name).into();
+            value["replay"] = summary.replay.of(row, &summary.caps.name).into();
         }
         value
     };
@@ -307,7 +312,7 @@ fn table(summary: &Summary) -> String {
     for row in &summary.rows {
         if let Some(failure) = &row.report.failure {
             lines.push(format!("FAILED {}/{} [{}]: {failure}", row.kernel, row.case, row.tuning));
-            lines.push(format!("  {}", summary.replay.of(row, &summary.caps.info.name)));
+            lines.push(format!("  {}", summary.replay.of(row, &summary.caps.name)));
         }
     }
     let suspects = summary.suspects();

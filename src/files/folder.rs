@@ -1,12 +1,37 @@
 //! A folder whose files get their names when they are whole.
 
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "files are opened here")]
+
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter},
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, ErrorKind, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use crate::base::error::{Error, Result};
+
+/// A file of a [`Folder`] that is being written.
+pub type Part = BufWriter<File>;
+
+/// Syncs a [`Part`] to disk while somebody else writes to it.
+#[derive(Debug)]
+pub(crate) struct Syncer(File);
+
+impl Syncer {
+    /// Of this file; `None` if the system gives no second handle.
+    pub(crate) fn of(part: &Part) -> Option<Self> {
+        part.get_ref().try_clone().ok().map(Self)
+    }
+
+    /// Waits until the disk has what was flushed.
+    ///
+    /// # Errors
+    ///
+    /// What the system gives.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
 
 /// A folder that is written to.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +61,7 @@ impl<'a> Folder<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] if it cannot be made.
-    pub fn create(&self, name: &str) -> Result<BufWriter<File>> {
+    pub fn create(&self, name: &str) -> Result<Part> {
         let path = self.unfinished(name);
         File::create(&path).map(BufWriter::new).map_err(|source| Error::io(path, source))
     }
@@ -46,12 +71,85 @@ impl<'a> Folder<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] if it cannot be written.
-    pub fn finish(&self, name: &str, file: BufWriter<File>) -> Result<()> {
+    pub fn finish(&self, name: &str, file: Part) -> Result<()> {
         let path = self.dir.join(name);
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|file| file.sync_all())
             .and_then(|()| fs::rename(self.unfinished(name), &path))
             .map_err(|source| Error::io(&path, source))
+    }
+
+    /// Opens an unfinished file again, to go on after its first `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be opened or changed.
+    pub(crate) fn reopen(&self, name: &str, len: u64) -> Result<Part> {
+        let path = self.unfinished(name);
+        let fail = |source| Error::io(&path, source);
+        let mut file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
+        file.set_len(len).map_err(fail)?;
+        file.seek(SeekFrom::Start(len)).map_err(fail)?;
+        Ok(BufWriter::new(file))
+    }
+
+    /// Writes an unfinished file to disk, all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if that fails.
+    pub(crate) fn sync(&self, name: &str, file: Part) -> Result<()> {
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .and_then(|file| file.sync_all())
+            .map_err(|source| Error::io(self.unfinished(name), source))
+    }
+
+    /// Gives an unfinished file its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be renamed.
+    pub(crate) fn name(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        fs::rename(self.unfinished(name), &path).map_err(|source| Error::io(&path, source))
+    }
+
+    /// Bytes of an unfinished file; none if it does not exist. A file that has its name already,
+    /// and no unfinished one beside it, loses the name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be looked at or renamed.
+    pub(crate) fn unfinished_bytes(&self, name: &str) -> Result<u64> {
+        let (part, whole) = (self.unfinished(name), self.dir.join(name));
+        if whole.is_file() && !part.exists() {
+            fs::rename(&whole, &part).map_err(|source| Error::io(&whole, source))?;
+        }
+        match fs::metadata(&part) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(Error::io(&part, error)),
+        }
+    }
+
+    /// Copies a file from elsewhere as an unfinished file of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be copied.
+    pub(crate) fn copy(&self, from: &Path, name: &str) -> Result<()> {
+        fs::copy(from, self.unfinished(name)).map(drop).map_err(|source| Error::io(from, source))
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be removed.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        fs::remove_file(&path).map_err(|source| Error::io(&path, source))
     }
 }

@@ -1,5 +1,7 @@
 //! Regular files: read at offsets, and as text.
 
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "files are opened here")]
+
 use std::{
     fs::{File, Metadata},
     io::{self, ErrorKind},

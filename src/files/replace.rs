@@ -1,7 +1,9 @@
 //! Files that are there as a whole or not at all.
 
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "files are opened here")]
+
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
     process,
@@ -36,4 +38,27 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&unfinished);
         Error::io(path, source)
     })
+}
+
+/// Fails if a file cannot be written at `path`, which is created if it does not exist and left as it
+/// is otherwise.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be opened for writing.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let open = OpenOptions::new().create(true).append(true).open(path);
+    open.map(drop).map_err(|source| Error::io(path, source))
+}
+
+/// Creates the folder that `path` is to lie in, if it does not exist.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be created.
+pub fn make_parent(path: &Path) -> Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => fs::create_dir_all(folder).map_err(|source| Error::io(folder, source)),
+        None => Ok(()),
+    }
 }

@@ -28,10 +28,7 @@ impl DeviceLimits {
 
     /// The limits that a device was opened with.
     pub fn of(caps: &Caps) -> Self {
-        Self {
-            binding: caps.limits.max_storage_buffer_binding_size,
-            buffer: caps.limits.max_buffer_size,
-        }
+        Self { binding: caps.max_binding_bytes(), buffer: caps.max_buffer_bytes() }
     }
 }
 

@@ -6,7 +6,10 @@ use html_escape::encode_text as text;
 use serde_json::{Value, json};
 
 use super::{ModelReport, Report};
-use crate::machine::{gpu::Caps, shader::Shader};
+use crate::machine::{
+    gpu::{Caps, Identity},
+    shader::Shader,
+};
 
 /// Most failures that a page lists.
 const SHOWN: usize = 100;
@@ -236,7 +239,7 @@ impl Summary {
                 row.tuning,
                 text(failure),
                 row.shader.main(),
-                text(&self.replay.of(row, &self.caps.info.name)),
+                text(&self.replay.of(row, &self.caps.name)),
                 kernel = row.kernel,
             );
         }
@@ -375,15 +378,11 @@ impl Summary {
     }
 
     fn adapter_section(&self, page: &mut String) {
-        let info = &self.caps.info;
         let seconds = format!("{:.1} s", self.seconds);
-        let ids = format!("{:04x}:{:04x}", info.vendor, info.device);
-        let kind = format!("{:?}", info.device_type);
-        let backend = info.backend.to_string();
-        let driver = format!("{} {}", info.driver, info.driver_info);
+        let Identity { ids, kind, backend, driver } = self.caps.identity();
         page.push_str("<section><h2>Adapter and run</h2><div class=\"wide\"><table><tbody>\n");
         for (name, value) in [
-            ("adapter", info.name.as_str()),
+            ("adapter", self.caps.name.as_str()),
             ("kind", &kind),
             ("backend", &backend),
             ("driver", driver.trim()),

@@ -105,7 +105,7 @@ impl SelfTest {
         unfinished: Option<String>,
     ) -> String {
         let mut caps = self.runner.caps().clone();
-        caps.info.name = adapter;
+        caps.name = adapter;
         let summary = Summary {
             caps,
             system,

@@ -2,13 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use grok_wgpu::lab::base::error::{Error, Result};
+use grok_wgpu::lab::{
+    base::error::{Error, Result},
+    files::native::read_text,
+};
+use pollster::block_on;
 use serde_json::{Map, Value, json};
 
 use super::{
     figures::{FIGURES, Unit, plain},
     show::{FORMAT, PHASES, VERSION, table},
 };
+
+/// Bytes of the longest report that is read.
+const MAX_REPORT: u64 = 16 << 20;
 
 /// Properties that must agree for two runs to be comparable: the key in JSON, and its text for a
 /// note.
@@ -46,12 +53,12 @@ impl Base {
     /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is no report of this
     /// version.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let text = block_on(read_text(path, MAX_REPORT))?;
         let fail = |what: String| {
             Error::format(path, format!("{what}; wanted what `grok-wgpu bench --json` writes"))
         };
         let report: Value =
-            serde_json::from_slice(&bytes).map_err(|error| fail(format!("not JSON: {error}")))?;
+            serde_json::from_str(&text).map_err(|error| fail(format!("not JSON: {error}")))?;
         if report["format"] != FORMAT {
             return Err(fail(format!("its \"format\" is {}, not \"{FORMAT}\"", report["format"])));
         }

@@ -32,12 +32,14 @@ pub enum AdapterChoice {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Caps {
-    /// Name, driver, backend and kind.
-    pub info: wgpu::AdapterInfo,
+    /// The adapter's name. A page may put the browser's description in its place.
+    pub name: String,
+    /// Driver, backend and kind.
+    pub(super) info: wgpu::AdapterInfo,
     /// Limits of the device.
-    pub limits: wgpu::Limits,
+    pub(super) limits: wgpu::Limits,
     /// Limits of the adapter behind it.
-    pub adapter_limits: wgpu::Limits,
+    adapter_limits: wgpu::Limits,
     /// Profile the device was opened with.
     pub profile: Profile,
     /// Whether dispatches can be timed on the device.
@@ -49,6 +51,19 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// Whether the adapter runs on a CPU.
     pub is_cpu: bool,
+}
+
+/// What tells an adapter from others of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Vendor and device, in hexadecimal, as PCI has them.
+    pub ids: String,
+    /// `DiscreteGpu`, `Cpu` and so on.
+    pub kind: String,
+    /// The interface below WebGPU.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
 }
 
 impl Caps {
@@ -64,7 +79,28 @@ impl Caps {
 
     /// One line: name, kind, backend, driver.
     pub fn describe(&self) -> String {
-        describe(&self.info)
+        describe(&self.name, &self.info)
+    }
+
+    /// What tells the adapter from others of its name.
+    pub fn identity(&self) -> Identity {
+        let info = &self.info;
+        Identity {
+            ids: format!("{:04x}:{:04x}", info.vendor, info.device),
+            kind: format!("{:?}", info.device_type),
+            backend: info.backend.to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info),
+        }
+    }
+
+    /// Bytes of the largest storage buffer binding of the device.
+    pub fn max_binding_bytes(&self) -> u64 {
+        self.limits.max_storage_buffer_binding_size
+    }
+
+    /// Bytes of the largest buffer of the device.
+    pub fn max_buffer_bytes(&self) -> u64 {
+        self.limits.max_buffer_size
     }
 
     /// The limits that compute shaders meet, by their names in WebGPU: of the device, and of the
@@ -105,9 +141,9 @@ impl Caps {
     }
 }
 
-fn describe(info: &wgpu::AdapterInfo) -> String {
+fn describe(name: &str, info: &wgpu::AdapterInfo) -> String {
     // Browsers do not name it.
-    let name = if info.name.is_empty() { "the adapter" } else { &info.name };
+    let name = if name.is_empty() { "the adapter" } else { name };
     let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
     format!(
         "{name} ({:?}, {}{})",
@@ -131,11 +167,16 @@ fn instance(backends: wgpu::Backends) -> wgpu::Instance {
     })
 }
 
+fn described(adapter: &wgpu::Adapter) -> String {
+    let info = adapter.get_info();
+    describe(&info.name, &info)
+}
+
 /// Every adapter of this machine, one line each, in the order that numbers refer to.
 pub async fn adapters() -> Vec<String> {
     let backends = wgpu::Backends::PRIMARY;
     let all = instance(backends).enumerate_adapters(backends).await;
-    all.iter().map(|adapter| describe(&adapter.get_info())).collect()
+    all.iter().map(described).collect()
 }
 
 pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
@@ -158,7 +199,7 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
             ))
         });
     }
-    let names: Vec<String> = all.iter().map(|a| describe(&a.get_info())).collect();
+    let names: Vec<String> = all.iter().map(described).collect();
     let index = match choice {
         AdapterChoice::Nothing => 0,
         AdapterChoice::Best => {
@@ -219,9 +260,10 @@ pub(super) async fn open(
             let line = said.lines().next().unwrap_or_default();
             let line =
                 line.strip_prefix("JsValue(").map_or(line, |inner| inner.trim_end_matches(')'));
-            Error::Adapter(format!("{}: {line}", describe(&info)))
+            Error::Adapter(format!("{}: {line}", describe(&info.name, &info)))
         })?;
     let caps = Caps {
+        name: info.name.clone(),
         limits: device.limits(),
         adapter_limits,
         profile,

@@ -1,5 +1,7 @@
 //! The device: memory, pipelines, recorded plans, and the one place that talks to wgpu.
 
+#![expect(clippy::disallowed_types, reason = "all of wgpu is here")]
+
 mod caps;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod kept;
@@ -12,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
-pub use caps::{AdapterChoice, Caps, Profile, adapters};
+pub use caps::{AdapterChoice, Caps, Identity, Profile, adapters};
 pub use plan::{Counters, Plan, StepTime};
 
 use crate::{
