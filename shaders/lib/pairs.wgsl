@@ -1,4 +1,4 @@
-// 1024 (value, id) pairs in workgroup memory, of which larger values come first, then lower ids.
+// 1024 (value, id) pairs in workgroup memory. Larger values come first; of equal ones, lower ids.
 
 const SORT_LEN: u32 = 1024u;
 const LOWEST: f32 = -3.4e38;

@@ -1,7 +1,7 @@
 //! The end of a block with experts, for many tokens: the sum of its paths, the residual sum, and
 //! the next block's normalization.
 //!
-//! Known as: MoE combine, fused with residual add and RMSNorm.
+//! Known as: `MoE` combine, fused with residual add and `RMSNorm`.
 
 use super::{Pick, Rows, rms_norm_add::norm_add};
 use crate::{

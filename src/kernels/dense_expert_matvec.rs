@@ -1,6 +1,6 @@
 //! The second half of the dense MLP and of the chosen experts for single tokens, in one kernel.
 //!
-//! Known as: fused GEMVs of the down projections of a dense MLP and of MoE experts.
+//! Known as: fused GEMVs of the down projections of a dense MLP and of `MoE` experts.
 
 use super::{
     Pick, Rows,

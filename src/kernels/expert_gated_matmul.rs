@@ -1,6 +1,6 @@
 //! The first half of the experts' gated MLPs for many tokens, grouped by expert.
 //!
-//! Known as: grouped GEMM of MoE experts, gate and up projections fused with GeGLU.
+//! Known as: grouped GEMM of `MoE` experts, gate and up projections fused with `GeGLU`.
 
 use super::{
     Pick, Rows,

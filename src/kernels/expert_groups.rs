@@ -1,6 +1,6 @@
 //! Sorts the slots of a prefill by expert, in tiles.
 //!
-//! Known as: MoE expert dispatch (token permutation by a counting sort) for a grouped GEMM.
+//! Known as: `MoE` expert dispatch (token permutation by a counting sort) for a grouped GEMM.
 
 use super::{Pick, Rows};
 use crate::{

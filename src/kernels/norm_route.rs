@@ -1,7 +1,7 @@
 //! The end of a block before experts: the residual sum, the normalization for the experts, and
 //! which of them a token goes to, with what weight.
 //!
-//! Known as: MoE router (softmax and top-k), fused with residual add and RMSNorm.
+//! Known as: `MoE` router (softmax and top-k), fused with residual add and `RMSNorm`.
 
 use super::{
     Pick, Rows,

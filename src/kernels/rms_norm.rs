@@ -1,6 +1,6 @@
 //! Root-mean-square normalization of the rows of a matrix.
 //!
-//! Known as: RMSNorm.
+//! Known as: `RMSNorm`.
 
 use super::{
     Pick, Rows,

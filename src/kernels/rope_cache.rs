@@ -1,6 +1,6 @@
 //! Rotary embedding of queries and keys, and the write of keys and values to the cache.
 //!
-//! Known as: RoPE (`rotate_half` layout) fused with the KV cache write.
+//! Known as: `RoPE` (`rotate_half` layout) fused with the KV cache write.
 
 use super::{Pick, Rows, bounds::stored};
 use crate::{
