@@ -41,7 +41,7 @@ pub(crate) fn offset(text: &[u8], error: &serde_json::Error) -> usize {
     (line_start + error.column().saturating_sub(1)).min(text.len())
 }
 
-/// A name or value cut to what fits in a message, with what is not printable escaped.
+/// A name or value, cut to fit into a message, with control characters escaped.
 pub(crate) fn clipped(text: &str) -> String {
     clipped_to(text, MAX_SHOWN)
 }
