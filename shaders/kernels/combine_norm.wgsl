@@ -1,6 +1,6 @@
-// Joins the dense path and the routed experts of many tokens, normalizes the result, adds it to the
-// residual stream, and normalizes the stream for the next block. One workgroup per token t of those
-// that are real, t < step.rows:
+// Adds up the dense path and the routed experts of many tokens, normalizes the result, adds it to
+// the residual stream, and normalizes the stream for the next block. One workgroup per real token,
+// t < step.rows. Known as: MoE combine, fused with residual add and RMSNorm.
 //
 //     h = (dense[t, :] + sum_i probs[t, i] * routed[t, i, :]) * scale
 //     sum[t, :] += h / sqrt(mean(h^2) + eps) * weight

@@ -1,10 +1,12 @@
-// The second half of the dense MLP and of the chosen experts for single tokens, joined. With
-// e = ids[t, i]:
+// The second half of the dense MLP and of the chosen experts for single tokens, in one kernel.
+// Known as: fused GEMVs of the down projections of a dense MLP and of MoE experts.
+// With e = ids[t, i]:
 //
 //     out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :])
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale
 //
-// Links: lib/vector_experts.wgsl, lib/two_sums.wgsl, lib/dense_beside.wgsl, one of lib/weight_*.wgsl.
+// Links: lib/vector_experts.wgsl, lib/two_sums.wgsl, lib/dense_beside.wgsl, one of
+// lib/weight_*.wgsl.
 
 struct Params {
     rows: u32,        // of the dense weight and of each expert, in this shard

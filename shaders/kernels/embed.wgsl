@@ -1,8 +1,9 @@
-// Embedding lookup, one workgroup per token:
+// Embedding lookup, one workgroup per token.
+// Known as: token embedding (gather of rows), fused with dequantization.
 //
 //     out[t, :] = table[ids[t] - row0, :] * scale
 //
-// for the tokens whose row this shard of the table holds; the others are left alone.
+// for the tokens whose row is in this shard of the table; the others are left alone.
 // Links: one of lib/weight_*.wgsl.
 
 struct Params {

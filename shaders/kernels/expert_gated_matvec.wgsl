@@ -1,4 +1,6 @@
-// The first half of the chosen experts' gated MLPs for single tokens. With e = ids[t, i]:
+// The first half of the chosen experts' gated MLPs for single tokens.
+// Known as: GEMV of MoE experts, gate and up projections fused with GeGLU.
+// With e = ids[t, i]:
 //
 //     out[t, i, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])
 //
@@ -24,7 +26,7 @@ fn finish(at: u32, g: f32, u: f32) -> f32 {
     return gelu(g, params.gelu_tanh) * u;
 }
 
-// An item is a choice of a token, of one expert.
+// An item is a (token, expert) choice.
 fn terms() -> u32 {
     return 1u;
 }

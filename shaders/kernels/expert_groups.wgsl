@@ -1,5 +1,6 @@
 // Sorts the (token, choice) slots of a prefill by expert, and cuts each expert's share into tiles
 // of 32 slots. One workgroup, one invocation per expert; the order is fixed: by expert, then slot.
+// Known as: MoE expert dispatch (token permutation by a counting sort) for a grouped GEMM.
 //
 //     order[start .. start + count]  are the slots of one tile
 //     tiles[i] = (expert, start, count, 0), count 0 where there is no tile

@@ -1,5 +1,6 @@
-// The second half of the chosen experts for single tokens, weighted by the router and joined with
-// the dense path. With e = ids[t, i]:
+// The second half of the chosen experts for single tokens, weighted by the router and added to the
+// dense path. Known as: GEMV of MoE experts, down projection fused with the combine.
+// With e = ids[t, i]:
 //
 //     out[t, row0 + r] = (dense[t, row0 + r]
 //                         + sum_i probs[t, i] * dot(x[t, i, :], weight[e, r, :])) * scale

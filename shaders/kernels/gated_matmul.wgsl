@@ -1,4 +1,5 @@
-// The first half of a gated MLP for many tokens:
+// The first half of a gated MLP for many tokens.
+// Known as: GEMM of the gate and up projections, fused with GeGLU.
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
 //

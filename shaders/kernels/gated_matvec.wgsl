@@ -1,4 +1,5 @@
-// The first half of a gated MLP for single tokens:
+// The first half of a gated MLP for single tokens.
+// Known as: GEMV of the gate and up projections, fused with GeGLU.
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])
 //

@@ -1,4 +1,4 @@
-// Picks rows of a matrix, one workgroup per row picked:
+// Picks rows of a matrix, one workgroup per row picked. Known as: row gather (index_select).
 //
 //     out[i, :] = x[rows[i], :]
 

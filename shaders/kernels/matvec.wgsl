@@ -1,4 +1,5 @@
-// Matrix-vector product:
+// Matrix-vector product.
+// Known as: GEMV, fused with logit soft-capping where the cap is on.
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)
 //

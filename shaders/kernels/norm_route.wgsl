@@ -1,5 +1,6 @@
-// Normalizes a block's output, adds it to the residual stream, normalizes the stream for the experts,
-// and routes: which experts a token goes to, and with what weight. One workgroup per token t:
+// Normalizes a block's output, adds it to the residual stream, normalizes the stream for the
+// experts, and routes: which experts a token goes to, and with what weight. One workgroup per
+// token t. Known as: MoE router (softmax and top-k), fused with residual add and RMSNorm.
 //
 //     sum[t, :] += h[t, :] / sqrt(mean(h[t, :]^2) + eps) * weight
 //     out[t, :]  = sum[t, :] / sqrt(mean(sum[t, :]^2) + eps) * next_weight
@@ -7,7 +8,7 @@
 //     ids[t, :], probs[t, :] = the `chosen` largest, ties to the lower index; with `renormalize`
 //     divided by their sum
 //
-// Where a logit is not a finite number, no prob is one.
+// If a logit is not finite, no prob is.
 //
 // `lanes` invocations share an expert's dot product.
 // Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/norm_input.wgsl, lib/math.wgsl.
@@ -32,14 +33,14 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> ids: array<u32>;         // [tokens, chosen]
 @group(0) @binding(8) var<storage, read_write> probs: array<f32>;       // [tokens, chosen]
 
-// Columns / 4 that go through workgroup memory at a time: a multiple of WG, so that each invocation
-// puts there what it wrote to `out` itself.
+// Columns / 4 that are in workgroup memory at a time: a multiple of WG, so that each invocation
+// loads only what it wrote to `out` itself.
 const TILE: u32 = 256u;
 
 var<workgroup> tile: array<vec4<f32>, TILE>;
 var<workgroup> logits: array<f32, WG>;
-// Bounds of the loops of `choose`, in memory: lavapipe compiles a shader anew in each dispatch for
-// the uniforms that bound its simple loops.
+// Loop bounds of `choose`, in workgroup memory: lavapipe recompiles a shader in each dispatch if
+// uniforms bound its simple loops.
 var<workgroup> n_experts: u32;
 var<workgroup> n_chosen: u32;
 
@@ -115,7 +116,7 @@ fn choose(token: u32) {
                 best_id = e;
             }
         }
-        // Only logits that are not numbers leave nothing to pick.
+        // Nothing is left to pick only if logits are NaN.
         best_id = min(best_id, experts - 1u);
         ids[token * chosen + i] = best_id;
         let weight = exp_bounded(best - largest);
@@ -124,7 +125,7 @@ fn choose(token: u32) {
         last = best;
         last_id = best_id;
     }
-    // Comparisons may pass over what is not a number; the sum over all experts has it.
+    // Comparisons may skip a NaN, but the sum over all experts includes it.
     let shown = !is_finite(total);
     let sum = select(total, kept, params.renormalize != 0u);
     for (var i = 0u; i < chosen; i++) {

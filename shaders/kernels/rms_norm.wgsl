@@ -1,4 +1,4 @@
-// RMSNorm, one workgroup per row:
+// Root-mean-square normalization, one workgroup per row. Known as: RMSNorm.
 //
 //     out[r, c] = x[r, c] / sqrt(mean(x[r, :]^2) + eps) * weight[c]
 //

@@ -1,5 +1,6 @@
 // Normalizes a block's output, adds it to the residual stream, and normalizes the stream for the
-// next block. One workgroup per row:
+// next block. One workgroup per row.
+// Known as: RMSNorm fused with residual add (post-norm, then the next pre-norm).
 //
 //     sum[r, :] += h[r, :] / sqrt(mean(h[r, :]^2) + eps) * weight
 //     out[r, :]  = sum[r, :] / sqrt(mean(sum[r, :]^2) + eps) * next_weight

@@ -1,5 +1,6 @@
 // Rotary embedding of queries and keys (pairs d, d + head_dim/2), and the write of keys and values
 // to the cache; `cos_sin` holds (cos, sin) of each pair's angle.
+// Known as: RoPE (`rotate_half` layout) fused with the KV cache write.
 //
 //     q[t, h, :]                   = rotate(qkv[t, h, :])
 //     k[step.pos + t - pos0, h, :] = rotate(qkv[t, n_heads + h, :])
@@ -19,15 +20,16 @@ struct Params {
     write_q: u32, // 1 in the dispatch for the first shard
 }
 
+// Shapes: T tokens, H = n_heads, KV = n_kv_heads, D = head_dim. Words are as stored in the cache.
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> qkv: array<f32>;           // [tokens, (n_heads + 2 n_kv_heads) head_dim]
-@group(0) @binding(3) var<storage, read> cos_sin: array<vec2<f32>>; // [tokens, head_dim]
-@group(0) @binding(4) var<storage, read_write> q: array<f32>;       // [tokens, n_heads, head_dim]
-@group(0) @binding(5) var<storage, read_write> k: array<u32>;       // [len, n_kv_heads * head_dim] as stored
-@group(0) @binding(6) var<storage, read_write> v: array<u32>;       // [len, n_kv_heads * head_dim] as stored
+@group(0) @binding(2) var<storage, read> qkv: array<f32>;           // [T, (H + 2 KV) D]
+@group(0) @binding(3) var<storage, read> cos_sin: array<vec2<f32>>; // [T, D]
+@group(0) @binding(4) var<storage, read_write> q: array<f32>;       // [T, H, D]
+@group(0) @binding(5) var<storage, read_write> k: array<u32>;       // [len, KV * D]
+@group(0) @binding(6) var<storage, read_write> v: array<u32>;       // [len, KV * D]
 
-// What is stored of a token: its keys or its values.
+// A token's row of the cache: its keys or its values.
 struct Row {
     token: u32,
     src: u32,  // first element in qkv

@@ -1,7 +1,9 @@
-// The largest logits of each chunk of 1024, in order, one workgroup per chunk:
+// The largest logits of each chunk of 1024, in falling order, one workgroup per chunk.
+// Known as: top-k, first pass (a bitonic sort by chunk; argmax by reduction for k = 1).
 //
-//     values[r, g, :], ids[r, g, :] = the `count` largest of logits[r, 1024 g ..], ties to lower ids
+//     values[r, g, :], ids[r, g, :] = the `count` largest of logits[r, 1024 g ..]
 //
+// with ties to the lower id.
 // Links: lib/pairs.wgsl, lib/sort.wgsl or, for one, lib/largest.wgsl.
 
 struct Params {

@@ -1,4 +1,4 @@
-// Rows of the key-value cache as half floats, as lib/weight_f16.wgsl reads them.
+// Rows of the KV cache as f16, as lib/weight_f16.wgsl reads them.
 // Links: lib/half.wgsl.
 
 // Elements of a row that one invocation stores: a word.

@@ -1,5 +1,5 @@
-// Rows of the key-value cache as f32. Every lib/cache_store_*.wgsl declares the same things, and uses
-// the kernel's `Row`, `element` and `put`.
+// Rows of the KV cache as f32. Every lib/cache_store_*.wgsl declares the same things, and uses the
+// kernel's `Row`, `element` and `put`.
 
 // Elements of a row that one invocation stores.
 const UNIT: u32 = 1u;

@@ -1,5 +1,5 @@
-// Rows of the key-value cache as signed bytes in blocks of 32 with a common half float, as
-// lib/weight_q8.wgsl reads them: the bytes of all blocks, then their scales.
+// Rows of the KV cache as int8 in blocks of 32 with a common f16 scale, as lib/weight_q8.wgsl reads
+// them: the bytes of all blocks, then their scales.
 // Links: lib/half.wgsl, lib/weight_q8.wgsl.
 
 const BLOCK: u32 = 32u;
@@ -38,9 +38,9 @@ fn store(row: Row, unit: u32) {
     put(row, 4u * scale_at(row.cols / 8u, 0u) + unit, scales);
 }
 
-// The half float that takes the block's largest value to 127, or that is not a number where an
-// element is none. Below the normal half floats the nearest one may be much too small, and large
-// values would be cut off: then it is the next.
+// Bits of the f16 scale that maps the block's largest magnitude to 127; NaN if an element is not
+// finite. The nearest f16, if subnormal, may be so small that large values would be clipped: then
+// the next larger one is used.
 fn block_scale(row: Row, first: u32) -> u32 {
     var largest = 0.0;
     var finite = true;

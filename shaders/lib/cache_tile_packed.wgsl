@@ -2,10 +2,10 @@
 // variants/tiles_attention.wgsl.
 // Links: lib/weight_f16.wgsl or lib/weight_q8.wgsl.
 
-// Vectors of four elements of a chunk.
+// Quads (vec4) in a chunk.
 const QUADS: u32 = 2u * PARTS;
 
-// Puts the elements of a chunk where they belong in the tile.
+// Stores the elements of a chunk in the tile, from quad `at` on.
 fn unpack(at: u32, w: Chunk, scale: f32) {
     for (var part = 0u; part < PARTS; part++) {
         let e = decode(w, part);

@@ -1,5 +1,5 @@
-// A product with the kernel's `weight`, and beside it one of `dense` with `dense_weight`, whose rows are
-// as many and have other columns.
+// Two products side by side: of `x` with the kernel's `weight`, and of `dense` with `dense_weight`,
+// which has as many rows, but a number of columns of its own.
 // Links: lib/two_sums.wgsl.
 
 const PAIR: bool = false;

@@ -1,5 +1,5 @@
-// Sums over the lanes that share an output row, where these are a whole subgroup and a workgroup: the
-// same tree as in lib/lanes_tree.wgsl, without workgroup memory and barriers.
+// Sums over the lanes that share an output row, where these are a subgroup and the whole workgroup:
+// the same tree as in lib/lanes_tree.wgsl, by shuffles, without workgroup memory and barriers.
 
 override WG: u32 = 32u;
 override LANES: u32 = 32u;

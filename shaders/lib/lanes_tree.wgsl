@@ -1,5 +1,5 @@
 // Sums over the lanes that share an output row. A workgroup of `WG` invocations holds `WG / LANES`
-// rows; both are powers of two. What is summed is a number or two: `Sum`.
+// rows; both are powers of two. A `Sum` is one number or two.
 
 override WG: u32 = 128u;
 override LANES: u32 = 32u;

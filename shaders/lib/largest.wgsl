@@ -1,9 +1,9 @@
-// Brings the first of the pairs of lib/pairs.wgsl to their front, where no other is wanted.
+// Finds the first of the pairs of lib/pairs.wgsl by a reduction, where no other is needed (top-1).
 
 override SORT_WG: u32 = 256u;
 
 // Puts the first pair at 0, for invocation 0 to read. Call it from uniform control flow, after each
-// invocation has put the pairs in place whose index is its own, modulo the workgroup.
+// invocation has stored the pairs whose index modulo the workgroup size is its own.
 fn sort_pairs(local: u32) {
     for (var i = local + SORT_WG; i < SORT_LEN; i += SORT_WG) {
         take_first(local, i);
@@ -16,7 +16,7 @@ fn sort_pairs(local: u32) {
     }
 }
 
-// Puts the pair at b in the place of that at a where it comes first.
+// Copies the pair at b over that at a if it comes first.
 fn take_first(a: u32, b: u32) {
     if comes_after(a, b) {
         sort_values[a] = sort_values[b];

@@ -1,6 +1,6 @@
 // The end of a block: its output is normalized and added to the residual stream, and the stream is
 // normalized for the next block. The kernel binds `weight`, `next_weight`, `sum` and `out`, has
-// `cols4` and `eps` among its params, and says what the output is: `fn block(at: u32) -> vec4<f32>`.
+// `cols4` and `eps` among its params, and gives the output by `fn block(at: u32) -> vec4<f32>`.
 //
 //     sum[row..] += block / sqrt(mean(block^2) + eps) * weight
 //     out[row..]  = sum / sqrt(mean(sum^2) + eps) * next_weight

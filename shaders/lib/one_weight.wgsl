@@ -1,10 +1,10 @@
-// A product with one matrix, the kernel's `weight`. Every lib/*_weight*.wgsl of this kind declares the
-// same things: `which` counts the matrices.
+// A product with one matrix, the kernel's `weight`. lib/gate_and_up.wgsl and lib/dense_beside.wgsl,
+// with lib/two_sums.wgsl, declare the same things for two: `which` is the number of the matrix.
 
 const PAIR: bool = false;
 const BESIDE: bool = false;
 
-// What lanes sum up.
+// What is summed over lanes.
 alias Sum = f32;
 
 fn w_chunk(which: u32, at: u32) -> Chunk {

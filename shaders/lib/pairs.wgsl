@@ -1,4 +1,4 @@
-// 1024 (value, id) pairs in workgroup memory, of which larger values come first, then lower ids.
+// 1024 (value, id) pairs in workgroup memory. Larger values come first; of equal ones, lower ids.
 
 const SORT_LEN: u32 = 1024u;
 const LOWEST: f32 = -3.4e38;
@@ -6,8 +6,8 @@ const LOWEST: f32 = -3.4e38;
 var<workgroup> sort_values: array<f32, 1024>;
 var<workgroup> sort_ids: array<u32, 1024>;
 
-// A logit that is not a finite number sorts before all others, as the largest finite one, so that
-// whoever reads the list sees it. The test is on bits: comparisons may assume there is no NaN.
+// A logit that is not finite sorts before all others, as the largest finite number, so that it
+// shows in the list. Tests bits, since WGSL lets comparisons assume that there is no NaN.
 fn flagged(value: f32) -> f32 {
     let exponent = bitcast<u32>(value) & 0x7f800000u;
     return select(value, 3.4028234e38, exponent == 0x7f800000u);

@@ -1,5 +1,5 @@
-// Rows of x that share weights, of a matrix product: `begin` up to `end`, and the first row of their
-// weights. lib/rows_*.wgsl says which there are.
+// Rows of x of a matrix product that share weights: from `begin` up to `end`, and the first row of
+// their weights. lib/rows_*.wgsl give the parts of a product.
 
 struct Part {
     weight0: u32,

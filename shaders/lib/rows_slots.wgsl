@@ -1,8 +1,8 @@
-// A matrix product whose rows of x are slots of experts, in tiles that `expert_groups` makes. The kernel
-// binds `tiles` and `order`, and says which row of x a slot reads: `x_row`.
+// A matrix product whose rows of x are slots of experts (grouped GEMM), in the tiles of
+// `expert_groups`. The kernel binds `tiles` and `order`, and maps a slot to a row of x: `x_row`.
 // Links: lib/part.wgsl, lib/tile_height.wgsl.
 
-// Part `index` of those of `height` slots, which divides a tile.
+// Part `index` of `height` slots; `height` divides a tile.
 fn part_of(index: u32, height: u32) -> Part {
     let parts = TILE / height;
     let tile = tiles[index / parts];

@@ -2,7 +2,8 @@
 
 const SORT_WG: u32 = 256u;
 
-// Bitonic sort. Call it from uniform control flow, after the pairs are in place; no barrier needed.
+// Bitonic sort. Call it from uniform control flow, after the pairs are stored; needs no barrier
+// before it.
 fn sort_pairs(local: u32) {
     for (var size = 2u; size <= SORT_LEN; size <<= 1u) {
         for (var stride = size / 2u; stride > 0u; stride >>= 1u) {

@@ -1,15 +1,16 @@
-// Loads of products whose invocations own output rows, as in lib/spread.wgsl.
+// Loads of weights and activations for lib/spread.wgsl.
 // Takes from the kernel: PAIR, w_chunk, x_quad, cols8_of.
 
-// Output rows of an invocation, which are a workgroup apart; of a pair it has one row of both.
+// Output rows of an invocation, which are `WG` apart. Of a pair, it has one row of each matrix.
 override OWN: u32 = 2u;
 
-// Where a row of the weights begins; those beyond the last are taken for it.
+// First chunk of a row of the weights. Rows beyond the last are clamped to it.
 fn row_at(which: u32, weight0: u32, row: u32) -> u32 {
     return (weight0 + min(row, params.rows - 1u)) * row_stride(cols8_of(which));
 }
 
-// The same of what an invocation multiplies beside it: the next of its rows, or the other weight's.
+// The same for the second row of an invocation: the next one of its own, or that of the other
+// matrix of a pair.
 fn next_row_at(which: u32, weight0: u32, row: u32) -> u32 {
     if PAIR {
         return row_at(which, weight0, row);
@@ -17,7 +18,7 @@ fn next_row_at(which: u32, weight0: u32, row: u32) -> u32 {
     return row_at(which, weight0, row + WG);
 }
 
-// And the matrix that is in.
+// The matrix of this second row.
 fn next_of(which: u32) -> u32 {
     if PAIR {
         return 1u;
@@ -25,13 +26,14 @@ fn next_of(which: u32) -> u32 {
     return which;
 }
 
-// A quad of activations, `start` being the first of its row; zero beyond the end.
+// Quad number `quad` of the row of activations whose first is `start`; zero beyond the end.
 fn quad_of(which: u32, start: u32, quad: u32) -> vec4<f32> {
     let quads = 2u * cols8_of(which);
     return select(vec4<f32>(), x_quad(which, start + min(quad, quads - 1u)), quad < quads);
 }
 
-// Block of a matrix at chunk c of the row at `base`. Chunks beyond the row meet activations of zero.
+// Block of a matrix from chunk c of the row at `base` on. Chunks beyond the row are clamped to its
+// last; their activations are zero.
 fn block_of(which: u32, base: u32, c: u32) -> Block {
     return Block(
         scaled_at(which, base, c),
@@ -44,5 +46,8 @@ fn block_of(which: u32, base: u32, c: u32) -> Block {
 fn scaled_at(which: u32, base: u32, c: u32) -> Scaled {
     let cols8 = cols8_of(which);
     let at = min(c, cols8 / PARTS - 1u);
-    return Scaled(w_chunk(which, base + at), scale_of(w_chunk(which, base + scale_at(cols8, at)), at));
+    return Scaled(
+        w_chunk(which, base + at),
+        scale_of(w_chunk(which, base + scale_at(cols8, at)), at),
+    );
 }

@@ -1,5 +1,5 @@
-// An output of a vector product is a sum of terms: dot products of rows, each with a factor. The kernel,
-// or lib/vector_*.wgsl, says how many and which: `terms` and `term_of`.
+// An output of a matrix-vector product is a sum of terms: dot products of rows, each with a factor.
+// The kernel, or lib/vector_*.wgsl, gives their number and each of them: `terms` and `term_of`.
 
 struct Term {
     x_row: u32,   // row of the activations

@@ -1,7 +1,7 @@
-// A tile of `TILE` rows of x by `ROWS` rows of w, results of a matrix product, by 8 x ROWS / 4 invocations
-// with 4 x 4 results each. Its 32 columns are loaded, then `settle_x` and `mul_tile` of
-// lib/tile_float.wgsl or lib/tile_packed.wgsl are called, then come the next 32 columns. Element (row,
-// quad) is at `quad * TILE + row` or `quad * ROWS + row`, so that neighbouring invocations read
+// A tile of a matrix product: `TILE` rows of x by `ROWS` rows of w, by 8 x ROWS / 4 invocations
+// with 4 x 4 results each. For every 32 columns, the tiles of x and w are loaded, then `settle_x`
+// and `mul_tile` of lib/tile_float.wgsl or lib/tile_packed.wgsl are called. Element (row, quad) of
+// a tile is at `quad * TILE + row` or `quad * ROWS + row`, so that neighbouring invocations read
 // neighbouring memory.
 // Links: lib/tile_height.wgsl.
 
@@ -15,8 +15,8 @@ var<workgroup> x_tile: array<vec4<f32>, 256>;
 // Chunks of a weight's row that make 32 columns.
 const TILE_CHUNKS: u32 = QUADS / (2u * PARTS);
 
-// Where this invocation's results are: row `x_of(local) + 8 i` of x and `w_of(local) + ROWS / 4 j` of
-// w, i and j from 0 to 3.
+// This invocation's results are those of rows `x_of(local) + 8 i` of x and
+// `w_of(local) + ROWS / 4 j` of w, i and j from 0 to 3.
 fn x_of(local: u32) -> u32 {
     return local / (ROWS / 4u);
 }

@@ -2,7 +2,7 @@
 
 var<workgroup> w_tile: array<vec4<f32>, W_TILE>;
 
-// Puts chunk 0 to TILE_CHUNKS of a row of w in place.
+// Stores a chunk of a row of w in the tile, which has TILE_CHUNKS of them.
 fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
     for (var part = 0u; part < PARTS; part++) {
         let e = decode(w, part);
@@ -12,19 +12,19 @@ fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
     }
 }
 
-// Puts zeros there.
+// Stores zeros in its place.
 fn clear_w(chunk: u32, row: u32) {
     for (var quad = 0u; quad < 2u * PARTS; quad++) {
         w_tile[(2u * chunk * PARTS + quad) * ROWS + row] = vec4<f32>();
     }
 }
 
-// What is to be done once for each tile of x, before its products: nothing here.
+// Prepares a tile of x, once for all products with it: nothing to do here.
 fn settle_x(local: u32) {}
 
-// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w. The 32
-// columns are summed by themselves first: a chain of 8 + cols / 32 additions errs less than one of
-// cols / 4.
+// Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w. The
+// 32 columns are summed by themselves first: a chain of 8 + cols / 32 additions errs less than one
+// of cols / 4.
 fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
     var sum = mat4x4<f32>();
     for (var quad = 0u; quad < QUADS; quad++) {

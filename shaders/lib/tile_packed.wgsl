@@ -1,6 +1,6 @@
-// Tiles as in lib/tile.wgsl, whose products are of signed bytes (dp4a): weights are the integers that are
-// stored, and each block of 32 columns of x is rounded to integers up to 127 with a scale. Their sums are
-// exact; what is lost is the rounding of x.
+// Tiles as in lib/tile.wgsl, with int8 dot products (dp4a, packed 4x8 dot): weights are the stored
+// integers, and each block of 32 columns of x is rounded to integers up to 127 with a scale. The
+// integer sums are exact; only the rounding of x loses precision.
 // Links: lib/weight_q8.wgsl or lib/weight_q4.wgsl, whose blocks are 32 columns too.
 
 const MAGNITUDE: u32 = 0x7fffffffu;
@@ -12,7 +12,7 @@ var<workgroup> x_scale: array<f32, TILE>;
 var<workgroup> w_words: array<u32, W_TILE>;
 var<workgroup> w_scale: array<f32, ROWS>;
 
-// Puts chunk 0 to TILE_CHUNKS of a row of w in place.
+// Stores a chunk of a row of w in the tile, which has TILE_CHUNKS of them.
 fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
     for (var part = 0u; part < PARTS; part++) {
         let e = decode(w, part);
@@ -25,7 +25,7 @@ fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
     }
 }
 
-// Puts zeros there.
+// Stores zeros in its place.
 fn clear_w(chunk: u32, row: u32) {
     for (var quad = 0u; quad < 2u * PARTS; quad++) {
         w_words[(2u * chunk * PARTS + quad) * ROWS + row] = 0u;
@@ -35,8 +35,8 @@ fn clear_w(chunk: u32, row: u32) {
     }
 }
 
-// Rounds the block of row t of x. A block with an element that is not finite has a scale that is not a
-// number, so that no result of it looks like one. Blocks too small for the inverse become zeros.
+// Rounds the block of row t of x. If an element is not finite, the scale is NaN, so that no result
+// of the block is finite. Blocks too small for the inverse become zeros.
 fn round_x(t: u32) {
     var largest = 0u;
     for (var quad = 0u; quad < QUADS; quad++) {

@@ -1,4 +1,4 @@
-// Lanes sum up two dot products at once.
+// Two dot products are summed over lanes at once.
 
 alias Sum = vec2<f32>;
 

@@ -1,5 +1,5 @@
-// A vector product whose items are tokens, each of which sums what its chosen experts make of rows of
-// their own, weighted by the router. The kernel binds `ids` and `probs`.
+// A matrix-vector product whose items are tokens. Each is the sum over its chosen experts, which
+// have activations of their own, weighted by the router. The kernel binds `ids` and `probs`.
 // Links: lib/term.wgsl.
 
 fn terms() -> u32 {

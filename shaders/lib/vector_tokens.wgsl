@@ -1,4 +1,4 @@
-// A vector product whose items are tokens, each of which meets the whole weight.
+// A matrix-vector product whose items are tokens, each multiplied by the whole weight.
 // Links: lib/term.wgsl.
 
 fn terms() -> u32 {

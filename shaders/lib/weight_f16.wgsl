@@ -1,5 +1,5 @@
 
-// Weights stored as IEEE half floats, eight to a chunk. Unpacking is exact and core WGSL.
+// Weights stored as IEEE f16, eight to a chunk. Unpacking is exact, and core WGSL.
 // Links: lib/weight_whole.wgsl.
 
 alias Chunk = vec4<u32>;

@@ -1,6 +1,6 @@
 
-// Weights in blocks of 32 four-bit numbers with a common f16 scale, a block to a chunk. A row is its
-// chunks and then its scales. What is stored is the number plus 8.
+// Weights in blocks of 32 four-bit integers with a common f16 scale, a block to a chunk. A row is
+// its chunks, then its scales. What is stored is the integer plus 8.
 
 alias Chunk = vec4<u32>;
 
@@ -9,7 +9,7 @@ struct Eight {
     hi: vec4<f32>,
 }
 
-// Eights of a chunk.
+// Groups of eight weights in a chunk.
 const PARTS: u32 = 4u;
 
 // Chunks from one row to the next: one for each block, and one for each eight scales.
@@ -17,12 +17,12 @@ fn row_stride(cols8: u32) -> u32 {
     return cols8 / PARTS + (cols8 / 4u + 7u) / 8u;
 }
 
-// Where in a row the scale of chunk c lies.
+// Index, in a row, of the chunk that has the scale of chunk c.
 fn scale_at(cols8: u32, c: u32) -> u32 {
     return cols8 / PARTS + c / 8u;
 }
 
-// The scale of chunk c, out of what lies there.
+// The scale of chunk c; w is the chunk that has it.
 fn scale_of(w: Chunk, c: u32) -> f32 {
     let block = c % 8u;
     let pair = unpack2x16float(w[block / 2u]);

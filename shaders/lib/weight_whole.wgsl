@@ -1,7 +1,7 @@
-// What weights that are stored as they are have in common: chunks of eight, without a scale.
+// Common to weights that are not quantized: chunks of eight, without a scale.
 // lib/weight_f32.wgsl, lib/weight_f16.wgsl and lib/weight_bf16.wgsl link it.
 
-// Eights of a chunk.
+// Groups of eight weights in a chunk.
 const PARTS: u32 = 1u;
 
 // Chunks from one row to the next.
@@ -9,12 +9,12 @@ fn row_stride(cols8: u32) -> u32 {
     return cols8;
 }
 
-// Where in a row the scale of chunk c lies.
+// Index, in a row, of the chunk that has the scale of chunk c.
 fn scale_at(cols8: u32, c: u32) -> u32 {
     return c;
 }
 
-// The scale of chunk c, out of what lies there.
+// The scale of chunk c; w is the chunk that has it.
 fn scale_of(w: Chunk, c: u32) -> f32 {
     return 1.0;
 }

@@ -1,6 +1,8 @@
-// Vector products with `LANES` invocations for each output row, each of which has every `LANES`th chunk of
-// the weights. The group's y is the item: a token, or a token's choice.
-// Takes from the kernel: terms, term_of, PAIR, BESIDE, w_chunk, x_quad, cols8_of, sum_of, finish_sum.
+// Matrix-vector products with `LANES` invocations for each output row, each of which has every
+// `LANES`th chunk of the row. The workgroup's y is the item: a token, or a (token, expert) choice.
+// Known as: GEMV with a workgroup or subgroup reduction (split along K).
+// Takes from the kernel: terms, term_of, PAIR, BESIDE, w_chunk, x_quad, cols8_of, sum_of,
+// finish_sum.
 // Links: lib/term.wgsl, lib/lanes_tree.wgsl or lib/lanes_subgroup.wgsl.
 
 @compute @workgroup_size(WG)
@@ -30,8 +32,8 @@ fn main(
     }
 }
 
-// What a lane adds to the dot product of a term with a row of matrix `which`, and to that with the same
-// row of the second of a pair.
+// This lane's part of the dot product of a term with a row of matrix `which`; for a pair, also of
+// that with the same row of the second matrix.
 fn dots(which: u32, term: Term, row: u32, lane: u32) -> vec2<f32> {
     let cols8 = cols8_of(which);
     let base = (term.weight0 + row) * row_stride(cols8);
@@ -65,5 +67,8 @@ fn dots(which: u32, term: Term, row: u32, lane: u32) -> vec2<f32> {
             second += scale_of(w_chunk(1u, scales), c) * other;
         }
     }
-    return vec2((first.x + first.y) + (first.z + first.w), (second.x + second.y) + (second.z + second.w));
+    return vec2(
+        (first.x + first.y) + (first.z + first.w),
+        (second.x + second.y) + (second.z + second.w),
+    );
 }

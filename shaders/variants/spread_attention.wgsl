@@ -1,13 +1,15 @@
-// Attention by subgroups of eight that are workgroups, for heads of 32, 64, 96 or 128 channels, with a cache
-// of f32. A workgroup takes four query rows, a key head and a split, in blocks of eight positions. For scores
-// an invocation has a position, and the queries are spread; for the weighted sum it has `OWN` quads of the
-// channels, and the weights are spread.
+// Attention by workgroups that are a subgroup of eight, for heads of 32, 64, 96 or 128 channels,
+// with a cache of f32. A workgroup takes four query rows, a key head and a split, in blocks of
+// eight positions. For the scores, an invocation has a position, and queries are broadcast by
+// shuffles. For the weighted sum, it has `OWN` quads of the channels, and weights are broadcast.
+// Known as: flash attention within a subgroup (online softmax, register tiling).
 // Links: lib/shuffle.wgsl.
 
 // Quads of a head's channels for each invocation: quad 8 i + lane is quad i of its own.
 override OWN: u32 = 4u;
 
-// Products of eight quads of a key with those that invocations hold of four queries, a column each.
+// Products of eight quads of a key with those of four queries, which the invocations hold, a column
+// for each query.
 fn mul_key(key: u32, held: mat4x4<f32>) -> vec4<f32> {
     return k[key] * spread_four(held, 0u)
         + k[key + 1u] * spread_four(held, 1u)
@@ -24,7 +26,8 @@ fn mul_value(weights: vec4<f32>, value: vec4<f32>) -> mat4x4<f32> {
     return mat4x4(weights.x * value, weights.y * value, weights.z * value, weights.w * value);
 }
 
-// Quad `i` of this invocation's own of eight values, weighted by what each invocation holds.
+// Quad `i` of this invocation's own, of eight values; each value is weighted by what its invocation
+// holds.
 fn mul_values(weights: vec4<f32>, at: array<u32, 8>, i: u32) -> mat4x4<f32> {
     return mul_value(subgroupShuffle(weights, 0u), v[at[0] + 8u * i])
         + mul_value(subgroupShuffle(weights, 1u), v[at[1] + 8u * i])
@@ -41,7 +44,7 @@ fn scale_columns(m: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
     return mat4x4(by.x * m[0], by.y * m[1], by.z * m[2], by.w * m[3]);
 }
 
-// Quad `i` of this invocation's own of four queries, a column each.
+// Quad `i` of this invocation's own, of four queries, a column each.
 fn queries(at: vec4<u32>, i: u32, lane: u32) -> mat4x4<f32> {
     let quad = at + 8u * i + lane;
     return mat4x4(q[quad.x], q[quad.y], q[quad.z], q[quad.w]);
@@ -59,9 +62,18 @@ fn weights_below(x: vec4<f32>, largest: vec4<f32>) -> vec4<f32> {
 
 // `tanh` of `inner`, four scaled products; of a product that is not a finite number, the product.
 fn cap_four(products: vec4<f32>, inner: vec4<f32>) -> vec4<f32> {
-    let finite = vec4(is_finite(products.x), is_finite(products.y), is_finite(products.z), is_finite(products.w));
-    let capped =
-        vec4(tanh_bounded(inner.x), tanh_bounded(inner.y), tanh_bounded(inner.z), tanh_bounded(inner.w));
+    let finite = vec4(
+        is_finite(products.x),
+        is_finite(products.y),
+        is_finite(products.z),
+        is_finite(products.w),
+    );
+    let capped = vec4(
+        tanh_bounded(inner.x),
+        tanh_bounded(inner.y),
+        tanh_bounded(inner.z),
+        tanh_bounded(inner.w),
+    );
     return select(products, capped, finite);
 }
 
@@ -81,11 +93,12 @@ fn main(
     if row0 >= n_rows {
         return;
     }
-    // Rows that are not real are taken for the last that is, which sees the most positions.
+    // Padding rows are clamped to the last real one, which sees the most positions.
     let rows = min(row0 + vec4(0u, 1u, 2u, 3u), vec4(n_rows - 1u));
     let tokens = rows / group;
     let begin = params.pos0 + group_id.z * params.split_len;
-    let end = min(min(begin + params.split_len, params.pos0 + params.len), step.pos + tokens.w + 1u);
+    let end =
+        min(min(begin + params.split_len, params.pos0 + params.len), step.pos + tokens.w + 1u);
     if begin >= end {
         return;
     }
@@ -105,7 +118,12 @@ fn main(
     if OWN > 3u {
         q3 = queries(at, 3u, lane);
     }
-    let heat = vec4(temperature[tokens.x], temperature[tokens.y], temperature[tokens.z], temperature[tokens.w]);
+    let heat = vec4(
+        temperature[tokens.x],
+        temperature[tokens.y],
+        temperature[tokens.z],
+        temperature[tokens.w],
+    );
     let limits = min(vec4(end), step.pos + tokens + 1u);
 
     var largest = vec4(-3.0e38);
@@ -127,8 +145,8 @@ fn main(
         if OWN > 3u {
             dots += mul_key(key + 24u, q3);
         }
-        // Scores reach tens, and their rounding errors become relative errors of the weights: as few
-        // operations as possible follow the dot product.
+        // Scores reach tens, and their rounding errors become relative errors of the weights: as
+        // few operations as possible follow the dot product.
         let inner = dots * params.inner;
         var scores = inner * heat;
         if params.cap > 0.0 {

@@ -1,7 +1,9 @@
-// Matrix products in which each invocation forms output rows of its own for `FOURS` fours of rows of x,
-// whose loads are shared by subgroups.
+// Matrix products in which each invocation computes output rows of its own for `FOURS` groups of
+// four rows of x; a subgroup shares loaded quads of x by shuffles.
+// Known as: GEMM with register tiling (register blocking) and subgroup broadcast.
 // Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, x_quad, cols8_of, finish.
-// Links: lib/part.wgsl, lib/tile_height.wgsl, lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_loads.wgsl.
+// Links: lib/part.wgsl, lib/tile_height.wgsl, lib/shuffle.wgsl, lib/spread.wgsl,
+// lib/spread_loads.wgsl.
 
 override FOURS: u32 = 2u;
 
@@ -23,7 +25,7 @@ fn main(
     let starts_mid = starts_of(part, 4u);
     let starts_far = starts_of(part, 8u);
 
-    // A column for each row of the weights, which are `OWN`, or one of each of a pair.
+    // Sums: a column for each of the `OWN` rows of the weights, or for one row of each of a pair.
     var near = mat3x4<f32>();
     var mid = mat3x4<f32>();
     var far = mat3x4<f32>();
@@ -56,13 +58,14 @@ fn main(
     }
 }
 
-// Where four rows of x begin, from the part's row `skip` on; those beyond its end are taken for its last.
+// First quads of four rows of x, from the part's row `skip` on. Rows beyond its end are clamped to
+// its last.
 fn starts_of(part: Part, skip: u32) -> vec4<u32> {
     let at = min(part.begin + skip + vec4(0u, 1u, 2u, 3u), vec4(part.end - 1u));
     return 2u * params.cols8 * vec4(x_row(at.x), x_row(at.y), x_row(at.z), x_row(at.w));
 }
 
-// A quad of four rows of x that begin at `starts`.
+// One quad of each of the four rows of x that begin at `starts`.
 fn quads_of(starts: vec4<u32>, quad: u32) -> mat4x4<f32> {
     return mat4x4(
         quad_of(0u, starts.x, quad),
@@ -72,7 +75,7 @@ fn quads_of(starts: vec4<u32>, quad: u32) -> mat4x4<f32> {
     );
 }
 
-// Stores what an invocation has of four rows of x.
+// Stores this invocation's results for four rows of x.
 fn put_four(part: Part, skip: u32, row: u32, sums: mat3x4<f32>) {
     for (var j = 0u; j < 4u; j++) {
         let s = part.begin + skip + j;

@@ -1,5 +1,6 @@
-// Vector products in which each invocation forms output rows of its own, and the loads of x are shared by
-// subgroups. The group's y is the item: a token, or a token's choice.
+// Matrix-vector products in which each invocation computes output rows of its own; a subgroup
+// shares loaded quads of x by shuffles. The workgroup's y is the item: a token, or a (token,
+// expert) choice. Known as: GEMV with a row per thread and subgroup broadcast.
 // Takes from the kernel: terms, term_of, PAIR, BESIDE, w_chunk, x_quad, cols8_of, finish.
 // Links: lib/term.wgsl, lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_loads.wgsl.
 

@@ -1,8 +1,9 @@
-// Matrix products in tiles of `TILE` rows of x by `ROWS` output rows: each group of 2 ROWS invocations
-// forms one, 4 x 4 results each.
+// Matrix products in tiles of `TILE` rows of x by `ROWS` output rows: each workgroup, of 2 ROWS
+// invocations, computes one, with 4 x 4 results for each invocation.
+// Known as: tiled GEMM (shared-memory tiles, and register tiles of 4 x 4 results).
 // Takes from the kernel: part_of, x_row, out_row, w_chunk, finish.
-// Links: lib/part.wgsl, lib/tile_height.wgsl, lib/tile.wgsl, lib/tile_float.wgsl or lib/tile_packed.wgsl,
-// lib/tile_one.wgsl or lib/tile_pair.wgsl.
+// Links: lib/part.wgsl, lib/tile_height.wgsl, lib/tile.wgsl, lib/tile_float.wgsl or
+// lib/tile_packed.wgsl, lib/tile_one.wgsl or lib/tile_pair.wgsl.
 
 @compute @workgroup_size(TILE_WG)
 fn main(
@@ -39,7 +40,8 @@ fn main(
     }
 }
 
-// Puts 32 columns from column 8 c on of the part's rows of x in place; zeros where there are none.
+// Loads 32 columns of the part's rows of x, from column 8 c on, into the tile; zeros beyond the
+// end.
 fn load_x(local: u32, part: Part, c: u32) {
     for (var i = local; i < TILE * QUADS; i += TILE_WG) {
         let quad = i % QUADS;
@@ -52,8 +54,8 @@ fn load_x(local: u32, part: Part, c: u32) {
     }
 }
 
-// The same of `ROWS` rows from `row` on of a weight, of which `params.rows` from `weight0` on belong
-// together.
+// Loads these columns of `ROWS` rows of a weight, from `row` on. The matrix, of which there is one
+// for each expert, has the `params.rows` rows from `weight0` on.
 fn load_w(local: u32, which: u32, weight0: u32, row: u32, c: u32) {
     for (var i = local; i < ROWS * TILE_CHUNKS; i += TILE_WG) {
         let chunk = i % TILE_CHUNKS;

@@ -1,5 +1,7 @@
-// Attention in blocks of workgroup memory: each workgroup takes `rows` query rows, a key head and a split.
-// rows * dim4 is at most 256 and rows at most 8; block * dim4 is at most 512 and rows * block at most 256.
+// Attention in blocks of workgroup memory: each workgroup has `rows` query rows, a key head and a
+// split. rows * dim4 is at most 256 and rows at most 8; block * dim4 is at most 512 and
+// rows * block at most 256.
+// Known as: flash attention (KV blocks in shared memory, online softmax).
 // Links: lib/cache_tile_f32.wgsl or lib/cache_tile_packed.wgsl.
 
 const WG: u32 = 256u;
@@ -26,7 +28,8 @@ fn main(
     // The last row of the tile sees the most positions.
     let last_token = (min(row0 + params.rows, n_rows) - 1u) / group;
     let begin = params.pos0 + group_id.z * params.split_len;
-    let end = min(min(begin + params.split_len, params.pos0 + params.len), step.pos + last_token + 1u);
+    let end =
+        min(min(begin + params.split_len, params.pos0 + params.len), step.pos + last_token + 1u);
     if begin >= end {
         return;
     }
@@ -70,8 +73,8 @@ fn main(
             for (var c = 0u; c < params.dim4; c++) {
                 s += q_tile[score_row * params.dim4 + c] * kv_tile[j * params.dim4 + c];
             }
-            // Scores reach tens, and their rounding errors become relative errors of the weights: as
-            // few operations as possible follow the dot product.
+            // Scores reach tens, and their rounding errors become relative errors of the weights:
+            // as few operations as possible follow the dot product.
             let product = (s.x + s.y) + (s.z + s.w);
             let inner = product * params.inner;
             let heat = temperature[(row0 + score_row) / group];
@@ -137,7 +140,7 @@ fn main(
     }
 }
 
-// Puts zeros in place of a chunk.
+// Stores zeros in place of a chunk.
 fn clear(at: u32) {
     for (var quad = 0u; quad < QUADS; quad++) {
         kv_tile[at + quad] = vec4<f32>();

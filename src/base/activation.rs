@@ -1,6 +1,6 @@
-//! What stands between the two halves of a gated MLP.
+//! The activation function of gated MLPs.
 
-/// Which polynomial stands for the Gaussian error linear unit in the gated MLPs.
+/// Which form of GELU (Gaussian error linear unit) the gated MLPs use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gelu {
     /// `x/2 (1 + erf(x / sqrt 2))`: what `SGLang` computes, and the default.

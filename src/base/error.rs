@@ -58,7 +58,8 @@ pub enum Error {
     },
     /// More tokens than the context holds.
     #[error(
-        "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds {context}; shorten the prompt or make the context longer"
+        "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds \
+         {context}; shorten the prompt or make the context longer"
     )]
     ContextLength {
         /// Tokens already there.
@@ -121,7 +122,8 @@ pub enum Error {
     /// The device refused something, or did not finish.
     #[error("the GPU device failed: {0}")]
     Device(String),
-    /// The device went away: a driver's reset, an adapter that was taken out. A new one may work.
+    /// The device was lost, for example by a driver reset or an unplugged adapter. A new one may
+    /// work.
     #[error("the GPU device was lost: {0}")]
     Lost(String),
     /// Logits that are not numbers.
@@ -139,7 +141,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A stable name for machines.
+    /// A stable, machine-readable name.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
@@ -161,7 +163,7 @@ impl Error {
         }
     }
 
-    /// Whether it tells of a device, and not of what it was asked for.
+    /// Whether the error is about the device (its limits, its memory, its loss), not the request.
     pub fn is_of_device(&self) -> bool {
         matches!(self, Self::Limit { .. } | Self::OutOfMemory(_) | Self::Device(_) | Self::Lost(_))
     }

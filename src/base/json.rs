@@ -1,4 +1,4 @@
-//! JSON from strangers: no duplicate keys, bounded depth, and messages that say where.
+//! Parsing of untrusted JSON: no duplicate keys, bounded depth, errors with a position.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use serde::{
 };
 use serde_json::{Map, Value, map::Entry};
 
-/// Characters of a name or value that a message repeats.
+/// Most characters of a name or value that an error message quotes.
 const MAX_SHOWN: usize = 80;
 
-/// The object that `text` is, with any other JSON and any field that comes twice refused.
+/// Parses `text` as a JSON object. Refuses other values, and objects with duplicate fields.
 pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str::<Object>(text)
         .map(|object| object.0)
         .map_err(|error| explain(text.as_bytes(), &error))
 }
 
-/// What the parser says, and the mistake behind it where that is easy to tell.
+/// The parser's message, with the likely cause where it is easy to tell.
 fn explain(text: &[u8], error: &serde_json::Error) -> String {
     let mut what = format!("not the expected JSON: {error}");
     let at = offset(text, error);
@@ -41,7 +41,7 @@ pub(crate) fn offset(text: &[u8], error: &serde_json::Error) -> usize {
     (line_start + error.column().saturating_sub(1)).min(text.len())
 }
 
-/// A name or value cut to what fits in a message, with what is not printable escaped.
+/// A name or value, cut to fit into a message, with control characters escaped.
 pub(crate) fn clipped(text: &str) -> String {
     clipped_to(text, MAX_SHOWN)
 }
@@ -55,14 +55,14 @@ pub(crate) fn clipped_to(text: &str, most: usize) -> String {
     shown
 }
 
-/// A terminal must not act on what a file holds.
+/// Escapes control characters, so that text of a file cannot send escape sequences to a terminal.
 fn printable(c: char) -> impl Iterator<Item = char> {
     let escaped = c.is_control().then(|| c.escape_default());
     let plain = if escaped.is_some() { None } else { Some(c) };
     escaped.into_iter().flatten().chain(plain)
 }
 
-/// A value in which no object has one field twice.
+/// A JSON value without duplicate fields.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

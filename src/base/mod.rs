@@ -1,4 +1,4 @@
-//! What everybody talks about: errors, tensors, numbers. No files, no device.
+//! Types that all other modules use: errors, tensors, numbers. No files, no device.
 
 pub mod activation;
 pub mod error;

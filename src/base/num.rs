@@ -1,4 +1,4 @@
-//! Numbers that every floor rounds in the same way.
+//! Rounding of `f64` to `f32`, the same in all modules.
 
 /// Rounds a value to the nearest `f32`.
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what this is for")]

@@ -1,9 +1,9 @@
-//! Weights in blocks of 32 small integers that share a scale.
+//! Block quantization: weights in blocks of 32 small integers that share a scale.
 //!
-//! A row of `cols` elements is stored by itself: first all integers in order, then one F16 scale for
-//! each block, then zeros up to a multiple of 16 bytes. `Q8` has a signed byte for each element,
-//! `Q4` four bits that are the element plus 8, the first of two in the lower half of a byte. An
-//! element is its integer times its scale, which is exact in `f32`.
+//! Each row of `cols` elements is stored by itself: all integers in order, then one F16 scale for
+//! each block, then zeros up to a multiple of 16 bytes. `Q8` has a signed byte for each element.
+//! `Q4` has four bits, which are the integer plus 8; of two, the first is in the low half of the
+//! byte. An element is its integer times its scale, which is exact in `f32`.
 
 use half::f16;
 
@@ -107,8 +107,8 @@ fn small(q: f32) -> i8 {
 /// A block of floats, as values or as integers.
 type Block = [f32; BLOCK];
 
-/// The scale that takes the largest value to 127, and what division by it gives. Below the normal
-/// numbers of F16 the scale is rounded up, lest the largest value be cut off.
+/// The scale that maps the largest magnitude to 127, and the integers that it gives. If the scale
+/// is subnormal in F16, it is rounded up, so that the largest value is not clipped.
 fn round_q8(block: &Block) -> (f16, Block) {
     let wanted = extremes(block)[0] / 127.0;
     let mut scale = to_f16(wanted);
@@ -129,18 +129,18 @@ fn extremes(block: &Block) -> [f32; 2] {
     largest
 }
 
-/// Integers to which the extreme value of a block of four bits may go before rounding. Some are
-/// beyond what there is, so that the extreme is cut off and the others gain.
+/// Candidates of the search for a `Q4` scale: what the block's extreme value becomes before
+/// rounding. Some are outside of -8..=7: they clip the extreme, and give the others finer steps.
 const REACH: [f32; 32] = [
     -5.2, -5.5, -5.8, -6.1, -6.4, -6.6, -6.8, -7.0, -7.2, -7.4, -7.6, -7.8, -8.0, -8.2, -8.4, -8.6,
     -8.8, -9.1, -9.4, -9.7, -10.0, 5.2, 5.5, 5.8, 6.1, 6.4, 6.7, 7.0, 7.3, 7.6, 8.0, 8.4,
 ];
 
-/// Of several ways to round, the one with the least squared error. For integers `q` of values `v`
-/// the best scale is `v·q / q·q`, which leaves an error of `v·v - (v·q)² / q·q`.
+/// Least-squares search over the candidates of [`REACH`]. For integers `q` of values `v`, the best
+/// scale is `v·q / q·q`, which leaves an error of `v·v - (v·q)² / q·q`.
 fn round_q4(block: &Block) -> (f16, Block) {
     let extreme = extremes(block)[1];
-    // Less than this is zero to F16, and has no inverse in F32.
+    // Smaller scales are zero in F16, and their inverse may overflow F32.
     if extreme.abs() < 1e-30 {
         return (f16::ZERO, [0.0; BLOCK]);
     }
@@ -149,13 +149,13 @@ fn round_q4(block: &Block) -> (f16, Block) {
     for reach in REACH {
         let q = integers(block, reach / extreme, -8.0, 7.0);
         let (vq, qq) = (dot(block, &q), dot(&q, &q));
-        // Without a division: whether vq² / qq is more than before.
+        // Compares vq² / qq with the best so far, without a division.
         if vq * vq > most * qq {
             most = vq * vq / qq;
             scale = vq / qq;
         }
     }
-    // The scale is rounded, which may ask for other integers, and these for another scale.
+    // Rounding the scale to F16 may change the best integers, and these the best scale.
     let mut best = (f16::ZERO, [0.0; BLOCK]);
     let mut least = f32::INFINITY;
     for _ in 0..3 {
@@ -174,7 +174,7 @@ fn round_q4(block: &Block) -> (f16, Block) {
     best
 }
 
-/// The nearest number of F16 that is finite.
+/// The nearest finite F16.
 fn to_f16(scale: f32) -> f16 {
     f16::from_f32(scale.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
 }
@@ -183,15 +183,15 @@ fn inverse(scale: f16) -> f32 {
     if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() }
 }
 
-/// Values times `by`, rounded to the nearest integers, to even ones between two.
+/// Values times `by`, clamped, and rounded to the nearest integer, ties to even.
 fn integers(block: &Block, by: f32, least: f32, most: f32) -> Block {
-    // Beyond 2^23 there are no fractions: adding and taking away rounds, in a few instructions that
-    // every machine has for several values at once.
+    // 1.5 * 2^23. An `f32` of this size has no fraction bits, so adding and subtracting it rounds,
+    // in instructions that compilers vectorize on every target.
     const ROUND: f32 = 12_582_912.0;
     block.map(|v| ((v * by).clamp(least, most) + ROUND) - ROUND)
 }
 
-/// A sum in eight parts, which compilers make vectors of.
+/// A sum in eight partial sums, which compilers vectorize.
 fn sum(of: impl Fn(usize) -> f32) -> f32 {
     let mut parts = [0.0f32; 8];
     for i in (0..BLOCK).step_by(8) {
@@ -249,7 +249,7 @@ mod tests {
             let error = |a: &[f32], b: &[f32]| -> f32 {
                 a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
             };
-            // Rounding again finds the same values, or others as near to what was meant.
+            // Quantizing again finds the same values, or others that are about as close.
             assert!(error(&once, &round_trip(dtype, &once)) <= 1e-4 * error(&once, &[0.0; 96]));
             assert_eq!(round_trip(dtype, &[0.0; 32]), [0.0; 32]);
         }
@@ -288,7 +288,7 @@ mod tests {
             .map(|(a, b)| (a - b).powi(2))
             .sum::<f32>()
             / values.iter().map(|v| v.powi(2)).sum::<f32>();
-        // Sixteen levels over an even spread: a variance of step squared over twelve.
+        // Sixteen levels over a uniform distribution: the error's variance is step² / 12.
         assert!(error < 0.006, "{error}");
     }
 }

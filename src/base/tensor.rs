@@ -23,7 +23,7 @@ impl DType {
     /// Types that weights are stored in.
     pub const WEIGHTS: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8, Self::Q4];
 
-    /// Elements that are stored together, side by side in a row: rows are multiples of it.
+    /// Elements of a quantization block, else 1. The columns of a tensor are a multiple of it.
     pub const fn block(self) -> u32 {
         match self {
             Self::Q8 | Self::Q4 => 32,
@@ -31,14 +31,14 @@ impl DType {
         }
     }
 
-    /// Whether elements share a scale.
+    /// Whether elements are quantized in blocks that share a scale.
     pub const fn is_quantized(self) -> bool {
         self.block() > 1
     }
 
-    /// Bytes of `cols` elements side by side.
+    /// Bytes of a row of `cols` elements.
     pub const fn row_bytes(self, cols: u64) -> u64 {
-        // Scales of a row, two bytes for each block, fill whole units of 16 bytes.
+        // The scales of a row, two bytes for each block, are padded to a multiple of 16 bytes.
         let scales = (cols / 32 * 2).next_multiple_of(16);
         match self {
             Self::F32 | Self::U32 => 4 * cols,
@@ -87,6 +87,10 @@ pub struct Tensor {
 
 impl Tensor {
     /// The extents, if there are exactly `N` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Rank`](crate::base::error::Error::Rank) if there are more or fewer.
     pub fn dims<const N: usize>(&self) -> crate::base::error::Result<[u32; N]> {
         self.shape
             .extents()
@@ -106,12 +110,13 @@ impl Shape {
         &self.dims[..self.rank]
     }
 
-    /// Number of elements. 64-bit because a wasm32 `usize` cannot count the bytes of a large matrix.
+    /// Number of elements. 64-bit, because a wasm32 `usize` cannot count the bytes of a large
+    /// matrix.
     pub fn len(self) -> u64 {
         self.extents().iter().map(|&d| u64::from(d)).product()
     }
 
-    /// Bytes of as many elements of `dtype`.
+    /// Bytes of a tensor of this shape with elements of `dtype`.
     pub fn size_bytes(self, dtype: DType) -> u64 {
         match u64::from(self.extents().last().copied().unwrap_or(1)) {
             0 => 0,

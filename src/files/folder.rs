@@ -1,4 +1,4 @@
-//! A folder whose files get their names when they are whole.
+//! A folder whose files are written under temporary names, and renamed when they are complete.
 
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "files are opened here")]
 
@@ -41,36 +41,36 @@ pub struct Folder<'a> {
 }
 
 impl<'a> Folder<'a> {
-    /// The folder at `dir`, which is made if it does not exist.
+    /// The folder at `dir`, which is created if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be made.
+    /// [`Error::Io`] if it cannot be created.
     pub fn make(dir: &'a Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))?;
         Ok(Self { dir })
     }
 
-    /// Where a file is until it is whole.
+    /// Path of a file until it is complete.
     pub fn unfinished(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.part"))
     }
 
-    /// Begins a file.
+    /// Creates a file under its temporary name.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be made.
+    /// [`Error::Io`] if it cannot be created.
     pub fn create(&self, name: &str) -> Result<Part> {
         let path = self.unfinished(name);
         File::create(&path).map(BufWriter::new).map_err(|source| Error::io(path, source))
     }
 
-    /// Gives a whole file its name, when the disk has all of it.
+    /// Syncs a complete file to the disk, then renames it to its final name.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be written.
+    /// [`Error::Io`] if it cannot be written or renamed.
     pub fn finish(&self, name: &str, file: Part) -> Result<()> {
         let path = self.dir.join(name);
         file.into_inner()

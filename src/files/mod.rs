@@ -39,7 +39,7 @@ pub trait Source {
     ///
     /// # Errors
     ///
-    /// If all of them cannot be had, with the file and the offset.
+    /// If not all of them can be read. The error names the file and the offset.
     async fn read(&self, offset: u64, into: &mut [u8]) -> Result<()>;
 }
 
@@ -47,7 +47,7 @@ pub trait Source {
 ///
 /// # Errors
 ///
-/// [`Error::Format`] if there are more than `limit`, and whatever reading gives.
+/// [`Error::Format`] if there are more than `limit`, and the errors of [`Source::read`].
 pub async fn read_all(file: &impl Source, limit: u64) -> Result<Vec<u8>> {
     let len = file.len();
     if len > limit {

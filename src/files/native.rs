@@ -13,8 +13,8 @@ use crate::{
     files::Source,
 };
 
-/// A regular file, read by position. Nothing is mapped, so a file that shrinks is an error and not
-/// a signal.
+/// A regular file, read at offsets. It is not memory-mapped (mmap), so a file that shrinks gives an
+/// error, not a signal.
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
@@ -28,8 +28,9 @@ impl FileSource {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the path is anything else or cannot be opened. Never waits: a pipe is
-    /// refused before it is opened.
+    /// [`Error::Io`] if the path is anything else or cannot be opened, [`Error::Format`] if its
+    /// name
+    /// is not UTF-8. Never blocks: a pipe is refused before it is opened.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let name = path
@@ -90,8 +91,8 @@ pub async fn read_text(path: &Path, limit: u64) -> Result<String> {
     super::read_text(&FileSource::open(path)?, limit).await
 }
 
-/// Names of what is in a folder, sorted. Those that are not UTF-8 are told of in a way that can be
-/// printed, and cannot be opened.
+/// Sorted names of a folder's entries. Names that are not UTF-8 are converted lossily: they can be
+/// printed, but not opened.
 ///
 /// # Errors
 ///
@@ -106,11 +107,11 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The bytes of a file, if it is there and has at most `most` of them.
+/// The bytes of a file, if it exists and has at most `most` of them.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it is there and cannot be read.
+/// [`Error::Io`] if it exists and cannot be read.
 pub(crate) fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     let (file, metadata) = match open_regular(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -125,11 +126,11 @@ pub(crate) fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Makes a folder that nobody else can put files in, as far as the system knows of such.
+/// Creates a folder. Where the system has Unix modes, only the user can access it.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it cannot be made.
+/// [`Error::Io`] if it cannot be created.
 pub(crate) fn make_private_folder(folder: &Path) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -138,7 +139,8 @@ pub(crate) fn make_private_folder(folder: &Path) -> Result<()> {
     builder.create(folder).map_err(|source| Error::io(folder, source))
 }
 
-/// Opens what is a regular file before and after: opening a pipe would wait for its other end.
+/// Opens a regular file. Its type is checked before, since opening a pipe would block, and again
+/// after, in case the path was replaced meanwhile.
 pub(crate) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     let refuse = |metadata: &Metadata| {
         let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };

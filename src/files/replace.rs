@@ -1,4 +1,4 @@
-//! Files that are there as a whole or not at all.
+//! Atomic replacement of files: a reader sees the old content or the new, never a part.
 
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "files are opened here")]
 
@@ -11,14 +11,14 @@ use std::{
 
 use crate::base::error::{Error, Result};
 
-/// Writes a file beside its place and moves it there when it is whole.
+/// Writes a temporary file beside `path`, and renames it to `path` when it is complete.
 ///
-/// Programs that run at once write files of their own; the last to finish gives its name. A link keeps
-/// leading to the file, and what is no file, as a pipe or a terminal, is written to.
+/// Concurrent processes have temporary files of their own; the last rename wins. A symbolic link is
+/// followed. What is not a regular file, such as a pipe or a terminal, is written to directly.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it cannot be written. What was there before is still there then.
+/// [`Error::Io`] if it cannot be written. A regular file keeps its old content then.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let there = fs::canonicalize(path);
     let there = there.as_deref().unwrap_or(path);
@@ -34,7 +34,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         })
         .and_then(|()| fs::rename(&unfinished, there));
     written.map_err(|source| {
-        // It may never have come to be.
+        // It may not exist.
         let _ = fs::remove_file(&unfinished);
         Error::io(path, source)
     })

@@ -1,8 +1,8 @@
-//! Work on other threads; in browsers there are none.
+//! Work on several threads. In browsers there is only the caller's.
 
 use std::sync::mpsc;
 
-/// What `work` makes of each item, in order, on as many threads as there are cores.
+/// Runs `work` on each item, on as many threads as there are cores. Results keep the items' order.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
     items: &[T],
@@ -24,7 +24,7 @@ pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
         }
     };
     let mut done = thread::scope(|scope| {
-        // A thread that the system refuses leaves its work to the others.
+        // If the system refuses a thread, the others do its work.
         let spawn = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
         let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         let mut done = run();
@@ -37,23 +37,24 @@ pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
     done.into_iter().map(|(_, made)| made).collect()
 }
 
-/// What `work` makes of each item, in order: a page has one thread, and its device others.
+/// Runs `work` on each item, in order, on the caller's thread.
 #[cfg(target_arch = "wasm32")]
 pub(crate) fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
     items.iter().map(work).collect()
 }
 
-/// Work that other threads do while the caller goes on. Dropping it ends that after what they are at.
+/// Work on other threads while the caller continues. Dropping it stops the threads after their
+/// current item.
 #[derive(Debug)]
 pub(crate) struct Background<R> {
-    /// What is done; nothing in browsers, which have no threads.
+    /// Finished results; `None` in browsers, which have no threads.
     done: Option<mpsc::Receiver<R>>,
     #[cfg(not(target_arch = "wasm32"))]
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl<R: Send + 'static> Background<R> {
-    /// What `work` makes of each item, about in order, on all cores but one.
+    /// Runs `work` on each item, on all cores but one. Results come roughly in the items' order.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn map<T: Send + 'static>(
         items: Vec<T>,
@@ -67,7 +68,7 @@ impl<R: Send + 'static> Background<R> {
         let threads = threads.min(items.len());
         let shared = Arc::new((Mutex::new(items.into_iter()), work));
         let (sender, receiver) = mpsc::channel();
-        // What a thread leaves undone, or the system refuses a thread for, is the caller's again.
+        // If a thread panics or none can be started, items get no result: the caller does them.
         let spawn = |_| {
             let (shared, sender) = (shared.clone(), sender.clone());
             let run = move || {
@@ -85,13 +86,14 @@ impl<R: Send + 'static> Background<R> {
         Self { done: Some(receiver), threads }
     }
 
-    /// Nothing.
+    /// Does nothing: browsers have no threads.
     #[cfg(target_arch = "wasm32")]
     pub(crate) fn map<T>(_items: Vec<T>, _work: impl Fn(T) -> R) -> Self {
         Self { done: None }
     }
 
-    /// The next result: one that is there, or one to wait for. Nothing if none will come.
+    /// The next result. Without `wait`, only one that is ready. `None` if there is none, or none
+    /// will come.
     pub(crate) fn next(&self, wait: bool) -> Option<R> {
         let done = self.done.as_ref()?;
         if wait { done.recv().ok() } else { done.try_recv().ok() }
@@ -100,11 +102,11 @@ impl<R: Send + 'static> Background<R> {
 
 #[cfg(not(target_arch = "wasm32"))]
 impl<R> Drop for Background<R> {
-    /// Waits for what is being done: drivers must not be unloaded under a thread.
+    /// Joins the threads: a driver must not be unloaded while a thread is in it.
     fn drop(&mut self) {
         self.done = None;
         for thread in self.threads.drain(..) {
-            // A panic has been printed.
+            // A panic has already been printed.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Files of a page: read piece by piece through JavaScript, wherever they are.
+//! Files of a page: read in ranges through JavaScript, wherever they are.
 
 use std::{io, path::Path};
 
@@ -88,7 +88,7 @@ impl Source for FileSource {
     }
 }
 
-/// What was thrown, in words.
+/// The message of a thrown value.
 fn describe(thrown: &JsValue) -> String {
     Reflect::get(thrown, &"message".into())
         .ok()
@@ -96,7 +96,7 @@ fn describe(thrown: &JsValue) -> String {
         .unwrap_or_else(|| format!("{thrown:?}"))
 }
 
-/// Lets this much time pass, and everybody else run.
+/// Waits this long, while the event loop runs.
 pub(crate) async fn pause(milliseconds: i32) {
     let promise = Promise::new(&mut |resolve, _| {
         set_timeout(&resolve, milliseconds);

@@ -1,4 +1,6 @@
-//! Grouped-query attention over a part of the positions.
+//! Grouped-query attention (GQA) over a part of the cached positions, with an online softmax.
+//!
+//! Known as: flash attention; with several splits, flash decoding (split-K over KV positions).
 
 use super::{
     Pick, Rows,
@@ -64,7 +66,7 @@ impl Attention {
     }
 }
 
-/// Elements of the sixteen bytes that are loaded at once.
+/// Elements of a chunk, the sixteen bytes that are loaded at once.
 pub(crate) fn elements_of_chunk(dtype: DType) -> u32 {
     match dtype {
         Q8 => 16,
@@ -73,7 +75,7 @@ pub(crate) fn elements_of_chunk(dtype: DType) -> u32 {
     }
 }
 
-/// Units of sixteen bytes of a position's keys or values.
+/// Chunks of sixteen bytes of a position's keys or values.
 fn chunks_of_row(dtype: DType, cols: u32) -> u32 {
     u32::try_from(dtype.row_bytes(cols.into()) / 16).expect("fewer than elements")
 }
@@ -93,7 +95,7 @@ impl Kernel for Attention {
         let [len, kv_cols] = self.k.dims()?;
         let n_kv_heads = kv_cols / head_dim;
         let dtype = self.k.dtype;
-        // Sixteen bytes must not belong to two heads.
+        // A chunk must not span two heads.
         let chunk = elements_of_chunk(dtype);
         if !head_dim.is_multiple_of(chunk) {
             return Err(Error::Usage(format!(
@@ -191,8 +193,8 @@ impl Kernel for Attention {
     }
 }
 
-/// Weights `exp(s - max s)` with what a softmax by blocks may add as error. Where a score is not a
-/// finite number, nothing is.
+/// Weights `exp(s - max s)` with the error that an online softmax over blocks may add. If a score
+/// is not finite, no result is.
 struct Softmax {
     largest: Bounded,
     total: Bounded,
@@ -240,7 +242,7 @@ impl Softmax {
             size += (w.value * v).abs();
             carried += w.bound * v.abs();
         }
-        // Blocks are whole: their padding adds zeros.
+        // Incomplete blocks are padded, which adds zeros.
         let chain = (self.weights.len() as f64 + 40.0) * 2.0 * U;
         Bounded { value, bound: carried + chain * size + FLUSHED }
     }
@@ -321,7 +323,7 @@ fn of_type(rows: &mut Rows, dtype: DType) {
                 ..kernel
             }
         });
-        // One channel of one value: what is loaded goes where it belongs.
+        // One channel of one value: each loaded element must go to its own place.
         rows.exact(format!("{dtype} {name}, one value"), move |host| {
             let [.., n_kv, dim] = shape;
             let kernel = case(host, 0.0, Fill::Normal);

@@ -1,4 +1,6 @@
-//! Joins the splits of attention.
+//! Merges the partial softmaxes of attention's splits.
+//!
+//! Known as: the reduction of flash decoding (split-K), which rescales by each split's maximum.
 
 use super::{Pick, Rows};
 use crate::{
@@ -107,8 +109,8 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
-    // Maxima so far apart that only the largest can stand for zero; splits that are not used have
-    // larger ones yet.
+    // Maxima so far apart that exponentials overflow or underflow unless the largest is subtracted.
+    // Unused splits have still larger ones.
     for (name, shape, [pos, real, split_len]) in [
         ("all of eight splits", [1, 8, 8, 32], [127, 1, 16]),
         ("some of eight splits", [5, 6, 8, 32], [30, 5, 16]),

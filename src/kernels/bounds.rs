@@ -1,7 +1,7 @@
-//! Running error analysis: what WGSL's accuracy rules allow each operation, carried along.
+//! Running error analysis: the error that WGSL's accuracy rules allow each operation, propagated.
 //!
-//! Source: WGSL, section "Floating Point Accuracy". Basic operations are correctly rounded in either
-//! direction, so one operation may err by a whole unit in the last place.
+//! Source: WGSL, section "Floating Point Accuracy". Basic operations are correctly rounded, but in
+//! either direction, so one operation may err by a whole unit in the last place.
 
 use half::f16;
 
@@ -58,18 +58,18 @@ impl Bounded {
         Self { value, bound: value * (self.bound.exp_m1() + own) + FLUSHED }
     }
 
-    /// What shows that something before it was not a finite number.
+    /// The result where an input or an intermediate result is not finite.
     pub(crate) const NOT_FINITE: Self = Self { value: f64::NAN, bound: 0.0 };
 
-    /// `cap * tanh(self / cap)` as `lib/math.wgsl` computes it; `self` where `cap` is 0, and where it
-    /// is not a finite number.
+    /// `cap * tanh(self / cap)` as `lib/math.wgsl` computes it; `self` if `cap` is 0 or `self` is
+    /// not finite.
     pub(crate) fn softcap(self, cap: f64) -> Self {
         if cap <= 0.0 || !self.value.is_finite() {
             return self;
         }
         let z = self.value / cap;
         let value = cap * z.tanh();
-        // What the argument's own error makes of the value, which is little where the cap is flat.
+        // The effect of the argument's own error, which is small where tanh is flat.
         let end = |argument: f64| (cap * (argument / cap).tanh() - value).abs();
         let carried = end(self.value - self.bound).max(end(self.value + self.bound));
         // Then its division, and either the polynomial, which rounds twice what is near z, or the
@@ -126,13 +126,13 @@ pub(crate) fn dot_bounded(x: &[Bounded], w: &[f64], longest: f64) -> Bounded {
     Bounded { value, bound }
 }
 
-/// How the sums of a product are bracketed, as the host's tuning has it. Tells the host if the product
-/// rounds activations, as then no row is exact.
+/// How a product is summed under the host's tuning. Notes in `host.rounds` if it rounds
+/// activations, since no row is exact then.
 pub(crate) fn sums(host: &mut Host, product: &Product) -> Sums {
     sums_of(host, product, product.cols())
 }
 
-/// The same of rows of `cols` columns.
+/// The same for rows of `cols` columns.
 pub(crate) fn sums_of(host: &mut Host, product: &Product, cols: u32) -> Sums {
     let sums = host.tuning.setting(product).sums(product, cols);
     host.rounds |= sums.rounds;
@@ -145,7 +145,7 @@ impl Sums {
         Self { depth: self.depth + more, ..self }
     }
 
-    /// A row of x by a row of the weight.
+    /// The dot product of a row of x and a row of the weight.
     pub(crate) fn dot(self, x: &[f64], w: &[f64]) -> Bounded {
         let mut sum = dot(x, w, self.depth);
         if self.rounds {
@@ -157,11 +157,11 @@ impl Sums {
     }
 }
 
-/// What rounding a block of activations to bytes moves each of them by, at the most.
+/// The most by which rounding a block of activations to int8 changes each of them.
 ///
-/// `lib/tile_packed.wgsl` multiplies by an inverse, which errs by two and a half units, as the scale
-/// does, and the product by one: that moves a number up to 127 by far less than a half before it is
-/// rounded. So a block of integers up to exactly 127 stays as it is.
+/// `lib/tile_packed.wgsl` multiplies by an inverse. The inverse errs by two and a half units, as
+/// the scale does, and the product by one. That changes a number up to 127 by far less than a half
+/// before it is rounded. So a block of integers whose largest is exactly 127 stays as it is.
 fn half_step(block: &[f64]) -> f64 {
     let largest = block.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
     if largest.total_cmp(&127.0).is_eq() && block.iter().all(|x| x.fract() == 0.0) {
@@ -176,8 +176,8 @@ fn half_step(block: &[f64]) -> f64 {
 
 /// A row of the cache as `lib/cache_store_*.wgsl` stores it in `dtype`.
 ///
-/// Rounding is monotone. So what a device may store of a value lies between what becomes of the ends
-/// of the value's own bound, and nothing is assumed of ties.
+/// Rounding is monotone. So what a device may store lies between the rounded ends of the value's
+/// interval (value ± bound), and nothing is assumed about ties.
 pub(crate) fn stored(dtype: DType, row: &[Bounded]) -> Vec<Bounded> {
     match dtype {
         DType::F16 => row.iter().map(|x| stored_half(*x)).collect(),
@@ -199,7 +199,7 @@ fn stored_half(x: Bounded) -> Bounded {
     between(half(x.value), [half(x.value - x.bound), half(x.value + x.bound)])
 }
 
-/// The nearest half float that is finite. What a device rounds is an f32.
+/// The nearest finite f16. A device rounds from f32, so this does too.
 fn nearest_half(x: f64) -> f16 {
     f16::from_f32(round(x).clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
 }
@@ -220,7 +220,7 @@ fn stored_block(block: &[Bounded]) -> Vec<Bounded> {
         if scale == 0.0 {
             return [0.0; 2];
         }
-        // The inverse of the scale and the product with it.
+        // Room for the errors of the scale's inverse and of the product with it.
         let [low, high] = [x.value - x.bound, x.value + x.bound].map(|x| x / scale);
         let slack = 4.0 * U * low.abs().max(high.abs());
         let (low, high) = ((low - slack - 0.5).ceil(), (high + slack + 0.5).floor());

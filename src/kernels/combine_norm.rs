@@ -1,5 +1,7 @@
-//! The end of a block with experts, for many tokens: the join of its paths, the residual sum, and
+//! The end of a block with experts, for many tokens: the sum of its paths, the residual sum, and
 //! the next block's normalization.
+//!
+//! Known as: `MoE` combine, fused with residual add and `RMSNorm`.
 
 use super::{Pick, Rows, rms_norm_add::norm_add};
 use crate::{
@@ -112,7 +114,8 @@ pub(super) fn cases() -> Rows {
                 case(host, [tokens, real, chosen, cols], fill)
             });
         }
-        // The norm hides the factor, and much else, unless eps is as large as the mean square.
+        // The norm cancels the factor, and hides much else, unless eps is as large as the mean
+        // square.
         rows.add(format!("{real} of {tokens}, {chosen}x{cols} large eps"), move |host| {
             CombineNorm { eps: 1.0, ..case(host, [tokens, real, chosen, cols], Fill::Normal) }
         });

@@ -1,4 +1,6 @@
-//! The second half of the dense MLP and of the chosen experts for single tokens, joined.
+//! The second half of the dense MLP and of the chosen experts for single tokens, in one kernel.
+//!
+//! Known as: fused GEMVs of the down projections of a dense MLP and of `MoE` experts.
 
 use super::{
     Pick, Rows,
@@ -25,8 +27,9 @@ use crate::{
 /// `out[t, row0 + r] = (dot(dense[t, :], dense_weight[r, :]) + sum_i probs[t, i] dot(x[t, i, :],
 /// weight[e, r, :])) * scale` with `e = ids[t, i]`.
 ///
-/// What [`MatVec`](super::MatVec) and [`ExpertMatVec`](super::ExpertMatVec) do, in the same order of
-/// operations, where both weights are of one type and cut at the same rows.
+/// It computes what [`MatVec`](super::MatVec) and [`ExpertMatVec`](super::ExpertMatVec) do, in the
+/// same order of operations. Both weights must have one type and be cut into shards at the same
+/// rows.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseExpertMatVec {
     /// Activations of the dense path: `[tokens, dense_cols]`.
@@ -115,8 +118,8 @@ impl Kernel for DenseExpertMatVec {
         let chosen = self.ids.shape.extents()[1] as usize;
         let product = self.product();
         let dense_sums = sums_of(host, &product, dense_cols);
-        // A routed sum has one more product and addition for each expert: the lanes are summed after the
-        // experts are weighted.
+        // A routed sum has one more product and addition for each expert: the lanes are summed
+        // after the experts are weighted.
         let routed_sums = sums(host, &product).longer(2.0 * chosen as f64);
         let (dense, dense_weight) = (host.floats(self.dense), host.floats(self.dense_weight));
         let (x, weight) = (host.floats(self.x), host.floats(self.weight));

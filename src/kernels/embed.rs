@@ -1,4 +1,6 @@
 //! Embedding lookup with the embedding multiplier.
+//!
+//! Known as: token embedding (gather of rows), fused with dequantization.
 
 use super::{Pick, Rows};
 use crate::{

@@ -1,4 +1,6 @@
 //! The first half of the experts' gated MLPs for many tokens, grouped by expert.
+//!
+//! Known as: grouped GEMM of `MoE` experts, gate and up projections fused with `GeGLU`.
 
 use super::{
     Pick, Rows,
@@ -122,7 +124,7 @@ impl Kernel for ExpertGatedMatMul {
     }
 }
 
-/// Expert and slot of every slot that some tile names.
+/// Expert and slot of every entry of the tiles.
 pub(super) fn slots(host: &Host, order: Tensor, tiles: Tensor) -> Vec<(usize, usize)> {
     let order = host.ints(order);
     host.ints(tiles)

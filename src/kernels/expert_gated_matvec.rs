@@ -1,4 +1,6 @@
 //! The first half of the chosen experts' gated MLPs for single tokens.
+//!
+//! Known as: GEMV of `MoE` experts, gate and up projections fused with `GeGLU`.
 
 use super::{Pick, Rows, bounds::sums};
 use crate::{

@@ -1,4 +1,6 @@
 //! Sorts the slots of a prefill by expert, in tiles.
+//!
+//! Known as: `MoE` expert dispatch (token permutation by a counting sort) for a grouped GEMM.
 
 use super::{Pick, Rows};
 use crate::{
@@ -34,7 +36,7 @@ pub struct ExpertGroups {
 
 params! { experts: u32, chosen: u32, tiles: u32 }
 
-/// Tiles that `slots` slots of `experts` experts can need at the most.
+/// The most tiles that `slots` slots of `experts` experts can need.
 pub fn max_tiles(slots: u32, experts: u32) -> u32 {
     slots / TILE + experts.min(slots)
 }

@@ -1,4 +1,6 @@
 //! The second half of the experts for many tokens, grouped by expert.
+//!
+//! Known as: grouped GEMM of `MoE` experts, down projection.
 
 use super::{
     Pick, Rows,

@@ -1,4 +1,6 @@
-//! The second half of the chosen experts for single tokens, joined with the dense path.
+//! The second half of the chosen experts for single tokens, added to the dense path.
+//!
+//! Known as: GEMV of `MoE` experts, down projection fused with the combine.
 
 use super::{
     Pick, Rows,

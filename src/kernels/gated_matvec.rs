@@ -1,4 +1,6 @@
 //! The first half of a gated MLP for single tokens.
+//!
+//! Known as: GEMV of the gate and up projections, fused with `GeGLU`.
 
 use super::{Pick, Rows, bounds::sums};
 use crate::{

@@ -1,4 +1,6 @@
 //! Picks rows of a matrix.
+//!
+//! Known as: row gather (`index_select`).
 
 use super::{Pick, Rows};
 use crate::{

@@ -1,4 +1,6 @@
 //! Matrix product of many tokens, with an optional factor and soft cap on the result.
+//!
+//! Known as: GEMM, fused with logit soft-capping where the cap is on.
 
 use super::{Pick, Rows, bounds::sums};
 use crate::{

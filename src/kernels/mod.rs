@@ -82,8 +82,8 @@ impl Case {
         (self.build)(host)
     }
 
-    /// The same row with what `change` makes of its kernel, on the same values: the name decides
-    /// about them.
+    /// The same row with its kernel replaced by `change`, on the same values: the name is the seed
+    /// of random ones.
     #[must_use]
     pub fn map(
         self,
@@ -98,7 +98,7 @@ impl Case {
         format!("{}/{}", self.kernel, self.name)
     }
 
-    /// Whether its full name contains `text`, in capitals or not.
+    /// Whether its full name contains `text`, whatever the case.
     pub fn is_meant_by(&self, text: &str) -> bool {
         self.full_name().to_lowercase().contains(&text.to_lowercase())
     }
@@ -110,15 +110,15 @@ impl std::fmt::Debug for Case {
     }
 }
 
-/// What the rows of `Rows::spoiled` have in one element of an operand, and where it is: at so many
-/// parts in a hundred of the operand. It must take part in a result.
+/// What the rows of `Rows::spoiled` put into one element of an operand: name, value, and position
+/// in percent of the operand's length. The element must take part in a result.
 const SPOILS: [(&str, f64, usize); 2] = [("NaN", f64::NAN, 19), ("Inf", f64::INFINITY, 13)];
 
-/// What a softmax would make a weight of zero of.
+/// The same, and negative infinity, which a softmax would turn into a weight of zero.
 const SPOILS_OF_SOFTMAX: [(&str, f64, usize); 3] =
     [SPOILS[0], SPOILS[1], ("-Inf", f64::NEG_INFINITY, 0)];
 
-/// The row of `Rows::spoiled` that is about this operand and this value, by the end of its name.
+/// End of the name of the row of `Rows::spoiled` for this operand and this value.
 pub fn spoiled_name(operand: &str, value: &str) -> String {
     format!(", {operand} {value}")
 }
@@ -160,8 +160,8 @@ impl Rows {
         self.push(name.into(), true, build);
     }
 
-    /// For each operand that floats are read of, the row with one of them not a finite number: it must
-    /// show in the results.
+    /// For each operand that floats are read from, the row with one element that is not finite,
+    /// which must show in the results.
     fn spoiled<K: Kernel + 'static>(
         &mut self,
         values: &[(&'static str, f64, usize)],
@@ -199,7 +199,7 @@ impl Rows {
     }
 }
 
-/// What a row's kernel binds.
+/// The operands that a row's kernel binds.
 fn operands(kernel: &dyn Kernel) -> Vec<Operand> {
     kernel.record(&Tuning::default()).expect("rows are sound").operands
 }
@@ -227,12 +227,12 @@ fn edges(dtype: DType) -> [(u32, u32); 6] {
     }
 }
 
-/// `cols`, or so many more that rows are made of whole blocks.
+/// `cols`, rounded up to whole blocks of `dtype`.
 fn whole(dtype: DType, cols: u32) -> u32 {
     cols.next_multiple_of(dtype.block())
 }
 
-/// Activations of integers that rounding to bytes leaves as they are: the first of each block is 127.
+/// Integer activations that rounding to int8 leaves as they are: the first of each block is 127.
 fn bytes(host: &mut Host, shape: impl Into<Shape>) -> Tensor {
     let shape = shape.into();
     let block = quant::BLOCK as u64;
@@ -243,7 +243,7 @@ fn bytes(host: &mut Host, shape: impl Into<Shape>) -> Tensor {
 /// Where the rows of a kernel come from.
 struct Table {
     kernel: &'static str,
-    /// The rows that somebody chose.
+    /// The hand-written rows.
     cases: fn() -> Rows,
     /// Adds one row of random sizes.
     random: fn(&mut Rows, &mut Pick),
@@ -283,12 +283,12 @@ const TABLES: [Table; 21] = tables![
     top_merge,
 ];
 
-/// Every chosen row of every kernel.
+/// Every hand-written row of every kernel.
 pub fn cases() -> Vec<Case> {
     TABLES.iter().flat_map(|table| (table.cases)().cases).collect()
 }
 
-/// Rows of random sizes, so many for each kernel. A row's number decides all about it.
+/// Rows of random sizes, `per_kernel` for each kernel. Kernel and number of a row are its seed.
 pub fn random_cases(per_kernel: u32) -> Vec<Case> {
     let of = |table: &Table| {
         let mut rows = Rows::of(table.kernel);

@@ -1,5 +1,7 @@
-//! The end of a block before experts: the residual sum, the normalization for the experts, and which
-//! of them a token goes to, with what weight.
+//! The end of a block before experts: the residual sum, the normalization for the experts, and
+//! which of them a token goes to, with what weight.
+//!
+//! Known as: `MoE` router (softmax and top-k), fused with residual add and `RMSNorm`.
 
 use super::{
     Pick, Rows,
@@ -25,9 +27,9 @@ use crate::{
 };
 
 /// `sum += norm(h) * weight` and `out = norm(sum) * next_weight`, as
-/// [`RmsNormAdd`](super::RmsNormAdd). Then the softmax over the soft-capped logits `router . out` of
-/// all experts; the largest `chosen` are kept, ties to the lower index, as they are or divided by
-/// their sum.
+/// [`RmsNormAdd`](super::RmsNormAdd). Then the softmax over the soft-capped logits `router . out`
+/// of all experts. The largest `chosen` are kept, ties to the lower index, as they are or divided
+/// by their sum.
 #[derive(Clone, Copy, Debug)]
 pub struct NormRoute {
     /// Output of the block: `[tokens, cols]`.
@@ -64,7 +66,7 @@ params! {
     renormalize: u32,
 }
 
-/// Invocations of the workgroup: one for each expert at the least.
+/// Invocations of the workgroup: at least one for each expert.
 fn workgroup(tuning: &Tuning, experts: u32) -> u32 {
     tuning.wide.max(experts.next_power_of_two())
 }
@@ -128,7 +130,7 @@ impl Kernel for NormRoute {
                 .chunks_exact(cols)
                 .map(|w| dot_bounded(x, w, depth).softcap(self.cap.into()))
                 .collect();
-            // Which experts are chosen then is open; that the choice has no weight is not.
+            // Then any experts may be chosen, but their weights must not be finite.
             if logits.iter().any(|l| !l.value.is_finite()) {
                 for expert in 0..chosen {
                     ids.push(u32::try_from(expert).expect("few experts"));
@@ -150,8 +152,9 @@ impl Kernel for NormRoute {
             order.sort_by(|&a, &b| {
                 logits[b as usize].value.total_cmp(&logits[a as usize].value).then(a.cmp(&b))
             });
-            // Experts whose logits no device can be asked to tell apart. Where all of them are
-            // equal it can: the lower index comes first.
+            // Experts whose logits are within the error bounds of this one's, so that a device may
+            // choose either. If all of them are exactly equal, it may not: the lower index is
+            // first.
             let near = |expert: u32| -> Vec<u32> {
                 let logit = logits[expert as usize];
                 let gap = |other: u32| (logits[other as usize].value - logit.value).abs();
@@ -161,7 +164,7 @@ impl Kernel for NormRoute {
                 let near: Vec<u32> = (0..experts).filter(close).collect();
                 if near.iter().all(|&other| gap(other) == 0.0) { Vec::new() } else { near }
             };
-            // The weight of an expert, or of one that may be in its place.
+            // The weight of an expert, with a bound that admits those that may be in its place.
             let either = |expert: u32, over: &dyn Fn(Bounded) -> Bounded| {
                 let mut one = over(weight(logits[expert as usize]));
                 for other in near(expert) {
@@ -252,7 +255,7 @@ pub(super) fn cases() -> Rows {
             }
         });
     }
-    // The softmax must be of differences: each exponential by itself is nothing.
+    // The softmax must subtract the maximum: each exponential by itself underflows to zero.
     rows.add("all logits far below zero", |host| {
         let router = (0..8).flat_map(|e| vec![-4.0 - f64::from(e * 5 % 8) / 64.0; 64]).collect();
         NormRoute {

@@ -12,7 +12,7 @@ const EDGES: [u32; 26] = [
     257, 509,
 ];
 
-/// The random numbers of one row. The kernel and the row's number decide them.
+/// The random numbers of one row. The kernel and the row's number are the seed.
 pub(super) struct Pick(ChaCha8Rng);
 
 impl Pick {
@@ -31,7 +31,7 @@ impl Pick {
         self.0.next_u32() % n
     }
 
-    /// Whether something happens that does so once in `n` times.
+    /// True once in `n` times, on average.
     pub(super) fn once_in(&mut self, n: u32) -> bool {
         self.below(n) == 0
     }

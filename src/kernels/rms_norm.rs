@@ -1,4 +1,6 @@
 //! Root-mean-square normalization of the rows of a matrix.
+//!
+//! Known as: `RMSNorm`.
 
 use super::{
     Pick, Rows,
@@ -69,7 +71,7 @@ impl Kernel for RmsNorm {
 pub(super) fn normalize(row: &[Bounded], weight: &[f64], eps: f64, wide: u32) -> Vec<Bounded> {
     let cols = row.len() as f64;
     let squares: f64 = row.iter().map(|x| x.value.powi(2)).sum();
-    // A sum that a device cannot hold is an infinity, and shows in all of the row.
+    // A sum beyond f32 is an infinity on a device, and must show in the whole row.
     if squares.is_nan() || squares > f32::MAX.into() {
         return vec![Bounded::NOT_FINITE; row.len()];
     }

@@ -1,4 +1,6 @@
 //! Normalization of a block's output, the residual sum, and the next block's normalization.
+//!
+//! Known as: `RMSNorm` fused with residual add (post-norm, then the next pre-norm).
 
 use super::{Pick, Rows, rms_norm::normalize};
 use crate::{

@@ -1,4 +1,6 @@
 //! Rotary embedding of queries and keys, and the write of keys and values to the cache.
+//!
+//! Known as: `RoPE` (`rotate_half` layout) fused with the KV cache write.
 
 use super::{Pick, Rows, bounds::stored};
 use crate::{
@@ -20,8 +22,8 @@ use crate::{
 };
 
 /// Rotates the pairs `(d, d + head_dim/2)` of queries and keys by the angles in `cos_sin`, and
-/// stores keys and values at their positions, rounded to the type of the cache. Rows that are padding, and positions that another
-/// shard of the cache holds, are left alone.
+/// stores keys and values at their positions, rounded to the type of the cache. Padding rows, and
+/// positions that another shard of the cache holds, are left alone.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeCache {
     /// Step record.
@@ -65,8 +67,8 @@ impl Kernel for RopeCache {
         };
         if !kv_cols.is_multiple_of(dtype.block()) {
             return Err(Error::Usage(format!(
-                "rope_cache: a position has {kv_cols} keys, which {dtype} cannot divide into blocks \
-                 of {}",
+                "rope_cache: a position has {kv_cols} keys, which {dtype} cannot divide into \
+                 blocks of {}",
                 dtype.block()
             )));
         }
@@ -139,7 +141,7 @@ fn unit(dtype: DType) -> u32 {
     }
 }
 
-/// Heads side by side, each turned by the same angles.
+/// Heads side by side, each rotated by the same angles.
 fn rotate(heads: &[f64], angles: &[f64]) -> Vec<Bounded> {
     let half = angles.len() / 2;
     let mut out = vec![Bounded::exact(0.0); heads.len()];
@@ -157,7 +159,7 @@ pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("rope_cache");
     for dtype in super::CACHES {
         of_type(&mut rows, dtype);
-        // Values in turn that are not finite are a query's, a key's and a value's.
+        // The values that are not finite fall on a query, a key and a value in turn.
         for tokens in [1, 3] {
             rows.spoiled(
                 &super::SPOILS,
@@ -185,8 +187,8 @@ fn of_type(rows: &mut Rows, dtype: DType) {
                 case(host, dtype, shape, [3, tokens], 0, 16, fill)
             });
         }
-        // A quarter turn: cosine 0, sine 1. Each block has the largest integer, so that its scale is
-        // a power of two and all integers are kept.
+        // A quarter turn: cosine 0, sine 1. Each block has the largest integer, so that its scale
+        // is a power of two and all integers are kept.
         rows.exact(format!("{dtype} {name} quarter turn"), move |host| {
             let kernel = case(host, dtype, shape, [0, tokens], 0, 8, Fill::Normal);
             let angles = (0..tokens * head_dim).map(|i| f64::from(i % 2)).collect();
@@ -205,7 +207,7 @@ fn of_type(rows: &mut Rows, dtype: DType) {
                 ..kernel
             }
         });
-        // Nothing, the smallest halves, what rounds to the largest half, and what is beyond it.
+        // Zero, the smallest f16, what rounds to the largest f16, and what is beyond it.
         for size in [0.0, 1e-30, 3e-8, 1e-5, 65519.0, 65520.0, 8e6, 9e6, 1e20, -1e20] {
             rows.add(format!("{dtype} {name} at {size:e}"), move |host| {
                 case(host, dtype, shape, [3, tokens], 0, 16, Fill::Constant(size))

@@ -1,4 +1,6 @@
 //! The largest logits of each chunk of 1024.
+//!
+//! Known as: top-k, first pass (a bitonic sort by chunk; argmax by reduction for k = 1).
 
 use super::{Pick, Rows};
 use crate::{
@@ -38,7 +40,7 @@ params! { len: u32, chunks: u32, count: u32 }
 /// Logits of a chunk.
 pub(crate) const CHUNK: u32 = 1024;
 
-/// What fills up a chunk that is not whole.
+/// Padding of an incomplete chunk.
 const LOWEST: f32 = -3.4e38;
 
 impl Kernel for TopChunks {
@@ -53,7 +55,7 @@ impl Kernel for TopChunks {
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [rows, len] = self.logits.dims()?;
         let chunks = len.div_ceil(CHUNK);
-        // Only the search for one is free to choose.
+        // Only the search for the largest one can have any workgroup size; the sort's is fixed.
         let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().wide));
         binder
             .read("logits", self.logits, F32, [rows, len])?
@@ -79,7 +81,7 @@ impl Kernel for TopChunks {
     }
 }
 
-/// What is sorted for a logit: the largest finite number in place of what is none.
+/// The value to sort a logit by: the largest finite number if the logit is not finite.
 pub(super) fn flagged(value: f64) -> f64 {
     if value.is_finite() { value } else { f32::MAX.into() }
 }

@@ -1,4 +1,6 @@
-//! The largest of the lists that chunks have left.
+//! The largest of the candidates that the chunks of [`super::TopChunks`] have kept.
+//!
+//! Known as: top-k, further passes.
 
 use super::{
     Pick, Rows,
@@ -51,7 +53,7 @@ impl Kernel for TopMerge {
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [rows, len] = self.values.dims()?;
         let chunks = len.div_ceil(CHUNK);
-        // Only the search for one is free to choose.
+        // Only the search for the largest one can have any workgroup size; the sort's is fixed.
         let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().wide));
         binder
             .read("values", self.values, F32, [rows, len])?

@@ -16,8 +16,8 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`
     Write,
-    /// `var<uniform>`: small, and uniform in the language's sense, so that loops over barriers may
-    /// depend on it.
+    /// `var<uniform>`: small, and uniform to WGSL's uniformity analysis, so that loops with
+    /// barriers may depend on it.
     Uniform,
 }
 
@@ -30,7 +30,7 @@ pub struct Operand {
     pub access: Access,
     /// The memory behind it.
     pub tensor: Tensor,
-    /// Bytes that the dispatch reads or writes at the most, each counted once.
+    /// Upper bound on the bytes that the dispatch reads or writes, each counted once.
     pub touched: u64,
 }
 
@@ -75,7 +75,7 @@ pub struct Dispatch {
     pub constants: Vec<(&'static str, u32)>,
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
-    /// Which products it is one of, if it is one.
+    /// The class of the product, if it is one.
     pub class: Option<Class>,
 }
 
@@ -85,13 +85,13 @@ impl Dispatch {
         self.operands.iter().map(|operand| operand.tensor.size_bytes()).sum()
     }
 
-    /// Bytes of them that it reads or writes at the most, each counted once.
+    /// Upper bound on the bytes of them that it reads or writes, each counted once.
     pub fn bytes_touched(&self) -> u64 {
         self.operands.iter().map(|operand| operand.touched).sum()
     }
 }
 
-/// WebGPU's limit on workgroups along each axis, and the only one a device is asked for.
+/// WebGPU's default limit on workgroups along each axis. Larger limits are not used.
 pub const MAX_WORKGROUPS: u32 = 65_535;
 
 /// Collects and checks operands, in WGSL binding order.
@@ -115,6 +115,11 @@ impl<'a> Binder<'a> {
     }
 
     /// Binds a tensor the kernel reads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Operand`] if it has another type or shape, [`Error::Aliased`] if the kernel also
+    /// writes it.
     pub fn read(
         self,
         name: &'static str,
@@ -125,7 +130,11 @@ impl<'a> Binder<'a> {
         self.bind(Access::Read, name, tensor, dtype, shape.into())
     }
 
-    /// Binds a weight the kernel reads, stored as the shader was linked for.
+    /// Binds a weight the kernel reads, of the type that the shader was linked for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Binder::read`], and [`Error::Usage`] if its rows are not made of whole blocks.
     pub fn weight(
         self,
         name: &'static str,
@@ -147,6 +156,11 @@ impl<'a> Binder<'a> {
     }
 
     /// Binds a tensor the kernel writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Operand`] if it has another type or shape, [`Error::Aliased`] if it is already
+    /// bound.
     pub fn write(
         self,
         name: &'static str,
@@ -157,8 +171,8 @@ impl<'a> Binder<'a> {
         self.bind(Access::Write, name, tensor, dtype, shape.into())
     }
 
-    /// Says of the operand bound last that the dispatch touches at most `some` of `all` equal parts
-    /// of it. Without this it counts as whole.
+    /// Declares that the dispatch reads or writes at most `some` of `all` equal parts of the
+    /// operand bound last. Without this, all of it counts.
     #[must_use]
     pub fn touching(mut self, some: u32, all: u32) -> Self {
         if let Some(operand) = self.operands.last_mut() {
@@ -169,6 +183,10 @@ impl<'a> Binder<'a> {
     }
 
     /// Binds the record of the current step: see [`STEP_LEN`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Binder::read`].
     pub fn step(self, tensor: Tensor) -> Result<Self> {
         self.bind(Access::Uniform, "step", tensor, DType::U32, [STEP_LEN].into())
     }
@@ -187,7 +205,11 @@ impl<'a> Binder<'a> {
         self
     }
 
-    /// Ends the list with the uniform and the workgroups.
+    /// Completes the dispatch, with its uniform and its workgroups.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if there are more than [`MAX_WORKGROUPS`] along an axis.
     pub fn dispatch<P: Params>(self, params: P, workgroups: [u32; 3]) -> Result<Dispatch> {
         for count in workgroups {
             if count > MAX_WORKGROUPS {
@@ -209,8 +231,12 @@ impl<'a> Binder<'a> {
         })
     }
 
-    /// Ends the list with the uniform, and divides `count` tokens, choices or tiles of the product as
-    /// the tuning says.
+    /// Completes the dispatch, with its uniform, and the workgroups that the tuning has for `count`
+    /// tokens, choices or tiles of the product.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if there are more than [`MAX_WORKGROUPS`] along an axis.
     pub fn product<P: Params>(self, params: P, product: &Product, count: u32) -> Result<Dispatch> {
         let setting = self.tuning.setting(product);
         let constants = setting.program(product).constants;

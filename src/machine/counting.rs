@@ -13,7 +13,7 @@ use crate::{
     variants::Tuning,
 };
 
-/// The limits of a device that memory is divided by.
+/// The limits of a device that decide how memory is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceLimits {
     /// Bytes of the largest storage binding.
@@ -23,7 +23,7 @@ pub struct DeviceLimits {
 }
 
 impl DeviceLimits {
-    /// What WebGPU promises on every device (`WebGPU`, section 3.6.2, limits).
+    /// WebGPU's default limits, which every device has (`WebGPU`, section 3.6.2, limits).
     pub const BASELINE: Self = Self { binding: 128 << 20, buffer: 256 << 20 };
 
     /// The limits that a device was opened with.
@@ -49,7 +49,7 @@ pub struct Counted {
     pub kernels: Vec<(String, u64)>,
     /// Bytes of all tensors bound, each as often as it is bound.
     pub bytes_bound: u64,
-    /// Bytes of them that dispatches touch at the most.
+    /// Upper bound on the bytes of them that dispatches read or write.
     pub bytes_touched: u64,
 }
 

@@ -13,10 +13,14 @@ use crate::{
 /// One GPU operation, described by its operands. Building the value does nothing; an
 /// [`Executor`] runs it.
 pub trait Kernel {
-    /// The WGSL that implements it where work is divided like this.
+    /// The WGSL program that implements it under this tuning.
     fn shader(&self, tuning: &Tuning) -> Shader;
 
-    /// Checks the operands and says what to dispatch.
+    /// Checks the operands and describes the dispatch.
+    ///
+    /// # Errors
+    ///
+    /// If an operand has the wrong type or shape or is bound twice, or the work exceeds a limit.
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch>;
 
     /// Computes the same thing on the host, slowly and plainly, with a bound on what a correct
@@ -28,7 +32,11 @@ pub trait Kernel {
 }
 
 impl dyn Kernel + '_ {
-    /// What to dispatch where work is divided like this.
+    /// The dispatch under this tuning.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Kernel::dispatch`].
     pub fn record(&self, tuning: &Tuning) -> Result<Dispatch> {
         self.dispatch(Binder::new(self.shader(tuning), tuning))
     }
@@ -36,49 +44,65 @@ impl dyn Kernel + '_ {
 
 /// Something that can run kernels: a device, the host oracle, or a wrapper around either.
 ///
-/// A pass also says, by marks between its kernels, where something may have to happen that is no
-/// kernel. They do nothing where a whole model is on one device.
+/// Between its kernels, a pass also sets marks, for work that is no kernel: loading weights, sums
+/// over ranks, the hand-over between stages. They do nothing where a whole model is on one device.
 pub trait Executor {
     /// Runs one kernel after all the kernels run before it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Kernel::dispatch`], and of what runs the kernel.
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()>;
 
     /// From here to [`Executor::used`], these weights must be in place.
+    ///
+    /// # Errors
+    ///
+    /// If the executor cannot act at this mark.
     fn need(&mut self, need: Need) -> Result<()> {
         let _ = need;
         Ok(())
     }
 
-    /// These weights are not used any more in this pass. Between this and the need of experts
-    /// nothing is written that is read there before, so that part of a pass may run several times.
+    /// These weights are no longer used in this pass. The kernels between the need of experts and
+    /// this overwrite nothing that they read before, so that part of a pass may run several times.
+    ///
+    /// # Errors
+    ///
+    /// If the executor cannot act at this mark.
     fn used(&mut self, need: Need) -> Result<()> {
         let _ = need;
         Ok(())
     }
 
-    /// Each rank has a part of `part`: from here on it is their sum.
+    /// All-reduce: each rank has a partial sum in `part`. From here on it is the sum of all.
+    ///
+    /// # Errors
+    ///
+    /// If the executor cannot act at this mark.
     fn sum_over_ranks(&mut self, part: Tensor) -> Result<()> {
         let _ = part;
         Ok(())
     }
 
-    /// Whether the pass begins here, and not with what the stage before has left in `handed`.
+    /// Whether the pass begins here. If not, `handed` holds what the stage before it has computed.
     fn begins(&mut self, handed: &[Tensor]) -> bool {
         let _ = handed;
         true
     }
 
-    /// Whether the pass ends here, and not in the stage that gets `handed`.
+    /// Whether the pass ends here. If not, the next stage gets `handed`.
     fn ends(&mut self, handed: &[Tensor]) -> bool {
         let _ = handed;
         true
     }
 }
 
-/// Weights of a model that may have to be brought before kernels use them.
+/// Weights of a model that may have to be loaded before kernels use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// All of this layer but its experts.
     Layer(usize),
-    /// The experts of this layer that are named here: `[tokens, num_experts_per_tok]`.
+    /// The experts of this layer with these ids: `[tokens, num_experts_per_tok]`.
     Experts(usize, Tensor),
 }

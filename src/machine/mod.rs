@@ -1,4 +1,5 @@
-//! What a kernel is, what can run one, and what an engine needs of it: memory, recorded plans, results.
+//! What a kernel is, what can run one, and what an engine needs of a device: memory, recorded
+//! plans, results.
 
 pub mod binder;
 pub mod counting;
@@ -30,20 +31,36 @@ pub trait Machine {
     /// A recorded sequence of dispatches.
     type Plan;
 
-    /// A zeroed tensor.
+    /// Allocates a zeroed tensor.
+    ///
+    /// # Errors
+    ///
+    /// If it exceeds a limit of the device, or its memory.
     fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor>;
 
-    /// Puts bytes into a tensor, `offset` bytes from its start. Both are multiples of four.
+    /// Writes bytes to a tensor, `offset` bytes from its start. Both are multiples of four.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes do not fit into the tensor.
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()>;
 
     /// Records what `program` runs, without running it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `program`, and if the device refuses a pipeline.
     fn record(
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<Self::Plan>;
 
-    /// Compiles what `program` runs, all at once, so that recording it takes no time. Whoever
-    /// compiles nothing has nothing to do.
+    /// Compiles what `program` runs, all at once, so that recording it takes no time. The default
+    /// does nothing, for machines without a compiler.
+    ///
+    /// # Errors
+    ///
+    /// Those of `program`, and if the device refuses a pipeline.
     fn compile(
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
@@ -53,6 +70,10 @@ pub trait Machine {
     }
 
     /// Runs a plan in one submission, then reads whole tensors back.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails or is lost.
     fn run_plan(
         &mut self,
         plan: &Self::Plan,
@@ -60,13 +81,17 @@ pub trait Machine {
     ) -> impl Future<Output = Result<Vec<Vec<u8>>>>;
 
     /// Waits until everything written so far has left the host's memory.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails or is lost.
     fn flush(&mut self) -> impl Future<Output = Result<()>>;
 
     /// Bytes of the largest storage binding.
     fn max_binding_bytes(&self) -> u64;
 }
 
-/// A machine that is lent: what is left on it stays when the session ends.
+/// A borrowed machine: its tensors stay when the session that used it ends.
 impl<M: Machine> Machine for &mut M {
     type Plan = M::Plan;
 

@@ -1,4 +1,4 @@
-//! WGSL programs: which files they are linked of.
+//! WGSL programs, and the files that they are linked from.
 
 use crate::{
     base::tensor::DType,
@@ -6,28 +6,29 @@ use crate::{
     wgsl,
 };
 
-/// A named WGSL program. WGSL lets a module declare things in any order, so linking is concatenation.
+/// A named WGSL program. A WGSL module may declare things in any order, so linking is
+/// concatenation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shader {
     /// The kernel's own file, after the libraries that it links.
     pub own: Source,
-    /// What tells it from other programs of the kernel: the variant that a product is divided by.
+    /// Name of the variant, which tells it from other programs of the kernel.
     pub variant: Option<&'static str>,
     /// The files that the variant adds.
     pub added: &'static [ShaderFile],
     /// Element type of the weights it reads, if it reads any: picks `lib/weight_*.wgsl`.
     pub weight: Option<DType>,
-    /// What it uses that not every device has.
+    /// The optional features that it uses.
     pub features: &'static [Feature],
 }
 
 impl Shader {
-    /// The program of a kernel that does all by itself.
+    /// The program of a kernel that has no variants.
     pub const fn new(source: Source) -> Self {
         Self { own: source, variant: None, added: &[], weight: None, features: &[] }
     }
 
-    /// The program of a product where work is divided like this.
+    /// The program of a product under this tuning.
     pub fn of(product: &Product, tuning: &Tuning) -> Self {
         let setting = tuning.setting(product);
         let (variant, program) = (setting.variant().name(), setting.program(product));
@@ -60,12 +61,12 @@ impl Shader {
         self.added.last().or(self.own.files.last()).map_or("", |file| file.path)
     }
 
-    /// The linked source, without the lines that browsers want above it.
+    /// The linked source, without the `enable` directives that browsers require above it.
     pub fn source(self) -> String {
         self.linked().map(|file| file.text).collect()
     }
 
-    /// The lines that enable what it uses, for compilers other than wgpu's own.
+    /// The `enable` directives for its features, for compilers other than wgpu's own.
     pub fn enables(self) -> String {
         self.features.iter().flat_map(|feature| ["enable ", feature.name(), ";\n"]).collect()
     }

@@ -1,4 +1,4 @@
-//! The record of a step: what every pass is told anew.
+//! The record of a step: the parameters that change from pass to pass.
 
 /// Words of the step record: position of the first row, and how many rows are real.
 ///

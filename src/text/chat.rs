@@ -67,13 +67,13 @@ impl FromStr for Role {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said. An answer of the model is kept without the blank it starts with.
+    /// The text. An answer of the model is kept without its leading space.
     pub content: String,
 }
 
 impl Message {
-    /// A message. From an assistant's content one leading blank is taken off: the model writes it
-    /// after `Assistant:`, and the format adds it again.
+    /// A message. One leading space of an assistant's content is removed: the model writes it after
+    /// `Assistant:`, and the format adds it again.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         let mut content = content.into();
         if role == Role::Assistant && content.starts_with(' ') {
@@ -82,11 +82,12 @@ impl Message {
         Self { role, content }
     }
 
-    /// The content as the format wants it.
+    /// The content, trimmed as the chat template does.
     fn trimmed(&self) -> &str {
         match self.role {
             Role::Assistant => &self.content,
-            // The template is Python's, where these four controls are white space too.
+            // The template trims as Python does, where these four control characters are white
+            // space too.
             Role::System | Role::User => self
                 .content
                 .trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)),
@@ -94,10 +95,16 @@ impl Message {
     }
 }
 
-/// The ids of a conversation up to and with `Assistant:`, after which the model answers.
+/// The token ids of a conversation, up to and including `Assistant:`, after which the model
+/// answers.
 ///
-/// Each turn is its label, its content and `<|separator|>`, then an empty line. The separators
-/// here are the only special tokens: what looks like one in a message stays text.
+/// Each turn is its label, its content and `<|separator|>`, then an empty line. These separators
+/// are the only special tokens: what looks like one in a message stays text.
+///
+/// # Errors
+///
+/// [`Error::Tokenizer`] if there is no token `<|separator|>` or a text cannot be encoded,
+/// [`Error::Usage`] if there are no messages.
 pub fn encode_chat(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
     let separator = tokenizer.special(SEPARATOR).ok_or_else(|| {
         tokenizer.error(format!(
@@ -108,8 +115,8 @@ pub fn encode_chat(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u3
         return Err(Error::Usage("a conversation needs at least one message".to_owned()));
     }
     let mut ids = Vec::new();
-    // The text between two separators is one run, so that a word joins the blank before it as in
-    // the whole text.
+    // The text between two separators is encoded at once, so that a word and the space before it
+    // are tokenized as in the whole text.
     let mut run = String::new();
     for message in messages {
         run.push_str(message.role.label());
@@ -120,7 +127,7 @@ pub fn encode_chat(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u3
         run.clear();
         run.push_str("\n\n");
     }
-    // Without a blank at the end: the answer starts with one.
+    // Without a space at the end: the answer starts with one.
     run.push_str(Role::Assistant.label());
     run.push(':');
     tokenizer.append(&run, &mut ids)?;

@@ -1,4 +1,4 @@
-//! Text to token ids and back, and what is chosen of logits. No device.
+//! Tokenizers, the chat format, stop texts, and sampling from logits. No device.
 
 pub mod chat;
 pub mod sampler;

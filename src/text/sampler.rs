@@ -1,8 +1,8 @@
-//! Chooses the next token from logits: pure, seeded and total.
+//! Samples the next token from logits, deterministically for a seed.
 //!
-//! The same seed and logits give the same ids, in whatever order the candidates come and whether
-//! or not those that `top_k` drops are among them. For that, probabilities are whole numbers:
-//! their sums are exact.
+//! The same seed and logits give the same ids, whatever the order of the candidates, and whether
+//! or not those that `top_k` drops are among them. For that, probabilities are integers, whose
+//! sums are exact.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -12,14 +12,14 @@ use rand_core::{Rng, SeedableRng};
 
 use crate::base::error::{Error, Result};
 
-/// Weight of the likeliest token. A token with less than half of 1/ONE of its probability has
-/// none; 2^24 tokens of this weight still add up to a number that a draw can reach.
+/// Weight of the most likely token. A token that is less than 1 / (2 ONE) times as likely gets
+/// weight 0. The weights of 2^24 tokens sum to at most 2^64, which a draw of 64 bits can reach.
 const ONE: f64 = (1_u64 << 40) as f64;
 
-/// Candidates that are put in order first. A draw rarely goes further.
+/// Candidates that are sorted first. A draw rarely needs more.
 const FRONT: usize = 64;
 
-/// Longest list of candidates that the device hands out.
+/// Longest top-k list that the device computes.
 const MAX_TOP: u32 = 64;
 
 /// How the next token is chosen. The default is greedy.
@@ -29,8 +29,8 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keeps this many of the likeliest tokens; 0 keeps all.
     pub top_k: u32,
-    /// Keeps the likeliest tokens up to and with the one that brings their probability to this;
-    /// 1 keeps all, 0 the likeliest. From 0 to 1.
+    /// Nucleus sampling: keeps the likeliest tokens, up to and including the one with which their
+    /// total probability reaches this; 1 keeps all, 0 only the likeliest. From 0 to 1.
     pub top_p: f32,
     /// Keeps tokens with at least this fraction of the likeliest one's probability; 0 keeps all.
     /// From 0 to 1.
@@ -53,7 +53,7 @@ impl Sampling {
         seed: 0,
     };
 
-    /// What the doors take where a person says nothing.
+    /// The default of the command line and of the web package.
     pub const USUAL: Self = Self { temperature: 0.8, top_k: 40, top_p: 0.95, ..Self::GREEDY };
 }
 
@@ -63,7 +63,7 @@ impl Default for Sampling {
     }
 }
 
-/// Which logits a [`Sampling`] has to see.
+/// Which logits a [`Sampling`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// The largest, the lowest id of equal ones.
@@ -75,7 +75,11 @@ pub enum Needs {
 }
 
 impl Sampling {
-    /// Refuses settings out of range, all of them at once.
+    /// Checks that all settings are in range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] that lists every setting out of range.
     pub fn validate(&self) -> Result<()> {
         let unit = 0.0..=1.0;
         let mut problems = Vec::new();
@@ -93,7 +97,7 @@ impl Sampling {
         if problems.is_empty() { Ok(()) } else { Err(Error::Usage(problems.join("; "))) }
     }
 
-    /// What [`Sampler::sample`] has to be given at the least.
+    /// Which candidates [`Sampler::sample`] needs at least.
     pub fn needs(&self) -> Needs {
         // A penalty can bring any token to the front.
         if self.penalizes() {
@@ -125,7 +129,7 @@ pub struct Candidate {
 pub struct Sampler {
     sampling: Sampling,
     rng: ChaCha12Rng,
-    /// Kept from one token to the next for its memory.
+    /// Kept from token to token to reuse its memory.
     scores: Vec<Score>,
 }
 
@@ -148,7 +152,11 @@ impl Score {
 }
 
 impl Sampler {
-    /// A sampler at the start of its seed's sequence. Settings out of range are an error.
+    /// A sampler at the start of its seed's sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if a setting is out of range.
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.validate()?;
         let rng = ChaCha12Rng::seed_from_u64(sampling.seed);
@@ -167,9 +175,13 @@ impl Sampler {
 
     /// Chooses one of `candidates`: at least what [`Sampling::needs`] asks for, each id once.
     ///
-    /// `recent` are the ids that the repetition penalty is for. The order is penalty, temperature,
+    /// The repetition penalty applies to the ids in `recent`. The order is penalty, temperature,
     /// `top_k`, softmax, `top_p`, `min_p`, draw. Takes one number from the seed's sequence, none if
-    /// greedy. A logit that is not finite and an empty list are errors.
+    /// greedy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if a logit is not finite, [`Error::Usage`] if there are no candidates.
     pub fn sample(&mut self, candidates: &[Candidate], recent: &[u32]) -> Result<u32> {
         self.score(candidates, recent)?;
         let best = self.scores.iter().min_by(|one, other| one.order(other)).copied();
@@ -231,10 +243,10 @@ impl Sampler {
     }
 }
 
-/// Scores that are put in order only as far as somebody looks.
+/// Scores that are sorted lazily, only as far as they are read.
 struct Ranked<'s> {
     scores: &'s mut [Score],
-    /// How many of `scores`, from the front, are in their place.
+    /// How many of `scores`, from the front, are sorted.
     sorted: usize,
 }
 
@@ -296,7 +308,9 @@ fn check_finite(id: u32, logit: f32) -> Result<()> {
 
 /// The natural logarithms of the probabilities of `ids` under the softmax of `logits`.
 ///
-/// They are finite, since logits are: one that is not is an error, and so is an id beyond them.
+/// # Errors
+///
+/// [`Error::NonFinite`] if a logit is not finite, [`Error::Usage`] if an id has no logit.
 pub fn logprobs(logits: &[f32], ids: &[u32]) -> Result<Vec<f64>> {
     let norm = log_sum_exp(logits)?;
     ids.iter()
@@ -312,6 +326,10 @@ pub fn logprobs(logits: &[f32], ids: &[u32]) -> Result<Vec<f64>> {
 
 /// The `n` likeliest ids, or all if there are fewer, with the natural logarithms of their
 /// probabilities. Of equal ones the lower id comes first.
+///
+/// # Errors
+///
+/// [`Error::NonFinite`] if a logit is not finite.
 pub fn top_logprobs(logits: &[f32], n: usize) -> Result<Vec<(u32, f64)>> {
     let norm = log_sum_exp(logits)?;
     let mut scores: Vec<Score> = (0..)

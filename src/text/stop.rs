@@ -1,22 +1,22 @@
-//! Texts that end a text: finds them across the pieces that it comes in, and never shows their
-//! beginning.
+//! Stop texts (stop strings): finds them across the pieces of a streamed text, and holds back what
+//! could be their beginning.
 
 use crate::base::error::{Error, Result};
 
-/// Looks for stop texts in what comes piece by piece.
+/// Looks for stop texts in a streamed text.
 #[derive(Clone, Debug, Default)]
 pub struct StopTexts {
     stops: Vec<String>,
-    /// What could be the beginning of a stop text.
+    /// Text that could be the beginning of a stop text.
     held: String,
 }
 
 impl StopTexts {
-    /// Looks for these.
+    /// A search for these texts.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if one is empty: it would be everywhere.
+    /// [`Error::Usage`] if one is empty: it would match everywhere.
     pub fn new(stops: &[String]) -> Result<Self> {
         if stops.iter().any(String::is_empty) {
             return Err(Error::Usage("a stop text is empty, expected at least a character".into()));
@@ -24,22 +24,22 @@ impl StopTexts {
         Ok(Self { stops: stops.to_vec(), held: String::new() })
     }
 
-    /// What can be shown after one more piece, and whether a stop text has come; then nothing
-    /// after it is part of the text.
+    /// Adds a piece. Returns the text that can be shown now, and whether a stop text was found; if
+    /// so, the text ends before it.
     pub fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
             self.held.truncate(at);
             return (self.rest(), true);
         }
-        // The first place from which what is there could go on as a stop text.
+        // The first position from which the held text could continue as a stop text.
         let begins = |at: usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[at..]));
         let at = self.held.char_indices().map(|(at, _)| at).find(|&at| begins(at));
         let kept = self.held.split_off(at.unwrap_or(self.held.len()));
         (std::mem::replace(&mut self.held, kept), false)
     }
 
-    /// What was held back, when nothing more comes.
+    /// The text held back, to be shown when no more pieces come.
     pub fn rest(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

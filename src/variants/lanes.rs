@@ -1,9 +1,12 @@
-//! Several invocations form an output row and meet in workgroup memory. Needs nothing.
+//! Matrix-vector products in which several invocations (lanes) share an output row, and add up
+//! their parts in workgroup memory. Runs on every device.
+//!
+//! Known as: GEMV with a workgroup reduction (split along K).
 
 use super::{Capabilities, Form, Product, Program, Sizes, Sums, Variant, Why};
 use crate::{base::tensor::DType, wgsl};
 
-/// `lanes` invocations form an output row; a workgroup has `rows` of them.
+/// `lanes` invocations compute an output row together; a workgroup has `rows` rows.
 #[derive(Debug)]
 pub(super) struct Lanes;
 
@@ -24,8 +27,9 @@ impl Variant for Lanes {
         Ok(())
     }
 
-    /// On GPUs lanes read neighbouring weights, so that loads coalesce. On a CPU each invocation owns
-    /// a row, since a barrier costs more there than anything else.
+    /// On GPUs lanes read neighbouring weights, so that loads coalesce. On a CPU each invocation
+    /// has
+    /// a row of its own, since a barrier costs more there than anything else.
     fn preferred(&self, on: &Capabilities) -> Option<Sizes> {
         Some(if on.is_cpu { [1, 16] } else { [32, 4] })
     }
@@ -56,10 +60,10 @@ impl Variant for Lanes {
 }
 
 /// Roundings on the longest chain of a dot product by lanes: the additions inside a chunk of
-/// weights, its scale, an addition per chunk, the sum over a vector, the tree over the lanes, and the
+/// weights, its scale, an addition per chunk, the sum of a vector, the tree over the lanes, and the
 /// product.
 pub(super) fn depth(dtype: DType, cols: u32, lanes: u32) -> f64 {
-    // Eights of a chunk of sixteen bytes, or of thirty-two with F32.
+    // Groups of eight elements in a chunk, which has sixteen bytes, or thirty-two with F32.
     let parts = match dtype {
         DType::Q4 => 4.0,
         DType::Q8 => 2.0,

@@ -1,9 +1,9 @@
 //! How the work of a product is divided among invocations: one variant a file.
 //!
-//! A product is described once, by its kernel, as a [`Product`]. A [`Variant`] says what it needs of
-//! a device, with which sizes it is worth a try, and what it makes of a product: the files that it
-//! links, the workgroups, and how additions are bracketed, from which error bounds follow. [`Tuning`]
-//! picks a variant for each product. Nothing outside this folder names one.
+//! A product is described once, by its kernel, as a [`Product`]. A [`Variant`] says which features
+//! of a device it needs, which sizes are worth measuring, and how it implements a product: the WGSL
+//! files that it links, the workgroups, and the order of additions, from which error bounds follow.
+//! [`Tuning`] picks a variant for each product. Nothing outside this folder names one.
 
 mod lanes;
 mod packed;
@@ -26,17 +26,16 @@ pub use tuning::{Class, Measured, Tuning};
 
 use crate::base::tensor::DType;
 
-/// Every variant. Where several are meant for a device, the last is taken.
+/// Every variant. Where several are meant for a device, the last is used.
 pub static VARIANTS: &[&dyn Variant] =
     &[&lanes::Lanes, &subgroup::Subgroup, &tiles::Tiles, &packed::Packed, &spread::Spread];
 
-/// What a device has that variants may use. The default is a GPU that has nothing optional.
+/// Features of a device that variants may use. The default is a GPU without optional features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Whether it runs on a CPU: there a barrier costs more than anything else.
     pub is_cpu: bool,
-    /// The least and the largest number of invocations of a subgroup, where shaders may use subgroup
-    /// operations.
+    /// The smallest and the largest subgroup size, if shaders may use subgroup operations.
     pub subgroups: Option<(u32, u32)>,
 }
 
@@ -51,7 +50,7 @@ impl fmt::Display for Why {
 }
 
 impl Why {
-    /// It wants `what` of the subgroups that a device may have.
+    /// It needs subgroups that are as `what` says; the device has others or none.
     fn subgroups(what: impl fmt::Display, on: &Capabilities) -> Self {
         let has = match on.subgroups {
             None => "there are none".to_owned(),
@@ -62,8 +61,8 @@ impl Why {
     }
 }
 
-/// Sizes of a variant, in its own order; 1 where it has fewer. Powers of two, and their product is at
-/// most 256.
+/// Sizes of a variant, in the order of [`Variant::sizes`]; those that it lacks are 1. Powers of
+/// two, whose product is at most 256.
 pub type Sizes = [u32; 2];
 
 /// How a dot product is summed.
@@ -75,7 +74,7 @@ pub struct Sums {
     pub rounds: bool,
 }
 
-/// What the variants of attention go by.
+/// What decides how attention can be divided.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     /// Channels of a head, at most 256.
@@ -87,9 +86,9 @@ pub struct Heads {
 /// How attention over some heads is divided.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    /// The variant that it is of.
+    /// Name of the variant.
     pub variant: &'static str,
-    /// What is added to the kernel's own files.
+    /// What the variant adds to the kernel's own files.
     pub program: Program,
     /// Query rows of a workgroup.
     pub rows: u32,
@@ -97,61 +96,69 @@ pub struct Attention {
     pub block: u32,
 }
 
-/// A way to divide products.
+/// A way to divide the work of products among invocations.
 pub trait Variant: fmt::Debug + Sync {
     /// Its name in files, options and reports.
     fn name(&self) -> &'static str;
 
-    /// What its sizes are, in order, for whoever writes one.
+    /// Names of its sizes, in order, for messages.
     fn sizes(&self) -> &'static [&'static str];
 
-    /// The products it can divide.
+    /// The forms of products that it implements.
     fn forms(&self) -> &'static [Form];
 
-    /// Whether it rounds activations to bytes: then it is never taken unless somebody allows that.
+    /// Whether it rounds activations to bytes (int8). Such a variant is used only on request.
     fn rounds(&self) -> bool {
         false
     }
 
-    /// Whether it has these sizes, on some device.
+    /// Whether these sizes are valid on any device.
     fn takes(&self, _sizes: Sizes) -> bool {
         true
     }
 
-    /// Whether it can divide this product; where not, the plain variant does.
+    /// Whether it implements this product. If not, the plain variant is used instead.
     fn fits(&self, _product: &Product) -> bool {
         true
     }
 
-    /// What it needs, and why the device does not do.
+    /// Checks that the device has the features that it needs.
+    ///
+    /// # Errors
+    ///
+    /// What the device lacks.
     fn needs(&self, on: &Capabilities) -> Result<(), Why>;
 
-    /// The same with these sizes.
+    /// Checks that the device can run it with these sizes.
+    ///
+    /// # Errors
+    ///
+    /// What the device lacks.
     fn runs(&self, on: &Capabilities, _sizes: Sizes) -> Result<(), Why> {
         self.needs(on)
     }
 
-    /// The sizes that such a device takes without measuring, if this variant is meant for it.
+    /// The sizes to use on such a device without measuring, if this variant is meant for it.
     fn preferred(&self, _on: &Capabilities) -> Option<Sizes> {
         None
     }
 
-    /// The sizes that are worth measuring on a device that meets its needs.
+    /// The sizes that are worth measuring on a device that has what it needs.
     fn settings(&self, on: &Capabilities) -> Vec<Sizes>;
 
-    /// The sizes that the rows of the kernels run on such a device.
+    /// The sizes that the kernels' test rows run with on such a device.
     fn checked(&self, on: &Capabilities) -> Vec<Sizes>;
 
-    /// The files that make a program of the product's own, with their constants.
+    /// The WGSL files to link with the product's own, and their constants.
     fn program(&self, product: &Product, sizes: Sizes) -> Program;
 
-    /// Workgroups for `count` tokens, choices of an expert, or tiles of slots.
+    /// Workgroups for `count` tokens, (token, expert) choices, or tiles of slots.
     fn grid(&self, product: &Product, count: u32, sizes: Sizes) -> [u32; 3];
 
     /// How a row of `cols` columns is summed.
     fn sums(&self, product: &Product, cols: u32, sizes: Sizes) -> Sums;
 
-    /// How it divides attention over such heads, if it can.
+    /// How it divides attention over such heads, if it implements that.
     fn attention(&self, _heads: Heads, _sizes: Sizes) -> Option<Attention> {
         None
     }

@@ -1,11 +1,14 @@
-//! Tiles whose products are of bytes (int8 dot products, dp4a). Needs nothing, but rounds activations.
+//! Matrix products in tiles, by int8 dot products (dp4a). Needs no optional feature, but rounds
+//! activations.
+//!
+//! Known as: int8 GEMM with dynamically quantized activations (packed 4x8 dot product).
 
 use super::{
     Capabilities, Form, Product, Program, Sizes, Sums, Variant, Why,
     tiles::{self, HEIGHTS, tiled},
 };
 
-/// Tiles with activations rounded to signed bytes, in blocks of 32 with a scale. Only for quantized
+/// Tiles with activations rounded to int8, in blocks of 32 with a scale. Only for quantized
 /// weights.
 #[derive(Debug)]
 pub(super) struct Packed;
@@ -60,9 +63,9 @@ impl Variant for Packed {
         tiles::grid(product, count, sizes)
     }
 
-    /// Integers are summed exactly, but there are two products by scales, and the scale's division
-    /// errs by two and a half units of what the rounding left, which is less than half as much again:
-    /// no more than the additions of a tile.
+    /// Integer sums are exact. What errs in a block are two products by scales and the division
+    /// that gives the scale: 2.5 units of the rounded values, which are up to half as large again.
+    /// Together that is no more than the eight additions inside a block of a float tile.
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
         Sums { depth: tiles::depth(cols, 8.0), rounds: true }
     }

@@ -1,18 +1,19 @@
-//! What the variants of a product go by.
+//! The description of a product, from which its program and its workgroups follow.
 
 use super::Source;
 use crate::base::tensor::{DType, Tensor};
 
-/// Slots of an expert's tile, and tokens of a tile in workgroup memory.
+/// Rows of activations in a tile: slots of an expert, or tokens.
 pub const TILE: u32 = 32;
 
 /// How a product is dispatched: for few rows of activations, or for many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
-    /// Matrix-vector products (GEMV), of generated tokens: each row of activations meets the weights by
-    /// itself.
+    /// Matrix-vector products (GEMV), of generated tokens (decode): each row of activations loads
+    /// the weights by itself.
     Vector,
-    /// Matrix products (GEMM), of prompts: many rows of activations share a loaded weight.
+    /// Matrix products (GEMM), of prompts (prefill): many rows of activations share a loaded
+    /// weight.
     Matrix,
 }
 
@@ -29,14 +30,14 @@ impl Form {
     }
 }
 
-/// A weight by which others may be multiplied side by side.
+/// The weight matrices that a product multiplies by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
     /// One matrix.
     One,
-    /// Two of one shape, gate and up, with the same activations. `finish` gets both sums.
+    /// Two of the same shape, gate and up, with the same activations. `finish` gets both sums.
     Pair,
-    /// Two of as many rows, each with activations of its own. `finish` gets both sums.
+    /// Two with the same number of rows, each with its own activations. `finish` gets both sums.
     Beside,
 }
 
@@ -45,7 +46,7 @@ pub enum Weights {
 pub enum Parts {
     /// Tokens of a step, any number.
     Tokens,
-    /// Slots of an expert, up to [`TILE`].
+    /// (token, expert) slots of one expert, up to [`TILE`].
     Tile,
 }
 
@@ -59,7 +60,7 @@ pub struct Product {
     pub form: Form,
     /// The weight, `[rows, cols]` or `[experts, rows, cols]`; of two, the first.
     pub weight: Tensor,
-    /// Whether there is a second.
+    /// Whether there is a second, and of which kind.
     pub weights: Weights,
     /// What shares a loaded weight. In vector products nothing does.
     pub parts: Parts,
@@ -81,7 +82,7 @@ impl Product {
         self.weight.dtype
     }
 
-    /// Whether each invocation or tile holds rows of two weights at once.
+    /// Whether each invocation or tile has rows of two weights at once.
     pub(super) fn is_pair(&self) -> bool {
         self.weights == Weights::Pair
     }

@@ -9,7 +9,7 @@ pub struct ShaderFile {
     pub text: &'static str,
 }
 
-/// A kernel's own file, which is the last, after the libraries that it links whatever the variant.
+/// The files of a kernel: the libraries that all its variants link, then its own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Stem of the kernel's files.
@@ -18,7 +18,7 @@ pub struct Source {
     pub files: &'static [ShaderFile],
 }
 
-/// Something optional that a program uses. WGSL enables each by a line.
+/// An optional feature that a program uses. WGSL turns each on by an `enable` directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Feature {
     /// Operations between the invocations of a subgroup.
@@ -39,13 +39,13 @@ impl Feature {
 pub struct Program {
     /// Libraries, then the file with `main`.
     pub files: &'static [ShaderFile],
-    /// What these files use.
+    /// Optional features that these files use.
     pub features: &'static [Feature],
     /// Values of their `override` declarations.
     pub constants: Vec<(&'static str, u32)>,
 }
 
-/// The [`ShaderFile`] of this path below `shaders/`, without its end.
+/// The [`ShaderFile`] of this path below `shaders/`, without its extension.
 #[macro_export]
 macro_rules! wgsl {
     ($stem:expr) => {

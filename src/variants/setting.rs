@@ -24,13 +24,13 @@ impl Setting {
         Self { variant, sizes }
     }
 
-    /// What products of a form run with where nothing is known of the device.
+    /// The setting for products of a form that runs on every device.
     pub(super) fn plain(form: Form) -> Self {
         Self::preferred(form, &Capabilities::default())
     }
 
-    /// What products of a form run with on such a device where nothing was measured: the last of the
-    /// variants that is meant for it.
+    /// The setting for products of a form on a device where nothing was measured: of the variants
+    /// that are meant for it, the last.
     pub(super) fn preferred(form: Form, on: &Capabilities) -> Self {
         let meant = |&variant: &&'static dyn Variant| {
             let sizes = variant.preferred(on).filter(|_| variant.forms().contains(&form))?;
@@ -44,7 +44,11 @@ impl Setting {
         self.variant
     }
 
-    /// Whether the device can run it.
+    /// Checks that the device can run it.
+    ///
+    /// # Errors
+    ///
+    /// What the device lacks.
     pub fn runs_on(self, on: &Capabilities) -> Result<(), Why> {
         self.variant.runs(on, self.sizes)
     }
@@ -54,7 +58,7 @@ impl Setting {
         self.variant.program(product, self.sizes)
     }
 
-    /// Workgroups for `count` tokens, choices or tiles.
+    /// Workgroups for `count` tokens, (token, expert) choices, or tiles of slots.
     pub fn grid(self, product: &Product, count: u32) -> [u32; 3] {
         self.variant.grid(product, count, self.sizes)
     }
@@ -64,7 +68,7 @@ impl Setting {
         self.variant.sums(product, cols, self.sizes)
     }
 
-    /// How attention over such heads is divided: by this setting, or where it cannot, by the plain one.
+    /// How attention over such heads is divided: by this setting if it can, else by the plain one.
     pub(super) fn attention(self, heads: Heads) -> Attention {
         let own = self.variant.attention(heads, self.sizes);
         own.or_else(|| {
@@ -74,7 +78,7 @@ impl Setting {
         .expect("the plain variant of matrix products divides attention over any heads")
     }
 
-    /// What tells settings apart, and puts them in order.
+    /// What equality, order and hash are based on.
     fn key(self) -> (&'static str, Sizes) {
         (self.variant.name(), self.sizes)
     }

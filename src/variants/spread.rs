@@ -1,5 +1,7 @@
-//! Each invocation forms output rows of its own; its subgroup, of at least eight, shares the loads of
-//! activations. For devices on which a load is a load for each lane, as on CPUs.
+//! Products in which each invocation computes output rows of its own, and its subgroup, of at least
+//! eight, shares loaded activations by shuffles. For devices that do not coalesce loads, like CPUs.
+//!
+//! Known as: GEMV and GEMM with register tiling (register blocking) and subgroup broadcast.
 
 use super::{
     Attention, Capabilities, Feature, Form, Heads, Parts, Product, Program, Sizes, Sums, TILE,
@@ -7,25 +9,26 @@ use super::{
 };
 use crate::{base::tensor::DType, wgsl};
 
-/// Workgroups of `width` invocations, a multiple of what a subgroup can have.
+/// Workgroups of `width` invocations, a multiple of the subgroup size.
 #[derive(Debug)]
 pub(super) struct Spread;
 
-/// What an invocation has: output rows of its own, and tokens of them in fours.
+/// The register tile of an invocation: output rows, and groups of four tokens; 0 in vector
+/// products, which have one token.
 struct Share {
     rows: u32,
     fours: u32,
 }
 
 impl Share {
-    /// As many sums as registers hold without spilling on lavapipe.
+    /// As many accumulators as lavapipe keeps in registers without spilling.
     fn of(product: &Product) -> Self {
         let (rows, fours) = match (product.form, product.is_pair(), product.parts) {
             (Form::Vector, false, _) => (2, 0),
             (Form::Vector, true, _) => (1, 0),
             (Form::Matrix, false, _) => (3, 2),
             (Form::Matrix, true, Parts::Tokens) => (1, 3),
-            // Fours that divide a tile.
+            // These tokens must divide a tile.
             (Form::Matrix, true, Parts::Tile) => (1, 2),
         };
         Self { rows, fours }
@@ -108,7 +111,7 @@ impl Variant for Spread {
         }
     }
 
-    /// Workgroups side by side share weights, which cost more to load than activations.
+    /// Neighbouring workgroups share weights, which cost more to load here than activations.
     fn grid(&self, product: &Product, count: u32, [width, _]: Sizes) -> [u32; 3] {
         let Share { rows, fours } = Share::of(product);
         let rows = product.rows().div_ceil(width * rows);
@@ -122,13 +125,14 @@ impl Variant for Spread {
     fn sums(&self, product: &Product, cols: u32, _sizes: Sizes) -> Sums {
         let depth = match product.form {
             Form::Vector => lanes::depth(product.dtype(), cols, 1),
-            // By eights of a chunk, its scale, and chunks of a block: most for chunks of four eights.
+            // At most 2 roundings for eight columns, 3 to add the eights of a chunk, 1 for its
+            // scale, and 3 to add the chunks of a block.
             Form::Matrix => tiles::depth(cols, 2.0 + 3.0 + 1.0 + 3.0),
         };
         Sums { depth, rounds: false }
     }
 
-    /// By subgroups of eight that are workgroups.
+    /// Only where a subgroup of eight invocations is a workgroup.
     fn attention(&self, Heads { head_dim, cache }: Heads, sizes: Sizes) -> Option<Attention> {
         let fits = matches!(head_dim, 32 | 64 | 96 | 128) && cache == DType::F32 && sizes == [8, 1];
         fits.then(|| Attention {

@@ -1,4 +1,4 @@
-//! What was measured on the devices of a computer, as JSON.
+//! Measured tunings of a computer's devices, as JSON.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -17,7 +17,7 @@ pub struct Store {
     pub devices: BTreeMap<String, Measured>,
 }
 
-/// What a file must say to be read: another layout gets another number.
+/// Version of the file's layout. Files with another version are refused.
 const VERSION: u64 = 1;
 
 impl Store {
@@ -25,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] if the text is anything else, with the entry.
+    /// [`Error::Format`] if the text is anything else. The message names the entry.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let bad = |what: String| Error::Format { path: path.to_owned(), what };
         let file = parse_object(text).map_err(bad)?;
@@ -60,7 +60,7 @@ impl Store {
     }
 }
 
-/// Where the file has the products of a form.
+/// The file's key for the products of a form.
 fn key(form: Form) -> &'static str {
     match form {
         Form::Vector => "vectors",

@@ -1,9 +1,12 @@
-//! A subgroup forms an output row without workgroup memory.
+//! Matrix-vector products in which a subgroup computes an output row, without workgroup memory.
+//! Needs subgroups of one size.
+//!
+//! Known as: GEMV with a subgroup (warp) reduction.
 
 use super::{Capabilities, Feature, Form, Product, Program, Sizes, Sums, Variant, Why, lanes};
 use crate::wgsl;
 
-/// A subgroup, which has exactly `lanes` invocations and is a workgroup, forms an output row.
+/// A workgroup is one subgroup of exactly `lanes` invocations, and computes an output row.
 #[derive(Debug)]
 pub(super) struct Subgroup;
 
@@ -44,7 +47,10 @@ impl Variant for Subgroup {
 
     fn program(&self, _product: &Product, [lanes, _]: Sizes) -> Program {
         Program {
-            files: const { &[wgsl!("lib/term"), wgsl!("lib/lanes_subgroup"), wgsl!("variants/lanes")] },
+            files: const {
+                // The `main` of `lanes`: only the reduction differs.
+                &[wgsl!("lib/term"), wgsl!("lib/lanes_subgroup"), wgsl!("variants/lanes")]
+            },
             features: &[Feature::Subgroups],
             constants: vec![("WG", lanes), ("LANES", lanes)],
         }

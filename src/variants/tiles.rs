@@ -1,4 +1,6 @@
-//! Matrix products in tiles of workgroup memory. Needs nothing.
+//! Matrix products in tiles of workgroup memory. Runs on every device.
+//!
+//! Known as: tiled GEMM (shared-memory tiles, and register tiles of 4 x 4 results).
 
 use super::{
     Attention, Capabilities, Form, Heads, Product, Program, ShaderFile, Sizes, Sums, TILE, Variant,
@@ -78,7 +80,7 @@ impl Variant for Tiles {
     }
 }
 
-/// The files of tiles with this arithmetic, of one weight or of a pair.
+/// The WGSL files of tiles with this arithmetic, for one weight or for a pair.
 macro_rules! tiled {
     ($arithmetic:literal, $weights:literal) => {
         const {
@@ -95,7 +97,7 @@ macro_rules! tiled {
 }
 pub(super) use tiled;
 
-/// Output rows of a tile, the one that is taken without measuring first.
+/// Output rows of a tile. The first is used where nothing was measured.
 pub(super) const HEIGHTS: [Sizes; 3] = [[32, 1], [64, 1], [16, 1]];
 
 /// The constants of every program that links `shaders/lib/tile.wgsl`.
@@ -103,7 +105,7 @@ pub(super) fn constants([rows, _]: Sizes) -> Vec<(&'static str, u32)> {
     vec![("ROWS", rows), ("TILE_WG", 2 * rows), ("W_TILE", 8 * rows)]
 }
 
-/// Workgroups side by side share activations, which cost more to load than weights.
+/// Neighbouring workgroups share activations, which cost more to load here than weights.
 pub(super) fn grid(product: &Product, count: u32, [rows, _]: Sizes) -> [u32; 3] {
     let parts = match product.parts {
         super::Parts::Tokens => count.div_ceil(TILE),
@@ -112,8 +114,8 @@ pub(super) fn grid(product: &Product, count: u32, [rows, _]: Sizes) -> [u32; 3] 
     [product.rows().div_ceil(rows), parts, 1]
 }
 
-/// Roundings on the longest chain of a dot product in a matrix product: one addition per 32 columns,
-/// the additions `inside` these 32, the sum in a vector of four, and the product.
+/// Roundings on the longest chain of a dot product in a matrix product: an addition per 32 columns,
+/// the additions `inside` these 32, the sum of a vector of four, and the product.
 pub(super) fn depth(cols: u32, inside: f64) -> f64 {
     (f64::from(cols) / 32.0).ceil() + inside + 3.0 + 1.0
 }

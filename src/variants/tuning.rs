@@ -1,40 +1,41 @@
-//! Which variant a product gets: what suits the kind of device, or what was measured.
+//! Which variant a product gets: the one for the kind of device, or the fastest that was measured.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{Attention, Capabilities, Form, Heads, Product, Setting, VARIANTS};
 use crate::base::tensor::DType;
 
-/// How work is divided on a device. It changes speed, never what is computed but for the last bits;
-/// only a variant that rounds activations changes more.
+/// How work is divided on a device. It changes the speed, and of results only the last bits, unless
+/// a variant rounds activations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tuning {
-    /// Matrix-vector products, where nothing else was measured.
+    /// For matrix-vector products of classes that were not measured.
     pub vectors: Setting,
-    /// Matrix products, where nothing else was measured.
+    /// For matrix products of classes that were not measured, and for attention.
     pub matrices: Setting,
-    /// Invocations that share the row of a norm. A power of two.
+    /// Invocations that share a row in norms, and a chunk in the search for the largest logit. A
+    /// power of two.
     pub wide: u32,
-    /// What was measured to be faster.
+    /// The fastest setting of each class that was measured.
     pub measured: Option<Arc<Measured>>,
 }
 
-/// Which products a measurement speaks for.
+/// A class of products that share a measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class {
-    /// Vectors or matrices, which the kernel decides.
+    /// Vectors or matrices, which follows from the kernel.
     pub form: Form,
     /// Stem of the kernel's files.
     pub kernel: String,
     /// Type of the weights.
     pub dtype: DType,
-    /// Rows of the weight, to the next power of two.
+    /// Rows of the weight, rounded up to a power of two.
     pub rows: u32,
-    /// Columns of the weight, to the next power of two.
+    /// Columns of the weight, rounded up to a power of two.
     pub cols: u32,
 }
 
-/// The fastest ways that were found.
+/// The fastest setting that was found for each class.
 pub type Measured = BTreeMap<Class, Setting>;
 
 impl Class {
@@ -84,7 +85,7 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// For a device of which nothing was measured.
+    /// For a device on which nothing was measured.
     pub fn of(on: &Capabilities) -> Self {
         Self {
             vectors: Setting::preferred(Form::Vector, on),
@@ -94,12 +95,12 @@ impl Tuning {
         }
     }
 
-    /// For adapters that run on a CPU and have nothing optional.
+    /// For adapters that run on a CPU and have no optional features.
     pub fn cpu() -> Self {
         Self::of(&Capabilities { is_cpu: true, subgroups: None })
     }
 
-    /// The same, with products of this form divided so where nothing else was measured.
+    /// The same, with `setting` for products of this form whose class was not measured.
     #[must_use]
     pub fn with(mut self, form: Form, setting: Setting) -> Self {
         match form {
@@ -109,13 +110,14 @@ impl Tuning {
         self
     }
 
-    /// With all products divided so that can be, and the rest as where nothing is optional.
+    /// With `setting` for the forms of products that it implements, and the others as on a device
+    /// without subgroups.
     pub fn by(on: &Capabilities, setting: Setting) -> Self {
         let base = Self::of(&Capabilities { subgroups: None, ..*on });
         setting.variant().forms().iter().fold(base, |all, &form| all.with(form, setting))
     }
 
-    /// How products of a form are divided where nothing else was measured.
+    /// The setting for products of a form whose class was not measured.
     pub fn default_of(&self, form: Form) -> Setting {
         match form {
             Form::Vector => self.vectors,
@@ -123,8 +125,8 @@ impl Tuning {
         }
     }
 
-    /// Every kind of tuning that rows run on such a device, with a name: as on GPUs, as on CPUs, and
-    /// then whatever the variants have checked, by their settings.
+    /// Every tuning that test rows run with on such a device, with a name: that of GPUs, that of
+    /// CPUs, then one for each setting of [`Variant::checked`](super::Variant::checked).
     pub fn all(on: &Capabilities) -> Vec<(String, Self)> {
         let mut all = vec![("gpu".to_owned(), Self::default()), ("cpu".to_owned(), Self::cpu())];
         for &variant in VARIANTS.iter().filter(|variant| variant.needs(on).is_ok()) {
@@ -139,7 +141,7 @@ impl Tuning {
         all
     }
 
-    /// How to divide attention over such heads: as matrix products are.
+    /// How to divide attention over such heads: by the variant of matrix products.
     pub fn attention(&self, heads: Heads) -> Attention {
         self.matrices.attention(heads)
     }

@@ -8,9 +8,9 @@ use crate::{
 /// Which limits a device is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// WebGPU's defaults, whatever the adapter could do: what a browser gives at the least.
+    /// WebGPU's default limits, which every browser grants, even if the adapter has larger ones.
     Baseline,
-    /// All the adapter has: larger bindings mean fewer shards.
+    /// The adapter's limits: larger bindings mean fewer shards.
     Full,
 }
 
@@ -23,8 +23,8 @@ pub enum AdapterChoice {
     /// The first whose name, driver or backend contains this text, whatever its case; or the one
     /// with this number in the list.
     Named(String),
-    /// None: memory can be written and read, and what is submitted does not run. For measuring
-    /// what the host takes.
+    /// wgpu's no-op backend: memory can be written and read, but dispatches do not run. For
+    /// measuring the time that the host takes.
     Nothing,
 }
 
@@ -42,12 +42,12 @@ pub struct Caps {
     adapter_limits: wgpu::Limits,
     /// Profile the device was opened with.
     pub profile: Profile,
-    /// Whether dispatches can be timed on the device.
+    /// Whether dispatches can be timed on the device, by timestamp queries.
     pub timestamps: bool,
-    /// Whether shaders may use `f16`. Nothing needs it.
+    /// Whether the adapter supports `f16` in shaders. No shader uses it.
     pub f16: bool,
-    /// The least and the largest number of invocations of a subgroup, where shaders may use
-    /// subgroup operations. Nothing needs them.
+    /// The smallest and the largest subgroup size, if shaders may use subgroup operations. No
+    /// kernel depends on them.
     pub subgroups: Option<(u32, u32)>,
     /// Whether the adapter runs on a CPU.
     pub is_cpu: bool,
@@ -67,7 +67,7 @@ pub struct Identity {
 }
 
 impl Caps {
-    /// What variants may use.
+    /// The features that variants may use.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities { is_cpu: self.is_cpu, subgroups: self.subgroups }
     }
@@ -103,8 +103,8 @@ impl Caps {
         self.limits.max_buffer_size
     }
 
-    /// The limits that compute shaders meet, by their names in WebGPU: of the device, and of the
-    /// adapter behind it.
+    /// The limits that concern compute shaders: name in WebGPU, value of the device, value of the
+    /// adapter.
     pub fn named_limits(&self) -> Vec<(&'static str, u64, u64)> {
         let of = |limits: &wgpu::Limits| {
             [
@@ -187,7 +187,7 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     let instance = instance(backends);
     let mut all = instance.enumerate_adapters(backends).await;
     if all.is_empty() {
-        // Browsers do not enumerate; they give one.
+        // Browsers do not enumerate adapters; they grant one on request.
         let options = wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::HighPerformance,
             ..Default::default()
@@ -255,7 +255,8 @@ pub(super) async fn open(
         })
         .await
         .map_err(|error| {
-            // Browsers say it in a value of theirs, with a stack below.
+            // In browsers it is the debug text of a JavaScript error: only the first line matters,
+            // the others are its stack.
             let said = error.to_string();
             let line = said.lines().next().unwrap_or_default();
             let line =

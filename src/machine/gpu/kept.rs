@@ -1,4 +1,4 @@
-//! The file that keeps what a driver compiled, from one run of the program to the next.
+//! The file of the pipeline cache, which keeps what a driver compiled between runs of the program.
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,18 @@ use crate::{
     machine::gpu::Gpu,
 };
 
-/// Bytes of the largest file that is read or written. What a driver keeps only grows; beyond this
-/// it begins again.
+/// Bytes of the largest file that is read or written. A driver's cache only grows; one beyond this
+/// is not saved.
 const MOST: u64 = 64 << 20;
 
-/// Gives a device what an earlier run kept in `folder`. Returns whether there was something of use.
+/// Loads the pipeline cache that an earlier run saved in `folder`. Returns whether it was usable.
 ///
 /// Files that are too large, damaged or of another driver are ignored.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if there is a file that cannot be read. The device compiles what it needs then.
+/// [`Error::Io`] if there is a file that cannot be read. The device starts with an empty cache
+/// then.
 ///
 /// [`Error::Io`]: crate::base::error::Error::Io
 pub fn restore_pipelines(folder: &Path, gpu: &mut Gpu) -> Result<bool> {
@@ -31,12 +32,12 @@ pub fn restore_pipelines(folder: &Path, gpu: &mut Gpu) -> Result<bool> {
     sealed.map(|_| restored)
 }
 
-/// Keeps what a device has compiled in `folder`, which is made if it does not exist, for
-/// [`restore_pipelines`]. Returns whether there was something new.
+/// Saves a device's pipeline cache in `folder`, which is created if it does not exist, for
+/// [`restore_pipelines`]. Returns whether a file was written.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it cannot be written. Nothing is lost but time.
+/// [`Error::Io`] if it cannot be written. The next run then compiles again.
 ///
 /// [`Error::Io`]: crate::base::error::Error::Io
 pub fn save_pipelines(folder: &Path, gpu: &Gpu) -> Result<bool> {

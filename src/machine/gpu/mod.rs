@@ -1,4 +1,4 @@
-//! The device: memory, pipelines, recorded plans, and the one place that talks to wgpu.
+//! The device: memory, pipelines and recorded plans. The only module that uses wgpu.
 
 #![expect(clippy::disallowed_types, reason = "all of wgpu is here")]
 
@@ -65,11 +65,11 @@ struct Failure(Arc<Mutex<Failed>>);
 
 #[derive(Debug, Default)]
 struct Failed {
-    /// The first error that nobody has heard of.
+    /// The first error that was not reported yet.
     first: Option<Error>,
-    /// Why the device is gone, for ever.
+    /// Why the device was lost. Never reset.
     lost: Option<String>,
-    /// Who waits for that.
+    /// Is told when the device is lost.
     listener: Option<oneshot::Sender<String>>,
 }
 
@@ -81,7 +81,7 @@ impl Failure {
     fn lose(&self, why: String) {
         let mut failed = self.lock();
         if let Some(listener) = failed.listener.take() {
-            // Often nobody listens.
+            // The receiver may have been dropped.
             let _ = listener.send(why.clone());
         }
         failed.lost.get_or_insert(why);
@@ -89,7 +89,7 @@ impl Failure {
 
     fn check(&self) -> Result<()> {
         let mut failed = self.lock();
-        // Whatever a lost device says besides is a consequence.
+        // Other errors of a lost device are consequences of the loss.
         if let Some(why) = &failed.lost {
             return Err(Error::Lost(why.clone()));
         }
@@ -112,6 +112,10 @@ impl Gpu {
     }
 
     /// Opens an adapter with the limits of `profile`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Adapter`] if there is no such adapter, or it grants no device.
     pub async fn open(choice: &AdapterChoice, profile: Profile) -> Result<Self> {
         let adapter = caps::choose(choice).await?;
         let (device, queue, caps) = caps::open(&adapter, profile).await?;
@@ -157,12 +161,12 @@ impl Gpu {
         &self.tuning
     }
 
-    /// Divides work another way from now on.
+    /// Changes how work is divided from now on.
     pub fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = tuning;
     }
 
-    /// Binds no more than `bytes` at once from now on, as if the device allowed no more.
+    /// Lowers [`Machine::max_binding_bytes`] to `bytes`, as if the device allowed no more.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.binding_limit = bytes;
     }
@@ -172,9 +176,8 @@ impl Gpu {
         self.pipelines.len()
     }
 
-    /// Keeps what the driver compiles from now on, and begins with what [`Gpu::kept_pipelines`] of
-    /// another run gave. Returns whether that was of use: what is damaged, or of another driver, is
-    /// ignored.
+    /// Turns the pipeline cache on, filled with what [`Gpu::kept_pipelines`] returned in another
+    /// run. Returns whether that was usable: damaged data, and that of another driver, is ignored.
     pub fn keep_pipelines(&mut self, sealed: Option<&[u8]>) -> bool {
         let opened = pipeline_cache::open(&self.device, &self.caps.info, sealed);
         let (cache, used) = opened.unzip();
@@ -182,12 +185,12 @@ impl Gpu {
         used.unwrap_or(false)
     }
 
-    /// What the driver has compiled, if it says and was asked to keep it.
+    /// The data of the pipeline cache, if it is on and the driver gives any.
     pub fn kept_pipelines(&self) -> Option<Vec<u8>> {
         pipeline_cache::data(self.pipelines.kept.as_ref()?, &self.caps.info)
     }
 
-    /// Name of a file for that, another for each kind of device.
+    /// Name of a file for the pipeline cache, a different one for each kind of device.
     pub fn pipelines_name(&self) -> Option<String> {
         wgpu::util::pipeline_cache_key(&self.caps.info)
     }
@@ -197,29 +200,29 @@ impl Gpu {
         self.counters
     }
 
-    /// Frees every tensor made after the first `keep`.
+    /// Frees all tensors but the first `keep`.
     pub fn truncate(&mut self, keep: usize) {
-        // Browsers would free the memory only when they next collect garbage.
+        // Without this, browsers would free the memory only when they next collect garbage.
         for slot in self.slots.drain(keep.min(self.slots.len())..) {
             slot.buffer.destroy();
         }
     }
 
-    /// Settles with the reason when the device is lost, even if nobody is using it; with nothing
-    /// if it was given up before that.
+    /// Resolves with the reason when the device is lost, even while it is idle. `None` if `self` is
+    /// dropped before, or this is called again.
     pub fn loss(&self) -> impl Future<Output = Option<String>> + 'static {
         let (sender, receiver) = oneshot::channel();
         self.failure.lock().listener = Some(sender);
         async { receiver.await.ok() }
     }
 
-    /// Whether something that was asked of the device ended with [`Error::Lost`].
+    /// Whether the device is known to be lost.
     pub fn is_lost(&self) -> bool {
         self.failure.lock().lost.is_some()
     }
 
-    /// What destroys the device when it is called, from wherever: its memory is free at once, and
-    /// everything that is or will be asked of it ends with [`Error::Lost`].
+    /// A function that destroys the device. Its memory is freed at once, and all pending and later
+    /// work fails with [`Error::Lost`].
     pub fn destroyer(&self) -> impl Fn() + 'static {
         let device = self.device.clone();
         move || device.destroy()
@@ -237,6 +240,11 @@ impl Gpu {
 
     /// A tensor with guard bytes around it: `front` before the binding, `tail` inside it, after
     /// the elements. Tests look there for stray writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if it is larger than a binding or a buffer may be, or what the device
+    /// reports, such as [`Error::OutOfMemory`].
     pub fn alloc_guarded(
         &mut self,
         role: Role,
@@ -246,7 +254,7 @@ impl Gpu {
         tail: u64,
     ) -> Result<Tensor> {
         let elements = shape.size_bytes(dtype).max(dtype.row_bytes(1));
-        // Bindings of structs and vec4 arrays need whole 16-byte units, f32 chunks of eight 32.
+        // Arrays of vec4 need whole units of 16 bytes, chunks of eight f32 of 32.
         let size = elements.next_multiple_of(32) + tail;
         let limits = &self.caps.limits;
         let what = || format!("a tensor of {dtype}{shape}");
@@ -295,6 +303,10 @@ impl Gpu {
     /// # Panics
     ///
     /// If they are larger than memory: guarded tensors are small.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports, such as [`Error::Lost`].
     pub async fn read_buffers(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         let regions: Vec<Region> = tensors
             .iter()
@@ -305,7 +317,7 @@ impl Gpu {
         self.submit_and_read(encoder, &regions).await
     }
 
-    /// Submits what was encoded and copies of `regions` after it; gives their bytes.
+    /// Submits the encoded work, then reads `regions` back through the staging buffer.
     async fn submit_and_read(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
@@ -324,7 +336,7 @@ impl Gpu {
         }
         self.queue.submit([encoder.finish()]);
         let bytes = wait::read_staging(&self.device, &staging, total).await;
-        // A lost device still answers; what it answers is worthless.
+        // A lost device may still map the buffer; its content means nothing then.
         self.check()?;
         let bytes = bytes?;
         let mut rest = bytes.as_slice();
@@ -337,23 +349,24 @@ impl Gpu {
         Ok(regions.iter().map(take).collect())
     }
 
-    /// The first thing that went wrong since somebody last asked.
+    /// The first error since the last call.
     fn check(&self) -> Result<()> {
         self.failure.check().map_err(|error| {
-            // A lost device says so when it is polled; until then it complains of what became invalid.
+            // A loss is reported when the device is polled. Before that, errors are about objects
+            // that it made invalid.
             let _ = self.device.poll(wgpu::PollType::Poll);
             self.failure.lock().lost.clone().map_or(error, Error::Lost)
         })
     }
 
-    /// Begins to build the pipelines of `dispatches`, in their order, while the caller goes on with
-    /// others. Browsers do nothing of this.
+    /// Starts to compile the pipelines of `dispatches`, in their order, on other threads. Does
+    /// nothing in browsers.
     pub fn prepare_ahead(&mut self, dispatches: impl IntoIterator<Item = Dispatch>) {
         self.pipelines.prepare_ahead(&self.device, dispatches);
     }
 
-    /// Builds the pipelines of `dispatches`. What the device refuses is not kept, so that it says why
-    /// each time.
+    /// Compiles the pipelines of `dispatches`. If the device reports an error, none of them is
+    /// kept, so that the next attempt reports it again.
     fn prepare(&mut self, dispatches: &[Dispatch]) -> Result<()> {
         self.pipelines.prepare(&self.device, dispatches);
         let refused = self.check();
@@ -363,7 +376,7 @@ impl Gpu {
         refused
     }
 
-    /// A buffer of at least `size` bytes that results are copied to.
+    /// The staging buffer for results, of at least `size` bytes.
     fn staging(&mut self, size: u64) -> wgpu::Buffer {
         if let Some(staging) = &self.staging
             && staging.size() >= size

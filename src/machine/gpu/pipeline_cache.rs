@@ -1,17 +1,17 @@
-//! What a driver has compiled, as bytes that outlive the program. The one module with `unsafe`.
+//! The driver's pipeline cache, as bytes that can be stored. The only module with `unsafe`.
 
 use sha2::{Digest, Sha256};
 
-/// First bytes of what is sealed here; the last of them is the version of the layout.
+/// First bytes of sealed data; the last of them is the version of the layout.
 const MAGIC: [u8; 16] = *b"grok-wgpu pipes\x01";
 
 /// Bytes of a digest.
 const DIGEST: usize = 32;
 
-/// A driver's cache, and whether it began with `sealed`.
+/// Creates a pipeline cache. Also returns whether `sealed` was used.
 ///
-/// What is not whole, or comes from another adapter, driver or version of this program, is ignored.
-/// None if the device keeps nothing.
+/// Data that is damaged, or of another adapter, driver or version of this program, is ignored.
+/// `None` if the device has no pipeline cache.
 pub(super) fn open(
     device: &wgpu::Device,
     info: &wgpu::AdapterInfo,
@@ -34,12 +34,12 @@ pub(super) fn open(
     Some((cache, data.is_some()))
 }
 
-/// What the driver would like to have again, sealed.
+/// The data of the cache, sealed.
 pub(super) fn data(cache: &wgpu::PipelineCache, info: &wgpu::AdapterInfo) -> Option<Vec<u8>> {
     cache.get_data().map(|data| seal(&identity(info), &data))
 }
 
-/// What must be the same for the bytes to be of use.
+/// What must be the same for the data to be usable: the program's version, adapter and driver.
 fn identity(info: &wgpu::AdapterInfo) -> String {
     format!("{} {info:?}", env!("CARGO_PKG_VERSION"))
 }

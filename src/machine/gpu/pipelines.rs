@@ -1,5 +1,5 @@
-//! Links WGSL and builds pipelines, each once and as many at a time as there are cores, with the
-//! layout the Rust side declares.
+//! Links WGSL and compiles pipelines, each once and on all cores, with the bind group layout that
+//! the Rust side declares.
 
 use std::{
     borrow::Borrow,
@@ -22,16 +22,17 @@ pub(super) struct Cache {
     modules: HashMap<Program, wgpu::ShaderModule>,
     layouts: HashMap<Vec<Access>, Layout>,
     built: HashMap<Program, HashMap<Vec<Constant>, Built>>,
-    /// What the driver compiled before, and what it compiles now.
+    /// The driver's pipeline cache, if it is on.
     pub(super) kept: Option<wgpu::PipelineCache>,
     ahead: Option<Ahead>,
 }
 
-/// Pipelines that other threads build.
+/// Pipelines that other threads compile in advance.
 #[derive(Debug)]
 struct Ahead {
-    /// Each with what was built; nothing if the device refused it.
+    /// Each with what was built; `None` if the device refused it.
     work: Background<(Key, Option<Built>)>,
+    /// Keys whose result was not taken yet.
     promised: HashSet<Key>,
 }
 
@@ -40,8 +41,8 @@ type Key = (Program, Vec<Constant>);
 
 type Constant = (&'static str, u32);
 
-/// A linked source. The hash leaves the text out: few programs share a name and a weight type, and
-/// a plan asks for thousands.
+/// A linked source. The hash leaves the text out, since a plan looks up thousands, and few programs
+/// share a name and a weight type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Program(Shader);
 
@@ -71,12 +72,12 @@ impl Cache {
         self.built.get(&Program(dispatch.shader))?.get(&dispatch.constants)
     }
 
-    /// Pipelines that there are.
+    /// Number of pipelines.
     pub(super) fn len(&self) -> usize {
         self.built.values().map(HashMap::len).sum()
     }
 
-    /// Begins to build what `dispatches` need, in their order, while the caller goes on.
+    /// Starts to compile the pipelines of `dispatches`, in their order, on other threads.
     pub(super) fn prepare_ahead(
         &mut self,
         device: &wgpu::Device,
@@ -91,7 +92,7 @@ impl Cache {
         self.ahead = Some(Ahead { work, promised });
     }
 
-    /// Takes what other threads have built, and waits for what they will build of `dispatches`.
+    /// Takes the pipelines that other threads have compiled, and waits for those of `dispatches`.
     fn take_ahead(&mut self, dispatches: &[Dispatch]) {
         let Some(Ahead { work, promised }) = &mut self.ahead else { return };
         loop {
@@ -108,7 +109,7 @@ impl Cache {
         }
     }
 
-    /// Builds what `dispatches` need and nobody has built yet.
+    /// Compiles the pipelines of `dispatches` that do not exist yet.
     pub(super) fn prepare(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
         self.take_ahead(dispatches);
         let missing = self.missing(dispatches);
@@ -161,7 +162,7 @@ impl Cache {
             .collect()
     }
 
-    /// A module for each source, however many constants it is built with.
+    /// Creates one shader module for each source, whatever the constants of its pipelines.
     fn prepare_modules(&mut self, device: &wgpu::Device, missing: &[&Dispatch]) {
         let mut seen = HashSet::new();
         let new: Vec<Shader> = missing
@@ -188,7 +189,7 @@ fn build(device: &wgpu::Device, dispatch: &Dispatch, kept: Option<&wgpu::Pipelin
     Built { pipeline, layout: layout.group }
 }
 
-/// What `work` makes, if the device has nothing against it. Nobody else hears what it has.
+/// Runs `work` under error scopes. `None` if the device reported an error, which goes no further.
 fn quietly<R>(device: &wgpu::Device, work: impl FnOnce() -> R) -> Option<R> {
     use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
     let scopes = [Internal, OutOfMemory, Validation].map(|kind| device.push_error_scope(kind));
@@ -209,7 +210,7 @@ fn module(device: &wgpu::Device, shader: Shader) -> wgpu::ShaderModule {
     })
 }
 
-/// How the bindings are touched, the uniform of parameters first.
+/// Access of each binding; the first is the uniform of parameters.
 fn accesses(dispatch: &Dispatch) -> Vec<Access> {
     let operands = dispatch.operands.iter().map(|operand| operand.access);
     std::iter::once(Access::Uniform).chain(operands).collect()

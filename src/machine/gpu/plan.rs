@@ -24,14 +24,14 @@ pub struct Counters {
     pub read_back_bytes: u64,
     /// Bytes of all tensors bound, each as often as it was bound.
     pub bytes_bound: u64,
-    /// Bytes of them that dispatches touched at the most.
+    /// Upper bound on the bytes of them that dispatches read or wrote.
     pub bytes_touched: u64,
 }
 
 impl std::ops::Sub for Counters {
     type Output = Self;
 
-    /// What was added to `earlier`.
+    /// What was added since `earlier`.
     fn sub(self, earlier: Self) -> Self {
         Self {
             submissions: self.submissions - earlier.submissions,
@@ -44,8 +44,8 @@ impl std::ops::Sub for Counters {
     }
 }
 
-/// A recorded sequence of dispatches, ready to be encoded as often as wanted. Copies share all that
-/// is on the device.
+/// A recorded sequence of dispatches, which can be encoded any number of times. Clones share the
+/// objects on the device.
 #[derive(Clone, Debug)]
 pub struct Plan {
     steps: Vec<Step>,
@@ -67,11 +67,11 @@ struct Step {
 pub struct StepTime {
     /// Kernel and weight type.
     pub label: String,
-    /// Which products it is one of, if any.
+    /// The class of the product, if it is one.
     pub class: Option<Class>,
     /// Nanoseconds.
     pub nanoseconds: f64,
-    /// Bytes that it touches at the most.
+    /// Upper bound on the bytes that it reads or writes.
     pub bytes_touched: u64,
 }
 
@@ -86,7 +86,7 @@ impl Plan {
         self.bytes_bound
     }
 
-    /// Bytes of them that dispatches touch at the most.
+    /// Upper bound on the bytes of them that dispatches read or write.
     pub fn bytes_touched(&self) -> u64 {
         self.steps.iter().map(|step| step.bytes_touched).sum()
     }
@@ -137,12 +137,12 @@ impl Recorder {
         Self { tuning, dispatches: Vec::new() }
     }
 
-    /// What was run, in order.
+    /// The recorded dispatches, in order.
     pub(super) fn dispatches(&self) -> &[Dispatch] {
         &self.dispatches
     }
 
-    /// Makes a plan of what was run, with pipelines that there must be.
+    /// Makes a plan of the recorded dispatches. `pipelines` must have been prepared for them.
     pub(super) fn finish(
         self,
         device: &wgpu::Device,
@@ -150,7 +150,7 @@ impl Recorder {
         pipelines: &pipelines::Cache,
         slots: &[Slot],
     ) -> Plan {
-        // All uniforms of a plan live in one buffer, each at an offset that every device allows.
+        // All uniforms of a plan are in one buffer, each at an offset that every device allows.
         const ALIGN: usize = 256;
         let mut params = Vec::new();
         let offsets: Vec<u64> = self
@@ -221,7 +221,12 @@ impl Executor for Recorder {
 }
 
 impl Gpu {
-    /// Runs a plan with every dispatch in a pass of its own, and times each on the device.
+    /// Runs a plan with every dispatch in a compute pass of its own, and times each on the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the device has no timestamps, or what the device reports, such as
+    /// [`Error::Lost`].
     ///
     /// # Panics
     ///

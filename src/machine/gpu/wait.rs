@@ -2,8 +2,8 @@
 
 use crate::base::error::{Error, Result};
 
-/// Whether shaders must say what optional features they use: browsers want it, and wgpu's own compiler
-/// does not know it.
+/// Whether shaders need `enable` directives for the optional features that they use. Browsers
+/// require them; naga, wgpu's own compiler, does not know them.
 pub(crate) const SHADERS_ENABLE: bool = cfg!(target_arch = "wasm32");
 
 /// Waits until the device has done everything submitted so far.
@@ -50,7 +50,7 @@ pub(crate) async fn read_staging(
         .map_err(|_| lost("the request was dropped".into()))
         .and_then(|mapped| mapped.map_err(|error| lost(error.to_string())));
     if mapped.is_err() {
-        // Browsers tell the reason after what follows from it.
+        // Browsers report a lost device after the errors that follow from the loss.
         #[cfg(target_arch = "wasm32")]
         crate::files::web::pause(50).await;
         mapped?;

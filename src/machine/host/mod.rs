@@ -20,20 +20,20 @@ use crate::{
 pub struct Host {
     data: Vec<Data>,
     seed: u64,
-    /// Whether floats are zeros, whatever should fill them.
+    /// Whether floats are zeros, whatever the fill.
     only_shapes: bool,
     /// How the device that is being checked divides its work: bounds depend on it.
     pub tuning: Tuning,
-    /// Whether a kernel rounded activations, as its tuning has it: then no row is exact, and bounds
-    /// count instead.
+    /// Whether a kernel rounded activations, as the tuning's variant does. Then bounds count even
+    /// in rows that are exact otherwise.
     pub(crate) rounds: bool,
 }
 
 #[derive(Debug)]
 enum Data {
-    /// `stored`: the bytes, where values alone do not tell them.
+    /// `stored`: the bytes, where they do not follow from the values.
     Floats { values: Vec<f64>, bounds: Option<Vec<f64>>, stored: Option<Vec<u8>> },
-    /// `also`, if there is one: what each element may be instead.
+    /// `also`: other values that each element may have.
     Ints { values: Vec<u32>, also: Option<Vec<Vec<u32>>> },
 }
 
@@ -66,7 +66,7 @@ impl Host {
         Self { seed, ..Self::default() }
     }
 
-    /// A host for kernels that are only looked at: nothing is drawn, and floats are zeros.
+    /// A host for kernels that are inspected but not run: no random numbers, floats are zeros.
     pub fn of_shapes() -> Self {
         Self { only_shapes: true, ..Self::default() }
     }
@@ -127,8 +127,8 @@ impl Host {
         self.push_floats(dtype, shape, values)
     }
 
-    /// Whole numbers brought into the range of `dtype`, in blocks that have these scales in turn.
-    /// With powers of two sums stay exact, and a wrong scale shows.
+    /// Integers wrapped into the range of `dtype`, in blocks that have these scales in turn. With
+    /// powers of two as scales, sums stay exact and a wrong scale is noticed.
     fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
         let (least, most) = if dtype == DType::Q8 { (-127.0, 127.0) } else { (-8.0, 7.0) };
         let mut stored = Vec::new();
@@ -179,8 +179,8 @@ impl Host {
         Tensor { id: self.data.len() - 1, shape, dtype: DType::U32 }
     }
 
-    /// Puts a tensor of another machine under the id that it has there, with the elements in
-    /// `bytes`: for an oracle whose kernel was built elsewhere.
+    /// Stores a tensor of another machine under its id there, with the elements in `bytes`: for the
+    /// oracle of a kernel that was built for that machine.
     pub fn place(&mut self, tensor: Tensor, bytes: &[u8]) {
         while self.data.len() <= tensor.id {
             self.data.push(Data::Ints { values: Vec::new(), also: None });
@@ -203,13 +203,13 @@ impl Host {
         self.ints_from([crate::machine::step::STEP_LEN], vec![pos, rows, 0, 0])
     }
 
-    /// An `f32` tensor that nobody has written, so that an element left so shows.
+    /// An uninitialized `f32` tensor: elements that a kernel fails to write are noticed.
     pub fn unwritten(&mut self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         self.push_floats(DType::F32, shape, vec![UNWRITTEN; len(shape)])
     }
 
-    /// A tensor of `dtype` that nobody has written: its bytes are those of [`POISON`].
+    /// An uninitialized tensor of `dtype`: its bytes are those of [`POISON`].
     ///
     /// # Panics
     ///
@@ -224,7 +224,7 @@ impl Host {
         tensor
     }
 
-    /// A `u32` tensor whose every element is the poison of [`POISON`].
+    /// An uninitialized `u32` tensor: every element is [`POISON`].
     pub fn unwritten_ints(&mut self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         self.ints_from(shape, vec![POISON; len(shape)])
@@ -254,7 +254,7 @@ impl Host {
         }
     }
 
-    /// How far a device may stray from each value of `tensor`; absent means not at all.
+    /// Largest error of a device in each value of `tensor`; `None` means no error at all.
     pub fn bounds(&self, tensor: Tensor) -> Option<&[f64]> {
         match &self.data[tensor.id] {
             Data::Floats { bounds, .. } => bounds.as_deref(),
@@ -321,8 +321,9 @@ impl Host {
         self.data[tensor.id] = Data::Ints { values, also: Some(also) };
     }
 
-    /// Puts a value that is not a finite number in place of an element. Of a block with a common
-    /// scale it takes the scale's place: nothing else there can hold it.
+    /// Replaces an element by a value that is not finite. In a quantized block it replaces the
+    /// scale,
+    /// since integers cannot hold it.
     ///
     /// # Panics
     ///
@@ -397,7 +398,7 @@ impl Host {
     }
 
     fn normal(&mut self) -> f64 {
-        // Box and Muller, from two uniform numbers in (0, 1].
+        // Box-Muller transform of two uniform numbers, the first of which is not 0.
         let u = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
         let v = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
@@ -414,16 +415,15 @@ impl Host {
 /// Bits that no kernel writes on purpose: a quiet NaN as `f32`, an absurd index as `u32`.
 pub const POISON: u32 = 0x7fc0_dead;
 
-/// The value of a float that nobody has written: the NaN that [`POISON`] is. Results that are not a
-/// number have other bits.
+/// The value of an uninitialized float: the NaN that [`POISON`] is. NaN results have other bits.
 const UNWRITTEN: f64 = f64::from_bits(0x7ff8_1bd5_a000_0000);
 
-/// Whether a value of the host is that of a float that nobody has written.
+/// Whether a value of the host is that of an uninitialized float.
 pub fn is_unwritten(value: f64) -> bool {
     value.to_bits() == UNWRITTEN.to_bits()
 }
 
-/// A result in `f64` and how far a correct device may stray from it.
+/// A result in `f64`, and the largest error of a correct device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounded {
     /// The value, as exact as `f64` gives it.
@@ -433,7 +433,7 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    /// A result that leaves no room.
+    /// A result without error.
     pub fn exact(value: f64) -> Self {
         Self { value, bound: 0.0 }
     }
@@ -469,7 +469,7 @@ impl Machine for Host {
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         let cols = cols(tensor.shape);
         let row_bytes = tensor.dtype.row_bytes(cols as u64);
-        // A quantized row is written whole; other elements have bytes of their own.
+        // Quantized rows are written whole; elements of other types have bytes of their own.
         let start = if tensor.dtype.is_quantized() {
             offset / row_bytes * cols as u64
         } else {
@@ -520,7 +520,7 @@ impl Machine for Host {
     }
 }
 
-/// A whole number brought into `least..=most` by steps of the range's length.
+/// An integer wrapped into `least..=most`, modulo the length of that range.
 #[expect(clippy::cast_possible_truncation, reason = "the range is that of a byte")]
 fn wrapped(value: f64, least: f64, most: f64) -> i8 {
     ((value - least).rem_euclid(most - least + 1.0) + least) as i8
@@ -555,8 +555,8 @@ pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
     }
 }
 
-/// Whether each element of `tensor` still has the bytes of `poison`, with which whole words were
-/// filled: of a block, the scale as well.
+/// Whether each element of `tensor` still has the bytes of the word `poison`. For an element of a
+/// quantized block, its scale must have them too.
 pub fn untouched(tensor: Tensor, bytes: &[u8], poison: u32) -> Vec<bool> {
     let word = poison.to_le_bytes();
     let fresh = |at: usize, len: usize| {

@@ -1,13 +1,13 @@
-//! Byte-pair merges where a token's id is its rank, as tiktoken does them.
+//! Byte-pair encoding (BPE) in which a token's id is its merge rank, as in tiktoken.
 //!
-//! The `tokenizers` crate could run these merges, but it wants a merge list, which this format
-//! does not have, and tokens spelt in its byte alphabet, though they need not be UTF-8 here.
-//! Deriving both at load costs more code and time than the merges themselves.
+//! The `tokenizers` crate could run these merges. But it needs a merge list, which this format does
+//! not have, and tokens spelt in its byte alphabet, while they need not be UTF-8 here. Deriving
+//! both at load costs more code and time than the merges themselves.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-/// A part that was merged into the one on its left.
+/// Marks a part that was merged into the one on its left.
 const GONE: usize = usize::MAX;
 
 /// A vocabulary of byte strings.
@@ -16,11 +16,11 @@ pub(super) struct Bpe {
     ranks: HashMap<Box<[u8]>, u32>,
     /// The ids of the single bytes.
     bytes: [u32; 256],
-    /// Bytes of the longest token, beyond which no look-up is worth its hash.
+    /// Bytes of the longest token. Longer strings need no look-up.
     longest: usize,
 }
 
-/// The parts of one run while they merge, kept for the next run.
+/// Buffers for the merges of one run, reused for the next.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// By the part's first byte: its id.
@@ -29,12 +29,12 @@ pub(super) struct Scratch {
     next: Vec<usize>,
     /// By the part's first byte: where the part on its left starts.
     prev: Vec<usize>,
-    /// Pairs by id, then from the left: id, start, end.
+    /// Min-heap of pairs that can merge, by id, then from the left: id, start, end.
     pairs: BinaryHeap<Reverse<(u32, usize, usize)>>,
 }
 
 impl Bpe {
-    /// Refuses, with the byte, a vocabulary that lacks one of the 256 single bytes.
+    /// Fails with the missing bytes if the vocabulary lacks one of the 256 single bytes.
     pub(super) fn new(ranks: HashMap<Box<[u8]>, u32>) -> Result<Self, Vec<u8>> {
         let mut bytes = [0; 256];
         let mut missing = Vec::new();

@@ -13,29 +13,32 @@ use crate::base::error::{Error, Result};
 pub struct Ggml<'a> {
     /// Tokens by id.
     pub tokens: Vec<&'a str>,
-    /// Pairs to merge, the first first, with a blank between their halves.
+    /// BPE merges by rank, each two tokens with a space between them.
     pub merges: Vec<&'a str>,
-    /// What each token is; empty if all are normal.
+    /// Token types (`tokenizer.ggml.token_type`); empty if all are normal.
     pub types: Vec<i64>,
-    /// How text is cut into words.
+    /// Name of the pre-tokenizer (`tokenizer.ggml.pre`).
     pub pre: &'a str,
-    /// Tokens that end an answer, beside those that have a well-known name.
+    /// Tokens that end an answer (EOS, EOT), besides those that have a well-known name.
     pub ends: Vec<u64>,
 }
 
-/// A token that stands for structure.
+/// Token type of control tokens.
 const CONTROL: i64 = 3;
-/// A token that was added to the vocabulary.
+/// Token type of tokens that were added to the vocabulary.
 const USER_DEFINED: i64 = 4;
-/// Most tokens.
+/// Largest vocabulary accepted.
 const MAX_TOKENS: usize = 1 << 24;
 
-/// Patterns by the names that llama.cpp has for them.
+/// Pre-tokenizer patterns, by llama.cpp's names.
 const PATTERNS: &[(&str, &str)] = &[
     ("grok-2", V1_PATTERN),
     (
         "llama-bpe",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
     ),
     ("gpt-2", r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
 ];
@@ -45,8 +48,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the vocabulary makes no sense or is cut into words in a way that is
-    /// not known.
+    /// [`Error::Tokenizer`] if the vocabulary is inconsistent or its pre-tokenizer is unknown.
     pub fn from_ggml(path: &Path, vocabulary: &Ggml<'_>) -> Result<Self> {
         let json = tokenizer_json(vocabulary)
             .map_err(|what| Error::Tokenizer { path: path.to_owned(), what })?;

@@ -8,13 +8,13 @@ use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper};
 /// A tokenizer from `tokenizer.json`.
 pub(super) struct Hf {
     inner: tokenizers::Tokenizer,
-    /// The byte behind each character of a byte-level vocabulary, where the decoder is that one.
+    /// For a byte-level decoder, the byte that each character of a token stands for.
     byte_level: Option<HashMap<char, u8>>,
     /// One more than the largest id.
     vocab_size: usize,
 }
 
-/// The part of the file that the crate reads but does not hold itself to.
+/// The part of the file that the crate reads but does not enforce.
 #[derive(Deserialize)]
 struct Added {
     #[serde(default)]
@@ -31,14 +31,15 @@ struct AddedToken {
 impl Hf {
     /// The tokenizer and its special tokens.
     pub(super) fn parse(json: &[u8]) -> Result<(Self, Vec<(String, u32)>), String> {
-        // The crate looks at some strings and numbers late, and panics where they are not sound.
+        // The crate parses some strings and numbers late, and panics if they are malformed, so all
+        // of the JSON is parsed first.
         serde_json::from_slice::<serde_json::Value>(json).map_err(|error| error.to_string())?;
         let added: Added = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let mut inner =
             tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         for token in &added.added_tokens {
-            // The crate counts ids up where the model lacks an added token, and only warns when
-            // that is not the id in the file. The model was trained with the id in the file.
+            // If the model lacks an added token, the crate gives it the next free id, and only
+            // warns if the file has another. The model was trained with the id in the file.
             let got = inner.token_to_id(&token.content);
             if got != Some(token.id) && !token.content.is_empty() {
                 return Err(format!(
@@ -50,8 +51,8 @@ impl Hf {
             }
         }
 
-        // A prompt is neither cut nor padded behind the caller's back, templates belong to the
-        // chat, and the same text has the same ids every time.
+        // No truncation, padding, template or dropout: encoding has no hidden effects, and the same
+        // text always has the same ids.
         inner.with_truncation(None).map_err(|error| error.to_string())?.with_padding(None);
         inner.with_post_processor(None::<PostProcessorWrapper>);
         if let ModelWrapper::BPE(bpe) = inner.get_model()
@@ -62,9 +63,9 @@ impl Hf {
             inner.with_model(bpe);
         }
 
-        // Added tokens that are not blank are marks of structure whether or not the file calls
-        // them special, so none of them is found in text. Runs of white space are plain
-        // vocabulary that some files add this way, and cannot be mistaken for structure.
+        // Added tokens are special whether or not the file says so, so that none of them is found
+        // in plain text. The exception is runs of white space, which some files add as plain
+        // vocabulary.
         let mut specials = Vec::new();
         for (id, mut token) in inner.get_added_tokens_decoder() {
             if !token.content.trim().is_empty() {
@@ -95,20 +96,21 @@ impl Hf {
         self.vocab_size
     }
 
-    /// Whether every token stands for bytes of its own, whatever is beside it.
+    /// Whether the decoder is byte-level: a token's bytes do not depend on its neighbours.
     pub(super) fn is_byte_level(&self) -> bool {
         self.byte_level.is_some()
     }
 
-    /// Appends the ids of `text`, in which nothing is special.
+    /// Appends the ids of `text`. Special tokens in it are plain text.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), String> {
         let encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
         out.extend_from_slice(encoding.get_ids());
         Ok(())
     }
 
-    /// The bytes of token `id`, if there is one. Those of its text alone where tokens are not
-    /// byte-level.
+    /// The bytes of token `id`, if there is one. If the decoder is not byte-level, those of the
+    /// text
+    /// that the token alone decodes to.
     pub(super) fn token_bytes(&self, id: u32) -> Result<Option<Vec<u8>>, String> {
         let Some(token) = self.inner.id_to_token(id) else {
             return Ok(None);
@@ -116,7 +118,7 @@ impl Hf {
         let Some(alphabet) = &self.byte_level else {
             return self.decode(&[id]).map(|text| Some(text.into_bytes()));
         };
-        // A token with any other character is text as it stands; so the crate decodes it.
+        // The crate decodes a token with any other character as the text itself.
         let bytes: Option<Vec<u8>> = token.chars().map(|c| alphabet.get(&c).copied()).collect();
         Ok(Some(bytes.unwrap_or_else(|| token.into_bytes())))
     }
@@ -144,7 +146,7 @@ fn byte_alphabet() -> HashMap<char, u8> {
         .collect()
 }
 
-/// Refuses a byte-level vocabulary that would drop bytes of a text without a word.
+/// Refuses a byte-level vocabulary that would silently drop bytes of a text.
 fn check_bytes(
     inner: &tokenizers::Tokenizer,
     alphabet: Option<&HashMap<char, u8>>,
@@ -159,7 +161,7 @@ fn check_bytes(
         .iter()
         .filter(|(c, _)| inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none())
         .map(|(_, &byte)| byte)
-        // UTF-8 never has these.
+        // These never occur in UTF-8.
         .filter(|byte| !matches!(byte, 0xc0 | 0xc1 | 0xf5..))
         .collect();
     missing.sort_unstable();

@@ -27,13 +27,13 @@ pub(crate) const TOK_JSON: &str = "tokenizer.tok.json";
 /// The `tokenizers` crate's file, looked for second.
 pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// Grok-1's file, which only gets a better message.
+/// Grok-1's file. It is not supported; the error message says what to do about it.
 pub(crate) const SENTENCE_PIECE: &str = "tokenizer.model";
 
 /// Largest tokenizer file accepted, in bytes. The largest known has 20 million.
 pub(crate) const MAX_FILE: u64 = 256 << 20;
 
-/// Ends of a turn or a text, by the names that models give them.
+/// End-of-turn and end-of-text tokens, by the names that models give them.
 const STOPS: &[&str] = &[
     "<|separator|>",
     "<|eos|>",
@@ -47,22 +47,22 @@ const STOPS: &[&str] = &[
     "</s>",
 ];
 
-/// A vocabulary with its rules. The same whether it came from one file format or the other.
+/// A tokenizer, whichever file format it came from.
 ///
 /// Special tokens are never found in plain text: what a user types stays text, so that nobody can
-/// forge the turns of a conversation. [`Tokenizer::special`] is the way to their ids.
+/// forge the turns of a conversation. [`Tokenizer::special`] gives their ids.
 pub struct Tokenizer {
     path: PathBuf,
     backend: Backend,
     specials: HashMap<String, u32>,
-    /// Ids that end an answer whatever their names.
+    /// Further ids that end an answer, whatever their names.
     ends: Vec<u32>,
-    /// Finds special tokens, the longest first; the ids are those of its patterns.
+    /// Finds special tokens, the longest match first. `finder_ids` has the id of each pattern.
     finder: AhoCorasick,
     finder_ids: Vec<u32>,
 }
 
-/// What reads the vocabulary.
+/// The implementation for a file format.
 enum Backend {
     TokJson(Box<TokJson>),
     Hf(Box<Hf>),
@@ -70,6 +70,10 @@ enum Backend {
 
 impl Tokenizer {
     /// A tokenizer from the bytes of a `tokenizer.tok.json`. `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_tok_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
         Self::new(path.into(), bytes, |bytes| {
             TokJson::parse(bytes)
@@ -78,16 +82,24 @@ impl Tokenizer {
     }
 
     /// A tokenizer from the bytes of a `tokenizer.json`. `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_tokenizer_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
         Self::new(path.into(), bytes, |bytes| {
             Hf::parse(bytes).map(|(backend, specials)| (Backend::Hf(Box::new(backend)), specials))
         })
     }
 
-    /// Names of files that a checkpoint may have its tokenizer in: the first that is there counts.
+    /// Names of a checkpoint's tokenizer files. The first that exists is used.
     pub const FILES: [&'static str; 2] = [TOK_JSON, TOKENIZER_JSON];
 
     /// A tokenizer from the bytes of the file at `path`, by its name: one of [`Tokenizer::FILES`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_file(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
         let path = path.into();
         if path.file_name().is_some_and(|name| name == TOK_JSON) {
@@ -97,7 +109,7 @@ impl Tokenizer {
         }
     }
 
-    /// The error of a folder without a tokenizer, whose files are asked for by name.
+    /// The error for a folder without a tokenizer. `has` says whether a file exists.
     pub(crate) fn missing(dir: &Path, has: impl Fn(&str) -> bool) -> Error {
         if has(SENTENCE_PIECE) {
             return Error::Tokenizer {
@@ -114,7 +126,11 @@ impl Tokenizer {
         }
     }
 
-    /// Refuses a model with fewer rows than there are tokens.
+    /// Checks that a model's vocabulary of `rows` rows has one for each token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if there are more tokens than rows.
     pub fn check_vocab(&self, rows: u32) -> Result<()> {
         let tokens = self.vocab_size();
         if tokens > rows as usize {
@@ -175,20 +191,30 @@ impl Tokenizer {
         ids
     }
 
-    /// The ids of `text`. Special tokens in it are text like any other; no token is added.
+    /// The ids of `text`. Special tokens in it are plain text; no token is added.
     ///
     /// Empty text has no ids.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the text cannot be encoded, such as for a pattern that backtracks
+    /// too
+    /// much.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.append(text, &mut ids)?;
         Ok(ids)
     }
 
-    /// The ids of `text`, in which special tokens count, the longest where two begin together.
+    /// The ids of `text` with its special tokens, the longest where two begin at one place.
     ///
     /// Not for what a user typed. See [`Tokenizer::encode`].
-    // Limit: with a `tokenizer.json` that puts a blank before the first word of a text, the text
-    // after each special token gets that blank too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    // Limit: with a `tokenizer.json` that puts a space before the first word of a text, the text
+    // after each special token gets that space too.
     pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         let mut done = 0;
@@ -213,9 +239,11 @@ impl Tokenizer {
         .map_err(|what| self.error(what))
     }
 
-    /// The bytes that `ids` stand for, special tokens by their text. They need not be UTF-8.
+    /// The bytes that `ids` stand for, special tokens as their text. They need not be UTF-8.
     ///
-    /// An id without a token is an error.
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if an id has no token.
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
         if let Backend::Hf(hf) = &self.backend
             && !hf.is_byte_level()
@@ -230,6 +258,10 @@ impl Tokenizer {
     }
 
     /// The text of `ids`, with U+FFFD where their bytes are not UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if an id has no token.
     pub fn decode_lossy(&self, ids: &[u32]) -> Result<String> {
         let mut stream = self.stream();
         let mut text = String::new();
@@ -245,9 +277,13 @@ impl Tokenizer {
         StreamDecoder::new(self)
     }
 
-    /// The bytes of one token, special tokens by their text.
+    /// The bytes of one token, special tokens as their text.
     ///
-    /// For a `tokenizer.json` that is not byte-level: those of the text it decodes to alone.
+    /// For a `tokenizer.json` that is not byte-level: those of the text that it alone decodes to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the id has no token.
     pub fn token_bytes(&self, id: u32) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.append_bytes(id, &mut bytes)?;
@@ -285,7 +321,7 @@ impl Tokenizer {
     }
 }
 
-/// Refuses a file of `size` bytes that no tokenizer needs.
+/// Refuses a file larger than [`MAX_FILE`].
 fn check_size(size: u64) -> Result<(), String> {
     if size > MAX_FILE {
         return Err(format!("the file has {size} bytes, more than the {MAX_FILE} allowed"));

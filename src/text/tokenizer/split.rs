@@ -1,4 +1,4 @@
-//! Cuts text into the runs that byte-pair merges never cross.
+//! Pre-tokenization: cuts text into runs, which byte-pair merges never cross.
 
 use regex_syntax::hir::{Class, HirKind};
 
@@ -16,15 +16,15 @@ pub(super) const V1_PATTERN: &str = concat!(
 /// Longest `pat_str` accepted, in bytes. Compiled size grows with it.
 const MAX_PATTERN: usize = 64 << 10;
 
-/// Steps a match of a foreign pattern may go back before it is refused.
+/// Steps that a match of a foreign pattern may backtrack before it fails.
 const BACKTRACK_LIMIT: usize = 100_000;
 
-/// Compiled size of the parts of a foreign pattern, in bytes.
+/// Largest compiled size of the parts of a foreign pattern, in bytes.
 const COMPILED_LIMIT: usize = 8 << 20;
 
 /// The pre-tokenizer of a `tokenizer.tok.json`.
 pub(super) enum Splitter {
-    /// The known pattern, by hand: no backtracking, no recursion, linear in the text.
+    /// The known pattern, by a hand-written scanner: no backtracking, no recursion, linear time.
     V1(Classes),
     /// Any other pattern.
     Pattern(Box<fancy_regex::Regex>),
@@ -89,7 +89,7 @@ impl Splitter {
     }
 }
 
-/// What the V1 pattern wants to know of a character.
+/// The character classes that the V1 pattern distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// None of the others.
@@ -102,7 +102,7 @@ enum Kind {
     Space,
 }
 
-/// The kind of every character, and the scanner that needs nothing else.
+/// The class of every character, and the scanner that uses them.
 pub(super) struct Classes(Vec<Kind>);
 
 impl Classes {
@@ -181,7 +181,7 @@ impl Classes {
 /// Bytes of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d` at the start of `text`, in any case.
 fn contraction(text: &str) -> Option<usize> {
     let rest = text.strip_prefix('\'')?;
-    // The long s folds to s, and so do regex engines in Unicode mode.
+    // Case-insensitive regex engines in Unicode mode match the long s with s.
     if rest.starts_with('ſ') {
         return Some(1 + 'ſ'.len_utf8());
     }

@@ -1,11 +1,11 @@
-//! Turns ids into text as they come, and never shows half a character.
+//! Streaming detokenization, which never shows half a character.
 
 use super::{Backend, Tokenizer};
 use crate::base::error::Result;
 
-/// Tokens without visible text after which held text is shown as it is.
+/// Tokens that are held back at most, until they decode to whole characters.
 ///
-/// A character is at most four tokens away from its end; more than this is not one.
+/// A character has at most four tokens; more held tokens are not one.
 const MAX_HELD: usize = 16;
 
 /// Decodes a sequence of ids piece by piece.
@@ -14,9 +14,9 @@ const MAX_HELD: usize = 16;
 /// the ids.
 pub struct StreamDecoder<'t> {
     tokenizer: &'t Tokenizer,
-    /// Bytes of a character that has not ended; at most three. Byte-level tokenizers only.
+    /// Bytes of an incomplete character; at most three. Byte-level tokenizers only.
     pending: Vec<u8>,
-    /// The ids since the last piece but one. Other tokenizers only.
+    /// The ids of the last piece shown, as context, and those after it. Other tokenizers only.
     ids: Vec<u32>,
     /// How many of `ids` have been shown.
     shown: usize,
@@ -27,9 +27,15 @@ impl<'t> StreamDecoder<'t> {
         Self { tokenizer, pending: Vec::new(), ids: Vec::new(), shown: 0 }
     }
 
-    /// The text that `id` completes; often its own, and empty inside a character.
+    /// The text that `id` completes: often its own, and empty inside a character.
     ///
-    /// Bytes that cannot become a character are U+FFFD. An id without a token is an error.
+    /// Bytes that cannot become a character are U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the id has no token.
+    ///
+    /// [`Error::Tokenizer`]: crate::base::error::Error::Tokenizer
     pub fn push(&mut self, id: u32) -> Result<String> {
         match &self.tokenizer.backend {
             Backend::Hf(hf) if !hf.is_byte_level() => {
@@ -44,7 +50,13 @@ impl<'t> StreamDecoder<'t> {
         }
     }
 
-    /// What is left when no more ids come: U+FFFD for a character without an end, or nothing.
+    /// The rest of the text, when no more ids come. An incomplete character is U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the ids held back cannot be decoded.
+    ///
+    /// [`Error::Tokenizer`]: crate::base::error::Error::Tokenizer
     pub fn finish(&mut self) -> Result<String> {
         let bytes = std::mem::take(&mut self.pending);
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
@@ -54,7 +66,7 @@ impl<'t> StreamDecoder<'t> {
         Ok(text)
     }
 
-    /// Takes the characters, whole or hopeless, from the front of `pending`.
+    /// Takes complete characters, and invalid bytes as U+FFFD, from the front of `pending`.
     fn complete(&mut self) -> String {
         let mut text = String::new();
         let mut rest = self.pending.as_slice();
@@ -83,8 +95,8 @@ impl<'t> StreamDecoder<'t> {
 
     /// The text that the ids not yet shown add to the ones before them.
     ///
-    /// Decoders that look beyond one token (leading blanks, byte fallback) look at neighbours, so
-    /// the tokens of the last piece are decoded again for context.
+    /// Decoders that look beyond one token (leading spaces, byte fallback) look at neighbours, so
+    /// the tokens of the last piece are decoded again as context.
     fn difference(&mut self, at_end: bool) -> Result<String> {
         let held = self.ids.len() - self.shown;
         let Backend::Hf(hf) = &self.tokenizer.backend else {

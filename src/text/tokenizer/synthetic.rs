@@ -17,11 +17,11 @@ const BYTES: u32 = 256;
 /// Largest vocabulary made, which bounds the text.
 const MAX_VOCAB: u32 = 1 << 20;
 
-/// Frequent pieces of English, between bars. Their starts become tokens too.
+/// Frequent pieces of English, separated by bars. Their prefixes become tokens too.
 const ENGLISH: &str = concat!(
     "th|he|in|er|an|re|on|at|en|nd|ed|es|or|is|it|ou| a| t| s| w| o| b| h| f| m| p| c| d| l| n| i|",
-    "the| the| th|and| and|ing| to| of| in| is| it| he| was| be| on|er |ll|om|ar|al|st|le|ve|se|me|",
-    "ly|ent|ion|tion| that| for| you| with| are| have| not| this| his| she| her| they| we| my|",
+    "the| the| th|and| and|ing| to| of| in| is| it| he| was| be| on|er |ll|om|ar|al|st|le|ve|se|",
+    "me|ly|ent|ion|tion| that| for| you| with| are| have| not| this| his| she| her| they| we| my|",
     " said| what| one| all| there|ight|ould|\n\n|  |    |. |, |Human|Assistant|System",
 );
 
@@ -29,8 +29,12 @@ const ENGLISH: &str = concat!(
 ///
 /// `<|pad|>`, `<|separator|>` and `<|eos|>` are 0, 1 and 2; the single bytes follow the special
 /// tokens in order; then come pieces of English and runs of letters. From 384 tokens on there
-/// are 128 special tokens, so that the bytes have Grok-2's ids. Fewer than 259 tokens cannot hold
-/// the bytes, and more than 1,048,576 are refused.
+/// are 128 special tokens, so that the bytes have Grok-2's ids.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if there are fewer than 259 tokens, which cannot hold the bytes, or more than
+/// 1,048,576.
 pub fn synthetic_tok_json(vocab_size: u32) -> Result<String> {
     if !(FEWEST_SPECIALS + BYTES..=MAX_VOCAB).contains(&vocab_size) {
         return Err(Error::Usage(format!(
@@ -70,12 +74,12 @@ pub fn synthetic_tok_json(vocab_size: u32) -> Result<String> {
     Ok(json)
 }
 
-/// The starts of `piece` of two bytes and more, so that a merge always leads to the next.
+/// The prefixes of `piece` from two bytes on, so that merges reach the whole piece step by step.
 fn prefixes(piece: &str) -> impl Iterator<Item = Vec<u8>> {
     (2..=piece.len()).map(|len| piece.as_bytes()[..len].to_vec())
 }
 
-/// `aa`, `ab` … `zz`, `aaa` and so on without end. The start of each stands before it.
+/// `aa`, `ab` … `zz`, `aaa` and so on without end. Each comes after its prefixes.
 fn letter_runs() -> impl Iterator<Item = Vec<u8>> {
     (2_u32..).flat_map(|len| {
         (0..26_u64.saturating_pow(len)).map(move |mut index| {

@@ -14,7 +14,7 @@ const MAX_TOKEN: usize = 4096;
 /// Problems that one error lists; a file that is wrong throughout needs no more.
 const MAX_PROBLEMS: usize = 20;
 
-/// The file. Unknown keys are ignored; `default_allowed_special` is one that nobody reads.
+/// The file. Unknown keys are ignored, among them `default_allowed_special`.
 #[derive(Deserialize)]
 struct File {
     regular_tokens: Vec<Token>,
@@ -52,8 +52,8 @@ impl TokJson {
         let splitter =
             Splitter::new(file.pat_str.as_deref()).map_err(|problem| problems.add(problem)).ok();
 
-        // Ids are the numbers below the count of tokens, each once. So no id of the file can
-        // make a table larger than the file, and there are no gaps for a model to fall into.
+        // Ids are the numbers below the count of tokens, each once. So a large id cannot make a
+        // table larger than the file, and there are no gaps, which a model might choose.
         let count = file.regular_tokens.len() + file.special_tokens.len();
         if let Some(vocab_size) = file.vocab_size
             && vocab_size as usize != count
@@ -97,8 +97,8 @@ impl TokJson {
                     )),
                 }
             } else if let Ok(text) = str::from_utf8(&token.bytes) {
-                // A special token may spell the bytes of a regular one: they are told apart by
-                // where they are looked for.
+                // A special token may have the bytes of a regular one: they are looked up in
+                // separate tables.
                 match specials.entry(text) {
                     Entry::Vacant(free) => _ = free.insert(id),
                     Entry::Occupied(other) => complain(format!(
@@ -150,14 +150,14 @@ impl TokJson {
         Some(&self.bytes[start..end])
     }
 
-    /// Appends the ids of `text`, in which nothing is special.
+    /// Appends the ids of `text`. Special tokens in it are plain text.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), String> {
         let mut scratch = Scratch::default();
         self.splitter.split(text, |run| self.bpe.encode(run.as_bytes(), &mut scratch, out))
     }
 }
 
-/// The start of a token's bytes, for people.
+/// The first bytes of a token, printable.
 fn quote(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(32)];
     format!("\"{}\"{}", head.escape_ascii(), if head.len() < bytes.len() { "…" } else { "" })
