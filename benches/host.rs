@@ -15,7 +15,7 @@ use grok_wgpu::lab::{
     machine::{
         Machine,
         counting::DeviceLimits,
-        gpu::{AdapterChoice, Gpu, Profile},
+        gpu::{AdapterChoice, Gpu, LimitProfile},
     },
     measure::capacity::Planner,
     model::{Model, config::Config},
@@ -43,7 +43,7 @@ fn config() -> Config {
 fn session(binding: u64) -> Session<Gpu> {
     let choice =
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Nothing, AdapterChoice::Named);
-    let mut gpu = block_on(Gpu::open(&choice, Profile::Full)).expect("the adapter is there");
+    let mut gpu = block_on(Gpu::open(&choice, LimitProfile::Full)).expect("the adapter is there");
     gpu.limit_bindings(binding);
     let config = config();
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");

@@ -13,12 +13,12 @@ use grok_wgpu::lab::{
     kernels::{
         Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
-        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
+        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK, TopKMerge,
         max_tiles,
     },
     machine::{
-        Machine, Role,
-        gpu::{AdapterChoice, Gpu, Profile},
+        BufferRole, Machine,
+        gpu::{AdapterChoice, Gpu, LimitProfile},
         host::{Fill, Host},
         kernel::Kernel,
         step::STEP_LEN,
@@ -31,7 +31,7 @@ const WIDE: u32 = 2048;
 const EXPERTS: u32 = 8;
 const CHOSEN: u32 = 2;
 const VOCAB: u32 = 32_768;
-/// Logits in one chunk of `top_chunks` and `top_merge`.
+/// Logits in one chunk of `topk` and `topk_merge`.
 const CHUNK: u32 = 1024;
 /// Tokens of a prefill pass.
 const TOKENS: u32 = 64;
@@ -53,9 +53,9 @@ impl Bench {
         let choice =
             std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
         let mut gpu =
-            pollster::block_on(Gpu::open(&choice, Profile::Full)).expect("needs an adapter");
+            pollster::block_on(Gpu::open(&choice, LimitProfile::Full)).expect("needs an adapter");
         eprintln!("{}", gpu.caps().describe());
-        let small = gpu.alloc(Role::Storage, DType::U32, [1].into()).expect("a word fits");
+        let small = gpu.alloc(BufferRole::Storage, DType::U32, [1].into()).expect("a word fits");
         Self { gpu, host: Host::with_seed(1), small }
     }
 
@@ -64,7 +64,7 @@ impl Bench {
     fn floats<const N: usize>(&mut self, dtype: DType, shape: [u32; N]) -> Tensor {
         let there = self
             .gpu
-            .alloc(Role::Storage, dtype, shape.into())
+            .alloc(BufferRole::Storage, dtype, shape.into())
             .expect("bench tensors fit any device");
         let cols = shape[N - 1];
         let row = self.host.filled(dtype, [1, cols], Fill::Normal);
@@ -76,16 +76,16 @@ impl Bench {
 
     fn ints<const N: usize>(&mut self, shape: [u32; N], values: Vec<u32>) -> Tensor {
         let tensor = self.host.ints_from(shape, values);
-        self.upload(Role::Storage, tensor)
+        self.upload(BufferRole::Storage, tensor)
     }
 
     fn step(&mut self, pos: u32, rows: u32) -> Tensor {
         let tensor = self.host.step(pos, rows);
         assert_eq!(tensor.shape.extents(), [STEP_LEN]);
-        self.upload(Role::Uniform, tensor)
+        self.upload(BufferRole::Uniform, tensor)
     }
 
-    fn upload(&mut self, role: Role, tensor: Tensor) -> Tensor {
+    fn upload(&mut self, role: BufferRole, tensor: Tensor) -> Tensor {
         let there =
             self.gpu.alloc(role, tensor.dtype, tensor.shape).expect("bench tensors fit any device");
         self.gpu.write(there, 0, &self.host.bytes(tensor)).expect("the tensor was just made");
@@ -291,16 +291,16 @@ fn top(criterion: &mut Criterion) {
         let len = VOCAB / CHUNK * count;
         let (values, ids) =
             (bench.floats(DType::F32, [1, len]), bench.ints([1, len], (0..len).collect()));
-        bench.time(criterion, "top_chunks", &name, &TopChunks { logits, count, values, ids });
+        bench.time(criterion, "topk", &name, &TopK { logits, count, values, ids });
         let fewer = len.div_ceil(CHUNK) * count;
-        let kernel = TopMerge {
+        let kernel = TopKMerge {
             values,
             ids,
             count,
             out_values: bench.floats(DType::F32, [1, fewer]),
             out_ids: bench.ints([1, fewer], (0..fewer).collect()),
         };
-        bench.time(criterion, "top_merge", &name, &kernel);
+        bench.time(criterion, "topk_merge", &name, &kernel);
     }
 }
 

@@ -7,8 +7,8 @@ use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     kernels::RmsNorm,
     machine::{
-        Machine, Role,
-        gpu::{AdapterChoice, Gpu, Profile},
+        BufferRole, Machine,
+        gpu::{AdapterChoice, Gpu, LimitProfile},
         host::{Fill, Host},
         kernel::Executor,
     },
@@ -29,15 +29,15 @@ async fn run() -> Result<()> {
     host.run(&on_host)?;
 
     // On a device: the same tensors, and the kernel's shader.
-    let mut gpu = Gpu::open(&AdapterChoice::Best, Profile::Baseline).await?;
+    let mut gpu = Gpu::open(&AdapterChoice::Best, LimitProfile::Baseline).await?;
     let mut upload = |tensor| {
         let grok_wgpu::lab::base::tensor::Tensor { dtype, shape, .. } = tensor;
-        let there = gpu.alloc(Role::Storage, dtype, shape)?;
+        let there = gpu.alloc(BufferRole::Storage, dtype, shape)?;
         gpu.write(there, 0, &host.bytes(tensor))?;
         Ok::<_, grok_wgpu::lab::base::error::Error>(there)
     };
     let (x, weight) = (upload(x)?, upload(weight)?);
-    let out = gpu.alloc(Role::Storage, DType::F32, shape.into())?;
+    let out = gpu.alloc(BufferRole::Storage, DType::F32, shape.into())?;
     let on_device = RmsNorm { x, weight, eps: 1e-5, out };
     let plan = gpu.record(&mut |exec| exec.run(&on_device))?;
     let bytes = gpu.run_plan(&plan, &[out]).await?;

@@ -330,6 +330,25 @@ fn files_are_short_and_say_what_they_are_for() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+fn is_code(path: &str) -> bool {
+    matches!(Path::new(path).extension().and_then(|e| e.to_str()), Some("rs" | "wgsl"))
+}
+
+/// `rustfmt` leaves comments, macros and strings as they are.
+#[test]
+fn lines_are_within_100_columns() {
+    let mut wrong = Vec::new();
+    for file in tracked().iter().filter(|f| is_code(&f.path)) {
+        for (number, line) in (1..).zip(file.text.lines()) {
+            let columns = line.chars().count();
+            if columns > 100 {
+                wrong.push(format!("{}:{number}: {columns} columns", file.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn nothing_is_left_over() {
     // Concatenated here so that this file does not contain them.
@@ -362,8 +381,14 @@ fn nothing_is_left_over() {
 }
 
 /// Documents whose paths are checked.
-const DOCUMENTS: [&str; 4] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "tools/mutation/README.md"];
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/forward.md",
+    "docs/glossary.md",
+    "tools/mutation/README.md",
+];
 
 #[test]
 fn documents_name_files_that_exist() {

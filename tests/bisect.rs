@@ -10,7 +10,7 @@ use grok_wgpu::lab::{
     engine::{SessionOptions, session::Session, step::Readback},
     kernels::CACHES,
     machine::{
-        gpu::{Gpu, Profile},
+        gpu::{Gpu, LimitProfile},
         kernel::Kernel,
     },
     model::config::Config,
@@ -36,7 +36,7 @@ fn run<'a>(machine: Bisect<'a>, cache: DType, prompt: &[u32]) -> Result<Bisect<'
 }
 
 fn gpu() -> Gpu {
-    common::open(Profile::Baseline)
+    common::open(LimitProfile::Baseline)
 }
 
 const PROMPT: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];

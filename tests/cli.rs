@@ -15,7 +15,7 @@ use grok_wgpu::lab::{
         write::Layout,
     },
     engine::{SessionOptions, session::Session, step::Readback},
-    machine::gpu::{AdapterChoice, Gpu, Profile},
+    machine::gpu::{AdapterChoice, Gpu, LimitProfile},
     model::config::Config,
     text::tokenizer::synthetic_tok_json,
     variants::Store,
@@ -42,7 +42,7 @@ fn model() -> &'static Path {
 }
 
 /// A device on the adapter that the program uses.
-fn device(profile: Profile) -> Gpu {
+fn device(profile: LimitProfile) -> Gpu {
     let choice =
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
     block_on(Gpu::open(&choice, profile)).expect("tests need an adapter")
@@ -246,7 +246,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
         let (config, _) = block_on(open_config(model()))?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
         let sizes = SessionOptions::new(64, 32, DType::F32);
-        let gpu = device(Profile::Full);
+        let gpu = device(LimitProfile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;
         let mut all = Vec::new();
         for ids in texts {
@@ -427,7 +427,7 @@ fn a_plan_is_what_a_session_allocates() {
     let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
     for cache in grok_wgpu::lab::kernels::CACHES {
         let sizes = SessionOptions::new(300, 64, cache);
-        let gpu = device(Profile::Baseline);
+        let gpu = device(LimitProfile::Baseline);
         let limits = grok_wgpu::lab::machine::counting::DeviceLimits::of(gpu.caps());
         assert_eq!(limits, grok_wgpu::lab::machine::counting::DeviceLimits::BASELINE);
         let planner = grok_wgpu::lab::measure::capacity::Planner::new(&config, &weights, limits)

@@ -13,7 +13,7 @@ use grok_wgpu::lab::{
     },
     engine::{SessionOptions, session::Session, step::Readback},
     files::native::FileSource,
-    machine::gpu::{Gpu, Profile},
+    machine::gpu::{Gpu, LimitProfile},
     selftest::{MOST, check_logits},
 };
 use pollster::block_on;
@@ -29,7 +29,7 @@ fn session() -> Result<Session<Gpu>> {
     let sources: Vec<FileSource> = open_folder(&folder())?;
     let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
     let sizes = SessionOptions::new(512, 256, DType::F32);
-    let gpu = common::open(Profile::Baseline);
+    let gpu = common::open(LimitProfile::Baseline);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
 }
 

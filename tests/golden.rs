@@ -10,7 +10,7 @@ use std::{
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     machine::{
-        gpu::{Gpu, Profile},
+        gpu::{Gpu, LimitProfile},
         host::Host,
     },
     selftest::Golden,
@@ -109,7 +109,7 @@ fn main() {
 fn on_gpu(run: impl FnOnce(&mut Gpu) -> Result<f64>) -> Result<f64, Failed> {
     static GPU: Mutex<Option<Gpu>> = Mutex::new(None);
     let mut kept = GPU.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut gpu = kept.take().unwrap_or_else(|| common::open(Profile::Baseline));
+    let mut gpu = kept.take().unwrap_or_else(|| common::open(LimitProfile::Baseline));
     let worst = run(&mut gpu)?;
     gpu.truncate(0);
     *kept = Some(gpu);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use grok_wgpu::lab::{
     kernels,
-    machine::gpu::{Gpu, Profile},
+    machine::gpu::{Gpu, LimitProfile},
     selftest,
     variants::Tuning,
 };
@@ -38,7 +38,7 @@ fn main() {
 /// One device for all rows, with WebGPU's default limits.
 fn shared() -> MutexGuard<'static, Gpu> {
     static GPU: OnceLock<Mutex<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| Mutex::new(common::open(Profile::Baseline)))
+    GPU.get_or_init(|| Mutex::new(common::open(LimitProfile::Baseline)))
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
 }

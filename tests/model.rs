@@ -12,8 +12,8 @@ use grok_wgpu::lab::{
     engine::{SessionOptions, session::Session, step::Readback},
     kernels::{CACHES, RopeCache},
     machine::{
-        Machine as _, Role,
-        gpu::{AdapterChoice, Gpu, Profile},
+        BufferRole, Machine as _,
+        gpu::{AdapterChoice, Gpu, LimitProfile},
         host::Host,
     },
     model::config::Config,
@@ -60,8 +60,8 @@ fn baseline_limits_give_the_same_logits_as_all_limits() -> Result<()> {
     for name in ["tiny", "tiny-grok-1"] {
         let config = tiny(name);
         let sizes = SessionOptions::new(64, 256, DType::F32);
-        let full = logits(&mut session(common::open(Profile::Full), &config, sizes))?;
-        let baseline = common::open(Profile::Baseline);
+        let full = logits(&mut session(common::open(LimitProfile::Full), &config, sizes))?;
+        let baseline = common::open(LimitProfile::Baseline);
         assert_eq!(baseline.caps().max_binding_bytes(), 128 << 20);
         let base = logits(&mut session(baseline, &config, sizes))?;
         for (a, b) in full.iter().zip(&base) {
@@ -77,8 +77,8 @@ fn sharded_weights_and_caches_give_the_same_bits() -> Result<()> {
         let config = tiny(name);
         // Longer than one split of attention, so that the cache can be cut into shards.
         let sizes = SessionOptions::new(300, 64, DType::F32);
-        let mut whole = session(common::open(Profile::Baseline), &config, sizes);
-        let mut gpu = common::open(Profile::Baseline);
+        let mut whole = session(common::open(LimitProfile::Baseline), &config, sizes);
+        let mut gpu = common::open(LimitProfile::Baseline);
         gpu.limit_bindings(16 << 10);
         let mut cut = session(gpu, &config, sizes);
         assert_eq!(whole.model().cuts(), 0);
@@ -107,7 +107,7 @@ fn sharded_caches_of_fewer_bits_give_the_same_bits() -> Result<()> {
         let sizes = SessionOptions::new(300, 4, cache);
         // A matrix that is cut runs other programs than a whole one. With one lane for each row,
         // compilers cannot choose an order of sums.
-        let [mut small, mut large] = [0, 1].map(|_| common::open(Profile::Baseline));
+        let [mut small, mut large] = [0, 1].map(|_| common::open(LimitProfile::Baseline));
         small.limit_bindings(8 << 10);
         small.set_tuning(Tuning::cpu());
         large.set_tuning(Tuning::cpu());
@@ -134,7 +134,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
         let mut first: Option<Vec<f32>> = None;
         for prefill in [1, 5, 32, 33, 256] {
             let sizes = SessionOptions::new(64, prefill, cache);
-            let now = logits(&mut session(common::open(Profile::Baseline), &config, sizes))?;
+            let now = logits(&mut session(common::open(LimitProfile::Baseline), &config, sizes))?;
             match &first {
                 None => first = Some(now),
                 Some(first) => assert_eq!(*first, now, "chunks of {prefill}, a cache of {cache}"),
@@ -148,7 +148,7 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
 fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> {
     let config = tiny("tiny");
     let sizes = SessionOptions::new(64, 32, DType::F32);
-    let mut session = session(common::open(Profile::Baseline), &config, sizes);
+    let mut session = session(common::open(LimitProfile::Baseline), &config, sizes);
     block_on(session.prefill(&IDS, Readback::Nothing))?;
     let before = session.machine().counters();
     assert_eq!((before.submissions, before.read_backs), (2, 0), "a prompt of two chunks");
@@ -170,7 +170,7 @@ fn a_layer_takes_ten_dispatches_in_decode_and_twelve_in_prefill() -> Result<()> 
         for layers in [1, 2] {
             let config = tiny(name).with_layers(layers);
             let sizes = SessionOptions::new(64, 32, DType::F32);
-            let mut session = session(common::open(Profile::Baseline), &config, sizes);
+            let mut session = session(common::open(LimitProfile::Baseline), &config, sizes);
             per_model.push([
                 session.decode_plan(Readback::Top(1))?.dispatches(),
                 session.prefill_plan(Readback::Top(1))?.dispatches(),
@@ -193,7 +193,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     let mut texts = Vec::new();
     for (index, name) in adapters.iter().enumerate() {
         let choice = AdapterChoice::Named(index.to_string());
-        let gpu = block_on(Gpu::open(&choice, Profile::Baseline))?;
+        let gpu = block_on(Gpu::open(&choice, LimitProfile::Baseline))?;
         texts.push((name, greedy(&mut session(gpu, &config, sizes), 64)?));
     }
     let (first_name, first) = &texts[0];
@@ -221,7 +221,7 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
 fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
     let config = tiny("tiny");
     let sizes = SessionOptions::new(64, 32, DType::F32);
-    let mut session = session(common::open(Profile::Baseline), &config, sizes);
+    let mut session = session(common::open(LimitProfile::Baseline), &config, sizes);
     let first = logits(&mut session)?;
     session.rewind(0);
     assert_eq!(first, logits(&mut session)?);
@@ -232,7 +232,7 @@ fn a_text_can_be_taken_back_and_told_again() -> Result<()> {
 fn what_does_not_fit_is_refused_before_it_runs() {
     let config = tiny("tiny");
     let sizes = SessionOptions::new(16, 32, DType::F32);
-    let mut session = session(common::open(Profile::Baseline), &config, sizes);
+    let mut session = session(common::open(LimitProfile::Baseline), &config, sizes);
     let error =
         block_on(session.prefill(&IDS, Readback::Nothing)).expect_err("44 do not fit in 16");
     assert_eq!(error.code(), "context_length_exceeded");
@@ -253,7 +253,7 @@ fn a_cache_that_heads_do_not_fit_is_refused() {
         let config = tiny("tiny").with_head_dim(head_dim);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
         let sizes = SessionOptions::new(16, 32, cache);
-        let gpu = common::open(Profile::Baseline);
+        let gpu = common::open(LimitProfile::Baseline);
         let loaded = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())));
         let error = loaded.expect_err("it does not fit");
         assert!(error.exit_code() == 2 && error.to_string().contains(what), "{error}");
@@ -271,7 +271,7 @@ fn a_cache_shows_what_is_not_finite() -> Result<()> {
         // The elements of a block share a scale.
         (DType::Q8, [&[3, 19, 31], &[5, 31]]),
     ] {
-        let mut gpu = common::open(Profile::Baseline);
+        let mut gpu = common::open(LimitProfile::Baseline);
         let mut host = Host::default();
         let mut qkv = vec![0.5f32; 3 * DIM];
         qkv[DIM + 3] = f32::NAN;
@@ -279,12 +279,12 @@ fn a_cache_shows_what_is_not_finite() -> Result<()> {
         let angles = [[0.6f32, 0.8]; DIM / 2];
         let mut make = |role, dtype, shape: Shape| gpu.alloc(role, dtype, shape);
         let kernel = RopeCache {
-            step: make(Role::Uniform, DType::U32, [4].into())?,
-            qkv: make(Role::Storage, DType::F32, [1, 96].into())?,
-            cos_sin: make(Role::Storage, DType::F32, [1, 32].into())?,
-            q: make(Role::Storage, DType::F32, [1, 1, 32].into())?,
-            k: make(Role::Storage, cache, [1, 32].into())?,
-            v: make(Role::Storage, cache, [1, 32].into())?,
+            step: make(BufferRole::Uniform, DType::U32, [4].into())?,
+            qkv: make(BufferRole::Storage, DType::F32, [1, 96].into())?,
+            cos_sin: make(BufferRole::Storage, DType::F32, [1, 32].into())?,
+            q: make(BufferRole::Storage, DType::F32, [1, 1, 32].into())?,
+            k: make(BufferRole::Storage, cache, [1, 32].into())?,
+            v: make(BufferRole::Storage, cache, [1, 32].into())?,
             pos0: 0,
         };
         gpu.write(kernel.step, 0, bytemuck::cast_slice(&[0u32, 1, 0, 0]))?;
@@ -312,7 +312,7 @@ fn a_cancelled_load_stops() {
     let config = tiny("tiny");
     let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
     let sizes = SessionOptions::new(16, 32, DType::F32);
-    let gpu = common::open(Profile::Baseline);
+    let gpu = common::open(LimitProfile::Baseline);
     let mut heard = 0;
     let result = block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| {
         heard += 1;
@@ -346,7 +346,7 @@ fn weights_that_are_not_numbers_are_reported() {
     let config = tiny("tiny");
     let weights = Broken(Synthetic::new(&config, DType::BF16, 0).expect("weights"));
     let sizes = SessionOptions::new(16, 32, DType::F32);
-    let gpu = common::open(Profile::Baseline);
+    let gpu = common::open(LimitProfile::Baseline);
     let mut session =
         block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(()))).expect("loads");
     for read in [Readback::Top(1), Readback::Logits, Readback::AllLogits] {

@@ -16,7 +16,7 @@ use grok_wgpu::lab::{
     kernels::{self, CACHES, Case, holds_floats, spoiled_name},
     machine::{
         Machine,
-        gpu::Profile,
+        gpu::LimitProfile,
         host::{Host, is_unwritten},
     },
     model::{config::Config, schema, weights::Weights},
@@ -195,7 +195,7 @@ fn models() -> [Config; 3] {
 
 #[test]
 fn a_model_with_one_such_weight_says_so() {
-    let mut gpu = common::open(Profile::Baseline);
+    let mut gpu = common::open(LimitProfile::Baseline);
     for config in models() {
         let kinds = kinds(&config);
         assert!(kinds.len() >= 12, "{kinds:?}");

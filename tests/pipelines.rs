@@ -8,7 +8,7 @@ use grok_wgpu::lab::{
     engine::{SessionOptions, session::Session, step::Readback},
     kernels::{self, Case},
     machine::gpu::{
-        AdapterChoice, Gpu, Profile,
+        AdapterChoice, Gpu, LimitProfile,
         kept::{restore_pipelines, save_pipelines},
     },
     model::config::Config,
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 fn open() -> Gpu {
     let choice =
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
-    block_on(Gpu::open(&choice, Profile::Baseline)).expect("needs an adapter")
+    block_on(Gpu::open(&choice, LimitProfile::Baseline)).expect("needs an adapter")
 }
 
 fn load(gpu: Gpu) -> Session<Gpu> {

@@ -12,7 +12,7 @@ use std::{
 
 use grok_wgpu::lab::{
     kernels::{self, Case},
-    machine::gpu::{Gpu, Profile},
+    machine::gpu::{Gpu, LimitProfile},
     selftest,
     variants::{Capabilities, Tuning},
 };
@@ -210,7 +210,7 @@ const BUGS: &[Bug] = &[
         file: "lib/pairs.wgsl",
         find: "return select(value, 3.4028234e38, exponent == 0x7f800000u);",
         replace: "return value;",
-        rows: &["top_chunks/4 of 2x1500, logits NaN", "top_merge/4 of 2x1500, values NaN"],
+        rows: &["topk/4 of 2x1500, logits NaN", "topk_merge/4 of 2x1500, values NaN"],
         variant: None,
     },
     Bug {
@@ -460,7 +460,7 @@ fn red(
 /// One device for all bugs, with WebGPU's default limits.
 fn shared() -> MutexGuard<'static, Gpu> {
     static GPU: OnceLock<Mutex<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| Mutex::new(common::open(Profile::Baseline)))
+    GPU.get_or_init(|| Mutex::new(common::open(LimitProfile::Baseline)))
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,7 +25,7 @@ use grok_wgpu::lab::{
     files::native::FileSource,
     machine::{
         Machine,
-        gpu::Profile,
+        gpu::LimitProfile,
         host::{self, Host},
     },
     model::{
@@ -197,7 +197,7 @@ fn the_device_has_the_logits_of_the_host() {
             let to = dir.path().join(dtype.name());
             let choices = Choices::of(dtype);
             quantize(&from, &to, choices, layout, usize::MAX).expect("quantized");
-            let device = logits(common::open(Profile::Baseline), &to);
+            let device = logits(common::open(LimitProfile::Baseline), &to);
             let host = logits(Host::default(), &to);
             assert_eq!(device.len(), (IDS.len() + 2) * config.vocab_size as usize);
             assert_eq!(device.len(), host.len());
@@ -205,7 +205,7 @@ fn the_device_has_the_logits_of_the_host() {
             eprintln!("{name} {dtype}: largest difference {worst:.1e}");
             assert!(worst <= 1e-4, "{name} {dtype}: {worst}");
             // The quantized copy was run, not the original.
-            let exact = logits(common::open(Profile::Baseline), &from);
+            let exact = logits(common::open(LimitProfile::Baseline), &from);
             assert!(exact.iter().zip(&device).any(|(a, b)| (a - b).abs() > 1e-3), "{dtype}");
         }
     }

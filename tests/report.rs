@@ -11,7 +11,7 @@ use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::{
         binder::{Binder, Dispatch},
-        gpu::{Gpu, Profile},
+        gpu::{Gpu, LimitProfile},
         host::Host,
         kernel::Kernel,
         shader::Shader,
@@ -35,7 +35,7 @@ fn edited(case: Case, edit: &Arc<Edit>) -> Case {
 
 /// A runner on a device with the default limits.
 fn runner(profile: selftest::Profile) -> Runner {
-    Runner::new(common::open(Profile::Baseline), profile)
+    Runner::new(common::open(LimitProfile::Baseline), profile)
 }
 
 /// The report of a few kernels after a bug in `weight_q4.wgsl`: wrong scales for blocks.
@@ -163,7 +163,7 @@ fn rows_of(kernel: &str) -> impl Iterator<Item = Case> {
 }
 
 async fn another() -> Result<Gpu> {
-    Gpu::open(&common::choice(), Profile::Baseline).await
+    Gpu::open(&common::choice(), LimitProfile::Baseline).await
 }
 
 fn run(runner: &mut Runner, case: &Case) -> Row {

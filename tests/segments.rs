@@ -19,7 +19,7 @@ use grok_wgpu::lab::{
     machine::{
         Machine,
         counting::{Counted, Counting, DeviceLimits},
-        gpu::Profile,
+        gpu::LimitProfile,
         host::Host,
         kernel::Need,
     },
@@ -165,15 +165,15 @@ fn cuts_change_no_bit_on_the_host() -> Result<()> {
 
 #[test]
 fn cuts_change_no_bit_on_a_device() -> Result<()> {
-    cuts_change_no_bit(|| common::open(Profile::Baseline))
+    cuts_change_no_bit(|| common::open(LimitProfile::Baseline))
 }
 
 #[test]
 fn a_runner_that_acts_nowhere_counts_as_none() -> Result<()> {
     for name in MODELS {
         let (config, weights) = tiny(name, 2);
-        let mut plain = session(common::open(Profile::Baseline), &config, &weights);
-        let machine = Segmented::new(common::open(Profile::Baseline), Whole);
+        let mut plain = session(common::open(LimitProfile::Baseline), &config, &weights);
+        let machine = Segmented::new(common::open(LimitProfile::Baseline), Whole);
         let mut whole = session(machine, &config, &weights);
         assert!(bits(&mut plain)? == bits(&mut whole)?, "{name}: other bits");
         let counters = plain.machine().counters();
@@ -287,7 +287,7 @@ fn whole_and_in_stages<M: Machine>(name: &str, open: impl Fn() -> M) -> Result<[
 
 #[test]
 fn stages_in_a_row_give_the_bits_of_the_whole() -> Result<()> {
-    let [whole, staged] = whole_and_in_stages("tiny", || common::open(Profile::Baseline))?;
+    let [whole, staged] = whole_and_in_stages("tiny", || common::open(LimitProfile::Baseline))?;
     assert_eq!(staged.len(), whole.len());
     for (at, (a, b)) in whole.iter().zip(&staged).enumerate() {
         assert_eq!(a.to_bits(), b.to_bits(), "logit {at}: {a} whole, {b} in stages");
@@ -338,7 +338,7 @@ fn only_the_first_stage_embeds_and_only_the_last_has_logits() -> Result<()> {
     };
     for (first, last) in [(true, true), (true, false), (false, true), (false, false)] {
         let segments = counted(Stage { first, last, handed: Rc::default() })?;
-        let found = ["embed", "top_chunks", "attention"].map(|kernel| runs(&segments, kernel));
+        let found = ["embed", "topk", "attention"].map(|kernel| runs(&segments, kernel));
         assert_eq!(found, [first, last, true]);
     }
     Ok(())

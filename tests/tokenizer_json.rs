@@ -52,7 +52,7 @@ fn byte_fallback() -> Value {
     })
 }
 
-/// WordPiece: lower-case words, with `##` before continuations.
+/// `WordPiece`: lower-case words, with `##` before continuations.
 fn word_piece() -> Value {
     json!({
         "version": "1.0", "truncation": null, "padding": null,

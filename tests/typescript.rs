@@ -121,9 +121,9 @@ fn small_models_are_the_same() {
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
         .collect();
     assert_eq!(differ(&names, &files), [""; 0], "src/selftest/data");
-    let worker = read("web/src/worker.ts");
+    let worker = read("web/src/selftest.ts");
     for name in &names {
         let line = format!("[\"{name}\", new URL(\"./golden/{name}.safetensors\"");
-        assert!(worker.contains(&line), "worker.ts does not know {name}");
+        assert!(worker.contains(&line), "selftest.ts does not know {name}");
     }
 }

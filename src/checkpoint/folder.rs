@@ -9,7 +9,7 @@ use crate::{
         write::{self, Layout, Output},
     },
     files::{
-        folder::{Folder, Part},
+        folder::{Folder, PartFile},
         native::{FileSource, names},
     },
     model::{
@@ -47,7 +47,7 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
 /// [`Error::Io`](crate::base::error::Error::Io) if a file cannot be opened, and
 /// [`Error::Format`](crate::base::error::Error::Format),
 /// [`Error::Config`](crate::base::error::Error::Config) or
-/// [`Error::Checkpoint`](crate::base::error::Error::Checkpoint) with everything that is wrong in it.
+/// [`Error::Checkpoint`](crate::base::error::Error::Checkpoint) with all that is wrong in it.
 pub async fn open(path: impl AsRef<Path>) -> Result<Opened<FileSource>> {
     open_model(path.as_ref(), Compat::Reference).await
 }
@@ -133,7 +133,7 @@ pub async fn write_checkpoint(
 }
 
 impl Output for Folder<'_> {
-    type File = Part;
+    type File = PartFile;
 
     fn create(&mut self, name: &str) -> Result<Self::File> {
         Folder::create(self, name)

@@ -26,7 +26,7 @@ use crate::{
     },
     files::{
         Source,
-        folder::{Folder, Part, Syncer},
+        folder::{Folder, PartFile, Syncer},
         log::Log,
         native::{names, read_text},
     },
@@ -166,7 +166,7 @@ impl Quantize<'_> {
     }
 }
 
-/// A [`Spread`](super::requantize::Spread) over all cores.
+/// A [`Parallel`](super::requantize::Parallel) over all cores.
 pub fn on_all_cores(jobs: &mut [Job<'_>]) {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     let queue = Mutex::new(jobs.iter_mut());
@@ -343,7 +343,7 @@ impl<'a> Unfinished<'a> {
 }
 
 impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
-    type File = Part;
+    type File = PartFile;
 
     fn create(&mut self, name: &str) -> Result<Self::File> {
         let file = self.copy.folder.create(name)?;

@@ -112,9 +112,9 @@ pub struct Job<'a> {
 }
 
 /// A function that calls [`Job::run`] for every job, in any order.
-pub type Spread = fn(&mut [Job<'_>]);
+pub type Parallel = fn(&mut [Job<'_>]);
 
-/// A [`Spread`] that uses one thread.
+/// A [`Parallel`] that uses one thread.
 pub fn in_turn(jobs: &mut [Job<'_>]) {
     jobs.iter_mut().for_each(Job::run);
 }
@@ -193,7 +193,7 @@ fn loss(values: &[f32], stored: &[f32]) -> Loss {
 
 /// A tensor and its conversion.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct Conversion {
     /// The tensor.
     pub want: Wanted,
     /// Its type as stored.
@@ -235,8 +235,8 @@ impl Reading {
 pub struct Requantized<'a, W> {
     path: PathBuf,
     weights: &'a W,
-    tensors: BTreeMap<String, Change>,
-    spread: Spread,
+    tensors: BTreeMap<String, Conversion>,
+    spread: Parallel,
     losses: RefCell<BTreeMap<String, Loss>>,
     readings: RefCell<BTreeMap<String, Reading>>,
     progress: RefCell<&'a mut dyn FnMut(u64) -> Result<()>>,
@@ -254,14 +254,14 @@ impl<'a, W: Weights> Requantized<'a, W> {
         config: &Config,
         weights: &'a W,
         choices: &Choices,
-        spread: Spread,
+        spread: Parallel,
         progress: &'a mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for want in schema::tensors(config) {
             let from = weights.dtype(&want.name)?;
             let to = choices.decide(&want, from);
-            tensors.insert(want.name.clone(), Change { want, from, to });
+            tensors.insert(want.name.clone(), Conversion { want, from, to });
         }
         let progress = RefCell::new(progress);
         let path = path.to_owned();
@@ -277,7 +277,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
     }
 
     /// The conversion of each tensor, sorted by name.
-    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+    pub fn changes(&self) -> impl Iterator<Item = &Conversion> {
         self.tensors.values()
     }
 
@@ -338,7 +338,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
         }
     }
 
-    fn change(&self, name: &str) -> Result<&Change> {
+    fn change(&self, name: &str) -> Result<&Conversion> {
         self.tensors
             .get(name)
             .ok_or_else(|| Error::Usage(format!("the model has no tensor `{name}`")))
@@ -354,7 +354,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
         more.for_each(|loss| total.add(loss));
     }
 
-    fn report_fault(&self, change: &Change, index: u64, value: f32) -> Error {
+    fn report_fault(&self, change: &Conversion, index: u64, value: f32) -> Error {
         let cols = change.want.shape.iter().skip(1).product::<u64>().max(1);
         let place = match change.want.shape.len() {
             0 | 1 => String::new(),
@@ -399,7 +399,7 @@ impl<W: Weights> Weights for Requantized<'_, W> {
 
 /// Splits a window into jobs, the same for any number of threads, so that sums and hashes do not
 /// depend on it.
-fn jobs<'b>(change: &Change, stored: &'b [u8], only_hash: bool) -> Result<Vec<Job<'b>>> {
+fn jobs<'b>(change: &Conversion, stored: &'b [u8], only_hash: bool) -> Result<Vec<Job<'b>>> {
     let cols = change.want.shape.iter().skip(1).product::<u64>();
     let (Ok(width), Ok(row_bytes)) =
         (usize::try_from(cols), usize::try_from(change.from.row_bytes(cols)))
@@ -467,7 +467,7 @@ pub fn report<W: Weights>(weights: &Requantized<'_, W>, choices: &Choices) -> Ve
             worst: None,
             unchanged: 0,
         };
-        for Change { want, from, to } in weights.changes().filter(|c| c.want.kind() == kind) {
+        for Conversion { want, from, to } in weights.changes().filter(|c| c.want.kind() == kind) {
             let loss = weights.loss(&want.name);
             *report.types.entry(*to).or_default() += 1;
             report.elements += want.shape.iter().product::<u64>();

@@ -9,7 +9,7 @@ use clap::{Args, ColorChoice, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use grok_wgpu::lab::{
     base::error::Result,
-    machine::gpu::{AdapterChoice, Profile},
+    machine::gpu::{AdapterChoice, LimitProfile},
     model::config::{Compat, Config},
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Globals {
     pub(super) color: ColorChoice,
 }
 
-/// Names of [`Profile`].
+/// Names of [`LimitProfile`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Limits {
     /// WebGPU's defaults: what a browser gives at the least
@@ -102,7 +102,7 @@ impl From<Arithmetic> for Compat {
     }
 }
 
-impl From<Limits> for Profile {
+impl From<Limits> for LimitProfile {
     fn from(limits: Limits) -> Self {
         match limits {
             Limits::Baseline => Self::Baseline,

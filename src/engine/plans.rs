@@ -9,7 +9,7 @@ use crate::{
         tensor::{DType, Tensor},
     },
     kernels::CHUNK,
-    machine::{Machine, Role, kernel::Executor},
+    machine::{BufferRole, Machine, kernel::Executor},
     model::{
         LayerCache, Model, Output, Pass, Phase, SPLIT_LEN, Scratch, TopList, config::Config,
         forward,
@@ -68,7 +68,7 @@ impl<P> Plans<P> {
         Ok(Self {
             context: options.context,
             vocab: c.vocab_size,
-            all_logits: machine.alloc(Role::Storage, DType::F32, shape)?,
+            all_logits: machine.alloc(BufferRole::Storage, DType::F32, shape)?,
             scratches,
             lists: HashMap::new(),
             recorded: HashMap::new(),
@@ -193,8 +193,8 @@ fn top_lists<M: Machine>(machine: &mut M, vocab: u32, count: u32) -> Result<Vec<
         let chunks = len.div_ceil(CHUNK);
         len = chunks * count;
         lists.push(TopList {
-            values: machine.alloc(Role::Storage, DType::F32, [1, len].into())?,
-            ids: machine.alloc(Role::Storage, DType::U32, [1, len].into())?,
+            values: machine.alloc(BufferRole::Storage, DType::F32, [1, len].into())?,
+            ids: machine.alloc(BufferRole::Storage, DType::U32, [1, len].into())?,
         });
         if chunks == 1 {
             return Ok(lists);

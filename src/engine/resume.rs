@@ -29,7 +29,7 @@ pub trait Rebuild {
     async fn build(&mut self) -> Result<Engine<Self::Machine>>;
 
     /// Called when a device is lost or replaced.
-    fn hear(&mut self, change: Change<'_>);
+    fn on_change(&mut self, change: Change<'_>);
 }
 
 /// What happened to the device.
@@ -100,14 +100,14 @@ impl<R: Rebuild> Resuming<R> {
                     self.engine = None;
                     losses += 1;
                     if losses > TRIES {
-                        self.rebuild.hear(Change::Failed(&error));
+                        self.rebuild.on_change(Change::Failed(&error));
                         return Err(error);
                     }
-                    self.rebuild.hear(Change::Lost(&error));
+                    self.rebuild.on_change(Change::Lost(&error));
                 }
                 result => {
                     if let (Err(error), None) = (&result, &self.engine) {
-                        self.rebuild.hear(Change::Failed(error));
+                        self.rebuild.on_change(Change::Failed(error));
                     }
                     return result;
                 }
@@ -121,7 +121,7 @@ impl<R: Rebuild> Resuming<R> {
             let mut engine = self.rebuild.build().await?;
             engine.restore(&mut self.sequence).await?;
             engine.machine_mut().flush().await?;
-            self.rebuild.hear(Change::Restored);
+            self.rebuild.on_change(Change::Restored);
             self.engine = Some(engine);
         }
         Ok((self.engine.as_mut().expect("made above"), &mut self.sequence))
@@ -170,7 +170,7 @@ mod tests {
             generation::generate,
             options::{Event, Generated, Options},
         },
-        machine::{Role, host::Host, kernel::Executor},
+        machine::{BufferRole, host::Host, kernel::Executor},
         text::{
             sampler::{Sampler, Sampling},
             tokenizer::{Tokenizer, synthetic_tok_json},
@@ -195,7 +195,7 @@ mod tests {
     impl Machine for Mortal {
         type Plan = <Host as Machine>::Plan;
 
-        fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+        fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
             self.host.alloc(role, dtype, shape)
         }
 
@@ -244,7 +244,7 @@ mod tests {
             Engine::load(machine, &config, &weights, options, &mut |_| Ok(())).await
         }
 
-        fn hear(&mut self, change: Change<'_>) {
+        fn on_change(&mut self, change: Change<'_>) {
             self.heard.push(match change {
                 Change::Lost(_) => "lost",
                 Change::Restored => "restored",

@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        Machine, Role,
+        BufferRole, Machine,
         kernel::{Executor, Kernel, Need},
     },
 };
@@ -203,7 +203,7 @@ impl Executor for Cutter<'_> {
 impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
     type Plan = Segments<M::Plan>;
 
-    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         self.machine.alloc(role, dtype, shape)
     }
 

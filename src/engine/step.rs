@@ -194,7 +194,7 @@ impl Answer<'_> {
                     .zip(logits)
                     .map(|(id, logit)| Candidate { id, logit })
                     .collect();
-                // `top_chunks` replaces a logit that is not finite by the largest finite number.
+                // `topk` replaces a logit that is not finite by the largest finite number.
                 if output.candidates.iter().any(|c| !c.logit.is_finite() || c.logit >= f32::MAX) {
                     return Err(self.not_finite());
                 }

@@ -11,15 +11,15 @@ use std::{
 use crate::base::error::{Error, Result};
 
 /// A file of a [`Folder`] that is being written.
-pub type Part = BufWriter<File>;
+pub type PartFile = BufWriter<File>;
 
-/// Syncs a [`Part`] to disk while somebody else writes to it.
+/// Syncs a [`PartFile`] to disk while somebody else writes to it.
 #[derive(Debug)]
 pub(crate) struct Syncer(File);
 
 impl Syncer {
     /// Of this file; `None` if the system gives no second handle.
-    pub(crate) fn of(part: &Part) -> Option<Self> {
+    pub(crate) fn of(part: &PartFile) -> Option<Self> {
         part.get_ref().try_clone().ok().map(Self)
     }
 
@@ -61,7 +61,7 @@ impl<'a> Folder<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] if it cannot be created.
-    pub fn create(&self, name: &str) -> Result<Part> {
+    pub fn create(&self, name: &str) -> Result<PartFile> {
         let path = self.unfinished(name);
         File::create(&path).map(BufWriter::new).map_err(|source| Error::io(path, source))
     }
@@ -71,7 +71,7 @@ impl<'a> Folder<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] if it cannot be written or renamed.
-    pub fn finish(&self, name: &str, file: Part) -> Result<()> {
+    pub fn finish(&self, name: &str, file: PartFile) -> Result<()> {
         let path = self.dir.join(name);
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
@@ -85,7 +85,7 @@ impl<'a> Folder<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] if it cannot be opened or changed.
-    pub(crate) fn reopen(&self, name: &str, len: u64) -> Result<Part> {
+    pub(crate) fn reopen(&self, name: &str, len: u64) -> Result<PartFile> {
         let path = self.unfinished(name);
         let fail = |source| Error::io(&path, source);
         let mut file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
@@ -99,7 +99,7 @@ impl<'a> Folder<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] if that fails.
-    pub(crate) fn sync(&self, name: &str, file: Part) -> Result<()> {
+    pub(crate) fn sync(&self, name: &str, file: PartFile) -> Result<()> {
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|file| file.sync_all())

@@ -40,7 +40,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Fails if a file cannot be written at `path`, which is created if it does not exist and left as it
+/// Fails if a file cannot be written at `path`. It is created if it does not exist, and left as it
 /// is otherwise.
 ///
 /// # Errors

@@ -21,8 +21,8 @@ mod pick;
 mod rms_norm;
 mod rms_norm_add;
 mod rope_cache;
-mod top_chunks;
-mod top_merge;
+mod topk;
+mod topk_merge;
 
 pub use attention::Attention;
 pub(crate) use attention::elements_of_chunk;
@@ -44,9 +44,9 @@ pub use norm_route::NormRoute;
 pub use rms_norm::RmsNorm;
 pub use rms_norm_add::RmsNormAdd;
 pub use rope_cache::RopeCache;
-pub(crate) use top_chunks::CHUNK;
-pub use top_chunks::TopChunks;
-pub use top_merge::TopMerge;
+pub(crate) use topk::CHUNK;
+pub use topk::TopK;
+pub use topk_merge::TopKMerge;
 
 use self::pick::Pick;
 use crate::{
@@ -279,8 +279,8 @@ const TABLES: [Table; 21] = tables![
     rms_norm,
     rms_norm_add,
     rope_cache,
-    top_chunks,
-    top_merge,
+    topk,
+    topk_merge,
 ];
 
 /// Every hand-written row of every kernel.

@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        Machine, Role,
+        BufferRole, Machine,
         gpu::Caps,
         kernel::{Executor, Kernel},
     },
@@ -93,7 +93,7 @@ impl Executor for Counted {
 impl Machine for Counting {
     type Plan = Counted;
 
-    fn alloc(&mut self, _role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, _role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         // As on a device: whole 32-byte units, and no empty buffer.
         let bytes = shape.size_bytes(dtype).max(dtype.row_bytes(1)).next_multiple_of(32);
         let limit = self.limits.binding.min(self.limits.buffer);

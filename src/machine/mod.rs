@@ -19,7 +19,7 @@ use crate::{
 
 /// What a tensor is bound as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum BufferRole {
     /// A storage buffer.
     Storage,
     /// A small uniform buffer, written once per step.
@@ -36,7 +36,7 @@ pub trait Machine {
     /// # Errors
     ///
     /// If it exceeds a limit of the device, or its memory.
-    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor>;
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor>;
 
     /// Writes bytes to a tensor, `offset` bytes from its start. Both are multiples of four.
     ///
@@ -95,7 +95,7 @@ pub trait Machine {
 impl<M: Machine> Machine for &mut M {
     type Plan = M::Plan;
 
-    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         (**self).alloc(role, dtype, shape)
     }
 

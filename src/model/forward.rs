@@ -14,7 +14,7 @@ use crate::{
     kernels::{
         Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
         ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
-        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopChunks, TopMerge,
+        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK, TopKMerge,
     },
     machine::kernel::{Executor, Need},
     model::config::{Config, Norms},
@@ -363,14 +363,9 @@ fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> 
     }
     if let Some(first) = lists.first() {
         let [_, len] = lists[lists.len() - 1].values.dims()?;
-        exec.run(&TopChunks {
-            logits: s.logits,
-            count: len,
-            values: first.values,
-            ids: first.ids,
-        })?;
+        exec.run(&TopK { logits: s.logits, count: len, values: first.values, ids: first.ids })?;
         for pair in lists.windows(2) {
-            exec.run(&TopMerge {
+            exec.run(&TopKMerge {
                 values: pair[0].values,
                 ids: pair[0].ids,
                 count: len,

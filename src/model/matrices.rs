@@ -7,7 +7,7 @@ use crate::{
         num::round,
         tensor::{DType, Tensor},
     },
-    machine::{Machine, Role, host},
+    machine::{BufferRole, Machine, host},
     model::{
         config::{Config, Experts},
         schema::{FINAL_NORM, Key, Part},
@@ -228,7 +228,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         match (dense, c.experts.filter(|_| rule.routed)) {
             (dense, Some(rule)) => {
                 let shape = [rule.count, c.hidden_size].into();
-                let router = self.machine.alloc(Role::Storage, DType::F32, shape)?;
+                let router = self.machine.alloc(BufferRole::Storage, DType::F32, shape)?;
                 let experts = self.experts(c, layer, rule)?;
                 let routed = Routed { rule, router, experts, dense };
                 Ok(FeedForward::Routed(Box::new(routed)))
@@ -263,7 +263,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 
     fn vector(&mut self, len: u32) -> Result<Tensor> {
-        self.machine.alloc(Role::Storage, DType::F32, [len].into())
+        self.machine.alloc(BufferRole::Storage, DType::F32, [len].into())
     }
 
     /// Allocates a matrix that concatenates `parts` along rows.
@@ -275,7 +275,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
             .step_by(shard_rows as usize)
             .map(|row0| {
                 let shape = [shard_rows.min(rows - row0), cols].into();
-                let tensor = self.machine.alloc(Role::Storage, dtype, shape)?;
+                let tensor = self.machine.alloc(BufferRole::Storage, dtype, shape)?;
                 Ok(Shard { row0, tensor })
             })
             .collect::<Result<_>>()?;
@@ -294,7 +294,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
             .step_by(shard_rows as usize)
             .map(|row0| {
                 let shape = [count, shard_rows.min(rows - row0), cols].into();
-                let tensor = self.machine.alloc(Role::Storage, dtype, shape)?;
+                let tensor = self.machine.alloc(BufferRole::Storage, dtype, shape)?;
                 Ok(Shard { row0, tensor })
             })
             .collect::<Result<_>>()?;
@@ -384,7 +384,7 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
         while row < u64::from(rows.end) {
             let count = window.min(u64::from(rows.end) - row);
             self.weights.read_rows(name, row, count, &mut self.buffer).await?;
-            offset += self.put(tensor, offset, name).await?;
+            offset += self.upload(tensor, offset, name).await?;
             row += count;
         }
         Ok(())
@@ -394,12 +394,12 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
     async fn whole(&mut self, tensor: Tensor, name: &str) -> Result<()> {
         let rows = u64::from(tensor.shape.extents()[0]);
         self.weights.read_rows(name, 0, rows, &mut self.buffer).await?;
-        self.put(tensor, 0, name).await.map(|_| ())
+        self.upload(tensor, 0, name).await.map(|_| ())
     }
 
     /// Writes the rows in `buffer` at byte `offset` of `tensor`, converted to F32 if the types
     /// differ. Returns the number of bytes written.
-    async fn put(&mut self, tensor: Tensor, offset: u64, name: &str) -> Result<u64> {
+    async fn upload(&mut self, tensor: Tensor, offset: u64, name: &str) -> Result<u64> {
         let stored = self.weights.dtype(name)?;
         let read = self.buffer.len() as u64;
         let written = if stored == tensor.dtype {

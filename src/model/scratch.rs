@@ -9,7 +9,7 @@ use crate::{
         },
     },
     kernels::max_tiles,
-    machine::{Machine, Role, step::STEP_LEN},
+    machine::{BufferRole, Machine, step::STEP_LEN},
     model::config::Config,
 };
 
@@ -161,7 +161,7 @@ impl Scratch {
         let with_experts = c.layers.iter().filter(|layer| layer.routed);
         let qkv = (heads + 2 * c.num_key_value_heads) * head_dim;
         let mut make = |role, dtype, shape: Shape| machine.alloc(role, dtype, shape);
-        let mut floats = |shape: Shape| make(Role::Storage, F32, shape);
+        let mut floats = |shape: Shape| make(BufferRole::Storage, F32, shape);
         let cos_sin = c
             .ropes
             .iter()
@@ -193,7 +193,7 @@ impl Scratch {
         let logits = floats([1, c.vocab_size].into())?;
         let probs =
             with_experts.map(|_| floats([tokens, chosen].into())).collect::<Result<Vec<_>>>()?;
-        let mut ints = |shape: Shape| make(Role::Storage, U32, shape);
+        let mut ints = |shape: Shape| make(BufferRole::Storage, U32, shape);
         let routes = probs
             .into_iter()
             .map(|probs| Ok(Routes { ids: ints([tokens, chosen].into())?, probs }))
@@ -206,7 +206,7 @@ impl Scratch {
             last_row: ints([1].into())?,
             order: ints([tokens * chosen].into())?,
             tiles: ints([tiles, 4].into())?,
-            step: make(Role::Uniform, U32, [STEP_LEN].into())?,
+            step: make(BufferRole::Uniform, U32, [STEP_LEN].into())?,
             cos_sin,
             temperature,
             x,
@@ -253,8 +253,8 @@ pub fn alloc_cache<M: Machine>(
             Ok(CacheShard {
                 pos0,
                 len,
-                k: machine.alloc(Role::Storage, dtype, shape)?,
-                v: machine.alloc(Role::Storage, dtype, shape)?,
+                k: machine.alloc(BufferRole::Storage, dtype, shape)?,
+                v: machine.alloc(BufferRole::Storage, dtype, shape)?,
             })
         })
         .collect::<Result<_>>()?;

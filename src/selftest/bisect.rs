@@ -9,7 +9,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        Machine, Role,
+        BufferRole, Machine,
         binder::Access,
         gpu::Gpu,
         host::Host,
@@ -137,7 +137,7 @@ impl<'a> Bisect<'a> {
 impl Machine for Bisect<'_> {
     type Plan = Steps;
 
-    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         self.gpu.alloc(role, dtype, shape)
     }
 

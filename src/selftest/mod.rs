@@ -23,7 +23,7 @@ use crate::{
     checkpoint::synthetic::fnv_1a,
     kernels::{self, Case},
     machine::{
-        Machine, Role,
+        BufferRole, Machine,
         binder::{Access, Binder, Dispatch},
         gpu::Gpu,
         host::{self, Host, POISON},
@@ -271,7 +271,11 @@ async fn run_once(
         if ids.contains_key(&operand.tensor.id) {
             continue;
         }
-        let role = if operand.access == Access::Uniform { Role::Uniform } else { Role::Storage };
+        let role = if operand.access == Access::Uniform {
+            BufferRole::Uniform
+        } else {
+            BufferRole::Storage
+        };
         let Tensor { dtype, shape, .. } = operand.tensor;
         let tensor = gpu.alloc_guarded(role, dtype, shape, guard, guard)?;
         gpu.poison(tensor, poison);

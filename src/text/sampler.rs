@@ -165,7 +165,8 @@ impl Sampler {
 
     /// Always the likeliest token.
     pub fn greedy() -> Self {
-        Self::new(Sampling::GREEDY).expect("the settings are in range")
+        let rng = ChaCha12Rng::seed_from_u64(Sampling::GREEDY.seed);
+        Self { sampling: Sampling::GREEDY, rng, scores: Vec::new() }
     }
 
     /// The settings.

@@ -31,7 +31,7 @@ use crate::{
         step::{Input, Readback, Stepper as _},
     },
     files::web::{FileSource, JsFile, pause},
-    machine::gpu::{AdapterChoice, Gpu, Profile},
+    machine::gpu::{AdapterChoice, Gpu, LimitProfile},
     model::config::{Compat, Config},
     text::{
         chat::{Message, Role, Trim, encode_chat},
@@ -55,19 +55,19 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Loads a model from its files. `options` is JSON. `hear` is called with JSON events about
+    /// Loads a model from its files. `options` is JSON. `on_event` is called with JSON events about
     /// progress and the device; a falsy answer or an exception stops the loading.
     ///
     /// # Errors
     ///
     /// A JavaScript error with a `code`: wrong options or files, no adapter, limits or memory
-    /// exceeded, or interrupted by `hear`.
+    /// exceeded, or interrupted by `on_event`.
     pub async fn load(
         files: Vec<JsFile>,
         options: String,
-        hear: Function,
+        on_event: Function,
     ) -> Result<Engine, JsValue> {
-        load(files, &options, Ear(hear)).await.map_err(|error| throw(&error))
+        load(files, &options, Listener(on_event)).await.map_err(|error| throw(&error))
     }
 
     /// The model's properties, as JSON.
@@ -80,7 +80,7 @@ impl Engine {
         self.device.caps.borrow().to_string()
     }
 
-    /// Generates a text. `request` is JSON. `hear` is called with JSON events: progress of the
+    /// Generates a text. `request` is JSON. `on_event` is called with JSON events: progress of the
     /// prompt, then pieces of the text; a falsy answer or an exception ends the text. The result is
     /// JSON.
     ///
@@ -88,9 +88,9 @@ impl Engine {
     ///
     /// A JavaScript error with a `code`: a wrong request, a prompt that the context cannot hold,
     /// another call in progress, or a lost device that could not be replaced.
-    pub async fn generate(&self, request: String, hear: Function) -> Result<String, JsValue> {
+    pub async fn generate(&self, request: String, on_event: Function) -> Result<String, JsValue> {
         let mut session = self.take()?;
-        let result = self.write(&mut session, &request, &Ear(hear)).await;
+        let result = self.write(&mut session, &request, &Listener(on_event)).await;
         self.session.set(Some(session));
         result.map_err(|error| throw(&error))
     }
@@ -126,7 +126,7 @@ impl Engine {
         &self,
         session: &mut Resuming<Reload>,
         request: &str,
-        ear: &Ear,
+        listener: &Listener,
     ) -> Result<String> {
         let request: Request = parse(request)?;
         let ids = request.ids(&self.tokenizer)?;
@@ -139,7 +139,7 @@ impl Engine {
         };
         let mut text = String::new();
         let mut on_event = |event: Event<'_>| {
-            Ok(ear.tell(&match event {
+            Ok(listener.emit(&match event {
                 Event::Prompt { done, total } => json!({ "prompt": [done, total] }),
                 Event::Token(token) => {
                     let piece = shown(&token.text);
@@ -194,7 +194,7 @@ impl Engine {
     }
 }
 
-async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
+async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<Engine> {
     let options: LoadOptions = parse(options)?;
     let files: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
     let opened = open(Path::new("the model"), files, Compat::Reference).await?;
@@ -202,7 +202,8 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
     let Opened { config, weights, warnings, .. } = opened;
     let bytes = weights.bytes();
     let sizes = options.sizes(&config);
-    let device = Rc::new(Device { ear, destroy: RefCell::default(), caps: RefCell::default() });
+    let device =
+        Rc::new(Device { listener, destroy: RefCell::default(), caps: RefCell::default() });
     let all = tokenizer.vocab_size() < config.vocab_size as usize;
     let read = if all {
         Readback::Logits
@@ -219,7 +220,7 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
         before: false,
     };
     let mut session = Resuming::new(reload).await?;
-    prepare(&mut session, read, &device.ear).await?;
+    prepare(&mut session, read, &device.listener).await?;
 
     let question = [Message::new(Role::User, "")];
     let info = json!({
@@ -237,14 +238,18 @@ async fn load(files: Vec<JsFile>, options: &str, ear: Ear) -> Result<Engine> {
 /// Runs a prompt of one token and one generated token as a warm-up. Browsers compile a pipeline at
 /// its first dispatch, so this is the only way to compile ahead. Longer prompts and readbacks of
 /// all logits use the same pipelines.
-async fn prepare(session: &mut Resuming<Reload>, read: Readback, ear: &Ear) -> Result<()> {
-    ear.progress("pipelines", 0, 2)?;
+async fn prepare(
+    session: &mut Resuming<Reload>,
+    read: Readback,
+    listener: &Listener,
+) -> Result<()> {
+    listener.progress("pipelines", 0, 2)?;
     session.step(Input::prompt(&[0], read)).await?;
     session.sequence().rewind(0);
-    ear.progress("pipelines", 1, 2)?;
+    listener.progress("pipelines", 1, 2)?;
     session.step(Input::generated(&0, read)).await?;
     session.sequence().rewind(0);
-    ear.progress("pipelines", 2, 2)
+    listener.progress("pipelines", 2, 2)
 }
 
 fn config_fields(c: &Config) -> Value {
@@ -270,11 +275,11 @@ fn config_fields(c: &Config) -> Value {
 }
 
 /// A callback of the page that receives events as JSON.
-struct Ear(Function);
+struct Listener(Function);
 
-impl Ear {
+impl Listener {
     /// Sends an event; the answer says whether to go on. An exception counts as no.
-    fn tell(&self, news: &Value) -> ControlFlow<()> {
+    fn emit(&self, news: &Value) -> ControlFlow<()> {
         match self.0.call1(&JsValue::NULL, &news.to_string().into()) {
             Ok(answer) if answer.is_truthy() => ControlFlow::Continue(()),
             _ => ControlFlow::Break(()),
@@ -283,21 +288,21 @@ impl Ear {
 
     /// Reports progress of loading; an error if the page wants to stop.
     fn progress(&self, phase: &str, done: u64, total: u64) -> Result<()> {
-        match self.tell(&json!({ "progress": [phase, done, total] })) {
+        match self.emit(&json!({ "progress": [phase, done, total] })) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),
         }
     }
 
-    fn tell_device(&self, kind: &str, message: &str) {
+    fn emit_device(&self, kind: &str, message: &str) {
         // A message about the device cannot be refused.
-        let _ = self.tell(&json!({ "device": { "kind": kind, "message": message } }));
+        let _ = self.emit(&json!({ "device": { "kind": kind, "message": message } }));
     }
 }
 
 /// The current device, replaced after a loss. Shared with parts that cannot reach the session.
 struct Device {
-    ear: Ear,
+    listener: Listener,
     destroy: RefCell<Option<Box<dyn Fn()>>>,
     caps: RefCell<Value>,
 }
@@ -320,7 +325,7 @@ impl Reload {
     async fn open(&self) -> Result<Gpu> {
         let mut patience = PATIENCE.iter().filter(|_| self.before);
         loop {
-            match Gpu::open(&AdapterChoice::Best, Profile::Baseline).await {
+            match Gpu::open(&AdapterChoice::Best, LimitProfile::Baseline).await {
                 Err(Error::Adapter(why)) => match patience.next() {
                     Some(&milliseconds) => pause(milliseconds).await,
                     None => return Err(Error::Adapter(why)),
@@ -337,15 +342,15 @@ impl Reload {
         let loss = gpu.loss();
         spawn_local(async move {
             if let Some(why) = loss.await {
-                tell_once(&told, &device, &why);
+                emit_once(&told, &device, &why);
             }
         });
     }
 }
 
-fn tell_once(told: &Cell<bool>, device: &Device, why: &str) {
+fn emit_once(told: &Cell<bool>, device: &Device, why: &str) {
     if !told.replace(true) {
-        device.ear.tell_device("lost", why);
+        device.listener.emit_device("lost", why);
     }
 }
 
@@ -354,7 +359,7 @@ impl Rebuild for Reload {
 
     async fn build(&mut self) -> Result<engine::Engine<Gpu>> {
         if self.before {
-            self.device.ear.tell_device("rebuilding", "the weights go to a new device");
+            self.device.listener.emit_device("rebuilding", "the weights go to a new device");
         }
         let gpu = self.open().await?;
         self.watch(&gpu);
@@ -362,10 +367,10 @@ impl Rebuild for Reload {
         *self.device.caps.borrow_mut() = describe(gpu.caps());
         let (first, total) = (!self.before, self.weights.bytes());
         self.before = true;
-        let ear = &self.device.ear;
+        let listener = &self.device.listener;
         let mut progress = |done: u64| {
             // After a loss, the page gets no progress and cannot stop the loading.
-            if first { ear.progress("weights", done, total) } else { Ok(()) }
+            if first { listener.progress("weights", done, total) } else { Ok(()) }
         };
         let (config, weights) = (&self.config, &self.weights);
         let mut engine =
@@ -375,12 +380,12 @@ impl Rebuild for Reload {
         Ok(engine)
     }
 
-    fn hear(&mut self, change: Change<'_>) {
-        let ear = &self.device.ear;
+    fn on_change(&mut self, change: Change<'_>) {
+        let listener = &self.device.listener;
         match change {
-            Change::Lost(error) => tell_once(&self.told, &self.device, &error.to_string()),
-            Change::Restored => ear.tell_device("restored", "everything is as it was"),
-            Change::Failed(error) => ear.tell_device("failed", &error.to_string()),
+            Change::Lost(error) => emit_once(&self.told, &self.device, &error.to_string()),
+            Change::Restored => listener.emit_device("restored", "everything is as it was"),
+            Change::Failed(error) => listener.emit_device("failed", &error.to_string()),
         }
     }
 }

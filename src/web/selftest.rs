@@ -7,7 +7,7 @@ use super::{describe, throw};
 use crate::{
     base::error::{Error, Result},
     kernels::Case,
-    machine::gpu::{AdapterChoice, Gpu, Profile},
+    machine::gpu::{AdapterChoice, Gpu, LimitProfile},
     selftest::{
         self, ModelReport, Replay, Row, Runner, SMALL_MODELS, SmallModel, Summary, Suspect,
     },
@@ -16,7 +16,7 @@ use crate::{
 
 /// A device with WebGPU's default limits.
 async fn device() -> Result<Gpu> {
-    Gpu::open(&AdapterChoice::Best, Profile::Baseline).await
+    Gpu::open(&AdapterChoice::Best, LimitProfile::Baseline).await
 }
 
 /// A device, the checks for it, and their results so far.

@@ -21,8 +21,8 @@ const CHARACTERS = {
   rms_norm: ["mean + params.eps", "mean - params.eps"],
   rms_norm_add: ["dot(s, s)", "dot(s, s) + 1"],
   rope_cache: ["a * angle.x - b", "a * angle.x + b"],
-  top_chunks: ["sort_ids[b] < sort_ids[a]", "sort_ids[b] > sort_ids[a]"],
-  top_merge: ["vb > va", "vb < va"],
+  topk: ["sort_ids[b] < sort_ids[a]", "sort_ids[b] > sort_ids[a]"],
+  topk_merge: ["vb > va", "vb < va"],
 };
 
 /** The same for variants that need an optional feature, by name. */

@@ -30,7 +30,7 @@ export class Client {
 
   constructor() {
     this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
+    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#onMessage(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
       this.close(
@@ -88,7 +88,7 @@ export class Client {
     }
   }
 
-  #hear(message: FromWorker): void {
+  #onMessage(message: FromWorker): void {
     if ("device" in message) {
       this.onDevice(message.device, message.adapter);
       return;

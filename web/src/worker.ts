@@ -1,8 +1,8 @@
 /** The engine's worker. It owns the model and answers calls one after another. */
 
+import { describeAdapter, findAdapter, start } from "./adapter.js";
 import { abortedError, GrokWgpuError, toError, toPlain } from "./errors.js";
 import { droppedFiles, type Stop } from "./files.js";
-import { getBytes } from "./http.js";
 import type {
   FromWorker,
   Loaded,
@@ -11,34 +11,13 @@ import type {
   SentGenerateOptions,
   SentLoadOptions,
   SentPrompt,
-  SentSelfTestOptions,
   SentSource,
   ToWorker,
 } from "./messages.js";
 import { remoteFiles } from "./remote.js";
-import type {
-  AdapterInfo,
-  DeviceEvent,
-  Finish,
-  LoadProgress,
-  ModelInfo,
-  Piece,
-  SelfTestModel,
-  SelfTestReport,
-  SelfTestRow,
-} from "./types.js";
-import init, { Engine, SelfTest, type SourceFile, version } from "./wasm/grok_wgpu.js";
-
-/** The part of WebGPU's types that is used; not every TypeScript library has them. */
-interface Gpu {
-  requestAdapter(options: { powerPreference: string }): Promise<GpuAdapter | null>;
-}
-interface GpuAdapter {
-  info: { vendor: string; architecture: string; device: string; description: string };
-}
-
-/** What the WebAssembly module reports about the device. */
-type Caps = Pick<AdapterInfo, "limits" | "features">;
+import { selftest } from "./selftest.js";
+import type { DeviceEvent, Finish, LoadProgress, ModelInfo, Piece } from "./types.js";
+import { Engine, type SourceFile } from "./wasm/grok_wgpu.js";
 
 let engine: Engine | undefined;
 let files: Watched | undefined;
@@ -61,53 +40,13 @@ function enqueue<T>(task: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** The pending or finished start of the WebAssembly module. */
-let ready: Promise<unknown> | undefined;
-function start(): Promise<unknown> {
-  ready ??= init({ module_or_path: new URL("./wasm/grok_wgpu_bg.wasm", import.meta.url) }).catch((error: unknown) => {
-    ready = undefined;
-    throw new GrokWgpuError("network", `the engine's module could not be loaded: ${toError(error).message}`);
-  });
-  return ready;
-}
-
-/** An adapter; throws with the reason if there is none. */
-async function findAdapter(): Promise<GpuAdapter> {
-  const gpu = (navigator as { gpu?: Gpu }).gpu;
-  if (!gpu) {
-    throw new GrokWgpuError(
-      "no_webgpu",
-      "this browser has WebGPU, but not in workers, where the engine runs",
-      "Use a browser that has WebGPU in workers: Chrome, Edge, Safari 26, or an up-to-date Firefox.",
-    );
-  }
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) {
-    throw new GrokWgpuError("no_adapter", "this browser has WebGPU, but gives no graphics adapter");
-  }
-  return adapter;
-}
-
-async function describeAdapter(caps: string): Promise<AdapterInfo> {
-  const { vendor, architecture, device, description } = (await findAdapter()).info;
-  const words = [description, vendor, architecture, device].filter((word, i, all) => word && all.indexOf(word) === i);
-  return {
-    vendor,
-    architecture,
-    device,
-    description,
-    summary: words.join(", ") || "a graphics adapter without a name",
-    ...(JSON.parse(caps) as Caps),
-  };
-}
-
 async function load(
   source: SentSource,
   { context, prefill, kvCache, cache }: SentLoadOptions,
   signal: AbortSignal,
-  tell: (news: News) => void,
+  emit: (news: News) => void,
 ): Promise<Loaded> {
-  const onProgress = (progress: LoadProgress) => tell({ kind: "progress", progress });
+  const onProgress = (progress: LoadProgress) => emit({ kind: "progress", progress });
   onProgress({ phase: "engine", done: 0, total: 1, cached: 0 });
   await start();
   await findAdapter();
@@ -119,7 +58,7 @@ async function load(
   if (signal.aborted) {
     throw abortedError("loading");
   }
-  const hear = (json: string): boolean => {
+  const onEvent = (json: string): boolean => {
     const news = JSON.parse(json) as { progress?: [LoadProgress["phase"], number, number]; device?: DeviceEvent };
     if (news.progress) {
       const [phase, done, total] = news.progress;
@@ -134,7 +73,7 @@ async function load(
   const watched = new Watched(found.files);
   files = watched;
   engine = await watched.during(() =>
-    Engine.load(watched.files, JSON.stringify({ context, prefill, kv_cache: kvCache }), hear),
+    Engine.load(watched.files, JSON.stringify({ context, prefill, kv_cache: kvCache }), onEvent),
   );
   stop.signal = undefined;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
@@ -197,7 +136,7 @@ async function generate(
   prompt: SentPrompt,
   options: SentGenerateOptions,
   signal: AbortSignal,
-  tell: (news: News) => void,
+  emit: (news: News) => void,
   called: number,
 ): Promise<Finish> {
   const nothing = { text: "", promptTokens: 0, reusedTokens: 0, completionTokens: 0 };
@@ -210,21 +149,21 @@ async function generate(
     if (!writer || !files) {
       throw new GrokWgpuError("usage", "no model is loaded");
     }
-    const hear = (json: string): boolean => {
+    const onEvent = (json: string): boolean => {
       const news = JSON.parse(json) as { prompt?: [number, number]; piece?: Piece };
       if (news.prompt) {
-        tell({ kind: "prompt", done: news.prompt[0], total: news.prompt[1] });
+        emit({ kind: "prompt", done: news.prompt[0], total: news.prompt[1] });
       } else if (news.piece) {
         times.last = performance.now();
         times.first ||= times.last;
-        tell({ kind: "piece", piece: news.piece });
+        emit({ kind: "piece", piece: news.piece });
       }
       return !signal.aborted;
     };
     const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
     const request = { prompt, options: { ...options, seed } };
     // Weights are read again if the device was lost.
-    const result = await files.during(() => writer.generate(JSON.stringify(request), hear));
+    const result = await files.during(() => writer.generate(JSON.stringify(request), onEvent));
     made = JSON.parse(result) as typeof made;
   }
   const seconds = (times.last - times.first) / 1000;
@@ -236,91 +175,6 @@ async function generate(
   };
 }
 
-/** Small models for the self-test and their golden logits. Bundlers need literal addresses. */
-const SMALL_MODELS: [string, URL][] = [
-  ["grok2_40", new URL("./golden/grok2_40.safetensors", import.meta.url)],
-  ["grok1_12", new URL("./golden/grok1_12.safetensors", import.meta.url)],
-];
-
-async function selftest(
-  { kernel, case: name, every = 1 }: SentSelfTestOptions,
-  signal: AbortSignal,
-  tell: (news: News) => void,
-): Promise<SelfTestReport> {
-  if (!Number.isInteger(every) || every < 1) {
-    throw new GrokWgpuError("usage", `every is ${every}, expected a whole number from 1 on`);
-  }
-  await start();
-  await findAdapter();
-  const started = performance.now();
-  const test = await SelfTest.open();
-  try {
-    const all = JSON.parse(test.rows()) as { kernel: string; case: string }[];
-    const chosen = all
-      .map((row, index) => ({ ...row, index }))
-      .filter((row) => kernel === undefined || row.kernel === kernel)
-      .filter((row) => name === undefined || test.isMeantBy(row.index, name))
-      .filter((_, i) => i % every === 0);
-    if (chosen.length === 0) {
-      const kernels = [...new Set(all.map((row) => row.kernel))].join(", ");
-      throw new GrokWgpuError("usage", `no row of the self-test is meant; the kernels are ${kernels}`);
-    }
-    const rows: SelfTestRow[] = [];
-    const models: SelfTestModel[] = [];
-    const unlessStopped = () => {
-      if (signal.aborted) {
-        throw abortedError("the self-test");
-      }
-    };
-    let unfinished: string | null = null;
-    try {
-      for (const { index } of chosen) {
-        unlessStopped();
-        const row = JSON.parse(await test.run(index)) as SelfTestRow;
-        rows.push(row);
-        tell({ kind: "row", row, done: rows.length, total: chosen.length });
-      }
-      for (const [file, url] of kernel === undefined && name === undefined ? SMALL_MODELS : []) {
-        unlessStopped();
-        for (const model of JSON.parse(
-          await test.runModel(file, await getBytes(url.href, signal)),
-        ) as SelfTestModel[]) {
-          models.push(model);
-          tell({ kind: "model", model });
-        }
-      }
-    } catch (thrown) {
-      // The report includes the results before the failure.
-      unlessStopped();
-      unfinished = toError(thrown).message;
-    }
-    const failed = [...rows, ...models].filter(({ failure }) => typeof failure === "string").length;
-    const adapter = await describeAdapter(test.caps());
-    const { userAgent } = navigator;
-    const date = new Date().toISOString();
-    const milliseconds = performance.now() - started;
-    const command = `GrokWgpu.selftest(${JSON.stringify({ kernel, case: name, every })})`;
-    return {
-      engine: version(),
-      adapter,
-      userAgent,
-      date,
-      passed: rows.length + models.length - failed,
-      failed,
-      milliseconds,
-      rows,
-      models,
-      unfinished,
-      ...(JSON.parse(test.report(adapter.summary, userAgent, command, date, milliseconds / 1000, unfinished)) as Pick<
-        SelfTestReport,
-        "html" | "suspects"
-      >),
-    };
-  } finally {
-    test.close();
-  }
-}
-
 /** Destroys the device; the page terminates the worker afterwards. */
 function dispose(): void {
   disposed = true;
@@ -330,15 +184,15 @@ function dispose(): void {
   engine?.loseDevice();
 }
 
-function answer(request: Request, signal: AbortSignal, tell: (news: News) => void): unknown {
+function answer(request: Request, signal: AbortSignal, emit: (news: News) => void): unknown {
   const called = performance.now();
   switch (request.kind) {
     case "load":
-      return enqueue(() => load(request.source, request.options, signal, tell));
+      return enqueue(() => load(request.source, request.options, signal, emit));
     case "generate":
-      return enqueue(() => generate(request.prompt, request.options, signal, tell, called));
+      return enqueue(() => generate(request.prompt, request.options, signal, emit, called));
     case "selftest":
-      return enqueue(() => selftest(request.options, signal, tell));
+      return enqueue(() => selftest(request.options, signal, emit));
     case "loseDevice":
       return engine?.loseDevice();
     case "dispose":
@@ -354,10 +208,10 @@ addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
   }
   const controller = new AbortController();
   calls.set(call, controller);
-  const tell = (news: News) => post({ call, news });
+  const emit = (news: News) => post({ call, news });
   void (async () => {
     try {
-      post({ call, result: await answer(data.request, controller.signal, tell) });
+      post({ call, result: await answer(data.request, controller.signal, emit) });
     } catch (error) {
       post({ call, error: toPlain(error) });
     } finally {

@@ -7,7 +7,7 @@ use crate::{
 
 /// Which limits a device is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
+pub enum LimitProfile {
     /// WebGPU's default limits, which every browser grants, even if the adapter has larger ones.
     Baseline,
     /// The adapter's limits: larger bindings mean fewer shards.
@@ -40,8 +40,8 @@ pub struct Caps {
     pub(super) limits: wgpu::Limits,
     /// Limits of the adapter behind it.
     adapter_limits: wgpu::Limits,
-    /// Profile the device was opened with.
-    pub profile: Profile,
+    /// The limits that the device was opened with.
+    pub profile: LimitProfile,
     /// Whether dispatches can be timed on the device, by timestamp queries.
     pub timestamps: bool,
     /// Whether the adapter supports `f16` in shaders. No shader uses it.
@@ -234,13 +234,13 @@ fn rank(kind: wgpu::DeviceType) -> u8 {
 
 pub(super) async fn open(
     adapter: &wgpu::Adapter,
-    profile: Profile,
+    profile: LimitProfile,
 ) -> Result<(wgpu::Device, wgpu::Queue, Caps)> {
     let info = adapter.get_info();
     let adapter_limits = adapter.limits();
     let limits = match profile {
-        Profile::Baseline => wgpu::Limits::defaults(),
-        Profile::Full => adapter_limits.clone(),
+        LimitProfile::Baseline => wgpu::Limits::defaults(),
+        LimitProfile::Full => adapter_limits.clone(),
     };
     let wanted =
         wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE;

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
-pub use caps::{AdapterChoice, Caps, Identity, Profile, adapters};
-pub use plan::{Counters, Plan, StepTime};
+pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
+pub use plan::{Counters, RecordedPass, StepTime};
 
 use crate::{
     base::{
         error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
-    machine::{Machine, Role, binder::Dispatch, kernel::Executor},
+    machine::{BufferRole, Machine, binder::Dispatch, kernel::Executor},
     variants::Tuning,
 };
 
@@ -108,7 +108,7 @@ impl Gpu {
     ///
     /// [`Error::Adapter`] if there is none, [`Error::Device`] if it cannot be opened.
     pub async fn open_best() -> Result<Self> {
-        Self::open(&AdapterChoice::Best, Profile::Full).await
+        Self::open(&AdapterChoice::Best, LimitProfile::Full).await
     }
 
     /// Opens an adapter with the limits of `profile`.
@@ -116,7 +116,7 @@ impl Gpu {
     /// # Errors
     ///
     /// [`Error::Adapter`] if there is no such adapter, or it grants no device.
-    pub async fn open(choice: &AdapterChoice, profile: Profile) -> Result<Self> {
+    pub async fn open(choice: &AdapterChoice, profile: LimitProfile) -> Result<Self> {
         let adapter = caps::choose(choice).await?;
         let (device, queue, caps) = caps::open(&adapter, profile).await?;
         let failure = Failure::default();
@@ -247,7 +247,7 @@ impl Gpu {
     /// reports, such as [`Error::OutOfMemory`].
     pub fn alloc_guarded(
         &mut self,
-        role: Role,
+        role: BufferRole,
         dtype: DType,
         shape: Shape,
         front: u64,
@@ -273,8 +273,8 @@ impl Gpu {
             });
         }
         let usage = match role {
-            Role::Storage => wgpu::BufferUsages::STORAGE,
-            Role::Uniform => wgpu::BufferUsages::UNIFORM,
+            BufferRole::Storage => wgpu::BufferUsages::STORAGE,
+            BufferRole::Uniform => wgpu::BufferUsages::UNIFORM,
         };
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
@@ -398,9 +398,9 @@ impl Gpu {
 }
 
 impl Machine for Gpu {
-    type Plan = Plan;
+    type Plan = RecordedPass;
 
-    fn alloc(&mut self, role: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         self.alloc_guarded(role, dtype, shape, 0, 0)
     }
 

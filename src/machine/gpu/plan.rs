@@ -47,7 +47,7 @@ impl std::ops::Sub for Counters {
 /// A recorded sequence of dispatches, which can be encoded any number of times. Clones share the
 /// objects on the device.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct RecordedPass {
     steps: Vec<Step>,
     bytes_bound: u64,
 }
@@ -75,7 +75,7 @@ pub struct StepTime {
     pub bytes_touched: u64,
 }
 
-impl Plan {
+impl RecordedPass {
     /// Dispatches of one run.
     pub fn dispatches(&self) -> u64 {
         self.steps.len() as u64
@@ -149,7 +149,7 @@ impl Recorder {
         queue: &wgpu::Queue,
         pipelines: &pipelines::Cache,
         slots: &[Slot],
-    ) -> Plan {
+    ) -> RecordedPass {
         // All uniforms of a plan are in one buffer, each at an offset that every device allows.
         const ALIGN: usize = 256;
         let mut params = Vec::new();
@@ -209,7 +209,7 @@ impl Recorder {
                 bytes_touched: dispatch.bytes_touched(),
             });
         }
-        Plan { steps, bytes_bound }
+        RecordedPass { steps, bytes_bound }
     }
 }
 
@@ -231,7 +231,7 @@ impl Gpu {
     /// # Panics
     ///
     /// Never: what it expects of sizes holds by construction.
-    pub async fn time_plan(&mut self, plan: &Plan) -> Result<Vec<StepTime>> {
+    pub async fn time_plan(&mut self, plan: &RecordedPass) -> Result<Vec<StepTime>> {
         // A query set holds at most 4096 queries, two for a dispatch.
         const MOST: usize = 2048;
         if !self.caps.timestamps {

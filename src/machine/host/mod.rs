@@ -8,7 +8,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        Machine, Role,
+        BufferRole, Machine,
         kernel::{Executor, Kernel},
     },
     variants::Tuning,
@@ -462,7 +462,7 @@ impl Executor for HostPlan {
 impl Machine for Host {
     type Plan = HostPlan;
 
-    fn alloc(&mut self, _: Role, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, _: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         Ok(self.zeros(dtype, shape))
     }
 

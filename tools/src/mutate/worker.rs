@@ -11,7 +11,7 @@ use std::{
 use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::{
-        gpu::{AdapterChoice, Gpu, Profile},
+        gpu::{AdapterChoice, Gpu, LimitProfile},
         host::Host,
     },
     selftest,
@@ -83,7 +83,7 @@ pub(crate) fn serve(files: &[File], mutants: &[Mutant], adapter: &str) -> Result
         })
         .collect();
     let choice = AdapterChoice::Named(adapter.into());
-    let open = || pollster::block_on(Gpu::open(&choice, Profile::Baseline));
+    let open = || pollster::block_on(Gpu::open(&choice, LimitProfile::Baseline));
     let mut gpu = None;
     let mut before = String::new();
     for line in io::stdin().lock().lines() {

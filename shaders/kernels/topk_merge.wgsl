@@ -1,4 +1,4 @@
-// The largest of the candidates that `top_chunks.wgsl` has kept, again by chunks of 1024.
+// The largest of the candidates that `topk.wgsl` has kept, again by chunks of 1024.
 // Known as: top-k, further passes.
 //
 //     out_values[r, g, :], out_ids[r, g, :] = the `count` largest of values[r, 1024 g ..]

@@ -24,7 +24,7 @@ use crate::{
 /// The `count` largest logits of each chunk in falling order, ties to the lower id. A logit that is
 /// not a finite number counts as the largest finite one, so that it is seen.
 #[derive(Clone, Copy, Debug)]
-pub struct TopChunks {
+pub struct TopK {
     /// Logits: `[rows, len]`.
     pub logits: Tensor,
     /// Logits kept of each chunk, at most 1024.
@@ -43,12 +43,12 @@ pub(crate) const CHUNK: u32 = 1024;
 /// Padding of an incomplete chunk.
 const LOWEST: f32 = -3.4e38;
 
-impl Kernel for TopChunks {
+impl Kernel for TopK {
     fn shader(&self, _: &Tuning) -> Shader {
         if self.count == 1 {
-            shader!("one" of "top_chunks", "pairs", "largest")
+            shader!("one" of "topk", "pairs", "largest")
         } else {
-            shader!("top_chunks", "pairs", "sort")
+            shader!("topk", "pairs", "sort")
         }
     }
 
@@ -108,7 +108,7 @@ pub(super) fn largest(
 }
 
 pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("top_chunks");
+    let mut rows = Rows::of("topk");
     for (n, len, count) in [
         (1, 1, 1),
         (1, 5, 3),
@@ -163,10 +163,10 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     });
 }
 
-fn case(host: &mut Host, logits: Tensor, count: u32) -> TopChunks {
+fn case(host: &mut Host, logits: Tensor, count: u32) -> TopK {
     let [n, len] = logits.dims().expect("logits have rows");
     let chunks = len.div_ceil(CHUNK);
-    TopChunks {
+    TopK {
         logits,
         count,
         values: host.unwritten([n, chunks * count]),

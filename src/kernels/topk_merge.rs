@@ -1,10 +1,10 @@
-//! The largest of the candidates that the chunks of [`super::TopChunks`] have kept.
+//! The largest of the candidates that the chunks of [`super::TopK`] have kept.
 //!
 //! Known as: top-k, further passes.
 
 use super::{
     Pick, Rows,
-    top_chunks::{CHUNK, flagged, largest},
+    topk::{CHUNK, flagged, largest},
 };
 use crate::{
     base::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// The `count` largest candidates of each chunk of 1024 in falling order, ties to the lower id.
 #[derive(Clone, Copy, Debug)]
-pub struct TopMerge {
+pub struct TopKMerge {
     /// Values of the candidates: `[rows, len]`.
     pub values: Tensor,
     /// Their ids: `[rows, len]`.
@@ -41,12 +41,12 @@ pub struct TopMerge {
 
 params! { len: u32, chunks: u32, count: u32 }
 
-impl Kernel for TopMerge {
+impl Kernel for TopKMerge {
     fn shader(&self, _: &Tuning) -> Shader {
         if self.count == 1 {
-            shader!("one" of "top_merge", "pairs", "largest")
+            shader!("one" of "topk_merge", "pairs", "largest")
         } else {
-            shader!("top_merge", "pairs", "sort")
+            shader!("topk_merge", "pairs", "sort")
         }
     }
 
@@ -83,7 +83,7 @@ impl Kernel for TopMerge {
 }
 
 pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("top_merge");
+    let mut rows = Rows::of("topk_merge");
     for (n, len, count) in
         [(1u32, 1u32, 1), (2, 128, 1), (1, 640, 64), (3, 1025, 16), (1, 3000, 64)]
     {
@@ -114,11 +114,11 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     });
 }
 
-fn case(host: &mut Host, [n, len, count]: [u32; 3], fill: Fill) -> TopMerge {
+fn case(host: &mut Host, [n, len, count]: [u32; 3], fill: Fill) -> TopKMerge {
     let chunks = len.div_ceil(CHUNK);
     // Ids in an order of their own: multiples of an odd number, modulo a power of two.
     let ids = (0..n * len).map(|i| i.wrapping_mul(40_503) % 131_072).collect();
-    TopMerge {
+    TopKMerge {
         values: host.f32([n, len], fill),
         ids: host.ints_from([n, len], ids),
         count,
