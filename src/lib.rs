@@ -43,7 +43,7 @@
 //! | open a model: safetensors or GGUF | [`open`], which gives an [`Opened`] with its [`Config`] |
 //! | choose a device | [`Gpu::open_best`], or [`Gpu::open`] with an [`AdapterChoice`] |
 //! | load it | [`Engine::of`], or [`Engine::load`] with [`SessionOptions`] and progress |
-//! | generate text | [`Engine::generate`] with [`Options`] and a [`Sampler`]; [`Event`]s come back |
+//! | generate text | [`Engine::generate`]: takes [`Options`] and a [`Sampler`], gives [`Event`]s |
 //! | get logits | [`Engine::logits`] |
 //! | translate text and ids | [`Tokenizer`] |
 //! | keep a text | [`Sequence`], whose KV cache lies in the engine |

@@ -2,9 +2,10 @@
 // natively, but compiled by Tint instead of naga.
 //
 //     cargo run -p grok-wgpu-tools --bin export_cases -- DIR --subgroups=$(node device.mjs)
-//     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--json] [--check-itself]
+//     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--every N] [--json]
+//         [--check-itself]
 //
-// Rows say which subgroup sizes they need. Rows for other sizes than the device's are skipped and counted. On
+// `--every N` runs each N-th row of every program. Rows say which subgroup sizes they need. Rows for other sizes than the device's are skipped and counted. On
 // SwiftShader, which has subgroups of 4, `subgroup` variants run, while `spread` variants, which need 8, are only
 // compiled, by `check.mjs`.
 //
@@ -29,6 +30,7 @@ try {
       kernel: { type: "string" },
       case: { type: "string" },
       tuning: { type: "string" },
+      every: { type: "string", default: "1" },
       json: { type: "boolean", default: false },
       "check-itself": { type: "boolean", default: false },
     },
@@ -38,7 +40,7 @@ try {
 }
 const { values: options, positionals } = given;
 if (positionals.length !== 1) {
-  usage("usage: node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--json] [--check-itself]");
+  usage("usage: node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--every N] [--json] [--check-itself]");
 }
 const [folder] = positionals;
 let rows;
@@ -53,6 +55,16 @@ rows = rows.filter(
     (options.case === undefined || row.name.includes(options.case)) &&
     (options.tuning === undefined || row.tuning === options.tuning),
 );
+// Every n-th row of each kernel, tuning and element type, so that all programs run.
+const every = Number(options.every);
+if (!Number.isInteger(every) || every < 1) usage(`--every is ${options.every}, expected a whole number from 1 on`);
+const seen = new Map();
+rows = rows.filter((row) => {
+  const program = `${row.kernel} ${row.tuning} ${row.name.split(" ")[0]}`;
+  const before = seen.get(program) ?? 0;
+  seen.set(program, before + 1);
+  return before % every === 0;
+});
 if (rows.length === 0) usage(`${folder}: no row of that name`);
 
 const opened = await openDevice();
