@@ -9,10 +9,9 @@ use grok_wgpu::lab::{
         tensor::DType,
     },
     checkpoint::open::Opened,
-    engine::{SessionOptions, session::Session, step::Readback},
+    engine::SessionOptions,
     files::native::{FileSource, read_text},
-    machine::gpu::Gpu,
-    text::sampler::logprobs,
+    measure::perplexity::{self, Compared, Comparison, negative_log_likelihood},
 };
 use serde_json::{Value, json};
 
@@ -86,8 +85,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let bar = terminal.bar("scoring", ids.len() as u64, false);
     let mut sum = 0.0;
     let mut scored = 0_u64;
+    let mut progress = |tokens: usize| {
+        bar.inc(tokens as u64);
+        check_interrupt()
+    };
     for window in ids.chunks(window as usize) {
-        sum += negative_log_likelihood(&mut session, window, &mut || bar.inc(32)).await?;
+        sum += negative_log_likelihood(&mut session, window, &mut progress).await?;
         scored += window.len() as u64 - 1;
     }
     bar.finish_and_clear();
@@ -111,8 +114,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     ))
 }
 
-/// Reads the text with both models, chunk by chunk, so that memory holds one chunk's logits at a
-/// time.
+/// Reads the text with both models.
 async fn compare(
     globals: &Globals,
     opened: &Opened<FileSource>,
@@ -138,95 +140,30 @@ async fn compare(
             .await?;
     let mut session = load(globals, opened, sizes).await?;
     let bar = globals.terminal().bar("comparing", ids.len() as u64, false);
-    let mut comparison = Comparison::default();
+    let mut progress = |tokens: usize| {
+        bar.inc(tokens as u64);
+        check_interrupt()
+    };
+    let mut sums = Comparison::default();
     for window in ids.chunks(sizes.context as usize) {
-        reference.rewind(0);
-        session.rewind(0);
-        let size = sizes.prefill as usize;
-        let known = &window[..window.len() - 1];
-        for (part, next) in known.chunks(size).zip(window[1..].chunks(size)) {
-            check_interrupt()?;
-            let theirs = reference.prefill(part, Readback::AllLogits).await?.rows;
-            let ours = session.prefill(part, Readback::AllLogits).await?.rows;
-            for ((theirs, ours), &id) in theirs.iter().zip(&ours).zip(next) {
-                comparison.add(theirs, ours, id)?;
-            }
-            bar.inc(part.len() as u64);
-        }
+        perplexity::compare(&mut reference, &mut session, window, &mut sums, &mut progress).await?;
     }
     bar.finish_and_clear();
-    let result = comparison.finish(ids.len(), sizes.context);
+    let result = Report { tokens: ids.len(), window: sizes.context, compared: sums.finish() };
     if globals.json { out_json(&result.json()) } else { out(&result.text()) }
 }
 
-/// Running totals of a comparison of two models.
-#[derive(Default)]
-struct Comparison {
-    /// Sums of negative log-likelihoods: `[original, other]`.
-    nll: [f64; 2],
-    /// The Kullback-Leibler divergence at each position.
-    divergences: Vec<f64>,
-    same: usize,
-}
-
-/// Figures of a comparison.
-struct Compared {
+/// What is printed of a comparison.
+struct Report {
     tokens: usize,
     window: u32,
-    scored: usize,
-    /// `[original, other]`.
-    perplexity: [f64; 2],
-    /// Mean, median, 99th percentile, maximum.
-    divergence: [f64; 4],
-    same: f64,
+    compared: Compared,
 }
 
-impl Comparison {
-    /// Adds a position whose next token is `id`.
-    fn add(&mut self, original: &[f32], other: &[f32], id: u32) -> Result<()> {
-        let ids: Vec<u32> = (0..).take(original.len()).collect();
-        let [p, q] = [logprobs(original, &ids)?, logprobs(other, &ids)?];
-        let at = id as usize;
-        for (nll, logprobs) in self.nll.iter_mut().zip([&p, &q]) {
-            *nll -= logprobs.get(at).copied().unwrap_or(f64::NEG_INFINITY);
-        }
-        // The divergence is never negative, but its rounded sum may be.
-        let divergence: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
-        self.divergences.push(divergence.max(0.0));
-        self.same += usize::from(likeliest(original) == likeliest(other));
-        Ok(())
-    }
-
-    fn finish(mut self, tokens: usize, window: u32) -> Compared {
-        let scored = self.divergences.len();
-        let count = scored.max(1) as f64;
-        self.divergences.sort_by(f64::total_cmp);
-        // The quantile `of_1000` / 1000 by nearest rank.
-        let quantile = |of_1000: usize| {
-            let rank = (scored * of_1000).div_ceil(1000).max(1) - 1;
-            self.divergences.get(rank).copied().unwrap_or(0.0)
-        };
-        let mean = self.divergences.iter().sum::<f64>() / count;
-        Compared {
-            tokens,
-            window,
-            scored,
-            perplexity: self.nll.map(|nll| (nll / count).exp()),
-            divergence: [mean, quantile(500), quantile(990), quantile(1000)],
-            same: self.same as f64 / count,
-        }
-    }
-}
-
-impl Compared {
-    /// Relative increase of the perplexity over the original's.
-    fn change(&self) -> f64 {
-        self.perplexity[1] / self.perplexity[0] - 1.0
-    }
-
+impl Report {
     fn text(&self) -> String {
-        let [original, other] = self.perplexity;
-        let [mean, median, most_of_100, largest] = self.divergence;
+        let [original, other] = self.compared.perplexity;
+        let [mean, median, most_of_100, largest] = self.compared.divergence;
         format!(
             "perplexity of the original {original:.5}\n\
              perplexity                 {other:.5} ({:+.3} %)\n\
@@ -234,92 +171,31 @@ impl Compared {
              largest {largest:.6}\n\
              same likeliest token       {:.3} %\n\
              tokens scored              {} of {}, windows of {}\n",
-            100.0 * self.change(),
-            100.0 * self.same,
-            self.scored,
+            100.0 * self.compared.change(),
+            100.0 * self.compared.same,
+            self.compared.scored,
             self.tokens,
             self.window
         )
     }
 
     fn json(&self) -> Value {
-        let [original, other] = self.perplexity;
-        let [mean, median, most_of_100, largest] = self.divergence;
+        let [original, other] = self.compared.perplexity;
+        let [mean, median, most_of_100, largest] = self.compared.divergence;
         json!({
             "tokens": self.tokens,
-            "scored": self.scored,
+            "scored": self.compared.scored,
             "window": self.window,
             "perplexity_of_original": original,
             "perplexity": other,
-            "perplexity_change": self.change(),
+            "perplexity_change": self.compared.change(),
             "kl_divergence": {
                 "mean": mean,
                 "median": median,
                 "percentile_99": most_of_100,
                 "max": largest,
             },
-            "same_top_token": self.same,
+            "same_top_token": self.compared.same,
         })
-    }
-}
-
-/// Index of the largest logit; ties go to the lower index.
-fn likeliest(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = id;
-        }
-    }
-    best
-}
-
-/// The sum over all tokens of a window except the first, which has no prediction.
-async fn negative_log_likelihood(
-    session: &mut Session<Gpu>,
-    ids: &[u32],
-    progress: &mut dyn FnMut(),
-) -> Result<f64> {
-    session.rewind(0);
-    let mut sum = 0.0;
-    // There is no target for the last token.
-    let known = &ids[..ids.len() - 1];
-    let size = session.options().prefill as usize;
-    for (part, next) in known.chunks(size).zip(ids[1..].chunks(size)) {
-        check_interrupt()?;
-        let rows = session.prefill(part, Readback::AllLogits).await?.rows;
-        for (row, &id) in rows.iter().zip(next) {
-            sum -= logprobs(row, &[id])?[0];
-        }
-        progress();
-    }
-    Ok(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Comparison;
-
-    #[test]
-    fn divergences_are_those_of_the_definition() {
-        let mut comparison = Comparison::default();
-        let logits = |p: &[f64]| -> Vec<f32> {
-            p.iter().map(|p| grok_wgpu::lab::base::num::round(p.ln())).collect()
-        };
-        let (p, q) = (logits(&[0.5, 0.25, 0.25]), logits(&[0.25, 0.25, 0.5]));
-        comparison.add(&p, &q, 0).expect("finite");
-        for _ in 0..99 {
-            comparison.add(&p, &p, 1).expect("finite");
-        }
-        let compared = comparison.finish(101, 101);
-        // 1/2 ln 2 - 1/4 ln 2, at one of a hundred positions.
-        let one = 0.25 * std::f64::consts::LN_2;
-        let [mean, median, most_of_100, largest] = compared.divergence;
-        assert!((mean - one / 100.0).abs() < 1e-9 && (largest - one).abs() < 1e-6);
-        assert!(median.abs() < 1e-12 && most_of_100.abs() < 1e-12);
-        assert!((compared.same - 0.99).abs() < 1e-12);
-        let original = (2_f64.ln() + 99.0 * 4_f64.ln()) / 100.0;
-        assert!((compared.perplexity[0] - original.exp()).abs() < 1e-6);
-        assert!((compared.change() - (2_f64.ln() / 100.0).exp_m1()).abs() < 1e-6);
     }
 }

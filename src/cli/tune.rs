@@ -91,7 +91,7 @@ async fn run_on(
     let device = session.machine().caps().describe();
     let rounding = options.round_activations;
     let ways = tune::ways(session.machine().caps(), rounding).len();
-    let ids: Vec<u32> = (0..prompt).map(|i| i * 7919 % config.vocab_size).collect();
+    let ids: Vec<u32> = (0..prompt).map(|i| i.wrapping_mul(7919) % config.vocab_size).collect();
     let bar = terminal.bar("measuring", ways as u64, false);
     let mut progress = |_| {
         bar.inc(1);

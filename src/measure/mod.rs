@@ -2,4 +2,5 @@
 
 pub mod autotune;
 pub mod capacity;
+pub mod perplexity;
 pub mod work;
