@@ -1,13 +1,6 @@
 //! Writes a quantized copy of a checkpoint to a folder, and resumes an interrupted run.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::Write,
-    path::Path,
-    sync::{Mutex, PoisonError},
-    thread,
-};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write, path::Path};
 
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -29,6 +22,7 @@ use crate::{
         folder::{Folder, PartFile, Syncer},
         log::Log,
         native::{names, read_text},
+        threads,
     },
     model::{config::Config, schema::Kind},
 };
@@ -168,22 +162,7 @@ impl Quantize<'_> {
 
 /// A [`Parallel`](super::requantize::Parallel) over all cores.
 pub fn on_all_cores(jobs: &mut [Job<'_>]) {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    let queue = Mutex::new(jobs.iter_mut());
-    let work = || {
-        loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(job) = next else { break };
-            job.run();
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            // If a thread cannot be started, the others take its jobs.
-            let _ = thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
+    threads::each_on_all_cores(jobs, Job::run);
 }
 
 /// The folder of a copy that is being written.

@@ -166,7 +166,7 @@ impl Chat<'_> {
         let mut clock = Clock::start();
         let mut trim = Trim::default();
         let mut on_event = |event: Event<'_>| {
-            clock.hear(event);
+            clock.on_event(event);
             out(trim.next(event.text()))?;
             Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };

@@ -19,7 +19,7 @@ impl Clock {
         Self { start: Instant::now(), prompt: zero, first: None, last: zero }
     }
 
-    pub(super) fn hear(&mut self, event: Event<'_>) {
+    pub(super) fn on_event(&mut self, event: Event<'_>) {
         let now = self.start.elapsed();
         match event {
             Event::Prompt { .. } => self.prompt = now,

@@ -100,7 +100,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let mut clock = Clock::start();
     let mut on_event = |event: Event<'_>| {
-        clock.hear(event);
+        clock.on_event(event);
         if !globals.json {
             out(event.text())?;
         }

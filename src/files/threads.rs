@@ -37,6 +37,31 @@ pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
     done.into_iter().map(|(_, made)| made).collect()
 }
 
+/// Calls `work` on each item, on as many threads as there are cores.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn each_on_all_cores<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
+    use std::{
+        sync::{Mutex, PoisonError},
+        thread,
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let queue = Mutex::new(items.iter_mut());
+    let run = || {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(item) = next else { break };
+            work(item);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // If a thread cannot be started, the others take its items.
+            let _ = thread::Builder::new().spawn_scoped(scope, run);
+        }
+        run();
+    });
+}
+
 /// Runs `work` on each item, in order, on the caller's thread.
 #[cfg(target_arch = "wasm32")]
 pub(crate) fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {

@@ -55,7 +55,7 @@ impl Kernel for CombineNorm {
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, chosen, cols] = self.routed.dims()?;
-        let wide = binder.tuning().wide;
+        let wide = binder.tuning().norm_workgroup;
         binder
             .step(self.step)?
             .read("dense", self.dense, F32, [tokens, cols])?
@@ -93,7 +93,7 @@ impl Kernel for CombineNorm {
         let mut sum = host.current(self.sum);
         let mut out = host.current(self.out);
         let gains = [host.floats(self.weight), host.floats(self.next_weight)];
-        let normalized = norm_add(&h, &mut sum, gains, self.eps.into(), host.tuning.wide);
+        let normalized = norm_add(&h, &mut sum, gains, self.eps.into(), host.tuning.norm_workgroup);
         out[..normalized.len()].copy_from_slice(&normalized);
         host.write(self.sum, sum);
         host.write(self.out, out);

@@ -68,7 +68,7 @@ params! {
 
 /// Invocations of the workgroup: at least one for each expert.
 fn workgroup(tuning: &Tuning, experts: u32) -> u32 {
-    tuning.wide.max(experts.next_power_of_two())
+    tuning.norm_workgroup.max(experts.next_power_of_two())
 }
 
 /// Invocations that share an expert.

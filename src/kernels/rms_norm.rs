@@ -43,7 +43,7 @@ impl Kernel for RmsNorm {
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [rows, cols] = self.x.dims()?;
-        let wide = binder.tuning().wide;
+        let wide = binder.tuning().norm_workgroup;
         binder
             .read("x", self.x, F32, [rows, cols])?
             .read("weight", self.weight, F32, [cols])?
@@ -57,7 +57,7 @@ impl Kernel for RmsNorm {
         let weight = host.floats(self.weight);
         let out = x
             .chunks_exact(weight.len())
-            .flat_map(|row| normalize(row, weight, self.eps.into(), host.tuning.wide))
+            .flat_map(|row| normalize(row, weight, self.eps.into(), host.tuning.norm_workgroup))
             .collect();
         host.write(self.out, out);
     }

@@ -45,7 +45,7 @@ impl Kernel for RmsNormAdd {
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [rows, cols] = self.h.dims()?;
-        let wide = binder.tuning().wide;
+        let wide = binder.tuning().norm_workgroup;
         binder
             .read("h", self.h, F32, [rows, cols])?
             .read("weight", self.weight, F32, [cols])?
@@ -59,7 +59,7 @@ impl Kernel for RmsNormAdd {
     fn oracle(&self, host: &mut Host) {
         let mut sum = host.current(self.sum);
         let gains = [host.floats(self.weight), host.floats(self.next_weight)];
-        let wide = host.tuning.wide;
+        let wide = host.tuning.norm_workgroup;
         let out = norm_add(&host.current(self.h), &mut sum, gains, self.eps.into(), wide);
         host.write(self.sum, sum);
         host.write(self.out, out);

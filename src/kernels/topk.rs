@@ -56,7 +56,7 @@ impl Kernel for TopK {
         let [rows, len] = self.logits.dims()?;
         let chunks = len.div_ceil(CHUNK);
         // Only the search for the largest one can have any workgroup size; the sort's is fixed.
-        let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().wide));
+        let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().norm_workgroup));
         binder
             .read("logits", self.logits, F32, [rows, len])?
             .write("values", self.values, F32, [rows, chunks * self.count])?

@@ -54,7 +54,7 @@ impl Kernel for TopKMerge {
         let [rows, len] = self.values.dims()?;
         let chunks = len.div_ceil(CHUNK);
         // Only the search for the largest one can have any workgroup size; the sort's is fixed.
-        let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().wide));
+        let one = (self.count == 1).then_some(("SORT_WG", binder.tuning().norm_workgroup));
         binder
             .read("values", self.values, F32, [rows, len])?
             .read("ids", self.ids, U32, [rows, len])?

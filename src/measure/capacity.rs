@@ -158,7 +158,7 @@ mod tests {
         let plan = planner
             .plan(SessionOptions { context: 4096, prefill: 256, cache: DType::F32 })
             .expect("fits");
-        // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
+        // BF16 as stored, and norms and routers twice as norm_workgroup: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
         assert_eq!(plan.weights, 539_030_994_944 + widened);
         assert_eq!(plan.cache_position, 524_288);

@@ -5,15 +5,10 @@
 //! files that it links, the workgroups, and the order of additions, from which error bounds follow.
 //! [`Tuning`] picks a variant for each product. Nothing outside this folder names one.
 
-mod lanes;
-mod packed;
 mod product;
 mod program;
 mod setting;
-mod spread;
 mod store;
-mod subgroup;
-mod tiles;
 mod tuning;
 
 use std::fmt;
@@ -26,9 +21,23 @@ pub use tuning::{Class, Measured, Tuning};
 
 use crate::base::tensor::DType;
 
-/// Every variant. Where several are meant for a device, the last is used.
-pub static VARIANTS: &[&dyn Variant] =
-    &[&lanes::Lanes, &subgroup::Subgroup, &tiles::Tiles, &packed::Packed, &spread::Spread];
+/// Declares the variants: the module of each, and the table of all.
+macro_rules! variants {
+    ($($module:ident::$variant:ident,)*) => {
+        $(mod $module;)*
+
+        /// Every variant. Where several are meant for a device, the last is used.
+        pub static VARIANTS: &[&dyn Variant] = &[$(&$module::$variant),*];
+    };
+}
+
+variants! {
+    lanes::Lanes,
+    subgroup::Subgroup,
+    tiles::Tiles,
+    packed::Packed,
+    spread::Spread,
+}
 
 /// Features of a device that variants may use. The default is a GPU without optional features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

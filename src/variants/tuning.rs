@@ -15,7 +15,7 @@ pub struct Tuning {
     pub matrices: Setting,
     /// Invocations that share a row in norms, and a chunk in the search for the largest logit. A
     /// power of two.
-    pub wide: u32,
+    pub norm_workgroup: u32,
     /// The fastest setting of each class that was measured.
     pub measured: Option<Arc<Measured>>,
 }
@@ -90,7 +90,7 @@ impl Tuning {
         Self {
             vectors: Setting::preferred(Form::Vector, on),
             matrices: Setting::preferred(Form::Matrix, on),
-            wide: if on.is_cpu { 16 } else { 256 },
+            norm_workgroup: if on.is_cpu { 16 } else { 256 },
             measured: None,
         }
     }
