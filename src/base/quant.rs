@@ -7,14 +7,14 @@
 
 use half::f16;
 
-use crate::base::tensor::DType;
+use crate::base::tensor::{DType, Integers};
 
 /// Elements of a block.
 pub const BLOCK: usize = 32;
 
 /// The largest magnitude that a block can hold.
 pub fn largest(dtype: DType) -> f32 {
-    f16::MAX.to_f32() * if dtype == DType::Q8 { 127.0 } else { 7.0 }
+    f16::MAX.to_f32() * f32::from(integers_of(dtype).most)
 }
 
 /// Appends a row of `values`, rounded to `dtype`. Values should be finite and not beyond
@@ -24,30 +24,18 @@ pub fn largest(dtype: DType) -> f32 {
 ///
 /// If `dtype` is not quantized or the row is not made of whole blocks: callers check both.
 pub fn encode_row(dtype: DType, values: &[f32], into: &mut Vec<u8>) {
-    assert!(dtype.is_quantized(), "{dtype} has no blocks");
+    let round = rounding(dtype);
     let (blocks, []) = values.as_chunks::<BLOCK>() else {
         panic!("a row is made of whole blocks");
     };
-    let start = into.len();
-    let integers = if dtype == DType::Q8 { values.len() } else { values.len() / 2 };
-    into.resize(start + integers + blocks.len() * 2, 0);
-    let (stored, scales) = into[start..].split_at_mut(integers);
-    let stored = stored.chunks_exact_mut(integers / blocks.len().max(1));
-    for ((block, stored), place) in blocks.iter().zip(stored).zip(scales.as_chunks_mut::<2>().0) {
-        let (scale, q) = if dtype == DType::Q8 { round_q8(block) } else { round_q4(block) };
-        *place = scale.to_le_bytes();
-        if dtype == DType::Q8 {
-            for (byte, &q) in stored.iter_mut().zip(&q) {
-                *byte = small(q).to_le_bytes()[0];
-            }
-        } else {
-            for (byte, pair) in stored.iter_mut().zip(q.as_chunks::<2>().0) {
-                *byte = nibble(small(pair[0])) | nibble(small(pair[1])) << 4;
-            }
-        }
+    let mut integers = Vec::with_capacity(values.len());
+    let mut scales = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (scale, q) = round(block);
+        scales.push(scale);
+        integers.extend(q.map(small));
     }
-    let len = into.len() - start;
-    into.resize(start + len.next_multiple_of(16), 0);
+    store_row(dtype, &integers, &scales, into);
 }
 
 /// Appends a row of integers with the scales of its blocks.
@@ -56,13 +44,17 @@ pub fn encode_row(dtype: DType, values: &[f32], into: &mut Vec<u8>) {
 ///
 /// As [`encode_row`].
 pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u8>) {
-    assert!(dtype.is_quantized(), "{dtype} has no blocks");
+    let format = integers_of(dtype);
     assert_eq!(integers.len(), scales.len() * BLOCK, "a row is made of whole blocks");
     let start = into.len();
-    if dtype == DType::Q8 {
-        into.extend(integers.iter().map(|q| q.to_le_bytes()[0]));
-    } else {
-        into.extend(integers.chunks_exact(2).map(|pair| nibble(pair[0]) | nibble(pair[1]) << 4));
+    match format.bits {
+        8 => into.extend(integers.iter().map(|q| q.to_le_bytes()[0])),
+        4 => {
+            let nibble = |q: i8| (q - format.least).to_le_bytes()[0];
+            let pairs = integers.chunks_exact(2);
+            into.extend(pairs.map(|pair| nibble(pair[0]) | nibble(pair[1]) << 4));
+        }
+        bits => panic!("no integers have {bits} bits"),
     }
     into.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
     let len = into.len() - start;
@@ -75,28 +67,39 @@ pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u
 ///
 /// If `dtype` is not quantized.
 pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
-    assert!(dtype.is_quantized(), "{dtype} has no blocks");
-    let wide = dtype == DType::Q8;
-    let block_bytes = if wide { BLOCK } else { BLOCK / 2 };
+    let format = integers_of(dtype);
+    let block_bytes = BLOCK * format.bits as usize / 8;
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
     let mut values = Vec::with_capacity(bytes.len() / row_bytes.max(1) * cols);
     for row in bytes.chunks_exact(row_bytes.max(1)) {
         let (integers, scales) = row.split_at(cols / BLOCK * block_bytes);
         for (block, scale) in integers.chunks_exact(block_bytes).zip(scales.as_chunks::<2>().0) {
             let scale = f16::from_le_bytes(*scale).to_f32();
-            if wide {
-                values.extend(block.iter().map(|&q| scale * f32::from(q.cast_signed())));
-            } else {
-                let value = |q: u8| scale * f32::from(q.cast_signed() - 8);
-                values.extend(block.iter().flat_map(|&q| [value(q & 15), value(q >> 4)]));
+            match format.bits {
+                8 => values.extend(block.iter().map(|&q| scale * f32::from(q.cast_signed()))),
+                4 => {
+                    let value = |q: u8| scale * f32::from(q.cast_signed() + format.least);
+                    values.extend(block.iter().flat_map(|&q| [value(q & 15), value(q >> 4)]));
+                }
+                bits => panic!("no integers have {bits} bits"),
             }
         }
     }
     values
 }
 
-fn nibble(q: i8) -> u8 {
-    (q + 8).to_le_bytes()[0]
+/// The integers of a quantized type.
+fn integers_of(dtype: DType) -> Integers {
+    dtype.integers().unwrap_or_else(|| panic!("{dtype} has no blocks"))
+}
+
+/// What rounds a block to `dtype`.
+fn rounding(dtype: DType) -> fn(&Block) -> (f16, Block) {
+    match dtype {
+        DType::Q8 => round_q8,
+        DType::Q4 => round_q4,
+        DType::F32 | DType::F16 | DType::BF16 | DType::U32 => panic!("{dtype} has no blocks"),
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "integers of a block have at most 8 bits")]

@@ -19,21 +19,49 @@ pub enum DType {
     U32,
 }
 
+/// The integers of a quantized type, which share a scale in blocks of 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Integers {
+    /// Bits of each, 8 or 4. Four bits hold the integer less `least`.
+    pub bits: u32,
+    /// The smallest one.
+    pub least: i8,
+    /// The largest one.
+    pub most: i8,
+}
+
 impl DType {
     /// Types that weights are stored in.
     pub const WEIGHTS: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8, Self::Q4];
 
+    /// The integers of a quantized type; `None` for floats and ids. Whatever depends on the format
+    /// of blocks goes by this.
+    pub const fn integers(self) -> Option<Integers> {
+        match self {
+            // -128 has no positive counterpart, so it is not used.
+            Self::Q8 => Some(Integers { bits: 8, least: -127, most: 127 }),
+            Self::Q4 => Some(Integers { bits: 4, least: -8, most: 7 }),
+            Self::F32 | Self::F16 | Self::BF16 | Self::U32 => None,
+        }
+    }
+
     /// Elements of a quantization block, else 1. The columns of a tensor are a multiple of it.
     pub const fn block(self) -> u32 {
-        match self {
-            Self::Q8 | Self::Q4 => 32,
-            _ => 1,
-        }
+        if self.is_quantized() { 32 } else { 1 }
     }
 
     /// Whether elements are quantized in blocks that share a scale.
     pub const fn is_quantized(self) -> bool {
-        self.block() > 1
+        self.integers().is_some()
+    }
+
+    /// Bytes of the integers of a quantized row of `cols` elements, which its scales follow; 0 for
+    /// other types.
+    pub const fn integer_bytes(self, cols: u64) -> u64 {
+        match self.integers() {
+            Some(integers) => cols * integers.bits as u64 / 8,
+            None => 0,
+        }
     }
 
     /// Bytes of a row of `cols` elements.
@@ -43,8 +71,7 @@ impl DType {
         match self {
             Self::F32 | Self::U32 => 4 * cols,
             Self::F16 | Self::BF16 => 2 * cols,
-            Self::Q8 => cols + scales,
-            Self::Q4 => cols / 2 + scales,
+            Self::Q8 | Self::Q4 => self.integer_bytes(cols) + scales,
         }
     }
 

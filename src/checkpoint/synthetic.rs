@@ -83,12 +83,10 @@ impl Synthetic {
 impl Recipe {
     fn quantized_row(&self, indices: std::ops::Range<u64>, into: &mut Vec<u8>) {
         let scale = self.scale.unwrap_or(1.0);
-        // The lowest 8-bit integer, -128, has no positive counterpart, so it is not used.
-        let (scale, shift, least) = match self.dtype {
-            DType::Q8 => (scale / 128.0, 0, -127),
-            _ => (scale / 8.0, 4, -8),
-        };
+        let format = self.dtype.integers().expect("the recipe is of a quantized type");
+        let (shift, least) = (8 - format.bits, format.least);
         let middle = 128 >> shift;
+        let scale = scale / f64::from(middle);
         let integer = |i| {
             let step = i16::from(byte(self.hash, i) >> shift) - middle;
             i8::try_from(step).unwrap_or(least).max(least)

@@ -64,11 +64,7 @@ impl Variant for Lanes {
 /// product.
 pub(super) fn depth(dtype: DType, cols: u32, lanes: u32) -> f64 {
     // Groups of eight elements in a chunk, which has sixteen bytes, or thirty-two with F32.
-    let parts = match dtype {
-        DType::Q4 => 4.0,
-        DType::Q8 => 2.0,
-        _ => 1.0,
-    };
+    let parts = dtype.integers().map_or(1.0, |integers| 16.0 / f64::from(integers.bits));
     let chunks = (f64::from(cols) / (8.0 * parts) / f64::from(lanes)).ceil();
     2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
 }

@@ -130,7 +130,8 @@ impl Host {
     /// Integers wrapped into the range of `dtype`, in blocks that have these scales in turn. With
     /// powers of two as scales, sums stay exact and a wrong scale is noticed.
     fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
-        let (least, most) = if dtype == DType::Q8 { (-127.0, 127.0) } else { (-8.0, 7.0) };
+        let integers = dtype.integers().expect("the type has blocks");
+        let (least, most) = (f64::from(integers.least), f64::from(integers.most));
         let mut stored = Vec::new();
         for row in values.chunks_exact(cols(shape)) {
             let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, least, most)).collect();
@@ -339,7 +340,8 @@ impl Host {
         let stored = stored.as_mut().expect("blocks are stored");
         let cols = cols(tensor.shape);
         let row = usize::try_from(tensor.dtype.row_bytes(cols as u64)).expect("rows are small");
-        let integers = if tensor.dtype == DType::Q8 { cols } else { cols / 2 };
+        let integers = tensor.dtype.integer_bytes(cols as u64);
+        let integers = usize::try_from(integers).expect("rows are small");
         let at = index / cols * row + integers + index % cols / quant::BLOCK * 2;
         stored[at..at + 2].copy_from_slice(&half::f16::from_f64(value).to_le_bytes());
         *values = decode_rows(tensor.dtype, cols, stored);
@@ -568,7 +570,7 @@ pub fn untouched(tensor: Tensor, bytes: &[u8], poison: u32) -> Vec<bool> {
         return (0..bytes.len() / size(1)).map(|i| fresh(i * size(1), size(1))).collect();
     }
     let (row, block) = (size(cols), dtype.block() as usize);
-    let integers = if dtype == DType::Q8 { cols } else { cols / 2 };
+    let integers = usize::try_from(dtype.integer_bytes(cols as u64)).unwrap_or(usize::MAX);
     (0..bytes.len() / row)
         .flat_map(|at| (0..cols).map(move |i| (at * row, i)))
         .map(|(row, i)| {
