@@ -2,12 +2,13 @@
 // device, or gets invalid requests.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import path from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { serve } from "../bin/serve.mjs";
 import { demo, launch, scratch, web } from "./harness.mjs";
+import { gguf, reference } from "./models.mjs";
 
 const PAGE = `<!doctype html><title>package</title><link rel="icon" href="data:,"><script type="module">
 import * as package_ from "/dist/index.js";
@@ -63,6 +64,8 @@ function moody(request, response) {
   }
 }
 
+/** The root of the server. */
+const folder = scratch();
 let browser;
 let server;
 let other;
@@ -70,7 +73,6 @@ let model;
 let page;
 
 before(async () => {
-  const folder = scratch();
   writeFileSync(path.join(folder, "index.html"), PAGE);
   server = await serve(0, [
     ["/", folder],
@@ -275,6 +277,48 @@ describe("files", () => {
     }
     const none = await page.evaluate(() => failure(() => lib.GrokWgpu.load([])));
     assert.equal(none.code, "usage");
+  });
+});
+
+describe("a GGUF file", () => {
+  const { question, text } = reference();
+  let file;
+  before(() => {
+    file = gguf(path.join(folder, "demo.gguf"));
+  });
+  beforeEach(fresh);
+
+  /** The text that the loaded model writes. */
+  const answer = () =>
+    page.evaluate(async (content) => {
+      const { choices } = await engine.chat([{ role: "user", content }], { temperature: 0, max_tokens: 64 });
+      return choices[0].message.content;
+    }, question);
+
+  test("that was chosen writes what the PyTorch original does", async () => {
+    await page.evaluate(() => {
+      document.body.innerHTML = "<input type=file>";
+    });
+    await page.setInputFiles("input", file);
+    await page.evaluate(() => load(document.querySelector("input").files));
+    const { name, warnings } = await page.evaluate(() => engine.model);
+    assert.deepEqual([name, warnings], ["demo.gguf", []]);
+    assert.equal(await answer(), text);
+  });
+
+  for (const cache of [true, false]) {
+    test(`at an address, ${cache ? "kept" : "streamed"}, writes the same`, async () => {
+      await page.evaluate((cache) => load("/demo.gguf", { cache }), cache);
+      assert.equal(await answer(), text);
+      const kept = await page.evaluate(() => lib.cachedBytes());
+      assert.ok(cache ? kept >= statSync(file).size : kept === 0, `${kept} bytes are kept`);
+    });
+  }
+
+  test("that is not at its address is missed", async () => {
+    const { code, message } = await page.evaluate(() => failure(() => load("/none.gguf")));
+    assert.equal(code, "network");
+    assert.match(message, /none\.gguf: there is no such file/);
   });
 });
 

@@ -18,7 +18,7 @@ import {
   servePage,
   tokens,
 } from "./harness.mjs";
-import { hostile, reference, tensorParallel } from "./models.mjs";
+import { gguf, hostile, reference, tensorParallel } from "./models.mjs";
 
 let server;
 let browser;
@@ -440,6 +440,22 @@ test("a dropped folder in the layout of Grok-2's release says the same", () =>
     await page.locator("html[data-model=loading]").waitFor({ state: "attached" });
     await ready(page);
     assert.equal(await page.locator("#log .message").count(), 0, "another model begins with nothing");
+  }));
+
+test("a dropped GGUF file says the same", () =>
+  fresh(async (page) => {
+    const { question, text } = reference();
+    const file = gguf(path.join(scratch(), "demo.gguf"));
+    await drop(page, file);
+    await ready(page);
+    assert.equal(await page.locator("#state").textContent(), "demo.gguf");
+    await sample(page, GREEDY);
+    await ask(page, question);
+    assert.equal((await lastAnswer(page)).text, text);
+    // Also with the file dialog.
+    await page.locator("#files").setInputFiles(file);
+    await page.locator("html[data-model=loading]").waitFor({ state: "attached" });
+    await ready(page);
   }));
 
 test("text is never taken for HTML", () =>
