@@ -47,13 +47,17 @@ export async function remoteFiles(
   return { name, files };
 }
 
-/** Name under which a model's list of files is cached. */
-const LISTING = "listing";
+/** Name under which the list of files at an address is cached. A folder may hold several models. */
+function listingName(address: string): string {
+  const { manifest, gguf } = locate(address);
+  const { pathname } = new URL(manifest);
+  return `listing of ${gguf ?? pathname.slice(pathname.lastIndexOf("/") + 1)}`;
+}
 
 /** Downloads the files that are missing and opens the cached files. */
 async function kept(address: string, store: Store, options: RemoteOptions): Promise<SourceFile[]> {
   const { signal } = options.stop;
-  const earlier = await store.readJson<Listing>(LISTING);
+  const earlier = await store.readJson<Listing>(listingName(address));
   const complete = earlier !== undefined && (await whole(store, earlier));
   let listing: Listing;
   try {
@@ -95,7 +99,7 @@ async function kept(address: string, store: Store, options: RemoteOptions): Prom
       file.size = await fetchFile(url, file, store, signal, more);
     }
   }
-  await store.writeJson(LISTING, listing);
+  await store.writeJson(listingName(address), listing);
   const files: SourceFile[] = [];
   for (const { name } of listing.files) {
     const file = await store.file(name);
