@@ -1,5 +1,12 @@
 //! Host memory, and the executor that runs every kernel by its oracle in `f64`.
 
+mod bound;
+mod fill;
+
+use bound::UNWRITTEN;
+pub use bound::{Bounded, POISON, is_unwritten, untouched};
+pub use fill::Fill;
+
 use crate::{
     base::{
         error::{Error, Result},
@@ -37,29 +44,6 @@ enum Data {
     Ints { values: Vec<u32>, also: Option<Vec<Vec<u32>>> },
 }
 
-/// What a test row puts into a tensor.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Fill {
-    /// Normally distributed, standard deviation 1.
-    Normal,
-    /// Normal with one element in 64 a thousand times larger.
-    Outliers,
-    /// Normal, scaled to about 1e-15: products come near the smallest normal numbers.
-    Tiny,
-    /// Pairs that cancel: large values of alternating sign with a small remainder.
-    Cancelling,
-    /// Integers from `-n` to `n`: sums stay exact in `f32` however they are ordered.
-    Integers(u32),
-    /// Zero everywhere but for a one at this flat index.
-    OneHot(u64),
-    /// Ones among zeros, one in so many.
-    Sparse(u32),
-    /// The flat index modulo 4096, plus one: proves addressing.
-    Index,
-    /// The same value everywhere.
-    Constant(f64),
-}
-
 impl Host {
     /// A host whose random tensors follow from `seed`.
     pub fn with_seed(seed: u64) -> Self {
@@ -69,29 +53,6 @@ impl Host {
     /// A host for kernels that are inspected but not run: no random numbers, floats are zeros.
     pub fn of_shapes() -> Self {
         Self { only_shapes: true, ..Self::default() }
-    }
-
-    /// A tensor of `dtype` filled as `fill` says, every value exact in that type.
-    pub fn filled(&mut self, dtype: DType, shape: impl Into<Shape>, fill: Fill) -> Tensor {
-        let shape = shape.into();
-        let count = len(shape);
-        if self.only_shapes {
-            return self.zeros(dtype, shape);
-        }
-        let values: Vec<f64> = (0..count as u64).map(|i| self.draw(fill, i)).collect();
-        if dtype.is_quantized() {
-            match fill {
-                Fill::Integers(_) | Fill::Index | Fill::OneHot(_) | Fill::Sparse(_) => {
-                    return self.in_blocks(dtype, shape, &values, [1.0, 2.0, 4.0, 8.0]);
-                }
-                Fill::Constant(value) if exact(DType::F16, value).to_bits() == value.to_bits() => {
-                    let ones = vec![1.0; count];
-                    return self.in_blocks(dtype, shape, &ones, [value; 4]);
-                }
-                _ => {}
-            }
-        }
-        self.floats_from(dtype, shape, values)
     }
 
     /// An `f32` tensor filled as `fill` says.
@@ -125,22 +86,6 @@ impl Host {
         }
         let values = values.into_iter().map(|v| exact(dtype, v)).collect();
         self.push_floats(dtype, shape, values)
-    }
-
-    /// Integers wrapped into the range of `dtype`, in blocks that have these scales in turn. With
-    /// powers of two as scales, sums stay exact and a wrong scale is noticed.
-    fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
-        let integers = dtype.integers().expect("the type has blocks");
-        let (least, most) = (f64::from(integers.least), f64::from(integers.most));
-        let mut stored = Vec::new();
-        for row in values.chunks_exact(cols(shape)) {
-            let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, least, most)).collect();
-            let scales: Vec<half::f16> = (0..row.len() / quant::BLOCK)
-                .map(|block| half::f16::from_f64(by[block % 4]))
-                .collect();
-            quant::store_row(dtype, &integers, &scales, &mut stored);
-        }
-        self.stored(dtype, shape, stored)
     }
 
     fn zeros(&mut self, dtype: DType, shape: Shape) -> Tensor {
@@ -379,66 +324,6 @@ impl Host {
             },
         }
     }
-
-    fn draw(&mut self, fill: Fill, i: u64) -> f64 {
-        match fill {
-            Fill::Normal => self.normal(),
-            Fill::Outliers => {
-                self.normal() * if self.next().is_multiple_of(64) { 1000.0 } else { 1.0 }
-            }
-            Fill::Tiny => self.normal() * 1e-15,
-            Fill::Cancelling => {
-                let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
-                sign * 1000.0 + self.normal()
-            }
-            Fill::Integers(n) => (self.next() % u64::from(2 * n + 1)) as f64 - f64::from(n),
-            Fill::OneHot(at) => f64::from(u8::from(i == at)),
-            Fill::Sparse(n) => f64::from(u8::from(self.next().is_multiple_of(n.into()))),
-            Fill::Index => (i % 4096 + 1) as f64,
-            Fill::Constant(value) => value,
-        }
-    }
-
-    fn normal(&mut self) -> f64 {
-        // Box-Muller transform of two uniform numbers, the first of which is not 0.
-        let u = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        let v = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
-        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-    }
-
-    fn next(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
-/// Bits that no kernel writes on purpose: a quiet NaN as `f32`, an absurd index as `u32`.
-pub const POISON: u32 = 0x7fc0_dead;
-
-/// The value of an uninitialized float: the NaN that [`POISON`] is. NaN results have other bits.
-const UNWRITTEN: f64 = f64::from_bits(0x7ff8_1bd5_a000_0000);
-
-/// Whether a value of the host is that of an uninitialized float.
-pub fn is_unwritten(value: f64) -> bool {
-    value.to_bits() == UNWRITTEN.to_bits()
-}
-
-/// A result in `f64`, and the largest error of a correct device.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bounded {
-    /// The value, as exact as `f64` gives it.
-    pub value: f64,
-    /// Largest absolute error that WGSL's accuracy rules allow the kernel.
-    pub bound: f64,
-}
-
-impl Bounded {
-    /// A result without error.
-    pub fn exact(value: f64) -> Self {
-        Self { value, bound: 0.0 }
-    }
 }
 
 impl Executor for Host {
@@ -522,12 +407,6 @@ impl Machine for Host {
     }
 }
 
-/// An integer wrapped into `least..=most`, modulo the length of that range.
-#[expect(clippy::cast_possible_truncation, reason = "the range is that of a byte")]
-fn wrapped(value: f64, least: f64, most: f64) -> i8 {
-    ((value - least).rem_euclid(most - least + 1.0) + least) as i8
-}
-
 /// Elements of a row.
 fn cols(shape: Shape) -> usize {
     shape.extents().last().map_or(1, |&cols| cols as usize)
@@ -555,28 +434,6 @@ pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
             .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f64())
             .collect(),
     }
-}
-
-/// Whether each element of `tensor` still has the bytes of the word `poison`. For an element of a
-/// quantized block, its scale must have them too.
-pub fn untouched(tensor: Tensor, bytes: &[u8], poison: u32) -> Vec<bool> {
-    let word = poison.to_le_bytes();
-    let fresh = |at: usize, len: usize| {
-        bytes[at..at + len].iter().zip(at..).all(|(&byte, i)| byte == word[i % 4])
-    };
-    let (dtype, cols) = (tensor.dtype, cols(tensor.shape));
-    let size = |cols: usize| usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
-    if !dtype.is_quantized() {
-        return (0..bytes.len() / size(1)).map(|i| fresh(i * size(1), size(1))).collect();
-    }
-    let (row, block) = (size(cols), dtype.block() as usize);
-    let integers = usize::try_from(dtype.integer_bytes(cols as u64)).unwrap_or(usize::MAX);
-    (0..bytes.len() / row)
-        .flat_map(|at| (0..cols).map(move |i| (at * row, i)))
-        .map(|(row, i)| {
-            fresh(row + i * integers / cols, 1) && fresh(row + integers + i / block * 2, 2)
-        })
-        .collect()
 }
 
 fn exact(dtype: DType, value: f64) -> f64 {

@@ -1,0 +1,110 @@
+//! What test rows put into tensors: random, structured and exact values.
+
+use super::{Host, cols, exact, len};
+use crate::base::{
+    quant,
+    tensor::{DType, Shape, Tensor},
+};
+
+/// What a test row puts into a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Normally distributed, standard deviation 1.
+    Normal,
+    /// Normal with one element in 64 a thousand times larger.
+    Outliers,
+    /// Normal, scaled to about 1e-15: products come near the smallest normal numbers.
+    Tiny,
+    /// Pairs that cancel: large values of alternating sign with a small remainder.
+    Cancelling,
+    /// Integers from `-n` to `n`: sums stay exact in `f32` however they are ordered.
+    Integers(u32),
+    /// Zero everywhere but for a one at this flat index.
+    OneHot(u64),
+    /// Ones among zeros, one in so many.
+    Sparse(u32),
+    /// The flat index modulo 4096, plus one: proves addressing.
+    Index,
+    /// The same value everywhere.
+    Constant(f64),
+}
+
+impl Host {
+    /// A tensor of `dtype` filled as `fill` says, every value exact in that type.
+    pub fn filled(&mut self, dtype: DType, shape: impl Into<Shape>, fill: Fill) -> Tensor {
+        let shape = shape.into();
+        let count = len(shape);
+        if self.only_shapes {
+            return self.zeros(dtype, shape);
+        }
+        let values: Vec<f64> = (0..count as u64).map(|i| self.draw(fill, i)).collect();
+        if dtype.is_quantized() {
+            match fill {
+                Fill::Integers(_) | Fill::Index | Fill::OneHot(_) | Fill::Sparse(_) => {
+                    return self.in_blocks(dtype, shape, &values, [1.0, 2.0, 4.0, 8.0]);
+                }
+                Fill::Constant(value) if exact(DType::F16, value).to_bits() == value.to_bits() => {
+                    let ones = vec![1.0; count];
+                    return self.in_blocks(dtype, shape, &ones, [value; 4]);
+                }
+                _ => {}
+            }
+        }
+        self.floats_from(dtype, shape, values)
+    }
+
+    /// Integers wrapped into the range of `dtype`, in blocks that have these scales in turn. With
+    /// powers of two as scales, sums stay exact and a wrong scale is noticed.
+    fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
+        let integers = dtype.integers().expect("the type has blocks");
+        let (least, most) = (f64::from(integers.least), f64::from(integers.most));
+        let mut stored = Vec::new();
+        for row in values.chunks_exact(cols(shape)) {
+            let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, least, most)).collect();
+            let scales: Vec<half::f16> = (0..row.len() / quant::BLOCK)
+                .map(|block| half::f16::from_f64(by[block % 4]))
+                .collect();
+            quant::store_row(dtype, &integers, &scales, &mut stored);
+        }
+        self.stored(dtype, shape, stored)
+    }
+
+    fn draw(&mut self, fill: Fill, i: u64) -> f64 {
+        match fill {
+            Fill::Normal => self.normal(),
+            Fill::Outliers => {
+                self.normal() * if self.next().is_multiple_of(64) { 1000.0 } else { 1.0 }
+            }
+            Fill::Tiny => self.normal() * 1e-15,
+            Fill::Cancelling => {
+                let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+                sign * 1000.0 + self.normal()
+            }
+            Fill::Integers(n) => (self.next() % u64::from(2 * n + 1)) as f64 - f64::from(n),
+            Fill::OneHot(at) => f64::from(u8::from(i == at)),
+            Fill::Sparse(n) => f64::from(u8::from(self.next().is_multiple_of(n.into()))),
+            Fill::Index => (i % 4096 + 1) as f64,
+            Fill::Constant(value) => value,
+        }
+    }
+
+    fn normal(&mut self) -> f64 {
+        // Box-Muller transform of two uniform numbers, the first of which is not 0.
+        let u = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let v = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// An integer wrapped into `least..=most`, modulo the length of that range.
+#[expect(clippy::cast_possible_truncation, reason = "the range is that of a byte")]
+fn wrapped(value: f64, least: f64, most: f64) -> i8 {
+    ((value - least).rem_euclid(most - least + 1.0) + least) as i8
+}
