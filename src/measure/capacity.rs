@@ -133,7 +133,7 @@ pub fn cache_position_bytes(c: &Config, dtype: DType) -> u64 {
 /// Dispatches per layer, on average, in a step that runs `kernels`.
 pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
     let all: u64 = kernels.iter().map(|(_, count)| count).sum();
-    let last = |label: &str| label.starts_with("top_") || label == "gather";
+    let last = |label: &str| label.starts_with("topk") || label == "gather";
     let searches: u64 =
         kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
     let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
@@ -158,7 +158,7 @@ mod tests {
         let plan = planner
             .plan(SessionOptions { context: 4096, prefill: 256, cache: DType::F32 })
             .expect("fits");
-        // BF16 as stored, and norms and routers twice as norm_workgroup: 64 layers of 4 norms and 8 rows.
+        // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
         assert_eq!(plan.weights, 539_030_994_944 + widened);
         assert_eq!(plan.cache_position, 524_288);

@@ -64,9 +64,9 @@ impl Variant for Packed {
     }
 
     /// Integer sums are exact. What errs in a block are two products by scales and the division
-    /// that gives the scale: 2.5 units of the rounded values. Rounding at most doubles a value (half
-    /// a step becomes a whole one), so that is 5 units, less than the eight additions inside a
-    /// block of a float tile.
+    /// that gives the scale: 2.5 units of the rounded values. Rounding at most doubles a value
+    /// (half a step becomes a whole one), so that is 5 units, less than the eight additions inside
+    /// a block of a float tile.
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
         Sums { depth: tiles::depth(cols, 8.0), rounds: true }
     }
