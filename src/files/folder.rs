@@ -72,12 +72,8 @@ impl<'a> Folder<'a> {
     ///
     /// [`Error::Io`] if it cannot be written or renamed.
     pub fn finish(&self, name: &str, file: PartFile) -> Result<()> {
-        let path = self.dir.join(name);
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(self.unfinished(name), &path))
-            .map_err(|source| Error::io(&path, source))
+        self.sync(name, file)?;
+        self.name(name)
     }
 
     /// Opens an unfinished file again, to go on after its first `len` bytes.
@@ -103,7 +99,7 @@ impl<'a> Folder<'a> {
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|file| file.sync_all())
-            .map_err(|source| Error::io(self.unfinished(name), source))
+            .map_err(|source| Error::io(self.dir.join(name), source))
     }
 
     /// Gives an unfinished file its name.

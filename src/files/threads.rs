@@ -8,39 +8,17 @@ pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> R + Sync,
 ) -> Vec<R> {
-    use std::{
-        panic::resume_unwind,
-        sync::atomic::{AtomicUsize, Ordering},
-        thread,
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return done };
-            done.push((at, work(item)));
-        }
-    };
-    let mut done = thread::scope(|scope| {
-        // If the system refuses a thread, the others do its work.
-        let spawn = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
-        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
-        let mut done = run();
-        for other in others {
-            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        done
-    });
-    done.sort_by_key(|&(at, _)| at);
-    done.into_iter().map(|(_, made)| made).collect()
+    let mut made: Vec<(&T, Option<R>)> = items.iter().map(|item| (item, None)).collect();
+    each_on_all_cores(&mut made, |(item, result)| *result = Some(work(item)));
+    made.into_iter().map(|(_, result)| result.expect("every item was worked on")).collect()
 }
 
-/// Calls `work` on each item, on as many threads as there are cores.
+/// Calls `work` on each item, on as many threads as there are cores. A panic of `work` is the
+/// caller's.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn each_on_all_cores<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
     use std::{
+        panic::resume_unwind,
         sync::{Mutex, PoisonError},
         thread,
     };
@@ -54,11 +32,13 @@ pub(crate) fn each_on_all_cores<T: Send>(items: &mut [T], work: impl Fn(&mut T) 
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads {
-            // If a thread cannot be started, the others take its items.
-            let _ = thread::Builder::new().spawn_scoped(scope, run);
-        }
+        // If the system refuses a thread, the others do its work.
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         run();
+        for other in others {
+            other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
     });
 }
 
