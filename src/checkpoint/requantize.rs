@@ -131,7 +131,7 @@ impl Job<'_> {
             DType::Q8 | DType::Q4 => quant::largest(self.to),
             DType::F16 => f16::MAX.to_f32(),
             DType::BF16 => bf16::MAX.to_f32(),
-            _ => f32::MAX,
+            DType::F32 | DType::U32 => f32::MAX,
         };
         // A NaN fails the check, too.
         self.fault = values
@@ -156,7 +156,9 @@ impl Job<'_> {
                     quant::encode_row(self.to, row, &mut self.out);
                 }
             }
-            _ => self.out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+            DType::F32 | DType::U32 => {
+                self.out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            }
         }
         self.loss = loss(&values, &decode(self.to, self.cols, &self.out));
     }
@@ -173,7 +175,9 @@ fn decode(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
         DType::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         DType::BF16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         DType::Q8 | DType::Q4 => quant::decode_rows(dtype, cols, bytes),
-        _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        DType::F32 | DType::U32 => {
+            bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        }
     }
 }
 
