@@ -181,7 +181,7 @@ test("checkpoints that are none, and addresses that lead nowhere", () =>
       await drop(page, path.join(import.meta.dirname, "models.mjs"));
       let said = await notice(page);
       assert.equal(said.code, "checkpoint");
-      assert.match(said.what, /no config\.json among the 1 files \(models\.mjs\)/);
+      assert.match(said.what, /no config\.json and no \*\.gguf among the 1 files \(models\.mjs\)/);
       assert.match(said.hint, /whole folder/);
 
       await drop(page, truncated(path.join(folder, "short")));
