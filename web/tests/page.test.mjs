@@ -369,15 +369,18 @@ test("rules of accessibility, light and dark, wide and narrow", async () => {
   await page.context().close();
 });
 
-test("every row of the self-test is green, and the reports hold them all", () =>
+// All rows take minutes on a software adapter. They run with GROK_WGPU_FULL=true; else every 12th.
+const full = process.env.GROK_WGPU_FULL === "true";
+
+test("the self-test is green, and the reports hold every row that ran", () =>
   fresh(async (page) => {
-    // No model is loaded. The short run comes first; it can be stopped.
+    // No model is loaded. A run can be stopped.
     await page.goto(`${server.address}#selftest`);
-    await page.locator("#test-some").click();
+    await page.locator("#test-all").click();
     await page.getByText(/\d+ of \d+ rows, 0 failed/).waitFor();
     await page.locator("#test-stop").click();
     await page.getByText(/Stopped after \d+ rows, 0 failed/).waitFor();
-    await page.locator("#test-all").click();
+    await page.locator(full ? "#test-all" : "#test-some").click();
     await page.locator(".verdict").waitFor({ timeout: 400_000 });
     assert.match(
       await page.locator(".verdict").textContent(),
@@ -403,7 +406,7 @@ test("every row of the self-test is green, and the reports hold them all", () =>
         ["small Grok-1", null, true],
       ],
     );
-    assert.ok(report.rows.length > 1000);
+    assert.ok(report.rows.length > (full ? 1000 : 100), `${report.rows.length} rows`);
     assert.ok(report.rows.every(({ worst }) => worst !== null && worst <= 1));
     assert.match(report.adapter.summary, /swiftshader/i);
     const kernels = new Set(report.rows.map(({ kernel }) => kernel));
@@ -419,7 +422,8 @@ test("every row of the self-test is green, and the reports hold them all", () =>
     const text = await saved.locator("main").textContent();
     assert.match(text, new RegExp(`All ${report.passed} checks passed`));
     assert.match(text, /swiftshader/i);
-    assert.match(text, /system.*Chrome.*commandGrokWgpu\.selftest\(\{"every":1\}\)/s);
+    const command = `GrokWgpu\\.selftest\\(\\{"every":${full ? 1 : 12}\\}\\)`;
+    assert.match(text, new RegExp(`system.*Chrome.*command${command}`, "s"));
     assert.equal(await saved.locator("svg .name").count(), kernels.size);
     assert.equal(await saved.locator("svg .bad").count(), 0);
     await saved.close();
