@@ -377,9 +377,9 @@ test("the self-test is green, and the reports hold every row that ran", () =>
     // No model is loaded. A run can be stopped.
     await page.goto(`${server.address}#selftest`);
     await page.locator("#test-all").click();
-    await page.getByText(/\d+ of \d+ rows, 0 failed/).waitFor();
+    await page.getByText(/\d+ of [\d,]+ rows, 0 failed/).waitFor();
     await page.locator("#test-stop").click();
-    await page.getByText(/Stopped after \d+ rows, 0 failed/).waitFor();
+    await page.getByText(/Stopped after [\d,]+ rows, 0 failed/).waitFor();
     await page.locator(full ? "#test-all" : "#test-some").click();
     await page.locator(".verdict").waitFor({ timeout: 400_000 });
     assert.match(
