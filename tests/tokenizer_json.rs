@@ -232,3 +232,49 @@ fn broken_models_are_refused() {
     file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("(");
     complaint(&file);
 }
+
+/// A pattern that gives up must not drop the text that it has not matched.
+#[test]
+fn text_is_never_dropped() {
+    let blanks = format!("hello{}world", " ".repeat(1_000_010));
+    let mut hostile = small();
+    hostile["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] =
+        json!("(?=(?:(?=a)a+)+b)a|\\p{L}| ");
+    for (file, text) in [(small(), blanks), (hostile, format!("a b {}", "a".repeat(40)))] {
+        let tokenizer = load(&file);
+        match tokenizer.encode(&text) {
+            Ok(ids) => assert_eq!(tokenizer.decode(&ids).expect("its own ids"), text.as_bytes()),
+            Err(error) => {
+                let told = error.to_string();
+                assert!(told.starts_with("tokenizer.json: the file's pattern finds no"), "{told}");
+            }
+        }
+        assert_eq!(tokenizer.decode_lossy(&tokenizer.encode("a").expect("short")).expect("a"), "a");
+    }
+
+    // What a normalizer joins or removes is not missed.
+    for (normalizer, text) in [
+        (json!({ "type": "NFC" }), "e\u{301}a e\u{301}"),
+        (
+            json!({ "type": "Sequence", "normalizers": [{ "type": "NFD" }, { "type": "StripAccents" }] }),
+            "\u{e9}a e\u{301}\u{302}",
+        ),
+        (json!({ "type": "Strip", "strip_left": true, "strip_right": true }), "  a  "),
+        (json!({ "type": "Lowercase" }), "ABC \u{130}"),
+    ] {
+        let mut file = small();
+        file["normalizer"] = normalizer;
+        load(&file).encode(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_the_file_is_no_part_of_it() {
+    let bytes = [b"\xef\xbb\xbf".to_vec(), serde_json::to_vec(&small()).expect("JSON")].concat();
+    let marked = Tokenizer::from_tokenizer_json("tokenizer.json", &bytes).expect("a valid file");
+    let text = "Once upon a time";
+    assert_eq!(marked.encode(text).expect("ids"), load(&small()).encode(text).expect("ids"));
+    let wide: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let error = Tokenizer::from_tokenizer_json("tokenizer.json", &wide).err().expect("refused");
+    assert!(error.to_string().contains("UTF-16"), "{error}");
+}

@@ -6,3 +6,4 @@ pub(crate) mod json;
 pub mod num;
 pub mod quant;
 pub mod tensor;
+pub mod utf8;

@@ -30,6 +30,7 @@ use crate::{
     base::{
         error::{Error, Result},
         tensor::DType,
+        utf8,
     },
     files::Source,
     model::{config::Config, schema, weights::Weights},
@@ -421,8 +422,7 @@ async fn read_index<S: Source>(path: &Path, source: &S) -> Result<Index> {
     resize(source.name(), &mut bytes, source.len())?;
     source.read(0, &mut bytes).await?;
     let fail = |problems| Error::Checkpoint { path: path.join(source.name()), problems };
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| fail(vec![format!("not UTF-8 at byte {}", error.valid_up_to())]))?;
+    let text = utf8::decode(&bytes).map_err(|what| fail(vec![what]))?;
     parse_index(text).map_err(fail)
 }
 

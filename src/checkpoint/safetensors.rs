@@ -226,7 +226,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 if std::mem::replace(&mut metadata, true) {
                     return Err(A::Error::custom("duplicate `__metadata__`"));
                 }
-                map.next_value::<StringMap>()?;
+                // The safetensors library takes null for no metadata.
+                map.next_value::<Option<StringMap>>()?;
                 continue;
             }
             if entries.len() == MAX_TENSORS {

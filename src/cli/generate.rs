@@ -8,7 +8,10 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::lab::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        utf8,
+    },
     engine::{
         generation::generate,
         options::{self, Event, FinishReason, Generated},
@@ -39,9 +42,9 @@ Examples:
 pub(super) struct Options {
     /// Folder or file of the model; the one that is shipped if only a prompt is given
     model: Option<String>,
-    /// The text to continue; `-` reads it from the standard input
+    /// The text to continue; `-` reads it from the standard input, without its last line end
     prompt: Option<String>,
-    /// Read the text to continue from a file
+    /// Read the text to continue from a UTF-8 file, without its last line end
     #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
     /// Most tokens to make
@@ -130,7 +133,7 @@ impl Options {
         if let Some(file) = &self.file {
             return Ok((
                 self.model.as_ref().map(PathBuf::from),
-                read_text(file, MAX_PROMPT).await?,
+                without_line_end(&read_text(file, MAX_PROMPT).await?).to_owned(),
             ));
         }
         let (model, prompt) = match (&self.model, &self.prompt) {
@@ -170,11 +173,15 @@ fn read_stdin() -> Result<String> {
     if bytes.len() as u64 > MAX_PROMPT {
         return Err(Error::format(STDIN, format!("more than {MAX_PROMPT} bytes are not read")));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|error| Error::format(STDIN, format!("not UTF-8 text: {error}")))?;
-    // The last line break comes from the shell's `echo` and is not part of the prompt.
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+    let text = utf8::decode(&bytes).map_err(|what| Error::format(STDIN, what))?;
+    Ok(without_line_end(text).to_owned())
+}
+
+/// A prompt without the last line end, which `echo` and editors add. All other line ends stay as
+/// they are.
+fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
 }
 
 fn report(

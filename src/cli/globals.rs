@@ -13,7 +13,7 @@ use grok_wgpu::lab::{
     model::config::{Compat, Config},
 };
 
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 
 /// Heading of the options that every command has.
 const EVERY: &str = "Options of every command";
@@ -138,7 +138,8 @@ impl Globals {
     }
 
     pub(super) fn terminal(&self) -> Terminal {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || terminal::is_dumb();
         let color = match self.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,

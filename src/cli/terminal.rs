@@ -2,6 +2,7 @@
 //! output.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     io::{self, IsTerminal, Write},
     sync::atomic::{AtomicUsize, Ordering},
@@ -27,23 +28,30 @@ impl Terminal {
     /// A line on the standard error, unless `--quiet` was given.
     pub(crate) fn note(self, text: impl Display) {
         if !self.quiet {
-            line(text);
+            line(printable(&text.to_string()));
         }
     }
 
     /// A note in a faint colour.
     pub(crate) fn faint(self, text: impl Display) {
-        self.note(self.paint("2", text));
+        if !self.quiet {
+            line(self.paint("2", printable(&text.to_string())));
+        }
     }
 
     /// A warning: the command continues.
     pub(crate) fn warn(self, text: impl Display) {
-        self.note(format!("{}: {text}", self.paint("1;33", "warning")));
+        if !self.quiet {
+            let text = text.to_string();
+            line(format!("{}: {}", self.paint("1;33", "warning"), printable(&text)));
+        }
     }
 
     /// The error that ends the program.
     pub(crate) fn error(self, code: &str, text: impl Display) {
-        line(format!("{}: {text}", self.paint("1;31", format!("error[{code}]"))));
+        let text = text.to_string();
+        let label = self.paint("1;31", format!("error[{code}]"));
+        line(format!("{label}: {}", printable(&text)));
     }
 
     /// Text in an ANSI style, if colours are wanted.
@@ -54,7 +62,7 @@ impl Terminal {
     /// A progress bar on the standard error if that is a terminal, else a hidden one. `bytes` shows
     /// units of memory.
     pub(crate) fn bar(self, what: &'static str, total: u64, bytes: bool) -> ProgressBar {
-        let target = if self.quiet || !io::stderr().is_terminal() {
+        let target = if self.quiet || is_dumb() || !io::stderr().is_terminal() {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr()
@@ -81,9 +89,33 @@ fn line(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Writes to the standard output at once.
+/// Whether the terminal says that it knows no escape sequences.
+pub(crate) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Text without control characters but line ends and tabs: the others are escaped. A model, a
+/// tokenizer or a file name cannot send escape sequences to a terminal.
+fn printable(text: &str) -> Cow<'_, str> {
+    let hostile = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(hostile) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.replace("\r\n", "\n").chars() {
+        if hostile(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
+}
+
+/// Writes to the standard output at once. On a terminal, control characters are escaped.
 pub(crate) fn out(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
+    let text = if stdout.is_terminal() { printable(text) } else { text.into() };
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
@@ -138,4 +170,17 @@ pub(crate) fn size(bytes: u64) -> String {
         unit = larger;
     }
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.2} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        assert_eq!(printable("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
+        assert_eq!(printable("\x1b[31mred\x07"), "\\u{1b}[31mred\\u{7}");
+        assert_eq!(printable("\u{9b}31m\x7f"), "\\u{9b}31m\\u{7f}");
+        assert_eq!(printable("over\rwritten\r\n"), "over\\rwritten\n");
+    }
 }

@@ -14,7 +14,10 @@ pub(crate) mod web;
 
 use std::path::PathBuf;
 
-use crate::base::error::{Error, Result};
+use crate::base::{
+    error::{Error, Result},
+    utf8,
+};
 
 /// A file of known length that is read at offsets, from a disk or over a network.
 #[expect(async_fn_in_trait, reason = "a session is one thread, and browser futures are not Send")]
@@ -59,14 +62,12 @@ pub async fn read_all(file: &impl Source, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a file.
+/// The text of a file, without a byte order mark.
 ///
 /// # Errors
 ///
 /// [`Error::Format`] if it is not UTF-8, and those of [`read_all`].
 pub async fn read_text(file: &impl Source, limit: u64) -> Result<String> {
-    String::from_utf8(read_all(file, limit).await?).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Error::format(file.path(), format!("not UTF-8 text: the byte at {at} is wrong"))
-    })
+    let bytes = read_all(file, limit).await?;
+    utf8::decode(&bytes).map(str::to_owned).map_err(|what| Error::format(file.path(), what))
 }

@@ -6,6 +6,7 @@ use std::{
     fs::{File, Metadata},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use crate::{
@@ -21,6 +22,8 @@ pub struct FileSource {
     name: String,
     file: File,
     len: u64,
+    /// When the file was last written to, where the system says.
+    modified: Option<SystemTime>,
 }
 
 impl FileSource {
@@ -39,7 +42,8 @@ impl FileSource {
             .ok_or_else(|| Error::format(&path, "the file's name is not valid UTF-8"))?
             .to_owned();
         let (file, metadata) = open_regular(&path).map_err(|source| Error::io(&path, source))?;
-        Ok(Self { path, name, file, len: metadata.len() })
+        let modified = metadata.modified().ok();
+        Ok(Self { path, name, file, len: metadata.len(), modified })
     }
 }
 
@@ -76,6 +80,12 @@ impl Source for FileSource {
         let now = self.file.metadata().map_err(|error| fail(error.kind(), error.to_string()))?;
         if now.len() != self.len {
             let what = format!("the file's length went from {} to {} bytes", self.len, now.len());
+            return Err(fail(ErrorKind::InvalidData, what));
+        }
+        if now.modified().ok() != self.modified {
+            let what = "the file was written to since it was opened; run this again when that is \
+                        done"
+                .to_owned();
             return Err(fail(ErrorKind::InvalidData, what));
         }
         Ok(())

@@ -1,6 +1,10 @@
 //! Real files: folders, links, pipes, and files that change.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
@@ -139,6 +143,35 @@ fn files_that_change() -> Outcome {
     assert!(told.contains("the file's length went from 100 to 95 bytes"), "{told}");
     fs::OpenOptions::new().write(true).open(&path)?.set_len(101)?;
     assert!(block_on(source.read(0, &mut bytes)).is_err());
+
+    // As a download does that first takes the room and then fills it.
+    let source = FileSource::open(&path)?;
+    block_on(source.read(0, &mut bytes))?;
+    let later = source_time(&path)? + Duration::from_secs(1);
+    let file = fs::OpenOptions::new().write(true).open(&path)?;
+    file.set_modified(later)?;
+    let told = block_on(source.read(0, &mut bytes)).expect_err("written to").to_string();
+    assert!(told.contains("the file was written to since it was opened"), "{told}");
+    Ok(())
+}
+
+fn source_time(path: &Path) -> std::io::Result<SystemTime> {
+    fs::metadata(path)?.modified()
+}
+
+/// Editors of Windows put a byte order mark before UTF-8.
+#[test]
+fn byte_order_marks_are_no_part_of_a_file() -> Outcome {
+    let (config, weights) = tiny();
+    let folder = tempfile::tempdir()?;
+    block_on(write_checkpoint(folder.path(), &config, &weights, Layout::Indexed { shards: 2 }))?;
+    for name in ["config.json", "model.safetensors.index.json"] {
+        let path = folder.path().join(name);
+        let marked = [b"\xef\xbb\xbf".to_vec(), fs::read(&path)?].concat();
+        fs::write(&path, marked)?;
+    }
+    assert_eq!(block_on(open_config(folder.path()))?.0, config);
+    block_on(Checkpoint::open(folder.path(), open_folder(folder.path())?, &config))?;
     Ok(())
 }
 

@@ -141,6 +141,7 @@ fn duplicates_and_metadata() {
         entries(&file(format!("{{\"__metadata__\":{text},\"a\":{A}}}").as_bytes(), &[0; 4]))
     };
     assert_eq!(metadata(r#"{"format":"pt"}"#).map(|found| found.len()), Ok(1));
+    assert_eq!(metadata("null").map(|found| found.len()), Ok(1), "as the safetensors library");
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(5_000_000));
     assert_eq!(metadata(&large).map(|found| found.len()), Ok(1));
     for bad in ["1", "[]", r#"{"a":1}"#, r#"{"a":null}"#, r#"{"a":{"b":"c"}}"#] {

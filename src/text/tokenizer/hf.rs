@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper};
+use tokenizers::{
+    DecoderWrapper, ModelWrapper, NormalizedString, Normalizer as _, PostProcessorWrapper,
+};
+
+use crate::base::json;
 
 /// A tokenizer from `tokenizer.json`.
 pub(super) struct Hf {
@@ -102,10 +106,53 @@ impl Hf {
     }
 
     /// Appends the ids of `text`. Special tokens in it are plain text.
+    ///
+    /// A part of the text without a token is an error: the crate ends a search at the limit of its
+    /// regular expressions as if nothing more matched, and drops what did not match.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), String> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
+        let encoding = self.inner.encode(text, false).map_err(|error| error.to_string())?;
+        let mut covered = 0;
+        let end = (text.len(), text.len());
+        for &(from, to) in encoding.get_offsets().iter().chain([&end]) {
+            if from > covered {
+                self.check_dropped(text, covered, from)?;
+            }
+            covered = covered.max(to);
+        }
         out.extend_from_slice(encoding.get_ids());
         Ok(())
+    }
+
+    /// Refuses to leave out these bytes of `text`, unless the file asks for it: its normalizer
+    /// removes them, or they are blanks of a vocabulary of whole words.
+    fn check_dropped(&self, text: &str, from: usize, to: usize) -> Result<(), String> {
+        let (Some(before), Some(dropped)) = (text.get(..from), text.get(from..to)) else {
+            return Ok(());
+        };
+        let blanks = dropped.chars().all(|c| c.is_whitespace() || c.is_control());
+        if blanks && !self.is_byte_level() {
+            return Ok(());
+        }
+        // A mark that is joined with the character before it makes the text no longer.
+        let last = before.char_indices().next_back().map_or(from, |(at, _)| at);
+        if self.normal_length(&text[last..to])? <= self.normal_length(&text[last..from])? {
+            return Ok(());
+        }
+        Err(format!(
+            "the file's pattern finds no token for {} bytes of the text from byte {from} on, {:?}; \
+             give the text in smaller parts",
+            to - from,
+            json::clipped_to(dropped, 20)
+        ))
+    }
+
+    /// Characters of `text` after normalization.
+    fn normal_length(&self, text: &str) -> Result<usize, String> {
+        let mut normal = NormalizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            normalizer.normalize(&mut normal).map_err(|error| error.to_string())?;
+        }
+        Ok(normal.get().chars().count())
     }
 
     /// The bytes of token `id`, if there is one. If the decoder is not byte-level, those of the

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use crate::base::error::{Error, Result};
+use crate::base::{
+    error::{Error, Result},
+    utf8,
+};
 use hf::Hf;
 use tok_json::TokJson;
 
@@ -147,7 +150,7 @@ impl Tokenizer {
     ) -> Result<Self> {
         let build = || {
             check_size(bytes.len() as u64)?;
-            let (backend, specials) = parse(bytes)?;
+            let (backend, specials) = parse(utf8::decode(bytes)?.as_bytes())?;
             let finder = AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
                 .build(specials.iter().map(|(text, _)| text))

@@ -1,5 +1,7 @@
 //! The program as a user runs it: output, exit codes, behaviour on errors.
 
+mod chat;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -167,6 +169,29 @@ fn prompts_come_from_anywhere() {
         let args = args(words);
         assert_eq!(typed, text(&with_stdin(&args, &format!("{PROMPT}\n")), &args));
     }
+    // The last line end and a byte order mark are no part of it, wherever it comes from.
+    for written in [
+        format!("{PROMPT}\n"),
+        format!("{PROMPT}\r\n"),
+        format!("\u{feff}{PROMPT}"),
+        format!("\u{feff}{PROMPT}\r\n"),
+    ] {
+        std::fs::write(&file, &written).expect("written");
+        assert_eq!(typed, good(&from_file), "{written:?}");
+        let args = args(&["-"]);
+        assert_eq!(typed, text(&with_stdin(&args, &written), &args), "{written:?}");
+    }
+    // Line ends within it are.
+    let count = |written: &str| {
+        std::fs::write(&file, written).expect("written");
+        json(&[&from_file[..], &["--json"]].concat())["prompt_tokens"].as_u64().expect("a count")
+    };
+    assert_eq!(count("a\nb\n"), count("a\nb"));
+    assert!(count("a\nb\n\n") > count("a\nb"), "one of two is left");
+    let wide: Vec<u8> = PROMPT.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(&file, wide).expect("written");
+    let stderr = text_of(&run(&from_file));
+    assert!(stderr.contains("error[format]") && stderr.contains("UTF-16"), "{stderr}");
 }
 
 #[test]
@@ -497,39 +522,6 @@ fn text_of(output: &Output) -> String {
 }
 
 #[test]
-fn a_conversation_by_lines() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("saved.json");
-    let save = format!("/save {}", file.display());
-    let lines = ["/help", "/system Be brief.", "hello", "and then?", &save, "/reset", "/nonsense"];
-    let input = lines.join("\n") + "\n/quit\nnever read\n";
-    let args = ["chat", path(model()), "--seed", "1", "-n", "5"];
-    let output = with_stdin(&args, &input);
-    let stdout = text(&output, &args);
-    assert!(stdout.contains("/reset"), "{stdout}");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("more in the cache") && stderr.contains("/nonsense"), "{stderr}");
-    let saved = std::fs::read(&file).expect("a file");
-    let saved: Value = serde_json::from_slice(&saved).expect("JSON");
-    let messages = saved["messages"].as_array().expect("messages");
-    let roles: Vec<&str> = messages.iter().filter_map(|m| m["role"].as_str()).collect();
-    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
-    assert_eq!(messages[1]["content"], "hello");
-    // The saved text is the printed text.
-    let answer = messages[2]["content"].as_str().expect("text");
-    assert!(stdout.contains(answer), "{stdout:?} {answer:?}");
-}
-
-#[test]
-fn a_conversation_that_is_full_says_so() {
-    let args = ["chat", path(model()), "--context", "16", "--temperature", "0"];
-    let output = with_stdin(&args, "hello\nA much longer message that has no room here\n");
-    text(&output, &args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("the context holds 16") && stderr.contains("/reset"), "{stderr}");
-}
-
-#[test]
 fn adapters_are_listed() {
     let list = json(&["--list-adapters", "--json"]);
     let first = list[0].as_str().expect("there is one");
@@ -588,6 +580,17 @@ fn quiet_is_quiet_and_colours_are_asked_for() {
     assert!(!stderr.contains("tokens") && output.status.success(), "{stderr}");
     let colored = run(&["generate", "/no/such/model", "hi", "--color", "always"]);
     assert!(String::from_utf8_lossy(&colored.stderr).contains("\x1b[1;31merror[io]"));
+}
+
+/// What a file's name or an argument has of control characters is shown, and not sent.
+#[cfg(unix)]
+#[test]
+fn escape_sequences_are_shown() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = dir.path().join("a\u{1b}[31mb");
+    let output = run(&["inspect", path(&model)]);
+    assert!(!output.stderr.contains(&0x1b), "{}", text_of(&output));
+    assert!(text_of(&output).contains("a\\u{1b}[31mb"), "{}", text_of(&output));
 }
 
 #[cfg(unix)]
