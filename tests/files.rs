@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use grok_wgpu::lab::{base::error::Error, files::replace::replace_file};
+use grok_wgpu::lab::{
+    base::error::Error,
+    files::replace::{replace_file, set_aside},
+};
 use tempfile::tempdir;
 
 #[test]
@@ -39,4 +42,14 @@ fn what_cannot_be_written_is_named_and_stays() {
         }
     }
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}
+
+#[test]
+fn a_file_is_set_aside_with_its_bytes() {
+    let folder = tempdir().expect("a folder");
+    let file = folder.path().join("history");
+    fs::write(&file, b"\xff").expect("written");
+    let aside = set_aside(&file).expect("renamed");
+    assert_eq!((fs::read(&aside).expect("there"), file.exists()), (vec![0xff], false));
+    assert!(set_aside(&file).is_err(), "it is gone");
 }

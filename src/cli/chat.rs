@@ -8,15 +8,18 @@ use std::{
 
 use clap::Args;
 use grok_wgpu::lab::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        utf8,
+    },
     engine::{
         SessionOptions,
         generation::generate,
         options::{self, Event, FinishReason, Generated},
-        session::Session,
+        resume::Resuming,
+        step::Stepper as _,
     },
-    files::replace::{make_parent, replace_file},
-    machine::gpu::Gpu,
+    files::replace::{make_parent, replace_file, set_aside},
     text::{
         chat::{Message, Role, Trim, encode_chat},
         sampler::Sampler,
@@ -29,9 +32,9 @@ use serde_json::{Value, json};
 use super::{
     clock::Clock,
     globals::{Globals, own_folder},
-    model::{SizeOptions, load, locate, open, prepare},
+    model::{Reload, SizeOptions, locate, open},
     sampling::SamplingOptions,
-    terminal::{Terminal, forget_interrupts, interrupted, out},
+    terminal::{Terminal, forget_interrupts, interrupted, is_stdout, out},
 };
 
 const HELP: &str = "\
@@ -40,7 +43,11 @@ const HELP: &str = "\
 /save FILE     write the conversation to a JSON file
 /help          this list
 /quit          leave (also Ctrl-D, or Ctrl-C twice)
-Ctrl-C stops an answer.";
+//TEXT         send a message that begins with a slash
+Any other line is a message. Ctrl-C stops an answer.";
+
+/// The words that are commands after a slash.
+const COMMANDS: [&str; 6] = ["reset", "system", "save", "help", "quit", "exit"];
 
 /// Talk with a model
 #[derive(Args, Debug)]
@@ -83,34 +90,73 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
     let enough = SessionOptions::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
-    let mut session = load(globals, &opened, sizes).await?;
     let mut settings = options::Options::until_end(&tokenizer);
     settings.max_tokens = options.max_tokens as usize;
-    let read = settings.read(session.config(), &tokenizer, sampler.sampling());
-    prepare(globals, &mut session, 1, read).await?;
+    let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
+    let session =
+        Resuming::new(Reload { globals, opened: &opened, sizes, prompt: 1, read }).await?;
     terminal.faint("type a message, or /help");
     let mut chat = Chat { terminal, session, tokenizer: &tokenizer, sampler, settings, messages };
-    let mut lines = Lines::open();
-    while let Some(line) = lines.next()? {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        if let Some(command) = line.strip_prefix('/') {
-            if chat.command(command)?.is_break() {
-                break;
+    let mut lines = Lines::open(terminal);
+    let mut failed = None;
+    while let Some(line) = lines.next(terminal)? {
+        let result = match Said::new(&line) {
+            Said::Nothing => Ok(()),
+            Said::Command(name, rest) => {
+                if chat.command(name, rest)?.is_break() {
+                    break;
+                }
+                Ok(())
             }
-        } else {
-            chat.answer(line).await?;
+            Said::Message(text) => chat.answer(text).await,
+        };
+        if let Err(error) = result {
+            if is_stdout(&error) || matches!(error, Error::Interrupted) {
+                return Err(error);
+            }
+            terminal.warn(format!("there is no answer: {error}"));
+            failed.get_or_insert(error);
         }
     }
-    lines.save();
-    Ok(())
+    // A program that sends lines learns of it; a person has seen it.
+    match failed {
+        Some(error) if !io::stdin().is_terminal() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What a line is.
+#[derive(Debug, PartialEq)]
+enum Said<'l> {
+    Nothing,
+    /// The word after the slash, and what follows it.
+    Command(&'l str, &'l str),
+    Message(&'l str),
+}
+
+impl<'l> Said<'l> {
+    /// A line that begins with a slash is a command if it has a command's name, and a message
+    /// otherwise, such as a path. A second slash makes any line a message.
+    fn new(line: &'l str) -> Self {
+        let text = line.trim_end();
+        let Some(rest) = text.trim_start().strip_prefix('/') else {
+            return if text.trim().is_empty() { Self::Nothing } else { Self::Message(text) };
+        };
+        if rest.starts_with('/') {
+            return Self::Message(rest);
+        }
+        let (name, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        if COMMANDS.contains(&name) {
+            Self::Command(name, after.trim())
+        } else {
+            Self::Message(text)
+        }
+    }
 }
 
 struct Chat<'t> {
     terminal: Terminal,
-    session: Session<Gpu>,
+    session: Resuming<Reload<'t>>,
     tokenizer: &'t Tokenizer,
     sampler: Sampler,
     settings: options::Options,
@@ -118,16 +164,14 @@ struct Chat<'t> {
 }
 
 impl Chat<'_> {
-    /// Runs a command line without its slash; `Break` ends the chat.
-    fn command(&mut self, line: &str) -> Result<ControlFlow<()>> {
-        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let rest = rest.trim();
+    /// Runs one of [`COMMANDS`]; `Break` ends the chat.
+    fn command(&mut self, name: &str, rest: &str) -> Result<ControlFlow<()>> {
         match name {
             "quit" | "exit" => return Ok(ControlFlow::Break(())),
             "help" => out(&format!("{HELP}\n"))?,
             "reset" => {
                 self.messages.retain(|message| message.role == Role::System);
-                self.session.rewind(0);
+                self.session.sequence().rewind(0);
                 self.terminal.note("a new conversation");
             }
             "system" => {
@@ -139,17 +183,21 @@ impl Chat<'_> {
                 });
             }
             "save" if rest.is_empty() => self.terminal.warn("which file? /save FILE"),
-            "save" => match save(Path::new(rest), &self.messages) {
+            _ => match save(Path::new(rest), &self.messages) {
                 Ok(()) => self.terminal.note(format!("saved to {rest}")),
                 Err(error) => self.terminal.warn(error),
             },
-            _ => self.terminal.warn(format!("/{name} is not known; /help lists the commands")),
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Sends a message and prints the answer as it comes.
+    /// Sends a message and prints the answer as it comes. After an error, the message is in the
+    /// conversation without an answer.
     async fn answer(&mut self, text: &str) -> Result<()> {
+        if text.starts_with('/') {
+            let word = text.split_whitespace().next().unwrap_or(text);
+            self.terminal.faint(format!("{word} is no command, so it is sent; /help lists them"));
+        }
         self.messages.push(Message::new(Role::User, text));
         let ids = encode_chat(self.tokenizer, &self.messages)?;
         let context = self.session.options().context;
@@ -241,36 +289,54 @@ enum Lines {
 }
 
 impl Lines {
-    fn open() -> Self {
+    fn open(terminal: Terminal) -> Self {
         if !io::stdin().is_terminal() {
             return Self::Plain;
         }
         let Ok(mut editor) = DefaultEditor::new() else { return Self::Plain };
-        let history = history_file();
-        if let Some(path) = &history {
-            // There is no history file before the first conversation.
-            let _ = editor.load_history(path);
+        let mut history = history_file();
+        if let Some(path) = history.take_if(|path| make_parent(path).is_err()) {
+            terminal.warn(format!("what is typed is not kept in {}", path.display()));
+        }
+        if let Some(path) = history.as_deref().filter(|path| path.exists())
+            && let Err(error) = editor.load_history(path)
+        {
+            let what = match set_aside(path) {
+                Ok(aside) => format!("it is {} now", aside.display()),
+                Err(error) => error.to_string(),
+            };
+            terminal.warn(format!("{} cannot be read ({error}); {what}", path.display()));
         }
         Self::Editor { editor: Box::new(editor), history }
     }
 
     /// The next line; `None` at the end, or after Ctrl-C was pressed twice.
-    fn next(&mut self) -> Result<Option<String>> {
+    fn next(&mut self, terminal: Terminal) -> Result<Option<String>> {
         let failed = |error| Error::io("standard input", error);
-        let editor = match self {
-            Self::Editor { editor, .. } => editor,
-            Self::Plain => {
-                let mut line = String::new();
-                let read = io::stdin().lock().read_line(&mut line).map_err(failed)?;
-                return Ok((read > 0).then_some(line));
-            }
+        let (editor, history) = match self {
+            Self::Editor { editor, history } => (editor, history),
+            Self::Plain => loop {
+                let mut line = Vec::new();
+                let read = io::stdin().lock().read_until(b'\n', &mut line).map_err(failed)?;
+                if read == 0 {
+                    return Ok(None);
+                }
+                match utf8::decode(&line) {
+                    Ok(line) => return Ok(Some(line.to_owned())),
+                    Err(what) => terminal.warn(format!("a line was not sent: {what}")),
+                }
+            },
         };
         let mut pressed = false;
         loop {
             match editor.readline("> ") {
                 Ok(line) => {
-                    // The line counts even if the history does not take it.
+                    // The line counts even if the history does not take it. It is appended at once,
+                    // so that nothing is lost if the chat does not end well, or another one writes.
                     let _ = editor.add_history_entry(&line);
+                    if let Some(path) = history {
+                        let _ = editor.append_history(path);
+                    }
                     return Ok(Some(line));
                 }
                 Err(ReadlineError::Interrupted) if pressed => return Ok(None),
@@ -284,18 +350,33 @@ impl Lines {
             }
         }
     }
-
-    fn save(&mut self) {
-        if let Self::Editor { editor, history: Some(path), .. } = self {
-            // Losing the history is not worth an error.
-            let _ = make_parent(path);
-            let _ = editor.save_history(path);
-        }
-    }
 }
 
 /// The history file in this platform's folder for data; `None` if the environment names no such
 /// folder.
 fn history_file() -> Option<PathBuf> {
     own_folder().map(|own| own.join("history"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_command_is_a_message() {
+        for (line, said) in [
+            ("", Said::Nothing),
+            (" \t\n", Said::Nothing),
+            ("hello\n", Said::Message("hello")),
+            ("    an indented line\r\n", Said::Message("    an indented line")),
+            ("/help\n", Said::Command("help", "")),
+            ("  /system  Be brief. \n", Said::Command("system", "Be brief.")),
+            ("/etc/hosts looks wrong", Said::Message("/etc/hosts looks wrong")),
+            ("/helpful?", Said::Message("/helpful?")),
+            ("//help", Said::Message("/help")),
+            ("/", Said::Message("/")),
+        ] {
+            assert_eq!(Said::new(line), said, "{line:?}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use grok_wgpu::lab::{
     engine::{
         generation::generate,
         options::{self, Event, FinishReason, Generated},
+        resume::Resuming,
     },
     files::native::read_text,
     text::tokenizer::Tokenizer,
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 use super::{
     clock::Clock,
     globals::Globals,
-    model::{SizeOptions, load, locate, open, prepare},
+    model::{Reload, SizeOptions, locate, open},
     sampling::SamplingOptions,
     terminal::{interrupted, out, out_json},
 };
@@ -85,19 +86,19 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return Err(Error::ContextLength { prompt: ids.len(), wanted: 1, context });
     }
     let seed = sampler.sampling().seed;
-    let mut session = load(globals, &opened, sizes).await?;
-    if options.sampling.seed_is_news() {
-        terminal.faint(format!("seed {seed}"));
-    }
-
     let mut settings = options::Options::until_end(&tokenizer);
     if options.ignore_eos {
         settings.stop_ids.clear();
     }
     settings.max_tokens = options.max_tokens as usize;
     settings.logprobs = options.logprobs.map(usize::from);
-    let read = settings.read(session.config(), &tokenizer, sampler.sampling());
-    prepare(globals, &mut session, ids.len(), read).await?;
+    let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
+    let reload = Reload { globals, opened: &opened, sizes, prompt: ids.len(), read };
+    let mut session = Resuming::new(reload).await?;
+    if options.sampling.seed_is_news() {
+        terminal.faint(format!("seed {seed}"));
+    }
+
     if options.echo {
         out(&prompt)?;
     }

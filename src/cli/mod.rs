@@ -115,8 +115,8 @@ async fn run(cli: &Cli) -> Result<()> {
         return list_adapters(globals).await;
     }
     match &cli.command {
-        Some(Command::Generate(options)) => generate::run(globals, options).await,
-        Some(Command::Chat(options)) => chat::run(globals, options).await,
+        Some(Command::Generate(options)) => Box::pin(generate::run(globals, options)).await,
+        Some(Command::Chat(options)) => Box::pin(chat::run(globals, options)).await,
         Some(Command::Inspect(options)) => inspect::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,
         Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,

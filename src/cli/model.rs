@@ -13,7 +13,12 @@ use grok_wgpu::lab::{
         folder::{open_config, open_model},
         open::Opened,
     },
-    engine::{SessionOptions, session::Session, step::Readback},
+    engine::{
+        Engine, SessionOptions,
+        resume::{Change, Rebuild},
+        session::Session,
+        step::Readback,
+    },
     files::native::FileSource,
     machine::{
         Machine,
@@ -221,6 +226,37 @@ pub(crate) async fn prepare(
         globals.note_pipelines(save_pipelines(&folder, session.machine()));
     }
     terminal::check_interrupt()
+}
+
+/// Loads a model onto a device with its pipelines compiled, and onto another one if that is lost.
+pub(crate) struct Reload<'a> {
+    pub(crate) globals: &'a Globals,
+    pub(crate) opened: &'a Opened<FileSource>,
+    pub(crate) sizes: SessionOptions,
+    /// Tokens of the prompt, for which pipelines are compiled.
+    pub(crate) prompt: usize,
+    /// What its steps read back.
+    pub(crate) read: Readback,
+}
+
+impl Rebuild for Reload<'_> {
+    type Machine = Gpu;
+
+    async fn build(&mut self) -> Result<Engine<Gpu>> {
+        let mut session = load(self.globals, self.opened, self.sizes).await?;
+        prepare(self.globals, &mut session, self.prompt, self.read).await?;
+        Ok(session.into_engine())
+    }
+
+    fn on_change(&mut self, change: Change<'_>) {
+        let terminal = self.globals.terminal();
+        match change {
+            Change::Lost(error) => terminal.warn(format!("{error}; the model is loaded again")),
+            Change::Restored => terminal.note("a new device goes on with the text"),
+            // The error ends the answer, and is told there.
+            Change::Failed(_) => {}
+        }
+    }
 }
 
 /// Element types of weights that are made up.

@@ -127,10 +127,16 @@ pub(crate) fn out_json(value: &serde_json::Value) -> Result<()> {
     out(&format!("{value}\n"))
 }
 
+/// Whether the error is one of the standard output.
+pub(crate) fn is_stdout(error: &Error) -> bool {
+    matches!(error, Error::Io { path, .. } if path.as_os_str() == STDOUT)
+}
+
 /// Whether the error is a broken pipe on the standard output.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
-    matches!(error, Error::Io { path, source }
-        if path.as_os_str() == STDOUT && source.kind() == io::ErrorKind::BrokenPipe)
+    is_stdout(error)
+        && matches!(error, Error::Io { source, .. }
+            if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Makes Ctrl-C set a flag. A second press while the flag is still set ends the program.

@@ -74,6 +74,11 @@ impl<M: Machine> Session<M> {
         &mut self.engine
     }
 
+    /// Returns the engine, without the sequence.
+    pub fn into_engine(self) -> Engine<M> {
+        self.engine
+    }
+
     /// Returns the machine, with its compiled pipelines, for another model.
     pub fn into_machine(self) -> M {
         self.engine.into_machine()

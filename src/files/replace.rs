@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process,
 };
 
@@ -49,6 +49,19 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn check_writable(path: &Path) -> Result<()> {
     let open = OpenOptions::new().create(true).append(true).open(path);
     open.map(drop).map_err(|source| Error::io(path, source))
+}
+
+/// Renames a file that cannot be read to one whose name ends in `.damaged`, and returns that.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be renamed.
+pub fn set_aside(path: &Path) -> Result<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside).map_err(|source| Error::io(path, source))?;
+    Ok(aside)
 }
 
 /// Creates the folder that `path` is to lie in, if it does not exist.

@@ -1,8 +1,25 @@
 //! `chat` as a user runs it.
 
+use std::{fs, io::Write as _, path::Path, process::Stdio};
+
+use grok_wgpu::lab::{
+    base::tensor::DType,
+    checkpoint::{Synthetic, folder::write_checkpoint, write::Layout},
+    model::config::Config,
+};
+use pollster::block_on;
+use safetensors::SafeTensors;
 use serde_json::Value;
 
-use super::{model, path, text, with_stdin};
+use super::{model, path, program, text, text_of, with_stdin};
+
+/// The contents of the messages in a saved conversation, with their roles.
+fn saved(file: &Path) -> Vec<(String, String)> {
+    let saved: Value = serde_json::from_slice(&fs::read(file).expect("a file")).expect("JSON");
+    let field = |message: &Value, name: &str| message[name].as_str().expect("text").to_owned();
+    let messages = saved["messages"].as_array().expect("messages");
+    messages.iter().map(|m| (field(m, "role"), field(m, "content"))).collect()
+}
 
 #[test]
 fn a_conversation_by_lines() {
@@ -17,14 +34,12 @@ fn a_conversation_by_lines() {
     assert!(stdout.contains("/reset"), "{stdout}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("more in the cache") && stderr.contains("/nonsense"), "{stderr}");
-    let saved = std::fs::read(&file).expect("a file");
-    let saved: Value = serde_json::from_slice(&saved).expect("JSON");
-    let messages = saved["messages"].as_array().expect("messages");
-    let roles: Vec<&str> = messages.iter().filter_map(|m| m["role"].as_str()).collect();
+    let messages = saved(&file);
+    let roles: Vec<&str> = messages.iter().map(|(role, _)| &**role).collect();
     assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
-    assert_eq!(messages[1]["content"], "hello");
+    assert_eq!(messages[1].1, "hello");
     // The saved text is the printed text.
-    let answer = messages[2]["content"].as_str().expect("text");
+    let answer = &messages[2].1;
     assert!(stdout.contains(answer), "{stdout:?} {answer:?}");
 }
 
@@ -35,4 +50,63 @@ fn a_conversation_that_is_full_says_so() {
     text(&output, &args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("the context holds 16") && stderr.contains("/reset"), "{stderr}");
+}
+
+#[test]
+fn what_is_no_command_is_sent() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("saved.json");
+    let said = ["/etc/hosts looks wrong", "    indented", "/help me"];
+    let input = [
+        b"\xef\xbb\xbf/etc/hosts looks wrong\r\n".to_vec(),
+        b"not \xff text\n    indented\n//help me\n".to_vec(),
+        format!("/save {}\n", file.display()).into_bytes(),
+    ]
+    .concat();
+    let mut child = program()
+        .args(["chat", path(model()), "-n", "1", "--temperature", "0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("piped").write_all(&input).expect("read");
+    let output = child.wait_with_output().expect("ends");
+    let stderr = text_of(&output);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("/etc/hosts is no command, so it is sent"), "{stderr}");
+    assert!(stderr.contains("a line was not sent: not UTF-8 text: the byte at 4"), "{stderr}");
+    let messages = saved(&file);
+    let sent: Vec<&str> =
+        messages.iter().filter(|(role, _)| role == "user").map(|(_, text)| &**text).collect();
+    assert_eq!(sent, said);
+}
+
+#[test]
+fn a_failed_answer_does_not_end_the_conversation() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config::preset("small").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    block_on(write_checkpoint(dir.path(), &config, &weights, Layout::Single)).expect("written");
+    fs::copy(model().join("tokenizer.tok.json"), dir.path().join("tokenizer.tok.json"))
+        .expect("copied");
+    // The last norm, whose NaN reaches every logit.
+    let file = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&file).expect("weights");
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).expect("a header");
+    let (from, to) = metadata.info("model.norm.weight").expect("a norm").data_offsets;
+    let data = 8 + header;
+    for value in bytes[data + from..data + to].as_chunks_mut::<2>().0 {
+        *value = [0xc0, 0x7f];
+    }
+    fs::write(&file, bytes).expect("written");
+
+    let kept = dir.path().join("saved.json");
+    let input = format!("hello\nstill there?\n/save {}\n", kept.display());
+    let output = with_stdin(&["chat", path(dir.path()), "-n", "2"], &input);
+    let stderr = text_of(&output);
+    assert_eq!(stderr.matches("there is no answer").count(), 2, "{stderr}");
+    assert!(stderr.contains("error[non_finite]") && !output.status.success(), "{stderr}");
+    let sent = ["hello", "still there?"].map(|text| ("user".to_owned(), text.to_owned()));
+    assert_eq!(saved(&kept), sent);
 }
