@@ -17,6 +17,7 @@ pub mod quantize;
 pub mod requantize;
 pub mod safetensors;
 pub(crate) mod synthetic;
+mod usual;
 pub mod write;
 
 use std::path::{Path, PathBuf};

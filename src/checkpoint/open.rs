@@ -4,10 +4,16 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     base::error::{Error, Result},
-    checkpoint::{Checkpoint, Gguf, ModelFiles, gguf, is_part},
+    checkpoint::{
+        Checkpoint, Gguf, ModelFiles, gguf, is_part,
+        usual::{Usual, is_usual},
+    },
     files::{Source, read_all, read_text},
     model::config::{Compat, Config},
-    text::tokenizer::{MAX_FILE, SENTENCE_PIECE, Tokenizer},
+    text::{
+        sampler::Sampling,
+        tokenizer::{MAX_FILE, SENTENCE_PIECE, Tokenizer},
+    },
 };
 
 /// File name of the configuration.
@@ -26,14 +32,21 @@ pub struct Opened<S> {
     pub weights: ModelFiles<S>,
     /// Warnings: oddities that do not prevent loading.
     pub warnings: Vec<String>,
+    /// How tokens are sampled where nobody says: [`Sampling::USUAL`], changed by a
+    /// `generation_config.json`.
+    pub sampling: Sampling,
     path: PathBuf,
     /// Files that may hold a tokenizer.
     tokenizers: Vec<S>,
+    /// Ids that end a text, and tokens that do as they are spelt.
+    end_ids: Vec<u32>,
+    end_texts: Vec<String>,
 }
 
-/// Whether the file of this name may be part of a model: its configuration, weights, or tokenizer.
+/// Whether the file of this name may be part of a model: its configuration, weights, tokenizer, or
+/// defaults of its texts.
 pub fn is_model_file(name: &str) -> bool {
-    name == CONFIG || is_part(name) || is_gguf(name) || is_tokenizer(name)
+    name == CONFIG || is_part(name) || is_gguf(name) || is_tokenizer(name) || is_usual(name)
 }
 
 /// Whether the file of this name is in llama.cpp's format. Names that begin with a dot are other
@@ -60,9 +73,14 @@ pub(super) fn is_tokenizer(name: &str) -> bool {
 pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Result<Opened<S>> {
     let (tokenizers, files): (Vec<S>, Vec<S>) =
         files.into_iter().partition(|file| is_tokenizer(file.name()));
+    let (defaults, files): (Vec<S>, Vec<S>) =
+        files.into_iter().partition(|file| is_usual(file.name()));
     let has_config = files.iter().find(|file| file.name() == CONFIG);
-    let (config, weights, warnings) = if let Some(file) = has_config {
-        let (mut config, mut warnings) = read_config(file).await?;
+    let mut usual = Usual { sampling: Sampling::USUAL, ..Usual::default() };
+    let (config, weights, mut warnings) = if let Some(file) = has_config {
+        let text = read_text(file, MAX_CONFIG).await?;
+        let (mut config, mut warnings) = Config::from_json(&file.path(), &text)?;
+        usual = Usual::read(&text, &defaults, config.vocab_size).await?;
         let parts = files.into_iter().filter(|file| is_part(file.name())).collect();
         let checkpoint = Checkpoint::open(path, in_order(path, parts)?, &config).await?;
         if compat == Compat::LlamaCpp {
@@ -80,7 +98,10 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         let (config, warnings) = (gguf.config().clone(), gguf.warnings().to_vec());
         (config, ModelFiles::Gguf(Box::new(gguf)), warnings)
     };
-    Ok(Opened { config, weights, warnings, path: path.into(), tokenizers })
+    warnings.append(&mut usual.warnings);
+    let Usual { sampling, end_ids, end_texts, .. } = usual;
+    let path = path.into();
+    Ok(Opened { config, weights, warnings, sampling, path, tokenizers, end_ids, end_texts })
 }
 
 /// Reads a `config.json`. Also returns warnings, as [`Config::from_json`] does.
@@ -122,7 +143,7 @@ pub(super) fn in_order<S: Source>(path: &Path, mut parts: Vec<S>) -> Result<Vec<
 
 impl<S: Source> Opened<S> {
     /// Reads the tokenizer from the file of the weights or from one beside it. It must not have
-    /// more tokens than the model.
+    /// more tokens than the model. Its [`Tokenizer::stop_ids`] are those of all the model's files.
     ///
     /// # Errors
     ///
@@ -139,7 +160,7 @@ impl<S: Source> Opened<S> {
             None => read_tokenizer(&self.path, &self.tokenizers).await?,
         };
         tokenizer.check_vocab(self.config.vocab_size)?;
-        Ok(tokenizer)
+        Ok(tokenizer.ending_with(&self.end_ids, &self.end_texts))
     }
 }
 
@@ -165,12 +186,13 @@ pub fn choose(folder: &Path, names: &[String], named: Option<&str>) -> Result<Ve
         }
         _ => Vec::new(),
     };
+    let usual = names.iter().filter(|name| is_usual(name)).cloned();
     let mut chosen = match ggufs[..] {
         [one] => parts_of(folder, names, one)?,
         [] => {
             let weights = names.iter().filter(|name| is_part(name)).cloned();
             let weights = named.map_or_else(|| weights.collect(), |name| vec![name.to_owned()]);
-            [vec![CONFIG.to_owned()], weights].concat()
+            [vec![CONFIG.to_owned()], weights, usual.collect()].concat()
         }
         [one, ..] => {
             return Err(Error::format(

@@ -81,8 +81,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return Err(Error::Usage("chat has no --json: use generate".into()));
     }
     let terminal = globals.terminal();
-    let sampler = options.sampling.sampler()?;
+    options.sampling.check()?;
     let opened = open(&locate(options.model.as_deref())?, globals).await?;
+    let sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = opened.tokenizer().await?;
     let mut messages = Vec::new();
     set_system(&mut messages, options.system.as_deref().unwrap_or_default());

@@ -71,9 +71,10 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
-    let mut sampler = options.sampling.sampler()?;
+    options.sampling.check()?;
     let (model, prompt) = options.model_and_prompt().await?;
     let opened = open(&locate(model.as_deref())?, globals).await?;
+    let mut sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = opened.tokenizer().await?;
     let ids = tokenizer.encode(&prompt)?;
     if ids.is_empty() {
@@ -95,7 +96,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
     let reload = Reload { globals, opened: &opened, sizes, prompt: ids.len(), read };
     let mut session = Resuming::new(reload).await?;
-    if options.sampling.seed_is_news() {
+    if options.sampling.seed_is_news(&sampler) {
         terminal.faint(format!("seed {seed}"));
     }
 

@@ -21,6 +21,7 @@ use grok_wgpu::lab::{
         rope, schema,
         weights::Weights,
     },
+    text::sampler::Sampling,
 };
 use serde_json::{Value, json};
 
@@ -73,6 +74,8 @@ struct Known {
     files: Vec<String>,
     tensors: Vec<(String, DType, Vec<u64>)>,
     tokenizer: Option<String>,
+    /// How tokens are sampled where nobody says.
+    sampling: Sampling,
 }
 
 /// A plan under some limits, or why there is none.
@@ -105,7 +108,15 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         })
         .collect();
     let bytes = weights.bytes();
-    let known = Known { config, bytes, slices: None, files: Vec::new(), tensors, tokenizer: None };
+    let known = Known {
+        config,
+        bytes,
+        slices: None,
+        files: Vec::new(),
+        tensors,
+        tokenizer: None,
+        sampling: Sampling::USUAL,
+    };
     show(globals, options, &known, &weights).await
 }
 
@@ -133,6 +144,7 @@ async fn of_checkpoint(opened: &Opened<FileSource>) -> Known {
             .map(|(name, dtype, shape)| (name.to_owned(), dtype, shape.to_vec()))
             .collect(),
         tokenizer: Some(tokenizer),
+        sampling: opened.sampling,
     }
 }
 
@@ -281,6 +293,11 @@ fn describe(options: &Options, known: &Known) -> String {
     }
     if let Some(tokenizer) = &known.tokenizer {
         lines.push(format!("  tokenizer    {tokenizer}"));
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, .. } = known.sampling;
+        lines.push(format!(
+            "  sampling     temperature {temperature}, top-k {top_k}, top-p {top_p}, min-p {min_p}, \
+             repetition penalty {repetition_penalty}, unless told otherwise"
+        ));
     }
     if options.tensors {
         lines.push("\nTensors".into());
@@ -367,6 +384,13 @@ fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: SessionOp
         "slices": known.slices,
         "files": known.files,
         "tokenizer": known.tokenizer,
+        "sampling": {
+            "temperature": known.sampling.temperature,
+            "top_k": known.sampling.top_k,
+            "top_p": known.sampling.top_p,
+            "min_p": known.sampling.min_p,
+            "repetition_penalty": known.sampling.repetition_penalty,
+        },
         "context": sizes.context,
         "prefill": sizes.prefill,
         "cache": sizes.cache.name(),

@@ -49,6 +49,8 @@ pub struct Engine {
     /// `None` during a call that uses it.
     session: Cell<Option<Resuming<Reload>>>,
     tokenizer: Tokenizer,
+    /// How tokens are sampled where a request does not say.
+    sampling: Sampling,
     device: Rc<Device>,
     info: String,
 }
@@ -130,7 +132,7 @@ impl Engine {
     ) -> Result<String> {
         let request: Request = parse(request)?;
         let ids = request.ids(&self.tokenizer)?;
-        let mut sampler = request.sampler()?;
+        let mut sampler = request.sampler(self.sampling)?;
         let settings = request.settings(&self.tokenizer);
         let mut trim = request.is_chat().then(Trim::default);
         let mut shown = |text: &str| match &mut trim {
@@ -199,7 +201,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     let files: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
     let opened = open(Path::new("the model"), files, Compat::Reference).await?;
     let tokenizer = opened.tokenizer().await?;
-    let Opened { config, weights, warnings, .. } = opened;
+    let Opened { config, weights, warnings, sampling, .. } = opened;
     let bytes = weights.bytes();
     let sizes = options.sizes(&config);
     let device =
@@ -208,7 +210,10 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     let read = if all {
         Readback::Logits
     } else {
-        Readback::Top(Sampling::USUAL.top_k.min(config.vocab_size))
+        match Readback::from(sampling.needs()) {
+            Readback::Top(count) => Readback::Top(count.min(config.vocab_size)),
+            read => read,
+        }
     };
     let reload = Reload {
         config: config.clone(),
@@ -230,9 +235,16 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         "chat": encode_chat(&tokenizer, &question).is_ok(),
         "config": config_fields(&config),
         "warnings": warnings,
+        "sampling": {
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+        },
     });
     let info = info.to_string();
-    Ok(Engine { session: Cell::new(Some(session)), tokenizer, device, info })
+    Ok(Engine { session: Cell::new(Some(session)), tokenizer, sampling, device, info })
 }
 
 /// Runs a prompt of one token and one generated token as a warm-up. Browsers compile a pipeline at

@@ -86,11 +86,11 @@ pub(super) struct Request {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct GenerateOptions {
-    temperature: f32,
-    top_k: u32,
-    top_p: f32,
-    min_p: f32,
-    repetition_penalty: f32,
+    temperature: Option<f32>,
+    top_k: Option<u32>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
     seed: u64,
     max_tokens: Option<u32>,
     stop: Vec<String>,
@@ -98,17 +98,15 @@ struct GenerateOptions {
     top: usize,
 }
 
-/// The defaults of the command line.
 impl Default for GenerateOptions {
     fn default() -> Self {
-        let usual = Sampling::USUAL;
         Self {
-            temperature: usual.temperature,
-            top_k: usual.top_k,
-            top_p: usual.top_p,
-            min_p: usual.min_p,
-            repetition_penalty: usual.repetition_penalty,
-            seed: usual.seed,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            seed: Sampling::USUAL.seed,
             max_tokens: None,
             stop: Vec::new(),
             inside: false,
@@ -142,14 +140,15 @@ impl Request {
         }
     }
 
-    pub(super) fn sampler(&self) -> Result<Sampler> {
+    /// A sampler; `usual` holds for what was not given, as in the command line.
+    pub(super) fn sampler(&self, usual: Sampling) -> Result<Sampler> {
         let o = &self.options;
         Sampler::new(Sampling {
-            temperature: o.temperature,
-            top_k: o.top_k,
-            top_p: o.top_p,
-            min_p: o.min_p,
-            repetition_penalty: o.repetition_penalty,
+            temperature: o.temperature.unwrap_or(usual.temperature),
+            top_k: o.top_k.unwrap_or(usual.top_k),
+            top_p: o.top_p.unwrap_or(usual.top_p),
+            min_p: o.min_p.unwrap_or(usual.min_p),
+            repetition_penalty: o.repetition_penalty.unwrap_or(usual.repetition_penalty),
             seed: o.seed,
         })
     }

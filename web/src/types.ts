@@ -62,6 +62,8 @@ export interface ModelInfo {
   chat: boolean;
   /** Oddities of the files that do not prevent loading. */
   warnings: string[];
+  /** How tokens are sampled where `generate` is not told: the usual, or as the model's `generation_config.json` says. */
+  sampling: Required<Omit<SamplingOptions, "seed">>;
   /** Fields of `config.json`, by Hugging Face's names. */
   config: {
     vocab_size: number;

@@ -185,13 +185,24 @@ impl Tokenizer {
     }
 
     /// The ids that end an answer, in ascending order: for Grok-2 its `<|separator|>` and
-    /// `<|eos|>`, for others their end of turn or text.
+    /// `<|eos|>`, for others their end of turn or text, and those of [`Tokenizer::ending_with`].
     pub fn stop_ids(&self) -> Vec<u32> {
         let named = STOPS.iter().filter_map(|text| self.special(text));
         let mut ids: Vec<u32> = named.chain(self.ends.iter().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    /// The same tokenizer, with these ids among [`Tokenizer::stop_ids`], and the special tokens that
+    /// are spelt as one of `texts`.
+    #[must_use]
+    pub fn ending_with(mut self, ids: &[u32], texts: &[String]) -> Self {
+        self.ends.extend_from_slice(ids);
+        let named = texts.iter().filter_map(|text| self.special(text));
+        let named: Vec<u32> = named.collect();
+        self.ends.extend(named);
+        self
     }
 
     /// The ids of `text`. Special tokens in it are plain text; no token is added.

@@ -1,0 +1,52 @@
+//! What the files beside a model say of its texts.
+
+use std::fs;
+
+use grok_wgpu::lab::{
+    base::tensor::DType,
+    checkpoint::{Synthetic, folder::write_checkpoint, write::Layout},
+    model::config::Config,
+};
+use pollster::block_on;
+use serde_json::json;
+
+use super::{PROMPT, json, model, path, run, text_of, with_stdin};
+
+#[test]
+fn ends_and_sampling_of_a_model_are_heeded() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config::preset("small").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    block_on(write_checkpoint(dir.path(), &config, &weights, Layout::Single)).expect("written");
+    let tokenizer = dir.path().join("tokenizer.tok.json");
+    fs::copy(model().join("tokenizer.tok.json"), tokenizer).expect("copied");
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("written");
+    let args = ["generate", path(dir.path()), PROMPT, "-n", "12", "--json"];
+
+    let greedy = json(&[&args[..], &["--temperature", "0"]].concat());
+    let ids = greedy["ids"].as_array().expect("ids");
+    assert_eq!(ids.len(), 12);
+    // The first token that was not there before, so that the text ends at it.
+    let at = (2..12).find(|&at| !ids[..at].contains(&ids[at])).expect("another token");
+
+    write(
+        "generation_config.json",
+        &json!({"eos_token_id": [0, ids[at]], "do_sample": false}).to_string(),
+    );
+    let ended = json(&args);
+    assert_eq!((&ended["ids"], &ended["finish_reason"]), (&json!(ids[..at]), &json!("stop")));
+    let on = json(&[&args[..], &["--ignore-eos"]].concat());
+    assert_eq!(on["ids"], greedy["ids"], "greedy without being told");
+    let told = json(&["inspect", path(dir.path()), "--no-device", "--json"]);
+    assert_eq!(told["sampling"]["temperature"], 0.0);
+    let tokenizer = told["tokenizer"].as_str().expect("a sentence");
+    assert!(tokenizer.contains(&ids[at].to_string()), "{tokenizer}");
+    // A conversation ends its answers there too.
+    let chat = with_stdin(&["chat", path(dir.path()), "-n", "3"], "hello\n");
+    assert!(chat.status.success(), "{}", text_of(&chat));
+
+    write("generation_config.json", "{\"eos_token_id\": 512, \"temperature\": 3}");
+    let warned = text_of(&run(&args));
+    assert!(warned.contains("eos_token_id is 512, expected ids below 512"), "{warned}");
+    assert!(warned.contains("temperature is 3, expected 0 to 2"), "{warned}");
+}
