@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
+use serde_json::{Value, json};
 
 use crate::base::error::{Error, Result};
 
@@ -95,6 +96,19 @@ impl Sampling {
         let penalty = self.repetition_penalty;
         check("repetition_penalty", penalty, penalty > 0.0 && penalty <= 2.0, "above 0, up to 2");
         if problems.is_empty() { Ok(()) } else { Err(Error::Usage(problems.join("; "))) }
+    }
+
+    /// The settings but the seed, by their names in a `generation_config.json`.
+    pub fn to_json(&self) -> Value {
+        // As short as it was written: 0.8 as f32 is no round number as f64.
+        let short = |value: f32| value.to_string().parse().unwrap_or(f64::from(value));
+        json!({
+            "temperature": short(self.temperature),
+            "top_k": self.top_k,
+            "top_p": short(self.top_p),
+            "min_p": short(self.min_p),
+            "repetition_penalty": short(self.repetition_penalty),
+        })
     }
 
     /// Which candidates [`Sampler::sample`] needs at least.

@@ -235,13 +235,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         "chat": encode_chat(&tokenizer, &question).is_ok(),
         "config": config_fields(&config),
         "warnings": warnings,
-        "sampling": {
-            "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
-        },
+        "sampling": sampling.to_json(),
     });
     let info = info.to_string();
     Ok(Engine { session: Cell::new(Some(session)), tokenizer, sampling, device, info })

@@ -39,6 +39,7 @@ fn ends_and_sampling_of_a_model_are_heeded() {
     assert_eq!(on["ids"], greedy["ids"], "greedy without being told");
     let told = json(&["inspect", path(dir.path()), "--no-device", "--json"]);
     assert_eq!(told["sampling"]["temperature"], 0.0);
+    assert_eq!(told["sampling"]["top_p"], 0.95);
     let tokenizer = told["tokenizer"].as_str().expect("a sentence");
     assert!(tokenizer.contains(&ids[at].to_string()), "{tokenizer}");
     // A conversation ends its answers there too.

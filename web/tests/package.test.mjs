@@ -278,6 +278,28 @@ describe("files", () => {
     const none = await page.evaluate(() => failure(() => lib.GrokWgpu.load([])));
     assert.equal(none.code, "usage");
   });
+
+  test("sampling is what the model's files ask for", async () => {
+    await page.evaluate(() => {
+      document.body.innerHTML = "<input type=file multiple>";
+    });
+    const defaults = path.join(folder, "generation_config.json");
+    writeFileSync(defaults, JSON.stringify({ do_sample: false, top_k: 20, temperature: 9 }));
+    const files = ["config.json", "tokenizer.tok.json", "model.safetensors"].map((name) => path.join(demo, name));
+    await page.setInputFiles("input", [...files, defaults]);
+    await page.evaluate(() => load(document.querySelector("input").files));
+    const { sampling, warnings } = await page.evaluate(() => engine.model);
+    assert.deepEqual(sampling, { temperature: 0, top_k: 20, top_p: 0.95, min_p: 0, repetition_penalty: 1 });
+    assert.match(warnings.join(), /temperature is 9, expected 0 to 2; it is not used/);
+    // Greedy without being told: the text is the same with any seed.
+    const texts = [];
+    for (const seed of [1, 2]) {
+      const options = { temperature: undefined, seed, max_tokens: 12 };
+      texts.push((await page.evaluate((options) => write("Once upon a time", options), options)).text);
+    }
+    assert.equal(texts[0], texts[1]);
+    assert.notEqual(texts[0], "");
+  });
 });
 
 describe("a GGUF file", () => {
@@ -301,8 +323,9 @@ describe("a GGUF file", () => {
     });
     await page.setInputFiles("input", file);
     await page.evaluate(() => load(document.querySelector("input").files));
-    const { name, warnings } = await page.evaluate(() => engine.model);
+    const { name, warnings, sampling } = await page.evaluate(() => engine.model);
     assert.deepEqual([name, warnings], ["demo.gguf", []]);
+    assert.deepEqual(sampling, { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0, repetition_penalty: 1 });
     assert.equal(await answer(), text);
   });
 
