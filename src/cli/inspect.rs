@@ -295,8 +295,8 @@ fn describe(options: &Options, known: &Known) -> String {
         lines.push(format!("  tokenizer    {tokenizer}"));
         let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, .. } = known.sampling;
         lines.push(format!(
-            "  sampling     temperature {temperature}, top-k {top_k}, top-p {top_p}, min-p {min_p}, \
-             repetition penalty {repetition_penalty}, unless told otherwise"
+            "  sampling     temperature {temperature}, top-k {top_k}, top-p {top_p}, \
+             min-p {min_p}, repetition penalty {repetition_penalty}, unless told otherwise"
         ));
     }
     if options.tensors {

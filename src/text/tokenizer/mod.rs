@@ -194,8 +194,8 @@ impl Tokenizer {
         ids
     }
 
-    /// The same tokenizer, with these ids among [`Tokenizer::stop_ids`], and the special tokens that
-    /// are spelt as one of `texts`.
+    /// The same tokenizer, with these ids among [`Tokenizer::stop_ids`], and the special tokens
+    /// that are spelt as one of `texts`.
     #[must_use]
     pub fn ending_with(mut self, ids: &[u32], texts: &[String]) -> Self {
         self.ends.extend_from_slice(ids);
