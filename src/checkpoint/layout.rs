@@ -77,6 +77,24 @@ pub(crate) struct Resolved {
     pub slices: Vec<Stored>,
     /// Largest number of tensor-parallel slices of a tensor.
     pub slice_count: usize,
+    /// Tensors that follow from the configuration and are not read.
+    pub derived: Vec<String>,
+}
+
+/// Whether a tensor of this name is computed from the configuration: buffers that older programs
+/// stored beside the weights. The transformers library leaves them out as well.
+fn is_derived(name: &str) -> bool {
+    const DERIVED: [&str; 5] = [
+        "rotary_emb.inv_freq",
+        "rotary_emb.cos_cached",
+        "rotary_emb.sin_cached",
+        "masked_bias",
+        "position_ids",
+    ];
+    let is = |end: &&str| {
+        name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    DERIVED.iter().any(|end| is(end))
 }
 
 /// Problems of one kind: the first few in full, and the number of the others.
@@ -215,6 +233,10 @@ pub(crate) fn resolve(
         layout.spare_head = problems.place(&want, &places);
     }
     for (name, places) in found {
+        if is_derived(&name) {
+            layout.derived.push(name);
+            continue;
+        }
         problems.unexpected.push(format!(
             "`{}` in {} is not expected ({} {:?})",
             json::clipped(&name),

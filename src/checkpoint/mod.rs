@@ -30,6 +30,7 @@ use self::{
 use crate::{
     base::{
         error::{Error, Result},
+        json,
         tensor::DType,
         utf8,
     },
@@ -89,6 +90,13 @@ impl<S: Source> Checkpoint<S> {
         let wanted = schema::tensors(config);
         let layout = layout::resolve(&headers, &wanted, config.ends.tied)
             .map_err(|problems| Error::Checkpoint { path: path.into(), problems })?;
+        if let Some(first) = layout.derived.first() {
+            warnings.push(format!(
+                "tensors that follow from the configuration are not read: {}, such as `{}`",
+                layout.derived.len(),
+                json::clipped(first)
+            ));
+        }
         let checkpoint = Self { path: path.into(), sources, layout, warnings };
         checkpoint.compare_copies().await?;
         Ok(checkpoint)
@@ -474,12 +482,12 @@ fn compare_index(
                 Some(file) if *file == header.name => listed += 1,
                 Some(file) => unlisted.push(format!(
                     "`{}` is in {}, but {index_name} says {file}",
-                    crate::base::json::clipped(&entry.name),
+                    json::clipped(&entry.name),
                     header.name
                 )),
                 None => unlisted.push(format!(
                     "`{}` in {} is not in {index_name}",
-                    crate::base::json::clipped(&entry.name),
+                    json::clipped(&entry.name),
                     header.name
                 )),
             }
@@ -496,7 +504,7 @@ fn compare_index(
             if !present.contains(&(tensor.as_str(), file.as_str())) {
                 absent.push(format!(
                     "`{}` is not in {file}, though {index_name} says so",
-                    crate::base::json::clipped(tensor)
+                    json::clipped(tensor)
                 ));
             }
         }

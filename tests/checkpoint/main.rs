@@ -1,5 +1,6 @@
 //! Checkpoints: valid ones in every layout, and malformed ones of every kind.
 
+mod derived;
 mod files;
 mod header;
 mod layouts;
