@@ -94,7 +94,7 @@ fn is_derived(name: &str) -> bool {
     let is = |end: &&str| {
         name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    DERIVED.iter().any(|end| is(end))
+    DERIVED.iter().any(is)
 }
 
 /// Problems of one kind: the first few in full, and the number of the others.
