@@ -3,7 +3,7 @@
 //
 //     node bin/serve.mjs 8080 /=site /models/demo=../models/demo
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
 
@@ -25,18 +25,43 @@ const TYPES = {
 /** What bundlers name by its content. */
 const HASHED = /[\\/]assets[\\/][^\\/]+-[\w-]{8}\.\w+$/;
 
-/** The file behind an address: the longest prefix counts, and leads to a folder or a file. */
+/** What an address may call this machine. A page of another name must not read what is served here (DNS rebinding). */
+const OWN = /^(localhost|[\w-]+\.localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/i;
+
+/** Sent with every file. */
+const GUARDS = { "content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff" };
+
+/** The mount of an address, which has the longest prefix, and the path below it. */
 function locate(mounts, pathname) {
   for (const [prefix, folder] of mounts) {
     if (pathname === prefix) {
-      return folder;
+      return { folder, below: "" };
     }
     if (pathname.startsWith(prefix.endsWith("/") ? prefix : `${prefix}/`)) {
       // Normal paths from the root do not lead out of it.
-      return path.join(folder, path.normalize(`/${pathname.slice(prefix.length)}`));
+      return { folder, below: path.normalize(`/${pathname.slice(prefix.length)}`) };
     }
   }
   return undefined;
+}
+
+/** The regular file behind an address, without links that lead out of its mount. Throws if there is none. */
+async function find(mounts, pathname) {
+  const { folder, below } = locate(mounts, pathname);
+  if (below.split(/[\\/]/).some((name) => name.startsWith("."))) {
+    throw new Error("hidden");
+  }
+  let file = await realpath(path.join(folder, below));
+  let info = await stat(file);
+  if (info.isDirectory()) {
+    file = await realpath(path.join(file, "index.html"));
+    info = await stat(file);
+  }
+  const way = path.relative(await realpath(folder), file);
+  if (!info.isFile() || way.split(path.sep)[0] === ".." || path.isAbsolute(way)) {
+    throw new Error("no file of the mount");
+  }
+  return { file, info };
 }
 
 /** First and last byte that a request wants, all of them, or nothing if there are none such. */
@@ -55,21 +80,21 @@ async function answer(mounts, request, response) {
     response.writeHead(405, { allow: "GET, HEAD" }).end();
     return;
   }
-  let file;
-  let info;
+  if (!OWN.test(request.headers.host ?? "")) {
+    response.writeHead(403, { "content-type": "text/plain" }).end("this server is for localhost alone\n");
+    return;
+  }
+  let found;
   try {
-    file = locate(mounts, decodeURIComponent(new URL(request.url, "http://localhost").pathname));
-    info = await stat(file);
-    if (info.isDirectory()) {
-      file = path.join(file, "index.html");
-      info = await stat(file);
-    }
+    found = await find(mounts, decodeURIComponent(new URL(request.url, "http://localhost").pathname));
   } catch {
     response.writeHead(404, { "content-type": "text/plain" }).end("not found\n");
     return;
   }
+  const { file, info } = found;
   const etag = `"${info.size.toString(16)}-${Math.floor(info.mtimeMs).toString(16)}"`;
   const headers = {
+    ...GUARDS,
     "accept-ranges": "bytes",
     // Names with a hash in them stand for one content for ever.
     "cache-control": HASHED.test(file) ? "public, max-age=31536000, immutable" : "no-cache",
