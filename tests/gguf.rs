@@ -6,6 +6,8 @@ mod blocks;
 mod broken;
 #[path = "gguf/model.rs"]
 mod model;
+#[path = "gguf/places.rs"]
+mod places;
 #[path = "gguf/tokenizer.rs"]
 mod tokenizer;
 #[path = "gguf/writer.rs"]

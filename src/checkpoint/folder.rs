@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::{
     base::error::Result,
     checkpoint::{
+        gguf,
         open::{self, CONFIG, Opened},
         write::{self, Layout, Output},
     },
     files::{
         folder::{Folder, PartFile},
-        native::{FileSource, names},
+        native::{FileSource, names, starts_with},
     },
     model::{
         config::{Compat, Config},
@@ -28,7 +29,8 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         (parent.unwrap_or(Path::new(".")), path.file_name().and_then(|name| name.to_str()))
     };
-    let chosen = open::choose(folder, &names(folder)?, named)?;
+    let begins = |name: &str| starts_with(&folder.join(name), &gguf::MAGIC);
+    let chosen = open::choose(folder, &names(folder)?, named, &begins)?;
     // A path that was given as `x` stays `x` in messages, rather than `./x`.
     let at = |name: String| match named {
         Some(_) => path.with_file_name(name),
@@ -39,8 +41,8 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
 }
 
 /// Opens the model at `path`: a folder with `config.json` and `*.safetensors`, a file in such a
-/// folder, or a GGUF file. Reads the configuration and the headers; the weights are read when an
-/// [`Engine`](crate::engine::Engine) loads them.
+/// folder, or a GGUF file, whatever its name. Reads the configuration and the headers; the weights
+/// are read when an [`Engine`](crate::engine::Engine) loads them.
 ///
 /// # Errors
 ///
@@ -95,7 +97,9 @@ pub async fn open_config(path: &Path) -> Result<(Config, Vec<String>)> {
         (false, true) => path.join(CONFIG),
         (false, false) => path.with_file_name(CONFIG),
     };
-    if config.exists() && !path.file_name().is_some_and(|n| open::is_gguf(&n.to_string_lossy())) {
+    let is_gguf = path.file_name().is_some_and(|name| open::is_gguf(&name.to_string_lossy()))
+        || starts_with(path, &gguf::MAGIC);
+    if config.exists() && !is_gguf {
         return open::read_config(&FileSource::open(config)?).await;
     }
     let opened = open_model(path, Compat::Reference).await?;

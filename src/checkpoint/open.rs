@@ -89,7 +89,12 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         warnings.extend_from_slice(checkpoint.warnings());
         (config, ModelFiles::Safetensors(Box::new(checkpoint)), warnings)
     } else {
-        let mut parts: Vec<S> = files.into_iter().filter(|file| is_gguf(file.name())).collect();
+        let mut parts = Vec::new();
+        for file in files {
+            if is_gguf(file.name()) || begins_as_gguf(&file).await? {
+                parts.push(file);
+            }
+        }
         parts.sort_by(|a, b| a.name().cmp(b.name()));
         let first = parts
             .first()
@@ -164,8 +169,28 @@ impl<S: Source> Opened<S> {
     }
 }
 
+/// Whether the file has the first bytes of a GGUF, whatever its name: other programs keep files by
+/// their hash.
+async fn begins_as_gguf(file: &impl Source) -> Result<bool> {
+    let mut start = [0; gguf::MAGIC.len()];
+    if file.len() < start.len() as u64 {
+        return Ok(false);
+    }
+    file.read(0, &mut start).await?;
+    Ok(start == gguf::MAGIC)
+}
+
+/// The whole file's name, if this is one of its pieces, such as `x.gguf.part2of5`.
+fn piece(name: &str) -> Option<&str> {
+    let (whole, end) = name.rsplit_once(".part")?;
+    let (number, count) = end.split_once("of")?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_gguf(whole) && digits(number) && digits(count)).then_some(whole)
+}
+
 /// Selects the files of the model in a folder, in the order in which they are opened. `named` is
-/// the file that the user named, if it was not the folder. `folder` is for messages.
+/// the file that the user named, if it was not the folder. `folder` is for messages. `begins` says
+/// of a name that does not tell whether that file begins as a GGUF.
 ///
 /// Unless the model is GGUF, `config.json` is always selected, so that a missing one is reported by
 /// name.
@@ -174,18 +199,36 @@ impl<S: Source> Opened<S> {
 ///
 /// [`Error::Format`] if the folder holds several models, [`Error::Checkpoint`] with all missing
 /// parts of a split model.
-pub fn choose(folder: &Path, names: &[String], named: Option<&str>) -> Result<Vec<String>> {
+pub fn choose(
+    folder: &Path,
+    names: &[String],
+    named: Option<&str>,
+    begins: &dyn Fn(&str) -> bool,
+) -> Result<Vec<String>> {
     let beside = names.iter().filter(|name| is_tokenizer(name)).cloned();
     let has_config = names.iter().any(|name| name == CONFIG);
+    let told = |name: &str| is_model_file(name) || name.starts_with('.');
+    let is_gguf = |name: &str| is_gguf(name) || (!told(name) && begins(name));
     let ggufs: Vec<&str> = match named {
         Some(name) if is_gguf(name) => vec![name],
         None if !has_config => {
             // The first part of a split model stands for all of them.
             let first = |name: &str| gguf::part(name).is_none_or(|(_, number, _)| number == 1);
-            names.iter().map(String::as_str).filter(|name| is_gguf(name) && first(name)).collect()
+            let all = || names.iter().map(String::as_str).filter(|name| is_gguf(name));
+            let firsts: Vec<&str> = all().filter(|name| first(name)).collect();
+            // Without its first part, the others say which one is missing.
+            if firsts.is_empty() { all().take(1).collect() } else { firsts }
         }
         _ => Vec::new(),
     };
+    let given = named.into_iter().chain(names.iter().map(String::as_str));
+    let mut pieces = given.filter(|_| !has_config).filter_map(|name| Some((name, piece(name)?)));
+    if let Some((name, whole)) = pieces.next()
+        && ggufs.iter().all(|&gguf| gguf == name || piece(gguf).is_some())
+    {
+        let what = format!("this is a piece of {whole}: join all of them in order, as `cat` does");
+        return Err(Error::format(folder.join(name), what));
+    }
     let usual = names.iter().filter(|name| is_usual(name)).cloned();
     let mut chosen = match ggufs[..] {
         [one] => parts_of(folder, names, one)?,

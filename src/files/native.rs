@@ -136,6 +136,13 @@ pub(crate) fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Whether a regular file that can be read begins with these bytes.
+pub(crate) fn starts_with<const N: usize>(path: &Path, bytes: &[u8; N]) -> bool {
+    let mut start = [0; N];
+    let read = open_regular(path).and_then(|(file, _)| read_exact_at(&file, &mut start, 0));
+    read.is_ok() && start == *bytes
+}
+
 /// Creates a folder. Where the system has Unix modes, only the user can access it.
 ///
 /// # Errors

@@ -297,7 +297,7 @@ impl Reader<'_> {
     /// The numbers of tensors and of keys.
     fn counts(&mut self) -> Result<(u64, u64), Problem> {
         let magic = self.array::<4>("the magic number")?;
-        if magic != *b"GGUF" {
+        if magic != super::MAGIC {
             return Err(Problem::Bad("this is no GGUF file: it does not begin with `GGUF`".into()));
         }
         let version = self.u32("the version")?;

@@ -37,6 +37,9 @@ const FIRST_LOOK: u64 = 1 << 20;
 /// File extension of GGUF files, with the dot.
 pub const EXTENSION: &str = ".gguf";
 
+/// The first bytes of a file.
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
+
 /// A GGUF of architecture `grok`, in one file or several, with every tensor found.
 ///
 /// Readers get `Q8_0` and `Q4_0` as [`DType::Q8`] and [`DType::Q4`] without loss, `Q4_K` and `Q6_K`
@@ -261,7 +264,7 @@ async fn read_header<S: Source>(source: &S) -> Result<Result<Header, String>> {
         bytes.clear();
         resize(source.name(), &mut bytes, len)?;
         source.read(0, &mut bytes).await?;
-        if !bytes.starts_with(b"GGUF")
+        if !bytes.starts_with(&MAGIC)
             && let Some(what) = magic::recognize(&bytes[..bytes.len().min(magic::LOOK)])
         {
             return Ok(Err(what.replace("safetensors files are", "a GGUF file is")));
