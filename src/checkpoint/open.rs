@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        json,
+    },
     checkpoint::{
         Checkpoint, Gguf, ModelFiles, gguf, is_part,
         usual::{Usual, is_usual},
@@ -12,7 +15,7 @@ use crate::{
     model::config::{Compat, Config},
     text::{
         sampler::Sampling,
-        tokenizer::{MAX_FILE, SENTENCE_PIECE, Tokenizer},
+        tokenizer::{MAX_FILE, SENTENCE_PIECE, TOKENIZER_JSON, Tokenizer},
     },
 };
 
@@ -162,10 +165,29 @@ impl<S: Source> Opened<S> {
         };
         let tokenizer = match within {
             Some(tokenizer) => tokenizer,
+            None if self.tokenizers.is_empty() => return Err(self.no_tokenizer()),
             None => read_tokenizer(&self.path, &self.tokenizers).await?,
         };
         tokenizer.check_vocab(self.config.vocab_size)?;
         Ok(tokenizer.ending_with(&self.end_ids, &self.end_texts))
+    }
+}
+
+impl<S: Source> Opened<S> {
+    /// The error for a model without a tokenizer that is read.
+    fn no_tokenizer(&self) -> Error {
+        let kind = match &self.weights {
+            ModelFiles::Gguf(gguf) => gguf.vocabulary(),
+            ModelFiles::Safetensors(_) => None,
+        };
+        let Some(kind) = kind else { return Tokenizer::missing(&self.path, |_| false) };
+        let name = if kind == "llama" { " (SentencePiece)" } else { "" };
+        let kind = json::clipped(kind);
+        let what = format!(
+            "the vocabulary in the file is of the kind \"{kind}\"{name}, which is not read; put \
+             the model's {TOKENIZER_JSON} beside it"
+        );
+        Error::Tokenizer { path: self.path.clone(), what }
     }
 }
 

@@ -40,6 +40,28 @@ fn the_first_bytes_decide() {
 }
 
 #[test]
+fn a_vocabulary_that_is_not_read_is_told_by_name() {
+    let config = Config::preset("tiny").expect("a preset");
+    let weights = Synthetic::new(&config, DType::Q8, 3).expect("weights");
+    let mut file = converted(&config, &weights);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("m.gguf");
+    for (kind, told) in [
+        (None, "there is no tokenizer.tok.json and no tokenizer.json here"),
+        (Some("llama"), "is of the kind \"llama\" (SentencePiece), which is not read"),
+        (Some("rwkv"), "is of the kind \"rwkv\", which is not read"),
+    ] {
+        if let Some(kind) = kind {
+            file.text("tokenizer.ggml.model", kind);
+        }
+        fs::write(&path, file.source("m.gguf").bytes).expect("written");
+        let opened = block_on(open_model(&path, Compat::Reference)).expect("opens");
+        let error = block_on(opened.tokenizer()).err().expect("there is none").to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
 fn pieces_and_lone_parts_are_told_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let whole = bytes();

@@ -139,6 +139,11 @@ impl<S: Source> Gguf<S> {
         self.places.iter().map(|(name, place)| (name.as_str(), place.dtype, place.shape.as_slice()))
     }
 
+    /// The kind of the vocabulary in the file, if it has one: `tokenizer.ggml.model`.
+    pub fn vocabulary(&self) -> Option<&str> {
+        self.metadata.text("tokenizer.ggml.model").ok().flatten()
+    }
+
     /// The tokenizer in the file, if it has a supported one: byte-pair encoding with merges
     /// (`tokenizer.ggml.model` is `gpt2`).
     ///
