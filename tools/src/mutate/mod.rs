@@ -226,7 +226,10 @@ impl<'a> Work<'a> {
             eprintln!("{unfinished} mutants have not run; --resume goes on");
         }
         if let Some(path) = &self.options.report {
-            fs::write(path, tables.document(&self.options.adapter, self.options.sample))?;
+            fs::write(
+                path,
+                tables.document(&self.options.adapter, self.options.sample, self.options.rows),
+            )?;
         }
         let faults = tables.faults(self.all);
         for fault in &faults {

@@ -154,10 +154,21 @@ impl<'a> Tables<'a> {
     }
 
     /// The report in Markdown.
-    pub(crate) fn document(&self, adapter: &str, sample: Option<usize>) -> String {
+    pub(crate) fn document(
+        &self,
+        adapter: &str,
+        sample: Option<usize>,
+        rows: Option<usize>,
+    ) -> String {
         let mut text = String::from(INTRODUCTION);
         let total = self.total;
-        let what = sample.map_or(String::new(), |n| format!(" with `--sample {n}`"));
+        let option = |name, value: Option<usize>| value.map(|n| format!("`--{name} {n}`"));
+        let options = [option("sample", sample), option("rows", rows)];
+        let options: Vec<String> = options.into_iter().flatten().collect();
+        let what = match &options[..] {
+            [] => String::new(),
+            options => format!(" with {}", options.join(" and ")),
+        };
         let _ = writeln!(
             text,
             "\n## Result\n\nOn {adapter}{what}: of {} mutants that compile, {} are killed, \
