@@ -79,7 +79,7 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
     let (defaults, files): (Vec<S>, Vec<S>) =
         files.into_iter().partition(|file| is_usual(file.name()));
     let has_config = files.iter().find(|file| file.name() == CONFIG);
-    let mut usual = Usual { sampling: Sampling::USUAL, ..Usual::default() };
+    let mut usual = Usual::default();
     let (config, weights, mut warnings) = if let Some(file) = has_config {
         let text = read_text(file, MAX_CONFIG).await?;
         let (mut config, mut warnings) = Config::from_json(&file.path(), &text)?;
@@ -171,9 +171,7 @@ impl<S: Source> Opened<S> {
         tokenizer.check_vocab(self.config.vocab_size)?;
         Ok(tokenizer.ending_with(&self.end_ids, &self.end_texts))
     }
-}
 
-impl<S: Source> Opened<S> {
     /// The error for a model without a tokenizer that is read.
     fn no_tokenizer(&self) -> Error {
         let kind = match &self.weights {

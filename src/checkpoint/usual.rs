@@ -28,7 +28,7 @@ pub(super) fn is_usual(name: &str) -> bool {
 }
 
 /// What the files say.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Usual {
     /// Ids that end a text.
     pub(super) end_ids: Vec<u32>,
@@ -40,6 +40,18 @@ pub(super) struct Usual {
     pub(super) warnings: Vec<String>,
 }
 
+/// What holds for a model without such files.
+impl Default for Usual {
+    fn default() -> Self {
+        Self {
+            end_ids: Vec::new(),
+            end_texts: Vec::new(),
+            sampling: Sampling::USUAL,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 impl Usual {
     /// Reads `config`, the text of a `config.json`, and the files beside it. A file that makes no
     /// sense is a warning, as none is needed.
@@ -48,7 +60,7 @@ impl Usual {
     ///
     /// [`Error::Io`] if a file cannot be read.
     pub(super) async fn read<S: Source>(config: &str, files: &[S], vocab: u32) -> Result<Self> {
-        let mut usual = Self { sampling: Sampling::USUAL, ..Self::default() };
+        let mut usual = Self::default();
         if let Ok(fields) = json::parse_object(config) {
             usual.ids("config.json", &fields, vocab);
         }

@@ -2,16 +2,11 @@
 
 use std::{fs, io::Write as _, path::Path, process::Stdio};
 
-use grok_wgpu::lab::{
-    base::tensor::DType,
-    checkpoint::{Synthetic, folder::write_checkpoint, write::Layout},
-    model::config::Config,
-};
-use pollster::block_on;
+use grok_wgpu::lab::checkpoint::write::Layout;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use super::{model, path, program, text, text_of, with_stdin};
+use super::{model, path, program, text, text_of, with_stdin, write_model};
 
 /// The contents of the messages in a saved conversation, with their roles.
 fn saved(file: &Path) -> Vec<(String, String)> {
@@ -85,11 +80,7 @@ fn what_is_no_command_is_sent() {
 #[test]
 fn a_failed_answer_does_not_end_the_conversation() {
     let dir = tempfile::tempdir().expect("a folder");
-    let config = Config::preset("small").expect("a preset");
-    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    block_on(write_checkpoint(dir.path(), &config, &weights, Layout::Single)).expect("written");
-    fs::copy(model().join("tokenizer.tok.json"), dir.path().join("tokenizer.tok.json"))
-        .expect("copied");
+    write_model(dir.path(), Layout::Single);
     // The last norm, whose NaN reaches every logit.
     let file = dir.path().join("model.safetensors");
     let mut bytes = fs::read(&file).expect("weights");

@@ -2,24 +2,15 @@
 
 use std::fs;
 
-use grok_wgpu::lab::{
-    base::tensor::DType,
-    checkpoint::{Synthetic, folder::write_checkpoint, write::Layout},
-    model::config::Config,
-};
-use pollster::block_on;
+use grok_wgpu::lab::checkpoint::write::Layout;
 use serde_json::json;
 
-use super::{PROMPT, json, model, path, run, text_of, with_stdin};
+use super::{PROMPT, json, path, run, text_of, with_stdin, write_model};
 
 #[test]
 fn ends_and_sampling_of_a_model_are_heeded() {
     let dir = tempfile::tempdir().expect("a folder");
-    let config = Config::preset("small").expect("a preset");
-    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    block_on(write_checkpoint(dir.path(), &config, &weights, Layout::Single)).expect("written");
-    let tokenizer = dir.path().join("tokenizer.tok.json");
-    fs::copy(model().join("tokenizer.tok.json"), tokenizer).expect("copied");
+    write_model(dir.path(), Layout::Single);
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("written");
     let args = ["generate", path(dir.path()), PROMPT, "-n", "12", "--json"];
 

@@ -33,15 +33,19 @@ fn model() -> &'static Path {
     static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = MODEL.get_or_init(|| {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let config = Config::preset("small").expect("a preset");
-        let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-        let layout = Layout::TensorParallel { slices: 8 };
-        block_on(write_checkpoint(dir.path(), &config, &weights, layout)).expect("written");
-        let tokenizer = synthetic_tok_json(config.vocab_size).expect("a tokenizer");
-        std::fs::write(dir.path().join("tokenizer.tok.json"), tokenizer).expect("written");
+        write_model(dir.path(), Layout::TensorParallel { slices: 8 });
         dir
     });
     dir.path()
+}
+
+/// Writes the small model and its tokenizer to a folder.
+fn write_model(dir: &Path, layout: Layout) {
+    let config = Config::preset("small").expect("a preset");
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    block_on(write_checkpoint(dir, &config, &weights, layout)).expect("written");
+    let tokenizer = synthetic_tok_json(config.vocab_size).expect("a tokenizer");
+    std::fs::write(dir.join("tokenizer.tok.json"), tokenizer).expect("written");
 }
 
 /// A device on the adapter that the program uses.
@@ -619,11 +623,7 @@ fn an_interrupt_keeps_the_text() {
 #[test]
 fn the_file_of_a_model_names_it_too() {
     let dir = tempfile::tempdir().expect("a folder");
-    let config = Config::preset("small").expect("a preset");
-    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
-    block_on(write_checkpoint(dir.path(), &config, &weights, Layout::Single)).expect("written");
-    let tokenizer = "tokenizer.tok.json";
-    std::fs::copy(model().join(tokenizer), dir.path().join(tokenizer)).expect("copied");
+    write_model(dir.path(), Layout::Single);
     let file: PathBuf = dir.path().join("model.safetensors");
     let mut args = greedy(&[]);
     let sliced = good(&args);
