@@ -79,8 +79,10 @@ fn options_of_loading_are_the_same_everywhere() {
     for of_the_page in ["onProgress", "onDevice", "signal", "cache"] {
         assert!(given.remove(of_the_page), "{of_the_page}");
     }
-    // The one name that is camel case in TypeScript and snake case in Rust.
-    assert!(given.remove("kvCache") && given.insert("kv_cache".into()));
+    // Names that are camel case in TypeScript and snake case in Rust.
+    for (camel, snake) in [("kvCache", "kv_cache"), ("allowNonFinite", "allow_non_finite")] {
+        assert!(given.remove(camel) && given.insert(snake.into()));
+    }
     assert_eq!(differ(&rust, &given), [""; 0]);
 }
 

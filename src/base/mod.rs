@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod error;
+pub mod finite;
 pub(crate) mod json;
 pub mod num;
 pub mod quant;

@@ -88,6 +88,19 @@ pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     values
 }
 
+/// The scales of each of the stored rows of `cols` elements.
+///
+/// # Panics
+///
+/// If `dtype` is not quantized.
+pub fn scales_of_rows(dtype: DType, cols: usize, bytes: &[u8]) -> impl Iterator<Item = &[[u8; 2]]> {
+    let before = cols / BLOCK * (BLOCK * integers_of(dtype).bits as usize / 8);
+    let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
+    bytes
+        .chunks_exact(row_bytes.max(1))
+        .map(move |row| &row[before..].as_chunks::<2>().0[..cols / BLOCK])
+}
+
 /// The integers of a quantized type.
 fn integers_of(dtype: DType) -> Integers {
     dtype.integers().unwrap_or_else(|| panic!("{dtype} has no blocks"))

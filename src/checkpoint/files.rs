@@ -1,5 +1,7 @@
 //! A model's weights in either file format.
 
+use std::path::Path;
+
 use super::{Checkpoint, Gguf};
 use crate::{
     base::{error::Result, tensor::DType},
@@ -46,6 +48,22 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.sources(),
             Self::Gguf(gguf) => gguf.sources(),
+        }
+    }
+
+    /// The files that hold a tensor, in the order of its slices; none if there is no such tensor.
+    pub fn files_of(&self, name: &str) -> Vec<&S> {
+        match self {
+            Self::Safetensors(checkpoint) => checkpoint.files_of(name),
+            Self::Gguf(gguf) => gguf.files_of(name),
+        }
+    }
+
+    /// What the model is called in messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors(checkpoint) => checkpoint.path(),
+            Self::Gguf(gguf) => gguf.path(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Checkpoints: safetensors and GGUF files, checked against the configuration and read by rows.
 
+mod checked;
 mod families;
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
@@ -16,13 +17,14 @@ pub mod open;
 pub mod quantize;
 pub mod requantize;
 pub mod safetensors;
+pub mod scan;
 pub(crate) mod synthetic;
 mod usual;
 pub mod write;
 
 use std::path::{Path, PathBuf};
 
-pub use self::{files::ModelFiles, gguf::Gguf, synthetic::Synthetic};
+pub use self::{checked::Checked, files::ModelFiles, gguf::Gguf, synthetic::Synthetic};
 use self::{
     index::Index,
     layout::{Header, Piece, Resolved, Stored, Tally},
@@ -120,6 +122,17 @@ impl<S: Source> Checkpoint<S> {
     /// The files.
     pub fn sources(&self) -> &[S] {
         &self.sources
+    }
+
+    /// The files that hold a tensor, in the order of its slices.
+    pub fn files_of(&self, name: &str) -> Vec<&S> {
+        let pieces = self.layout.tensors.get(name).map_or(&[][..], |stored| &stored.pieces);
+        pieces.iter().map(|piece| &self.sources[piece.source]).collect()
+    }
+
+    /// What the checkpoint is called in messages.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Name, element type and extents of every tensor, sorted by name.

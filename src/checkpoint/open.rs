@@ -8,7 +8,8 @@ use crate::{
         json,
     },
     checkpoint::{
-        Checkpoint, Gguf, ModelFiles, gguf, is_part,
+        Checked, Checkpoint, Gguf, ModelFiles, gguf, is_part,
+        scan::unfinished,
         usual::{Usual, is_usual},
     },
     files::{Source, read_all, read_text},
@@ -31,8 +32,8 @@ const MAX_CONFIG: u64 = 5 << 20;
 pub struct Opened<S> {
     /// The configuration, with the arithmetic that was asked for.
     pub config: Config,
-    /// The weights.
-    pub weights: ModelFiles<S>,
+    /// The weights, of which those that are not finite are refused.
+    pub weights: Checked<S>,
     /// Warnings: oddities that do not prevent loading.
     pub warnings: Vec<String>,
     /// How tokens are sampled where nobody says: [`Sampling::USUAL`], changed by a
@@ -107,8 +108,10 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         (config, ModelFiles::Gguf(Box::new(gguf)), warnings)
     };
     warnings.append(&mut usual.warnings);
+    warnings.extend(unfinished(&weights).await?);
     let Usual { sampling, end_ids, end_texts, .. } = usual;
     let path = path.into();
+    let weights = Checked::new(weights);
     Ok(Opened { config, weights, warnings, sampling, path, tokenizers, end_ids, end_texts })
 }
 
@@ -159,7 +162,7 @@ impl<S: Source> Opened<S> {
     /// tokens than the model.
     pub async fn tokenizer(&self) -> Result<Tokenizer> {
         // A GGUF without a supported tokenizer may have one in a file beside it.
-        let within = match &self.weights {
+        let within = match &*self.weights {
             ModelFiles::Gguf(gguf) => gguf.tokenizer()?,
             ModelFiles::Safetensors(_) => None,
         };
@@ -174,7 +177,7 @@ impl<S: Source> Opened<S> {
 
     /// The error for a model without a tokenizer that is read.
     fn no_tokenizer(&self) -> Error {
-        let kind = match &self.weights {
+        let kind = match &*self.weights {
             ModelFiles::Gguf(gguf) => gguf.vocabulary(),
             ModelFiles::Safetensors(_) => None,
         };

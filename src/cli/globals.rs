@@ -20,6 +20,7 @@ const EVERY: &str = "Options of every command";
 
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub(super) struct Globals {
     /// Adapter to run on: part of its name, or its number in --list-adapters
     #[arg(long, global = true, help_heading = EVERY, value_name = "NAME|N")]
@@ -34,6 +35,9 @@ pub(super) struct Globals {
     /// Whose arithmetic to follow where programs differ
     #[arg(long, global = true, help_heading = EVERY, value_enum, default_value = "reference")]
     pub(super) compat: Arithmetic,
+    /// Go on with weights that are NaN or infinite, which are refused otherwise
+    #[arg(long, global = true, help_heading = EVERY)]
+    pub(super) allow_non_finite: bool,
     /// Folder that keeps compiled shaders between runs, or `none`; the user's own cache if not
     /// given
     #[arg(long, global = true, help_heading = EVERY, value_name = "FOLDER")]

@@ -29,6 +29,7 @@ use super::{
     adapter::gpu,
     globals::Globals,
     model::{Element, SizeOptions, locate, open, preset},
+    scan::Scan,
     terminal::{out, out_json, size},
 };
 
@@ -37,6 +38,7 @@ use super::{
 #[command(after_help = "\
 Examples:
   grok-wgpu inspect models/demo --tensors
+  grok-wgpu inspect models/demo --scan --no-device
   grok-wgpu inspect --preset grok-2 --no-device --context 8192
   grok-wgpu inspect --config config.json --memory 80GiB --json")]
 pub(super) struct Options {
@@ -56,6 +58,9 @@ pub(super) struct Options {
     /// List all tensors
     #[arg(long)]
     tensors: bool,
+    /// Read all weights, and list those that are not finite or end in zeros
+    #[arg(long, conflicts_with_all = ["preset", "config"])]
+    scan: bool,
     /// Do not ask an adapter for its limits
     #[arg(long)]
     no_device: bool,
@@ -76,6 +81,7 @@ struct Known {
     tokenizer: Option<String>,
     /// How tokens are sampled where nobody says.
     sampling: Sampling,
+    scan: Option<Scan>,
 }
 
 /// A plan under some limits, or why there is none.
@@ -93,8 +99,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.preset.is_none() && options.config.is_none() {
         let path = locate(options.model.as_deref())?;
         let opened = open(&path, globals).await?;
-        let known = of_checkpoint(&opened).await;
-        return show(globals, options, &known, &opened.weights).await;
+        let mut known = of_checkpoint(&opened).await;
+        if options.scan {
+            known.scan = Some(Scan::run(&opened.weights, globals.terminal()).await?);
+        }
+        show(globals, options, &known, &opened.weights).await?;
+        return known.scan.map_or(Ok(()), |scan| scan.verdict(&opened.weights));
     }
     let config = preset(options.preset.as_deref(), options.config.as_deref(), globals.terminal());
     let config = config.await?;
@@ -116,6 +126,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         tensors,
         tokenizer: None,
         sampling: Sampling::USUAL,
+        scan: None,
     };
     show(globals, options, &known, &weights).await
 }
@@ -145,6 +156,7 @@ async fn of_checkpoint(opened: &Opened<FileSource>) -> Known {
             .collect(),
         tokenizer: Some(tokenizer),
         sampling: opened.sampling,
+        scan: None,
     }
 }
 
@@ -299,6 +311,9 @@ fn describe(options: &Options, known: &Known) -> String {
              min-p {min_p}, repetition penalty {repetition_penalty}, unless told otherwise"
         ));
     }
+    if let Some(scan) = &known.scan {
+        lines.push(scan.describe());
+    }
     if options.tensors {
         lines.push("\nTensors".into());
         for (name, dtype, shape) in &known.tensors {
@@ -393,6 +408,9 @@ fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: SessionOp
             .map(|planned| plan_json(planned, options.memory))
             .collect::<Vec<_>>(),
     });
+    if let Some(scan) = &known.scan {
+        value["scan"] = scan.to_json();
+    }
     if options.tensors {
         let list = known.tensors.iter().map(
             |(name, dtype, shape)| json!({"name": name, "dtype": dtype.name(), "shape": shape}),

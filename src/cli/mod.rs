@@ -12,6 +12,7 @@ mod model;
 mod perplexity;
 mod quantize;
 mod sampling;
+mod scan;
 mod selftest;
 mod terminal;
 mod tune;

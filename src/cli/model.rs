@@ -158,7 +158,10 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
     // Without this check, a wrong path is reported as a missing config.json.
     path.metadata().map_err(|source| Error::io(path, source))?;
-    let opened = open_model(path, globals.compat.into()).await?;
+    let mut opened = open_model(path, globals.compat.into()).await?;
+    if globals.allow_non_finite {
+        opened.weights.allow_non_finite();
+    }
     for warning in &opened.warnings {
         globals.terminal().warn(warning);
     }

@@ -92,7 +92,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let terminal = globals.terminal();
     let opened = open(&options.model, globals).await?;
-    let ModelFiles::Safetensors(checkpoint) = &opened.weights else {
+    let ModelFiles::Safetensors(checkpoint) = &*opened.weights else {
         return Err(Error::Usage(format!(
             "{} is a GGUF file, whose tokenizer cannot be written to a folder: quantize the \
              safetensors that it was made of",

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     base::error::{Error, Result},
     checkpoint::{
-        ModelFiles,
+        Checked,
         open::{Opened, open},
     },
     engine::{
@@ -201,7 +201,10 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     let files: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
     let opened = open(Path::new("the model"), files, Compat::Reference).await?;
     let tokenizer = opened.tokenizer().await?;
-    let Opened { config, weights, warnings, sampling, .. } = opened;
+    let Opened { config, mut weights, warnings, sampling, .. } = opened;
+    if options.allow_non_finite {
+        weights.allow_non_finite();
+    }
     let bytes = weights.bytes();
     let sizes = options.sizes(&config);
     let device =
@@ -316,7 +319,7 @@ struct Device {
 /// Builds the engine, and builds it again after the device was lost.
 struct Reload {
     config: Config,
-    weights: ModelFiles<FileSource>,
+    weights: Checked<FileSource>,
     sizes: SessionOptions,
     /// The usual readback of a step, for which pipelines are prepared.
     read: Readback,

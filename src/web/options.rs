@@ -16,13 +16,15 @@ use crate::{
     },
 };
 
-/// Sizes of a session.
+/// Sizes of a session, and what weights are taken.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LoadOptions {
     context: Option<u32>,
     prefill: Option<u32>,
     kv_cache: Option<CacheType>,
+    /// Whether weights that are NaN or infinite are taken.
+    pub(super) allow_non_finite: bool,
 }
 
 /// Element types of the key-value cache.

@@ -3,10 +3,9 @@
 use std::{fs, io::Write as _, path::Path, process::Stdio};
 
 use grok_wgpu::lab::checkpoint::write::Layout;
-use safetensors::SafeTensors;
 use serde_json::Value;
 
-use super::{model, path, program, text, text_of, with_stdin, write_model};
+use super::{damage::spoil, model, path, program, text, text_of, with_stdin, write_model};
 
 /// The contents of the messages in a saved conversation, with their roles.
 fn saved(file: &Path) -> Vec<(String, String)> {
@@ -82,19 +81,12 @@ fn a_failed_answer_does_not_end_the_conversation() {
     let dir = tempfile::tempdir().expect("a folder");
     write_model(dir.path(), Layout::Single);
     // The last norm, whose NaN reaches every logit.
-    let file = dir.path().join("model.safetensors");
-    let mut bytes = fs::read(&file).expect("weights");
-    let (header, metadata) = SafeTensors::read_metadata(&bytes).expect("a header");
-    let (from, to) = metadata.info("model.norm.weight").expect("a norm").data_offsets;
-    let data = 8 + header;
-    for value in bytes[data + from..data + to].as_chunks_mut::<2>().0 {
-        *value = [0xc0, 0x7f];
-    }
-    fs::write(&file, bytes).expect("written");
+    spoil(dir.path(), "model.norm.weight", |bytes| 0..bytes, &[0xc0, 0x7f]);
 
     let kept = dir.path().join("saved.json");
     let input = format!("hello\nstill there?\n/save {}\n", kept.display());
-    let output = with_stdin(&["chat", path(dir.path()), "-n", "2"], &input);
+    let chat = ["chat", path(dir.path()), "-n", "2", "--allow-non-finite"];
+    let output = with_stdin(&chat, &input);
     let stderr = text_of(&output);
     assert_eq!(stderr.matches("there is no answer").count(), 2, "{stderr}");
     assert!(stderr.contains("error[non_finite]") && !output.status.success(), "{stderr}");

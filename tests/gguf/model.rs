@@ -369,7 +369,7 @@ fn split_files_are_one_model() {
         let opened = block_on(open_model(path, Compat::Reference)).expect("opens");
         assert_eq!(opened.config.hidden_size, config.hidden_size);
         let files = opened.weights;
-        assert!(matches!(files, ModelFiles::Gguf(_)));
+        assert!(matches!(*files, ModelFiles::Gguf(_)));
         assert_eq!((files.sources().len(), files.bytes()), (3, weights.bytes()));
         for want in schema::tensors(&config) {
             let rows = want.shape[0];

@@ -28,7 +28,7 @@ fn the_first_bytes_decide() {
     fs::write(folder.path().join("notes.txt"), b"GG").expect("written");
     for path in [folder.path(), &blob] {
         let opened = block_on(open_model(path, Compat::Reference)).expect("opens");
-        assert!(matches!(opened.weights, ModelFiles::Gguf(_)));
+        assert!(matches!(*opened.weights, ModelFiles::Gguf(_)));
         let (config, _) = block_on(open_config(path)).expect("a configuration");
         assert_eq!(config.hidden_size, opened.config.hidden_size);
     }

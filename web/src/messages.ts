@@ -28,6 +28,7 @@ export interface SentLoadOptions {
   context?: number;
   prefill?: number;
   kvCache?: KvCache;
+  allowNonFinite?: boolean;
   cache: boolean;
 }
 

@@ -28,6 +28,8 @@ export interface LoadOptions {
   prefill?: number;
   /** Element type of the key-value cache. `"f16"` takes half of the memory of `"f32"`, `"q8"` about a quarter. */
   kvCache?: KvCache;
+  /** Take weights that are NaN or infinite, which are refused otherwise. Default: false. */
+  allowNonFinite?: boolean;
   /** Cache downloaded files in the origin private file system. Default: true. */
   cache?: boolean;
   /** Called when the device was lost, and about its recovery. */

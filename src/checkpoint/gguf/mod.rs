@@ -134,6 +134,16 @@ impl<S: Source> Gguf<S> {
         &self.sources
     }
 
+    /// The file that holds a tensor.
+    pub fn files_of(&self, name: &str) -> Vec<&S> {
+        self.places.get(name).map(|place| &self.sources[place.source]).into_iter().collect()
+    }
+
+    /// What the model is called in messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Name, element type and extents of every tensor, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, DType, &[u64])> {
         self.places.iter().map(|(name, place)| (name.as_str(), place.dtype, place.shape.as_slice()))

@@ -1,0 +1,161 @@
+//! Finds numbers that are not finite in stored weights.
+
+use half::{bf16, f16};
+
+use crate::base::{
+    quant::{self, BLOCK},
+    tensor::DType,
+};
+
+/// Elements that are looked at before the first decision: enough for a loop that compilers
+/// vectorize.
+const TOGETHER: usize = 2048;
+
+/// The elements of some rows that are NaN or infinite. At least one is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NotFinite {
+    /// How many: all of a block whose scale is not finite.
+    pub count: u64,
+    /// Index of the first one.
+    pub first: usize,
+    /// Its value; the scale, if it lies in such a block.
+    pub value: f32,
+}
+
+/// The elements that are not finite in stored rows of `cols` elements each, if there are any.
+pub fn not_finite(dtype: DType, cols: usize, bytes: &[u8]) -> Option<NotFinite> {
+    match dtype {
+        DType::F32 => {
+            let finite = |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000;
+            search(bytes.as_chunks().0, 1, finite, f32::from_le_bytes)
+        }
+        DType::F16 => search(bytes.as_chunks().0, 1, is_finite_f16, f16_value),
+        DType::BF16 => {
+            let finite = |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80;
+            search(bytes.as_chunks().0, 1, finite, |b| bf16::from_le_bytes(b).to_f32())
+        }
+        DType::Q8 | DType::Q4 => in_scales(dtype, cols, bytes),
+        DType::U32 => None,
+    }
+}
+
+fn in_scales(dtype: DType, cols: usize, bytes: &[u8]) -> Option<NotFinite> {
+    let mut found: Option<NotFinite> = None;
+    for (row, scales) in quant::scales_of_rows(dtype, cols, bytes).enumerate() {
+        if let Some(here) = search(scales, BLOCK, is_finite_f16, f16_value) {
+            let first = NotFinite { count: 0, first: row * cols + here.first, ..here };
+            found.get_or_insert(first).count += here.count;
+        }
+    }
+    found
+}
+
+/// Looks at numbers that each stand for `elements` elements.
+fn search<const N: usize>(
+    numbers: &[[u8; N]],
+    elements: usize,
+    finite: impl Fn([u8; N]) -> bool,
+    value: impl Fn([u8; N]) -> f32,
+) -> Option<NotFinite> {
+    let all = |some: &[[u8; N]]| some.iter().fold(true, |all, &number| all & finite(number));
+    let from = numbers.chunks(TOGETHER).position(|some| !all(some))? * TOGETHER;
+    let first = from + numbers[from..].iter().position(|&number| !finite(number))?;
+    let count = numbers[first..].iter().filter(|&&number| !finite(number)).count() * elements;
+    Some(NotFinite { count: count as u64, first: first * elements, value: value(numbers[first]) })
+}
+
+fn is_finite_f16(bytes: [u8; 2]) -> bool {
+    u16::from_le_bytes(bytes) & 0x7c00 != 0x7c00
+}
+
+fn f16_value(bytes: [u8; 2]) -> f32 {
+    f16::from_le_bytes(bytes).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::{NotFinite, not_finite};
+    use crate::base::{
+        quant,
+        tensor::DType::{self, BF16, F16, F32, Q4, Q8},
+    };
+
+    /// `rows` rows of `cols` finite elements, stored.
+    fn stored(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+        let values: Vec<f32> = (0..rows * cols).map(|i| 0.5 - (i % 7) as f32).collect();
+        let mut bytes = Vec::new();
+        for row in values.chunks_exact(cols) {
+            match dtype {
+                F16 => bytes.extend(row.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
+                BF16 => bytes.extend(row.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
+                Q8 | Q4 => quant::encode_row(dtype, row, &mut bytes),
+                _ => bytes.extend(row.iter().flat_map(|v| v.to_le_bytes())),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn largest_numbers_are_finite() {
+        for dtype in [F32, F16, BF16, Q8, Q4] {
+            assert_eq!(not_finite(dtype, 96, &stored(dtype, 60, 96)), None, "{dtype}");
+            assert_eq!(not_finite(dtype, 96, &[]), None, "{dtype}");
+        }
+        for largest in [f32::MAX, -f32::MAX, f32::from_bits(1), -0.0] {
+            assert_eq!(not_finite(F32, 1, &largest.to_le_bytes()), None);
+        }
+        assert_eq!(not_finite(F16, 1, &f16::MAX.to_le_bytes()), None);
+        assert_eq!(not_finite(BF16, 1, &bf16::MAX.to_le_bytes()), None);
+        assert_eq!(not_finite(DType::U32, 1, &[0xff; 4]), None);
+    }
+
+    #[test]
+    fn each_place_is_found() {
+        let (rows, cols) = (60, 96);
+        for at in [0, 1, 2047, 2048, 2049, rows * cols - 1] {
+            for bits in [0x7fc0_0000, 0xffff_ffff, 0x7f80_0000, 0xff80_0000, 0x7f80_0001_u32] {
+                let mut bytes = stored(F32, rows, cols);
+                bytes[4 * at..4 * at + 4].copy_from_slice(&bits.to_le_bytes());
+                let found = not_finite(F32, cols, &bytes).expect("it is there");
+                assert_eq!((found.count, found.first), (1, at));
+                assert_eq!(found.value.to_bits(), bits);
+            }
+            for (dtype, bits) in [(F16, 0x7c00_u16), (F16, 0xfe01), (BF16, 0x7f80), (BF16, 0xffc1)]
+            {
+                let mut bytes = stored(dtype, rows, cols);
+                bytes[2 * at..2 * at + 2].copy_from_slice(&bits.to_le_bytes());
+                let found = not_finite(dtype, cols, &bytes).expect("it is there");
+                assert_eq!((found.count, found.first), (1, at), "{dtype}");
+                assert!(!found.value.is_finite(), "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_are_counted() {
+        let mut bytes = stored(F32, 2, 3000);
+        for at in [5, 2999, 3000, 5999] {
+            bytes[4 * at..4 * at + 4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
+        }
+        let all = NotFinite { count: 4, first: 5, value: f32::NEG_INFINITY };
+        assert_eq!(not_finite(F32, 3000, &bytes), Some(all));
+    }
+
+    #[test]
+    fn a_scale_stands_for_its_block() {
+        for dtype in [Q8, Q4] {
+            let (rows, cols) = (3, 96);
+            let mut bytes = stored(dtype, rows, cols);
+            let row_bytes = bytes.len() / rows;
+            let scales = cols * dtype.integers().expect("it has blocks").bits as usize / 8;
+            for (row, block) in [(1, 2), (2, 0)] {
+                let at = row * row_bytes + scales + 2 * block;
+                bytes[at..at + 2].copy_from_slice(&f16::INFINITY.to_le_bytes());
+            }
+            let all = NotFinite { count: 64, first: 96 + 64, value: f32::INFINITY };
+            assert_eq!(not_finite(dtype, cols, &bytes), Some(all), "{dtype}");
+        }
+    }
+}
