@@ -1,6 +1,6 @@
-//! Everything that can go wrong, as one enum with stable codes.
+//! Everything that can go wrong, as one enum with stable codes and a hint on what to do.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use crate::base::tensor::{DType, Shape};
 
@@ -10,6 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Everything that can go wrong, worded for the person who has to fix it.
 ///
 /// [`Error::code`] is stable: exit codes and the names that other languages see come from it.
+/// [`Error::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -59,7 +60,7 @@ pub enum Error {
     /// More tokens than the context holds.
     #[error(
         "the prompt has {prompt} tokens and {wanted} more are wanted, but the context holds \
-         {context}; shorten the prompt or make the context longer"
+         {context}"
     )]
     ContextLength {
         /// Tokens already there.
@@ -138,6 +139,14 @@ pub enum Error {
     /// The user stopped the work.
     #[error("interrupted")]
     Interrupted,
+    /// One of the other errors, where more is known of what to do than its kind tells.
+    #[error("{error}")]
+    Hinted {
+        /// The error.
+        error: Box<Error>,
+        /// What [`Error::hint`] returns.
+        hint: String,
+    },
 }
 
 impl Error {
@@ -160,12 +169,90 @@ impl Error {
             Self::NonFinite { .. } => "non_finite",
             Self::Verification(_) => "verification",
             Self::Interrupted => "interrupted",
+            Self::Hinted { error, .. } => error.code(),
         }
+    }
+
+    /// What the user can do about it: a sentence or two, which the message does not contain.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Usage(_) => "Correct what was asked for; `--help` lists a command's options.",
+            Self::Io { source, .. } => of_io(source.kind()),
+            Self::Format { .. } => {
+                "The file is damaged, incomplete or of another kind: get it again, or name another."
+            }
+            Self::Config { .. } => {
+                "Take the config.json that belongs to these weights, as the model's publisher has \
+                 it."
+            }
+            Self::Checkpoint { .. } => {
+                "The files must be those of one model, and complete: config.json, a tokenizer and \
+                 all files of weights. Get those that are wrong again."
+            }
+            Self::Tokenizer { .. } => {
+                "Put the tokenizer that belongs to the model, tokenizer.tok.json or \
+                 tokenizer.json, beside its weights."
+            }
+            Self::ContextLength { .. } => {
+                "Shorten the prompt, or make the context longer (`--context`)."
+            }
+            Self::Operand { .. } | Self::Aliased { .. } | Self::Rank { .. } => {
+                "This is a fault of the engine: please report it with the whole message."
+            }
+            Self::Limit { .. } => {
+                "Take a shorter context (`--context`), shorter chunks of the prompt \
+                 (`--prefill`), weights of fewer bits (`quantize`), or another adapter \
+                 (`--adapter`)."
+            }
+            Self::OutOfMemory(_) => {
+                "Close other programs that use the graphics card, or take a shorter context \
+                 (`--context`), a smaller cache (`--cache q8`) or weights of fewer bits \
+                 (`quantize`). `inspect` shows what the model needs."
+            }
+            Self::Adapter(_) => {
+                "`grok-wgpu --list-adapters` lists what there is. A container needs the graphics \
+                 card passed to it."
+            }
+            Self::Device(_) => {
+                "Run it again. If it fails again, update the graphics driver; `selftest` checks \
+                 device and driver."
+            }
+            Self::Lost(_) => {
+                "Run it again. If the device is lost again, close other programs that use the \
+                 graphics card, and update its driver."
+            }
+            Self::NonFinite { .. } => {
+                "Compare the files of the weights with their publisher's checksums; `selftest` \
+                 checks device and driver."
+            }
+            Self::Verification(_) => {
+                "Update the graphics driver; if it still fails, please report it with what \
+                 `selftest --report FILE` writes."
+            }
+            Self::Interrupted => "It was stopped on request: run it again.",
+            Self::Hinted { hint, .. } => hint,
+        }
+    }
+
+    /// The same error with another [`Error::hint`].
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        let error = match self {
+            Self::Hinted { error, .. } => error,
+            other => Box::new(other),
+        };
+        Self::Hinted { error, hint: hint.into() }
     }
 
     /// Whether the error is about the device (its limits, its memory, its loss), not the request.
     pub fn is_of_device(&self) -> bool {
-        matches!(self, Self::Limit { .. } | Self::OutOfMemory(_) | Self::Device(_) | Self::Lost(_))
+        match self {
+            Self::Hinted { error, .. } => error.is_of_device(),
+            _ => matches!(
+                self,
+                Self::Limit { .. } | Self::OutOfMemory(_) | Self::Device(_) | Self::Lost(_)
+            ),
+        }
     }
 
     /// The exit code of the command that ends with this error.
@@ -181,6 +268,7 @@ impl Error {
             Self::Adapter(_) | Self::Device(_) | Self::Lost(_) => 5,
             Self::Verification(_) => 7,
             Self::Interrupted => 130,
+            Self::Hinted { error, .. } => error.exit_code(),
             Self::Operand { .. }
             | Self::Aliased { .. }
             | Self::Rank { .. }
@@ -199,6 +287,29 @@ impl Error {
     }
 }
 
+/// The hint for a file that could not be read or written.
+fn of_io(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => {
+            "Check the name; one that does not begin with a slash starts from the current folder."
+        }
+        ErrorKind::PermissionDenied => {
+            "Give this user permission to it, or take another place (`ls -l` shows who may do \
+             what)."
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "Make room on that disk, or take another one; what was written stays where it can be \
+             continued."
+        }
+        ErrorKind::FileTooLarge => {
+            "Raise the limit of file sizes (`ulimit -f`), or take a disk that has larger files."
+        }
+        ErrorKind::ReadOnlyFilesystem => "Take a place that can be written to.",
+        ErrorKind::UnexpectedEof => "The file is incomplete: get it again.",
+        _ => "Check the file and the disk or network that it is on, and run it again.",
+    }
+}
+
 /// One problem on the same line, several on lines of their own.
 fn list(problems: &[String]) -> String {
     match problems {
@@ -206,5 +317,98 @@ fn list(problems: &[String]) -> String {
         many => many
             .iter()
             .fold(format!("{} problems", many.len()), |text, problem| text + "\n  - " + problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each variant. The match has no wildcard, so that a new variant is added here.
+    fn all() -> Vec<Error> {
+        let path = || PathBuf::from("x");
+        let shape = || Shape::from([1]);
+        let (what, problems) = (String::new, || vec!["x".to_owned()]);
+        let all = vec![
+            Error::Usage(what()),
+            Error::Io { path: path(), source: ErrorKind::NotFound.into() },
+            Error::Format { path: path(), what: what() },
+            Error::Config { path: path(), problems: problems() },
+            Error::Checkpoint { path: path(), problems: problems() },
+            Error::Tokenizer { path: path(), what: what() },
+            Error::ContextLength { prompt: 1, wanted: 1, context: 1 },
+            Error::Operand {
+                kernel: "k",
+                operand: "o",
+                got_dtype: DType::F32,
+                got: shape(),
+                want_dtype: DType::F32,
+                want: shape(),
+            },
+            Error::Aliased { kernel: "k", first: "a", second: "b" },
+            Error::Rank { got: shape(), want: 1 },
+            Error::Limit { what: what(), got: 2, limit: 1 },
+            Error::OutOfMemory(what()),
+            Error::Adapter(what()),
+            Error::Device(what()),
+            Error::Lost(what()),
+            Error::NonFinite { what: what() },
+            Error::Verification(what()),
+            Error::Interrupted,
+            Error::Usage(what()).with_hint("Do this."),
+        ];
+        let place = |error: &Error| match error {
+            Error::Usage(_) => 0,
+            Error::Io { .. } => 1,
+            Error::Format { .. } => 2,
+            Error::Config { .. } => 3,
+            Error::Checkpoint { .. } => 4,
+            Error::Tokenizer { .. } => 5,
+            Error::ContextLength { .. } => 6,
+            Error::Operand { .. } => 7,
+            Error::Aliased { .. } => 8,
+            Error::Rank { .. } => 9,
+            Error::Limit { .. } => 10,
+            Error::OutOfMemory(_) => 11,
+            Error::Adapter(_) => 12,
+            Error::Device(_) => 13,
+            Error::Lost(_) => 14,
+            Error::NonFinite { .. } => 15,
+            Error::Verification(_) => 16,
+            Error::Interrupted => 17,
+            Error::Hinted { .. } => 18,
+        };
+        assert!(all.iter().map(place).eq(0..all.len()), "one of each, in this order");
+        all
+    }
+
+    #[test]
+    fn every_error_has_a_hint() {
+        let kinds = [
+            ErrorKind::PermissionDenied,
+            ErrorKind::StorageFull,
+            ErrorKind::FileTooLarge,
+            ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::UnexpectedEof,
+            ErrorKind::Other,
+        ];
+        let more = kinds.map(|kind| Error::io("x", kind.into()));
+        for error in all().iter().chain(&more) {
+            let hint = error.hint();
+            assert!(hint.len() > 5 && hint.ends_with('.'), "{error:?}: {hint:?}");
+            assert!(hint.starts_with(|c: char| c.is_uppercase() || c == '`'), "{hint:?}");
+            assert!(!error.to_string().contains(hint), "{error}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_hint_changes_nothing_else() {
+        let with = || Error::Lost("gone".into()).with_hint("A.").with_hint("Do this.");
+        let plain = Error::Lost("gone".into());
+        assert_eq!(with().hint(), "Do this.");
+        assert_eq!(with().to_string(), plain.to_string());
+        assert_eq!((with().code(), with().exit_code()), (plain.code(), plain.exit_code()));
+        assert!(with().is_of_device());
+        assert!(matches!(with(), Error::Hinted { error, .. } if matches!(*error, Error::Lost(_))));
     }
 }

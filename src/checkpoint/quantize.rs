@@ -193,21 +193,18 @@ impl<'a> Unfinished<'a> {
         let folder = Folder::make(dir)?;
         let path = dir.join(JOURNAL);
         if !path.is_file() && !names(dir)?.is_empty() {
-            return Err(Error::Usage(format!(
-                "{} is not empty and holds no unfinished run: nothing is overwritten, name a new \
-                 folder",
-                dir.display()
-            )));
+            let what = format!("{} is not empty and holds no unfinished run", dir.display());
+            return Err(Error::Usage(what).with_hint("Name a new folder: nothing is overwritten."));
         }
         let busy = || Error::Usage(format!("another run is writing to {}", dir.display()));
         let mut journal = Log::open(&path)?.ok_or_else(busy)?;
         let text = block_on(read_text(&path, MAX_JOURNAL))?;
         let known = Journal::parse(&text, digest).map_err(|problem| match problem {
             Problem::Other => Error::Usage(format!(
-                "{} holds an unfinished run of another model or with other options: give those \
-                 again, or name a new folder",
+                "{} holds an unfinished run of another model or with other options",
                 dir.display()
-            )),
+            ))
+            .with_hint("Give those again, or name a new folder."),
             Problem::Line(line) => Error::format(&path, format!("`{line}` is no tensor")),
         });
         let Journal { done, len } = known?;

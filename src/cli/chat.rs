@@ -78,7 +78,8 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if globals.json {
-        return Err(Error::Usage("chat has no --json: use generate".into()));
+        return Err(Error::Usage("chat has no --json".into())
+            .with_hint("Take `generate`, which has, or pipe the messages to `chat`."));
     }
     let terminal = globals.terminal();
     options.sampling.check()?;
@@ -116,6 +117,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
                 return Err(error);
             }
             terminal.warn(format!("there is no answer: {error}"));
+            if io::stdin().is_terminal() {
+                terminal.hint(&error);
+            }
             failed.get_or_insert(error);
         }
     }

@@ -147,10 +147,8 @@ impl Options {
             Some("-") => read_stdin()?,
             Some(text) => text.to_owned(),
             None if io::stdin().is_terminal() => {
-                return Err(Error::Usage(
-                    "there is no prompt: give a text, --file FILE, or - for the standard input"
-                        .into(),
-                ));
+                return Err(Error::Usage("there is no prompt".into())
+                    .with_hint("Give a text, --file FILE, or - for the standard input."));
             }
             None => read_stdin()?,
         };

@@ -34,7 +34,10 @@ Examples:
   grok-wgpu inspect --preset grok-2 --no-device
 
 Exit codes: 0 success, 1 failure, 2 usage, 3 bad model or file, 4 out of memory or limits,
-5 no GPU or GPU lost, 7 verification failed, 130 interrupted.";
+5 no GPU or GPU lost, 7 verification failed, 130 interrupted.
+
+With --json the last line of the standard error has an error as
+{\"error\": {\"code\": …, \"message\": …, \"hint\": …}}.";
 
 /// Runs Grok-2-class models on any GPU that WebGPU reaches
 #[derive(Debug, Parser)]
@@ -78,6 +81,7 @@ Examples:
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    let json = args.iter().any(|arg| arg == "--json");
     let parsed = Cli::command()
         .color(color(&args))
         .try_get_matches_from(args)
@@ -85,8 +89,12 @@ pub(crate) fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
-            // Help goes to the standard output, which may be closed.
-            let _ = error.print();
+            if json && error.use_stderr() {
+                terminal::line(usage_json(&error));
+            } else {
+                // Help goes to the standard output, which may be closed.
+                let _ = error.print();
+            }
             return u8::try_from(error.exit_code()).unwrap_or(2).into();
         }
     };
@@ -96,10 +104,18 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error @ Error::Interrupted) => error.exit_code().into(),
         Err(error) => {
-            terminal.error(error.code(), &error);
+            terminal.error(&error, cli.globals.json);
             error.exit_code().into()
         }
     }
+}
+
+/// A mistake on the command line as an object: what is wrong, and the rest as the hint.
+fn usage_json(error: &clap::Error) -> serde_json::Value {
+    let text = error.render().to_string();
+    let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let what = what.strip_prefix("error: ").unwrap_or(what).trim_end();
+    terminal::error_json("usage", what, rest.trim_end().trim_start())
 }
 
 /// Colours of help and of usage errors, which are written before options are known.
@@ -134,7 +150,8 @@ async fn run(cli: &Cli) -> Result<()> {
         None => {
             let mut command = Cli::command();
             let usage = command.render_usage();
-            Err(Error::Usage(format!("a command is needed; try --help\n{usage}")))
+            Err(Error::Usage("a command is needed".into())
+                .with_hint(format!("{usage}; `--help` lists the commands.")))
         }
     }
 }

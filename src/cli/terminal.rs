@@ -11,6 +11,7 @@ use std::{
 
 use grok_wgpu::lab::base::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
 
 /// What stands for the standard output in errors.
 const STDOUT: &str = "standard output";
@@ -47,11 +48,20 @@ impl Terminal {
         }
     }
 
-    /// The error that ends the program.
-    pub(crate) fn error(self, code: &str, text: impl Display) {
-        let text = text.to_string();
-        let label = self.paint("1;31", format!("error[{code}]"));
+    /// The error that ends the program, and what to do about it; one line of JSON if `json`.
+    pub(crate) fn error(self, error: &Error, json: bool) {
+        let text = error.to_string();
+        if json {
+            return line(error_json(error.code(), &text, error.hint()));
+        }
+        let label = self.paint("1;31", format!("error[{}]", error.code()));
         line(format!("{label}: {}", printable(&text)));
+        self.hint(error);
+    }
+
+    /// What to do about an error.
+    pub(crate) fn hint(self, error: &Error) {
+        line(format!("{}: {}", self.paint("1;36", "hint"), printable(error.hint())));
     }
 
     /// Text in an ANSI style, if colours are wanted.
@@ -84,7 +94,12 @@ impl Terminal {
     }
 }
 
-fn line(text: impl Display) {
+/// An error as an object, for programs.
+pub(crate) fn error_json(code: &str, message: &str, hint: &str) -> Value {
+    json!({ "error": { "code": code, "message": message, "hint": hint } })
+}
+
+pub(crate) fn line(text: impl Display) {
     // A closed standard error is no reason to stop.
     let _ = writeln!(io::stderr(), "{text}");
 }
@@ -123,7 +138,7 @@ pub(crate) fn out(text: &str) -> Result<()> {
 }
 
 /// Writes a JSON value and a line's end to the standard output.
-pub(crate) fn out_json(value: &serde_json::Value) -> Result<()> {
+pub(crate) fn out_json(value: &Value) -> Result<()> {
     out(&format!("{value}\n"))
 }
 

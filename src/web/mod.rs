@@ -16,11 +16,14 @@ use crate::{
     text::tokenizer::Tokenizer,
 };
 
-/// A JavaScript error with the error's `code`.
+/// A JavaScript error with the error's `code`, and its `hint` if more is known than the code tells.
 fn throw(error: &Error) -> JsValue {
     let thrown = JsError::new(&error.to_string());
     // Setting a property of a plain object cannot fail.
     let _ = Reflect::set(&thrown, &"code".into(), &error.code().into());
+    if let Error::Hinted { hint, .. } = error {
+        let _ = Reflect::set(&thrown, &"hint".into(), &hint.into());
+    }
     thrown.into()
 }
 

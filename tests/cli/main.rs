@@ -102,6 +102,7 @@ fn code(args: &[&str], name: &str) -> i32 {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains(&format!("error[{name}]: ")), "{args:?}: {stderr}");
     assert!(!stderr.contains('\x1b') && output.stdout.is_empty(), "{args:?}: {stderr}");
+    assert_eq!(stderr.matches("\nhint: ").count(), 1, "{args:?}: {stderr}");
     output.status.code().expect("not a signal")
 }
 
@@ -248,6 +249,28 @@ fn mistakes_have_their_codes() {
     assert_eq!(code(&["selftest", "--kernel", "nothing"], "usage"), 2);
     for args in [&["nonsense"][..], &["generate", "--max-tokens", "0"], &["logits", model], &[]] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+/// With `--json`, the last line of the standard error is an object, for mistakes of the command
+/// line too.
+#[test]
+fn errors_are_objects_with_json() {
+    for (args, code, message, hint) in [
+        (&["generate", "/no/such/model", "hi"][..], "io", "/no/such/model", "Check the name"),
+        (&["generate", path(model()), "hi", "-n", "x"], "usage", "invalid value 'x'", "--help"),
+        (&["chat", path(model())], "usage", "chat has no --json", "generate"),
+        (&[], "usage", "a command is needed", "Usage: grok-wgpu"),
+    ] {
+        let output = run(&[args, &["--json"]].concat());
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let stderr = text_of(&output);
+        let last: Value =
+            serde_json::from_str(stderr.lines().last().expect("a line")).expect("JSON");
+        let error = |name: &str| last["error"][name].as_str().expect("text").to_owned();
+        assert_eq!(error("code"), code, "{last}");
+        assert!(error("message").contains(message) && error("hint").contains(hint), "{last}");
+        assert_eq!(last["error"].as_object().map(serde_json::Map::len), Some(3));
     }
 }
 

@@ -77,10 +77,12 @@ export function toError(thrown: unknown): GrokWgpuError {
     }
   }
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  const named = (thrown as { code?: unknown } | null | undefined)?.code;
+  const given = thrown as { code?: unknown; hint?: unknown } | null | undefined;
+  const named = given?.code;
   if (typeof named === "string") {
     const code = FROM_RUST[named] ?? named;
-    return new GrokWgpuError(isCode(code) ? code : "internal", message);
+    const hint = typeof given?.hint === "string" ? given.hint : undefined;
+    return new GrokWgpuError(isCode(code) ? code : "internal", message, hint);
   }
   return new GrokWgpuError("internal", message);
 }
