@@ -7,6 +7,7 @@ use crate::{
     checkpoint::{
         gguf,
         open::{self, CONFIG, Opened},
+        place,
         write::{self, Layout, Output},
     },
     files::{
@@ -20,29 +21,44 @@ use crate::{
     text::tokenizer::Tokenizer,
 };
 
-/// The files of the model at `path`, which is a folder, a file in it, or a GGUF file; and their
-/// folder.
-fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
-    let (folder, named) = if path.is_dir() {
+/// The files of the model at `path`, which is a folder, a file in it, or a GGUF file.
+fn files(path: &Path) -> Result<Vec<FileSource>> {
+    let (folder, file) = if path.is_dir() {
         (path, None)
     } else {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         (parent.unwrap_or(Path::new(".")), path.file_name().and_then(|name| name.to_str()))
     };
     let begins = |name: &str| starts_with(&folder.join(name), &gguf::MAGIC);
-    let chosen = open::choose(folder, &names(folder)?, named, &begins)?;
+    // A file beside the weights stands for its folder.
+    let named = file.filter(|name| !open::is_beside_weights(name));
+    let names = names(folder)?;
+    let chosen = open::choose(folder, &names, named, &begins)?;
+    if chosen.iter().any(|name| name == CONFIG) {
+        let is_none = match named {
+            None => place::folder_without_model(folder, &names),
+            Some(_) => place::file_without_model(path, names.iter().any(|name| name == CONFIG)),
+        };
+        if let Some(error) = is_none {
+            return Err(error);
+        }
+    }
     // A path that was given as `x` stays `x` in messages, rather than `./x`.
-    let at = |name: String| match named {
+    let at = |name: String| match file {
         Some(_) => path.with_file_name(name),
         None => path.join(name),
     };
-    let files = chosen.into_iter().map(|name| FileSource::open(at(name)));
-    Ok((folder.to_owned(), files.collect::<Result<_>>()?))
+    let open = |path: PathBuf| match place::dangling(&path) {
+        Some(error) => Err(error),
+        None => FileSource::open(path),
+    };
+    chosen.into_iter().map(|name| open(at(name))).collect()
 }
 
 /// Opens the model at `path`: a folder with `config.json` and `*.safetensors`, a file in such a
-/// folder, or a GGUF file, whatever its name. Reads the configuration and the headers; the weights
-/// are read when an [`Engine`](crate::engine::Engine) loads them.
+/// folder, a GGUF file, whatever its name, or a model's folder in the cache of the Hugging Face hub.
+/// Reads the configuration and the headers; the weights are read when an
+/// [`Engine`](crate::engine::Engine) loads them.
 ///
 /// # Errors
 ///
@@ -51,7 +67,7 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<FileSource>)> {
 /// [`Error::Config`](crate::base::error::Error::Config) or
 /// [`Error::Checkpoint`](crate::base::error::Error::Checkpoint) with all that is wrong in it.
 pub async fn open(path: impl AsRef<Path>) -> Result<Opened<FileSource>> {
-    open_model(path.as_ref(), Compat::Reference).await
+    open_model(&place::find(path.as_ref())?.path, Compat::Reference).await
 }
 
 /// Opens the model at `path`, which is a folder, a file in it, or a GGUF file.
@@ -61,7 +77,7 @@ pub async fn open(path: impl AsRef<Path>) -> Result<Opened<FileSource>> {
 /// [`Error::Io`](crate::base::error::Error::Io) if a file cannot be opened, and those of
 /// [`open::choose`] and [`open::open`].
 pub async fn open_model(path: &Path, compat: Compat) -> Result<Opened<FileSource>> {
-    open::open(path, files(path)?.1, compat).await
+    open::open(path, files(path)?, compat).await
 }
 
 /// The `*.safetensors` and `*.index.json` files of a folder, sorted by name; or the one file that

@@ -14,6 +14,8 @@ mod magic;
 mod names;
 pub mod open;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod place;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod quantize;
 pub mod requantize;
 pub mod safetensors;

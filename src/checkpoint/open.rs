@@ -65,6 +65,12 @@ pub(super) fn is_tokenizer(name: &str) -> bool {
     Tokenizer::FILES.contains(&name) || name == SENTENCE_PIECE
 }
 
+/// Whether the file of this name lies beside the weights of a model, and holds none.
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) fn is_beside_weights(name: &str) -> bool {
+    name == CONFIG || name.ends_with(".index.json") || is_tokenizer(name) || is_usual(name)
+}
+
 /// Opens the model that these files hold. `path` is its name in messages.
 ///
 /// With a `config.json` the weights are safetensors; without one they are GGUF. Other files are
@@ -145,7 +151,9 @@ pub async fn read_tokenizer<S: Source>(path: &Path, files: &[S]) -> Result<Token
 
 /// Sorts the files of weights by name; an error if there are none.
 pub(super) fn in_order<S: Source>(path: &Path, mut parts: Vec<S>) -> Result<Vec<S>> {
-    if !parts.iter().any(|file| file.name().ends_with(".safetensors")) {
+    // An index without its files says itself what is wrong.
+    let told = |name: &str| is_part(name) && !name.ends_with(".bin.index.json");
+    if !parts.iter().any(|file| told(file.name())) {
         return Err(Error::format(path, "the folder holds no *.safetensors file"));
     }
     parts.sort_by(|a, b| a.name().cmp(b.name()));
@@ -249,8 +257,9 @@ pub fn choose(
     if let Some((name, whole)) = pieces.next()
         && ggufs.iter().all(|&gguf| gguf == name || piece(gguf).is_some())
     {
-        let what = format!("this is a piece of {whole}: join all of them in order, as `cat` does");
-        return Err(Error::format(folder.join(name), what));
+        let what = format!("this is a piece of {whole}");
+        let hint = "Join all of them in order, as `cat` does, and name what comes of it.";
+        return Err(Error::format(folder.join(name), what).with_hint(hint));
     }
     let usual = names.iter().filter(|name| is_usual(name)).cloned();
     let mut chosen = match ggufs[..] {
@@ -261,14 +270,9 @@ pub fn choose(
             [vec![CONFIG.to_owned()], weights, usual.collect()].concat()
         }
         [one, ..] => {
-            return Err(Error::format(
-                folder,
-                format!(
-                    "the folder holds {} GGUF models: name one of the files, such as {}",
-                    ggufs.len(),
-                    folder.join(one).display()
-                ),
-            ));
+            let what = format!("the folder holds {} GGUF models", ggufs.len());
+            let hint = format!("Name one of the files, such as {}.", folder.join(one).display());
+            return Err(Error::format(folder, what).with_hint(hint));
         }
     };
     chosen.extend(beside);

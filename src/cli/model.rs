@@ -12,6 +12,7 @@ use grok_wgpu::lab::{
         Synthetic,
         folder::{open_config, open_model},
         open::Opened,
+        place,
     },
     engine::{
         Engine, SessionOptions,
@@ -126,6 +127,15 @@ impl SizeOptions {
     }
 }
 
+/// Where the named model is; where that is elsewhere, a note says so.
+pub(crate) fn find(named: &Path, globals: &Globals) -> Result<PathBuf> {
+    let place = place::find(named)?;
+    if let Some(note) = place.note {
+        globals.terminal().note(note);
+    }
+    Ok(place.path)
+}
+
 /// The model named, or the one that is shipped.
 pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
     const SHIPPED: &str = "models/demo";
@@ -140,9 +150,9 @@ pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
         .find(|model| model.join("config.json").is_file())
         .ok_or_else(|| {
             Error::Usage(format!(
-                "no model was named, and there is no {SHIPPED} in this folder or around the \
-                 program: give the folder of a model"
+                "no model was named, and there is no {SHIPPED} in this folder or around the program"
             ))
+            .with_hint("Give the folder of a model, or its GGUF file, after the command.")
         })
 }
 
@@ -154,11 +164,9 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Reads the configuration and all headers of the model at `path`; warnings are printed.
-pub(crate) async fn open(path: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
-    // Without this check, a wrong path is reported as a missing config.json.
-    path.metadata().map_err(|source| Error::io(path, source))?;
-    let mut opened = open_model(path, globals.compat.into()).await?;
+/// Reads the configuration and all headers of the model that is named; warnings are printed.
+pub(crate) async fn open(named: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
+    let mut opened = open_model(&find(named, globals)?, globals.compat.into()).await?;
     if globals.allow_non_finite {
         opened.weights.allow_non_finite();
     }

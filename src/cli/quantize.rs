@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::{folder_of, open},
+    model::{find, folder_of, open},
     terminal::{check_interrupt, out, out_json, size},
 };
 
@@ -91,16 +91,17 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         choices.set(kind, dtype)?;
     }
     let terminal = globals.terminal();
-    let opened = open(&options.model, globals).await?;
+    let model = find(&options.model, globals)?;
+    let opened = open(&model, globals).await?;
     let ModelFiles::Safetensors(checkpoint) = &*opened.weights else {
         return Err(Error::Usage(format!(
-            "{} is a GGUF file, whose tokenizer cannot be written to a folder: quantize the \
-             safetensors that it was made of",
+            "{} is a GGUF file, whose tokenizer cannot be written to a folder",
             options.model.display()
-        )));
+        ))
+        .with_hint("Quantize the safetensors that it was made of."));
     };
     let task = Quantize {
-        from: folder_of(&options.model),
+        from: folder_of(&model),
         to: &options.out,
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),

@@ -136,6 +136,19 @@ pub(crate) fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The first `most` bytes of a regular file, or all if it has fewer.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be read.
+pub(crate) fn read_start(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path).and_then(|(file, _)| {
+        io::Read::read_to_end(&mut io::Read::take(file, most as u64), &mut bytes)
+    });
+    read.map(|_| bytes).map_err(|source| Error::io(path, source))
+}
+
 /// Whether a regular file that can be read begins with these bytes.
 pub(crate) fn starts_with<const N: usize>(path: &Path, bytes: &[u8; N]) -> bool {
     let mut start = [0; N];

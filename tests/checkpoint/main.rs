@@ -5,3 +5,4 @@ mod files;
 mod header;
 mod layouts;
 mod memory;
+mod places;

@@ -238,7 +238,7 @@ fn mistakes_have_their_codes() {
     let model = path(model());
     let dir = tempfile::tempdir().expect("a folder");
     assert_eq!(code(&["generate", "/no/such/model", "hi"], "io"), 3);
-    assert_eq!(code(&["generate", path(dir.path()), "hi"], "io"), 3);
+    assert_eq!(code(&["generate", path(dir.path()), "hi"], "format"), 3);
     std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": -1}"#).expect("written");
     assert_eq!(code(&["generate", path(dir.path()), "hi"], "config"), 3);
     assert_eq!(code(&["generate", model, "hi", "--temperature", "-1"], "usage"), 2);
