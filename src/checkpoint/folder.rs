@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    base::error::Result,
+    base::error::{Error, Result},
     checkpoint::{
         gguf,
         open::{self, CONFIG, Opened},
@@ -27,7 +27,10 @@ fn files(path: &Path) -> Result<Vec<FileSource>> {
         (path, None)
     } else {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        (parent.unwrap_or(Path::new(".")), path.file_name().and_then(|name| name.to_str()))
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+            Error::format(path, "the file's name is not valid UTF-8").with_hint("Rename the file.")
+        })?;
+        (parent.unwrap_or(Path::new(".")), Some(name))
     };
     let begins = |name: &str| starts_with(&folder.join(name), &gguf::MAGIC);
     // A file beside the weights stands for its folder.

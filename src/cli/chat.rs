@@ -33,7 +33,7 @@ use super::{
     clock::Clock,
     globals::{Globals, own_folder},
     model::{Reload, SizeOptions, locate, open},
-    sampling::SamplingOptions,
+    sampling::{SamplingOptions, max_tokens},
     terminal::{Terminal, forget_interrupts, interrupted, is_stdout, out},
 };
 
@@ -64,10 +64,10 @@ pub(super) struct Options {
     /// Instructions for the whole conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens of an answer
+    /// Most tokens of an answer; -1 for as many as the context holds
     #[arg(long, short = 'n', value_name = "N")]
     #[arg(default_value_t = options::Options::MAX_TOKENS_OF_ANSWER)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = max_tokens)]
     max_tokens: u32,
     #[command(flatten)]
     sampling: SamplingOptions,

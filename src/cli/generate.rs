@@ -1,9 +1,10 @@
 //! `generate`: text after a prompt.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal, Read as _},
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, is_separator},
 };
 
 use clap::Args;
@@ -26,8 +27,8 @@ use super::{
     clock::Clock,
     globals::Globals,
     model::{Reload, SizeOptions, locate, open},
-    sampling::SamplingOptions,
-    terminal::{interrupted, out, out_json},
+    sampling::{SamplingOptions, max_tokens},
+    terminal::{Terminal, interrupted, out, out_json},
 };
 
 /// Longest text that is read as a prompt, in bytes.
@@ -39,18 +40,22 @@ const MAX_PROMPT: u64 = 64 << 20;
 Examples:
   grok-wgpu generate models/demo \"Once upon a time\" --max-tokens 200
   echo \"Once upon a time\" | grok-wgpu generate models/demo -
-  grok-wgpu generate models/demo --file story.txt --temperature 0 --json")]
+  grok-wgpu generate models/demo --file story.txt --temperature 0 --json
+  grok-wgpu generate models/demo -- \"- a prompt that begins with a dash\"
+
+A single word or text is the model if there is a file or folder of this name, or if it begins as a
+path or an address does (/, ./, ../, hf://); otherwise it is the prompt, for the shipped model.")]
 pub(super) struct Options {
     /// Folder or file of the model; the one that is shipped if only a prompt is given
-    model: Option<String>,
+    model: Option<OsString>,
     /// The text to continue; `-` reads it from the standard input, without its last line end
     prompt: Option<String>,
     /// Read the text to continue from a UTF-8 file, without its last line end
     #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
-    /// Most tokens to make
+    /// Most tokens to make; -1 for as many as the context holds
     #[arg(long, short = 'n', value_name = "N", default_value_t = options::Options::MAX_TOKENS)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = max_tokens)]
     max_tokens: u32,
     /// Report log-probabilities of each token and of the N likeliest ones (with --json)
     #[arg(long, value_name = "N", requires = "json")]
@@ -72,7 +77,7 @@ pub(super) struct Options {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     options.sampling.check()?;
-    let (model, prompt) = options.model_and_prompt().await?;
+    let (model, prompt) = options.model_and_prompt(terminal).await?;
     let opened = open(&locate(model.as_deref())?, globals).await?;
     let mut sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = opened.tokenizer().await?;
@@ -130,20 +135,27 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 impl Options {
-    /// A single argument is the model if it looks like a path, and the prompt otherwise.
-    async fn model_and_prompt(&self) -> Result<(Option<PathBuf>, String)> {
+    /// The model, if one was named, and the prompt.
+    async fn model_and_prompt(&self, terminal: Terminal) -> Result<(Option<PathBuf>, String)> {
         if let Some(file) = &self.file {
             return Ok((
                 self.model.as_ref().map(PathBuf::from),
                 without_line_end(&read_text(file, MAX_PROMPT).await?).to_owned(),
             ));
         }
-        let (model, prompt) = match (&self.model, &self.prompt) {
-            (model, Some(prompt)) => (model.as_ref(), Some(prompt)),
-            (Some(word), None) if !is_model(word) => (None, Some(word)),
-            (model, None) => (model.as_ref(), None),
+        let (model, prompt) = match (&self.model, self.prompt.as_deref()) {
+            (Some(word), None) if !is_model(Path::new(word)) => {
+                let text = word.to_str().ok_or_else(|| {
+                    Error::Usage("the prompt is not UTF-8 text, and there is no such file".into())
+                })?;
+                if text.contains(is_separator) && !text.contains(char::is_whitespace) {
+                    terminal.note(format!("{text} is the prompt: there is no such file"));
+                }
+                (None, Some(text))
+            }
+            (model, prompt) => (model.as_ref(), prompt),
         };
-        let prompt = match prompt.map(String::as_str) {
+        let prompt = match prompt {
             Some("-") => read_stdin()?,
             Some(text) => text.to_owned(),
             None if io::stdin().is_terminal() => {
@@ -156,10 +168,17 @@ impl Options {
     }
 }
 
-/// Whether a word is a path: it exists, or it has a separator and no white space.
-fn is_model(word: &str) -> bool {
-    let looks = word.contains(std::path::MAIN_SEPARATOR) && !word.contains(char::is_whitespace);
-    word != "-" && (looks || Path::new(word).exists())
+/// Whether the only word on the command line is a model: it exists, or begins as only paths and
+/// addresses do.
+fn is_model(word: &Path) -> bool {
+    if word == Path::new("-") {
+        return false;
+    }
+    let text = word.to_string_lossy();
+    let begins =
+        |start: &str| text.strip_prefix(start).is_some_and(|rest| rest.starts_with(is_separator));
+    let named = ["", ".", ".."].into_iter().any(begins) || text.contains("://");
+    (named && !text.contains(char::is_whitespace)) || word.exists()
 }
 
 fn read_stdin() -> Result<String> {
@@ -227,4 +246,19 @@ fn report(
         report["logprobs"] = logprobs.into();
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_word_is_a_model_or_a_prompt() {
+        for word in ["src", "Cargo.toml", "/no/such", "./no", "../no", "hf://a/b"] {
+            assert!(is_model(Path::new(word)), "{word}");
+        }
+        for word in ["-", "and/or", "Hello", "", "a/b/c", "/ is a slash", ".", "..."] {
+            assert_eq!(is_model(Path::new(word)), word == ".", "{word}");
+        }
+    }
 }

@@ -19,7 +19,10 @@ mod tune;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _};
+use clap::{
+    Arg, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _,
+    error::ErrorKind,
+};
 use grok_wgpu::lab::{
     base::error::{Error, Result},
     machine::gpu::adapters,
@@ -82,15 +85,18 @@ Examples:
 pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let json = args.iter().any(|arg| arg == "--json");
-    let parsed = Cli::command()
+    let parsed = command()
         .color(color(&args))
-        .try_get_matches_from(args)
+        .try_get_matches_from(&args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             if json && error.use_stderr() {
-                terminal::line(usage_json(&error));
+                terminal::line(usage_json(&error, &args));
+            } else if let Some(hint) = dashed(&error, &args) {
+                let _ = error.print();
+                terminal::line(format!("\nhint: {hint}"));
             } else {
                 // Help goes to the standard output, which may be closed.
                 let _ = error.print();
@@ -111,11 +117,36 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// A mistake on the command line as an object: what is wrong, and the rest as the hint.
-fn usage_json(error: &clap::Error) -> serde_json::Value {
+fn usage_json(error: &clap::Error, args: &[OsString]) -> serde_json::Value {
     let text = error.render().to_string();
+/// The program's arguments. A negative number after an option is its value, so that the error is
+/// about the value and not about an option `-1`.
+fn command() -> clap::Command {
+    let values = |arg: Arg| {
+        let takes = arg.get_action().takes_values() && !arg.is_positional();
+        if takes { arg.allow_negative_numbers(true) } else { arg }
+    };
+    Cli::command().mut_args(values).mut_subcommands(|command| command.mut_args(values))
+}
+
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let what = what.strip_prefix("error: ").unwrap_or(what).trim_end();
-    terminal::error_json("usage", what, rest.trim_end().trim_start())
+    let dashed = dashed(error, args);
+    terminal::error_json("usage", what, dashed.as_deref().unwrap_or(rest.trim()))
+}
+
+/// What to do about a text that begins with a dash and was taken for an option.
+fn dashed(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    let is_text = |arg: &&str| arg.starts_with('-') && arg.contains(char::is_whitespace);
+    let text = args.iter().filter_map(|arg| arg.to_str()).find(is_text)?;
+    (error.kind() == ErrorKind::UnknownArgument && !text.contains('=')).then(|| {
+        format!("A text that begins with a dash comes last, after `--`: -- {}", quoted(text))
+    })
+}
+
+/// A word as it is typed in a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Colours of help and of usage errors, which are written before options are known.
@@ -143,7 +174,7 @@ async fn run(cli: &Cli) -> Result<()> {
         Some(Command::Tune(options)) => tune::run(globals, options).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "grok-wgpu", &mut script);
+            clap_complete::generate(*shell, &mut command(), "grok-wgpu", &mut script);
             terminal::out(&String::from_utf8_lossy(&script))
         }
         Some(Command::Man { command }) => man(command.as_deref()),
@@ -172,7 +203,7 @@ async fn list_adapters(globals: &Globals) -> Result<()> {
 
 /// Prints a page of the manual.
 fn man(name: Option<&str>) -> Result<()> {
-    let mut program = Cli::command();
+    let mut program = command();
     program.build();
     let command = name.map_or(Some(&program), |name| program.find_subcommand(name));
     let command = command.ok_or_else(|| Error::Usage("there is no such command".into()))?;
@@ -189,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod chat;
 mod damage;
 mod defaults;
+mod words;
 
 use std::{
     io::Write,
@@ -240,6 +241,7 @@ fn mistakes_have_their_codes() {
     assert_eq!(code(&["generate", "/no/such/model", "hi"], "io"), 3);
     assert_eq!(code(&["generate", path(dir.path()), "hi"], "format"), 3);
     std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": -1}"#).expect("written");
+    std::fs::write(dir.path().join("model.safetensors"), "").expect("written");
     assert_eq!(code(&["generate", path(dir.path()), "hi"], "config"), 3);
     assert_eq!(code(&["generate", model, "hi", "--temperature", "-1"], "usage"), 2);
     assert_eq!(code(&["generate", model, "hi", "--top-p", "NaN"], "usage"), 2);
