@@ -34,7 +34,8 @@ use super::{
     globals::{Globals, own_folder},
     model::{Reload, SizeOptions, locate, open},
     sampling::{SamplingOptions, max_tokens},
-    terminal::{Terminal, forget_interrupts, interrupted, is_stdout, out},
+    signals::{ended_by, forget_interrupts, interrupted, keep, wait_for_line},
+    terminal::{Terminal, is_stdout, out},
 };
 
 const HELP: &str = "\
@@ -101,6 +102,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let mut chat = Chat { terminal, session, tokenizer: &tokenizer, sampler, settings, messages };
     let mut lines = Lines::open(terminal);
     let mut failed = None;
+    let _kept = keep();
     while let Some(line) = lines.next(terminal)? {
         let result = match Said::new(&line) {
             Said::Nothing => Ok(()),
@@ -315,9 +317,14 @@ impl Lines {
         Self::Editor { editor: Box::new(editor), history }
     }
 
-    /// The next line; `None` at the end, or after Ctrl-C was pressed twice.
+    /// The next line; `None` at the end, after Ctrl-C was pressed twice, or if the program must
+    /// end.
     fn next(&mut self, terminal: Terminal) -> Result<Option<String>> {
         let failed = |error| Error::io("standard input", error);
+        let _waits = wait_for_line(matches!(self, Self::Editor { .. }));
+        if ended_by().is_some() {
+            return Ok(None);
+        }
         let (editor, history) = match self {
             Self::Editor { editor, history } => (editor, history),
             Self::Plain => loop {

@@ -28,7 +28,8 @@ use super::{
     globals::Globals,
     model::{Reload, SizeOptions, locate, open},
     sampling::{SamplingOptions, max_tokens},
-    terminal::{Terminal, interrupted, out, out_json},
+    signals::{interrupted, keep},
+    terminal::{Terminal, out, out_json},
 };
 
 /// Longest text that is read as a prompt, in bytes.
@@ -105,6 +106,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         terminal.faint(format!("seed {seed}"));
     }
 
+    let _kept = keep();
     if options.echo {
         out(&prompt)?;
     }

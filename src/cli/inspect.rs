@@ -9,6 +9,7 @@ use clap::Args;
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
+        num::size,
         tensor::DType,
     },
     checkpoint::{Synthetic, open::Opened},
@@ -30,7 +31,7 @@ use super::{
     globals::Globals,
     model::{Element, SizeOptions, locate, open, preset},
     scan::Scan,
-    terminal::{out, out_json, size},
+    terminal::{out, out_json},
 };
 
 /// Show what a model is and what it needs

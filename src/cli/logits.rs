@@ -14,7 +14,8 @@ use safetensors::{Dtype, tensor::TensorView};
 use super::{
     globals::Globals,
     model::{CacheOption, load, open},
-    terminal::{check_interrupt, out, out_json},
+    signals::check_interrupt,
+    terminal::{out, out_json},
 };
 
 /// Candidates printed for each position.

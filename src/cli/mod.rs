@@ -14,6 +14,7 @@ mod quantize;
 mod sampling;
 mod scan;
 mod selftest;
+mod signals;
 mod terminal;
 mod tune;
 
@@ -37,7 +38,7 @@ Examples:
   grok-wgpu inspect --preset grok-2 --no-device
 
 Exit codes: 0 success, 1 failure, 2 usage, 3 bad model or file, 4 out of memory or limits,
-5 no GPU or GPU lost, 7 verification failed, 130 interrupted.
+5 no GPU or GPU lost, 7 verification failed, 130 interrupted (129, 143 by another signal).
 
 With --json the last line of the standard error has an error as
 {\"error\": {\"code\": …, \"message\": …, \"hint\": …}}.";
@@ -105,20 +106,19 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let terminal = cli.globals.terminal();
-    match terminal::catch_interrupts().and_then(|()| pollster::block_on(run(&cli))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error @ Error::Interrupted) => error.exit_code().into(),
-        Err(error) => {
+    let result = signals::catch().and_then(|()| pollster::block_on(run(&cli)));
+    match (result, signals::ended_by()) {
+        (Ok(()) | Err(Error::Interrupted), Some(code)) => code.into(),
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Err(error), _) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        (Err(error @ Error::Interrupted), None) => error.exit_code().into(),
+        (Err(error), _) => {
             terminal.error(&error, cli.globals.json);
             error.exit_code().into()
         }
     }
 }
 
-/// A mistake on the command line as an object: what is wrong, and the rest as the hint.
-fn usage_json(error: &clap::Error, args: &[OsString]) -> serde_json::Value {
-    let text = error.render().to_string();
 /// The program's arguments. A negative number after an option is its value, so that the error is
 /// about the value and not about an option `-1`.
 fn command() -> clap::Command {
@@ -129,6 +129,9 @@ fn command() -> clap::Command {
     Cli::command().mut_args(values).mut_subcommands(|command| command.mut_args(values))
 }
 
+/// A mistake on the command line as an object: what is wrong, and the rest as the hint.
+fn usage_json(error: &clap::Error, args: &[OsString]) -> serde_json::Value {
+    let text = error.render().to_string();
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let what = what.strip_prefix("error: ").unwrap_or(what).trim_end();
     let dashed = dashed(error, args);

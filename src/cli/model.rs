@@ -34,11 +34,7 @@ use grok_wgpu::lab::{
     },
 };
 
-use super::{
-    adapter::gpu,
-    globals::Globals,
-    terminal::{self, Terminal},
-};
+use super::{adapter::gpu, globals::Globals, signals::check_interrupt, terminal::Terminal};
 
 /// Sizes of a session.
 #[derive(Args, Clone, Copy, Debug)]
@@ -217,7 +213,7 @@ pub(crate) async fn load_on<M: Machine>(
     let bar = terminal.bar("loading", bytes, true);
     let mut progress = |done| {
         bar.set_position(done);
-        terminal::check_interrupt()
+        check_interrupt()
     };
     let session = Session::load(machine, config, weights, sizes, &mut progress).await;
     bar.finish_and_clear();
@@ -236,7 +232,7 @@ pub(crate) async fn prepare(
     if let Some(folder) = globals.pipeline_folder() {
         globals.note_pipelines(save_pipelines(&folder, session.machine()));
     }
-    terminal::check_interrupt()
+    check_interrupt()
 }
 
 /// Loads a model onto a device with its pipelines compiled, and onto another one if that is lost.

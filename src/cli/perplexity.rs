@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use super::{
     globals::Globals,
     model::{CacheOption, load, locate, open},
-    terminal::{check_interrupt, out, out_json},
+    signals::check_interrupt,
+    terminal::{out, out_json},
 };
 
 /// Largest text, in bytes.

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
+        num::size,
         tensor::DType,
     },
     checkpoint::{
@@ -21,7 +22,8 @@ use serde_json::{Value, json};
 use super::{
     globals::Globals,
     model::{find, folder_of, open},
-    terminal::{check_interrupt, out, out_json, size},
+    signals::{check_interrupt, keep},
+    terminal::{out, out_json},
 };
 
 /// Write a smaller copy of a model
@@ -109,10 +111,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let total = checkpoint.bytes();
     let bar = terminal.bar("quantizing", total, true);
     let start = Instant::now();
+    let kept = keep();
     let result = task.run(&opened.config, checkpoint, &mut |bytes| {
         bar.inc(bytes);
         check_interrupt()
     });
+    drop(kept);
     bar.finish_and_clear();
     if matches!(result, Err(Error::Interrupted)) {
         terminal.note("stopped; the same command goes on from here");

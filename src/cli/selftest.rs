@@ -30,7 +30,8 @@ use super::{
     adapter::gpu,
     globals::{Arithmetic, Globals},
     model::{load_on, locate, open},
-    terminal::{check_interrupt, out, out_json},
+    signals::{check_interrupt, keep},
+    terminal::{out, out_json},
 };
 
 /// Bytes of the largest file of golden logits that is read.
@@ -127,6 +128,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let profile = if options.case.is_some() { Profile::Full } else { options.profile };
     let profile = selftest::Profile::from(profile);
     let cases = cases(options, profile)?;
+    let _kept = keep();
     if let Some(report) = &options.report {
         // Fails now and not after minutes of work. Opening in append mode keeps an earlier report.
         check_writable(report)?;

@@ -5,7 +5,6 @@ use std::{
     borrow::Cow,
     fmt::Display,
     io::{self, IsTerminal, Write},
-    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -15,8 +14,6 @@ use serde_json::{Value, json};
 
 /// What stands for the standard output in errors.
 const STDOUT: &str = "standard output";
-
-static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
 /// How to write to the terminal.
 #[derive(Clone, Copy, Debug)]
@@ -152,45 +149,6 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     is_stdout(error)
         && matches!(error, Error::Io { source, .. }
             if source.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Makes Ctrl-C set a flag. A second press while the flag is still set ends the program.
-pub(crate) fn catch_interrupts() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
-            std::process::exit(130);
-        }
-    })
-    .map_err(|error| Error::Usage(format!("Ctrl-C cannot be caught: {error}")))
-}
-
-/// Whether Ctrl-C was pressed.
-pub(crate) fn interrupted() -> bool {
-    INTERRUPTS.load(Ordering::Relaxed) > 0
-}
-
-/// Clears the flag that Ctrl-C sets.
-pub(crate) fn forget_interrupts() {
-    INTERRUPTS.store(0, Ordering::Relaxed);
-}
-
-/// An error if Ctrl-C was pressed.
-pub(crate) fn check_interrupt() -> Result<()> {
-    if interrupted() { Err(Error::Interrupted) } else { Ok(()) }
-}
-
-/// Formats a number of bytes, such as `1.50 GiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.2} {unit}") }
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use super::{
     adapter::{read_store, write_store},
     globals::Globals,
     model::{ModelOptions, load_weights, locate, open},
-    terminal::{check_interrupt, out, out_json},
+    signals::check_interrupt,
+    terminal::{out, out_json},
 };
 
 /// Measure how this adapter divides its work best, and keep it for the other commands

@@ -3,6 +3,8 @@
 mod chat;
 mod damage;
 mod defaults;
+#[cfg(unix)]
+mod signals;
 mod words;
 
 use std::{

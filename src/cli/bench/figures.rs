@@ -1,6 +1,8 @@
 //! The numbers of a phase: what JSON calls them, what people read, and how they are written.
 
-use super::{super::terminal::size, measure::Phase};
+use grok_wgpu::lab::base::num::size;
+
+use super::measure::Phase;
 
 /// A number of a [`Phase`].
 pub(super) struct Figure {

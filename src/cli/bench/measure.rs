@@ -16,7 +16,7 @@ use grok_wgpu::lab::{
 };
 
 use super::{
-    super::terminal::{Terminal, check_interrupt},
+    super::{signals::check_interrupt, terminal::Terminal},
     Options,
 };
 

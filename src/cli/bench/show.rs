@@ -1,9 +1,9 @@
 //! The measurements as a table and as JSON.
 
+use grok_wgpu::lab::base::num::size;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::terminal::size,
     Subject,
     figures::{FIGURES, plain, seconds, whole},
     measure::{Kernel, Measured, Phase},

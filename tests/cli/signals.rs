@@ -1,0 +1,137 @@
+//! Signals, as `kill`, a closed terminal and Ctrl-C send them.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use rexpect::session::PtySession;
+
+use super::{PROMPT, model, path, program};
+
+/// Time for a child to say what is expected, in milliseconds.
+const TIMEOUT: u64 = 120_000;
+
+fn kill(signal: &str, pid: &str) {
+    let killed = Command::new("kill").args([signal, pid]).status();
+    assert!(killed.expect("kill runs").success());
+}
+
+/// The program with all pipes.
+fn piped(args: &[&str]) -> Child {
+    program()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
+}
+
+/// A chat on a terminal, in a shell that prints the terminal's mode before and after and the exit
+/// code; and the chat's process.
+fn chat_on_a_terminal(home: &Path) -> (PtySession, String) {
+    let mut command = Command::new("sh");
+    let inner = r#"echo "pid $$ is it"; exec "$0" "$@""#;
+    let outer = r#"mode=$(stty -g); sh -c "$INNER" "$0" "$@"; code=$?
+        if [ "$mode" = "$(stty -g)" ]; then same=yes; else same=no; fi
+        echo "code $code, same mode: $same""#;
+    command.args([
+        "-c",
+        outer,
+        env!("CARGO_BIN_EXE_grok-wgpu"),
+        "chat",
+        path(model()),
+        "-n",
+        "2000",
+    ]);
+    command.env("INNER", inner).env("HOME", home).env_remove("XDG_DATA_HOME");
+    command.env("GROK_WGPU_TUNING", "none").env("TERM", "xterm");
+    let mut session = rexpect::session::spawn_command(command, Some(TIMEOUT)).expect("a terminal");
+    let (_, pid) = session.exp_regex(r"pid \d+ is it").expect("the process");
+    let pid = pid.split(' ').nth(1).expect("a number").to_owned();
+    // The editor's prompt, after which it reads.
+    session.exp_string("> ").expect("a prompt");
+    (session, pid)
+}
+
+fn end(mut session: PtySession, code: i32) {
+    session.exp_string(&format!("code {code}, same mode: yes")).expect("the terminal is as before");
+}
+
+#[test]
+fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
+    for (signal, code) in [("-TERM", 143), ("-HUP", 129)] {
+        let home = tempfile::tempdir().expect("a folder");
+        let (mut session, pid) = chat_on_a_terminal(home.path());
+        session.send_line("/help").expect("typed");
+        session.exp_string("send a message that begins with a slash").expect("the list");
+        session.exp_string("> ").expect("a prompt");
+        kill(signal, &pid);
+        end(session, code);
+        let history = find(home.path(), "history").expect("a history");
+        assert!(fs::read_to_string(history).expect("text").contains("/help"));
+    }
+}
+
+#[test]
+fn a_signal_in_an_answer_ends_the_chat() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (mut session, pid) = chat_on_a_terminal(home.path());
+    session.send_line("hello").expect("typed");
+    // The line that is typed is shown again, then the answer begins.
+    session.exp_string("hello").expect("typed");
+    session.exp_regex(r"\n[^\n]{8}").expect("an answer");
+    kill("-TERM", &pid);
+    end(session, 143);
+}
+
+/// The file of this name in a folder or those in it.
+fn find(folder: &Path, name: &str) -> Option<std::path::PathBuf> {
+    fs::read_dir(folder).expect("a folder").find_map(|entry| {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            return find(&path, name);
+        }
+        (path.file_name()? == name).then_some(path)
+    })
+}
+
+#[test]
+fn kill_keeps_the_text() {
+    let mut child = piped(&["generate", path(model()), PROMPT, "-n", "-1", "--ignore-eos", "-q"]);
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut [0]).expect("text");
+    kill("-TERM", &child.id().to_string());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).expect("text");
+    assert_eq!(child.wait().expect("ends").code(), Some(143));
+    assert_eq!(rest.last(), Some(&b'\n'));
+}
+
+#[test]
+fn kill_ends_a_chat_that_waits_for_a_pipe() {
+    let mut child = piped(&["chat", path(model()), "-n", "1"]);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"/help\n").expect("read");
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("the list");
+    kill("-TERM", &child.id().to_string());
+    assert_eq!(child.wait().expect("ends").code(), Some(143));
+    drop(stdin);
+}
+
+/// One Ctrl-C ends a command whose read does not end, as with a file on a slow network.
+#[test]
+fn an_interrupt_ends_a_read_that_blocks() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = piped(&["generate", path(model()), "-"]);
+        let mut stdin = child.stdin.take().expect("piped");
+        // More than a pipe holds, so that the program is reading when this ends.
+        stdin.write_all(&vec![b'a'; 1 << 20]).expect("read");
+        kill(signal, &child.id().to_string());
+        assert_eq!(child.wait().expect("ends").code(), Some(code));
+        drop(stdin);
+    }
+}
