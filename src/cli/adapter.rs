@@ -6,11 +6,11 @@ use grok_wgpu::lab::{
     base::error::{Error, Result},
     files::{
         native::read_text,
-        replace::{make_parent, replace_file},
+        replace::{alone, make_parent, replace_file},
     },
     machine::gpu::Gpu,
     measure::autotune,
-    variants::{Store, Tuning},
+    variants::{Measured, Store, Tuning},
 };
 
 use pollster::block_on;
@@ -38,23 +38,87 @@ fn apply(globals: &Globals, gpu: &mut Gpu) {
                 gpu.set_tuning(Tuning { measured, ..gpu.caps().tuning() });
             }
         }
-        Err(error) => globals.terminal().warn(format!("{error}; `tune` was not heeded")),
+        Err(error) => {
+            let hint = error.hint();
+            globals.terminal().warn(format!("{error}; `tune` was not heeded. {hint}"));
+        }
     }
 }
 
 /// The file's measurements; none if there is no file.
 pub(super) fn read_store(path: &Path) -> Result<Store> {
     match block_on(read_text(path, MAX_STORE)) {
-        Ok(text) => Store::parse(path, &text),
+        Ok(text) => Store::parse(path, &text).map_err(damaged),
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             Ok(Store::default())
         }
+        Err(error @ Error::Format { .. }) => Err(damaged(error)),
         Err(error) => Err(error),
     }
 }
 
-pub(super) fn write_store(path: &Path, store: &Store) -> Result<()> {
-    let text = format!("{:#}\n", store.to_json());
+fn damaged(error: Error) -> Error {
+    error.with_hint("`tune --forget` puts the file aside, and `tune` measures anew.")
+}
+
+/// Adds what was measured on a device to the file, to what other processes have written to it
+/// meanwhile.
+pub(super) fn keep(path: &Path, device: &str, measured: Measured) -> Result<()> {
     make_parent(path)?;
+    alone(path, || {
+        let mut store = read_store(path)?;
+        store.devices.entry(device.to_owned()).or_default().extend(measured);
+        write_store(path, &store)
+    })
+}
+
+/// Removes what was measured on a device from the file. Whether there was anything.
+pub(super) fn forget(path: &Path, device: &str) -> Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    alone(path, || {
+        let mut store = read_store(path)?;
+        let known = store.devices.remove(device).is_some();
+        if known {
+            write_store(path, &store)?;
+        }
+        Ok(known)
+    })
+}
+
+fn write_store(path: &Path, store: &Store) -> Result<()> {
+    let text = format!("{:#}\n", store.to_json());
     replace_file(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// As two processes do that measure two adapters: none loses what the other has written.
+    #[test]
+    fn measurements_at_once_are_all_kept() {
+        const EACH: usize = 25;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new").join("tuning.json");
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for i in 0..EACH {
+                        let device = format!("device {writer} {i}");
+                        keep(path, &device, Measured::new()).expect("kept");
+                    }
+                });
+            }
+        });
+        let stored = read_store(&path).expect("read");
+        assert_eq!(stored.devices.len(), 4 * EACH);
+        assert!(forget(&path, "device 0 0").expect("forgotten"));
+        assert!(!forget(&path, "device 0 0").expect("forgotten"));
+        assert_eq!(read_store(&path).expect("read").devices.len(), 4 * EACH - 1);
+    }
 }

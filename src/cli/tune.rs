@@ -6,6 +6,7 @@ use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::SessionOptions,
+    files::replace::set_aside,
     machine::gpu::Gpu,
     measure::autotune::{self as tune, Found, choose, measure},
     model::{config::Config, weights::Weights},
@@ -13,7 +14,7 @@ use grok_wgpu::lab::{
 use serde_json::{Value, json};
 
 use super::{
-    adapter::{read_store, write_store},
+    adapter::{self, read_store},
     globals::Globals,
     model::{ModelOptions, load_weights, locate, open},
     signals::check_interrupt,
@@ -83,7 +84,7 @@ async fn run_on(
     let terminal = globals.terminal();
     let keep = if options.dry_run { None } else { globals.tuning_file() };
     // Fails before the measurement if the file cannot be read.
-    let mut store = keep.as_deref().map(read_store).transpose()?.unwrap_or_default();
+    keep.as_deref().map(read_store).transpose()?;
     let most = config.max_position_embeddings.saturating_sub(1).max(1);
     let prompt = options.prompt.min(most);
     let mut sizes = SessionOptions::of(config);
@@ -101,8 +102,7 @@ async fn run_on(
     let found = measure(&mut session, &ids, options.rounds, rounding, &mut progress).await?;
     bar.finish_and_clear();
     if let Some(path) = &keep {
-        store.devices.entry(device.clone()).or_default().extend(choose(&found));
-        write_store(path, &store)?;
+        adapter::keep(path, &device, choose(&found))?;
     }
     if globals.json {
         return out_json(&as_json(&device, keep.as_deref(), &found));
@@ -153,17 +153,25 @@ fn as_json(device: &str, kept: Option<&Path>, found: &[Found]) -> Value {
 }
 
 async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {
+    let terminal = globals.terminal();
+    let path = file.ok_or_else(|| {
+        Error::Usage("no file is named to forget it from".into())
+            .with_hint("`--tuning-file FILE` names one.")
+    })?;
+    match read_store(&path) {
+        Ok(_) => {}
+        // A file that cannot be read has nothing that could be kept.
+        Err(error) if error.code() == "format" => {
+            let aside = set_aside(&path)?;
+            terminal.warn(&error);
+            terminal.note(format!("forgot all of it: the file is {} now", aside.display()));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    }
     let gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
     let device = gpu.caps().describe();
-    let Some(path) = file else {
-        return Err(Error::Usage("no file is named to forget it from".into()));
-    };
-    let mut store = read_store(&path)?;
-    let known = store.devices.remove(&device).is_some();
-    if known {
-        write_store(&path, &store)?;
-    }
-    globals.terminal().note(if known {
+    terminal.note(if adapter::forget(&path, &device)? {
         format!("forgot what was measured on {device}")
     } else {
         format!("nothing was measured on {device}")

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process,
 };
@@ -38,6 +38,24 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&unfinished);
         Error::io(path, source)
     })
+}
+
+/// Runs `change`, which reads a file and replaces it, while no other process does so for the same
+/// `path`. The lock is a file beside it, which stays. Where the system has no locks, `change` runs
+/// without one.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the lock cannot be created or taken; those of `change`.
+pub fn alone<T>(path: &Path, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let fail = |source| Error::io(&lock, source);
+    let file = OpenOptions::new().create(true).append(true).open(&lock).map_err(fail)?;
+    match file.lock() {
+        Err(error) if error.kind() != ErrorKind::Unsupported => Err(fail(error)),
+        _ => change(),
+    }
 }
 
 /// Fails if a file cannot be written at `path`. It is created if it does not exist, and left as it

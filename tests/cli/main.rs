@@ -542,7 +542,16 @@ fn what_was_measured_is_kept_and_heeded() {
     std::fs::write(&file, "{}").expect("written");
     let ignored = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
     assert!(ignored.status.success() && text_of(&ignored).contains("not heeded"), "{ignored:?}");
-    assert_eq!(with(&tune).status.code(), Some(3));
+    assert!(text_of(&ignored).contains("`tune --forget` puts the file aside"), "{ignored:?}");
+    let refused = with(&tune);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text_of(&refused).contains("`tune --forget` puts the file aside"), "{refused:?}");
+    for damaged in ["{}", "", "{\"version\": 1, \"devi", "\u{0}"] {
+        std::fs::write(&file, damaged).expect("written");
+        let forgot = with(&["tune", "--forget"]);
+        assert!(forgot.status.success(), "{damaged:?}: {forgot:?}");
+        assert!(text_of(&forgot).contains("tuning.json.damaged now") && !file.exists());
+    }
     let stored = serde_json::to_string(&Store { devices: stored }.to_json()).expect("JSON");
     std::fs::write(&file, stored).expect("written");
     assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
