@@ -38,17 +38,36 @@ use super::{
     terminal::{Terminal, is_stdout, out},
 };
 
-const HELP: &str = "\
-/reset         begin a new conversation; the system text stays
-/system TEXT   set the system text, or remove it if there is no TEXT
-/save FILE     write the conversation to a JSON file
-/help          this list
-/quit          leave (also Ctrl-D, or Ctrl-C twice)
-//TEXT         send a message that begins with a slash
-Any other line is a message. Ctrl-C stops an answer.";
+/// A command within a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    Reset,
+    System,
+    Save,
+    Help,
+    Quit,
+}
 
-/// The words that are commands after a slash.
-const COMMANDS: [&str; 6] = ["reset", "system", "save", "help", "quit", "exit"];
+/// The commands by the words after a slash, with what follows them and what they do. A second word
+/// for a command has no text of its own.
+const COMMANDS: [(&str, &str, &str, Command); 6] = [
+    ("reset", "", "begin a new conversation; the system text stays", Command::Reset),
+    ("system", "TEXT", "set the system text, or remove it if there is no TEXT", Command::System),
+    ("save", "FILE", "write the conversation to a JSON file", Command::Save),
+    ("help", "", "this list", Command::Help),
+    ("quit", "", "leave (also Ctrl-D, or Ctrl-C twice)", Command::Quit),
+    ("exit", "", "", Command::Quit),
+];
+
+/// What `/help` prints.
+fn help() -> String {
+    let told = COMMANDS.iter().filter(|(_, _, what, _)| !what.is_empty());
+    let line = |word: String, what: &str| format!("{word:<14} {what}\n");
+    let mut text: String =
+        told.map(|(name, after, what, _)| line(format!("/{name} {after}"), what)).collect();
+    text += &line("//TEXT".into(), "send a message that begins with a slash");
+    text + "Any other line is a message. Ctrl-C stops an answer.\n"
+}
 
 /// Talk with a model
 #[derive(Args, Debug)]
@@ -106,11 +125,16 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     while let Some(line) = lines.next(terminal)? {
         let result = match Said::new(&line) {
             Said::Nothing => Ok(()),
-            Said::Command(name, rest) => {
-                if chat.command(name, rest)?.is_break() {
+            Said::Command(command, rest) => {
+                if chat.command(command, rest)?.is_break() {
                     break;
                 }
                 Ok(())
+            }
+            Said::NoCommand(text) => {
+                let word = text.split_whitespace().next().unwrap_or(text);
+                terminal.faint(format!("{word} is no command, so it is sent; /help lists them"));
+                chat.answer(text).await
             }
             Said::Message(text) => chat.answer(text).await,
         };
@@ -136,8 +160,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 #[derive(Debug, PartialEq)]
 enum Said<'l> {
     Nothing,
-    /// The word after the slash, and what follows it.
-    Command(&'l str, &'l str),
+    /// The command, and what follows it.
+    Command(Command, &'l str),
+    /// A message that begins with a slash, which could have been meant for a command.
+    NoCommand(&'l str),
     Message(&'l str),
 }
 
@@ -153,10 +179,9 @@ impl<'l> Said<'l> {
             return Self::Message(rest);
         }
         let (name, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        if COMMANDS.contains(&name) {
-            Self::Command(name, after.trim())
-        } else {
-            Self::Message(text)
+        match COMMANDS.iter().find(|(known, ..)| *known == name) {
+            Some(&(.., command)) => Self::Command(command, after.trim()),
+            None => Self::NoCommand(text),
         }
     }
 }
@@ -171,17 +196,17 @@ struct Chat<'t> {
 }
 
 impl Chat<'_> {
-    /// Runs one of [`COMMANDS`]; `Break` ends the chat.
-    fn command(&mut self, name: &str, rest: &str) -> Result<ControlFlow<()>> {
-        match name {
-            "quit" | "exit" => return Ok(ControlFlow::Break(())),
-            "help" => out(&format!("{HELP}\n"))?,
-            "reset" => {
+    /// Runs a command; `Break` ends the chat.
+    fn command(&mut self, command: Command, rest: &str) -> Result<ControlFlow<()>> {
+        match command {
+            Command::Quit => return Ok(ControlFlow::Break(())),
+            Command::Help => out(&help())?,
+            Command::Reset => {
                 self.messages.retain(|message| message.role == Role::System);
                 self.session.sequence().rewind(0);
                 self.terminal.note("a new conversation");
             }
-            "system" => {
+            Command::System => {
                 set_system(&mut self.messages, rest);
                 self.terminal.note(if rest.is_empty() {
                     "there is no system text"
@@ -189,8 +214,8 @@ impl Chat<'_> {
                     "the system text is set"
                 });
             }
-            "save" if rest.is_empty() => self.terminal.warn("which file? /save FILE"),
-            _ => match save(Path::new(rest), &self.messages) {
+            Command::Save if rest.is_empty() => self.terminal.warn("which file? /save FILE"),
+            Command::Save => match save(Path::new(rest), &self.messages) {
                 Ok(()) => self.terminal.note(format!("saved to {rest}")),
                 Err(error) => self.terminal.warn(error),
             },
@@ -201,10 +226,6 @@ impl Chat<'_> {
     /// Sends a message and prints the answer as it comes. After an error, the message is in the
     /// conversation without an answer.
     async fn answer(&mut self, text: &str) -> Result<()> {
-        if text.starts_with('/') {
-            let word = text.split_whitespace().next().unwrap_or(text);
-            self.terminal.faint(format!("{word} is no command, so it is sent; /help lists them"));
-        }
         self.messages.push(Message::new(Role::User, text));
         let ids = encode_chat(self.tokenizer, &self.messages)?;
         let context = self.session.options().context;
@@ -381,14 +402,27 @@ mod tests {
             (" \t\n", Said::Nothing),
             ("hello\n", Said::Message("hello")),
             ("    an indented line\r\n", Said::Message("    an indented line")),
-            ("/help\n", Said::Command("help", "")),
-            ("  /system  Be brief. \n", Said::Command("system", "Be brief.")),
-            ("/etc/hosts looks wrong", Said::Message("/etc/hosts looks wrong")),
-            ("/helpful?", Said::Message("/helpful?")),
+            ("/help\n", Said::Command(Command::Help, "")),
+            ("/exit", Said::Command(Command::Quit, "")),
+            ("  /system  Be brief. \n", Said::Command(Command::System, "Be brief.")),
+            ("/etc/hosts looks wrong", Said::NoCommand("/etc/hosts looks wrong")),
+            ("/helpful?", Said::NoCommand("/helpful?")),
             ("//help", Said::Message("/help")),
-            ("/", Said::Message("/")),
+            ("/", Said::NoCommand("/")),
         ] {
             assert_eq!(Said::new(line), said, "{line:?}");
         }
+    }
+    #[test]
+    fn the_list_of_commands_has_each_of_them() {
+        let help = help();
+        for (name, after, what, command) in COMMANDS {
+            let same = |&&(_, _, told, of): &&(&str, &str, &str, Command)| {
+                of == command && !told.is_empty()
+            };
+            assert_eq!(COMMANDS.iter().filter(same).count(), 1, "{name}");
+            assert!(what.is_empty() || help.contains(&format!("/{name} {after}")), "{help}");
+        }
+        assert!(help.contains("/reset         begin a new conversation"), "{help}");
     }
 }

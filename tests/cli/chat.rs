@@ -69,6 +69,7 @@ fn what_is_no_command_is_sent() {
     let stderr = text_of(&output);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("/etc/hosts is no command, so it is sent"), "{stderr}");
+    assert!(!stderr.contains("/help is no command"), "{stderr}");
     assert!(stderr.contains("a line was not sent: not UTF-8 text: the byte at 4"), "{stderr}");
     let messages = saved(&file);
     let sent: Vec<&str> =
