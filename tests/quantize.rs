@@ -248,6 +248,54 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     }
 }
 
+/// The room on the disk is compared with what is still to be written before anything is.
+#[test]
+fn a_copy_that_has_no_room_is_refused_at_first() {
+    let dir = scratch();
+    let from = original(dir.path(), &tiny("tiny"), DType::BF16);
+    std::fs::write(from.join("LICENSE"), vec![b'x'; 5000]).expect("written");
+    for (layout, label) in [(Layout::Single, "one"), (Layout::Indexed { shards: 4 }, "four")] {
+        let choices = || Choices::of(DType::Q4);
+        let straight = dir.path().join(label);
+        quantize(&from, &straight, choices(), layout, usize::MAX).expect("whole");
+        let total: usize = files(&straight).values().map(Vec::len).sum();
+        let (config, checkpoint) = open(&from);
+        // The journal's lines; its own bytes are all that is not known before.
+        let journal = 512 * checkpoint.tensors().count();
+        let to = dir.path().join(format!("{label}-again"));
+        let within = |room: usize, calls: usize| {
+            let mut left = calls;
+            let task = Quantize { from: &from, to: &to, choices: choices(), layout };
+            task.run_within(&|| Some(room as u64), &config, &checkpoint, &mut |_| {
+                left = left.checked_sub(1).ok_or(Error::Interrupted)?;
+                Ok(())
+            })
+        };
+        let refused = |room: usize| {
+            let error = within(room, usize::MAX).expect_err("no room");
+            assert_eq!(error.code(), "io");
+            let told = error.to_string();
+            assert!(told.starts_with(&*to.to_string_lossy()), "{told}");
+            assert!(told.contains(&format!("the disk has {room} B ({room} bytes)")), "{told}");
+            assert!(error.hint().contains("Make room on that disk"), "{}", error.hint());
+            told
+        };
+        let told = refused(10);
+        assert!(told.contains(&format!("({} bytes), and the disk", total + journal)), "{told}");
+        assert!(within(total + journal - 1, usize::MAX).is_err());
+        // What an earlier run has written is not counted again.
+        assert!(matches!(within(total + journal, 9), Err(Error::Interrupted)));
+        let there: usize = files(&to)
+            .iter()
+            .filter(|(name, _)| name.ends_with(".part"))
+            .map(|(_, bytes)| bytes.len())
+            .sum();
+        assert!(there > 0);
+        assert!(within(total - there + journal, usize::MAX).is_ok());
+        assert!(files(&to) == files(&straight));
+    }
+}
+
 /// Overwrites bytes of a file with those of `all`, except where `keep` says so; the modification
 /// time stays the same.
 fn replace(path: &Path, all: &Path, keep: impl Fn(usize) -> bool) {

@@ -1,6 +1,11 @@
 //! Writes a quantized copy of a checkpoint to a folder, and resumes an interrupted run.
 
-use std::{collections::BTreeMap, fmt::Write as _, io::Write, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, ErrorKind, Write},
+    path::Path,
+};
 
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -9,6 +14,7 @@ use crate::{
     base::{
         error::{Error, Result},
         json,
+        num::size,
     },
     checkpoint::{
         Checkpoint,
@@ -32,6 +38,8 @@ use crate::{
 const JOURNAL: &str = "quantize.journal";
 /// Bytes of the longest journal that is read.
 const MAX_JOURNAL: u64 = 256 << 20;
+/// Bytes of the longest line of the journal, but for long names of tensors.
+const JOURNAL_LINE: u64 = 512;
 /// Bytes that are written between two syncs to disk.
 const SYNC_BYTES: u64 = 64 << 20;
 
@@ -96,6 +104,21 @@ impl Quantize<'_> {
         checkpoint: &Checkpoint<S>,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Outcome> {
+        self.run_within(&|| Folder { dir: self.to }.room(), config, checkpoint, progress)
+    }
+
+    /// [`run`](Self::run) on a disk with `room` bytes left, where that is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub fn run_within<S: Source>(
+        &self,
+        room: &dyn Fn() -> Option<u64>,
+        config: &Config,
+        checkpoint: &Checkpoint<S>,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Outcome> {
         let digest = self.digest(config, checkpoint);
         let mut copy = Unfinished::begin(self.to, &digest)?;
         let weights =
@@ -107,15 +130,57 @@ impl Quantize<'_> {
             resumed += 1;
         }
         let text = self.config_json(config, &weights)?;
+        let needed = self.needed(config, &weights, &copy, &text)?;
+        if let Some(room) = room().filter(|&room| room < needed) {
+            return Err(no_room(self.to, ErrorKind::StorageFull, needed, room));
+        }
         let written = copy.write(self, config, &weights, &text);
         if let Err(error) = written {
             // Report the first error, not one of the cleanup.
             let _ = copy.settle();
-            return Err(error);
+            return Err(self.with_room(error, needed, room()));
         }
         copy.commit()?;
         let kinds = requantize::report(&weights, &self.choices);
         Ok(Outcome { kinds, resumed, replaced, files: copy.files })
+    }
+
+    /// Bytes that this run adds to the folder.
+    fn needed<S: Source>(
+        &self,
+        config: &Config,
+        weights: &Requantized<'_, Checkpoint<S>>,
+        copy: &Unfinished<'_>,
+        config_json: &str,
+    ) -> Result<u64> {
+        let mut needed = config_json.len() as u64;
+        for (name, bytes) in write::file_sizes(config, weights, self.layout)? {
+            let there = copy.done.get(&name).into_iter().flatten().map(|tensor| tensor.end).max();
+            needed += bytes.saturating_sub(there.unwrap_or(0));
+        }
+        needed += JOURNAL_LINE * (weights.changes().count() - copy.count()) as u64;
+        let beside = COMPANIONS.iter().filter_map(|name| self.from.join(name).metadata().ok());
+        Ok(needed + beside.map(|file| file.len()).sum::<u64>())
+    }
+
+    /// An error of writing, with what the copy needs if there was no room for it.
+    fn with_room(&self, error: Error, needed: u64, room: Option<u64>) -> Error {
+        match error {
+            Error::Io { path, source }
+                if matches!(
+                    source.kind(),
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+                ) =>
+            {
+                let left = room.map_or(String::new(), |room| {
+                    format!(", and {} are left on its disk", size(room))
+                });
+                let what = format!("{source}; the copy needed {}{left}", size(needed));
+                let path = if path.starts_with(self.to) { path } else { self.to.join(path) };
+                Error::io(path, io::Error::new(source.kind(), what))
+            }
+            other => other,
+        }
     }
 
     /// Identifies a run by its model, choices and layout. The weights are not included: the journal
@@ -158,6 +223,18 @@ impl Quantize<'_> {
         );
         Ok(format!("{:#}\n", Value::Object(fields)))
     }
+}
+
+/// The error for a folder whose disk has too little room.
+fn no_room(folder: &Path, kind: ErrorKind, needed: u64, room: u64) -> Error {
+    let what = format!(
+        "the copy needs {} ({needed} bytes), and the disk has {} ({room} bytes)",
+        size(needed),
+        size(room)
+    );
+    Error::io(folder, io::Error::new(kind, what)).with_hint(
+        "Make room on that disk and give the same command again, or name a folder on another one.",
+    )
 }
 
 /// A [`Parallel`](super::requantize::Parallel) over all cores.

@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// File name of the index.
+const INDEX: &str = "model.safetensors.index.json";
+
 /// How the tensors of a checkpoint are distributed over files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -166,6 +169,42 @@ pub async fn write_weights<W: Weights>(
     layout: Layout,
 ) -> Result<()> {
     let plans = plan(config, layout)?;
+    for plan in &plans {
+        write_file(output, plan, weights).await?;
+    }
+    match index(&plans, weights, layout)? {
+        Some(text) => write_text(output, INDEX, &text),
+        None => Ok(()),
+    }
+}
+
+/// Name and bytes of each file that [`write_weights`] writes.
+///
+/// # Errors
+///
+/// Those of [`write()`] that are known without a weight.
+pub(crate) fn file_sizes<W: Weights>(
+    config: &Config,
+    weights: &W,
+    layout: Layout,
+) -> Result<Vec<(String, u64)>> {
+    let plans = plan(config, layout)?;
+    let mut sizes = Vec::new();
+    for plan in &plans {
+        let items = in_file(plan, weights)?;
+        let data: u64 = items.iter().map(|(dtype, item)| item.bytes(*dtype)).sum();
+        sizes.push((plan.name.clone(), 8 + header(&plan.name, &items)?.len() as u64 + data));
+    }
+    let index = index(&plans, weights, layout)?;
+    sizes.extend(index.map(|text| (INDEX.to_owned(), text.len() as u64)));
+    Ok(sizes)
+}
+
+/// The index of these files, if the layout has one.
+fn index<W: Weights>(plans: &[Plan], weights: &W, layout: Layout) -> Result<Option<String>> {
+    if !matches!(layout, Layout::Indexed { .. }) {
+        return Ok(None);
+    }
     let mut weight_map = BTreeMap::new();
     let mut total = 0;
     for plan in plans {
@@ -173,16 +212,23 @@ pub async fn write_weights<W: Weights>(
             total += item.bytes(weights.dtype(&item.source)?);
             weight_map.insert(item.name.clone(), plan.name.clone());
         }
-        write_file(output, &plan, weights).await?;
     }
-    if matches!(layout, Layout::Indexed { .. }) {
-        let index = serde_json::json!({
-            "metadata": { "total_size": total },
-            "weight_map": weight_map,
-        });
-        write_text(output, "model.safetensors.index.json", &format!("{index:#}\n"))?;
+    let index = serde_json::json!({
+        "metadata": { "total_size": total },
+        "weight_map": weight_map,
+    });
+    Ok(Some(format!("{index:#}\n")))
+}
+
+/// The tensors of a file in their order, with their types.
+fn in_file<'p, W: Weights>(plan: &'p Plan, weights: &W) -> Result<Vec<(DType, &'p Item)>> {
+    let mut items: Vec<(DType, &Item)> = Vec::new();
+    for item in &plan.items {
+        items.push((weights.dtype(&item.source)?, item));
     }
-    Ok(())
+    // Wider elements first keeps every tensor aligned.
+    items.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.row_bytes(1)));
+    Ok(items)
 }
 
 /// Writes a small file.
@@ -193,12 +239,7 @@ pub(crate) fn write_text(output: &mut impl Output, name: &str, text: &str) -> Re
 }
 
 async fn write_file<W: Weights>(output: &mut impl Output, plan: &Plan, weights: &W) -> Result<()> {
-    let mut items: Vec<(DType, &Item)> = Vec::new();
-    for item in &plan.items {
-        items.push((weights.dtype(&item.source)?, item));
-    }
-    // Wider elements first keeps every tensor aligned.
-    items.sort_by_key(|(dtype, _)| std::cmp::Reverse(dtype.row_bytes(1)));
+    let items = in_file(plan, weights)?;
     let header = header(&plan.name, &items)?;
     let fail = |source| Error::io(&plan.name, source);
     let (mut file, done) = if let Some(begun) = output.resume(&plan.name)? {

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use grok_wgpu::lab::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        num::size,
+    },
     checkpoint::{
         ModelFiles,
         scan::{Finding, scan},
@@ -12,7 +15,7 @@ use grok_wgpu::lab::{
 };
 use serde_json::{Value, json};
 
-use super::terminal::{self, Terminal, size};
+use super::{signals, terminal::Terminal};
 
 /// What a scan found.
 pub(super) struct Scan {
@@ -29,7 +32,7 @@ impl Scan {
         let started = Instant::now();
         let mut progress = |done| {
             bar.set_position(done);
-            terminal::check_interrupt()
+            signals::check_interrupt()
         };
         let findings = scan(files, &mut progress).await;
         bar.finish_and_clear();

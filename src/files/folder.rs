@@ -51,6 +51,14 @@ impl<'a> Folder<'a> {
         Ok(Self { dir })
     }
 
+    /// Bytes that this user can still write to the folder's disk; `None` if the system does not
+    /// say.
+    pub(crate) fn room(&self) -> Option<u64> {
+        let disk = fs4::statvfs(self.dir).ok()?;
+        // Some network drives say nothing of their size.
+        (disk.total_space() > 0).then(|| disk.available_space())
+    }
+
     /// Path of a file until it is complete.
     pub fn unfinished(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.part"))

@@ -135,3 +135,19 @@ fn an_interrupt_ends_a_read_that_blocks() {
         drop(stdin);
     }
 }
+
+/// A write beyond the limit of file sizes is an error with a hint, not the program's end.
+#[test]
+fn a_limit_of_file_sizes_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let to = dir.path().join("copy");
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -f 16; exec "$0" "$@""#, env!("CARGO_BIN_EXE_grok-wgpu")]);
+    command.args(["quantize", path(model()), path(&to), "--type", "q8"]);
+    let output = command.output().expect("the shell starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    for told in ["error[io]", "copy/model.safetensors", "the copy needed", "hint: ", "ulimit -f"] {
+        assert!(stderr.contains(told), "{told} in {stderr}");
+    }
+}
