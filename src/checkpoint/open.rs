@@ -10,7 +10,7 @@ use crate::{
     checkpoint::{
         Checked, Checkpoint, Gguf, ModelFiles, gguf, is_part,
         scan::unfinished,
-        usual::{Usual, is_usual},
+        usual::{self, Usual, is_usual},
     },
     files::{Source, read_all, read_text},
     model::config::{Compat, Config},
@@ -51,6 +51,12 @@ pub struct Opened<S> {
 /// defaults of its texts.
 pub fn is_model_file(name: &str) -> bool {
     name == CONFIG || is_part(name) || is_gguf(name) || is_tokenizer(name) || is_usual(name)
+}
+
+/// The names of files beside a `config.json` that say how its texts are sampled and end. None is
+/// needed.
+pub fn usual_files() -> [&'static str; 3] {
+    usual::FILES
 }
 
 /// Whether the file of this name is in llama.cpp's format. Names that begin with a dot are other

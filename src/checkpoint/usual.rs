@@ -17,7 +17,8 @@ use crate::{
 const GENERATION: &str = "generation_config.json";
 
 /// The files; each may be missing.
-const FILES: [&str; 3] = [GENERATION, "tokenizer_config.json", "special_tokens_map.json"];
+pub(super) const FILES: [&str; 3] =
+    [GENERATION, "tokenizer_config.json", "special_tokens_map.json"];
 
 /// Bytes of the longest of them that is read. Some list every special token and a chat template.
 const MAX_BYTES: u64 = 16 << 20;

@@ -65,6 +65,12 @@ pub fn tokenizer_files() -> Vec<String> {
     Tokenizer::FILES.map(str::to_owned).into()
 }
 
+/// The names of files that say more about a model's texts. None is needed.
+#[wasm_bindgen(js_name = usualFiles)]
+pub fn usual_files() -> Vec<String> {
+    open::usual_files().map(str::to_owned).into()
+}
+
 /// The files that a `*.index.json` names; `text` is its content.
 ///
 /// # Errors

@@ -18,7 +18,8 @@ const HINTS: Record<ErrorCode, string> = {
     "or load with `cache: false`, which fetches the weights on every visit.",
   network: "Check the connection and load again: what has been fetched is kept.",
   checksum:
-    "The file on the server does not fit its manifest. Load again; if it stays, the server's files are damaged.",
+    "The file on the server does not fit its manifest. Load again; if it stays, the file is damaged or was changed: " +
+    "send it to the server again, or make the manifest again (grok-wgpu-manifest FOLDER).",
   checkpoint: "The files must be those of one model: config.json, a tokenizer and all of its *.safetensors files.",
   tokenizer: "Put the model's tokenizer.tok.json or tokenizer.json beside its weights.",
   context_length_exceeded: "Shorten the conversation, or load the model with a larger `context`.",

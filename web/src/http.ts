@@ -1,9 +1,33 @@
 /** Downloads in ranged requests, with retries that resume where a connection broke. */
 
+import {
+  ChangedError,
+  check,
+  differs,
+  HttpError,
+  isEncoded,
+  isGuarded,
+  lengthOf,
+  mayPass,
+  missing,
+  otherThanFile,
+  partOf,
+  sizeOfUnsatisfied,
+  type Version,
+  versionOf,
+  type WrongAnswer,
+  wrongRange,
+} from "./answers.js";
 import { abortedError, GrokWgpuError, toError } from "./errors.js";
 
 /** Bytes in a ranged request. */
 const PIECE = 8 << 20;
+
+/** Bytes of a file that are looked at to tell it from a page. */
+const PEEK = 512;
+
+/** Bytes of the longest text that is read at once: a manifest or an index. */
+const MAX_TEXT = 64 << 20;
 
 /** Failures in a row, without a byte in between, after which the download fails. */
 export const TRIES = 5;
@@ -14,38 +38,8 @@ const BACKOFF = 400;
 /** Milliseconds without a byte after which a request counts as broken. */
 const STALL = 30_000;
 
-/** The server answered with an error status or an unusable response. */
-export class HttpError extends GrokWgpuError {
-  constructor(
-    readonly status: number,
-    url: string,
-    what: string,
-    hint?: string,
-  ) {
-    super("network", `${url}: ${what}`, hint);
-  }
-}
-
-/** The file on the server differs from the one whose beginning was downloaded. */
-export class ChangedError extends Error {}
-
-/** Metadata of a file, from the response headers. */
-export interface Head {
-  /** Size in bytes, if the server sends it. */
-  size: number | undefined;
-  /** An identifier that changes when the file does: the ETag, or else the modification time. */
-  version: string | undefined;
-}
-
-function versionOf(response: Response): string | undefined {
-  // Without `Access-Control-Expose-Headers`, other origins show `last-modified` but not `etag`.
-  return response.headers.get("etag") ?? response.headers.get("last-modified") ?? undefined;
-}
-
-/** Whether a retry may help. */
-function passes(status: number): boolean {
-  return status === 408 || status === 425 || status === 429 || status >= 500;
-}
+/** There was no answer at all, or none that the page may see. */
+class Unanswered extends Error {}
 
 function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -83,161 +77,385 @@ async function persist<T>(
       }
       const final =
         error instanceof ChangedError ||
-        (error instanceof HttpError ? !passes(error.status) : error instanceof GrokWgpuError);
+        (error instanceof HttpError ? !mayPass(error.status) : error instanceof GrokWgpuError);
       failures += 1;
       if (final || failures >= tries) {
-        throw final || error instanceof HttpError ? error : cut(url, error);
+        throw final || error instanceof HttpError ? error : await cut(url, error);
       }
       await wait(BACKOFF * 2 ** (failures - 1) * (0.75 + Math.random() / 2), signal);
     }
   }
 }
 
-/** The error of a failed connection. */
-function cut(url: string, error: unknown): GrokWgpuError {
+/** The error of a failed connection. Browsers hide the cause, so it is found out. */
+async function cut(url: string, error: unknown): Promise<GrokWgpuError> {
   const why = error instanceof Error ? error.message : String(error);
-  return new GrokWgpuError("network", `${url} could not be fetched: ${why}`);
+  const message = `${url} could not be fetched: ${why}`;
+  const { host, origin, protocol } = new URL(url);
+  const page = globalThis.location;
+  if (globalThis.navigator?.onLine === false) {
+    const hint = "The browser is offline. Connect and load again: what has been fetched is kept.";
+    return new GrokWgpuError("network", message, hint);
+  }
+  if (!(error instanceof Unanswered) || !page || origin === page.origin) {
+    return new GrokWgpuError("network", message);
+  }
+  if (page.protocol === "https:" && protocol === "http:" && !/^(localhost|127\.|\[::1\])/.test(host)) {
+    const hint = "Browsers let pages that came over https fetch over https only. Use an https address.";
+    return new GrokWgpuError("network", message, hint);
+  }
+  if (await isReachable(url)) {
+    const hint =
+      `${host} answers, but does not let pages of ${page.origin} read its files (CORS). It must send ` +
+      "Access-Control-Allow-Origin with every answer; or put the files where the page is.";
+    return new GrokWgpuError("network", message, hint);
+  }
+  const hint = "Check the address and the connection, and load again: what has been fetched is kept.";
+  return new GrokWgpuError("network", message, hint);
 }
 
-/** A single request that is aborted when no bytes arrive for too long. */
+/** Whether a server answers, even if the page may not see what. */
+async function isReachable(url: string): Promise<boolean> {
+  try {
+    await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", signal: AbortSignal.timeout(5000) });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A single request that is aborted when no bytes arrive for too long. What `use` leaves of the body is not fetched. */
 async function request<T>(
   url: string,
   init: RequestInit,
   signal: AbortSignal | undefined,
   use: (response: Response, alive: () => void) => Promise<T>,
 ): Promise<T> {
-  const stalled = new AbortController();
+  const stop = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const alive = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => stalled.abort(new Error(`no bytes for ${STALL / 1000} seconds`)), STALL);
+    timer = setTimeout(() => stop.abort(new Error(`no bytes for ${STALL / 1000} seconds`)), STALL);
   };
   alive();
   try {
-    const signals = signal ? AbortSignal.any([signal, stalled.signal]) : stalled.signal;
-    const response = await fetch(url, { ...init, signal: signals });
+    const signals = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    let response: Response;
+    try {
+      response = await fetch(url, { ...init, signal: signals });
+    } catch (error) {
+      throw new Unanswered(error instanceof Error ? error.message : String(error));
+    }
     alive();
     return await use(response, alive);
   } finally {
     clearTimeout(timer);
+    stop.abort();
   }
 }
 
-function check(response: Response, url: string): void {
-  if (response.ok) {
-    return;
+/** The bytes of a body as they arrive. */
+async function* bytesOf(response: Response, alive: () => void): AsyncGenerator<Uint8Array> {
+  const reader = response.body?.getReader();
+  for (;;) {
+    const { done, value } = (await reader?.read()) ?? { done: true };
+    if (done || !value) {
+      return;
+    }
+    alive();
+    yield value;
   }
-  const what = `the server says ${response.status} ${response.statusText}`.trim();
-  const hint =
-    response.status === 404 ? "Check the address: it must be that of a folder with a model's files." : undefined;
-  throw new HttpError(response.status, url, what, hint);
 }
 
-/** Servers of single-page applications answer unknown addresses with their HTML page. */
-function isPage(response: Response): boolean {
-  return (response.headers.get("content-type") ?? "").includes("text/html");
+/** The size of a file that an answer holds whole, where no header of it is hidden and it is not compressed. */
+function sizeOf(response: Response): number | undefined {
+  return isGuarded(response) || isEncoded(response) ? undefined : lengthOf(response);
 }
 
-/** A small text file; undefined if it does not exist. */
-export function getText(
+/** Up to `most` bytes from the beginning of a body; fewer only if it ends. */
+async function beginning(response: Response, alive: () => void, most: number): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const bytes of bytesOf(response, alive)) {
+    const part = bytes.subarray(0, most - size);
+    parts.push(part);
+    size += part.length;
+    if (size === most) {
+      break;
+    }
+  }
+  return joined(parts);
+}
+
+function joined(parts: Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** What is at an address: a file, or none and the error if one is needed. */
+export type Found = { size: number | undefined; version: Version } | { absent: HttpError | WrongAnswer };
+
+/**
+ * Looks for a file. Its size is undefined if only fetching it tells.
+ *
+ * The request is for a range: servers may refuse HEAD, and the length of a whole answer is that of its compressed form,
+ * which is not to be seen from other origins.
+ */
+export function look(
+  url: string,
+  kind: "json" | "any",
+  signal: AbortSignal | undefined,
+  tries: number,
+): Promise<Found> {
+  return persist(
+    url,
+    signal,
+    async (): Promise<Found> => {
+      const first = await peek(url, kind, signal);
+      if ("absent" in first || first.size !== undefined || !first.ranges) {
+        return first;
+      }
+      return { size: await measure(url, signal), version: first.version };
+    },
+    tries,
+  );
+}
+
+/** Looks at the first bytes of a file. `ranges` says whether the server sends what is asked for. */
+function peek(
+  url: string,
+  kind: "json" | "any",
+  signal: AbortSignal | undefined,
+): Promise<Found & { ranges?: boolean }> {
+  const init: RequestInit = { headers: { range: `bytes=0-${PEEK - 1}` }, cache: "no-store" };
+  return request(url, init, signal, async (response, alive) => {
+    const absent = missing(response, url);
+    if (absent) {
+      return { absent };
+    }
+    const version = versionOf(response);
+    const empty = response.status === 416 && (sizeOfUnsatisfied(response) ?? 0) === 0;
+    if (!empty) {
+      check(response, url);
+    }
+    const part = response.status === 206 ? partOf(response, url, 0, PEEK) : undefined;
+    const start = empty ? new Uint8Array() : await beginning(response, alive, PEEK + 1);
+    const other = otherThanFile(url, start, kind, response.headers.get("content-type"));
+    if (other) {
+      return { absent: other };
+    }
+    if (empty) {
+      return { size: 0, version };
+    }
+    if (response.status !== 206) {
+      // All of a short file is here. The length of a longer one is told only where nothing is hidden.
+      return { size: start.length <= PEEK ? start.length : sizeOf(response), version, ranges: false };
+    }
+    // Ranges of a compressed answer are of no use: their bytes are not the file's.
+    const told = lengthOf(response);
+    const ranges =
+      !isEncoded(response) &&
+      start.length === Math.min(part?.to ?? start.length, PEEK) &&
+      (told === undefined || told === start.length);
+    // Without a word on the size, a part that is not full ends with the file.
+    const whole = part === undefined && start.length < PEEK ? start.length : undefined;
+    return { size: ranges ? (part?.total ?? whole) : undefined, version, ranges };
+  });
+}
+
+/** The size of a file on a server that sends ranges but does not show it; undefined if it cannot be found out. */
+async function measure(url: string, signal: AbortSignal | undefined): Promise<number | undefined> {
+  const ask = <T>(from: number, use: (response: Response) => T) =>
+    request(url, { headers: { range: `bytes=${from}-` }, cache: "no-store" }, signal, async (response) => {
+      if (response.status !== 416) {
+        check(response, url);
+      }
+      return use(response);
+    });
+  // Requests for ranges ask for no compression.
+  const size = await ask(0, (response) => {
+    if (response.status !== 206 || isEncoded(response)) {
+      return undefined;
+    }
+    return partOf(response, url, 0, Number.POSITIVE_INFINITY)?.to ?? lengthOf(response);
+  });
+  if (size === undefined) {
+    return undefined;
+  }
+  // The length is believed if nothing comes after it.
+  return (await ask(size, ({ status }) => status === 416)) ? size : undefined;
+}
+
+/** A JSON text; `absent` if there is none, or something else in its place. */
+export function getJson(
   url: string,
   signal: AbortSignal | undefined,
   tries: number,
-): Promise<{ text: string; version: string | undefined } | undefined> {
+): Promise<{ text: string } | { absent: HttpError | WrongAnswer }> {
   const get = () =>
-    request(url, { cache: "no-cache" }, signal, async (response) => {
-      if (response.status === 404 || (response.ok && isPage(response))) {
-        return undefined;
+    request(url, { cache: "no-cache" }, signal, async (response, alive) => {
+      const absent = missing(response, url);
+      if (absent) {
+        return { absent };
       }
       check(response, url);
-      return { text: await response.text(), version: versionOf(response) };
+      const bytes = await beginning(response, alive, MAX_TEXT + 1);
+      if (bytes.length > MAX_TEXT) {
+        const what = `the file has more than ${MAX_TEXT} bytes, which a list of files never has`;
+        throw new GrokWgpuError("checkpoint", `${url}: ${what}`);
+      }
+      const other = otherThanFile(url, bytes.subarray(0, PEEK), "json", response.headers.get("content-type"));
+      return other ? { absent: other } : { text: new TextDecoder().decode(bytes) };
     });
   return persist(url, signal, get, tries);
 }
 
-/** Metadata of a file; undefined if it does not exist. */
-export function getHead(url: string, signal: AbortSignal | undefined, tries: number): Promise<Head | undefined> {
-  const get = () =>
-    request(url, { method: "HEAD", cache: "no-cache" }, signal, async (response) => {
-      if (response.status === 404 || (response.ok && isPage(response))) {
-        return undefined;
-      }
-      check(response, url);
-      const length = Number(response.headers.get("content-length") ?? Number.NaN);
-      // The content length of a compressed response is not the file's size.
-      const plain = !response.headers.get("content-encoding");
-      const size = plain && Number.isSafeInteger(length) ? length : undefined;
-      return { size, version: versionOf(response) };
-    });
-  return persist(url, signal, get, tries);
+/** A file that is downloaded. What the first answer tells is what later ones must fit. */
+export interface Wanted {
+  url: string;
+  /** Size in bytes, if it is known. */
+  size: number | undefined;
+  version: Version | undefined;
+  /** Whether a hash is checked at the end, so that versions do not matter. */
+  hashed?: boolean;
+  /** Whether the server's ranges are of no use, so that it is asked for the whole file. */
+  whole?: boolean;
 }
 
-/** Downloads a whole file of unknown size. */
-export function getBytes(url: string, signal?: AbortSignal): Promise<Uint8Array> {
+/** Throws if an answer is of another version of the file, or of one of another size. */
+function match(wanted: Wanted, version: Version, total: number | undefined): void {
+  const { url, size } = wanted;
+  if (total !== undefined && size !== undefined && total !== size) {
+    throw new ChangedError("size", `${url} has ${total} bytes, not the ${size} that were expected`);
+  }
+  if (!wanted.hashed && differs(wanted.version, version)) {
+    throw new ChangedError("version", `${url} has changed`);
+  }
+  wanted.version ??= version;
+}
+
+/** Calls `take`; what it throws is no failure of the network, which a retry could mend. */
+function hand(take: (bytes: Uint8Array) => void, bytes: Uint8Array): void {
+  try {
+    take(bytes);
+  } catch (error) {
+    throw toError(error);
+  }
+}
+
+/**
+ * Downloads a whole file of unknown size. `take` receives the bytes in order; `begin` is called first, and again
+ * whenever they come anew.
+ */
+export function getWhole(
+  url: string,
+  signal: AbortSignal | undefined,
+  begin: () => void,
+  take: (bytes: Uint8Array) => void,
+): Promise<void> {
   return persist(url, signal, () =>
-    request(url, {}, signal, async (response) => {
+    request(url, {}, signal, async (response, alive) => {
       check(response, url);
-      return new Uint8Array(await response.arrayBuffer());
+      begin();
+      let size = 0;
+      for await (const bytes of bytesOf(response, alive)) {
+        hand(take, bytes);
+        size += bytes.length;
+      }
+      const told = sizeOf(response);
+      if (told !== undefined && told !== size) {
+        throw new Error(`the answer has ${size} of ${told} bytes`);
+      }
     }),
   );
 }
 
+/** A whole file of the package itself. */
+export async function getBytes(url: string, signal?: AbortSignal): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  const begin = () => {
+    parts.length = 0;
+  };
+  await getWhole(url, signal, begin, (bytes) => parts.push(bytes));
+  return joined(parts);
+}
+
 /** A range of a file to download. */
 export interface Range {
-  url: string;
   from: number;
   /** End of the range, exclusive. */
   to: number;
-  /** The version that the file must still have, or `ChangedError` is thrown. */
-  version: string | undefined;
-  signal: AbortSignal | undefined;
+  /** Bytes in a request; several mebibytes unless given. */
+  piece?: number;
 }
 
-/** Downloads a range in pieces. `take` receives the bytes in order, without repeats. */
-export async function getRange(range: Range, take: (bytes: Uint8Array) => void): Promise<void> {
-  const { url, to, version, signal } = range;
-  let at = range.from;
+/** Downloads a range of a file in pieces. `take` receives the bytes in order, without repeats. */
+export async function getRange(
+  wanted: Wanted & { size: number },
+  { from, to, piece = PIECE }: Range,
+  signal: AbortSignal | undefined,
+  take: (bytes: Uint8Array) => void,
+): Promise<void> {
+  const { url, size } = wanted;
+  let at = from;
   while (at < to) {
     await persist(url, signal, async (progressed) => {
-      const end = Math.min(at + PIECE, to);
-      const headers = { range: `bytes=${at}-${end - 1}` };
-      await request(url, { headers }, signal, async (response, alive) => {
+      const end = Math.min(at + piece, to);
+      const range = `bytes=${at}-${end - 1}`;
+      await request(url, wanted.whole ? {} : { headers: { range } }, signal, async (response, alive) => {
         if (response.status === 416) {
-          throw new ChangedError(`${url} has become shorter`);
+          throw new ChangedError("size", `${url} has fewer than the ${size} bytes that were expected`);
         }
         check(response, url);
-        const now = versionOf(response);
-        if (version !== undefined && now !== undefined && now !== version) {
-          throw new ChangedError(`${url} has changed`);
-        }
+        const partial = response.status === 206;
+        const part = partial ? partOf(response, url, at, end) : undefined;
+        match(wanted, versionOf(response), partial ? part?.total : sizeOf(response));
         // A server without support for ranges sends the whole file; skip the bytes that are here.
-        let skip = response.status === 206 ? 0 : at;
-        const last = response.status === 206 ? end : to;
-        const reader = response.body?.getReader();
-        if (!reader) {
-          throw new HttpError(response.status, url, "the answer has no body");
+        let skip = partial ? 0 : at;
+        const told = lengthOf(response);
+        // A part may be shorter than asked for. Where no header says so, its length does.
+        const last = partial ? (part?.to ?? Math.min(at + (told ?? Number.POSITIVE_INFINITY), end)) : to;
+        if (partial && isEncoded(response)) {
+          throw wrongRange(url, "a compressed part", range);
         }
-        while (at < last) {
-          const { done, value } = await reader.read();
-          if (done) {
-            throw new Error(`the answer ended ${last - at} bytes early`);
-          }
-          alive();
-          const bytes = value.subarray(Math.min(skip, value.length)).subarray(0, last - at);
-          skip -= Math.min(skip, value.length);
-          if (bytes.length > 0) {
-            try {
-              take(bytes);
-            } catch (error) {
-              // Not a network failure: a retry would not help.
-              throw toError(error);
+        if (partial && told !== undefined && (told !== last - at || told === 0)) {
+          throw wrongRange(url, `${told} bytes`, range);
+        }
+        let first = true;
+        for await (const got of bytesOf(response, alive)) {
+          if (first && (at === 0 || !partial)) {
+            const type = response.headers.get("content-type");
+            const other = otherThanFile(url, got.subarray(0, PEEK), "any", type);
+            if (other) {
+              throw other;
             }
+          }
+          first = false;
+          const fresh = got.subarray(Math.min(skip, got.length));
+          skip -= got.length - fresh.length;
+          if (fresh.length > last - at && (partial || last === size)) {
+            throw partial
+              ? wrongRange(url, `more than ${last - at} bytes`, range)
+              : new ChangedError("size", `${url} has more than the ${size} bytes that were expected`);
+          }
+          const bytes = fresh.subarray(0, last - at);
+          if (bytes.length > 0) {
+            hand(take, bytes);
             at += bytes.length;
             progressed();
           }
+          if (at === last && last !== size && !partial) {
+            return;
+          }
         }
-        // Drop any bytes after the range.
-        await reader.cancel().catch(() => {});
+        if (at < last) {
+          throw new Error(`the answer ended ${last - at} bytes early`);
+        }
       });
     });
   }

@@ -1,8 +1,9 @@
 /** Lists the files of a model on a server: from its manifest, or by probing for the usual names. */
 
+import { HttpError, type Version, type WrongAnswer } from "./answers.js";
 import { GrokWgpuError } from "./errors.js";
-import { getHead, getText } from "./http.js";
-import { ggufParts, indexFiles, isGguf, isModelFile, tokenizerFiles } from "./wasm/grok_wgpu.js";
+import { getJson, look } from "./http.js";
+import { ggufParts, indexFiles, isGguf, isModelFile, tokenizerFiles, usualFiles } from "./wasm/grok_wgpu.js";
 
 /** A file on a server. */
 export interface ListedFile {
@@ -11,8 +12,10 @@ export interface ListedFile {
   size?: number | undefined;
   /** In hexadecimal digits, if the manifest gives it. */
   sha256?: string | undefined;
-  /** The server's identifier of this version: ETag or modification time. */
-  version?: string | undefined;
+  /** The server's identifiers of this version. */
+  version?: Version | undefined;
+  /** Whether a manifest gives the size, so that no other will do. */
+  bound?: boolean | undefined;
 }
 
 /** The files of a model. */
@@ -80,7 +83,7 @@ export function parseManifest(url: string, text: string): ListedFile[] {
     if (sha256 !== undefined && (typeof sha256 !== "string" || !/^[0-9a-f]{64}$/i.test(sha256))) {
       throw wrong(url, `sha256 of ${name} is ${JSON.stringify(sha256)}, expected 64 hexadecimal digits`);
     }
-    return { name, size: size as number, sha256: (sha256 as string | undefined)?.toLowerCase() };
+    return { name, size: size as number, sha256: (sha256 as string | undefined)?.toLowerCase(), bound: true };
   });
 }
 
@@ -91,62 +94,126 @@ function wanted(files: ListedFile[]): ListedFile[] {
   return files.filter(({ name }) => isModelFile(name) && (!tokenizers.includes(name) || name === tokenizer));
 }
 
+/** The names under which a folder without a manifest may have weights. */
+const INDEX = "model.safetensors.index.json";
+const WEIGHTS = "model.safetensors";
+
+/** Looks for files in a folder, and remembers why one was not found. */
+class Folder {
+  readonly absent = new Map<string, HttpError | WrongAnswer>();
+
+  constructor(
+    readonly base: string,
+    private readonly signal: AbortSignal | undefined,
+    private readonly tries: number,
+  ) {}
+
+  async find(name: string): Promise<ListedFile | undefined> {
+    const kind = name.endsWith(".json") ? "json" : "any";
+    const found = await look(fileUrl(this.base, name), kind, this.signal, this.tries);
+    if ("absent" in found) {
+      this.absent.set(name, found.absent);
+      return undefined;
+    }
+    return { name, size: found.size, version: found.version };
+  }
+
+  /** A file that the model cannot do without. */
+  async need(name: string): Promise<ListedFile> {
+    const file = await this.find(name);
+    const error = this.absent.get(name);
+    if (!file) {
+      throw error;
+    }
+    return file;
+  }
+
+  /** The first of several files that is there. */
+  async first(names: string[]): Promise<ListedFile | undefined> {
+    for (const name of names) {
+      const file = await this.find(name);
+      if (file) {
+        return file;
+      }
+    }
+    return undefined;
+  }
+
+  /** The error of the first of these files that may be there but was refused, or had something else in its place. */
+  withheld(names: string[]): HttpError | WrongAnswer | undefined {
+    const errors = names.map((name) => this.absent.get(name));
+    return errors.find((error) => error && !isPlainlyMissing(error));
+  }
+}
+
+/** Whether the server said that there is no such file, not that it is withheld. */
+function isPlainlyMissing(error: HttpError | WrongAnswer): boolean {
+  return error instanceof HttpError && (error.status === 404 || error.status === 410);
+}
+
 /** Lists a model's files; `tries` is the number of attempts for each request. */
 export async function list(address: string, signal: AbortSignal | undefined, tries: number): Promise<Listing> {
   const { base, manifest, named, gguf } = locate(address);
+  const folder = new Folder(base, signal, tries);
   if (gguf !== undefined) {
-    const files = ggufParts(gguf).map(async (name) => {
-      const head = await getHead(fileUrl(base, name), signal, tries);
-      if (!head) {
-        throw new GrokWgpuError("network", `${fileUrl(base, name)}: there is no such file`, "Check the address.");
-      }
-      return { name, ...head };
-    });
-    return { base, files: await Promise.all(files) };
+    return { base, files: await Promise.all(ggufParts(gguf).map((name) => folder.need(name))) };
   }
-  const text = await getText(manifest, signal, tries);
-  if (text) {
+  const text = await getJson(manifest, signal, tries);
+  if ("text" in text) {
     return { base, files: wanted(parseManifest(manifest, text.text)) };
   }
   if (named) {
-    throw new GrokWgpuError("network", `${manifest}: there is no such manifest`, "Check the address.");
+    throw text.absent;
   }
-  const look = async (name: string): Promise<ListedFile | undefined> => {
-    const head = await getHead(fileUrl(base, name), signal, tries);
-    return head && { name, ...head };
-  };
-  const files: (ListedFile | undefined)[] = [await look("config.json")];
-  for (const name of tokenizerFiles()) {
-    const tokenizer = await look(name);
-    files.push(tokenizer);
-    if (tokenizer) {
-      break;
+  const config = await folder.find("config.json");
+  const tokenizer = await folder.first(tokenizerFiles());
+  const weights = await listWeights(folder, signal, tries);
+  for (const [missing, names] of [
+    [!config, ["config.json"]],
+    [weights.length === 0, [INDEX, WEIGHTS]],
+    [!tokenizer, tokenizerFiles()],
+  ] as const) {
+    const withheld = missing && folder.withheld([...names]);
+    if (withheld) {
+      throw withheld;
     }
   }
-  const INDEX = "model.safetensors.index.json";
-  const index = await getText(fileUrl(base, INDEX), signal, tries);
-  if (index) {
-    files.push({ name: INDEX, version: index.version });
-    for (const name of indexFiles(INDEX, index.text)) {
-      const file = await look(name);
-      if (!file) {
-        throw new GrokWgpuError("checkpoint", `${fileUrl(base, name)} is missing, though ${INDEX} names it`);
-      }
-      files.push(file);
-    }
-  } else {
-    files.push(await look("model.safetensors"));
+  if (!config || weights.length === 0) {
+    throw new GrokWgpuError(
+      "checkpoint",
+      `${base}: there is no manifest.json, and no ${config ? `${WEIGHTS} or its index` : "config.json"}`,
+      "Check the address. A folder with other names of files needs a manifest: grok-wgpu-manifest FOLDER makes it.",
+    );
   }
-  const there = files.filter((file) => file !== undefined);
-  for (const what of ["config.json", ".safetensors"]) {
-    if (!there.some(({ name }) => name.endsWith(what))) {
-      const missing = what === "config.json" ? what : "model.safetensors or its index";
-      throw new GrokWgpuError(
-        "checkpoint",
-        `${base}: there is no manifest.json, and no ${missing}`,
-        "Check the address. A folder with other names of files needs a manifest: grok-wgpu-manifest FOLDER makes it.",
-      );
-    }
+  const usual = await Promise.all(usualFiles().map((name) => folder.find(name)));
+  const files = [config, tokenizer, ...usual, ...weights];
+  return { base, files: files.filter((file) => file !== undefined) };
+}
+
+/** The weights in a folder: the files that an index names, and the index; or one file; or none. */
+async function listWeights(folder: Folder, signal: AbortSignal | undefined, tries: number): Promise<ListedFile[]> {
+  const index = await folder.find(INDEX);
+  if (!index) {
+    const whole = await folder.find(WEIGHTS);
+    return whole ? [whole] : [];
   }
-  return { base, files: there };
+  const text = await getJson(fileUrl(folder.base, INDEX), signal, tries);
+  if ("absent" in text) {
+    throw text.absent;
+  }
+  const files = [index];
+  // One after another: an index may name any number of files.
+  for (const name of indexFiles(INDEX, text.text)) {
+    const file = await folder.find(name);
+    const error = folder.absent.get(name);
+    if (error && isPlainlyMissing(error)) {
+      const url = fileUrl(folder.base, name);
+      throw new GrokWgpuError("checkpoint", `${url} is missing, though ${INDEX} names it`);
+    }
+    if (!file) {
+      throw error;
+    }
+    files.push(file);
+  }
+  return files;
 }

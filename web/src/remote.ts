@@ -1,8 +1,9 @@
 /** Models on servers: downloaded once and cached, or streamed whenever they are needed. */
 
+import { ChangedError, differs, type Version, WrongAnswer } from "./answers.js";
 import { abortedError, GrokWgpuError, toError } from "./errors.js";
 import { BlobFile, type Stop } from "./files.js";
-import { ChangedError, getBytes, getRange, TRIES } from "./http.js";
+import { getRange, getWhole, look, TRIES, type Wanted } from "./http.js";
 import { fileUrl, type ListedFile, type Listing, list, locate } from "./listing.js";
 import { type FileState, Store, type Writer } from "./store.js";
 import type { LoadProgress } from "./types.js";
@@ -16,6 +17,9 @@ const BLOCK = 4 << 20;
 
 /** Blocks that stay in memory; consecutive reads of a checkpoint are close together. */
 const BLOCKS = 3;
+
+/** Bytes of a file of unknown size that are kept in memory, where there is no other place. */
+const MOST_KEPT = 16 << 20;
 
 /** Storage in bytes that the browser may need in addition to the files. */
 const MARGIN = 16 << 20;
@@ -84,7 +88,7 @@ async function kept(address: string, store: Store, options: RemoteOptions): Prom
   await checkQuota(total - cached);
   const progress = { phase: "files" as const, done: cached, total, cached };
   options.onProgress({ ...progress });
-  for (const { file, done } of plan) {
+  for (const { file, have, done } of plan) {
     if (signal?.aborted) {
       throw abortedError("loading");
     }
@@ -96,7 +100,7 @@ async function kept(address: string, store: Store, options: RemoteOptions): Prom
         progress.total = Math.max(progress.total, progress.done);
         options.onProgress({ ...progress });
       };
-      file.size = await fetchFile(url, file, store, signal, more);
+      file.size = await fetchFile({ url, file, store, signal, more, have });
     }
   }
   await store.writeJson(listingName(address), listing);
@@ -119,11 +123,10 @@ async function whole(store: Store, listing: Listing): Promise<boolean> {
 
 /** Whether the cached file, or the part of it so far, is of the file on the server. */
 function isSame(state: FileState, file: ListedFile): boolean {
-  const differs = (a: unknown, b: unknown) => a !== undefined && b !== undefined && a !== b;
   if (file.sha256 !== undefined) {
     return state.sha256 === file.sha256 && state.size === file.size;
   }
-  return !differs(file.size, state.size) && !differs(file.version, state.version);
+  return (file.size === undefined || file.size === state.size) && !differs(file.version, state.version);
 }
 
 async function checkQuota(need: number): Promise<void> {
@@ -148,14 +151,26 @@ async function checkQuota(need: number): Promise<void> {
   }
 }
 
+/** A file to be kept. */
+interface Task {
+  url: string;
+  file: ListedFile;
+  store: Store;
+  signal: AbortSignal | undefined;
+  /** Hears of bytes that came, or, if negative, that are to come again. */
+  more: (bytes: number) => void;
+  /** Bytes that are here from an earlier visit, and count as come. */
+  have: number;
+}
+
 /** Resumes or starts a download, verifies it and marks it as complete. Returns the size. */
-async function fetchFile(
-  url: string,
-  file: ListedFile,
-  store: Store,
-  signal: AbortSignal | undefined,
-  more: (bytes: number) => void,
-): Promise<number> {
+async function fetchFile(task: Task): Promise<number> {
+  const { url, file, store, signal } = task;
+  let come = task.have;
+  const more = (bytes: number) => {
+    come += bytes;
+    task.more(bytes);
+  };
   for (let tries = 0; ; tries += 1) {
     const earlier = await store.state(file.name);
     try {
@@ -163,36 +178,63 @@ async function fetchFile(
         if (!earlier || earlier.done || !isSame(earlier, file)) {
           writer.handle.truncate(0);
         }
-        return file.size === undefined
-          ? await fetchUnsized(url, file, store, writer, signal, more)
-          : await fetchSized(url, file, file.size, store, writer, signal, more);
+        if (file.size === undefined) {
+          return await fetchUnsized({ ...task, more }, writer);
+        }
+        // After a change all comes in one answer, which is of one version even if the server's nodes name it each in
+        // their own way.
+        const piece = tries > 0 ? file.size : undefined;
+        return await fetchSized({ ...task, more }, file.size, writer, piece);
       });
     } catch (error) {
-      if (!(error instanceof ChangedError)) {
+      if (!(error instanceof ChangedError || error instanceof WrongAnswer)) {
         throw error;
       }
-      // The partial download belongs to an earlier version of the file.
+      // The partial download belongs to an earlier version of the file, or to another one.
       await store.setState(file.name, { size: -1, done: false });
-      if (tries > 0) {
-        throw new GrokWgpuError("network", `${error.message} while it was fetched`, "Load the model again.");
+      if (error instanceof WrongAnswer) {
+        throw error;
       }
+      if (file.bound && error.what === "size") {
+        throw new GrokWgpuError("checksum", error.message);
+      }
+      if (tries > 0) {
+        throw changed(error);
+      }
+      more(-come);
       file.version = undefined;
+      if (file.bound) {
+        continue;
+      }
+      const now = await look(url, file.name.endsWith(".json") ? "json" : "any", signal, TRIES);
+      if ("absent" in now) {
+        throw now.absent;
+      }
+      file.size = now.size;
     }
   }
 }
 
+/** The error of a file that goes on changing. */
+function changed({ what, message }: ChangedError): GrokWgpuError {
+  const hint =
+    what === "size"
+      ? "The server does not say the same of the file each time. Load the model again."
+      : "Load the model again. If it stays, the servers behind the address name versions each in their own way " +
+        "(ETag): with a manifest, whose hashes are checked, versions do not matter.";
+  return new GrokWgpuError("network", `${message} while it was fetched`, hint);
+}
+
+/** Downloads a file of known size, or the rest of it. `piece` is the number of bytes in a request, if given. */
 async function fetchSized(
-  url: string,
-  file: ListedFile,
+  { url, file, store, signal, more }: Task,
   size: number,
-  store: Store,
   writer: Writer,
-  signal: AbortSignal | undefined,
-  more: (bytes: number) => void,
+  piece: number | undefined,
 ): Promise<number> {
-  const { name, sha256, version } = file;
-  const state = { size, version, sha256 };
-  await store.setState(name, { ...state, done: false });
+  const { name, sha256 } = file;
+  const wanted = { url, size, version: file.version, hashed: sha256 !== undefined };
+  await store.setState(name, { size, version: file.version, sha256, done: false });
   const hash = sha256 === undefined ? undefined : new Sha256();
   let at = Math.min(writer.size, size);
   if (hash) {
@@ -205,7 +247,7 @@ async function fetchSized(
   }
   let unflushed = 0;
   try {
-    await getRange({ url, from: at, to: size, version, signal }, (bytes) => {
+    await getRange(wanted, { from: at, to: size, piece }, signal, (bytes) => {
       writer.append(bytes, at);
       hash?.update(bytes);
       at += bytes.length;
@@ -230,40 +272,61 @@ async function fetchSized(
   }
   writer.handle.truncate(size);
   writer.handle.flush();
-  await store.setState(name, { ...state, done: true });
+  await store.setState(name, { size, version: wanted.version, sha256, done: true });
   return size;
 }
 
-/** Downloads a file of unknown size: a small one that the server sends compressed. */
-async function fetchUnsized(
-  url: string,
-  file: ListedFile,
-  store: Store,
-  writer: Writer,
-  signal: AbortSignal | undefined,
-  more: (bytes: number) => void,
-): Promise<number> {
-  const bytes = await getBytes(url, signal);
-  writer.handle.truncate(0);
-  writer.append(bytes, 0);
+/** Downloads a file of unknown size, from a server that sends it only whole. */
+async function fetchUnsized({ url, file, store, signal, more }: Task, writer: Writer): Promise<number> {
+  let size = 0;
+  const begin = () => {
+    more(-size);
+    size = 0;
+    writer.handle.truncate(0);
+  };
+  await getWhole(url, signal, begin, (bytes) => {
+    writer.append(bytes, size);
+    size += bytes.length;
+    more(bytes.length);
+  });
   writer.handle.flush();
-  await store.setState(file.name, { size: bytes.length, version: file.version, done: true });
-  more(bytes.length);
-  return bytes.length;
+  await store.setState(file.name, { size, version: file.version, done: true });
+  return size;
 }
 
 /** Files that are streamed from their server. */
-function streamed(listing: Listing, options: RemoteOptions): Promise<SourceFile[]> {
-  return Promise.all(
-    listing.files.map(async (file): Promise<SourceFile> => {
-      const url = fileUrl(listing.base, file.name);
-      if (file.size === undefined) {
-        const bytes = await getBytes(url, options.stop.signal);
-        return new BlobFile(file.name, new Blob([bytes as Uint8Array<ArrayBuffer>]), options.stop);
-      }
-      return new ServedFile(file.name, file.size, url, file.version, options.stop);
-    }),
-  );
+async function streamed(listing: Listing, { stop }: RemoteOptions): Promise<SourceFile[]> {
+  const files: SourceFile[] = [];
+  for (const { name, size, version } of listing.files) {
+    const url = fileUrl(listing.base, name);
+    files.push(
+      size === undefined
+        ? await sized(name, url, version, stop)
+        : new ServedFile(name, size, { url, size, version }, stop),
+    );
+  }
+  return files;
+}
+
+/** A file whose size only all of it tells. A short one stays in memory. */
+async function sized(name: string, url: string, version: Version | undefined, stop: Stop): Promise<SourceFile> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  const begin = () => {
+    parts.length = 0;
+    size = 0;
+  };
+  await getWhole(url, stop.signal, begin, (bytes) => {
+    size += bytes.length;
+    if (size <= MOST_KEPT) {
+      parts.push(bytes as Uint8Array<ArrayBuffer>);
+    } else {
+      parts.length = 0;
+    }
+  });
+  return size <= MOST_KEPT
+    ? new BlobFile(name, new Blob(parts), stop)
+    : new ServedFile(name, size, { url, size, version, whole: true }, stop);
 }
 
 /** A file that is streamed from its server. Its hash is not checked, because it is not read in order. */
@@ -274,8 +337,7 @@ class ServedFile implements SourceFile {
   constructor(
     readonly name: string,
     readonly size: number,
-    private readonly url: string,
-    private readonly version: string | undefined,
+    private readonly wanted: Wanted & { size: number },
     private readonly stop: Stop,
   ) {}
 
@@ -286,7 +348,7 @@ class ServedFile implements SourceFile {
       const block = await this.#block(index);
       const part = block.subarray(offset + done - index * BLOCK).subarray(0, length - done);
       if (part.length === 0) {
-        throw new GrokWgpuError("network", `${this.url} ends at ${this.size} bytes`);
+        throw new GrokWgpuError("network", `${this.wanted.url} ends at ${this.size} bytes`);
       }
       into.set(part, done);
       done += part.length;
@@ -313,19 +375,19 @@ class ServedFile implements SourceFile {
   }
 
   async #fetch(index: number): Promise<Uint8Array> {
-    const { url, version, stop } = this;
+    const { wanted, stop } = this;
     const from = index * BLOCK;
     const to = Math.min(from + BLOCK, this.size);
     const into = new Uint8Array(to - from);
     let at = 0;
     try {
-      await getRange({ url, from, to, version, signal: stop.signal }, (bytes) => {
+      await getRange(wanted, { from, to }, stop.signal, (bytes) => {
         into.set(bytes, at);
         at += bytes.length;
       });
     } catch (error) {
       if (error instanceof ChangedError) {
-        throw new GrokWgpuError("network", error.message, "Load the model again.");
+        throw changed(error);
       }
       throw error;
     }

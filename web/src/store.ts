@@ -1,11 +1,12 @@
 /** A model's files in the origin private file system, complete or partial. Works only in workers. */
 
+import type { Version } from "./answers.js";
 import { CACHE_FOLDER, privateRoot } from "./cache.js";
 
 /** State of a cached file. */
 export interface FileState {
   size: number;
-  version?: string | undefined;
+  version?: Version | undefined;
   sha256?: string | undefined;
   /** Whether the file is complete and verified. */
   done: boolean;

@@ -2,6 +2,7 @@
 import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import path from "node:path";
+import { gzipSync } from "node:zlib";
 import { manifest } from "../bin/manifest.mjs";
 import { demo } from "./harness.mjs";
 
@@ -62,6 +63,129 @@ export async function cuttingServer(cuts) {
     state,
     host: `localhost:${port}`,
     address: `http://localhost:${port}/models/cut/`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(resolve);
+        server.closeAllConnections();
+      }),
+  };
+}
+
+/** A server that behaves. */
+const GOOD = {
+  /** Whether other origins may read, and the headers that they are shown. */
+  cors: true,
+  exposed: "content-range, content-encoding, etag",
+  /** Status of requests with HEAD, instead of an answer. */
+  head: undefined,
+  /** What is answered for what is not there: a status, or a text with status 200. */
+  missing: 404,
+  missingType: "text/html",
+  /** Status of these files, instead of an answer. */
+  refused: {},
+  /** Whether answers are compressed: those to requests without a range, or "always". */
+  gzip: false,
+  /** How ranges are answered, if not as they should be. */
+  ranges: "right",
+  /** Whether the length is told. */
+  length: true,
+  /** The ETag of each answer, and whether the time of the last change is told. */
+  etag: () => '"one"',
+  modified: true,
+  redirect: false,
+};
+
+/** Status, `content-range` and body of the answer to a request for `from` up to `to`. */
+function partOf(body, from, to, how) {
+  const { length } = body;
+  const told = (a, b, total = length) => ({ "content-range": `bytes ${a}-${b - 1}/${total}` });
+  switch (how) {
+    case "right":
+      return [206, told(from, to), body.subarray(from, to)];
+    case "ignored":
+      return [200, {}, body];
+    // Fewer bytes than were asked for, which HTTP allows.
+    case "shorter":
+      return [206, told(from, Math.min(to, from + 1_000_000)), body.subarray(from, Math.min(to, from + 1_000_000))];
+    case "no total":
+      return [206, told(from, to, "*"), body.subarray(from, to)];
+    case "other total":
+      return [206, told(from, to, length + 1), body.subarray(from, to)];
+    case "shifted":
+      return [206, told(from && from - 1, to - 1), body.subarray(from && from - 1, to - 1)];
+    case "longer":
+      return [206, told(from, to), body.subarray(from, to + 1)];
+    case "unsaid":
+      return [206, {}, body.subarray(from, to)];
+    case "whole as a part":
+      return [206, {}, body];
+    default:
+      throw new Error(how);
+  }
+}
+
+/**
+ * Serves `files`, by their names, to other origins. `mood` says how, and may be changed; `good` resets it. `requests`
+ * lists what was asked for.
+ */
+export async function moodyServer(files) {
+  const mood = { ...GOOD };
+  const requests = [];
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    const name = decodeURIComponent(path.posix.basename(pathname));
+    const { range } = request.headers;
+    requests.push([request.method, name, range].filter(Boolean).join(" "));
+    if (mood.cors) {
+      response.setHeader("access-control-allow-origin", "*");
+      response.setHeader("access-control-expose-headers", mood.exposed);
+    }
+    if (mood.redirect && !pathname.startsWith("/elsewhere/")) {
+      response.writeHead(302, { location: `/elsewhere${request.url}` }).end();
+      return;
+    }
+    const etag = mood.etag(requests.length);
+    const refused = mood.refused[name] ?? (request.method === "HEAD" ? mood.head : undefined);
+    let found = files[name];
+    if (refused !== undefined || (found === undefined && typeof mood.missing === "number")) {
+      response.writeHead(refused ?? mood.missing).end();
+      return;
+    }
+    const headers = {
+      ...(etag && { etag }),
+      ...(mood.modified && { "last-modified": "Mon, 01 Jan 2024 00:00:00 GMT" }),
+      "content-type": found ? "application/octet-stream" : mood.missingType,
+    };
+    found ??= Buffer.from(mood.missing);
+    const asked = found === files[name] ? /^bytes=(\d+)-(\d*)$/.exec(range ?? "") : null;
+    let [status, extra, body] = [200, {}, found];
+    if (asked && mood.ranges !== "ignored" && Number(asked[1]) >= found.length) {
+      [status, extra, body] = [416, { "content-range": `bytes */${found.length}` }, Buffer.alloc(0)];
+    } else if (asked) {
+      const to = asked[2] === "" ? found.length : Math.min(Number(asked[2]) + 1, found.length);
+      [status, extra, body] = partOf(found, Number(asked[1]), to, mood.ranges);
+    }
+    if (mood.gzip === "always" || (mood.gzip && !range && name.endsWith(".json"))) {
+      extra["content-encoding"] = "gzip";
+      body = gzipSync(body, { level: 1 });
+    }
+    if (mood.length) {
+      extra["content-length"] = body.length;
+    }
+    response.writeHead(status, { ...headers, ...extra });
+    response.end(request.method === "HEAD" ? undefined : body);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  return {
+    mood,
+    requests,
+    good(changes = {}) {
+      Object.assign(mood, GOOD, changes);
+      requests.length = 0;
+    },
+    host: `localhost:${port}`,
+    address: `http://localhost:${port}/some/model/`,
     close: () =>
       new Promise((resolve) => {
         server.close(resolve);
