@@ -370,11 +370,15 @@ impl Rebuild for Reload {
         if self.before {
             self.device.listener.emit_device("rebuilding", "the weights go to a new device");
         }
+        let (first, total) = (!self.before, self.weights.bytes());
+        if first {
+            // The files are in order. Now the page may free the memory of an earlier model.
+            self.device.listener.progress("weights", 0, total)?;
+        }
         let gpu = self.open().await?;
         self.watch(&gpu);
         *self.device.destroy.borrow_mut() = Some(Box::new(gpu.destroyer()));
         *self.device.caps.borrow_mut() = describe(gpu.caps());
-        let (first, total) = (!self.before, self.weights.bytes());
         self.before = true;
         let listener = &self.device.listener;
         let mut progress = |done: u64| {

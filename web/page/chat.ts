@@ -15,7 +15,7 @@ import { whole } from "./format.js";
 import type { Inside } from "./inside.js";
 import type { Action, Notices } from "./notices.js";
 import type { Sampling } from "./sampling.js";
-import { asError, type Session } from "./session.js";
+import { asError, type Session, type Wish } from "./session.js";
 
 type Mode = "chat" | "continue";
 
@@ -49,6 +49,8 @@ export class Chat {
   readonly #prompt = find("prompt", HTMLTextAreaElement);
   readonly #send = find("send", HTMLButtonElement);
   readonly #threads: Record<Mode, Entry[]> = { chat: [], continue: [] };
+  /** The model of the conversation. */
+  #wish: Wish | undefined;
   #mode: Mode = "chat";
   /** Stops the text in progress. */
   #running: AbortController | undefined;
@@ -63,7 +65,15 @@ export class Chat {
       state: (state) => {
         this.#running?.abort();
         if (state === "ready") {
-          this.#welcome();
+          // The same model comes back after another one failed to load, or after its device was lost.
+          if (session.wish !== this.#wish) {
+            this.#wish = session.wish;
+            this.#welcome();
+          }
+          // Where focus would open an on-screen keyboard, the user has to ask for it.
+          if (!matchMedia("(pointer: coarse)").matches) {
+            this.#prompt.focus({ preventScroll: true });
+          }
         }
       },
       device: ({ kind, message }) => {
@@ -132,10 +142,6 @@ export class Chat {
       radio.disabled = radio.value === "chat" && !chat;
     }
     this.#become(chat ? "chat" : "continue");
-    // Where focus would open an on-screen keyboard, the user has to ask for it.
-    if (!matchMedia("(pointer: coarse)").matches) {
-      this.#prompt.focus({ preventScroll: true });
-    }
   }
 
   #anew(): void {

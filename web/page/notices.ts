@@ -9,7 +9,7 @@ const TITLES: Record<ErrorCode, string> = {
   device_lost: "The graphics device was lost",
   out_of_memory: "Not enough memory",
   quota_exceeded: "The browser's storage is full",
-  network: "The network failed",
+  network: "The files could not be fetched",
   checksum: "A file is damaged",
   checkpoint: "These files do not fit together",
   tokenizer: "The tokenizer cannot be used",

@@ -28,29 +28,69 @@ export function asError(thrown: unknown): GrokWgpuError {
     : new GrokWgpuError("internal", thrown instanceof Error ? thrown.message : String(thrown));
 }
 
-/** Owns at most one model. */
+/** A model that waits while another one is loaded. */
+interface Former {
+  /** Undefined once its memory was given to the other. */
+  engine: GrokWgpu | undefined;
+  wish: Wish;
+}
+
+/** Owns the current model. */
 export class Session {
   engine: GrokWgpu | undefined;
   state: State = "none";
   /** The loaded model, or the last one that was tried. */
   wish: Wish | undefined;
   #loading: AbortController | undefined;
+  #former: Former | undefined;
   readonly #listeners: Listener[] = [];
 
   listen(listener: Listener): void {
     this.#listeners.push(listener);
   }
 
-  /** Replaces the current model. Failures are reported to listeners. */
+  /**
+   * Replaces the current model. It stays until the new one's files are known to be in order, so that both are never on
+   * the device together. If the new one fails later, or is stopped, the current one comes back. Failures are reported
+   * to listeners.
+   */
   async load(wish: Wish): Promise<void> {
     this.cancel();
+    if (this.engine && this.wish) {
+      this.#former = { engine: this.engine, wish: this.wish };
+    }
+    const failure = await this.#try(wish);
+    if (!failure) {
+      return;
+    }
+    const former = this.#former;
+    if (former?.engine) {
+      this.#settle(former.engine, former.wish);
+    } else if (!former) {
+      this.#become("none");
+    }
+    if (failure.code !== "aborted") {
+      this.#tell((listener) => listener.failed?.(failure, wish));
+    }
+    // The error is shown while the former model comes back.
+    if (former && !former.engine && (await this.#try(former.wish))) {
+      this.#former = undefined;
+      this.#become("none");
+    }
+  }
+
+  /** Stops a load in progress. */
+  cancel(): void {
+    this.#loading?.abort();
+  }
+
+  /** Loads a model; returns the error if that fails. A later load makes this one end without a result. */
+  async #try(wish: Wish): Promise<GrokWgpuError | undefined> {
     const loading = new AbortController();
     this.#loading = loading;
     this.wish = wish;
-    const old = this.engine;
     this.engine = undefined;
     this.#become("loading");
-    await old?.dispose();
     let loaded: GrokWgpu | undefined;
     try {
       const engine = await GrokWgpu.load(wish.source, {
@@ -58,9 +98,13 @@ export class Session {
         context: wish.context,
         cache: wish.cache ?? true,
         onProgress: (progress) => {
-          if (this.#loading === loading) {
-            this.#tell((listener) => listener.progress?.(progress));
+          if (this.#loading !== loading) {
+            return;
           }
+          if (progress.phase === "weights") {
+            this.#retire();
+          }
+          this.#tell((listener) => listener.progress?.(progress));
         },
         onDevice: (event) => {
           // A loss during loading is handled by the load itself; there is no conversation yet.
@@ -71,31 +115,40 @@ export class Session {
       });
       if (this.#loading !== loading) {
         await engine.dispose();
-        return;
+        return undefined;
       }
-      this.#loading = undefined;
       loaded = engine;
-      this.engine = engine;
-      this.#become("ready");
+      this.#retire();
+      this.#settle(engine, wish);
+      return undefined;
     } catch (thrown) {
-      if (this.#loading !== loading) {
-        return;
-      }
-      this.#loading = undefined;
-      this.#become("none");
-      const error = asError(thrown);
-      if (error.code !== "aborted") {
-        this.#tell((listener) => listener.failed?.(error, wish));
-      }
+      return this.#loading === loading ? asError(thrown) : undefined;
     }
   }
 
-  /** Stops a load in progress. */
-  cancel(): void {
-    this.#loading?.abort();
+  /** Frees the memory of the model before. */
+  #retire(): void {
+    const former = this.#former;
+    const engine = former?.engine;
+    if (former && engine) {
+      former.engine = undefined;
+      void engine.dispose();
+    }
+  }
+
+  /** Ends a load with this model. */
+  #settle(engine: GrokWgpu, wish: Wish): void {
+    this.#loading = undefined;
+    this.#former = undefined;
+    this.engine = engine;
+    this.wish = wish;
+    this.#become("ready");
   }
 
   #become(state: State): void {
+    if (state === "none") {
+      this.#loading = undefined;
+    }
     this.state = state;
     this.#tell((listener) => listener.state?.(state));
   }

@@ -359,7 +359,7 @@ export function getWhole(
   take: (bytes: Uint8Array) => void,
 ): Promise<void> {
   return persist(url, signal, () =>
-    request(url, {}, signal, async (response, alive) => {
+    request(url, { cache: "no-store" }, signal, async (response, alive) => {
       check(response, url);
       begin();
       let size = 0;
@@ -407,7 +407,9 @@ export async function getRange(
     await persist(url, signal, async (progressed) => {
       const end = Math.min(at + piece, to);
       const range = `bytes=${at}-${end - 1}`;
-      await request(url, wanted.whole ? {} : { headers: { range } }, signal, async (response, alive) => {
+      // The browser's own cache of parts may answer with the headers of another version.
+      const headers: HeadersInit = wanted.whole ? {} : { range };
+      await request(url, { headers, cache: "no-store" }, signal, async (response, alive) => {
         if (response.status === 416) {
           throw new ChangedError("size", `${url} has fewer than the ${size} bytes that were expected`);
         }

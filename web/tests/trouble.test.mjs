@@ -5,6 +5,7 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import {
   ask,
+  demo,
   drop,
   GREEDY,
   lastAnswer,
@@ -17,7 +18,7 @@ import {
   servePage,
 } from "./harness.mjs";
 import { reference, truncated } from "./models.mjs";
-import { cuttingServer } from "./servers.mjs";
+import { cuttingServer, moodyServer } from "./servers.mjs";
 
 let server;
 let browser;
@@ -208,6 +209,79 @@ test("checkpoints that are none, and addresses that lead nowhere", () =>
     },
     { meant: [/Failed to load resource: the server responded with a status of 404/] },
   ));
+
+test("a load that fails leaves the model and the conversation as they are", async () => {
+  const far = await moodyServer(
+    Object.fromEntries(
+      ["config.json", "tokenizer.tok.json", "model.safetensors"].map((name) => [
+        name,
+        readFileSync(path.join(demo, name)),
+      ]),
+    ),
+  );
+  // Another version appears among the weights, when the first model has left the device.
+  far.good({ etag: () => (/bytes=[48]\d{6}-/.test(far.requests.at(-1)) ? '"two"' : '"one"') });
+  try {
+    await fresh(
+      async (page) => {
+        await loadDemo(page);
+        await sample(page, { Temperature: 0, "Most tokens": 6 });
+        await ask(page, "Tell me a story.");
+        const { text } = await lastAnswer(page);
+        const same = async () => {
+          await page.locator("html[data-model=ready]").waitFor({ state: "attached", timeout: 60_000 });
+          assert.equal(await page.locator(".message").count(), 2);
+          assert.equal((await lastAnswer(page)).text, text);
+          assert.ok(await page.locator("#talk").isVisible());
+          assert.equal(await page.locator("#state").textContent(), "demo");
+        };
+        const address = async (to, keep = true) => {
+          await page.locator("#other summary").click();
+          await page.locator("#keep").setChecked(keep);
+          await page.locator("#address").fill(to);
+          await page.locator("#address").press("Enter");
+        };
+        const said = async (pattern) => {
+          await page.locator("#notices .error .what").filter({ hasText: pattern }).waitFor({ timeout: 60_000 });
+          return notice(page);
+        };
+
+        await drop(page, path.join(import.meta.dirname, "models.mjs"));
+        assert.equal((await said(/no config\.json/)).code, "checkpoint");
+        await same();
+        await drop(page, truncated(path.join(scratch(), "short")));
+        assert.equal((await said(/model\.safetensors/)).code, "checkpoint");
+        await same();
+        await address(`${server.address}nowhere/`);
+        await said(/nowhere/);
+        await same();
+
+        await address(far.address, false);
+        assert.equal((await said(/model\.safetensors has changed/)).code, "network");
+        await same();
+
+        far.good({ length: false });
+        await address(far.address);
+        await page.locator("#cancel").click();
+        await same();
+
+        // The model knows what was said before.
+        const used = async () => Number.parseInt(await page.locator("#room-text").textContent(), 10);
+        const before = await used();
+        await ask(page, "Tell me more.");
+        assert.notEqual((await lastAnswer(page)).text, "");
+        assert.equal(await page.locator(".message").count(), 4);
+        assert.ok((await used()) > before + 6);
+      },
+      {
+        hosts: [far.host],
+        meant: [/Failed to load resource: the server responded with a status of 40[34]/, /ERR_ABORTED/],
+      },
+    );
+  } finally {
+    await far.close();
+  }
+});
 
 test("an address in a link is shown, and nothing is fetched from there", () =>
   fresh(
