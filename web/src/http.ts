@@ -38,6 +38,9 @@ const BACKOFF = 400;
 /** Milliseconds without a byte after which a request counts as broken. */
 const STALL = 30_000;
 
+/** Milliseconds in which a server must answer when the cause of a failure is looked for. */
+const PATIENCE = 5000;
+
 /** There was no answer at all, or none that the page may see. */
 class Unanswered extends Error {}
 
@@ -104,7 +107,13 @@ async function cut(url: string, error: unknown): Promise<GrokWgpuError> {
     const hint = "Browsers let pages that came over https fetch over https only. Use an https address.";
     return new GrokWgpuError("network", message, hint);
   }
-  if (await isReachable(url)) {
+  if (await answers(url, "cors")) {
+    const hint =
+      `${host} answers, but not when it is asked for a part of a file. Load again; if it stays, the server must ` +
+      "allow the header Range, and must not compress parts.";
+    return new GrokWgpuError("network", message, hint);
+  }
+  if (await answers(url, "no-cors")) {
     const hint =
       `${host} answers, but does not let pages of ${page.origin} read its files (CORS). It must send ` +
       "Access-Control-Allow-Origin with every answer; or put the files where the page is.";
@@ -114,13 +123,18 @@ async function cut(url: string, error: unknown): Promise<GrokWgpuError> {
   return new GrokWgpuError("network", message, hint);
 }
 
-/** Whether a server answers, even if the page may not see what. */
-async function isReachable(url: string): Promise<boolean> {
+/** Whether a server answers a request for a whole file; with `no-cors`, even if the page may not see what. */
+async function answers(url: string, mode: RequestMode): Promise<boolean> {
+  const stop = new AbortController();
+  const timer = setTimeout(() => stop.abort(), PATIENCE);
   try {
-    await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", signal: AbortSignal.timeout(5000) });
+    await fetch(url, { mode, cache: "no-store", signal: stop.signal });
     return true;
   } catch {
     return false;
+  } finally {
+    clearTimeout(timer);
+    stop.abort();
   }
 }
 
@@ -216,7 +230,14 @@ export function look(
     url,
     signal,
     async (): Promise<Found> => {
-      const first = await peek(url, kind, signal);
+      const first = await peek(url, kind, signal, { range: `bytes=0-${PEEK - 1}` }).catch(async (error: unknown) => {
+        if (!(error instanceof Unanswered)) {
+          throw error;
+        }
+        // Browsers refuse a compressed part, and servers the header. The whole file may come all the same.
+        const whole = await peek(url, kind, signal, {});
+        return "absent" in whole ? whole : { ...whole, size: undefined };
+      });
       if ("absent" in first || first.size !== undefined || !first.ranges) {
         return first;
       }
@@ -231,9 +252,9 @@ function peek(
   url: string,
   kind: "json" | "any",
   signal: AbortSignal | undefined,
+  headers: HeadersInit,
 ): Promise<Found & { ranges?: boolean }> {
-  const init: RequestInit = { headers: { range: `bytes=0-${PEEK - 1}` }, cache: "no-store" };
-  return request(url, init, signal, async (response, alive) => {
+  return request(url, { headers, cache: "no-store" }, signal, async (response, alive) => {
     const absent = missing(response, url);
     if (absent) {
       return { absent };

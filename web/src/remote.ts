@@ -19,7 +19,7 @@ const BLOCK = 4 << 20;
 const BLOCKS = 3;
 
 /** Bytes of a file of unknown size that are kept in memory, where there is no other place. */
-const MOST_KEPT = 16 << 20;
+const MOST_KEPT = 8 << 20;
 
 /** Storage in bytes that the browser may need in addition to the files. */
 const MARGIN = 16 << 20;

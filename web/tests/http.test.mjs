@@ -15,8 +15,8 @@ import { moodyServer } from "./servers.mjs";
 /** A text of JSON that compresses well and is longer than what is looked at. */
 const json = (what, count) => Buffer.from(JSON.stringify({ what, filler: Array(count).fill("filler") }));
 
-/** Three ranged requests long. */
-const WEIGHTS = randomBytes(17 << 20);
+/** Two ranged requests long, and more than is kept in memory. */
+const WEIGHTS = randomBytes(9 << 20);
 // As the length of a header.
 WEIGHTS.writeBigUInt64LE(1000n, 0);
 
@@ -127,6 +127,7 @@ describe("read right", () => {
     "ranges without a total": { ranges: "no total" },
     "ranges without a word": { ranges: "unsaid" },
     "the whole as a part": { ranges: "whole as a part" },
+    "no answer to requests for parts": { ranges: "unanswered" },
     "parts that are too long": { ranges: "longer" },
     "parts that are too long, and nothing shown": { ranges: "longer", length: false, ...HIDDEN },
     "a redirect": { redirect: true },
@@ -137,7 +138,7 @@ describe("read right", () => {
       test(`${name}, ${cache ? "kept" : "streamed"}`, async () => {
         good(mood);
         await loadsRight(cache);
-        if (cache) {
+        if (cache && mood.ranges !== "unanswered") {
           // It is complete: nothing is fetched again.
           server.requests.length = 0;
           await loadsRight(true);
@@ -211,7 +212,12 @@ describe("a file that changes while it is fetched", () => {
   };
   const other = Buffer.from(WEIGHTS).fill(7, 20);
 
-  for (const into of [other, other.subarray(0, 12 << 20), other.subarray(0, 1 << 20), Buffer.concat([other, other])]) {
+  for (const into of [
+    other,
+    other.subarray(0, (8 << 20) + 1000),
+    other.subarray(0, 1 << 20),
+    Buffer.concat([other, other]),
+  ]) {
     test(`of ${WEIGHTS.length} bytes, into ${into.length}, is fetched anew`, async () => {
       changing(into);
       await loadsRight(true, { ...MODEL, "model.safetensors": into });
@@ -383,6 +389,13 @@ describe("the cause is named:", () => {
     assert.match(insecure.hint, /over https only/);
     navigator.onLine = false;
     assert.match((await listing(down.address)).hint, /browser is offline/);
+  });
+
+  test("a server that does not answer requests for parts", async () => {
+    files["manifest.json"] = manifest();
+    good({ ranges: "unanswered" });
+    const { hint } = await failure(load);
+    assert.match(hint, /answers, but not when it is asked for a part of a file/);
   });
 
   test("a server out of order", async () => {

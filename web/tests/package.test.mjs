@@ -9,6 +9,7 @@ import { after, before, beforeEach, describe, test } from "node:test";
 import { serve } from "../bin/serve.mjs";
 import { demo, launch, scratch, web } from "./harness.mjs";
 import { gguf, reference } from "./models.mjs";
+import { moodyServer } from "./servers.mjs";
 
 const PAGE = `<!doctype html><title>package</title><link rel="icon" href="data:,"><script type="module">
 import * as package_ from "/dist/index.js";
@@ -217,6 +218,43 @@ describe("a model on a server", () => {
     assert.deepEqual([nothing.code, /config\.json/.test(nothing.message)], ["checkpoint", true]);
     const manifest = await fetchFiles({}, `http://localhost:${server.address().port}/nothing.json`);
     assert.equal(manifest.code, "network");
+  });
+
+  test("servers that hide, compress, refuse or lead astray will do, or it is said why not", async () => {
+    const far = await moodyServer(FILES);
+    try {
+      const hidden = { exposed: "" };
+      for (const [changes, cache] of [
+        [{ gzip: true, ...hidden }, true],
+        [{ gzip: true }, false],
+        [{ gzip: "always", ...hidden }, true],
+        [{ length: false, ...hidden }, false],
+        [{ head: 405, missing: 403, redirect: true }, true],
+        [{ missing: "<!doctype html>", missingType: "text/plain", ranges: "ignored", ...hidden }, true],
+        [{ ranges: "shorter" }, true],
+        [{ etag: (n) => `"${n}"`, modified: false }, true],
+      ]) {
+        far.good(changes);
+        await page.evaluate(() => lib.clearCache());
+        const found = await fetchFiles({ cache }, far.address);
+        assert.ok(found.whole, `${JSON.stringify(changes)}: ${found.message}`);
+        assert.equal(found.last?.done ?? TOTAL, TOTAL);
+      }
+      for (const [changes, pattern, remedy] of [
+        [{ cors: false }, /manifest\.json could not be fetched/, /answers, but does not let pages of http:.*\(CORS\)/],
+        [{ ranges: "shifted" }, /the server sent "bytes /, /the range that was asked for/],
+        [{ refused: { "config.json": 403 } }, /config\.json: the server says 403/, /signed address may have expired/],
+      ]) {
+        far.good(changes);
+        await page.evaluate(() => lib.clearCache());
+        const { code, message, hint } = await fetchFiles({}, far.address);
+        assert.equal(code, "network");
+        assert.match(message, pattern);
+        assert.match(hint, remedy);
+      }
+    } finally {
+      await far.close();
+    }
   });
 
   test("a browser without room says so, and can do without", async () => {

@@ -136,6 +136,10 @@ export async function moodyServer(files) {
     const name = decodeURIComponent(path.posix.basename(pathname));
     const { range } = request.headers;
     requests.push([request.method, name, range].filter(Boolean).join(" "));
+    if (range && mood.ranges === "unanswered") {
+      request.socket.destroy();
+      return;
+    }
     if (mood.cors) {
       response.setHeader("access-control-allow-origin", "*");
       response.setHeader("access-control-expose-headers", mood.exposed);
