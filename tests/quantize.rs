@@ -111,12 +111,17 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 fn what_is_written_is_what_rounding_gives() {
     let dir = scratch();
     let from = original(dir.path(), &tiny("tiny"), DType::BF16);
-    std::fs::write(from.join("tokenizer_config.json"), "{}").expect("written");
+    for name in ["tokenizer.model", "tokenizer_config.json"] {
+        std::fs::write(from.join(name), "{}").expect("written");
+    }
     let to = dir.path().join("q4");
     let outcome = whole(&from, &to, Choices::of(DType::Q4));
     assert_eq!(outcome.files.last().map(String::as_str), Some("config.json"));
     let names: Vec<String> = files(&to).into_keys().collect();
-    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer_config.json"]);
+    assert_eq!(
+        names,
+        ["config.json", "model.safetensors", "tokenizer.model", "tokenizer_config.json"]
+    );
 
     let (config, before) = open(&from);
     let (copied, after) = open(&to);

@@ -8,7 +8,7 @@ use crate::{
         json,
     },
     checkpoint::{
-        Checked, Checkpoint, Gguf, ModelFiles, gguf, is_part,
+        Checked, Checkpoint, Gguf, ModelFiles, gguf, is_part, magic,
         scan::unfinished,
         usual::{self, Usual, is_usual},
     },
@@ -66,9 +66,9 @@ pub fn is_gguf(name: &str) -> bool {
     !name.starts_with('.') && end.is_some_and(|end| end.eq_ignore_ascii_case(gguf::EXTENSION))
 }
 
-/// Tokenizer files, and one that is recognized only to report that it is not supported.
+/// Whether the file of this name is a tokenizer.
 pub(super) fn is_tokenizer(name: &str) -> bool {
-    Tokenizer::FILES.contains(&name) || name == SENTENCE_PIECE
+    Tokenizer::FILES.contains(&name)
 }
 
 /// Whether the file of this name lies beside the weights of a model, and holds none.
@@ -146,13 +146,24 @@ pub async fn read_config(file: &impl Source) -> Result<(Config, Vec<String>)> {
 pub async fn read_tokenizer<S: Source>(path: &Path, files: &[S]) -> Result<Tokenizer> {
     let named = |name: &str| files.iter().find(|file| file.name() == name);
     let file = Tokenizer::FILES.into_iter().find_map(named);
-    let file = file.ok_or_else(|| Tokenizer::missing(path, |name| named(name).is_some()))?;
+    let file = file.ok_or_else(|| Tokenizer::missing(path))?;
     let size = file.len();
     if size > MAX_FILE {
         let what = format!("the file has {size} bytes, more than the {MAX_FILE} allowed");
         return Err(Error::Tokenizer { path: file.path(), what });
     }
-    Tokenizer::from_file(file.path(), &read_all(file, MAX_FILE).await?)
+    let bytes = read_all(file, MAX_FILE).await?;
+    Tokenizer::from_file(file.path(), &bytes).map_err(|error| {
+        // What takes the place of a binary file: a pointer to it, a page that says it is missing.
+        let start = &bytes[..bytes.len().min(magic::LOOK)];
+        match magic::recognize(start).filter(|_| file.name() == SENTENCE_PIECE) {
+            Some(what) => Error::Tokenizer {
+                path: file.path(),
+                what: what.replace("safetensors files are", "a SentencePiece model is"),
+            },
+            None => error,
+        }
+    })
 }
 
 /// Sorts the files of weights by name; an error if there are none.
@@ -195,12 +206,11 @@ impl<S: Source> Opened<S> {
             ModelFiles::Gguf(gguf) => gguf.vocabulary(),
             ModelFiles::Safetensors(_) => None,
         };
-        let Some(kind) = kind else { return Tokenizer::missing(&self.path, |_| false) };
-        let name = if kind == "llama" { " (SentencePiece)" } else { "" };
+        let Some(kind) = kind else { return Tokenizer::missing(&self.path) };
         let kind = json::clipped(kind);
         let what = format!(
-            "the vocabulary in the file is of the kind \"{kind}\"{name}, which is not read; put \
-             the model's {TOKENIZER_JSON} beside it"
+            "the vocabulary in the file is of the kind \"{kind}\", which is not read; put the \
+             model's {TOKENIZER_JSON} or {SENTENCE_PIECE} beside it"
         );
         Error::Tokenizer { path: self.path.clone(), what }
     }

@@ -138,7 +138,8 @@ async fn of_checkpoint(opened: &Opened<FileSource>) -> Known {
         Ok(tokenizer) => {
             let (path, tokens) = (tokenizer.path().display(), tokenizer.vocab_size());
             let stops: Vec<String> = tokenizer.stop_ids().iter().map(u32::to_string).collect();
-            format!("{path}, {tokens} tokens, an answer ends with {}", stops.join(" or "))
+            let kind = tokenizer.kind();
+            format!("{path}, {kind}, {tokens} tokens, an answer ends with {}", stops.join(" or "))
         }
         Err(error) => format!("cannot be used: {error}"),
     };

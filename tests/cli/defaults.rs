@@ -42,3 +42,21 @@ fn ends_and_sampling_of_a_model_are_heeded() {
     assert!(warned.contains("eos_token_id is 512, expected ids below 512"), "{warned}");
     assert!(warned.contains("temperature is 3, expected 0 to 2"), "{warned}");
 }
+
+/// A folder with SentencePiece's file alone, as Grok-1 has it.
+#[test]
+fn a_tokenizer_model_is_enough() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_model(dir.path(), Layout::Single);
+    fs::remove_file(dir.path().join("tokenizer.tok.json")).expect("written before");
+    let model = include_bytes!("../data/sentencepiece/bpe_nfkc.model");
+    fs::write(dir.path().join("tokenizer.model"), model).expect("written");
+
+    let told = json(&["inspect", path(dir.path()), "--no-device", "--json"]);
+    let tokenizer = told["tokenizer"].as_str().expect("a sentence");
+    let wanted = "tokenizer.model, SentencePiece, BPE, 300 tokens, an answer ends with 0";
+    assert!(tokenizer.ends_with(wanted), "{tokenizer}");
+    let made = json(&["generate", path(dir.path()), "the weather", "-n", "3", "--json"]);
+    assert!(made["prompt_tokens"].as_u64() > Some(1), "{made}");
+    assert_eq!(made["ids"].as_array().map(Vec::len), Some(3), "{made}");
+}

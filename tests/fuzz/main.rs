@@ -89,4 +89,4 @@ macro_rules! fuzz {
     };
 }
 
-fuzz! { safetensors gguf config tok_json tokenizer_json index tuning journal }
+fuzz! { safetensors gguf config tok_json tokenizer_json sentence_piece index tuning journal }

@@ -47,9 +47,12 @@ fn a_vocabulary_that_is_not_read_is_told_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("m.gguf");
     for (kind, told) in [
-        (None, "there is no tokenizer.tok.json and no tokenizer.json here"),
-        (Some("llama"), "is of the kind \"llama\" (SentencePiece), which is not read"),
-        (Some("rwkv"), "is of the kind \"rwkv\", which is not read"),
+        (None, "there is no tokenizer.tok.json, no tokenizer.json and no tokenizer.model here"),
+        (Some("bert"), "is of the kind \"bert\", which is not read"),
+        (
+            Some("rwkv"),
+            "is of the kind \"rwkv\", which is not read; put the model's tokenizer.json",
+        ),
     ] {
         if let Some(kind) = kind {
             file.text("tokenizer.ggml.model", kind);

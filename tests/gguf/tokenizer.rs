@@ -77,7 +77,10 @@ fn texts_have_the_ids_of_the_original() {
 #[test]
 fn vocabularies_that_make_no_sense() {
     type Spoil = fn(&mut Writer);
-    let spoils: [(&str, Spoil); 7] = [
+    let spoils: [(&str, Spoil); 8] = [
+        ("tokenizer.ggml.pre is missing, wanted grok-2", |f| {
+            f.keys.remove("tokenizer.ggml.pre");
+        }),
         ("tokenizer.ggml.pre is \"mine\", wanted grok-2", |f| f.text("tokenizer.ggml.pre", "mine")),
         ("merges is missing", |f| {
             f.keys.remove("tokenizer.ggml.merges");
@@ -96,6 +99,133 @@ fn vocabularies_that_make_no_sense() {
         assert!(told.starts_with("model.gguf: "), "{told}");
     }
     let mut other = vocabulary();
-    other.text("tokenizer.ggml.model", "llama");
+    other.text("tokenizer.ggml.model", "rwkv");
     assert!(other.open().expect("opens").tokenizer().expect("none").is_none());
+}
+
+/// The vocabulary of a `tokenizer.model` as llama.cpp's converter writes it.
+fn pieces(kind: &str, model: &[u8]) -> Writer {
+    let mut config = Config::preset("tiny").expect("a preset");
+    config.vocab_size = 704;
+    let weights = Synthetic::new(&config, DType::F16, 1).expect("weights");
+    let mut file = converted(&config, &weights);
+    let (mut tokens, mut scores, mut types) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rest = model;
+    // Fields of type 1 are pieces: a text, a score, and a type that is normal where it is missing.
+    while let [0x0a, len, after @ ..] = rest {
+        let (piece, after) = after.split_at(usize::from(*len));
+        rest = after;
+        let (text, more) = piece[2..].split_at(usize::from(piece[1]));
+        tokens.push(str::from_utf8(text).expect("UTF-8"));
+        let score = more[1..].first_chunk().expect("four bytes");
+        scores.push(f32::from_le_bytes(*score));
+        types.push(more.get(6).map_or(1, |&kind| i32::from(kind)));
+    }
+    file.text("tokenizer.ggml.model", kind);
+    file.text("tokenizer.ggml.pre", "default");
+    file.texts("tokenizer.ggml.tokens", tokens);
+    file.floats("tokenizer.ggml.scores", &scores);
+    file.ints("tokenizer.ggml.token_type", &types);
+    file.int("tokenizer.ggml.eos_token_id", 2);
+    file.int("tokenizer.ggml.eot_token_id", 300);
+    file
+}
+
+const BPE: &[u8] = include_bytes!("../data/sentencepiece/bpe_bytes.model");
+const UNIGRAM: &[u8] = include_bytes!("../data/sentencepiece/unigram_bytes.model");
+
+/// `llama` is SentencePiece's BPE, and `t5` a unigram model. `tests/tokenizer.rs` checks the
+/// originals.
+#[test]
+fn pieces_have_the_ids_of_the_original() {
+    for (kind, model) in [("llama", BPE), ("t5", UNIGRAM)] {
+        let original = Tokenizer::from_sentence_piece("tokenizer.model", model).expect("good");
+        let mut file = pieces(kind, model);
+        if kind == "t5" {
+            file.truth("tokenizer.ggml.add_space_prefix", true);
+        }
+        let ours = file.open().expect("opens").tokenizer().expect("good").expect("is there");
+        assert_eq!((ours.vocab_size(), ours.kind()), (original.vocab_size(), original.kind()));
+        for text in ["", " Hello  world,\tthis isn't 1984.\r\n", "你好 \u{1f600}\0<s>", "learning"]
+        {
+            let ids = ours.encode(text).expect("encodes");
+            assert_eq!(ids, original.encode(text).expect("encodes"), "{text}");
+            assert_eq!(ours.decode(&ids).expect("decodes"), text.as_bytes());
+        }
+        assert_eq!(ours.special("</s>"), Some(2));
+        assert_eq!(ours.stop_ids(), [2, 300]);
+        // Neither is so unless the file says it.
+        let bare = {
+            file.truth("tokenizer.ggml.add_space_prefix", false);
+            file.truth("tokenizer.ggml.remove_extra_whitespaces", true);
+            file.open().expect("opens").tokenizer().expect("good").expect("is there")
+        };
+        let ids = |text: &str| bare.encode(text).expect("encodes");
+        assert_eq!(ids("  the  weather "), ids("the weather"));
+        let first = *ids("the").first().expect("a token");
+        assert!(bare.token_bytes(first).expect("a token").starts_with(b"t"));
+    }
+}
+
+/// The rules for characters are in the file too.
+#[test]
+fn pieces_with_rules_for_characters() {
+    // One unit for "A", the root, and a value: the string at 1.
+    let mut units = [0u32; 256];
+    units[usize::from(b'A')] = 2 << 10 | 1 << 8 | u32::from(b'A');
+    units[usize::from(b'A') ^ 2] = 1 << 31 | 1;
+    let mut map = 1024u32.to_le_bytes().to_vec();
+    map.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+    map.extend(b"\0a\0");
+    let mut file = pieces("llama", BPE);
+    file.octets("tokenizer.ggml.precompiled_charsmap", &map);
+    let ours = file.open().expect("opens").tokenizer().expect("good").expect("is there");
+    let ids = |text: &str| ours.encode(text).expect("encodes");
+    assert_eq!(ids("thAt"), ids("that"));
+    file.octets("tokenizer.ggml.precompiled_charsmap", &map[..500]);
+    let told = file.open().expect("opens").tokenizer().err().expect("refused").to_string();
+    assert!(told.contains("precompiled_charsmap: it has 500 bytes"), "{told}");
+}
+
+#[test]
+fn pieces_that_make_no_sense() {
+    type Spoil = fn(&mut Writer);
+    let spoils: [(&str, Spoil); 8] = [
+        ("tokenizer.ggml.scores is missing", |f| {
+            f.keys.remove("tokenizer.ggml.scores");
+        }),
+        ("tokenizer.ggml.tokens is missing", |f| {
+            f.keys.remove("tokenizer.ggml.tokens");
+        }),
+        ("scores has 2 entries, but there are", |f| f.floats("tokenizer.ggml.scores", &[0.0; 2])),
+        ("token_type has 1 entries", |f| f.ints("tokenizer.ggml.token_type", &[1])),
+        ("scores is 3, wanted an array of 32-bit floats", |f| f.int("tokenizer.ggml.scores", 3)),
+        ("add_space_prefix is 1, wanted true or false", |f| {
+            f.int("tokenizer.ggml.add_space_prefix", 1);
+        }),
+        ("precompiled_charsmap is 1, wanted an array of bytes", |f| {
+            f.int("tokenizer.ggml.precompiled_charsmap", 1);
+        }),
+        ("token 704 should end", |f| f.int("tokenizer.ggml.eos_token_id", 704)),
+    ];
+    for (what, spoil) in spoils {
+        let mut file = pieces("llama", BPE);
+        spoil(&mut file);
+        let told = file.open().expect("opens").tokenizer().err().expect("refused").to_string();
+        assert!(told.contains(what), "{what}: {told}");
+        assert!(told.starts_with("model.gguf: "), "{told}");
+    }
+    let mut file = pieces("llama", BPE);
+    file.texts("tokenizer.ggml.tokens", ["a", "b", "a"]);
+    file.floats("tokenizer.ggml.scores", &[0.0, 0.0, f32::NAN]);
+    for (types, what) in
+        [(&[1, 1, 9][..], "token_type has 9, wanted 1 to 6"), (&[1, 1, 1], "pieces[2] is NaN")]
+    {
+        file.ints("tokenizer.ggml.token_type", types);
+        let told = file.open().expect("opens").tokenizer().err().expect("refused").to_string();
+        assert!(told.contains(what), "{what}: {told}");
+    }
+    file.floats("tokenizer.ggml.scores", &[0.0; 3]);
+    let told = file.open().expect("opens").tokenizer().err().expect("refused").to_string();
+    assert!(told.contains("pieces[0] and pieces[2] are both \"a\""), "{told}");
 }

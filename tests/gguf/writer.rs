@@ -95,6 +95,24 @@ impl Writer {
         self.keys.insert(key.into(), bytes);
     }
 
+    pub(crate) fn floats(&mut self, key: &str, values: &[f32]) {
+        let mut bytes = [9u32.to_le_bytes(), 6u32.to_le_bytes()].concat();
+        bytes.extend((values.len() as u64).to_le_bytes());
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self.keys.insert(key.into(), bytes);
+    }
+
+    pub(crate) fn octets(&mut self, key: &str, values: &[u8]) {
+        let mut bytes = [9u32.to_le_bytes(), 0u32.to_le_bytes()].concat();
+        bytes.extend((values.len() as u64).to_le_bytes());
+        bytes.extend(values);
+        self.keys.insert(key.into(), bytes);
+    }
+
+    pub(crate) fn truth(&mut self, key: &str, value: bool) {
+        self.keys.insert(key.into(), [&7u32.to_le_bytes()[..], &[u8::from(value)]].concat());
+    }
+
     /// The length of the header, and the whole file.
     pub(crate) fn header_and_file(&self) -> (usize, Vec<u8>) {
         let mut bytes = self.header(|name| self.tensors[name].bytes.len() as u64);

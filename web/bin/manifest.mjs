@@ -12,7 +12,7 @@ import path from "node:path";
 function belongs(name) {
   return (
     !name.startsWith(".") &&
-    (["config.json", "tokenizer.tok.json", "tokenizer.json"].includes(name) ||
+    (["config.json", "tokenizer.tok.json", "tokenizer.json", "tokenizer.model"].includes(name) ||
       name.endsWith(".safetensors") ||
       name.endsWith(".index.json"))
   );

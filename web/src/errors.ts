@@ -21,7 +21,7 @@ const HINTS: Record<ErrorCode, string> = {
     "The file on the server does not fit its manifest. Load again; if it stays, the file is damaged or was changed: " +
     "send it to the server again, or make the manifest again (grok-wgpu-manifest FOLDER).",
   checkpoint: "The files must be those of one model: config.json, a tokenizer and all of its *.safetensors files.",
-  tokenizer: "Put the model's tokenizer.tok.json or tokenizer.json beside its weights.",
+  tokenizer: "Put the model's tokenizer.tok.json, tokenizer.json or tokenizer.model beside its weights.",
   context_length_exceeded: "Shorten the conversation, or load the model with a larger `context`.",
   usage: "Correct the call; the message says what was expected.",
   aborted: "It was stopped on request.",

@@ -198,6 +198,50 @@ impl Metadata {
         }
     }
 
+    /// An array of 32-bit floats.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, String> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Array { kind: FLOAT32, range, .. }) => {
+                let words = self.bytes[range.clone()].as_chunks::<4>().0;
+                Ok(Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect()))
+            }
+            Some(other) => Err(self.wrong(key, other, "an array of 32-bit floats")),
+        }
+    }
+
+    /// An array of bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Array { kind: UINT8 | INT8, range, .. }) => {
+                Ok(Some(self.bytes[range.clone()].to_vec()))
+            }
+            Some(other) => Err(self.wrong(key, other, "an array of bytes")),
+        }
+    }
+
+    /// True or false.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn truth(&self, key: &str) -> Result<Option<bool>, String> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(&Value::Bool(value)) => Ok(Some(value)),
+            Some(other) => Err(self.wrong(key, other, "true or false")),
+        }
+    }
+
     fn wrong(&self, key: &str, got: &Value, wanted: &str) -> String {
         let got = match got {
             Value::Unsigned(value) => value.to_string(),

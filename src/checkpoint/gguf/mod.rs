@@ -28,7 +28,7 @@ use crate::{
         schema::{self, Key, Part},
         weights::Weights,
     },
-    text::tokenizer::{Ggml, Tokenizer},
+    text::tokenizer::{Ggml, GgmlPieces, Tokenizer},
 };
 
 /// Bytes of the first read of a header.
@@ -154,34 +154,69 @@ impl<S: Source> Gguf<S> {
         self.metadata.text("tokenizer.ggml.model").ok().flatten()
     }
 
-    /// The tokenizer in the file, if it has a supported one: byte-pair encoding with merges
-    /// (`tokenizer.ggml.model` is `gpt2`).
+    /// The tokenizer in the file, if it has a supported one. By `tokenizer.ggml.model`: byte-pair
+    /// encoding with merges (`gpt2`), or SentencePiece (`llama`, `t5`).
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`] if it is invalid.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         let fail = |what| Error::Tokenizer { path: self.path.clone(), what };
-        let text = |key: &str| self.metadata.text(key).map_err(fail);
-        if text("tokenizer.ggml.model")? != Some("gpt2") {
-            return Ok(None);
+        let kind = self.metadata.text("tokenizer.ggml.model").map_err(fail)?;
+        match kind {
+            Some("gpt2") => {
+                let vocabulary = self.merges().map_err(fail)?;
+                Tokenizer::from_ggml(&self.path, &vocabulary).map(Some)
+            }
+            Some(kind @ ("llama" | "t5")) => {
+                let vocabulary = self.pieces(kind == "t5").map_err(fail)?;
+                Tokenizer::from_ggml_pieces(&self.path, &vocabulary).map(Some)
+            }
+            _ => Ok(None),
         }
-        let need = |key: &str| fail(format!("{key} is missing"));
-        let texts = |key: &str| self.metadata.texts(key).map_err(fail)?.ok_or_else(|| need(key));
-        let types = self.metadata.integers("tokenizer.ggml.token_type").map_err(fail)?;
-        let mut ends = Vec::new();
-        for key in ["eos", "eot", "eom"] {
-            let key = format!("tokenizer.ggml.{key}_token_id");
-            ends.extend(self.metadata.unsigned(&key).map_err(fail)?);
-        }
-        let vocabulary = Ggml {
+    }
+
+    /// The vocabulary with merges.
+    fn merges(&self) -> Result<Ggml<'_>, String> {
+        let texts = |key: &str| self.metadata.texts(key)?.ok_or_else(|| missing(key));
+        let types = self.metadata.integers("tokenizer.ggml.token_type")?;
+        Ok(Ggml {
             tokens: texts("tokenizer.ggml.tokens")?,
             merges: texts("tokenizer.ggml.merges")?,
             types: types.unwrap_or_default(),
-            pre: text("tokenizer.ggml.pre")?.unwrap_or("default"),
-            ends,
-        };
-        Tokenizer::from_ggml(&self.path, &vocabulary).map(Some)
+            pre: self.metadata.text("tokenizer.ggml.pre")?,
+            ends: self.ends()?,
+        })
+    }
+
+    /// The vocabulary of SentencePiece. What the file does not say is as llama.cpp has it.
+    fn pieces(&self, unigram: bool) -> Result<GgmlPieces<'_>, String> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let need = |name: &str| missing(&key(name));
+        let flag = |name: &str| self.metadata.truth(&key(name));
+        let texts = self.metadata.texts(&key("tokens"))?;
+        let scores = self.metadata.floats(&key("scores"))?;
+        let unknown = self.metadata.unsigned(&key("unknown_token_id"))?;
+        Ok(GgmlPieces {
+            unigram,
+            tokens: texts.ok_or_else(|| need("tokens"))?,
+            scores: scores.ok_or_else(|| need("scores"))?,
+            types: self.metadata.integers(&key("token_type"))?.unwrap_or_default(),
+            unknown: unknown.unwrap_or(if unigram { 2 } else { 0 }),
+            space_prefix: flag("add_space_prefix")?.unwrap_or(!unigram),
+            remove_extra: flag("remove_extra_whitespaces")?.unwrap_or(false),
+            charsmap: self.metadata.bytes(&key("precompiled_charsmap"))?.unwrap_or_default(),
+            ends: self.ends()?,
+        })
+    }
+
+    /// The tokens that end an answer.
+    fn ends(&self) -> Result<Vec<u64>, String> {
+        let mut ends = Vec::new();
+        for key in ["eos", "eot", "eom"] {
+            ends.extend(self.metadata.unsigned(&format!("tokenizer.ggml.{key}_token_id"))?);
+        }
+        Ok(ends)
     }
 
     fn place(&self, name: &str) -> Result<&Place> {
@@ -232,6 +267,11 @@ impl<S: Source> Weights for Gguf<S> {
         }
         read
     }
+}
+
+/// The complaint about a key that is not there.
+fn missing(key: &str) -> String {
+    format!("{key} is missing")
 }
 
 /// Elements of a row: the tensor without its first axis.

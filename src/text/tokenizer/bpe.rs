@@ -23,14 +23,90 @@ pub(super) struct Bpe {
 /// Buffers for the merges of one run, reused for the next.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// By the part's first byte: its id.
-    ids: Vec<u32>,
+    /// By the part's first byte: the rank of the pair that it was made of, or what the caller put
+    /// there.
+    ranks: Vec<u32>,
     /// By the part's first byte: where the next part starts, or [`GONE`].
     next: Vec<usize>,
     /// By the part's first byte: where the part on its left starts.
     prev: Vec<usize>,
-    /// Min-heap of pairs that can merge, by id, then from the left: id, start, end.
+    /// Min-heap of pairs that can merge, by rank, then from the left: rank, start, end.
     pairs: BinaryHeap<Reverse<(u32, usize, usize)>>,
+}
+
+impl Scratch {
+    /// Divides a run of `len` bytes into parts that end at these bytes.
+    pub(super) fn parts(&mut self, len: usize, ends: impl Iterator<Item = usize>) {
+        self.next.clear();
+        self.next.resize(len, GONE);
+        self.prev.clear();
+        self.prev.resize(len, 0);
+        let (mut start, mut before) = (0, 0);
+        for end in ends {
+            self.next[start] = end;
+            self.prev[start] = before;
+            before = start;
+            start = end;
+        }
+    }
+
+    /// Merges neighbouring parts, the pair of the least rank first, in time `n log n` of the run's
+    /// length. `rank` gets where the left part begins, where the right one does, and its end.
+    pub(super) fn merge(
+        &mut self,
+        len: usize,
+        mut rank: impl FnMut(usize, usize, usize) -> Option<u32>,
+    ) {
+        let Self { ranks, next, prev, pairs } = self;
+        ranks.resize(len, 0);
+        pairs.clear();
+        let mut start = 0;
+        pairs.extend(std::iter::from_fn(|| {
+            while start < len && next[start] < len {
+                let (left, right) = (start, next[start]);
+                start = right;
+                if let Some(rank) = rank(left, right, next[right]) {
+                    return Some(Reverse((rank, left, next[right])));
+                }
+            }
+            None
+        }));
+        while let Some(Reverse((least, start, end))) = pairs.pop() {
+            // A pair is stale once either part has merged: then no part starts here, or the two
+            // parts from here do not end where they did.
+            let right = next[start];
+            if right >= len || next[right] != end {
+                continue;
+            }
+            ranks[start] = least;
+            next[start] = end;
+            next[right] = GONE;
+            // The pair on the left is looked up first, as SentencePiece does.
+            if start > 0 {
+                let before = prev[start];
+                if let Some(rank) = rank(before, start, end) {
+                    pairs.push(Reverse((rank, before, end)));
+                }
+            }
+            if end < len {
+                prev[end] = start;
+                let after = next[end];
+                if let Some(rank) = rank(start, end, after) {
+                    pairs.push(Reverse((rank, start, after)));
+                }
+            }
+        }
+    }
+
+    /// Where each part begins and ends.
+    pub(super) fn merged(&self, len: usize) -> impl Iterator<Item = (usize, usize)> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let part = (start, *self.next.get(start).filter(|_| start < len)?);
+            start = part.1;
+            Some(part)
+        })
+    }
 }
 
 impl Bpe {
@@ -61,50 +137,11 @@ impl Bpe {
             out.push(id);
             return;
         }
-        let Scratch { ids, next, prev, pairs } = scratch;
-        ids.clear();
-        ids.extend(run.iter().map(|&byte| self.bytes[usize::from(byte)]));
-        next.clear();
-        next.extend(1..=run.len());
-        prev.clear();
-        prev.extend((0..run.len()).map(|start| start.saturating_sub(1)));
-        pairs.clear();
-        pairs.extend(
-            run.windows(2).enumerate().filter_map(|(start, pair)| {
-                self.rank(pair).map(|id| Reverse((id, start, start + 2)))
-            }),
-        );
-
-        while let Some(Reverse((id, start, end))) = pairs.pop() {
-            // A pair is stale once either part has merged: then no part starts here, or the two
-            // parts from here do not end where they did.
-            let right = next[start];
-            if right >= run.len() || next[right] != end {
-                continue;
-            }
-            ids[start] = id;
-            next[start] = end;
-            next[right] = GONE;
-            if end < run.len() {
-                prev[end] = start;
-                let after = next[end];
-                if let Some(id) = self.rank(&run[start..after]) {
-                    pairs.push(Reverse((id, start, after)));
-                }
-            }
-            if start > 0 {
-                let before = prev[start];
-                if let Some(id) = self.rank(&run[before..end]) {
-                    pairs.push(Reverse((id, before, end)));
-                }
-            }
-        }
-
-        let mut start = 0;
-        while start < run.len() {
-            out.push(ids[start]);
-            start = next[start];
-        }
+        scratch.parts(run.len(), 1..=run.len());
+        scratch.ranks.clear();
+        scratch.ranks.extend(run.iter().map(|&byte| self.bytes[usize::from(byte)]));
+        scratch.merge(run.len(), |start, _, end| self.rank(&run[start..end]));
+        out.extend(scratch.merged(run.len()).map(|(start, _)| scratch.ranks[start]));
     }
 }
 

@@ -17,8 +17,8 @@ pub struct Ggml<'a> {
     pub merges: Vec<&'a str>,
     /// Token types (`tokenizer.ggml.token_type`); empty if all are normal.
     pub types: Vec<i64>,
-    /// Name of the pre-tokenizer (`tokenizer.ggml.pre`).
-    pub pre: &'a str,
+    /// Name of the pre-tokenizer (`tokenizer.ggml.pre`), if the file has one.
+    pub pre: Option<&'a str>,
     /// Tokens that end an answer (EOS, EOT), besides those that have a well-known name.
     pub ends: Vec<u64>,
 }
@@ -52,17 +52,25 @@ impl Tokenizer {
     pub fn from_ggml(path: &Path, vocabulary: &Ggml<'_>) -> Result<Self> {
         let json = tokenizer_json(vocabulary)
             .map_err(|what| Error::Tokenizer { path: path.to_owned(), what })?;
-        let mut tokenizer = Self::from_tokenizer_json(path, json.to_string().as_bytes())?;
-        for &end in &vocabulary.ends {
-            let id = u32::try_from(end).ok().filter(|&id| (id as usize) < tokenizer.vocab_size());
-            tokenizer.ends.push(id.ok_or_else(|| {
-                tokenizer.error(format!(
-                    "token {end} should end an answer, but there are only {}",
-                    tokenizer.vocab_size()
-                ))
-            })?);
+        Self::from_tokenizer_json(path, json.to_string().as_bytes())?
+            .ending_within(&vocabulary.ends)
+    }
+
+    /// The same tokenizer, with these ids among [`Tokenizer::stop_ids`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if it has no such token.
+    pub(super) fn ending_within(mut self, ends: &[u64]) -> Result<Self> {
+        for &end in ends {
+            let id = u32::try_from(end).ok().filter(|&id| (id as usize) < self.vocab_size());
+            let id = id.ok_or_else(|| {
+                let tokens = self.vocab_size();
+                self.error(format!("token {end} should end an answer, but there are only {tokens}"))
+            })?;
+            self.ends.push(id);
         }
-        Ok(tokenizer)
+        Ok(self)
     }
 }
 
@@ -78,13 +86,13 @@ fn tokenizer_json(vocabulary: &Ggml<'_>) -> Result<Value, String> {
             tokens.len()
         ));
     }
-    let pattern = PATTERNS.iter().find(|(name, _)| name == pre).ok_or_else(|| {
+    let pattern = PATTERNS.iter().find(|(name, _)| Some(*name) == *pre).ok_or_else(|| {
         let names: Vec<&str> = PATTERNS.iter().map(|(name, _)| *name).collect();
-        format!(
-            "tokenizer.ggml.pre is \"{}\", wanted {}",
-            crate::base::json::clipped(pre),
-            names.join(", ")
-        )
+        let got = pre.map_or_else(
+            || "missing".to_owned(),
+            |pre| format!("\"{}\"", crate::base::json::clipped(pre)),
+        );
+        format!("tokenizer.ggml.pre is {got}, wanted {}", names.join(", "))
     })?;
     let mut vocab = Map::new();
     for (id, token) in tokens.iter().enumerate() {

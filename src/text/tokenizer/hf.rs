@@ -100,6 +100,17 @@ impl Hf {
         self.vocab_size
     }
 
+    /// The kind of the vocabulary, in words.
+    pub(super) fn kind(&self) -> &'static str {
+        match (self.inner.get_model(), &self.byte_level) {
+            (ModelWrapper::BPE(_), Some(_)) => "byte-level BPE",
+            (ModelWrapper::BPE(_), None) => "BPE",
+            (ModelWrapper::WordPiece(_), _) => "WordPiece",
+            (ModelWrapper::WordLevel(_), _) => "words",
+            (ModelWrapper::Unigram(_), _) => "unigram",
+        }
+    }
+
     /// Whether the decoder is byte-level: a token's bytes do not depend on its neighbours.
     pub(super) fn is_byte_level(&self) -> bool {
         self.byte_level.is_some()

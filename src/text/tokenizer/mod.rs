@@ -1,8 +1,11 @@
-//! Text to token ids and back, from `tokenizer.tok.json` (Grok-2), `tokenizer.json` or a GGUF.
+//! Text to token ids and back, from `tokenizer.tok.json` (Grok-2), `tokenizer.json`,
+//! `tokenizer.model` (Grok-1) or a GGUF.
 
 mod bpe;
 mod ggml;
+mod ggml_pieces;
 mod hf;
+mod sentencepiece;
 mod split;
 mod stream;
 mod synthetic;
@@ -18,9 +21,11 @@ use crate::base::{
     utf8,
 };
 use hf::Hf;
+use sentencepiece::SentencePiece;
 use tok_json::TokJson;
 
 pub use ggml::Ggml;
+pub use ggml_pieces::GgmlPieces;
 pub use stream::StreamDecoder;
 pub use synthetic::synthetic_tok_json;
 
@@ -30,7 +35,7 @@ pub(crate) const TOK_JSON: &str = "tokenizer.tok.json";
 /// The `tokenizers` crate's file, looked for second.
 pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// Grok-1's file. It is not supported; the error message says what to do about it.
+/// SentencePiece's file, which Grok-1 has, looked for last.
 pub(crate) const SENTENCE_PIECE: &str = "tokenizer.model";
 
 /// Largest tokenizer file accepted, in bytes. The largest known has 20 million.
@@ -69,6 +74,7 @@ pub struct Tokenizer {
 enum Backend {
     TokJson(Box<TokJson>),
     Hf(Box<Hf>),
+    SentencePiece(Box<SentencePiece>),
 }
 
 impl Tokenizer {
@@ -78,9 +84,9 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_tok_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
-        Self::new(path.into(), bytes, |bytes| {
-            TokJson::parse(bytes)
-                .map(|(backend, specials)| (Backend::TokJson(Box::new(backend)), specials))
+        Self::new(path.into(), || {
+            let (backend, specials) = TokJson::parse(text_of(bytes)?)?;
+            Ok((Backend::TokJson(Box::new(backend)), specials))
         })
     }
 
@@ -90,13 +96,46 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_tokenizer_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
-        Self::new(path.into(), bytes, |bytes| {
-            Hf::parse(bytes).map(|(backend, specials)| (Backend::Hf(Box::new(backend)), specials))
+        Self::new(path.into(), || {
+            let (backend, specials) = Hf::parse(text_of(bytes)?)?;
+            Ok((Backend::Hf(Box::new(backend)), specials))
         })
     }
 
+    /// A tokenizer from the bytes of a `tokenizer.model`, SentencePiece's file. `path` is for
+    /// messages. Its end of text is among [`Tokenizer::stop_ids`].
+    ///
+    /// User-defined pieces are found in plain text, as the models were trained with that, but for
+    /// those that are spelt as a well-known end of a turn or text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the file is too large or not a valid model of the kinds unigram or
+    /// BPE.
+    pub fn from_sentence_piece(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        Self::of_pieces(path.into(), || {
+            check_size(bytes.len() as u64)?;
+            SentencePiece::parse(bytes)
+        })
+    }
+
+    /// A tokenizer from a vocabulary of SentencePiece and its special tokens.
+    fn of_pieces(
+        path: PathBuf,
+        build: impl FnOnce() -> Result<(SentencePiece, Vec<(String, u32)>), String>,
+    ) -> Result<Self> {
+        let mut eos = None;
+        let mut tokenizer = Self::new(path, || {
+            let (backend, specials) = build()?;
+            eos = backend.eos();
+            Ok((Backend::SentencePiece(Box::new(backend)), specials))
+        })?;
+        tokenizer.ends.extend(eos);
+        Ok(tokenizer)
+    }
+
     /// Names of a checkpoint's tokenizer files. The first that exists is used.
-    pub const FILES: [&'static str; 2] = [TOK_JSON, TOKENIZER_JSON];
+    pub const FILES: [&'static str; 3] = [TOK_JSON, TOKENIZER_JSON, SENTENCE_PIECE];
 
     /// A tokenizer from the bytes of the file at `path`, by its name: one of [`Tokenizer::FILES`].
     ///
@@ -105,27 +144,23 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_file(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
         let path = path.into();
-        if path.file_name().is_some_and(|name| name == TOK_JSON) {
+        let is = |wanted: &str| path.file_name().is_some_and(|name| name == wanted);
+        if is(TOK_JSON) {
             Self::from_tok_json(path, bytes)
+        } else if is(SENTENCE_PIECE) {
+            Self::from_sentence_piece(path, bytes)
         } else {
             Self::from_tokenizer_json(path, bytes)
         }
     }
 
-    /// The error for a folder without a tokenizer. `has` says whether a file exists.
-    pub(crate) fn missing(dir: &Path, has: impl Fn(&str) -> bool) -> Error {
-        if has(SENTENCE_PIECE) {
-            return Error::Tokenizer {
-                path: dir.join(SENTENCE_PIECE),
-                what: format!(
-                    "SentencePiece models are not read; convert it to {TOKENIZER_JSON} with the \
-                     transformers library and put that beside it"
-                ),
-            };
-        }
+    /// The error for a folder without a tokenizer.
+    pub(crate) fn missing(dir: &Path) -> Error {
         Error::Tokenizer {
             path: dir.to_owned(),
-            what: format!("there is no {TOK_JSON} and no {TOKENIZER_JSON} here"),
+            what: format!(
+                "there is no {TOK_JSON}, no {TOKENIZER_JSON} and no {SENTENCE_PIECE} here"
+            ),
         }
     }
 
@@ -145,12 +180,10 @@ impl Tokenizer {
 
     fn new(
         path: PathBuf,
-        bytes: &[u8],
-        parse: impl Fn(&[u8]) -> Result<(Backend, Vec<(String, u32)>), String>,
+        parse: impl FnOnce() -> Result<(Backend, Vec<(String, u32)>), String>,
     ) -> Result<Self> {
         let build = || {
-            check_size(bytes.len() as u64)?;
-            let (backend, specials) = parse(utf8::decode(bytes)?.as_bytes())?;
+            let (backend, specials) = parse()?;
             let finder = AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
                 .build(specials.iter().map(|(text, _)| text))
@@ -176,6 +209,16 @@ impl Tokenizer {
         match &self.backend {
             Backend::TokJson(tok_json) => tok_json.vocab_size(),
             Backend::Hf(hf) => hf.vocab_size(),
+            Backend::SentencePiece(pieces) => pieces.vocab_size(),
+        }
+    }
+
+    /// The kind of the vocabulary, in words.
+    pub fn kind(&self) -> &'static str {
+        match &self.backend {
+            Backend::TokJson(_) => "byte-level BPE",
+            Backend::Hf(hf) => hf.kind(),
+            Backend::SentencePiece(pieces) => pieces.algorithm(),
         }
     }
 
@@ -249,6 +292,7 @@ impl Tokenizer {
         match &self.backend {
             Backend::TokJson(tok_json) => tok_json.encode(text, ids),
             Backend::Hf(hf) => hf.encode(text, ids),
+            Backend::SentencePiece(pieces) => pieces.encode(text, ids),
         }
         .map_err(|what| self.error(what))
     }
@@ -259,9 +303,12 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if an id has no token.
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        if let Backend::Hf(hf) = &self.backend
-            && !hf.is_byte_level()
-        {
+        let in_context = match &self.backend {
+            Backend::TokJson(_) => false,
+            Backend::Hf(hf) => !hf.is_byte_level(),
+            Backend::SentencePiece(_) => true,
+        };
+        if in_context {
             return self.decode_lossy(ids).map(String::into_bytes);
         }
         let mut bytes = Vec::new();
@@ -294,6 +341,7 @@ impl Tokenizer {
     /// The bytes of one token, special tokens as their text.
     ///
     /// For a `tokenizer.json` that is not byte-level: those of the text that it alone decodes to.
+    /// For SentencePiece, those that it has within a text: with its blank.
     ///
     /// # Errors
     ///
@@ -314,6 +362,9 @@ impl Tokenizer {
                 let token = hf.token_bytes(id).map_err(|what| self.error(what))?;
                 bytes.extend(token.ok_or_else(|| self.no_token(id))?);
             }
+            Backend::SentencePiece(pieces) => {
+                bytes.extend(pieces.token_bytes(id).ok_or_else(|| self.no_token(id))?);
+            }
         }
         Ok(())
     }
@@ -322,6 +373,7 @@ impl Tokenizer {
         let has = match &self.backend {
             Backend::TokJson(tok_json) => tok_json.token_bytes(id).is_some(),
             Backend::Hf(hf) => hf.has(id),
+            Backend::SentencePiece(pieces) => pieces.has(id),
         };
         if has { Ok(()) } else { Err(self.no_token(id)) }
     }
@@ -333,6 +385,12 @@ impl Tokenizer {
     pub(crate) fn error(&self, what: impl Into<String>) -> Error {
         Error::Tokenizer { path: self.path.clone(), what: what.into() }
     }
+}
+
+/// The bytes of a file of text, without a byte order mark.
+fn text_of(bytes: &[u8]) -> Result<&[u8], String> {
+    check_size(bytes.len() as u64)?;
+    utf8::decode(bytes).map(str::as_bytes)
 }
 
 /// Refuses a file larger than [`MAX_FILE`].

@@ -1,6 +1,6 @@
 //! Streaming detokenization, which never shows half a character.
 
-use super::{Backend, Tokenizer};
+use super::{Backend, Tokenizer, sentencepiece::Decoder};
 use crate::base::error::Result;
 
 /// Tokens that are held back at most, until they decode to whole characters.
@@ -20,11 +20,19 @@ pub struct StreamDecoder<'t> {
     ids: Vec<u32>,
     /// How many of `ids` have been shown.
     shown: usize,
+    /// SentencePiece's only.
+    pieces: Decoder,
 }
 
 impl<'t> StreamDecoder<'t> {
     pub(super) fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new(), ids: Vec::new(), shown: 0 }
+        Self {
+            tokenizer,
+            pending: Vec::new(),
+            ids: Vec::new(),
+            shown: 0,
+            pieces: Decoder::default(),
+        }
     }
 
     /// The text that `id` completes: often its own, and empty inside a character.
@@ -42,6 +50,10 @@ impl<'t> StreamDecoder<'t> {
                 self.tokenizer.check_id(id)?;
                 self.ids.push(id);
                 self.difference(false)
+            }
+            Backend::SentencePiece(pieces) => {
+                let text = self.pieces.push(pieces, id);
+                text.ok_or_else(|| self.tokenizer.no_token(id))
             }
             _ => {
                 self.tokenizer.append_bytes(id, &mut self.pending)?;
@@ -61,6 +73,7 @@ impl<'t> StreamDecoder<'t> {
         let bytes = std::mem::take(&mut self.pending);
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
         text.push_str(&self.difference(true)?);
+        text.push_str(&self.pieces.finish());
         self.ids.clear();
         self.shown = 0;
         Ok(text)
