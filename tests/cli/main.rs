@@ -5,6 +5,7 @@ mod damage;
 mod defaults;
 #[cfg(unix)]
 mod signals;
+mod tune;
 mod words;
 
 use std::{
@@ -25,7 +26,6 @@ use grok_wgpu::lab::{
     machine::gpu::{AdapterChoice, Gpu, LimitProfile},
     model::config::Config,
     text::tokenizer::synthetic_tok_json,
-    variants::Store,
 };
 use pollster::block_on;
 use serde_json::Value;
@@ -513,51 +513,6 @@ fn a_plan_is_what_a_session_allocates() {
     }
 }
 
-#[test]
-fn what_was_measured_is_kept_and_heeded() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let file = folder.path().join("new").join("tuning.json");
-    let keep = ["--tuning-file", path(&file)];
-    let tune = ["tune", path(model()), "--prompt", "8", "--rounds", "1", "--json"];
-    let with = |args: &[&str]| run(&[args, &keep].concat());
-
-    let report = json(&[&tune[..], &keep].concat());
-    let products = report["products"].as_array().expect("a list");
-    let kernels = ["matvec ", "matmul ", "expert_gated_matmul ", "dense_expert_matvec "];
-    for kernel in kernels {
-        let of = |p: &Value| p["product"].as_str().is_some_and(|name| name.starts_with(kernel));
-        let of = products.iter().find(|p| of(p)).unwrap_or_else(|| panic!("{kernel}: {report}"));
-        let ways = of["ways"].as_array().expect("a list");
-        assert!(ways.len() > 2, "{of}");
-        assert!(ways.iter().all(|way| way["nanoseconds"].as_f64() > Some(0.0)), "{of}");
-        assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
-    }
-    let stored = std::fs::read_to_string(&file).expect("it was kept");
-    let stored = Store::parse(&file, &stored).expect("it can be read").devices;
-    let measured = &stored[report["device"].as_str().expect("a name")];
-    assert_eq!(measured.len(), products.len());
-
-    let heeded = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
-    assert!(heeded.status.success() && !text_of(&heeded).contains("heeded"), "{heeded:?}");
-    std::fs::write(&file, "{}").expect("written");
-    let ignored = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
-    assert!(ignored.status.success() && text_of(&ignored).contains("not heeded"), "{ignored:?}");
-    assert!(text_of(&ignored).contains("`tune --forget` puts the file aside"), "{ignored:?}");
-    let refused = with(&tune);
-    assert_eq!(refused.status.code(), Some(3));
-    assert!(text_of(&refused).contains("`tune --forget` puts the file aside"), "{refused:?}");
-    for damaged in ["{}", "", "{\"version\": 1, \"devi", "\u{0}"] {
-        std::fs::write(&file, damaged).expect("written");
-        let forgot = with(&["tune", "--forget"]);
-        assert!(forgot.status.success(), "{damaged:?}: {forgot:?}");
-        assert!(text_of(&forgot).contains("tuning.json.damaged now") && !file.exists());
-    }
-    let stored = serde_json::to_string(&Store { devices: stored }.to_json()).expect("JSON");
-    std::fs::write(&file, stored).expect("written");
-    assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
-    assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));
-}
-
 /// What a program wrote to the standard error.
 fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -633,28 +588,6 @@ fn escape_sequences_are_shown() {
     let output = run(&["inspect", path(&model)]);
     assert!(!output.stderr.contains(&0x1b), "{}", text_of(&output));
     assert!(text_of(&output).contains("a\\u{1b}[31mb"), "{}", text_of(&output));
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupt_keeps_the_text() {
-    use std::io::Read as _;
-
-    let mut child = program()
-        .args(["generate", path(model()), PROMPT, "-n", "3000", "--ignore-eos", "--quiet"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut first = [0];
-    stdout.read_exact(&mut first).expect("text");
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(killed.expect("kill runs").success());
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).expect("text");
-    assert_eq!(child.wait().expect("ends").code(), Some(130));
-    assert_eq!(rest.last(), Some(&b'\n'));
 }
 
 #[test]

@@ -100,15 +100,18 @@ fn find(folder: &Path, name: &str) -> Option<std::path::PathBuf> {
 }
 
 #[test]
-fn kill_keeps_the_text() {
-    let mut child = piped(&["generate", path(model()), PROMPT, "-n", "-1", "--ignore-eos", "-q"]);
-    let mut stdout = child.stdout.take().expect("piped");
-    stdout.read_exact(&mut [0]).expect("text");
-    kill("-TERM", &child.id().to_string());
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).expect("text");
-    assert_eq!(child.wait().expect("ends").code(), Some(143));
-    assert_eq!(rest.last(), Some(&b'\n'));
+fn a_signal_keeps_the_text() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let args = ["generate", path(model()), PROMPT, "-n", "-1", "--ignore-eos", "--quiet"];
+        let mut child = piped(&args);
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_exact(&mut [0]).expect("text");
+        kill(signal, &child.id().to_string());
+        let mut rest = Vec::new();
+        stdout.read_to_end(&mut rest).expect("text");
+        assert_eq!(child.wait().expect("ends").code(), Some(code));
+        assert_eq!(rest.last(), Some(&b'\n'));
+    }
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! `tune` as a user runs it, and what other commands make of its file.
+
+use grok_wgpu::lab::variants::Store;
+use serde_json::Value;
+
+use super::{PROMPT, json, model, path, run, text_of};
+
+#[test]
+fn what_was_measured_is_kept_and_heeded() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let file = folder.path().join("new").join("tuning.json");
+    let keep = ["--tuning-file", path(&file)];
+    let tune = ["tune", path(model()), "--prompt", "8", "--rounds", "1", "--json"];
+    let with = |args: &[&str]| run(&[args, &keep].concat());
+
+    let report = json(&[&tune[..], &keep].concat());
+    let products = report["products"].as_array().expect("a list");
+    let kernels = ["matvec ", "matmul ", "expert_gated_matmul ", "dense_expert_matvec "];
+    for kernel in kernels {
+        let of = |p: &Value| p["product"].as_str().is_some_and(|name| name.starts_with(kernel));
+        let of = products.iter().find(|p| of(p)).unwrap_or_else(|| panic!("{kernel}: {report}"));
+        let ways = of["ways"].as_array().expect("a list");
+        assert!(ways.len() > 2, "{of}");
+        assert!(ways.iter().all(|way| way["nanoseconds"].as_f64() > Some(0.0)), "{of}");
+        assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
+    }
+    let stored = std::fs::read_to_string(&file).expect("it was kept");
+    let stored = Store::parse(&file, &stored).expect("it can be read").devices;
+    let measured = &stored[report["device"].as_str().expect("a name")];
+    assert_eq!(measured.len(), products.len());
+
+    let heeded = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
+    assert!(heeded.status.success() && !text_of(&heeded).contains("heeded"), "{heeded:?}");
+    std::fs::write(&file, "{}").expect("written");
+    let ignored = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
+    assert!(ignored.status.success() && text_of(&ignored).contains("not heeded"), "{ignored:?}");
+    assert!(text_of(&ignored).contains("`tune --forget` puts the file aside"), "{ignored:?}");
+    let refused = with(&tune);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text_of(&refused).contains("`tune --forget` puts the file aside"), "{refused:?}");
+    for damaged in ["{}", "", "{\"version\": 1, \"devi", "\u{0}"] {
+        std::fs::write(&file, damaged).expect("written");
+        let forgot = with(&["tune", "--forget"]);
+        assert!(forgot.status.success(), "{damaged:?}: {forgot:?}");
+        assert!(text_of(&forgot).contains("tuning.json.damaged now") && !file.exists());
+    }
+    let stored = serde_json::to_string(&Store { devices: stored }.to_json()).expect("JSON");
+    std::fs::write(&file, stored).expect("written");
+    assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
+    assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));
+}
