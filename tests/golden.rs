@@ -10,6 +10,7 @@ use std::{
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     machine::{
+        Machine as _,
         gpu::{Gpu, LimitProfile},
         host::Host,
     },

@@ -2,7 +2,10 @@
 
 use std::{io::ErrorKind, path::PathBuf};
 
-use crate::base::tensor::{DType, Shape};
+use crate::base::{
+    num::size,
+    tensor::{DType, Shape},
+};
 
 /// Result with the crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -115,8 +118,17 @@ pub enum Error {
         limit: u64,
     },
     /// The device ran out of memory.
-    #[error("out of device memory: {0}")]
-    OutOfMemory(String),
+    #[error("out of device memory: {}", shortage(what, *bytes, *held, why))]
+    OutOfMemory {
+        /// What was to be stored.
+        what: String,
+        /// Bytes asked for, where that is known.
+        bytes: Option<u64>,
+        /// Bytes that this engine had allocated on the device already.
+        held: u64,
+        /// What the device said.
+        why: String,
+    },
     /// No usable adapter.
     #[error("no usable GPU adapter: {0}")]
     Adapter(String),
@@ -162,7 +174,7 @@ impl Error {
             Self::ContextLength { .. } => "context_length_exceeded",
             Self::Operand { .. } | Self::Aliased { .. } | Self::Rank { .. } => "operand",
             Self::Limit { .. } => "limit",
-            Self::OutOfMemory(_) => "out_of_memory",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::Adapter(_) => "no_adapter",
             Self::Device(_) => "device",
             Self::Lost(_) => "device_lost",
@@ -204,10 +216,11 @@ impl Error {
                  (`--prefill`), weights of fewer bits (`quantize`), or another adapter \
                  (`--adapter`)."
             }
-            Self::OutOfMemory(_) => {
+            Self::OutOfMemory { .. } => {
                 "Close other programs that use the graphics card, or take a shorter context \
-                 (`--context`), a smaller cache (`--cache q8`) or weights of fewer bits \
-                 (`quantize`). `inspect` shows what the model needs."
+                 (`--context`), shorter chunks of the prompt (`--prefill`), a smaller cache \
+                 (`--cache q8`) or weights of fewer bits (`quantize`). `inspect` shows what the \
+                 model needs."
             }
             Self::Adapter(_) => {
                 "`grok-wgpu --list-adapters` lists what there is. A container needs the graphics \
@@ -250,7 +263,7 @@ impl Error {
             Self::Hinted { error, .. } => error.is_of_device(),
             _ => matches!(
                 self,
-                Self::Limit { .. } | Self::OutOfMemory(_) | Self::Device(_) | Self::Lost(_)
+                Self::Limit { .. } | Self::OutOfMemory { .. } | Self::Device(_) | Self::Lost(_)
             ),
         }
     }
@@ -264,7 +277,7 @@ impl Error {
             | Self::Config { .. }
             | Self::Checkpoint { .. }
             | Self::Tokenizer { .. } => 3,
-            Self::Limit { .. } | Self::OutOfMemory(_) => 4,
+            Self::Limit { .. } | Self::OutOfMemory { .. } => 4,
             Self::Adapter(_) | Self::Device(_) | Self::Lost(_) => 5,
             Self::Verification(_) => 7,
             Self::Interrupted => 130,
@@ -274,6 +287,21 @@ impl Error {
             | Self::Rank { .. }
             | Self::NonFinite { .. } => 1,
         }
+    }
+
+    /// The same error; if memory or a limit did not suffice, it says that `what` was to be stored.
+    #[must_use]
+    pub fn storing(mut self, purpose: impl FnOnce() -> String) -> Self {
+        if let Self::OutOfMemory { what, .. } | Self::Limit { what, .. } = &mut self {
+            *what = format!("{} ({what})", purpose());
+        }
+        self
+    }
+
+    /// The same error; if memory did not suffice, with the hint that `remedy` gives.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl FnOnce() -> String) -> Self {
+        if matches!(self, Self::OutOfMemory { .. }) { self.with_hint(remedy()) } else { self }
     }
 
     /// An [`Error::Io`] about `path`.
@@ -307,6 +335,17 @@ fn of_io(kind: ErrorKind) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => "Take a place that can be written to.",
         ErrorKind::UnexpectedEof => "The file is incomplete: get it again.",
         _ => "Check the file and the disk or network that it is on, and run it again.",
+    }
+}
+
+/// What did not fit into a device's memory.
+fn shortage(what: &str, bytes: Option<u64>, held: u64, why: &str) -> String {
+    let held = size(held);
+    match bytes {
+        Some(bytes) => {
+            format!("{what} needs {}, and {held} are allocated already ({why})", size(bytes))
+        }
+        None => format!("{what}, where {held} are allocated already ({why})"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rounding of `f64` to `f32`, and numbers of bytes in words, the same in all modules.
+//! Numbers: rounding of `f64` to `f32`, and bytes as text, the same in all modules.
 
 /// Rounds a value to the nearest `f32`.
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what this is for")]

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
+        num::size,
         tensor::DType,
     },
     checkpoint::{
@@ -23,11 +24,13 @@ use grok_wgpu::lab::{
     files::native::FileSource,
     machine::{
         Machine,
+        counting::DeviceLimits,
         gpu::{
             Gpu,
             kept::{restore_pipelines, save_pipelines},
         },
     },
+    measure::capacity::Planner,
     model::{
         config::{Config, PRESETS},
         weights::Weights,
@@ -198,7 +201,40 @@ pub(crate) async fn load_weights(
     if gpu.caps().is_cpu {
         terminal.faint(format!("running on {}", gpu.caps().describe()));
     }
-    load_on(gpu, &terminal, config, weights, bytes, sizes).await
+    let limits = DeviceLimits::of(gpu.caps());
+    let loaded = load_on(gpu, &terminal, config, weights, bytes, sizes).await;
+    loaded.map_err(|error| with_remedy(error, config, weights, limits, sizes))
+}
+
+/// What of the options would have fit, if memory was too small.
+fn with_remedy(
+    error: Error,
+    config: &Config,
+    weights: &impl Weights,
+    limits: DeviceLimits,
+    sizes: SessionOptions,
+) -> Error {
+    let Error::OutOfMemory { held, .. } = error else { return error };
+    let Ok(planner) = Planner::new(config, weights, limits) else { return error };
+    let fits = planner.remedies(held, sizes);
+    if let Some(bytes) = fits.weights {
+        return error.with_remedy(|| {
+            format!(
+                "The weights alone take {}; `quantize --type q4` writes a smaller copy of a model.",
+                size(bytes)
+            )
+        });
+    }
+    let options = [
+        fits.context.map(|context| format!("--context {context}")),
+        fits.q8.then(|| "--cache q8".to_owned()),
+        fits.prefill.map(|prefill| format!("--prefill {prefill}")),
+    ];
+    let options: Vec<String> = options.into_iter().flatten().collect();
+    if options.is_empty() {
+        return error;
+    }
+    error.with_remedy(|| format!("The memory would hold the model with {}.", options.join(" or ")))
 }
 
 /// Loads `bytes` of weights onto a machine, with a progress bar.

@@ -18,7 +18,7 @@ use grok_wgpu::lab::{
         replace::{check_writable, replace_file},
     },
     kernels,
-    machine::gpu::Gpu,
+    machine::{Machine as _, gpu::Gpu},
     selftest::{
         self, Bisect, ModelReport, Replay, Row, Runner, Summary, Suspect, Totals, check_logits,
     },

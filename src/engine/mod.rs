@@ -118,7 +118,8 @@ pub struct Engine<M: Machine> {
 
 impl<M: Machine> Engine<M> {
     /// Loads a model onto `machine`. `progress` is called with the number of bytes of weights read
-    /// so far; an error from it stops the loading.
+    /// so far; an error from it stops the loading. After an error, a borrowed machine has the
+    /// tensors that it had before.
     ///
     /// # Errors
     ///
@@ -131,10 +132,22 @@ impl<M: Machine> Engine<M> {
         options: SessionOptions,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
-        let model = Model::alloc(&mut machine, config, weights)?;
-        let mut engine = Self::with_model(machine, model, options)?;
-        engine.model.fill(&mut engine.machine, weights, progress).await?;
-        Ok(engine)
+        let keep = machine.tensor_count();
+        let loaded = async {
+            let model = Model::alloc(&mut machine, config, weights)?;
+            let (caches, plans) = Self::buffers(&mut machine, &model.config, options)?;
+            // Browsers report errors of allocations only here, and weights may take long to read.
+            machine.flush().await?;
+            model.fill(&mut machine, weights, progress).await?;
+            Ok((model, caches, plans))
+        };
+        match loaded.await {
+            Ok((model, caches, plans)) => Ok(Self::new(machine, model, options, caches, plans)),
+            Err(error) => {
+                machine.truncate(keep);
+                Err(error)
+            }
+        }
     }
 
     /// An engine whose weights are allocated and not uploaded. Used by `Counting`, which allocates
@@ -144,14 +157,33 @@ impl<M: Machine> Engine<M> {
     ///
     /// [`Error::Usage`] if `options` do not suit the model; errors of the machine's allocation.
     pub fn with_model(mut machine: M, model: Model, options: SessionOptions) -> Result<Self> {
-        let c = &model.config;
+        let (caches, plans) = Self::buffers(&mut machine, &model.config, options)?;
+        Ok(Self::new(machine, model, options, caches, plans))
+    }
+
+    /// Allocates everything but weights.
+    fn buffers(
+        machine: &mut M,
+        c: &Config,
+        options: SessionOptions,
+    ) -> Result<(Vec<LayerCache>, Plans<M::Plan>)> {
         options.check(c)?;
         let caches = (0..c.num_hidden_layers())
-            .map(|_| alloc_cache(&mut machine, c, options.context, options.cache))
+            .map(|_| alloc_cache(machine, c, options.context, options.cache))
             .collect::<Result<Vec<_>>>()?;
-        let plans = Plans::alloc(&mut machine, c, options, &caches[0])?;
-        Ok(Self {
-            angles: rope::Angles::of(c),
+        let plans = Plans::alloc(machine, c, options, &caches[0])?;
+        Ok((caches, plans))
+    }
+
+    fn new(
+        machine: M,
+        model: Model,
+        options: SessionOptions,
+        caches: Vec<LayerCache>,
+        plans: Plans<M::Plan>,
+    ) -> Self {
+        Self {
+            angles: rope::Angles::of(&model.config),
             machine,
             model,
             options,
@@ -159,7 +191,7 @@ impl<M: Machine> Engine<M> {
             // The caches are a single run of positions, so there is one slot.
             slots: vec![Slot::default()],
             plans,
-        })
+        }
     }
 
     /// The model's configuration.

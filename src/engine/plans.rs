@@ -64,11 +64,13 @@ impl<P> Plans<P> {
         for tokens in rows {
             scratches.push(Scratch::alloc(machine, c, Phase::Prefill, tokens, cache)?);
         }
-        let shape = [scratches[1].tokens, c.vocab_size].into();
+        let shape = [scratches[1].tokens, c.vocab_size];
         Ok(Self {
             context: options.context,
             vocab: c.vocab_size,
-            all_logits: machine.alloc(BufferRole::Storage, DType::F32, shape)?,
+            all_logits: machine
+                .alloc(BufferRole::Storage, DType::F32, shape.into())
+                .map_err(|error| error.storing(|| format!("the logits of {} tokens", shape[0])))?,
             scratches,
             lists: HashMap::new(),
             recorded: HashMap::new(),
@@ -88,7 +90,10 @@ impl<P> Plans<P> {
         if let Readback::Top(count) = read
             && !self.lists.contains_key(&count)
         {
-            self.lists.insert(count, top_lists(machine, self.vocab, count)?);
+            let keep = machine.tensor_count();
+            let lists = top_lists(machine, self.vocab, count);
+            let lists = lists.inspect_err(|_| machine.truncate(keep));
+            self.lists.insert(count, lists?);
         }
         let scratch = match kind {
             Kind::Generated => 0,
@@ -187,15 +192,16 @@ fn top_lists<M: Machine>(machine: &mut M, vocab: u32, count: u32) -> Result<Vec<
     if count == 0 || count > most {
         return Err(Error::Usage(format!("{count} candidates asked for, expected 1 to {most}")));
     }
+    let mut alloc = |dtype, len| {
+        let alloc = machine.alloc(BufferRole::Storage, dtype, [1, len].into());
+        alloc.map_err(|error| error.storing(|| format!("the {count} largest logits")))
+    };
     let mut lists = Vec::new();
     let mut len = vocab;
     loop {
         let chunks = len.div_ceil(CHUNK);
         len = chunks * count;
-        lists.push(TopList {
-            values: machine.alloc(BufferRole::Storage, DType::F32, [1, len].into())?,
-            ids: machine.alloc(BufferRole::Storage, DType::U32, [1, len].into())?,
-        });
+        lists.push(TopList { values: alloc(DType::F32, len)?, ids: alloc(DType::U32, len)? });
         if chunks == 1 {
             return Ok(lists);
         }

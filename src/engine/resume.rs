@@ -106,6 +106,12 @@ impl<R: Rebuild> Resuming<R> {
                     self.rebuild.on_change(Change::Lost(&error));
                 }
                 result => {
+                    // A device that was lost for want of memory: another one would be, too. Its
+                    // memory is freed, and the next step, which may be shorter, tries again.
+                    let lost = |engine: &Engine<R::Machine>| engine.machine().is_lost();
+                    if result.is_err() && self.engine.as_ref().is_some_and(lost) {
+                        self.engine = None;
+                    }
                     if let (Err(error), None) = (&result, &self.engine) {
                         self.rebuild.on_change(Change::Failed(error));
                     }
@@ -217,6 +223,14 @@ mod tests {
 
         async fn flush(&mut self) -> Result<()> {
             self.host.flush().await
+        }
+
+        fn tensor_count(&self) -> usize {
+            self.host.tensor_count()
+        }
+
+        fn truncate(&mut self, keep: usize) {
+            self.host.truncate(keep);
         }
 
         fn max_binding_bytes(&self) -> u64 {

@@ -249,6 +249,18 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
         self.machine.flush().await
     }
 
+    fn tensor_count(&self) -> usize {
+        self.machine.tensor_count()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        self.machine.truncate(keep);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.machine.is_lost()
+    }
+
     fn max_binding_bytes(&self) -> u64 {
         self.machine.max_binding_bytes()
     }

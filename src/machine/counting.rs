@@ -36,8 +36,8 @@ impl DeviceLimits {
 #[derive(Clone, Debug)]
 pub struct Counting {
     limits: DeviceLimits,
-    tensors: usize,
-    bytes: u64,
+    /// Bytes of each tensor.
+    sizes: Vec<u64>,
 }
 
 /// What a recorded plan would do.
@@ -56,22 +56,17 @@ pub struct Counted {
 impl Counting {
     /// A machine with nothing on it.
     pub fn new(limits: DeviceLimits) -> Self {
-        Self { limits, tensors: 0, bytes: 0 }
+        Self { limits, sizes: Vec::new() }
     }
 
     /// Bytes of all tensors, as a device allocates them.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.sizes.iter().sum()
     }
 
     /// The limits.
     pub fn limits(&self) -> DeviceLimits {
         self.limits
-    }
-
-    /// How many tensors there are.
-    pub fn tensors(&self) -> usize {
-        self.tensors
     }
 }
 
@@ -104,9 +99,8 @@ impl Machine for Counting {
                 limit,
             });
         }
-        self.bytes += bytes;
-        self.tensors += 1;
-        Ok(Tensor { id: self.tensors - 1, shape, dtype })
+        self.sizes.push(bytes);
+        Ok(Tensor { id: self.sizes.len() - 1, shape, dtype })
     }
 
     fn write(&mut self, _tensor: Tensor, _offset: u64, _bytes: &[u8]) -> Result<()> {
@@ -128,6 +122,14 @@ impl Machine for Counting {
 
     async fn flush(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn tensor_count(&self) -> usize {
+        self.sizes.len()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        self.sizes.truncate(keep);
     }
 
     fn max_binding_bytes(&self) -> u64 {

@@ -87,6 +87,18 @@ pub trait Machine {
     /// If the device fails or is lost.
     fn flush(&mut self) -> impl Future<Output = Result<()>>;
 
+    /// How many tensors there are.
+    fn tensor_count(&self) -> usize;
+
+    /// Frees all tensors but the first `keep`, in the order of their allocation. Plans that use
+    /// them must not run again.
+    fn truncate(&mut self, keep: usize);
+
+    /// Whether the device is known to be lost: nothing will run on it again.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Bytes of the largest storage binding.
     fn max_binding_bytes(&self) -> u64;
 }
@@ -123,6 +135,18 @@ impl<M: Machine> Machine for &mut M {
 
     async fn flush(&mut self) -> Result<()> {
         (**self).flush().await
+    }
+
+    fn tensor_count(&self) -> usize {
+        (**self).tensor_count()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        (**self).truncate(keep);
+    }
+
+    fn is_lost(&self) -> bool {
+        (**self).is_lost()
     }
 
     fn max_binding_bytes(&self) -> u64 {

@@ -6,7 +6,10 @@ use crate::{
         tensor::DType,
     },
     engine::{Engine, SessionOptions, step::Readback},
-    machine::counting::{Counted, Counting, DeviceLimits},
+    machine::{
+        Machine as _,
+        counting::{Counted, Counting, DeviceLimits},
+    },
     model::{Model, alloc_cache, config::Config, weights::Weights},
 };
 
@@ -38,6 +41,19 @@ impl MemoryPlan {
     pub fn total(&self) -> u64 {
         self.weights + self.cache + self.scratch
     }
+}
+
+/// What would have fit where a device ran out of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remedies {
+    /// Bytes of the weights, if they alone did not fit.
+    pub weights: Option<u64>,
+    /// A shorter context, where all else is the same.
+    pub context: Option<u32>,
+    /// Whether a cache of type Q8 would have, where all else is the same.
+    pub q8: bool,
+    /// Fewer tokens of a prompt in a pass, where all else is the same.
+    pub prefill: Option<u32>,
 }
 
 /// A model laid out under some device limits, which can be planned at several contexts.
@@ -90,9 +106,24 @@ impl Planner {
             cache: cache.bytes(),
             cache_shards,
             scratch: all.bytes() - weights - cache.bytes(),
-            tensors: all.tensors(),
+            tensors: all.tensor_count(),
             decode,
         })
+    }
+
+    /// What would have fit in the `held` bytes that a device gave before it ran out of memory.
+    pub fn remedies(&self, held: u64, sizes: SessionOptions) -> Remedies {
+        const FEW: u32 = 32;
+        let fits = |sizes| self.plan(sizes).is_ok_and(|plan| plan.total() <= held);
+        let weights = self.machine.bytes();
+        let context = self.longest_context(held, sizes).unwrap_or_default();
+        Remedies {
+            weights: (weights > held).then_some(weights),
+            context: Some(context).filter(|&context| context > 0 && context < sizes.context),
+            q8: sizes.cache != DType::Q8 && fits(SessionOptions { cache: DType::Q8, ..sizes }),
+            prefill: (sizes.prefill > FEW && fits(SessionOptions { prefill: FEW, ..sizes }))
+                .then_some(FEW),
+        }
     }
 
     /// The longest context that fits in `memory` bytes where all else is as in `sizes`, at most the
@@ -186,6 +217,29 @@ mod tests {
         assert!(total(longest) <= memory && total(longest + 1) > memory, "{longest}");
         assert_eq!(planner.longest_context(1000, sizes).expect("a plan"), 0);
         assert_eq!(planner.longest_context(u64::MAX, sizes).expect("a plan"), 4096);
+    }
+
+    #[test]
+    fn remedies_are_those_that_fit() {
+        let planner = planner("tiny", DeviceLimits::BASELINE);
+        let sizes = SessionOptions { context: 4096, prefill: 256, cache: DType::F32 };
+        let plan = planner.plan(sizes).expect("fits");
+        let none = Remedies { weights: None, context: None, q8: false, prefill: None };
+        // Whatever is held, what is proposed takes no more.
+        for held in [plan.total() - 1, plan.weights + plan.cache / 2, plan.weights + 1] {
+            let found = planner.remedies(held, sizes);
+            assert_eq!(found.weights, None);
+            let of = |sizes| planner.plan(sizes).expect("fits").total();
+            if let Some(context) = found.context {
+                assert!(of(SessionOptions { context, ..sizes }) <= held);
+            }
+            assert_eq!(found.q8, of(SessionOptions { cache: DType::Q8, ..sizes }) <= held);
+            assert!(found != none || held == plan.weights + 1, "{held}: {found:?}");
+        }
+        let nearly = planner.remedies(plan.total() - 1, sizes);
+        assert!(nearly.q8 && nearly.prefill == Some(32) && nearly.context > Some(4000));
+        let nothing = planner.remedies(plan.weights - 1, sizes);
+        assert_eq!(nothing, Remedies { weights: Some(plan.weights), ..none });
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     base::{
         error::{Error, Result},
         num::round,
-        tensor::{DType, Tensor},
+        tensor::{DType, Shape, Tensor},
     },
     machine::{BufferRole, Machine, host},
     model::{
@@ -78,7 +78,7 @@ impl Model {
         let embed_tokens = alloc.matrix(&table(Part::Embedding), c.hidden_size)?;
         let layers =
             (0..c.num_hidden_layers()).map(|layer| alloc.layer(c, layer)).collect::<Result<_>>()?;
-        let norm = alloc.vector(c.hidden_size)?;
+        let norm = alloc.vector(FINAL_NORM, c.hidden_size)?;
         let lm_head = if c.ends.tied {
             embed_tokens.clone()
         } else {
@@ -210,15 +210,17 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     fn layer(&mut self, c: &Config, layer: u32) -> Result<Layer> {
         let [q, kv] = [c.num_attention_heads, c.num_key_value_heads].map(|n| n * c.head_dim);
         let rows = |part, rows| (Key::new(layer, part), rows);
+        let norm =
+            |alloc: &mut Self, part| alloc.vector(&Key::new(layer, part).name(), c.hidden_size);
         Ok(Layer {
-            pre_attn_norm: self.vector(c.hidden_size)?,
+            pre_attn_norm: norm(self, Part::PreAttnNorm)?,
             qkv_proj: self
                 .matrix(&[rows(Part::Q, q), rows(Part::K, kv), rows(Part::V, kv)], c.hidden_size)?,
             o_proj: self.matrix(&[rows(Part::O, c.hidden_size)], q)?,
-            post_attn_norm: self.vector(c.hidden_size)?,
-            pre_moe_norm: self.vector(c.hidden_size)?,
+            post_attn_norm: norm(self, Part::PostAttnNorm)?,
+            pre_moe_norm: norm(self, Part::PreMoeNorm)?,
             feed_forward: self.feed_forward(c, layer)?,
-            post_moe_norm: self.vector(c.hidden_size)?,
+            post_moe_norm: norm(self, Part::PostMoeNorm)?,
         })
     }
 
@@ -228,7 +230,8 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         match (dense, c.experts.filter(|_| rule.routed)) {
             (dense, Some(rule)) => {
                 let shape = [rule.count, c.hidden_size].into();
-                let router = self.machine.alloc(BufferRole::Storage, DType::F32, shape)?;
+                let router =
+                    self.alloc(&Key::new(layer, Part::Router).name(), DType::F32, shape)?;
                 let experts = self.experts(c, layer, rule)?;
                 let routed = Routed { rule, router, experts, dense };
                 Ok(FeedForward::Routed(Box::new(routed)))
@@ -262,20 +265,27 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         })
     }
 
-    fn vector(&mut self, len: u32) -> Result<Tensor> {
-        self.machine.alloc(BufferRole::Storage, DType::F32, [len].into())
+    fn vector(&mut self, name: &str, len: u32) -> Result<Tensor> {
+        self.alloc(name, DType::F32, [len].into())
+    }
+
+    /// Allocates a tensor for the weights called `name`.
+    fn alloc(&mut self, name: &str, dtype: DType, shape: Shape) -> Result<Tensor> {
+        let alloc = self.machine.alloc(BufferRole::Storage, dtype, shape);
+        alloc.map_err(|error| error.storing(|| format!("weights of `{name}`")))
     }
 
     /// Allocates a matrix that concatenates `parts` along rows.
     fn matrix(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let shard_rows = self.shard_rows(parts, 1, cols)?;
+        let name = parts[0].0.name();
         let dtype = self.dtype(parts)?;
         let shards = (0..rows)
             .step_by(shard_rows as usize)
             .map(|row0| {
                 let shape = [shard_rows.min(rows - row0), cols].into();
-                let tensor = self.machine.alloc(BufferRole::Storage, dtype, shape)?;
+                let tensor = self.alloc(&name, dtype, shape)?;
                 Ok(Shard { row0, tensor })
             })
             .collect::<Result<_>>()?;
@@ -289,12 +299,13 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
             u32::try_from(parts.len()).map_err(|_| Error::Usage("too many experts".into()))?;
         let rows = parts[0].1;
         let shard_rows = self.shard_rows(parts, count, cols)?;
+        let name = parts[0].0.name();
         let dtype = self.dtype(parts)?;
         let shards = (0..rows)
             .step_by(shard_rows as usize)
             .map(|row0| {
                 let shape = [count, shard_rows.min(rows - row0), cols].into();
-                let tensor = self.machine.alloc(BufferRole::Storage, dtype, shape)?;
+                let tensor = self.alloc(&name, dtype, shape)?;
                 Ok(Shard { row0, tensor })
             })
             .collect::<Result<_>>()?;
@@ -417,7 +428,8 @@ impl<M: Machine, W: Weights> Upload<'_, M, W> {
         (self.progress)(self.done)?;
         self.unflushed += written;
         if self.unflushed >= FLUSH_BYTES {
-            self.machine.flush().await?;
+            let flushed = self.machine.flush().await;
+            flushed.map_err(|error| error.storing(|| format!("the upload of `{name}`")))?;
             self.unflushed = 0;
         }
         Ok(written)

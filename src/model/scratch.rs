@@ -160,7 +160,15 @@ impl Scratch {
         let tiles = max_tiles(tokens * chosen, experts);
         let with_experts = c.layers.iter().filter(|layer| layer.routed);
         let qkv = (heads + 2 * c.num_key_value_heads) * head_dim;
-        let mut make = |role, dtype, shape: Shape| machine.alloc(role, dtype, shape);
+        let mut make = |role, dtype, shape: Shape| {
+            let alloc = machine.alloc(role, dtype, shape);
+            alloc.map_err(|error| {
+                error.storing(|| match phase {
+                    Phase::Prefill => format!("activations of {tokens} tokens of a prompt"),
+                    Phase::Decode => "activations of a generated token".to_owned(),
+                })
+            })
+        };
         let mut floats = |shape: Shape| make(BufferRole::Storage, F32, shape);
         let cos_sin = c
             .ropes
@@ -249,13 +257,15 @@ pub fn alloc_cache<M: Machine>(
         .step_by(fit as usize)
         .map(|pos0| {
             let len = fit.min(context - pos0);
-            let shape: Shape = [len, width].into();
-            Ok(CacheShard {
-                pos0,
-                len,
-                k: machine.alloc(BufferRole::Storage, dtype, shape)?,
-                v: machine.alloc(BufferRole::Storage, dtype, shape)?,
-            })
+            let mut half = || {
+                let alloc = machine.alloc(BufferRole::Storage, dtype, [len, width].into());
+                alloc.map_err(|error| {
+                    error.storing(|| {
+                        format!("the key-value cache of a layer for {context} tokens in {dtype}")
+                    })
+                })
+            };
+            Ok(CacheShard { pos0, len, k: half()?, v: half()? })
         })
         .collect::<Result<_>>()?;
     Ok(LayerCache { shards })

@@ -170,6 +170,18 @@ impl Machine for Bisect<'_> {
         self.gpu.flush().await
     }
 
+    fn tensor_count(&self) -> usize {
+        self.gpu.tensor_count()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        self.gpu.truncate(keep);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.gpu.is_lost()
+    }
+
     fn max_binding_bytes(&self) -> u64 {
         self.gpu.max_binding_bytes()
     }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use super::{Profile, Report, Row, run};
 use crate::{
-    base::error::{Error, Result},
+    base::error::Result,
     kernels::Case,
     machine::{
+        Machine as _,
         gpu::{Caps, Gpu},
         host::Host,
     },
@@ -75,7 +76,7 @@ impl Runner {
         } else {
             let profile = self.profile;
             let result = run(self.gpu(open).await?, case, value, profile).await;
-            if matches!(result, Err(Error::Lost(_))) {
+            if result.is_err() && self.gpu.as_ref().is_some_and(Gpu::is_lost) {
                 self.losses.insert(case.kernel, lost + 1);
             }
             match result {

@@ -23,7 +23,10 @@ use grok_wgpu::lab::{
         write::Layout,
     },
     engine::{SessionOptions, session::Session, step::Readback},
-    machine::gpu::{AdapterChoice, Gpu, LimitProfile},
+    machine::{
+        Machine as _,
+        gpu::{AdapterChoice, Gpu, LimitProfile},
+    },
     model::config::Config,
     text::tokenizer::synthetic_tok_json,
 };

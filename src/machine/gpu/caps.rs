@@ -1,5 +1,6 @@
 //! Adapters, and the limits and features a device is opened with.
 
+use super::failure::{is_of_memory, no_memory};
 use crate::{
     base::error::{Error, Result},
     variants::{Capabilities, Tuning},
@@ -261,7 +262,11 @@ pub(super) async fn open(
             let line = said.lines().next().unwrap_or_default();
             let line =
                 line.strip_prefix("JsValue(").map_or(line, |inner| inner.trim_end_matches(')'));
-            Error::Adapter(format!("{}: {line}", describe(&info.name, &info)))
+            let name = describe(&info.name, &info);
+            if is_of_memory(line) {
+                return no_memory(&format!("a device on {name}"), line.to_owned());
+            }
+            Error::Adapter(format!("{name}: {line}"))
         })?;
     let caps = Caps {
         name: info.name.clone(),

@@ -3,20 +3,20 @@
 #![expect(clippy::disallowed_types, reason = "all of wgpu is here")]
 
 mod caps;
+mod failure;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod kept;
+mod make;
 mod pipeline_cache;
 mod pipelines;
 mod plan;
 pub(crate) mod wait;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use futures_channel::oneshot;
-
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
+pub use make::Refusal;
 pub use plan::{Counters, RecordedPass, StepTime};
 
+use self::{failure::Failure, make::Maker};
 use crate::{
     base::{
         error::{Error, Result},
@@ -47,6 +47,7 @@ pub struct Gpu {
     slots: Vec<Slot>,
     staging: Option<wgpu::Buffer>,
     failure: Failure,
+    make: Maker,
     counters: Counters,
     binding_limit: u64,
 }
@@ -57,48 +58,6 @@ struct Region {
     slot: usize,
     offset: u64,
     size: u64,
-}
-
-/// What went wrong on the device, as its callbacks reported it.
-#[derive(Clone, Debug, Default)]
-struct Failure(Arc<Mutex<Failed>>);
-
-#[derive(Debug, Default)]
-struct Failed {
-    /// The first error that was not reported yet.
-    first: Option<Error>,
-    /// Why the device was lost. Never reset.
-    lost: Option<String>,
-    /// Is told when the device is lost.
-    listener: Option<oneshot::Sender<String>>,
-}
-
-impl Failure {
-    fn set(&self, error: Error) {
-        self.lock().first.get_or_insert(error);
-    }
-
-    fn lose(&self, why: String) {
-        let mut failed = self.lock();
-        if let Some(listener) = failed.listener.take() {
-            // The receiver may have been dropped.
-            let _ = listener.send(why.clone());
-        }
-        failed.lost.get_or_insert(why);
-    }
-
-    fn check(&self) -> Result<()> {
-        let mut failed = self.lock();
-        // Other errors of a lost device are consequences of the loss.
-        if let Some(why) = &failed.lost {
-            return Err(Error::Lost(why.clone()));
-        }
-        failed.first.take().map_or(Ok(()), Err)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Failed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Gpu {
@@ -119,24 +78,9 @@ impl Gpu {
     pub async fn open(choice: &AdapterChoice, profile: LimitProfile) -> Result<Self> {
         let adapter = caps::choose(choice).await?;
         let (device, queue, caps) = caps::open(&adapter, profile).await?;
-        let failure = Failure::default();
-        let on_error = failure.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            on_error.set(match error {
-                wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
-                wgpu::Error::Validation { description, .. }
-                | wgpu::Error::Internal { description, .. } => Error::Device(description),
-            });
-        }));
-        let on_loss = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            on_loss.lose(match (reason, message.as_str()) {
-                (wgpu::DeviceLostReason::Destroyed, "") => "it was destroyed".to_owned(),
-                (_, "") => "the driver gives no reason".to_owned(),
-                _ => message,
-            });
-        });
+        let failure = Failure::of(&device);
         let tuning = caps.tuning();
+        let make = Maker::new(device.clone(), failure.clone());
         Ok(Self {
             device,
             queue,
@@ -146,6 +90,7 @@ impl Gpu {
             slots: Vec::new(),
             staging: None,
             failure,
+            make,
             counters: Counters::default(),
             binding_limit: u64::MAX,
         })
@@ -169,6 +114,16 @@ impl Gpu {
     /// Lowers [`Machine::max_binding_bytes`] to `bytes`, as if the device allowed no more.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.binding_limit = bytes;
+    }
+
+    /// Has the device refuse to create something, as if it could not. `None` ends that.
+    pub fn refuse(&mut self, refusal: Option<Refusal>) {
+        self.make.refuse(refusal);
+    }
+
+    /// Buffers, shader modules and pipelines that were created since [`Gpu::refuse`].
+    pub fn made(&self) -> [u64; 3] {
+        self.make.made()
     }
 
     /// Pipelines that have been built.
@@ -200,25 +155,11 @@ impl Gpu {
         self.counters
     }
 
-    /// Frees all tensors but the first `keep`.
-    pub fn truncate(&mut self, keep: usize) {
-        // Without this, browsers would free the memory only when they next collect garbage.
-        for slot in self.slots.drain(keep.min(self.slots.len())..) {
-            slot.buffer.destroy();
-        }
-    }
-
     /// Resolves with the reason when the device is lost, even while it is idle. `None` if `self` is
     /// dropped before, or this is called again.
     pub fn loss(&self) -> impl Future<Output = Option<String>> + 'static {
-        let (sender, receiver) = oneshot::channel();
-        self.failure.lock().listener = Some(sender);
-        async { receiver.await.ok() }
-    }
-
-    /// Whether the device is known to be lost.
-    pub fn is_lost(&self) -> bool {
-        self.failure.lock().lost.is_some()
+        let told = self.failure.listen();
+        async { told.await.ok() }
     }
 
     /// A function that destroys the device. Its memory is freed at once, and all pending and later
@@ -226,11 +167,6 @@ impl Gpu {
     pub fn destroyer(&self) -> impl Fn() + 'static {
         let device = self.device.clone();
         move || device.destroy()
-    }
-
-    /// How many tensors there are.
-    pub fn tensor_count(&self) -> usize {
-        self.slots.len()
     }
 
     /// Bytes of every buffer made for tensors.
@@ -276,13 +212,13 @@ impl Gpu {
             BufferRole::Storage => wgpu::BufferUsages::STORAGE,
             BufferRole::Uniform => wgpu::BufferUsages::UNIFORM,
         };
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.make.buffer(&wgpu::BufferDescriptor {
             label: None,
             size: front + size,
             usage: usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        self.check()?;
+        self.check_made(what, front + size)?;
         self.slots.push(Slot { buffer, offset: front, size });
         Ok(Tensor { id: self.slots.len() - 1, shape, dtype })
     }
@@ -328,7 +264,7 @@ impl Gpu {
             self.queue.submit([encoder.finish()]);
             return self.check().map(|()| vec![Vec::new(); regions.len()]);
         }
-        let staging = self.staging(total);
+        let staging = self.staging(total)?;
         let mut at = 0;
         for &Region { slot, offset, size } in regions {
             encoder.copy_buffer_to_buffer(&self.slots[slot].buffer, offset, &staging, at, size);
@@ -351,24 +287,34 @@ impl Gpu {
 
     /// The first error since the last call.
     fn check(&self) -> Result<()> {
-        self.failure.check().map_err(|error| {
-            // A loss is reported when the device is polled. Before that, errors are about objects
-            // that it made invalid.
-            let _ = self.device.poll(wgpu::PollType::Poll);
-            self.failure.lock().lost.clone().map_or(error, Error::Lost)
+        self.failure.check(&self.device).map_err(|mut error| {
+            if let Error::OutOfMemory { held, .. } = &mut error {
+                *held = self.allocated_bytes();
+            }
+            error
+        })
+    }
+
+    /// The same after `what`, of so many bytes, was created.
+    fn check_made(&self, made: impl FnOnce() -> String, size: u64) -> Result<()> {
+        self.check().map_err(|mut error| {
+            if let Error::OutOfMemory { what, bytes, .. } = &mut error {
+                (*what, *bytes) = (made(), Some(size));
+            }
+            error
         })
     }
 
     /// Starts to compile the pipelines of `dispatches`, in their order, on other threads. Does
     /// nothing in browsers.
     pub fn prepare_ahead(&mut self, dispatches: impl IntoIterator<Item = Dispatch>) {
-        self.pipelines.prepare_ahead(&self.device, dispatches);
+        self.pipelines.prepare_ahead(&self.make, dispatches);
     }
 
     /// Compiles the pipelines of `dispatches`. If the device reports an error, none of them is
     /// kept, so that the next attempt reports it again.
     fn prepare(&mut self, dispatches: &[Dispatch]) -> Result<()> {
-        self.pipelines.prepare(&self.device, dispatches);
+        self.pipelines.prepare(&self.make, dispatches);
         let refused = self.check();
         if refused.is_err() {
             self.pipelines.forget(dispatches);
@@ -377,23 +323,25 @@ impl Gpu {
     }
 
     /// The staging buffer for results, of at least `size` bytes.
-    fn staging(&mut self, size: u64) -> wgpu::Buffer {
+    fn staging(&mut self, size: u64) -> Result<wgpu::Buffer> {
         if let Some(staging) = &self.staging
             && staging.size() >= size
         {
-            return staging.clone();
+            return Ok(staging.clone());
         }
         if let Some(small) = self.staging.take() {
             small.destroy();
         }
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let size = size.next_multiple_of(256);
+        let staging = self.make.buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
-            size: size.next_multiple_of(256),
+            size,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
+        self.check_made(|| "a buffer for results".to_owned(), size)?;
         self.staging = Some(staging.clone());
-        staging
+        Ok(staging)
     }
 }
 
@@ -424,7 +372,17 @@ impl Machine for Gpu {
         let mut recorder = plan::Recorder::new(self.tuning.clone());
         program(&mut recorder)?;
         self.prepare(recorder.dispatches())?;
-        let plan = recorder.finish(&self.device, &self.queue, &self.pipelines, &self.slots);
+        let plan::Params { bytes, offsets } = recorder.params();
+        let size = bytes.len() as u64;
+        let uniforms = self.make.buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.check_made(|| "the parameters of a pass".to_owned(), size)?;
+        self.queue.write_buffer(&uniforms, 0, &bytes);
+        let plan = recorder.finish(&self.device, &uniforms, offsets, &self.pipelines, &self.slots);
         self.check()?;
         Ok(plan)
     }
@@ -471,6 +429,26 @@ impl Machine for Gpu {
         let waited = wait::wait(&self.device, &self.queue).await;
         self.check()?;
         waited
+    }
+
+    fn tensor_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        // Without this, browsers would free the memory only when they next collect garbage.
+        for slot in self.slots.drain(keep.min(self.slots.len())..) {
+            slot.buffer.destroy();
+        }
+        if self.slots.is_empty()
+            && let Some(staging) = self.staging.take()
+        {
+            staging.destroy();
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.failure.is_lost()
     }
 
     fn max_binding_bytes(&self) -> u64 {

@@ -7,11 +7,11 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use super::make::Maker;
 use crate::{
     files::threads::{Background, map_on_all_cores},
     machine::{
         binder::{Access, Dispatch},
-        gpu::wait,
         shader::Shader,
     },
 };
@@ -80,14 +80,14 @@ impl Cache {
     /// Starts to compile the pipelines of `dispatches`, in their order, on other threads.
     pub(super) fn prepare_ahead(
         &mut self,
-        device: &wgpu::Device,
+        make: &Maker,
         dispatches: impl IntoIterator<Item = Dispatch>,
     ) {
         let missing = self.missing(dispatches);
         let promised = missing.iter().map(key).collect();
-        let (device, kept) = (device.clone(), self.kept.clone());
+        let (make, kept) = (make.clone(), self.kept.clone());
         let work = Background::map(missing, move |dispatch| {
-            (key(&dispatch), quietly(&device, || build(&device, &dispatch, kept.as_ref())))
+            (key(&dispatch), quietly(make.device(), || build(&make, &dispatch, kept.as_ref())))
         });
         self.ahead = Some(Ahead { work, promised });
     }
@@ -110,16 +110,16 @@ impl Cache {
     }
 
     /// Compiles the pipelines of `dispatches` that do not exist yet.
-    pub(super) fn prepare(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) {
+    pub(super) fn prepare(&mut self, make: &Maker, dispatches: &[Dispatch]) {
         self.take_ahead(dispatches);
         let missing = self.missing(dispatches);
         if missing.is_empty() {
             return;
         }
-        self.prepare_modules(device, &missing);
+        self.prepare_modules(make, &missing);
         for dispatch in &missing {
             let kinds = accesses(dispatch);
-            self.layouts.entry(kinds).or_insert_with_key(|kinds| layout(device, kinds));
+            self.layouts.entry(kinds).or_insert_with_key(|kinds| layout(make.device(), kinds));
         }
         let kept = self.kept.as_ref();
         let jobs: Vec<_> = missing
@@ -130,7 +130,7 @@ impl Cache {
             })
             .collect();
         let built = map_on_all_cores(&jobs, |&(dispatch, module, layout)| Built {
-            pipeline: pipeline(device, dispatch, module, layout, kept),
+            pipeline: pipeline(make, dispatch, module, layout, kept),
             layout: layout.group.clone(),
         });
         for (dispatch, built) in missing.into_iter().zip(built) {
@@ -163,7 +163,7 @@ impl Cache {
     }
 
     /// Creates one shader module for each source, whatever the constants of its pipelines.
-    fn prepare_modules(&mut self, device: &wgpu::Device, missing: &[&Dispatch]) {
+    fn prepare_modules(&mut self, make: &Maker, missing: &[&Dispatch]) {
         let mut seen = HashSet::new();
         let new: Vec<Shader> = missing
             .iter()
@@ -172,7 +172,7 @@ impl Cache {
                 !self.modules.contains_key(&Program(shader)) && seen.insert(Program(shader))
             })
             .collect();
-        let made = map_on_all_cores(&new, |&shader| module(device, shader));
+        let made = map_on_all_cores(&new, |&shader| make.module(shader));
         self.modules.extend(new.into_iter().map(Program).zip(made));
     }
 }
@@ -182,10 +182,10 @@ fn key(dispatch: &Dispatch) -> Key {
 }
 
 /// A pipeline with a module and a layout of its own.
-fn build(device: &wgpu::Device, dispatch: &Dispatch, kept: Option<&wgpu::PipelineCache>) -> Built {
-    let module = module(device, dispatch.shader);
-    let layout = layout(device, &accesses(dispatch));
-    let pipeline = pipeline(device, dispatch, &module, &layout, kept);
+fn build(make: &Maker, dispatch: &Dispatch, kept: Option<&wgpu::PipelineCache>) -> Built {
+    let module = make.module(dispatch.shader);
+    let layout = layout(make.device(), &accesses(dispatch));
+    let pipeline = pipeline(make, dispatch, &module, &layout, kept);
     Built { pipeline, layout: layout.group }
 }
 
@@ -199,15 +199,6 @@ fn quietly<R>(device: &wgpu::Device, work: impl FnOnce() -> R) -> Option<R> {
         refused |= pollster::block_on(scope.pop()).is_some();
     }
     (!refused).then_some(made)
-}
-
-fn module(device: &wgpu::Device, shader: Shader) -> wgpu::ShaderModule {
-    let enables = if wait::SHADERS_ENABLE { shader.enables() } else { String::new() };
-    let source = enables + &shader.source();
-    device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(&shader.label()),
-        source: wgpu::ShaderSource::Wgsl(source.into()),
-    })
 }
 
 /// Access of each binding; the first is the uniform of parameters.
@@ -248,7 +239,7 @@ fn layout(device: &wgpu::Device, kinds: &[Access]) -> Layout {
 }
 
 fn pipeline(
-    device: &wgpu::Device,
+    make: &Maker,
     dispatch: &Dispatch,
     module: &wgpu::ShaderModule,
     layout: &Layout,
@@ -256,7 +247,7 @@ fn pipeline(
 ) -> wgpu::ComputePipeline {
     let constants: Vec<(&str, f64)> =
         dispatch.constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
-    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+    make.pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(&dispatch.shader.label()),
         layout: Some(&layout.pipeline),
         module,

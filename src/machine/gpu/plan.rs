@@ -132,6 +132,13 @@ pub(super) struct Recorder {
     dispatches: Vec<Dispatch>,
 }
 
+/// Uniforms of a plan.
+pub(super) struct Params {
+    pub(super) bytes: Vec<u8>,
+    /// Where that of each dispatch begins.
+    pub(super) offsets: Vec<u64>,
+}
+
 impl Recorder {
     pub(super) fn new(tuning: Tuning) -> Self {
         Self { tuning, dispatches: Vec::new() }
@@ -142,42 +149,41 @@ impl Recorder {
         &self.dispatches
     }
 
-    /// Makes a plan of the recorded dispatches. `pipelines` must have been prepared for them.
-    pub(super) fn finish(
-        self,
-        device: &wgpu::Device,
-        queue: &wgpu::Queue,
-        pipelines: &pipelines::Cache,
-        slots: &[Slot],
-    ) -> RecordedPass {
-        // All uniforms of a plan are in one buffer, each at an offset that every device allows.
+    /// The uniforms of all dispatches, in one buffer, each at an offset that every device allows.
+    pub(super) fn params(&self) -> Params {
         const ALIGN: usize = 256;
-        let mut params = Vec::new();
-        let offsets: Vec<u64> = self
+        let mut bytes = Vec::new();
+        let offsets = self
             .dispatches
             .iter()
             .map(|dispatch| {
-                let offset = params.len();
-                params.extend_from_slice(&dispatch.params);
-                params.resize(params.len().next_multiple_of(ALIGN), 0);
+                let offset = bytes.len();
+                bytes.extend_from_slice(&dispatch.params);
+                bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
                 offset as u64
             })
             .collect();
-        let uniforms = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("params"),
-            size: params.len().max(ALIGN) as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        queue.write_buffer(&uniforms, 0, &params);
+        bytes.resize(bytes.len().max(ALIGN), 0);
+        Params { bytes, offsets }
+    }
 
+    /// Makes a plan of the recorded dispatches, whose uniforms are in `uniforms` from these offsets
+    /// on. `pipelines` must have been prepared for them.
+    pub(super) fn finish(
+        self,
+        device: &wgpu::Device,
+        uniforms: &wgpu::Buffer,
+        offsets: Vec<u64>,
+        pipelines: &pipelines::Cache,
+        slots: &[Slot],
+    ) -> RecordedPass {
         let mut bytes_bound = 0;
         let mut steps = Vec::with_capacity(self.dispatches.len());
         for (dispatch, offset) in self.dispatches.iter().zip(offsets) {
             bytes_bound += dispatch.bytes_bound();
             let built = pipelines.get(dispatch).expect("prepared for all dispatches");
             let params = wgpu::BufferBinding {
-                buffer: &uniforms,
+                buffer: uniforms,
                 offset,
                 size: wgpu::BufferSize::new(dispatch.params.len().next_multiple_of(16) as u64),
             };
@@ -247,13 +253,13 @@ impl Gpu {
                 count,
             });
             let size = u64::from(count) * 8;
-            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
+            let resolved = self.make.buffer(&wgpu::BufferDescriptor {
                 label: Some("timestamps"),
                 size,
                 usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
                 mapped_at_creation: false,
             });
-            let staging = self.staging(size);
+            let staging = self.staging(size)?;
             let mut encoder =
                 self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (i, step) in (0u32..).zip(steps) {

@@ -398,6 +398,14 @@ impl Machine for Host {
         Ok(read.iter().map(|&tensor| self.bytes(tensor)).collect())
     }
 
+    fn tensor_count(&self) -> usize {
+        self.data.len()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        self.data.truncate(keep);
+    }
+
     fn max_binding_bytes(&self) -> u64 {
         u64::from(u32::MAX)
     }
