@@ -3,20 +3,26 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         tensor::DType,
     },
-    checkpoint::Synthetic,
-    engine::{SessionOptions, session::Session, step::Readback},
+    checkpoint::{Synthetic, folder::open_model},
+    engine::{Engine, SessionOptions, session::Session, step::Readback},
     machine::{
         Machine as _,
         gpu::{Gpu, LimitProfile, Refusal},
+        shader::Shader,
     },
-    model::config::Config,
+    model::config::{Compat, Config},
+    variants::{Form, Tuning},
 };
 use pollster::block_on;
 
@@ -100,4 +106,159 @@ fn a_device_that_is_lost_for_want_of_memory_is_out_of_memory() {
         let again = load_and_run(&mut gpu).expect_err("it is still lost");
         assert_eq!(again.code(), "out_of_memory", "{n}: {again}");
     }
+}
+
+/// The variants that run on every device.
+const PLAIN: [&str; 2] = ["lanes", "tiles"];
+
+fn refuses_all_but_plain(shader: &Shader) -> bool {
+    let divided = shader.main().starts_with("shaders/variants/");
+    divided && shader.variant.is_some_and(|variant| !PLAIN.contains(&variant))
+}
+
+/// The same tuning with plain variants.
+fn plain(tuning: &Tuning) -> Tuning {
+    let plain = Tuning::default();
+    let all = tuning.clone().with(Form::Vector, plain.vectors);
+    all.with(Form::Matrix, plain.matrices)
+}
+
+/// Has the device keep what it is told of variants that it refuses.
+fn listen(gpu: &mut Gpu) -> Arc<Mutex<Vec<String>>> {
+    let notices = Arc::<Mutex<Vec<String>>>::default();
+    let heard = notices.clone();
+    gpu.on_notice(move |notice| heard.lock().expect("a list").push(notice.to_owned()));
+    notices
+}
+
+#[test]
+fn variants_that_are_refused_give_way_to_plain_ones() -> Result<()> {
+    let on = open().caps().capabilities();
+    let mut tried = 0;
+    for (name, tuning) in Tuning::all(&on) {
+        let variants = Form::ALL.map(|form| tuning.default_of(form).variant().name());
+        if variants.iter().all(|variant| PLAIN.contains(variant)) {
+            continue;
+        }
+        tried += 1;
+        let mut gpu = open();
+        gpu.set_tuning(plain(&tuning));
+        let want = load_and_run(&mut gpu)?;
+
+        let mut gpu = open();
+        let notices = listen(&mut gpu);
+        gpu.set_tuning(tuning.clone());
+        gpu.refuse(Some(Refusal::Programs(refuses_all_but_plain)));
+        for round in 0..2 {
+            assert!(load_and_run(&mut gpu)? == want, "{name}, round {round}: other bits");
+            gpu.truncate(0);
+        }
+        let told = notices.lock().expect("a list");
+        assert!(told.len() >= 2 && told[0].contains("refuses the program `"), "{name}: {told:#?}");
+        let once: BTreeSet<&String> = told.iter().collect();
+        assert_eq!(once.len(), told.len(), "{name}: each is told once: {told:#?}");
+
+        // Where the variant is asked for, it is an error that names it.
+        let mut gpu = open();
+        gpu.set_tuning(Tuning { strict: true, ..tuning });
+        gpu.refuse(Some(Refusal::Programs(refuses_all_but_plain)));
+        let error = load_and_run(&mut gpu).expect_err("it is strict");
+        assert_eq!(error.code(), "device");
+        let named = variants.iter().any(|variant| error.to_string().contains(variant));
+        assert!(named, "{name}: {error}");
+    }
+    assert!(tried > 0, "the adapter has no variant that needs a feature");
+    Ok(())
+}
+
+/// The first tuning of the adapter that has a variant which is not plain.
+fn with_features() -> Tuning {
+    let all = Tuning::all(&open().caps().capabilities());
+    let special = all.into_iter().map(|(_, tuning)| tuning).find(|tuning| {
+        let variant = tuning.default_of(Form::Vector).variant().name();
+        !PLAIN.contains(&variant)
+    });
+    special.expect("the adapter has subgroups")
+}
+
+#[test]
+fn the_shipped_model_writes_the_same_with_refused_variants() -> Result<()> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let opened = block_on(open_model(&folder, Compat::Reference))?;
+    let ids = block_on(opened.tokenizer())?.encode("Once upon a time")?;
+    let tuning = with_features();
+    let text = |tuning: Tuning, refusal| -> Result<Vec<u32>> {
+        let mut gpu = open();
+        gpu.set_tuning(tuning);
+        gpu.refuse(refusal);
+        let mut session: Session<Gpu> = block_on(Engine::of(gpu, &opened))?.into();
+        let mut best = block_on(session.prefill(&ids, Readback::Top(1)))?.candidates[0];
+        let mut text = vec![best.id];
+        for _ in 0..12 {
+            best = block_on(session.decode(best.id, Readback::Top(1)))?.candidates[0];
+            text.extend([best.id, best.logit.to_bits()]);
+        }
+        Ok(text)
+    };
+    let want = text(plain(&tuning), None)?;
+    let refusal = Some(Refusal::Programs(refuses_all_but_plain));
+    assert_eq!(text(tuning, refusal)?, want);
+    Ok(())
+}
+
+#[test]
+fn a_plain_variant_that_is_refused_as_well_is_an_error_with_its_name() {
+    let mut gpu = open();
+    let notices = listen(&mut gpu);
+    gpu.set_tuning(with_features());
+    gpu.refuse(Some(Refusal::Programs(|shader| shader.own.kernel == "gated_matvec")));
+    let error = load_and_run(&mut gpu).expect_err("there is no other");
+    assert!(matches!(&error, Error::Refused { measured: false, .. }), "{error}");
+    assert_eq!((error.code(), error.exit_code()), ("device", 5));
+    assert!(error.to_string().contains("gated_matvec."), "{error}");
+    assert!(notices.lock().expect("a list").is_empty(), "nothing took a place");
+    gpu.truncate(0);
+    gpu.refuse(None);
+    let right = load_and_run(&mut gpu).expect("the tuning is that of before");
+    let mut fresh = open();
+    fresh.set_tuning(with_features());
+    assert_eq!(load_and_run(&mut fresh).expect("runs"), right);
+}
+
+/// Whatever program or pipeline is refused: the text is right, or the error names the program; and
+/// the device goes on.
+#[test]
+fn whatever_is_refused_is_replaced_or_named() -> Result<()> {
+    let mut gpu = open();
+    gpu.refuse(None);
+    let want = load_and_run(&mut gpu)?;
+    let [_, modules, pipelines] = gpu.made();
+    assert!(modules > 15 && pipelines >= modules, "{modules} modules, {pipelines} pipelines");
+    // A pipeline is refused as its module is, so that a few of them will do.
+    let few = (0..pipelines).step_by(4).map(Refusal::Pipeline);
+    let all = (0..modules).map(Refusal::Module).chain(few);
+    let (mut replaced, mut named) = (0, 0);
+    for refusal in all {
+        let mut gpu = open();
+        gpu.refuse(Some(refusal));
+        match load_and_run(&mut gpu) {
+            Ok(_) => replaced += 1,
+            Err(error) => {
+                named += 1;
+                assert_eq!(error.code(), "device", "{refusal:?}: {error}");
+                let text = error.to_string();
+                assert!(text.contains("a test refuses it"), "{refusal:?}: {error}");
+            }
+        }
+        if !matches!(refusal, Refusal::Pipeline(_)) && (replaced + named) % 4 != 0 {
+            continue;
+        }
+        gpu.truncate(0);
+        gpu.refuse(None);
+        let after = load_and_run(&mut gpu).expect("nothing is refused any more");
+        // After a replacement, the tuning is another one, whose bits may differ.
+        assert!(!gpu.tuning().refused.is_empty() || after == want, "{refusal:?}");
+    }
+    assert!(named > 0, "{replaced} replaced, {named} named");
+    Ok(())
 }

@@ -135,6 +135,19 @@ pub enum Error {
     /// The device refused something, or did not finish.
     #[error("the GPU device failed: {0}")]
     Device(String),
+    /// The device refused a variant of a kernel, and then the plain one as well.
+    #[error(
+        "the GPU device failed: it refuses the program `{program}`, and what would have run in its \
+         place: {why}"
+    )]
+    Refused {
+        /// The kernel, its variant and the type of its weights.
+        program: String,
+        /// What the device said.
+        why: String,
+        /// Whether variants were chosen by measurement.
+        measured: bool,
+    },
     /// The device was lost, for example by a driver reset or an unplugged adapter. A new one may
     /// work.
     #[error("the GPU device was lost: {0}")]
@@ -176,7 +189,7 @@ impl Error {
             Self::Limit { .. } => "limit",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::Adapter(_) => "no_adapter",
-            Self::Device(_) => "device",
+            Self::Device(_) | Self::Refused { .. } => "device",
             Self::Lost(_) => "device_lost",
             Self::NonFinite { .. } => "non_finite",
             Self::Verification(_) => "verification",
@@ -226,7 +239,10 @@ impl Error {
                 "`grok-wgpu --list-adapters` lists what there is. A container needs the graphics \
                  card passed to it."
             }
-            Self::Device(_) => {
+            Self::Refused { measured: true, .. } => {
+                "`--tuning-file none` does without what `tune` measured; `tune` measures anew."
+            }
+            Self::Device(_) | Self::Refused { .. } => {
                 "Run it again. If it fails again, update the graphics driver; `selftest` checks \
                  device and driver."
             }
@@ -278,7 +294,7 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Tokenizer { .. } => 3,
             Self::Limit { .. } | Self::OutOfMemory { .. } => 4,
-            Self::Adapter(_) | Self::Device(_) | Self::Lost(_) => 5,
+            Self::Adapter(_) | Self::Device(_) | Self::Refused { .. } | Self::Lost(_) => 5,
             Self::Verification(_) => 7,
             Self::Interrupted => 130,
             Self::Hinted { error, .. } => error.exit_code(),

@@ -23,6 +23,10 @@ const MAX_STORE: u64 = 16 << 20;
 /// Opens the adapter that the options name, with its work divided as `tune` found best.
 pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
     let mut gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
+    let terminal = globals.terminal();
+    gpu.on_notice(move |notice| {
+        terminal.warn(format!("{notice}; `tune` measures what runs here, and keeps it"));
+    });
     apply(globals, &mut gpu);
     Ok(gpu)
 }

@@ -352,6 +352,10 @@ impl<M: Machine> Engine<M> {
         let before = sequence.tokens().len();
         let end = before + ids.len();
         let key = self.key(Wanted { kind, rows: ids.len(), end, read })?;
+        if !self.plans.has(key) {
+            // Not all machines learn of a refused pipeline while they record.
+            self.plans.compile(&mut self.machine, &self.model, &self.caches, &[key]).await?;
+        }
         self.plans.record(&mut self.machine, &self.model, &self.caches, key)?;
 
         let first = u32::try_from(before).expect("the context is a u32");

@@ -118,6 +118,11 @@ impl<P> Plans<P> {
         machine.compile(&mut program).await
     }
 
+    /// Whether the plan was recorded.
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.recorded.contains_key(&key)
+    }
+
     /// Records the plan if there is none yet.
     pub(super) fn record<M: Machine<Plan = P>>(
         &mut self,
@@ -126,7 +131,7 @@ impl<P> Plans<P> {
         caches: &[LayerCache],
         key: Key,
     ) -> Result<&P> {
-        if !self.recorded.contains_key(&key) {
+        if !self.has(key) {
             let (s, pass) = (self.scratch(key), self.pass(key));
             let plan = machine.record(&mut |exec| forward(exec, model, s, caches, pass))?;
             self.recorded.insert(key, plan);

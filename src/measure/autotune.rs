@@ -75,15 +75,15 @@ pub struct Found {
 }
 
 impl Found {
-    /// The fastest candidate and its time. The default wins unless another is at least 3 % faster,
-    /// since smaller differences may be noise.
+    /// The fastest candidate and its time. The default, or the first that the device runs, wins
+    /// unless another is at least 3 % faster, since smaller differences may be noise.
     pub fn best(&self) -> Option<(Way, f64)> {
         let best = self.times.iter().copied().min_by(|(_, a), (_, b)| a.total_cmp(b))?;
         let default = *self.times.first()?;
         Some(if default.1 < 1.03 * best.1 { default } else { best })
     }
 
-    /// The time of the default.
+    /// The time of the default, or of the first candidate that the device runs.
     pub fn before(&self) -> Option<f64> {
         self.times.first().map(|&(_, time)| time)
     }
@@ -102,7 +102,7 @@ pub fn choose(found: &[Found]) -> Measured {
 /// # Errors
 ///
 /// [`Error::Usage`] if the device has no timestamp queries; errors of the device and of `progress`.
-/// A candidate that the device fails to compile is left out.
+/// A candidate that the device fails to compile is left out, unless no other is left.
 pub async fn measure(
     session: &mut Session<Gpu>,
     prompt: &[u32],
@@ -117,8 +117,11 @@ pub async fn measure(
     let default = caps.tuning();
     let mut found: BTreeMap<Class, Vec<(Way, f64)>> = BTreeMap::new();
     let ways = ways(&caps, rounding);
+    let mut failed = Vec::new();
     for &way in &ways {
         let tuning = default.clone().with(way.form, way.setting);
+        // Its own time is wanted, not that of a plain variant in its place.
+        let tuning = Tuning { strict: true, ..tuning };
         session.engine().change_machine(|gpu| gpu.set_tuning(tuning));
         match times(session, prompt, rounds, way).await {
             Ok(times) => {
@@ -126,7 +129,13 @@ pub async fn measure(
                     found.entry(class).or_default().push((way, time));
                 }
             }
-            Err(Error::Device(_)) if way != ways[0] => {}
+            Err(Error::Device(_))
+                if ways.iter().any(|other| {
+                    other.form == way.form && !failed.contains(other) && *other != way
+                }) =>
+            {
+                failed.push(way)
+            }
             Err(error) => {
                 session.engine().change_machine(|gpu| gpu.set_tuning(default));
                 return Err(error);

@@ -171,7 +171,7 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
 
     let keep = gpu.tensor_count();
     let before = gpu.tuning().clone();
-    gpu.set_tuning(tuning.clone());
+    gpu.set_tuning(Tuning { strict: true, ..tuning.clone() });
     let mut report = Report { elements: 0, worst: 0.0, failure: None };
     let mut bits: Option<Vec<Vec<u8>>> = None;
     for (run, &guard) in (0u32..).zip(profile.runs()) {

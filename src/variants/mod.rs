@@ -17,7 +17,7 @@ pub use product::{Form, Parts, Product, TILE, Weights};
 pub use program::{Feature, Program, ShaderFile, Source};
 pub use setting::Setting;
 pub use store::Store;
-pub use tuning::{Class, Measured, Tuning};
+pub use tuning::{Class, Measured, Refused, Tuning};
 
 use crate::base::tensor::DType;
 

@@ -18,6 +18,24 @@ pub struct Tuning {
     pub norm_workgroup: u32,
     /// The fastest setting of each class that was measured.
     pub measured: Option<Arc<Measured>>,
+    /// Whether a variant that the device refuses is an error. Otherwise the plain one takes its
+    /// place.
+    pub strict: bool,
+    /// Programs that the device refused.
+    pub refused: Vec<Refused>,
+}
+
+/// A program that a device refused, with the values of its `override` declarations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refused {
+    /// Stem of the kernel's files.
+    pub kernel: &'static str,
+    /// Name of the variant.
+    pub variant: &'static str,
+    /// Type of the weights, or of the cache.
+    pub dtype: DType,
+    /// The constants, those of the kernel among them.
+    pub constants: Vec<(&'static str, u32)>,
 }
 
 /// A class of products that share a measurement.
@@ -92,6 +110,8 @@ impl Tuning {
             matrices: Setting::preferred(Form::Matrix, on),
             norm_workgroup: if on.is_cpu { 16 } else { 256 },
             measured: None,
+            strict: false,
+            refused: Vec::new(),
         }
     }
 
@@ -143,13 +163,36 @@ impl Tuning {
 
     /// How to divide attention over such heads: by the variant of matrix products.
     pub fn attention(&self, heads: Heads) -> Attention {
-        self.matrices.attention(heads)
+        let attention = self.matrices.attention(heads);
+        let Attention { variant, program, .. } = &attention;
+        if self.refuses("attention", variant, heads.cache, || program.constants.clone()) {
+            return Setting::plain(Form::Matrix).attention(heads);
+        }
+        attention
     }
 
     /// How to divide this product.
     pub fn setting(&self, product: &Product) -> Setting {
         let measured = self.measured.as_ref().and_then(|all| all.get(&Class::of(product)));
         let setting = measured.copied().unwrap_or_else(|| self.default_of(product.form));
-        if setting.variant().fits(product) { setting } else { Setting::plain(product.form) }
+        let (kernel, variant) = (product.source.kernel, setting.variant());
+        let refused = self.refuses(kernel, variant.name(), product.dtype(), || {
+            setting.program(product).constants
+        });
+        if variant.fits(product) && !refused { setting } else { Setting::plain(product.form) }
+    }
+
+    /// Whether the device refused this program.
+    fn refuses(
+        &self,
+        kernel: &str,
+        variant: &str,
+        dtype: DType,
+        constants: impl Fn() -> Vec<(&'static str, u32)>,
+    ) -> bool {
+        self.refused.iter().any(|refused| {
+            (refused.kernel, refused.variant, refused.dtype) == (kernel, variant, dtype)
+                && constants().iter().all(|constant| refused.constants.contains(constant))
+        })
     }
 }

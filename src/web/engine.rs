@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     path::Path,
     rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use js_sys::Function;
@@ -201,7 +202,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     let files: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
     let opened = open(Path::new("the model"), files, Compat::Reference).await?;
     let tokenizer = opened.tokenizer().await?;
-    let Opened { config, mut weights, warnings, sampling, .. } = opened;
+    let Opened { config, mut weights, mut warnings, sampling, .. } = opened;
     if options.allow_non_finite {
         weights.allow_non_finite();
     }
@@ -218,6 +219,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
             read => read,
         }
     };
+    let notices = Arc::<Mutex<Vec<String>>>::default();
     let reload = Reload {
         config: config.clone(),
         weights,
@@ -226,10 +228,12 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         device: device.clone(),
         told: Rc::default(),
         before: false,
+        notices: notices.clone(),
     };
     let mut session = Resuming::new(reload).await?;
     prepare(&mut session, read, &device.listener).await?;
 
+    warnings.append(&mut notices.lock().unwrap_or_else(PoisonError::into_inner));
     let question = [Message::new(Role::User, "")];
     let info = json!({
         "parameters": config.parameters().total,
@@ -328,6 +332,8 @@ struct Reload {
     told: Rc<Cell<bool>>,
     /// Whether this is not the first device.
     before: bool,
+    /// What devices said of variants that they refuse.
+    notices: Arc<Mutex<Vec<String>>>,
 }
 
 impl Reload {
@@ -375,7 +381,11 @@ impl Rebuild for Reload {
             // The files are in order. Now the page may free the memory of an earlier model.
             self.device.listener.progress("weights", 0, total)?;
         }
-        let gpu = self.open().await?;
+        let mut gpu = self.open().await?;
+        let notices = self.notices.clone();
+        gpu.on_notice(move |notice| {
+            notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice.to_owned());
+        });
         self.watch(&gpu);
         *self.device.destroy.borrow_mut() = Some(Box::new(gpu.destroyer()));
         *self.device.caps.borrow_mut() = describe(gpu.caps());

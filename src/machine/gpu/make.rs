@@ -1,7 +1,7 @@
 //! Creates objects on the device. A test may have some of them refused.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -16,9 +16,9 @@ pub enum Refusal {
     Buffer(u64),
     /// A buffer, and the device is lost for want of memory.
     BufferAndDevice(u64),
-    /// A shader module: it does not compile.
+    /// A shader module, and later modules of the same program: it does not compile.
     Module(u64),
-    /// A pipeline.
+    /// A pipeline, and later ones of the same program and constants.
     Pipeline(u64),
     /// Every module of a program for which this holds.
     Programs(fn(&Shader) -> bool),
@@ -32,11 +32,13 @@ pub(super) struct Maker {
     refusal: Option<Refusal>,
     /// Buffers, modules and pipelines since the refusal was set.
     made: Arc<[AtomicU64; 3]>,
+    /// The module or pipeline that was refused.
+    refused: Arc<OnceLock<String>>,
 }
 
 impl Maker {
     pub(super) fn new(device: wgpu::Device, failure: Failure) -> Self {
-        Self { device, failure, refusal: None, made: Arc::default() }
+        Self { device, failure, refusal: None, made: Arc::default(), refused: Arc::default() }
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {
@@ -45,7 +47,7 @@ impl Maker {
 
     /// Sets what is refused from now on.
     pub(super) fn refuse(&mut self, refusal: Option<Refusal>) {
-        (self.refusal, self.made) = (refusal, Arc::default());
+        (self.refusal, self.made, self.refused) = (refusal, Arc::default(), Arc::default());
     }
 
     /// Buffers, modules and pipelines since [`Maker::refuse`].
@@ -56,6 +58,18 @@ impl Maker {
     /// How many objects of a kind came before this one.
     fn count(&self, kind: usize) -> u64 {
         self.made[kind].fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a module or pipeline is refused: the one with this number, and others like it.
+    fn is_refused(&self, is_it: bool, like: impl FnOnce() -> String) -> bool {
+        if self.refusal.is_none() {
+            return false;
+        }
+        let like = like();
+        if is_it {
+            return *self.refused.get_or_init(|| like.clone()) == like;
+        }
+        self.refused.get() == Some(&like)
     }
 
     pub(super) fn buffer(&self, descriptor: &wgpu::BufferDescriptor<'_>) -> wgpu::Buffer {
@@ -81,7 +95,7 @@ impl Maker {
     pub(super) fn module(&self, shader: Shader) -> wgpu::ShaderModule {
         let before = self.count(1);
         let refused = match self.refusal {
-            Some(Refusal::Module(n)) => n == before,
+            Some(Refusal::Module(n)) => self.is_refused(n == before, || shader.label()),
             Some(Refusal::Programs(refuses)) => refuses(&shader),
             _ => false,
         };
@@ -102,7 +116,13 @@ impl Maker {
         descriptor: &wgpu::ComputePipelineDescriptor<'_>,
     ) -> wgpu::ComputePipeline {
         let before = self.count(2);
-        let refused = matches!(self.refusal, Some(Refusal::Pipeline(n)) if n == before);
+        let refused = match self.refusal {
+            Some(Refusal::Pipeline(n)) => self.is_refused(n == before, || {
+                let constants = descriptor.compilation_options.constants;
+                format!("{:?} {constants:?}", descriptor.label)
+            }),
+            _ => false,
+        };
         let entry_point = if refused { Some("a test refuses it") } else { descriptor.entry_point };
         let descriptor = wgpu::ComputePipelineDescriptor { entry_point, ..descriptor.clone() };
         self.device.create_compute_pipeline(&descriptor)

@@ -4,6 +4,7 @@
 
 mod caps;
 mod failure;
+mod fallback;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod kept;
 mod make;
@@ -48,6 +49,7 @@ pub struct Gpu {
     staging: Option<wgpu::Buffer>,
     failure: Failure,
     make: Maker,
+    notices: fallback::Notices,
     counters: Counters,
     binding_limit: u64,
 }
@@ -91,6 +93,7 @@ impl Gpu {
             staging: None,
             failure,
             make,
+            notices: fallback::Notices::default(),
             counters: Counters::default(),
             binding_limit: u64::MAX,
         })
@@ -106,7 +109,8 @@ impl Gpu {
         &self.tuning
     }
 
-    /// Changes how work is divided from now on.
+    /// Changes how work is divided from now on. If the tuning is strict, a variant that the device
+    /// refuses is an error.
     pub fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = tuning;
     }
@@ -369,8 +373,10 @@ impl Machine for Gpu {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<Self::Plan> {
-        let mut recorder = plan::Recorder::new(self.tuning.clone());
-        program(&mut recorder)?;
+        #[cfg(not(target_arch = "wasm32"))]
+        let recorder = self.recorded(program)?;
+        #[cfg(target_arch = "wasm32")]
+        let recorder = self.recorder(program)?;
         self.prepare(recorder.dispatches())?;
         let plan::Params { bytes, offsets } = recorder.params();
         let size = bytes.len() as u64;
@@ -391,9 +397,10 @@ impl Machine for Gpu {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<()> {
-        let mut recorder = plan::Recorder::new(self.tuning.clone());
-        program(&mut recorder)?;
-        self.prepare(recorder.dispatches())
+        #[cfg(not(target_arch = "wasm32"))]
+        return self.recorded(program).map(|_| ());
+        #[cfg(target_arch = "wasm32")]
+        self.compiled(program).await
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {

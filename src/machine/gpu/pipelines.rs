@@ -5,10 +5,12 @@ use std::{
     borrow::Borrow,
     collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
+    pin::Pin,
 };
 
-use super::make::Maker;
+use super::{failure::convert, make::Maker};
 use crate::{
+    base::error::{Error, Result},
     files::threads::{Background, map_on_all_cores},
     machine::{
         binder::{Access, Dispatch},
@@ -87,7 +89,7 @@ impl Cache {
         let promised = missing.iter().map(key).collect();
         let (make, kept) = (make.clone(), self.kept.clone());
         let work = Background::map(missing, move |dispatch| {
-            (key(&dispatch), quietly(make.device(), || build(&make, &dispatch, kept.as_ref())))
+            (key(&dispatch), quietly(&make, || build(&make, &dispatch, kept.as_ref())).ok())
         });
         self.ahead = Some(Ahead { work, promised });
     }
@@ -134,9 +136,58 @@ impl Cache {
             layout: layout.group.clone(),
         });
         for (dispatch, built) in missing.into_iter().zip(built) {
-            let program = self.built.entry(Program(dispatch.shader)).or_default();
-            program.insert(dispatch.constants.clone(), built);
+            self.insert(dispatch, built);
         }
+    }
+
+    /// Compiles the missing pipelines of `dispatches` one by one. Returns those that the device
+    /// refuses, with what it says of each.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn refused(
+        &mut self,
+        make: &Maker,
+        dispatches: &[Dispatch],
+    ) -> Vec<(Dispatch, Error)> {
+        let missing = self.missing(dispatches);
+        let kept = self.kept.as_ref();
+        let built =
+            map_on_all_cores(&missing, |dispatch| quietly(make, || build(make, dispatch, kept)));
+        let mut refused = Vec::new();
+        for (dispatch, built) in missing.into_iter().zip(built) {
+            match built {
+                Ok(built) => self.insert(dispatch, built),
+                Err(error) => refused.push((dispatch.clone(), error)),
+            }
+        }
+        refused
+    }
+
+    /// The same in browsers, which tell of errors later: all are created before any is awaited.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) async fn refused(
+        &mut self,
+        make: &Maker,
+        dispatches: &[Dispatch],
+    ) -> Vec<(Dispatch, Error)> {
+        let kept = self.kept.as_ref();
+        let built: Vec<_> = self
+            .missing(dispatches)
+            .into_iter()
+            .map(|dispatch| (dispatch, watched(make, || build(make, dispatch, kept))))
+            .collect();
+        let mut refused = Vec::new();
+        for (dispatch, (built, told)) in built {
+            match told.first().await {
+                Ok(()) => self.insert(dispatch, built),
+                Err(error) => refused.push((dispatch.clone(), error)),
+            }
+        }
+        refused
+    }
+
+    fn insert(&mut self, dispatch: &Dispatch, built: Built) {
+        let program = self.built.entry(Program(dispatch.shader)).or_default();
+        program.insert(dispatch.constants.clone(), built);
     }
 
     /// Drops what was built for `dispatches`.
@@ -189,16 +240,41 @@ fn build(make: &Maker, dispatch: &Dispatch, kept: Option<&wgpu::PipelineCache>) 
     Built { pipeline, layout: layout.group }
 }
 
-/// Runs `work` under error scopes. `None` if the device reported an error, which goes no further.
-fn quietly<R>(device: &wgpu::Device, work: impl FnOnce() -> R) -> Option<R> {
+/// Runs `work` under error scopes. What the device reports goes no further.
+fn quietly<R>(make: &Maker, work: impl FnOnce() -> R) -> Result<R> {
+    let (made, told) = watched(make, work);
+    pollster::block_on(told.first())?;
+    Ok(made)
+}
+
+/// Runs `work` under error scopes.
+fn watched<R>(make: &Maker, work: impl FnOnce() -> R) -> (R, Told) {
     use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
-    let scopes = [Internal, OutOfMemory, Validation].map(|kind| device.push_error_scope(kind));
+    let mut scopes =
+        [OutOfMemory, Internal, Validation].map(|kind| Some(make.device().push_error_scope(kind)));
     let made = work();
-    let mut refused = false;
-    for scope in scopes.into_iter().rev() {
-        refused |= pollster::block_on(scope.pop()).is_some();
+    // Scopes are a stack: the last is popped first, and all are before anything is awaited.
+    let mut told = Told(Vec::new());
+    for scope in scopes.iter_mut().rev().filter_map(Option::take) {
+        told.0.push(Box::pin(scope.pop()));
     }
-    (!refused).then_some(made)
+    (made, told)
+}
+
+/// What the device will have told of some work.
+struct Told(Vec<Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>>);
+
+impl Told {
+    /// The first error.
+    async fn first(self) -> Result<()> {
+        let mut first = Ok(());
+        for error in self.0 {
+            if let Some(error) = error.await {
+                first = first.and(Err(convert(&error)));
+            }
+        }
+        first
+    }
 }
 
 /// Access of each binding; the first is the uniform of parameters.
