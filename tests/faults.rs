@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use grok_wgpu::lab::{
@@ -21,6 +22,7 @@ use grok_wgpu::lab::{
         gpu::{Gpu, LimitProfile, Refusal},
         shader::Shader,
     },
+    measure::autotune::measure,
     model::config::{Compat, Config},
     variants::{Form, Tuning},
 };
@@ -116,11 +118,13 @@ fn refuses_all_but_plain(shader: &Shader) -> bool {
     divided && shader.variant.is_some_and(|variant| !PLAIN.contains(&variant))
 }
 
-/// The same tuning with plain variants.
+/// The same tuning with plain variants in place of others.
 fn plain(tuning: &Tuning) -> Tuning {
     let plain = Tuning::default();
-    let all = tuning.clone().with(Form::Vector, plain.vectors);
-    all.with(Form::Matrix, plain.matrices)
+    Form::ALL.into_iter().fold(tuning.clone(), |all, form| {
+        let is_plain = PLAIN.contains(&all.default_of(form).variant().name());
+        if is_plain { all } else { all.with(form, plain.default_of(form)) }
+    })
 }
 
 /// Has the device keep what it is told of variants that it refuses.
@@ -225,6 +229,25 @@ fn a_plain_variant_that_is_refused_as_well_is_an_error_with_its_name() {
     assert_eq!(load_and_run(&mut fresh).expect("runs"), right);
 }
 
+#[test]
+fn variants_that_are_refused_are_not_measured() -> Result<()> {
+    let config = Config::preset("tiny").expect("a preset").with_layers(1);
+    let weights = Synthetic::new(&config, DType::Q8, 7).expect("weights");
+    let mut gpu = open();
+    gpu.refuse(Some(Refusal::Programs(refuses_all_but_plain)));
+    let mut session = block_on(Session::load(gpu, &config, &weights, SIZES, &mut |_| Ok(())))?;
+    let found = block_on(measure(&mut session, &PROMPT, 1, false, &mut |_| Ok(())))?;
+    assert!(found.len() > 5, "{found:#?}");
+    for of in found {
+        assert!(!of.times.is_empty());
+        for (way, _) in of.times {
+            let variant = way.setting.variant().name();
+            assert!(PLAIN.contains(&variant), "{}: {way}", of.class);
+        }
+    }
+    Ok(())
+}
+
 /// Whatever program or pipeline is refused: the text is right, or the error names the program; and
 /// the device goes on.
 #[test]
@@ -235,7 +258,7 @@ fn whatever_is_refused_is_replaced_or_named() -> Result<()> {
     let [_, modules, pipelines] = gpu.made();
     assert!(modules > 15 && pipelines >= modules, "{modules} modules, {pipelines} pipelines");
     // A pipeline is refused as its module is, so that a few of them will do.
-    let few = (0..pipelines).step_by(4).map(Refusal::Pipeline);
+    let few = (0..pipelines).step_by(8).map(Refusal::Pipeline);
     let all = (0..modules).map(Refusal::Module).chain(few);
     let (mut replaced, mut named) = (0, 0);
     for refusal in all {
@@ -260,5 +283,30 @@ fn whatever_is_refused_is_replaced_or_named() -> Result<()> {
         assert!(!gpu.tuning().refused.is_empty() || after == want, "{refusal:?}");
     }
     assert!(named > 0, "{replaced} replaced, {named} named");
+    Ok(())
+}
+
+#[test]
+fn passes_are_divided_by_their_expected_time_and_keep_their_bits() -> Result<()> {
+    let run = |longest: Option<Option<Duration>>| -> Result<_> {
+        let mut gpu = open();
+        if let Some(longest) = longest {
+            gpu.limit_submissions(longest);
+        }
+        let bits = load_and_run(&mut gpu)?;
+        Ok((bits, gpu.counters()))
+    };
+    let (want, plain) = run(None)?;
+    assert_eq!(plain.submissions, 3, "a chunk, and two tokens");
+    for unlimited in [None, Some(Duration::from_secs(1))] {
+        let (bits, counters) = run(Some(unlimited))?;
+        assert!(bits == want);
+        assert_eq!(counters, plain, "a small model takes no second: {unlimited:?}");
+    }
+    let (bits, counters) = run(Some(Some(Duration::from_nanos(1))))?;
+    assert!(bits == want, "other bits where each dispatch is submitted by itself");
+    assert_eq!(counters.submissions, counters.dispatches);
+    assert_eq!(counters.dispatches, plain.dispatches);
+    assert_eq!(counters.read_backs, plain.read_backs);
     Ok(())
 }

@@ -80,7 +80,11 @@ fn options_of_loading_are_the_same_everywhere() {
         assert!(given.remove(of_the_page), "{of_the_page}");
     }
     // Names that are camel case in TypeScript and snake case in Rust.
-    for (camel, snake) in [("kvCache", "kv_cache"), ("allowNonFinite", "allow_non_finite")] {
+    for (camel, snake) in [
+        ("kvCache", "kv_cache"),
+        ("allowNonFinite", "allow_non_finite"),
+        ("submissionMs", "submission_ms"),
+    ] {
         assert!(given.remove(camel) && given.insert(snake.into()));
     }
     assert_eq!(differ(&rust, &given), [""; 0]);

@@ -279,7 +279,11 @@ impl Error {
             Self::Hinted { error, .. } => error.is_of_device(),
             _ => matches!(
                 self,
-                Self::Limit { .. } | Self::OutOfMemory { .. } | Self::Device(_) | Self::Lost(_)
+                Self::Limit { .. }
+                    | Self::OutOfMemory { .. }
+                    | Self::Device(_)
+                    | Self::Refused { .. }
+                    | Self::Lost(_)
             ),
         }
     }

@@ -46,6 +46,12 @@ pub(super) struct Globals {
     /// File with what `tune` measured, or `none`; the user's own if not given
     #[arg(long, global = true, help_heading = EVERY, value_name = "FILE", env = "GROK_WGPU_TUNING")]
     pub(super) tuning_file: Option<PathBuf>,
+    /// Longest time that the device should work at once, in milliseconds; 0 for no limit
+    ///
+    /// Windows resets a device that works for two seconds without a break. Passes that would take
+    /// longer than this are divided. The default is 1000, and 0 on adapters that run on a CPU.
+    #[arg(long, global = true, help_heading = EVERY, value_name = "MS")]
+    pub(super) submission_ms: Option<u32>,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     pub(super) json: bool,

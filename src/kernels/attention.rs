@@ -105,7 +105,10 @@ impl Kernel for Attention {
         }
         let [_, _, all_splits, _] = self.acc.dims()?;
         let variants::Attention { program, rows, block, .. } = self.divided(binder.tuning());
-        binder
+        // A multiply-add for the score and one for the sum, for each channel of each position.
+        let positions = u64::from(self.splits) * u64::from(self.split_len);
+        let operations = 4 * u64::from(tokens * n_heads) * u64::from(head_dim) * positions;
+        let dispatch = binder
             .step(self.step)?
             .read("q", self.q, F32, [tokens, n_heads, head_dim])?
             .weight("k", self.k, [len, n_kv_heads * head_dim])?
@@ -136,7 +139,8 @@ impl Kernel for Attention {
                     cap: self.cap,
                 },
                 [(tokens * n_heads / n_kv_heads).div_ceil(rows), n_kv_heads, self.splits],
-            )
+            )?;
+        Ok(Dispatch { operations, ..dispatch })
     }
 
     fn oracle(&self, host: &mut Host) {

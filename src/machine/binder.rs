@@ -77,6 +77,8 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// The class of the product, if it is one.
     pub class: Option<Class>,
+    /// About how many floating-point operations it takes, where they may be what takes the time.
+    pub operations: u64,
 }
 
 impl Dispatch {
@@ -228,6 +230,7 @@ impl<'a> Binder<'a> {
             constants: self.constants,
             workgroups,
             class: None,
+            operations: 0,
         })
     }
 
@@ -241,7 +244,8 @@ impl<'a> Binder<'a> {
         let setting = self.tuning.setting(product);
         let constants = setting.program(product).constants;
         let dispatch = self.constants(constants).dispatch(params, setting.grid(product, count))?;
-        Ok(Dispatch { class: Some(Class::of(product)), ..dispatch })
+        let operations = product.operations(count);
+        Ok(Dispatch { class: Some(Class::of(product)), operations, ..dispatch })
     }
 
     fn bind(

@@ -7,7 +7,7 @@ use crate::{
     base::error::{Error, Result},
     engine::{session::Session, step::Readback},
     machine::gpu::{Caps, Gpu},
-    variants::{Class, Form, Measured, Setting, Tuning, VARIANTS, Variant, Why},
+    variants::{Class, Form, Measured, Refused, Setting, Tuning, VARIANTS, Variant, Why},
 };
 
 /// A candidate: one variant with its sizes, used for all products of a phase at once.
@@ -102,7 +102,7 @@ pub fn choose(found: &[Found]) -> Measured {
 /// # Errors
 ///
 /// [`Error::Usage`] if the device has no timestamp queries; errors of the device and of `progress`.
-/// A candidate that the device fails to compile is left out, unless no other is left.
+/// A candidate that the device fails to compile is left out.
 pub async fn measure(
     session: &mut Session<Gpu>,
     prompt: &[u32],
@@ -117,25 +117,25 @@ pub async fn measure(
     let default = caps.tuning();
     let mut found: BTreeMap<Class, Vec<(Way, f64)>> = BTreeMap::new();
     let ways = ways(&caps, rounding);
-    let mut failed = Vec::new();
     for &way in &ways {
         let tuning = default.clone().with(way.form, way.setting);
-        // Its own time is wanted, not that of a plain variant in its place.
-        let tuning = Tuning { strict: true, ..tuning };
         session.engine().change_machine(|gpu| gpu.set_tuning(tuning));
         match times(session, prompt, rounds, way).await {
             Ok(times) => {
+                // Its own time is wanted, not that of a plain variant in its place.
+                let refused = &session.machine().tuning().refused;
+                let name = way.setting.variant().name();
                 for (class, time) in times {
-                    found.entry(class).or_default().push((way, time));
+                    let is_it = |refused: &Refused| {
+                        (refused.kernel, refused.variant) == (class.kernel.as_str(), name)
+                            && refused.dtype == class.dtype
+                    };
+                    if !refused.iter().any(is_it) {
+                        found.entry(class).or_default().push((way, time));
+                    }
                 }
             }
-            Err(Error::Device(_))
-                if ways.iter().any(|other| {
-                    other.form == way.form && !failed.contains(other) && *other != way
-                }) =>
-            {
-                failed.push(way)
-            }
+            Err(Error::Device(_) | Error::Refused { .. }) if way != ways[0] => {}
             Err(error) => {
                 session.engine().change_machine(|gpu| gpu.set_tuning(default));
                 return Err(error);

@@ -82,6 +82,15 @@ impl Product {
         self.weight.dtype
     }
 
+    /// Floating-point operations for `count` tokens, (token, expert) choices, or tiles of slots: two
+    /// for each multiply-add. Tiles count as full.
+    pub fn operations(&self, count: u32) -> u64 {
+        let slots = if self.parts == Parts::Tile { TILE } else { 1 };
+        let matrices = if self.weights == Weights::One { 1 } else { 2 };
+        let of_one = u64::from(self.rows()) * u64::from(self.cols());
+        2 * matrices * u64::from(count) * u64::from(slots) * of_one
+    }
+
     /// Whether each invocation or tile has rows of two weights at once.
     pub(super) fn is_pair(&self) -> bool {
         self.weights == Weights::Pair

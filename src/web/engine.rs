@@ -6,6 +6,7 @@ use std::{
     path::Path,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use js_sys::Function;
@@ -229,6 +230,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         told: Rc::default(),
         before: false,
         notices: notices.clone(),
+        longest_submission: options.longest_submission(),
     };
     let mut session = Resuming::new(reload).await?;
     prepare(&mut session, read, &device.listener).await?;
@@ -334,6 +336,7 @@ struct Reload {
     before: bool,
     /// What devices said of variants that they refuse.
     notices: Arc<Mutex<Vec<String>>>,
+    longest_submission: Option<Duration>,
 }
 
 impl Reload {
@@ -382,6 +385,7 @@ impl Rebuild for Reload {
             self.device.listener.progress("weights", 0, total)?;
         }
         let mut gpu = self.open().await?;
+        gpu.limit_submissions(self.longest_submission);
         let notices = self.notices.clone();
         gpu.on_notice(move |notice| {
             notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice.to_owned());

@@ -1,5 +1,7 @@
 //! Requests of a page: JSON, parsed and checked.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::{
@@ -25,6 +27,7 @@ pub(super) struct LoadOptions {
     kv_cache: Option<CacheType>,
     /// Whether weights that are NaN or infinite are taken.
     pub(super) allow_non_finite: bool,
+    submission_ms: Option<u32>,
 }
 
 /// Element types of the key-value cache.
@@ -49,6 +52,14 @@ impl CacheType {
 impl LoadOptions {
     /// Rows of a prefill chunk: fewer than natively, so that a page soon hears of progress.
     const PREFILL: u32 = 128;
+    /// Longest submission: browsers give up on a device that takes long, and draw nothing meanwhile.
+    const SUBMISSION_MS: u32 = 1000;
+
+    /// The longest submission; `None` for no limit.
+    pub(super) fn longest_submission(&self) -> Option<Duration> {
+        let milliseconds = self.submission_ms.unwrap_or(Self::SUBMISSION_MS);
+        (milliseconds > 0).then(|| Duration::from_millis(milliseconds.into()))
+    }
 
     pub(super) fn sizes(&self, config: &Config) -> SessionOptions {
         let usual = SessionOptions::of(config);

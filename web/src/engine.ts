@@ -47,7 +47,8 @@ export class GrokWgpu {
    * @throws {GrokWgpuError} with the cause and a hint on what to do.
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<GrokWgpu> {
-    const { onProgress, signal, onDevice, context, prefill, kvCache, allowNonFinite, cache = true } = options;
+    const { onProgress, signal, onDevice, cache = true } = options;
+    const { context, prefill, kvCache, allowNonFinite, submissionMs } = options;
     requireWebGpu();
     const sent = sendable(source);
     const client = new Client();
@@ -65,7 +66,11 @@ export class GrokWgpu {
     };
     try {
       const loaded = await client.call<Loaded>(
-        { kind: "load", source: sent, options: { context, prefill, kvCache, allowNonFinite, cache } },
+        {
+          kind: "load",
+          source: sent,
+          options: { context, prefill, kvCache, allowNonFinite, submissionMs, cache },
+        },
         { onNews, signal, what: "loading" },
       );
       engine = new GrokWgpu(client, loaded);

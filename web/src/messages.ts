@@ -29,6 +29,7 @@ export interface SentLoadOptions {
   prefill?: number;
   kvCache?: KvCache;
   allowNonFinite?: boolean;
+  submissionMs?: number;
   cache: boolean;
 }
 

@@ -30,6 +30,8 @@ export interface LoadOptions {
   kvCache?: KvCache;
   /** Take weights that are NaN or infinite, which are refused otherwise. Default: false. */
   allowNonFinite?: boolean;
+  /** Longest time that the adapter should work at once, in milliseconds; 0 for no limit. Default: 1000. */
+  submissionMs?: number;
   /** Cache downloaded files in the origin private file system. Default: true. */
   cache?: boolean;
   /** Called when the device was lost, and about its recovery. */

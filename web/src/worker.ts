@@ -42,7 +42,7 @@ function enqueue<T>(task: () => Promise<T>): Promise<T> {
 
 async function load(
   source: SentSource,
-  { context, prefill, kvCache, allowNonFinite, cache }: SentLoadOptions,
+  { context, prefill, kvCache, allowNonFinite, submissionMs, cache }: SentLoadOptions,
   signal: AbortSignal,
   emit: (news: News) => void,
 ): Promise<Loaded> {
@@ -72,8 +72,14 @@ async function load(
   };
   const watched = new Watched(found.files);
   files = watched;
-  const sizes = JSON.stringify({ context, prefill, kv_cache: kvCache, allow_non_finite: allowNonFinite });
-  engine = await watched.during(() => Engine.load(watched.files, sizes, onEvent));
+  const sent = JSON.stringify({
+    context,
+    prefill,
+    kv_cache: kvCache,
+    allow_non_finite: allowNonFinite,
+    submission_ms: submissionMs,
+  });
+  engine = await watched.during(() => Engine.load(watched.files, sent, onEvent));
   stop.signal = undefined;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };

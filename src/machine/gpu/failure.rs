@@ -120,8 +120,6 @@ pub(super) fn no_memory(what: &str, why: String) -> Error {
 /// Whether a message of a driver or a browser is about memory: `Out of memory`,
 /// `VK_ERROR_OUT_OF_DEVICE_MEMORY`, `E_OUTOFMEMORY`, `Not enough memory`.
 pub(super) fn is_of_memory(message: &str) -> bool {
-    let letters: String =
-        message.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
     const SAID: [&str; 6] = [
         "outofmemory",
         "outofdevicememory",
@@ -130,6 +128,8 @@ pub(super) fn is_of_memory(message: &str) -> bool {
         "notenoughmemory",
         "insufficientmemory",
     ];
+    let letters: String =
+        message.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
     SAID.iter().any(|said| letters.contains(said))
 }
 

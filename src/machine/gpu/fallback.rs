@@ -12,10 +12,13 @@ use crate::{
     variants::{Refused, Tuning},
 };
 
+/// Hears a sentence for each refused program.
+type Listener = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Who hears of what a device refuses.
 #[derive(Default)]
 pub(super) struct Notices {
-    listener: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    listener: Option<Listener>,
     told: Vec<String>,
 }
 

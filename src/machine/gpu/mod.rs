@@ -8,16 +8,19 @@ mod fallback;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod kept;
 mod make;
+mod pace;
 mod pipeline_cache;
 mod pipelines;
 mod plan;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
+use std::{ops::Range, time::Duration};
+
 pub use make::Refusal;
 pub use plan::{Counters, RecordedPass, StepTime};
 
-use self::{failure::Failure, make::Maker};
+use self::{failure::Failure, make::Maker, pace::Pace};
 use crate::{
     base::{
         error::{Error, Result},
@@ -50,6 +53,7 @@ pub struct Gpu {
     failure: Failure,
     make: Maker,
     notices: fallback::Notices,
+    pace: Pace,
     counters: Counters,
     binding_limit: u64,
 }
@@ -82,6 +86,8 @@ impl Gpu {
         let (device, queue, caps) = caps::open(&adapter, profile).await?;
         let failure = Failure::of(&device);
         let tuning = caps.tuning();
+        // No watchdog minds what runs on a CPU.
+        let pace = Pace::new((!caps.is_cpu).then_some(pace::BUDGET));
         let make = Maker::new(device.clone(), failure.clone());
         Ok(Self {
             device,
@@ -94,6 +100,7 @@ impl Gpu {
             failure,
             make,
             notices: fallback::Notices::default(),
+            pace,
             counters: Counters::default(),
             binding_limit: u64::MAX,
         })
@@ -128,6 +135,13 @@ impl Gpu {
     /// Buffers, shader modules and pipelines that were created since [`Gpu::refuse`].
     pub fn made(&self) -> [u64; 3] {
         self.make.made()
+    }
+
+    /// Changes how long a submission may be expected to take, `None` for no limit. A longer pass is
+    /// divided between dispatches. It is one second unless this is called, and not limited on
+    /// adapters that run on a CPU.
+    pub fn limit_submissions(&mut self, longest: Option<Duration>) {
+        self.pace.limit(longest);
     }
 
     /// Pipelines that have been built.
@@ -289,6 +303,17 @@ impl Gpu {
         Ok(regions.iter().map(take).collect())
     }
 
+    /// Encodes some dispatches of a plan, which are about to be submitted.
+    fn encode(&mut self, plan: &RecordedPass, some: Range<usize>) -> wgpu::CommandEncoder {
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let now = wait::now();
+        let costs = plan.costs().skip(some.start).take(some.len());
+        costs.for_each(|cost| self.pace.submitted(cost, now));
+        plan.encode(&mut encoder, some);
+        encoder
+    }
+
     /// The first error since the last call.
     fn check(&self) -> Result<()> {
         self.failure.check(&self.device).map_err(|mut error| {
@@ -412,10 +437,14 @@ impl Machine for Gpu {
                 size: t.size_bytes().next_multiple_of(4),
             })
             .collect();
-        let mut encoder =
-            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        plan.encode(&mut encoder);
-        self.counters.submissions += 1;
+        let mut ranges = self.pace.divide(plan.costs());
+        let last = ranges.pop().expect("there is one at the least");
+        self.counters.submissions += ranges.len() as u64 + 1;
+        for some in ranges {
+            let encoder = self.encode(plan, some);
+            self.queue.submit([encoder.finish()]);
+        }
+        let encoder = self.encode(plan, last);
         self.counters.dispatches += plan.dispatches();
         self.counters.bytes_bound += plan.bytes_bound();
         self.counters.bytes_touched += plan.bytes_touched();
@@ -425,6 +454,9 @@ impl Machine for Gpu {
             self.counters.read_back_bytes += total;
         }
         let mut bytes = self.submit_and_read(encoder, &regions).await?;
+        if total > 0 {
+            self.pace.done(wait::now());
+        }
         for (tensor, bytes) in read.iter().zip(&mut bytes) {
             bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
         }
@@ -434,6 +466,7 @@ impl Machine for Gpu {
     async fn flush(&mut self) -> Result<()> {
         self.queue.submit([]);
         let waited = wait::wait(&self.device, &self.queue).await;
+        self.pace.done(wait::now());
         self.check()?;
         waited
     }

@@ -1,6 +1,8 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
-use super::{Gpu, Slot, pipelines};
+use std::ops::Range;
+
+use super::{Gpu, Slot, pace::Cost, pipelines};
 use crate::{
     base::error::{Error, Result},
     machine::{
@@ -60,6 +62,7 @@ struct Step {
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
     bytes_touched: u64,
+    cost: Cost,
 }
 
 /// Time on the device of one dispatch.
@@ -103,10 +106,16 @@ impl RecordedPass {
         counts
     }
 
-    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+    /// What each dispatch costs.
+    pub(super) fn costs(&self) -> impl Iterator<Item = Cost> {
+        self.steps.iter().map(|step| step.cost)
+    }
+
+    /// Encodes some of the dispatches.
+    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, some: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         let mut before = None;
-        for step in &self.steps {
+        for step in &self.steps[some] {
             step.encode(&mut pass, before);
             before = Some(&step.pipeline);
         }
@@ -213,6 +222,7 @@ impl Recorder {
                 pipeline: built.pipeline.clone(),
                 workgroups: dispatch.workgroups,
                 bytes_touched: dispatch.bytes_touched(),
+                cost: Cost::of(dispatch.bytes_touched(), dispatch.operations),
             });
         }
         RecordedPass { steps, bytes_bound }

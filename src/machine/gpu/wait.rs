@@ -1,10 +1,26 @@
 //! Waiting for a device: natively by polling, in browsers by their event loop.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::{sync::LazyLock, time::Instant};
+
 use crate::base::error::{Error, Result};
 
 /// Whether shaders need `enable` directives for the optional features that they use. Browsers
 /// require them; naga, wgpu's own compiler, does not know them.
 pub(crate) const SHADERS_ENABLE: bool = cfg!(target_arch = "wasm32");
+
+/// Seconds since some moment.
+pub(super) fn now() -> f64 {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed().as_secs_f64()
+    }
+    #[cfg(target_arch = "wasm32")]
+    {
+        js_sys::Date::now() / 1e3
+    }
+}
 
 /// Waits until the device has done everything submitted so far.
 #[cfg_attr(
