@@ -1,21 +1,23 @@
-//! A model's weights in either file format.
+//! A model's weights in any file format.
 
 use std::path::Path;
 
-use super::{Checkpoint, Gguf};
+use super::{Checkpoint, Gguf, Release};
 use crate::{
     base::{error::Result, tensor::DType},
     files::Source,
     model::weights::Weights,
 };
 
-/// Weights in safetensors or GGUF files.
+/// Weights in files.
 #[derive(Debug)]
 pub enum ModelFiles<S> {
     /// Safetensors, whose configuration is in a separate `config.json`.
     Safetensors(Box<Checkpoint<S>>),
     /// GGUF, which includes configuration and tokenizer.
     Gguf(Box<Gguf<S>>),
+    /// Grok-1's first release, which includes neither.
+    Release(Box<Release<S>>),
 }
 
 impl<S: Source> ModelFiles<S> {
@@ -24,6 +26,7 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.bytes(),
             Self::Gguf(gguf) => gguf.bytes(),
+            Self::Release(release) => release.bytes(),
         }
     }
 
@@ -32,6 +35,7 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.warnings(),
             Self::Gguf(gguf) => gguf.warnings(),
+            Self::Release(_) => &[],
         }
     }
 
@@ -39,7 +43,7 @@ impl<S: Source> ModelFiles<S> {
     pub fn slices(&self) -> usize {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.slices(),
-            Self::Gguf(_) => 1,
+            Self::Gguf(_) | Self::Release(_) => 1,
         }
     }
 
@@ -48,6 +52,7 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.sources(),
             Self::Gguf(gguf) => gguf.sources(),
+            Self::Release(release) => release.sources(),
         }
     }
 
@@ -56,6 +61,7 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.files_of(name),
             Self::Gguf(gguf) => gguf.files_of(name),
+            Self::Release(release) => release.files_of(name),
         }
     }
 
@@ -64,6 +70,7 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.path(),
             Self::Gguf(gguf) => gguf.path(),
+            Self::Release(release) => release.path(),
         }
     }
 
@@ -72,6 +79,7 @@ impl<S: Source> ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => Box::new(checkpoint.tensors()),
             Self::Gguf(gguf) => Box::new(gguf.tensors()),
+            Self::Release(release) => Box::new(release.tensors()),
         }
     }
 }
@@ -81,6 +89,7 @@ impl<S: Source> Weights for ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.dtype(name),
             Self::Gguf(gguf) => gguf.dtype(name),
+            Self::Release(release) => release.dtype(name),
         }
     }
 
@@ -88,6 +97,7 @@ impl<S: Source> Weights for ModelFiles<S> {
         match self {
             Self::Safetensors(checkpoint) => checkpoint.read_rows(name, row0, rows, into).await,
             Self::Gguf(gguf) => gguf.read_rows(name, row0, rows, into).await,
+            Self::Release(release) => release.read_rows(name, row0, rows, into).await,
         }
     }
 }

@@ -7,10 +7,11 @@ use crate::{
     checkpoint::{
         gguf,
         open::{self, CONFIG, Opened},
-        place,
+        place, release,
         write::{self, Layout, Output},
     },
     files::{
+        Source as _,
         folder::{Folder, PartFile},
         native::{FileSource, names, starts_with},
     },
@@ -32,15 +33,18 @@ fn files(path: &Path) -> Result<Vec<FileSource>> {
         })?;
         (parent.unwrap_or(Path::new(".")), Some(name))
     };
-    let begins = |name: &str| starts_with(&folder.join(name), &gguf::MAGIC);
     // A file beside the weights stands for its folder.
     let named = file.filter(|name| !open::is_beside_weights(name));
-    let names = names(folder)?;
-    let chosen = open::choose(folder, &names, named, &begins)?;
+    let listed = names(folder)?;
+    if let Some(tensors) = release_in(folder, &listed, named) {
+        return release_files(&tensors);
+    }
+    let begins = |name: &str| starts_with(&folder.join(name), &gguf::MAGIC);
+    let chosen = open::choose(folder, &listed, named, &begins)?;
     if chosen.iter().any(|name| name == CONFIG) {
         let is_none = match named {
-            None => place::folder_without_model(folder, &names),
-            Some(_) => place::file_without_model(path, names.iter().any(|name| name == CONFIG)),
+            None => place::folder_without_model(folder, &listed),
+            Some(_) => place::file_without_model(path, listed.iter().any(|name| name == CONFIG)),
         };
         if let Some(error) = is_none {
             return Err(error);
@@ -58,10 +62,68 @@ fn files(path: &Path) -> Result<Vec<FileSource>> {
     chosen.into_iter().map(|name| open(at(name))).collect()
 }
 
+/// Whether the file of this name is a tensor of Grok-1's first release.
+fn is_tensor(name: &str) -> bool {
+    release::numbers(name).is_some()
+}
+
+/// The folder of the tensors, if a folder with these names is Grok-1's first release or holds it.
+/// `named` is the file that the user named.
+fn release_in(folder: &Path, listed: &[String], named: Option<&str>) -> Option<PathBuf> {
+    if let Some(named) = named {
+        return release::numbers(named).map(|_| folder.to_owned());
+    }
+    if listed.iter().any(|name| name.ends_with(".safetensors") || open::is_gguf(name)) {
+        return None;
+    }
+    if listed.iter().any(|name| is_tensor(name)) {
+        return Some(folder.to_owned());
+    }
+    listed.iter().find(|name| *name == release::FOLDER).map(|name| folder.join(name))
+}
+
+/// The folder of a model's configuration and tokenizer, of the folder that has its weights: the
+/// first release of Grok-1 has them beside the folder of the tensors.
+fn beside(folder: &Path) -> &Path {
+    let inner = folder.file_name().is_some_and(|name| name == release::FOLDER);
+    match folder.parent().filter(|_| inner) {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => folder,
+    }
+}
+
+/// The folder of the configuration and the tokenizer of the model at `path`, which is a folder or
+/// a file.
+pub fn folder_of(path: &Path) -> &Path {
+    if path.is_dir() {
+        return beside(path);
+    }
+    beside(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// The files of the release whose tensors are in this folder.
+fn release_files(tensors: &Path) -> Result<Vec<FileSource>> {
+    let folder = beside(tensors);
+    let used = |name: &String| open::is_model_file(name) && !super::is_part(name);
+    let mut files = Vec::new();
+    for name in names(folder)?.into_iter().filter(used) {
+        files.push(FileSource::open(folder.join(name))?);
+    }
+    for name in names(tensors)?.into_iter().filter(|name| is_tensor(name)) {
+        files.push(FileSource::open_closed(tensors.join(name))?);
+    }
+    if !files.iter().any(|file| release::numbers(file.name()).is_some()) {
+        let what = "the folder holds no tensor00000_000: it is no release of Grok-1";
+        return Err(Error::format(tensors, what));
+    }
+    Ok(files)
+}
+
 /// Opens the model at `path`: a folder with `config.json` and `*.safetensors`, a file in such a
-/// folder, a GGUF file, whatever its name, or a model's folder in the cache of the Hugging Face hub.
-/// Reads the configuration and the headers; the weights are read when an
-/// [`Engine`](crate::engine::Engine) loads them.
+/// folder, a GGUF file, whatever its name, the folder of Grok-1's first release, or a model's folder
+/// in the cache of the Hugging Face hub. Reads the configuration and the headers; the weights are
+/// read when an [`Engine`](crate::engine::Engine) loads them.
 ///
 /// # Errors
 ///

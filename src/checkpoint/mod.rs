@@ -1,4 +1,5 @@
-//! Checkpoints: safetensors and GGUF files, checked against the configuration and read by rows.
+//! Checkpoints: safetensors and GGUF files and Grok-1's first release, checked against the
+//! configuration and read by rows.
 
 mod checked;
 mod families;
@@ -13,10 +14,12 @@ mod layout;
 mod magic;
 mod names;
 pub mod open;
+pub mod pickle;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod place;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod quantize;
+pub mod release;
 pub mod requantize;
 pub mod safetensors;
 pub mod scan;
@@ -26,7 +29,9 @@ pub mod write;
 
 use std::path::{Path, PathBuf};
 
-pub use self::{checked::Checked, files::ModelFiles, gguf::Gguf, synthetic::Synthetic};
+pub use self::{
+    checked::Checked, files::ModelFiles, gguf::Gguf, release::Release, synthetic::Synthetic,
+};
 use self::{
     index::Index,
     layout::{Header, Piece, Resolved, Stored, Tally},

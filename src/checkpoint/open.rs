@@ -8,7 +8,7 @@ use crate::{
         json,
     },
     checkpoint::{
-        Checked, Checkpoint, Gguf, ModelFiles, gguf, is_part, magic,
+        Checked, Checkpoint, Gguf, ModelFiles, Release, gguf, is_part, magic, release,
         scan::unfinished,
         usual::{self, Usual, is_usual},
     },
@@ -79,31 +79,46 @@ pub(super) fn is_beside_weights(name: &str) -> bool {
 
 /// Opens the model that these files hold. `path` is its name in messages.
 ///
-/// With a `config.json` the weights are safetensors; without one they are GGUF. Other files are
-/// ignored.
+/// Files of Grok-1's first release are read as such; without a `config.json` they have Grok-1's
+/// configuration. Else, with a `config.json` the weights are safetensors; without one they are GGUF.
+/// Other files are ignored.
 ///
 /// # Errors
 ///
 /// [`Error::Format`] if there is no configuration or there are no weights, and those of
-/// [`Config::from_json`], [`Checkpoint::open`] and [`Gguf::open`].
+/// [`Config::from_json`], [`Checkpoint::open`], [`Release::open`] and [`Gguf::open`].
 pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Result<Opened<S>> {
     let (tokenizers, files): (Vec<S>, Vec<S>) =
         files.into_iter().partition(|file| is_tokenizer(file.name()));
     let (defaults, files): (Vec<S>, Vec<S>) =
         files.into_iter().partition(|file| is_usual(file.name()));
     let has_config = files.iter().find(|file| file.name() == CONFIG);
+    let is_release = files.iter().any(|file| is_tensor(file))
+        && !files.iter().any(|file| file.name().ends_with(".safetensors"));
     let mut usual = Usual::default();
-    let (config, weights, mut warnings) = if let Some(file) = has_config {
-        let text = read_text(file, MAX_CONFIG).await?;
-        let (mut config, mut warnings) = Config::from_json(&file.path(), &text)?;
+    let (config, weights, mut warnings) = if has_config.is_some() || is_release {
+        let (mut config, text, mut warnings) = match has_config {
+            Some(file) => {
+                let text = read_text(file, MAX_CONFIG).await?;
+                let (config, warnings) = Config::from_json(&file.path(), &text)?;
+                (config, text, warnings)
+            }
+            None => (Config::grok_1(), "{}".to_owned(), Vec::new()),
+        };
         usual = Usual::read(&text, &defaults, config.vocab_size).await?;
-        let parts = files.into_iter().filter(|file| is_part(file.name())).collect();
-        let checkpoint = Checkpoint::open(path, in_order(path, parts)?, &config).await?;
+        let weights = if is_release {
+            let tensors = files.into_iter().filter(is_tensor).collect();
+            ModelFiles::Release(Box::new(Release::open(path, tensors, &config).await?))
+        } else {
+            let parts = files.into_iter().filter(|file| is_part(file.name())).collect();
+            let checkpoint = Checkpoint::open(path, in_order(path, parts)?, &config).await?;
+            warnings.extend_from_slice(checkpoint.warnings());
+            ModelFiles::Safetensors(Box::new(checkpoint))
+        };
         if compat == Compat::LlamaCpp {
             config = config.as_llama_cpp();
         }
-        warnings.extend_from_slice(checkpoint.warnings());
-        (config, ModelFiles::Safetensors(Box::new(checkpoint)), warnings)
+        (config, weights, warnings)
     } else {
         let mut parts = Vec::new();
         for file in files {
@@ -125,6 +140,11 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
     let path = path.into();
     let weights = Checked::new(weights);
     Ok(Opened { config, weights, warnings, sampling, path, tokenizers, end_ids, end_texts })
+}
+
+/// Whether this is a file of Grok-1's first release.
+fn is_tensor(file: &impl Source) -> bool {
+    release::numbers(file.name()).is_some()
 }
 
 /// Reads a `config.json`. Also returns warnings, as [`Config::from_json`] does.
@@ -189,7 +209,7 @@ impl<S: Source> Opened<S> {
         // A GGUF without a supported tokenizer may have one in a file beside it.
         let within = match &*self.weights {
             ModelFiles::Gguf(gguf) => gguf.tokenizer()?,
-            ModelFiles::Safetensors(_) => None,
+            ModelFiles::Safetensors(_) | ModelFiles::Release(_) => None,
         };
         let tokenizer = match within {
             Some(tokenizer) => tokenizer,
@@ -204,7 +224,7 @@ impl<S: Source> Opened<S> {
     fn no_tokenizer(&self) -> Error {
         let kind = match &*self.weights {
             ModelFiles::Gguf(gguf) => gguf.vocabulary(),
-            ModelFiles::Safetensors(_) => None,
+            ModelFiles::Safetensors(_) | ModelFiles::Release(_) => None,
         };
         let Some(kind) = kind else { return Tokenizer::missing(&self.path) };
         let kind = json::clipped(kind);

@@ -17,20 +17,22 @@ use crate::{
         num::size,
     },
     checkpoint::{
-        Checkpoint,
         journal::{self, Done, Journal, Problem},
         requantize::{self, Choices, Job, KindReport, Requantized},
         synthetic::fnv_1a,
         write::{self, Layout, Output},
     },
     files::{
-        Source,
         folder::{Folder, PartFile, Syncer},
         log::Log,
         native::{names, read_text},
         threads,
     },
-    model::{config::Config, schema::Kind},
+    model::{
+        config::Config,
+        schema::{self, Kind, Wanted},
+        weights::Weights,
+    },
 };
 
 /// File name of the journal of an unfinished run: a line that identifies it, then one for each
@@ -98,13 +100,13 @@ impl Quantize<'_> {
     /// choices, or another process is writing to it; [`Error::Checkpoint`] with the tensor and the
     /// index of a weight that is not finite or that the new type cannot hold; [`Error::Io`] if
     /// something cannot be read or written; errors of `progress`.
-    pub fn run<S: Source>(
+    pub fn run<W: Weights>(
         &self,
         config: &Config,
-        checkpoint: &Checkpoint<S>,
+        weights: &W,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Outcome> {
-        self.run_within(&|| Folder { dir: self.to }.room(), config, checkpoint, progress)
+        self.run_within(&|| Folder { dir: self.to }.room(), config, weights, progress)
     }
 
     /// [`run`](Self::run) on a disk with `room` bytes left, where that is known.
@@ -112,17 +114,17 @@ impl Quantize<'_> {
     /// # Errors
     ///
     /// Those of [`run`](Self::run).
-    pub fn run_within<S: Source>(
+    pub fn run_within<W: Weights>(
         &self,
         room: &dyn Fn() -> Option<u64>,
         config: &Config,
-        checkpoint: &Checkpoint<S>,
+        weights: &W,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Outcome> {
-        let digest = self.digest(config, checkpoint);
+        let digest = self.digest(config, weights)?;
         let mut copy = Unfinished::begin(self.to, &digest)?;
         let weights =
-            Requantized::new(self.from, config, checkpoint, &self.choices, on_all_cores, progress)?;
+            Requantized::new(self.from, config, weights, &self.choices, on_all_cores, progress)?;
         let replaced = block_on(copy.keep_what_is_of(&weights))?;
         let mut resumed = 0;
         for tensor in copy.done.values().flatten() {
@@ -146,10 +148,10 @@ impl Quantize<'_> {
     }
 
     /// Bytes that this run adds to the folder.
-    fn needed<S: Source>(
+    fn needed<W: Weights>(
         &self,
         config: &Config,
-        weights: &Requantized<'_, Checkpoint<S>>,
+        weights: &Requantized<'_, W>,
         copy: &Unfinished<'_>,
         config_json: &str,
     ) -> Result<u64> {
@@ -185,19 +187,21 @@ impl Quantize<'_> {
 
     /// Identifies a run by its model, choices and layout. The weights are not included: the journal
     /// has a hash for each tensor. Other files are copied after all weights.
-    fn digest<S: Source>(&self, config: &Config, checkpoint: &Checkpoint<S>) -> String {
+    fn digest<W: Weights>(&self, config: &Config, weights: &W) -> Result<String> {
         let mut text = format!("{:?} {:?} {}\n", self.choices, self.layout, config.to_json());
-        for (name, dtype, shape) in checkpoint.tensors() {
-            let _ = writeln!(text, "{name} {dtype} {shape:?}");
+        let mut tensors = schema::tensors(config);
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        for Wanted { name, shape, .. } in tensors {
+            let _ = writeln!(text, "{name} {} {shape:?}", weights.dtype(&name)?);
         }
-        format!("{:016x}", fnv_1a(&text))
+        Ok(format!("{:016x}", fnv_1a(&text)))
     }
 
     /// The model's own `config.json`, with a `quantization_config` added.
-    fn config_json<S: Source>(
+    fn config_json<W: Weights>(
         &self,
         config: &Config,
-        weights: &Requantized<'_, Checkpoint<S>>,
+        weights: &Requantized<'_, W>,
     ) -> Result<String> {
         let path = self.from.join("config.json");
         let text =
@@ -316,10 +320,7 @@ impl<'a> Unfinished<'a> {
 
     /// Drops tensors from `done` whose source bytes have changed, and those after them in their
     /// files. Returns how many.
-    async fn keep_what_is_of<W: crate::model::weights::Weights>(
-        &mut self,
-        weights: &Requantized<'_, W>,
-    ) -> Result<usize> {
+    async fn keep_what_is_of<W: Weights>(&mut self, weights: &Requantized<'_, W>) -> Result<usize> {
         let before = self.count();
         for tensors in self.done.values_mut() {
             let mut same = 0;
@@ -356,11 +357,11 @@ impl<'a> Unfinished<'a> {
         self.journal.append(&text)
     }
 
-    fn write<S: Source>(
+    fn write<W: Weights>(
         &mut self,
         task: &Quantize<'_>,
         config: &Config,
-        weights: &Requantized<'_, Checkpoint<S>>,
+        weights: &Requantized<'_, W>,
         config_json: &str,
     ) -> Result<()> {
         let mut sink = Sink { copy: self, weights };
@@ -395,7 +396,7 @@ impl<'a> Unfinished<'a> {
     }
 }
 
-impl<W: crate::model::weights::Weights> Output for Sink<'_, '_, '_, W> {
+impl<W: Weights> Output for Sink<'_, '_, '_, W> {
     type File = PartFile;
 
     fn create(&mut self, name: &str) -> Result<Self::File> {

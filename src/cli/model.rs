@@ -155,14 +155,6 @@ pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
         })
 }
 
-/// The folder that a model is, or that its file lies in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    if path.is_dir() {
-        return path;
-    }
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Reads the configuration and all headers of the model that is named; warnings are printed.
 pub(crate) async fn open(named: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
     let mut opened = open_model(&find(named, globals)?, globals.compat.into()).await?;

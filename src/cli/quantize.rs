@@ -11,6 +11,7 @@ use grok_wgpu::lab::{
     },
     checkpoint::{
         ModelFiles,
+        folder::folder_of,
         quantize::{Outcome, Quantize},
         requantize::{Choices, KindReport},
         write::Layout,
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::{find, folder_of, open},
+    model::{find, open},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -95,24 +96,24 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let model = find(&options.model, globals)?;
     let opened = open(&model, globals).await?;
-    let ModelFiles::Safetensors(checkpoint) = &*opened.weights else {
+    if let ModelFiles::Gguf(_) = &*opened.weights {
         return Err(Error::Usage(format!(
             "{} is a GGUF file, whose tokenizer cannot be written to a folder",
             options.model.display()
         ))
         .with_hint("Quantize the safetensors that it was made of."));
-    };
+    }
     let task = Quantize {
         from: folder_of(&model),
         to: &options.out,
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),
     };
-    let total = checkpoint.bytes();
+    let total = opened.weights.bytes();
     let bar = terminal.bar("quantizing", total, true);
     let start = Instant::now();
     let kept = keep();
-    let result = task.run(&opened.config, checkpoint, &mut |bytes| {
+    let result = task.run(&opened.config, &opened.weights, &mut |bytes| {
         bar.inc(bytes);
         check_interrupt()
     });

@@ -20,7 +20,8 @@ use crate::{
 pub struct FileSource {
     path: PathBuf,
     name: String,
-    file: File,
+    /// `None` for a file that is opened for each read.
+    file: Option<File>,
     len: u64,
     /// When the file was last written to, where the system says.
     modified: Option<SystemTime>,
@@ -43,7 +44,17 @@ impl FileSource {
             .to_owned();
         let (file, metadata) = open_regular(&path).map_err(|source| Error::io(&path, source))?;
         let modified = metadata.modified().ok();
-        Ok(Self { path, name, file, len: metadata.len(), modified })
+        Ok(Self { path, name, file: Some(file), len: metadata.len(), modified })
+    }
+
+    /// As [`FileSource::open`], but the file is opened again for each read: for models of more
+    /// files than a process may have open.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FileSource::open`].
+    pub(crate) fn open_closed(path: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { file: None, ..Self::open(path)? })
     }
 }
 
@@ -66,7 +77,14 @@ impl Source for FileSource {
             let what = format!("reading {wanted} bytes at offset {offset}: {what}");
             Error::io(&self.path, io::Error::new(kind, what))
         };
-        match read_exact_at(&self.file, into, offset) {
+        let again;
+        let file = if let Some(file) = &self.file {
+            file
+        } else {
+            again = open_regular(&self.path).map_err(|error| fail(error.kind(), error.to_string()));
+            &again?.0
+        };
+        match read_exact_at(file, into, offset) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 return Err(fail(
@@ -77,7 +95,7 @@ impl Source for FileSource {
             Err(error) => return Err(fail(error.kind(), error.to_string())),
         }
         // A file that is being written or was replaced in place must not pass for a whole one.
-        let now = self.file.metadata().map_err(|error| fail(error.kind(), error.to_string()))?;
+        let now = file.metadata().map_err(|error| fail(error.kind(), error.to_string()))?;
         if now.len() != self.len {
             let what = format!("the file's length went from {} to {} bytes", self.len, now.len());
             return Err(fail(ErrorKind::InvalidData, what));

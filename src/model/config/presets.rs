@@ -17,13 +17,18 @@ impl Config {
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "grok-2" => Some(grok_2()),
-            "grok-1" => Some(grok_1()),
+            "grok-1" => Some(Self::grok_1()),
             "bench" => Some(bench()),
             "small" => Some(Self { vocab_size: 512, ..tiny() }),
             "tiny" => Some(tiny()),
             "tiny-grok-1" => Some(tiny_grok_1()),
             _ => None,
         }
+    }
+
+    /// Grok-1 as released, whose first release has no `config.json`.
+    pub(crate) fn grok_1() -> Self {
+        grok_1()
     }
 }
 
