@@ -13,6 +13,7 @@ use grok_wgpu::lab::{
         gguf::header,
         index_files,
         journal::Journal,
+        pickle::{self, Pickled},
         safetensors::{MAX_HEADER, header_len, parse},
     },
     files::Source,
@@ -36,6 +37,7 @@ pub(crate) const TARGETS: [(&str, Target); 9] = [
     ("index", index),
     ("tuning", tuning),
     ("journal", journal),
+    ("pickle", pickle),
 ];
 
 /// Upper bound on the length of a simulated file.
@@ -260,6 +262,27 @@ pub(crate) fn journal(bytes: &[u8]) -> bool {
     assert!(!text[len..].contains('\n'));
     for file in journal.done.keys() {
         assert_plain(file);
+    }
+    true
+}
+
+/// A tensor of Grok-1's first release. Its bytes lie in the file, and are as many as its shape asks
+/// for.
+pub(crate) fn pickle(bytes: &[u8]) -> bool {
+    let len = bytes.len() as u64;
+    let source = Start { name: "tensor00000_000", bytes, len };
+    let read = block_on(pickle::read(&source)).expect("a file in memory is read");
+    let arrays = match read {
+        Ok(Pickled::Array(array)) => vec![array],
+        Ok(Pickled::Quantized { weight, scales }) => vec![weight, scales],
+        Err(what) => {
+            told(&what);
+            return false;
+        }
+    };
+    for array in arrays {
+        assert!(array.offset + array.len < len);
+        assert_eq!(array.shape.iter().product::<u64>() * array.element.bytes(), array.len);
     }
     true
 }

@@ -107,8 +107,18 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         };
         usual = Usual::read(&text, &defaults, config.vocab_size).await?;
         let weights = if is_release {
+            let has_config = has_config.is_some();
             let tensors = files.into_iter().filter(is_tensor).collect();
-            ModelFiles::Release(Box::new(Release::open(path, tensors, &config).await?))
+            let release = Release::open(path, tensors, &config).await;
+            let release = release.map_err(|error| match error {
+                Error::Checkpoint { path, mut problems } if !has_config => {
+                    problems
+                        .push("there is no config.json, so Grok-1's own sizes are wanted".into());
+                    Error::Checkpoint { path, problems }
+                }
+                error => error,
+            })?;
+            ModelFiles::Release(Box::new(release))
         } else {
             let parts = files.into_iter().filter(|file| is_part(file.name())).collect();
             let checkpoint = Checkpoint::open(path, in_order(path, parts)?, &config).await?;

@@ -45,7 +45,8 @@ use crate::{
 
 /// The folder of the tensors in the release.
 pub const FOLDER: &str = "ckpt-0";
-/// Bytes of a matrix that are kept to turn it. One of Grok-1's experts has 192 MiB.
+/// Bytes of a matrix that are kept to turn it. A file has the rows of an expert's matrix as
+/// columns, so whoever reads its first row reads the whole 192 MiB.
 const KEPT: u64 = 256 << 20;
 /// Elements along the side of a tile that is turned at a time.
 const TILE: usize = 64;
@@ -185,6 +186,7 @@ pub struct Release<S> {
     sources: Vec<S>,
     tensors: BTreeMap<String, Place>,
     kept: RefCell<Option<Kept>>,
+    keep: u64,
 }
 
 impl<S: Source> Release<S> {
@@ -234,7 +236,15 @@ impl<S: Source> Release<S> {
         if !problems.is_empty() {
             return fail(problems);
         }
-        Ok(Self { path: path.into(), sources, tensors, kept: RefCell::default() })
+        Ok(Self { path: path.into(), sources, tensors, kept: RefCell::default(), keep: KEPT })
+    }
+
+    /// Sets how many bytes of a matrix are kept at most, or one row. Without this 256 MiB are,
+    /// which is enough for all of Grok-1's.
+    #[must_use]
+    pub fn keep_at_most(mut self, bytes: u64) -> Self {
+        self.keep = bytes;
+        self
     }
 
     /// Bytes of all tensors, in the element types that readers get.
@@ -320,7 +330,7 @@ impl<S: Source> Release<S> {
     ) -> Result<Kept> {
         let [all, cols] = place.extents();
         let size = place.element.bytes();
-        let rows = (KEPT / (cols * size).max(1)).clamp(1, all - first);
+        let rows = (self.keep / (cols * size).max(1)).clamp(1, all - first);
         resize(name, &mut bytes, rows * cols * size)?;
         let source = &self.sources[place.source];
         let mut part = Vec::new();

@@ -293,9 +293,13 @@ fn other_kinds_of_file() {
             &b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"[..],
             "git lfs pull",
         ),
-        (b"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl", "ZIP archive"),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "Python pickle"),
-        (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00", "Python pickle"),
+        (b"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl", "a PyTorch file (.bin"),
+        (b"PK\x03\x04\x14\x00\x00\x00\x00\x00arr_0.npy", "NumPy arrays (.npz)"),
+        (b"PK\x03\x04\x14\x00\x00\x00\x00\x00readme", "ZIP archive: unpack it"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "an old PyTorch file"),
+        (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00", "only those of Grok-1's first"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:", "an ONNX model"),
+        (b"\x08\x07\x3a\x84\xf3\x01\x0a\x03\x0a\x01x", "an ONNX model"),
         (b"GGUF\x03\x00\x00\x00\x00\x00\x00\x00", "GGUF"),
         (b"<!DOCTYPE html><html>", "HTML page"),
         (b"\n<html><head>", "HTML page"),
@@ -308,9 +312,9 @@ fn other_kinds_of_file() {
         let told = problems(open(&files, &config));
         assert!(told[0].contains(word), "{told:?}");
     }
-    // A header length that begins with a pickle's magic bytes is not taken for a pickle.
-    for length in [0x0280_usize, 0x0480] {
-        let header = format!("{:1$}", "{}", length);
+    // A header length that begins with the first bytes of another format is not taken for it.
+    for length in [0x0280_usize, 0x0480, 0x0012_0808] {
+        let header = format!("{{}}{}", " ".repeat(length - 2));
         assert_eq!(entries(&file(header.as_bytes(), b"")), Ok(Vec::new()));
     }
 }

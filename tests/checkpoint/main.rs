@@ -5,4 +5,7 @@ mod files;
 mod header;
 mod layouts;
 mod memory;
+mod pickle;
+mod pickles;
 mod places;
+mod release;

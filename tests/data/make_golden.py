@@ -361,7 +361,8 @@ def to_safetensors(tensors):
     body = b""
     for name, array in tensors.items():
         data = np.ascontiguousarray(array).tobytes()
-        kind = {"float64": "F64", "int32": "I32"}[array.dtype.name]
+        kinds = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "int32": "I32"}
+        kind = kinds[array.dtype.name]
         span = [len(body), len(body) + len(data)]
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": span}
         body += data

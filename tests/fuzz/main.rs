@@ -89,4 +89,6 @@ macro_rules! fuzz {
     };
 }
 
-fuzz! { safetensors gguf config tok_json tokenizer_json sentence_piece index tuning journal }
+fuzz! {
+    safetensors gguf config tok_json tokenizer_json sentence_piece index tuning journal pickle
+}
