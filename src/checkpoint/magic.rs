@@ -16,12 +16,31 @@ pub(crate) fn recognize(start: &[u8]) -> Option<&'static str> {
         (b"(\xb5/\xfd", "this is Zstandard-compressed: decompress it first"),
         (b"BZh", "this is bzip2-compressed: decompress it first"),
         (b"\xfd7zXZ\0", "this is xz-compressed: decompress it first"),
-        (b"\x93NUMPY", "this is a NumPy array; safetensors files are wanted"),
-        (b"\x89HDF", "this is an HDF5 file; safetensors files are wanted"),
     ];
     if let Some((_, what)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Some(what);
     }
+    if let Some(what) = other_model(start) {
+        return Some(what);
+    }
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let begins = |word: &str| {
+        text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    if begins("<!doctype html") || begins("<html") {
+        return Some("this is an HTML page, perhaps the error page of a failed download");
+    }
+    if begins("<?xml") {
+        return Some("this is an XML page, perhaps the error page of a failed download");
+    }
+    if text.starts_with(b"{") && start.get(8) != Some(&b'{') {
+        return Some("this is JSON text; safetensors files are wanted");
+    }
+    None
+}
+
+/// What weights the file holds that begins with `start`, if they are in a format that is not read.
+pub(crate) fn other_model(start: &[u8]) -> Option<&'static str> {
     if start.starts_with(b"PK\x03\x04") {
         return Some(zip(start));
     }
@@ -36,18 +55,11 @@ pub(crate) fn recognize(start: &[u8]) -> Option<&'static str> {
              was made of, as safetensors or GGUF",
         );
     }
-    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
-    let begins = |word: &str| {
-        text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word.as_bytes()))
-    };
-    if begins("<!doctype html") || begins("<html") {
-        return Some("this is an HTML page, perhaps the error page of a failed download");
+    if start.starts_with(b"\x93NUMPY") {
+        return Some("this is a NumPy array; safetensors files are wanted");
     }
-    if begins("<?xml") {
-        return Some("this is an XML page, perhaps the error page of a failed download");
-    }
-    if text.starts_with(b"{") && start.get(8) != Some(&b'{') {
-        return Some("this is JSON text; safetensors files are wanted");
+    if start.starts_with(b"\x89HDF") {
+        return Some("this is an HDF5 file; safetensors files are wanted");
     }
     None
 }
@@ -74,7 +86,7 @@ fn zip(start: &[u8]) -> &'static str {
 
 /// A pickle, by what comes after its protocol.
 fn pickle(rest: &[u8]) -> &'static str {
-    /// PyTorch's files began with this number until it wrote ZIP archives.
+    /// `PyTorch`'s files began with this number until it wrote ZIP archives.
     const TORCH: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
     if rest.starts_with(TORCH) {
         return "this is an old PyTorch file (.bin, .pt or .pth), a Python pickle, which could run \

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{is_part, magic, open::CONFIG};
+use super::{
+    is_part, magic,
+    open::{CONFIG, is_model_file},
+};
 use crate::{
     base::error::{Error, Result},
     files::native::{names, read_small, read_start},
@@ -149,6 +152,9 @@ pub(super) fn folder_without_model(folder: &Path, names: &[String]) -> Option<Er
         (false, true) => "no config.json",
         (false, false) => "no config.json and no GGUF file",
     };
+    if let Some(error) = other_model(folder, names) {
+        return Some(error);
+    }
     let shown: Vec<&str> = names.iter().take(LISTED).map(String::as_str).collect();
     let holds = match names.len().checked_sub(LISTED) {
         None | Some(0) if names.is_empty() => "it is empty".to_owned(),
@@ -175,6 +181,18 @@ pub(super) fn folder_without_model(folder: &Path, names: &[String]) -> Option<Er
         MODEL.to_owned()
     };
     Some(Error::format(folder, what).with_hint(hint))
+}
+
+/// The error for the first file of a folder with weights in a format that is not read.
+fn other_model(folder: &Path, names: &[String]) -> Option<Error> {
+    /// Most files that are looked into.
+    const MOST: usize = 100;
+    names.iter().filter(|name| !is_model_file(name)).take(MOST).find_map(|name| {
+        let path = folder.join(name);
+        // A file that cannot be read is no reason.
+        let start = read_start(&path, magic::LOOK).ok()?;
+        magic::other_model(&start).map(|what| Error::format(path, what).with_hint(MODEL))
+    })
 }
 
 /// The error for a file that is named as a model and is none, if it is none. `config` says whether

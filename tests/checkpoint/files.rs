@@ -10,11 +10,14 @@ use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
     checkpoint::{
         Checkpoint, Synthetic,
-        folder::{open_config, open_folder, write_checkpoint},
+        folder::{open_config, open_folder, open_model, write_checkpoint},
         write::Layout,
     },
     files::{Source, native::FileSource},
-    model::{config::Config, schema},
+    model::{
+        config::{Compat, Config},
+        schema,
+    },
 };
 use pollster::block_on;
 
@@ -81,6 +84,50 @@ fn folders_without_weights() -> Outcome {
     fs::write(folder.path().join(".hidden.safetensors"), b"")?;
     let error = open_folder(folder.path()).expect_err("nothing to read");
     assert!(error.to_string().ends_with("the folder holds no *.safetensors file"), "{error}");
+    Ok(())
+}
+
+/// Models in formats that are not read, by what the files begin with.
+#[test]
+fn other_models_are_told() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let (config, weights) = tiny();
+    for (name, bytes, told) in [
+        ("pytorch_model.bin", &b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl"[..], "a PyTorch file"),
+        (
+            "consolidated.00.pth",
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+            "an old PyTorch file",
+        ),
+        ("weights", b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00", "a Python pickle"),
+        ("model.onnx", b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:", "an ONNX model"),
+        ("flax.h5", b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    ] {
+        fs::write(at(name), bytes)?;
+        fs::write(at("README.md"), "{}")?;
+        for with_config in [false, true] {
+            if with_config {
+                fs::write(at("config.json"), config.to_json())?;
+            }
+            for path in [folder.path().to_owned(), at(name)] {
+                let error = block_on(open_model(&path, Compat::Reference)).expect_err("not read");
+                let text = error.to_string();
+                assert_eq!(error.code(), "format", "{text}");
+                assert!(text.starts_with(&format!("{}: this is ", at(name).display())), "{text}");
+                assert!(text.contains(told), "{text}");
+            }
+        }
+        fs::remove_file(at("config.json"))?;
+        fs::remove_file(at(name))?;
+    }
+    // A page in place of a file is told where the user names it; beside a model nothing is told.
+    fs::write(at("page"), "<!DOCTYPE html>")?;
+    let error = block_on(open_model(&at("page"), Compat::Reference)).expect_err("a page");
+    assert!(error.to_string().contains("an HTML page"), "{error}");
+    block_on(write_checkpoint(folder.path(), &config, &weights, Layout::Single))?;
+    fs::write(at("pytorch_model.bin"), b"PK\x03\x04archive/data.pkl")?;
+    block_on(open_model(folder.path(), Compat::Reference))?;
     Ok(())
 }
 

@@ -53,7 +53,7 @@ impl Source for Sparse {
                 let into = &mut into[at(from - offset)..at(to - offset)];
                 match part {
                     Part::Bytes(bytes) => {
-                        into.copy_from_slice(&bytes[at(from - start)..at(to - start)])
+                        into.copy_from_slice(&bytes[at(from - start)..at(to - start)]);
                     }
                     Part::Zeros(_) => into.fill(0),
                 }
@@ -243,12 +243,11 @@ impl Pickler {
             head.extend_from_slice(&u32::try_from(count).expect("below 4 GiB").to_le_bytes());
             self.parts.extend([Part::Bytes(head.into()), array.data.clone()]);
         } else {
-            match u8::try_from(count) {
-                Ok(count) => self.op(&[b'C', count]),
-                Err(_) => {
-                    self.op(b"B");
-                    self.op(&u32::try_from(count).expect("small").to_le_bytes());
-                }
+            if let Ok(count) = u8::try_from(count) {
+                self.op(&[b'C', count]);
+            } else {
+                self.op(b"B");
+                self.op(&u32::try_from(count).expect("small").to_le_bytes());
             }
             self.op(&joined(std::slice::from_ref(&array.data)));
         }

@@ -3,6 +3,7 @@
 mod chat;
 mod damage;
 mod defaults;
+mod release;
 #[cfg(unix)]
 mod signals;
 mod tune;
