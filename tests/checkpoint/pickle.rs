@@ -191,7 +191,7 @@ fn programs_are_refused_by_name() {
         (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "opcode 0x8a (LONG1)"),
         (b"\x80\x04\xff.", "opcode 0xff is refused"),
         // What is known, called as nobody does.
-        (b"\x80\x04cnumpy\nndarray\n)R.", "NdArray is not called"),
+        (b"\x80\x04cnumpy\nndarray\n)R.", "Array is not called"),
         (b"\x80\x04c__main__\nQuantizedWeight8bit\n)R.", "is not called"),
         (b"\x80\x04cnumpy\nndarray\n)\x81.", "not a QuantizedWeight8bit"),
         (b"\x80\x04c__main__\nQuantizedWeight8bit\nN\x85\x81.", "not a QuantizedWeight8bit"),

@@ -19,7 +19,7 @@ use pollster::block_on;
 
 use crate::pickles::{Array, Part, Sparse, plain, quantized};
 
-/// The files that `tests/data/release/make_release.py` wrote.
+/// The files that `tests/data/make_release.py` wrote.
 fn written() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/release/model"))
 }

@@ -13,7 +13,7 @@ use crate::base::json;
 pub(super) enum Name {
     Reconstruct,
     FromBuffer,
-    NdArray,
+    Array,
     DType,
     BFloat16,
     QuantizedWeight,
@@ -27,7 +27,7 @@ impl Name {
                 Some(Self::Reconstruct)
             }
             ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Some(Self::FromBuffer),
-            ("numpy", "ndarray") => Some(Self::NdArray),
+            ("numpy", "ndarray") => Some(Self::Array),
             ("numpy", "dtype") => Some(Self::DType),
             ("ml_dtypes", "bfloat16") => Some(Self::BFloat16),
             // The release's own program puts the class into `__main__` before it reads.
@@ -71,7 +71,7 @@ impl Machine {
         let object = match (name, &arguments[..]) {
             (
                 Name::Reconstruct,
-                [Value::Name(Name::NdArray), Value::Tuple(_), Value::Bytes { .. }],
+                [Value::Name(Name::Array), Value::Tuple(_), Value::Bytes { .. }],
             ) => Object::Array(None),
             (
                 Name::FromBuffer,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a tiny Grok-1 in the files of its first release, and what a reader must make of it.
+"""Writes to `release/` a tiny Grok-1 in the files of its first release, and what it must read as.
 
     model/ckpt-0/tensorNNNNN_000   pickles, as Python and NumPy write them: two layers, in the order
                                    of the tree of parameters that xai-org/grok-1 builds
@@ -7,25 +7,24 @@
     expected/                      the same weights in the layout of hpcai-tech/grok-1
     golden.safetensors             prompts, and the logits after each in float64 of `golden_model.py`
 
-Needs what `../requirements.txt` lists. Run: python3 make_release.py
+Needs what `requirements.txt` lists. Run: python3 make_release.py
 """
 
 import json
 import math
 import pickle
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
 import ml_dtypes
 import numpy as np
 import torch
+
 from golden_model import forward, read_config, stream
 from make_golden import to_safetensors
+
+HERE = Path(__file__).resolve().parent / "release"
 
 CONFIG = {
     "architectures": ["Grok1ModelForCausalLM"],
@@ -133,8 +132,10 @@ EXPERT = {"linear": "w1", "linear_v": "w3", "linear_1": "w2"}
 
 def model(tree, c):
     """Pairs of names, canonical and hpcai-tech's, with the matrix as `[out, in]`."""
-    yield "model.embed_tokens.weight", "model.embed_tokens.weight", plain(
-        tree["language_model/in_out_embed/embeddings"]
+    yield (
+        "model.embed_tokens.weight",
+        "model.embed_tokens.weight",
+        plain(tree["language_model/in_out_embed/embeddings"]),
     )
     yield "model.norm.weight", "model.norm.scale", plain(tree["language_model/rms_norm/scale"])
     for layer in range(c["num_hidden_layers"]):
@@ -172,7 +173,8 @@ def main():
     for place in ("model", "expected"):
         (HERE / place / "config.json").write_text(text)
 
-    ids = ((stream("ids", 0, PROMPT) >> np.uint64(32)) % np.uint64(CONFIG["vocab_size"])).astype("i8")
+    z = stream("ids", 0, PROMPT) >> np.uint64(32)
+    ids = (z % np.uint64(CONFIG["vocab_size"])).astype(np.int64)
     golden = {}
     for count in (1, 5, PROMPT):
         result = forward(read_config(CONFIG), weights, ids[:count])
