@@ -8,14 +8,22 @@ import { createReadStream } from "node:fs";
 import { readdir, rename, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 
-/** What a page may need of a folder. */
-function belongs(name) {
-  return (
-    !name.startsWith(".") &&
-    (["config.json", "tokenizer.tok.json", "tokenizer.json", "tokenizer.model"].includes(name) ||
-      name.endsWith(".safetensors") ||
-      name.endsWith(".index.json"))
-  );
+/** Files with one name. */
+const NAMES = [
+  "config.json",
+  "generation_config.json",
+  "special_tokens_map.json",
+  "tokenizer.json",
+  "tokenizer.model",
+  "tokenizer.tok.json",
+  "tokenizer_config.json",
+];
+
+/** What a page may need of these files of a folder. Weights are safetensors, or else GGUF. */
+function chosen(names) {
+  const shown = names.filter((name) => !name.startsWith("."));
+  const end = shown.some((name) => name.endsWith(".safetensors")) ? /\.(safetensors|index\.json)$/ : /\.gguf$/i;
+  return shown.filter((name) => NAMES.includes(name) || end.test(name)).sort();
 }
 
 async function sha256(file) {
@@ -29,12 +37,12 @@ async function sha256(file) {
 /** The manifest of a folder. */
 export async function manifest(folder) {
   const files = [];
-  for (const name of (await readdir(folder)).filter(belongs).sort()) {
+  for (const name of chosen(await readdir(folder))) {
     const file = path.join(folder, name);
     files.push({ name, size: (await stat(file)).size, sha256: await sha256(file) });
   }
-  if (!files.some(({ name }) => name.endsWith(".safetensors"))) {
-    throw new Error(`${folder} holds no *.safetensors file`);
+  if (!files.some(({ name }) => /\.(safetensors|gguf)$/i.test(name))) {
+    throw new Error(`${folder} holds no *.safetensors and no *.gguf`);
   }
   return { files };
 }

@@ -1,9 +1,13 @@
-// Fuzzing of the manifest parser with small mutations of a valid one: a malformed manifest gives an error with a code,
-// and no file name leads out of the folder. Needs no browser.
+// What a manifest lists, and fuzzing of the manifest parser with small mutations of a valid one: a malformed manifest
+// gives an error with a code, and no file name leads out of the folder. Needs no browser.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import test from "node:test";
 
+import { manifest } from "../bin/manifest.mjs";
 import { GrokWgpuError } from "../dist/errors.js";
 import { parseManifest } from "../dist/listing.js";
 
@@ -83,4 +87,39 @@ test("changed manifests are read or refused", () => {
     good += accepted(changed(SEEDS[below(SEEDS.length)], below));
   }
   assert.ok(good > CHANGES / 100 && good < CHANGES / 2, `${good} of ${CHANGES} changes were accepted`);
+});
+
+test("a manifest lists what a model needs, and what says how its texts end", async () => {
+  const texts = [
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer.tok.json",
+    "tokenizer_config.json",
+  ];
+  const both = ["config.json", "model.safetensors", "model.safetensors.index.json", ...texts];
+  for (const [given, listed] of [
+    [[...both, "model.Q8_0.gguf", "README.md", ".model.safetensors", "manifest.json"], both],
+    [
+      ["Model.GGUF", "tokenizer.json", "notes.txt"],
+      ["Model.GGUF", "tokenizer.json"],
+    ],
+    [["config.json"], undefined],
+  ]) {
+    const folder = mkdtempSync(path.join(tmpdir(), "grok-wgpu-manifest-"));
+    try {
+      for (const name of given) {
+        writeFileSync(path.join(folder, name), name);
+      }
+      if (listed) {
+        const { files } = await manifest(folder);
+        assert.deepEqual(files.map(({ name }) => name).sort(), [...listed].sort());
+      } else {
+        await assert.rejects(() => manifest(folder), /no \*\.safetensors and no \*\.gguf/);
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }
 });
