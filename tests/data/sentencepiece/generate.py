@@ -127,7 +127,9 @@ TEXTS = [
     "ÿłŧ the weather  " * 2500,
 ]
 MIX = (
-    list("  \n\r\t'sStTaeioD0189!?.,^éßЖЯ你世🙂\u0301\u00a0\u3000ſ\u2581\x00\x07ﬁ½ｱＡ①\u200b\ufeff\ufffdㄱ각क\u093e")
+    list(
+        "  \n\r\t'sStTaeioD0189!?.,^éßЖЯ你世🙂\u0301\u00a0\u3000ſ\u2581\x00\x07ﬁ½ｱＡ①\u200b\ufeff\ufffdㄱ각क\u093e"
+    )
     + ["\r\n", "  ", "   ", "e\u0301", "<s>", "</s>", "<unk>", "<sep>", "<0x20>", "<ctrl>", "[EOS]"]
     + [word for line in CORPUS for word in line.split(" ")]
     + ["learning", "the", "then", "1000", "layers", "the ", " of", " network"] * 6
@@ -139,9 +141,17 @@ def texts():
     made = ["".join(dice.choice(MIX) for _ in range(dice.randrange(1, 16))) for _ in range(700)]
     made += [" ".join(dice.choice(MIX) for _ in range(dice.randrange(1, 10))) for _ in range(300)]
     any_char = [chr(c) for c in range(0x20, 0x2FFFF) if not 0xD800 <= c < 0xE000]
-    made += ["".join(dice.choice(any_char) for _ in range(dice.randrange(1, 6))) for _ in range(150)]
-    compatible = [chr(c) for r in (range(0xA0, 0x600), range(0x1D00, 0x3400), range(0xF900, 0x10000)) for c in r]
-    made += ["".join(dice.choice(compatible) for _ in range(dice.randrange(1, 8))) for _ in range(150)]
+    made += [
+        "".join(dice.choice(any_char) for _ in range(dice.randrange(1, 6))) for _ in range(150)
+    ]
+    compatible = [
+        chr(c)
+        for r in (range(0xA0, 0x600), range(0x1D00, 0x3400), range(0xF900, 0x10000))
+        for c in r
+    ]
+    made += [
+        "".join(dice.choice(compatible) for _ in range(dice.randrange(1, 8))) for _ in range(150)
+    ]
     return TEXTS + made
 
 
@@ -193,7 +203,9 @@ def main():
     for name, judge in judges.items():
         ids = [judge.encode(text) for text in golden["texts"]]
         visible = [i for i in range(judge.get_piece_size()) if not judge.is_control(i)]
-        few = [i for i in visible if judge.is_byte(i) or judge.id_to_piece(i)[0] == "\u2581"] or visible
+        few = [
+            i for i in visible if judge.is_byte(i) or judge.id_to_piece(i)[0] == "\u2581"
+        ] or visible
         any_ids = [
             [dice.choice(dice.choice([visible, few])) for _ in range(dice.randrange(0, 9))]
             for _ in range(300)

@@ -12,6 +12,7 @@ const MAX_RULE: usize = 256;
 
 /// How a text is normalized, as the file says it.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields of the file")]
 pub(in crate::text::tokenizer) struct Rules<'a> {
     /// Replacements of characters (`precompiled_charsmap`); none if empty.
     pub(in crate::text::tokenizer) charsmap: &'a [u8],
