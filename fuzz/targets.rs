@@ -27,7 +27,7 @@ use pollster::block_on;
 pub(crate) type Target = fn(&[u8]) -> bool;
 
 /// All targets by name, which is also the name of their folder in `seeds/`.
-pub(crate) const TARGETS: [(&str, Target); 9] = [
+pub(crate) const TARGETS: [(&str, Target); 10] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),

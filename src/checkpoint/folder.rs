@@ -7,7 +7,7 @@ use crate::{
     checkpoint::{
         gguf,
         open::{self, CONFIG, Opened},
-        place, release,
+        place, release, usual,
         write::{self, Layout, Output},
     },
     files::{
@@ -22,6 +22,14 @@ use crate::{
     text::tokenizer::Tokenizer,
 };
 
+/// Whether the file of this name lies beside the weights of a model, and holds none.
+fn is_beside_weights(name: &str) -> bool {
+    name == CONFIG
+        || name.ends_with(".index.json")
+        || open::is_tokenizer(name)
+        || usual::is_usual(name)
+}
+
 /// The files of the model at `path`, which is a folder, a file in it, or a GGUF file.
 fn files(path: &Path) -> Result<Vec<FileSource>> {
     let (folder, file) = if path.is_dir() {
@@ -34,7 +42,7 @@ fn files(path: &Path) -> Result<Vec<FileSource>> {
         (parent.unwrap_or(Path::new(".")), Some(name))
     };
     // A file beside the weights stands for its folder.
-    let named = file.filter(|name| !open::is_beside_weights(name));
+    let named = file.filter(|name| !is_beside_weights(name));
     let listed = names(folder)?;
     if let Some(tensors) = release_in(folder, &listed, named) {
         return release_files(&tensors);

@@ -71,12 +71,6 @@ pub(super) fn is_tokenizer(name: &str) -> bool {
     Tokenizer::FILES.contains(&name)
 }
 
-/// Whether the file of this name lies beside the weights of a model, and holds none.
-#[cfg(not(target_arch = "wasm32"))]
-pub(super) fn is_beside_weights(name: &str) -> bool {
-    name == CONFIG || name.ends_with(".index.json") || is_tokenizer(name) || is_usual(name)
-}
-
 /// Opens the model that these files hold. `path` is its name in messages.
 ///
 /// Files of Grok-1's first release are read as such; without a `config.json` they have Grok-1's

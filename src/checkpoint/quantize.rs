@@ -134,7 +134,7 @@ impl Quantize<'_> {
         let text = self.config_json(config, &weights)?;
         let needed = self.needed(config, &weights, &copy, &text)?;
         if let Some(room) = room().filter(|&room| room < needed) {
-            return Err(no_room(self.to, ErrorKind::StorageFull, needed, room));
+            return Err(no_room(self.to, needed, room));
         }
         let written = copy.write(self, config, &weights, &text);
         if let Err(error) = written {
@@ -230,13 +230,13 @@ impl Quantize<'_> {
 }
 
 /// The error for a folder whose disk has too little room.
-fn no_room(folder: &Path, kind: ErrorKind, needed: u64, room: u64) -> Error {
+fn no_room(folder: &Path, needed: u64, room: u64) -> Error {
     let what = format!(
         "the copy needs {} ({needed} bytes), and the disk has {} ({room} bytes)",
         size(needed),
         size(room)
     );
-    Error::io(folder, io::Error::new(kind, what)).with_hint(
+    Error::io(folder, io::Error::new(ErrorKind::StorageFull, what)).with_hint(
         "Make room on that disk and give the same command again, or name a folder on another one.",
     )
 }

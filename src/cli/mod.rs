@@ -29,7 +29,7 @@ use grok_wgpu::lab::{
     machine::gpu::adapters,
 };
 
-use self::globals::Globals;
+use self::{globals::Globals, terminal::Terminal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -93,11 +93,10 @@ pub(crate) fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
-            if json && error.use_stderr() {
-                terminal::line(usage_json(&error, &args));
-            } else if let Some(hint) = dashed(&error, &args) {
-                let _ = error.print();
-                terminal::line(format!("\nhint: {hint}"));
+            if let Some(error) = dashed(&error, &args) {
+                Terminal { quiet: false, color: false }.error(&error, json);
+            } else if json && error.use_stderr() {
+                terminal::line(usage_json(&error));
             } else {
                 // Help goes to the standard output, which may be closed.
                 let _ = error.print();
@@ -130,20 +129,23 @@ fn command() -> clap::Command {
 }
 
 /// A mistake on the command line as an object: what is wrong, and the rest as the hint.
-fn usage_json(error: &clap::Error, args: &[OsString]) -> serde_json::Value {
+fn usage_json(error: &clap::Error) -> serde_json::Value {
     let text = error.render().to_string();
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let what = what.strip_prefix("error: ").unwrap_or(what).trim_end();
-    let dashed = dashed(error, args);
-    terminal::error_json("usage", what, dashed.as_deref().unwrap_or(rest.trim()))
+    terminal::error_json("usage", what, rest.trim())
 }
 
-/// What to do about a text that begins with a dash and was taken for an option.
-fn dashed(error: &clap::Error, args: &[OsString]) -> Option<String> {
+/// The error for a text that begins with a dash and was taken for an option: clap would name its
+/// first letter.
+fn dashed(error: &clap::Error, args: &[OsString]) -> Option<Error> {
     let is_text = |arg: &&str| arg.starts_with('-') && arg.contains(char::is_whitespace);
     let text = args.iter().filter_map(|arg| arg.to_str()).find(is_text)?;
-    (error.kind() == ErrorKind::UnknownArgument && !text.contains('=')).then(|| {
-        format!("A text that begins with a dash comes last, after `--`: -- {}", quoted(text))
+    let unknown = error.kind() == ErrorKind::UnknownArgument && !text.contains('=');
+    let quoted = quoted(text);
+    unknown.then(|| {
+        Error::Usage(format!("{quoted} begins with a dash, and is no option"))
+            .with_hint(format!("Such a text comes last, after `--`: -- {quoted}."))
     })
 }
 

@@ -35,7 +35,7 @@ fn what_python_wrote_has_the_bits_of_its_safetensors() {
     let release = block_on(folder::open(written())).expect("a release");
     let expected =
         block_on(folder::open(written().with_file_name("expected"))).expect("a checkpoint");
-    assert!(matches!(release.weights, ModelFiles::Release(_)));
+    assert!(matches!(*release.weights, ModelFiles::Release(_)));
     assert_eq!(release.config, expected.config);
     assert_eq!((release.warnings, expected.warnings), (Vec::new(), Vec::new()));
     let (release, expected) = (release.weights, expected.weights);
@@ -135,7 +135,7 @@ fn the_folder_its_tensors_or_one_of_them_name_it() {
         fs::copy(written().with_file_name("expected").join(name), at(name)).expect("copied");
     }
     let opened = block_on(folder::open(dir.path())).expect("a checkpoint");
-    assert!(matches!(opened.weights, ModelFiles::Safetensors(_)));
+    assert!(matches!(*opened.weights, ModelFiles::Safetensors(_)));
     // A folder of that name without tensors.
     fs::create_dir_all(at("other/ckpt-0")).expect("a folder");
     let told = block_on(folder::open(at("other"))).expect_err("nothing there").to_string();
@@ -403,7 +403,7 @@ fn a_list_of_files_is_a_release_too() {
     };
     let opened = open(files(&config, &as_released));
     assert_eq!(opened.config, config);
-    assert!(matches!(opened.weights, ModelFiles::Release(_)));
+    assert!(matches!(*opened.weights, ModelFiles::Release(_)));
     let told = block_on(opened.tokenizer()).err().expect("there is none");
     assert!(matches!(told, Error::Tokenizer { .. }), "{told}");
 }

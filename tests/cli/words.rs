@@ -49,7 +49,9 @@ fn a_prompt_may_begin_with_a_dash() {
     assert!(good(&args).starts_with("- a list"));
     let args = ["generate", path(model()), "- it's a list"];
     for args in [&args[..], &[&args[..], &["--json"]].concat()] {
-        let told = text_of(&run(args)).replace("\\\\", "\\");
+        let output = run(args);
+        let told = text_of(&output).replace("\\\\", "\\");
+        assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.contains(r"after `--`: -- '- it'\''s a list'"), "{told}");
     }
 }
