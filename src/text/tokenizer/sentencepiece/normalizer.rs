@@ -261,7 +261,7 @@ mod tests {
         for (told, spoil) in spoils {
             let mut map = charsmap();
             spoil(&mut map);
-            let error = normalizer(&map).err().expect("refused");
+            let error = normalizer(&map).expect_err("refused");
             assert!(error.starts_with("precompiled_charsmap: "), "{error}");
             assert!(error.contains(told), "{told}: {error}");
         }
