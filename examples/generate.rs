@@ -23,6 +23,9 @@ async fn run(folder: &str, prompt: &str) -> Result<(), Box<dyn Error>> {
         eprintln!("{warning}");
     }
     let tokenizer = model.tokenizer().await?;
+    for warning in tokenizer.warnings() {
+        eprintln!("{warning}");
+    }
 
     let gpu = Gpu::open_best().await?;
     eprintln!("{}", gpu.caps().describe());
@@ -35,7 +38,7 @@ async fn run(folder: &str, prompt: &str) -> Result<(), Box<dyn Error>> {
     let mut engine = Engine::load(gpu, &model.config, &model.weights, sizes, &mut progress).await?;
     eprintln!();
 
-    let ids = tokenizer.encode(prompt)?;
+    let ids = tokenizer.encode_prompt(prompt)?;
     let mut sampler = Sampler::new(Sampling { seed: 7, ..Sampling::USUAL })?;
     let mut options = Options::until_end(&tokenizer);
     options.max_tokens = 100;

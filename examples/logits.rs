@@ -24,13 +24,13 @@ async fn run(folder: &str, prompt: &str) -> Result<(), Box<dyn Error>> {
     let tokenizer = model.tokenizer().await?;
     let mut engine = Engine::of(Gpu::open_best().await?, &model).await?;
 
-    let ids = tokenizer.encode(prompt)?;
+    let ids = tokenizer.encode_prompt(prompt)?;
     let logits = engine.logits(&mut Sequence::new(), &ids).await?;
     // The model may have more rows than the tokenizer has tokens.
     let mut order: Vec<(u32, f32)> = (0..).zip(logits).take(tokenizer.vocab_size()).collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     for (id, logit) in order.into_iter().take(SHOWN) {
-        writeln!(stdout(), "{logit:9.4}  {id:6}  {:?}", tokenizer.decode_lossy(&[id])?)?;
+        writeln!(stdout(), "{logit:9.4}  {id:6}  {:?}", tokenizer.token_text(&ids, id)?)?;
     }
     Ok(())
 }

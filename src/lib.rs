@@ -15,7 +15,7 @@
 //! let tokenizer = model.tokenizer().await?;
 //! let mut engine = Engine::of(Gpu::open_best().await?, &model).await?;
 //!
-//! let prompt = tokenizer.encode("Once upon a time")?;
+//! let prompt = tokenizer.encode_prompt("Once upon a time")?;
 //! let mut options = Options::until_end(&tokenizer);
 //! options.max_tokens = 12;
 //! let (mut sequence, mut sampler) = (Sequence::new(), Sampler::greedy());

@@ -1,6 +1,6 @@
 //! `tokenizer.json`: vocabularies that are not byte-level, and settings that would change a prompt.
 
-use grok_wgpu::lab::text::tokenizer::Tokenizer;
+use grok_wgpu::lab::text::tokenizer::{AroundConfig, Tokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -93,6 +93,197 @@ fn streams_of_other_decoders_are_the_crates_text() {
             assert_eq!(tokenizer.decode_lossy(&ids).expect("ids"), want);
         }
     }
+}
+
+/// What `decoders.py` wrote.
+fn golden() -> Value {
+    serde_json::from_slice(include_bytes!("data/tokenizer/decoders.json")).expect("JSON")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).expect("ids")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+/// The pieces and the end of a stream that follows `before`.
+fn stream_after(tokenizer: &Tokenizer, before: &[u32], ids: &[u32]) -> String {
+    let mut decoder = tokenizer.stream_after(before).expect("decodable");
+    let pieces: String = ids.iter().map(|&id| decoder.push(id).expect("a token")).collect();
+    pieces + &decoder.finish().expect("an end")
+}
+
+#[test]
+fn text_after_a_prompt_is_what_the_package_makes_of_both_less_the_prompt() {
+    for kind in list(&golden()["decoders"]) {
+        let tokenizer = load(&kind["file"]);
+        let name = &kind["name"];
+        for pair in list(&kind["pairs"]) {
+            let [head, both] = ["head", "both"].map(|key| pair[key].as_str().expect("text"));
+            let (before, after) = (ids(&pair["before"]), ids(&pair["after"]));
+            let all = [&before[..], &after[..]].concat();
+            let want = &both[head.len()..];
+            assert_eq!(stream_after(&tokenizer, &before, &after), want, "{name}: {pair}");
+            assert_eq!(tokenizer.decode_lossy(&all).expect("ids"), both, "{name}: {pair}");
+            // Far from its beginning a text has no memory of it.
+            let far = [before.repeat(if before.is_empty() { 0 } else { 50 }), all].concat();
+            let judge = tokenizers::Tokenizer::from_bytes(kind["file"].to_string());
+            let decode = |ids: &[u32]| {
+                let judge = judge.as_ref().expect("a valid file");
+                if ids.is_empty() { String::new() } else { judge.decode(ids, false).expect("ids") }
+            };
+            let (start, end) = far.split_at(far.len() - after.len());
+            let want = decode(&far).strip_prefix(&decode(start)).expect("more text").to_owned();
+            assert_eq!(stream_after(&tokenizer, start, end), want, "{name}: {pair}");
+            assert_eq!(
+                tokenizer.token_text(start, end[0]).expect("a token"),
+                stream_after(&tokenizer, start, &end[..1]),
+                "{name}: {pair}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_long_prompt_costs_the_text_after_it_nothing() {
+    let tokenizer = load(&byte_fallback());
+    let prompt = tokenizer.encode(&"ab 你 a".repeat(20_000)).expect("text");
+    assert!(prompt.len() > 100_000, "{}", prompt.len());
+    let after = tokenizer.encode(&"ab é ".repeat(2000)).expect("text");
+    let start = std::time::Instant::now();
+    let text = stream_after(&tokenizer, &prompt, &after);
+    assert!(text.starts_with(" ab é ab é "), "{text:.20}");
+    for &id in &after[..1000] {
+        tokenizer.token_text(&prompt, id).expect("a token");
+    }
+    // Decoding the prompt for each of them would take minutes.
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_spoilt_character_does_not_bring_the_prompt_again() {
+    let tokenizer = load(&byte_fallback());
+    let prompt = tokenizer.encode(&"你🙂".repeat(20)).expect("text");
+    let (lead, word) = (3 + 0xf0, tokenizer.encode("ab").expect("text")[0]);
+    assert_eq!(stream_after(&tokenizer, &prompt, &[lead]), "\u{fffd}");
+    assert_eq!(stream_after(&tokenizer, &prompt, &[lead, word, word]), "\u{fffd} ab ab");
+    assert_eq!(tokenizer.token_text(&prompt, lead).expect("a token"), "\u{fffd}");
+    // A character of three tokens comes with the last.
+    let character: Vec<u32> = "你".bytes().map(|byte| 3 + u32::from(byte)).collect();
+    let mut decoder = tokenizer.stream_after(&prompt).expect("decodable");
+    let pieces: Vec<String> =
+        character.iter().map(|&id| decoder.push(id).expect("a token")).collect();
+    assert_eq!(pieces, ["", "", "你"]);
+}
+
+/// The crate's own decoders panic at these.
+#[test]
+fn decoders_of_nothing_and_of_less_than_they_cut() {
+    let strip = json!({ "type": "Strip", "content": " ", "start": 1, "stop": 3 });
+    let blank = json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " });
+    let mut file = byte_fallback();
+    file["decoder"] = json!({ "type": "Sequence", "decoders": [blank, strip] });
+    let tokenizer = load(&file);
+    let blank = 3 + 256;
+    let word = blank + 3;
+    assert_eq!(tokenizer.decode_lossy(&[blank, word, blank]).expect("ids"), "a");
+    assert_eq!(tokenizer.decode_lossy(&[]).expect("none"), "");
+    file["decoder"] = json!({ "type": "BPEDecoder", "suffix": "b" });
+    let tokenizer = load(&file);
+    assert_eq!(stream_after(&tokenizer, &[], &[word + 1, blank + 1]), "a a");
+    assert_eq!(stream_after(&tokenizer, &[u32::MAX], &[]), "");
+}
+
+#[test]
+fn prompts_begin_as_the_package_begins_them() {
+    for kind in list(&golden()["prompts"]) {
+        let tokenizer = load(&kind["file"]);
+        let name = &kind["name"];
+        let mut told = false;
+        for text in list(&kind["texts"]) {
+            let [want, plain] = ["ids", "plain"].map(|key| ids(&text[key]));
+            let text = text["text"].as_str().expect("text");
+            assert_eq!(tokenizer.encode(text).expect("text"), plain, "{name}");
+            let prompt = tokenizer.encode_prompt(text).expect("text");
+            // A token that ends the text is left out, and told of.
+            let end = want.len() - prompt.len();
+            assert_eq!(prompt, want[..prompt.len()], "{name}");
+            assert!(prompt.ends_with(&plain) && end == usize::from(want.ends_with(&[2])), "{name}");
+            told |= end > 0;
+            assert_eq!(tokenizer.begin(prompt.clone()), prompt, "{name}: once");
+        }
+        let warnings = tokenizer.warnings();
+        assert_eq!(warnings.len(), usize::from(told), "{name}: {warnings:?}");
+        assert!(!told || warnings[0].contains("wants \"</s>\" after each text"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn what_a_configuration_says_of_the_beginning() {
+    let bos = |add_bos, bos: Option<&str>| AroundConfig {
+        add_bos,
+        bos: bos.map(str::to_owned),
+        ..AroundConfig::default()
+    };
+    let begins = |file: &Value, config: &AroundConfig| {
+        let tokenizer = load(file).with_around_config(config);
+        (tokenizer.begin_ids().to_vec(), tokenizer.warnings().concat())
+    };
+    let silent = byte_fallback();
+    let (ids, told) = begins(&silent, &bos(Some(true), Some("<s>")));
+    assert_eq!((ids, told), (vec![1], String::new()));
+    let (ids, told) = begins(&silent, &bos(None, Some("<s>")));
+    assert_eq!((ids, told), (Vec::new(), String::new()));
+    let (ids, told) = begins(&silent, &bos(Some(true), Some("<\x1b>")));
+    assert!(ids.is_empty() && told.contains("\"<\\u{1b}>\", which is no special token"), "{told}");
+    let (ids, told) = begins(&silent, &bos(Some(true), None));
+    assert!(ids.is_empty() && told.contains("bos_token is missing"), "{told}");
+    let (_, told) =
+        begins(&silent, &AroundConfig { add_eos: Some(true), ..AroundConfig::default() });
+    assert!(told.contains("add_eos_token"), "{told}");
+
+    // The tokenizer's own file decides.
+    let mut own = silent;
+    own["post_processor"] =
+        json!({ "type": "BertProcessing", "cls": ["<s>", 1], "sep": ["</s>", 2] });
+    let (ids, told) = begins(&own, &bos(Some(false), Some("</s>")));
+    assert_eq!(ids, [1]);
+    assert!(told.contains("add_bos_token is false, but tokenizer.json puts \"<s>\""), "{told}");
+}
+
+#[test]
+fn templates_around_a_text_that_make_no_sense() {
+    let sequence = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let special = json!({ "SpecialToken": { "id": "s", "type_id": 0 } });
+    let template = |single: &[&Value], specials: Value| {
+        let mut file = byte_fallback();
+        file["post_processor"] = json!({ "type": "TemplateProcessing", "single": single,
+            "pair": [], "special_tokens": specials });
+        file
+    };
+    let one = |id: u32| json!({ "s": { "id": "s", "ids": [id], "tokens": ["<s>"] } });
+    let missing = complaint(&template(&[&special, &sequence], json!({})));
+    assert!(missing.contains("its template has \"s\""), "{missing}");
+    let beyond = complaint(&template(&[&special, &sequence], one(999)));
+    assert!(beyond.contains("token 999 is put around each text"), "{beyond}");
+    let many = complaint(&template(&[&special; 100], one(1)));
+    assert!(many.contains("more than 64"), "{many}");
+    for texts in [0, 2] {
+        let tokenizer = load(&template(&vec![&sequence; texts], one(1)));
+        assert_eq!(tokenizer.begin_ids(), [0; 0]);
+        let told = tokenizer.warnings().concat();
+        assert!(told.contains(&format!("has the text {texts} times")), "{told}");
+    }
+}
+
+#[test]
+fn a_file_larger_than_any_tokenizer_is_not_parsed() {
+    let bytes = vec![b' '; (64 << 20) + 1];
+    let error = Tokenizer::from_tokenizer_json("dir/tokenizer.json", &bytes).err();
+    let told = error.expect("refused").to_string();
+    assert!(told.contains("67108865 bytes, more than the 67108864 allowed"), "{told}");
 }
 
 #[test]
@@ -240,9 +431,13 @@ fn text_is_never_dropped() {
     let mut hostile = small();
     hostile["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] =
         json!("(?=(?:(?=a)a+)+b)a|\\p{L}| ");
-    for (file, text) in [(small(), blanks), (hostile, format!("a b {}", "a".repeat(40)))] {
+    let mut begun = hostile.clone();
+    begun["post_processor"] =
+        json!({ "type": "BertProcessing", "cls": ["<|pad|>", 0], "sep": ["<|eos|>", 2] });
+    let trap = format!("a b {}", "a".repeat(40));
+    for (file, text) in [(small(), blanks), (hostile, trap.clone()), (begun, trap)] {
         let tokenizer = load(&file);
-        match tokenizer.encode(&text) {
+        match tokenizer.encode_prompt(&text) {
             Ok(ids) => assert_eq!(tokenizer.decode(&ids).expect("its own ids"), text.as_bytes()),
             Err(error) => {
                 let told = error.to_string();

@@ -73,6 +73,14 @@ fn options_of_a_generation_are_the_same_everywhere() {
 }
 
 #[test]
+fn templates_are_the_same_everywhere() {
+    let names = grok_wgpu::chat::Scaffold::ALL.map(|scaffold| scaffold.name.to_owned());
+    let types = read("web/src/types.ts");
+    let line = types.lines().find(|line| line.starts_with("export type Template ="));
+    assert_eq!(differ(&names.into(), &quoted(line.expect("a type"))), [""; 0]);
+}
+
+#[test]
 fn options_of_loading_are_the_same_everywhere() {
     let rust = fields(block(&read("src/web/options.rs"), "struct LoadOptions {", "}"));
     let mut given = fields(block(&read("web/src/types.ts"), "interface LoadOptions {", "}"));

@@ -15,8 +15,11 @@ use crate::{
     files::{Source, read_all, read_text},
     model::config::{Compat, Config},
     text::{
+        chat::Template,
         sampler::Sampling,
-        tokenizer::{MAX_FILE, SENTENCE_PIECE, TOKENIZER_JSON, Tokenizer},
+        tokenizer::{
+            AroundConfig, MAX_FILE, SENTENCE_PIECE, TOKENIZER_JSON, Tokenizer, check_size,
+        },
     },
 };
 
@@ -45,6 +48,8 @@ pub struct Opened<S> {
     /// Ids that end a text, and tokens that do as they are spelt.
     end_ids: Vec<u32>,
     end_texts: Vec<String>,
+    around: AroundConfig,
+    template: Option<Template>,
 }
 
 /// Whether the file of this name may be part of a model: its configuration, weights, tokenizer, or
@@ -53,9 +58,9 @@ pub fn is_model_file(name: &str) -> bool {
     name == CONFIG || is_part(name) || is_gguf(name) || is_tokenizer(name) || is_usual(name)
 }
 
-/// The names of files beside a `config.json` that say how its texts are sampled and end. None is
-/// needed.
-pub fn usual_files() -> [&'static str; 3] {
+/// The names of files beside a `config.json` that say how its texts begin and end, how tokens are
+/// sampled, and how conversations are written. None is needed.
+pub fn usual_files() -> [&'static str; 5] {
     usual::FILES
 }
 
@@ -89,7 +94,7 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
     let has_config = files.iter().find(|file| file.name() == CONFIG);
     let is_release = files.iter().any(|file| is_tensor(file))
         && !files.iter().any(|file| file.name().ends_with(".safetensors"));
-    let mut usual = Usual::default();
+    let mut said = Usual::default();
     let (config, weights, mut warnings) = if has_config.is_some() || is_release {
         let (mut config, text, mut warnings) = match has_config {
             Some(file) => {
@@ -99,7 +104,7 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
             }
             None => (Config::grok_1(), "{}".to_owned(), Vec::new()),
         };
-        usual = Usual::read(&text, &defaults, config.vocab_size).await?;
+        said = Usual::read(&text, &defaults, config.vocab_size).await?;
         let weights = if is_release {
             let has_config = has_config.is_some();
             let tensors = files.into_iter().filter(is_tensor).collect();
@@ -138,12 +143,27 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         let (config, warnings) = (gguf.config().clone(), gguf.warnings().to_vec());
         (config, ModelFiles::Gguf(Box::new(gguf)), warnings)
     };
-    warnings.append(&mut usual.warnings);
+    warnings.append(&mut said.warnings);
     warnings.extend(unfinished(&weights).await?);
-    let Usual { sampling, end_ids, end_texts, .. } = usual;
+    let Usual { sampling, end_ids, end_texts, around, mut template, .. } = said;
+    if let ModelFiles::Gguf(gguf) = &weights {
+        let source = || gguf::CHAT_TEMPLATE.to_owned();
+        template =
+            gguf.chat_template().map(|text| Template { source: source(), text: text.into() });
+    }
     let path = path.into();
-    let weights = Checked::new(weights);
-    Ok(Opened { config, weights, warnings, sampling, path, tokenizers, end_ids, end_texts })
+    Ok(Opened {
+        config,
+        weights: Checked::new(weights),
+        warnings,
+        sampling,
+        path,
+        tokenizers,
+        end_ids,
+        end_texts,
+        around,
+        template,
+    })
 }
 
 /// Whether this is a file of Grok-1's first release.
@@ -171,11 +191,7 @@ pub async fn read_tokenizer<S: Source>(path: &Path, files: &[S]) -> Result<Token
     let named = |name: &str| files.iter().find(|file| file.name() == name);
     let file = Tokenizer::FILES.into_iter().find_map(named);
     let file = file.ok_or_else(|| Tokenizer::missing(path))?;
-    let size = file.len();
-    if size > MAX_FILE {
-        let what = format!("the file has {size} bytes, more than the {MAX_FILE} allowed");
-        return Err(Error::Tokenizer { path: file.path(), what });
-    }
+    check_size(file.len()).map_err(|what| Error::Tokenizer { path: file.path(), what })?;
     let bytes = read_all(file, MAX_FILE).await?;
     Tokenizer::from_file(file.path(), &bytes).map_err(|error| {
         // What takes the place of a binary file: a pointer to it, a page that says it is missing.
@@ -203,7 +219,8 @@ pub(super) fn in_order<S: Source>(path: &Path, mut parts: Vec<S>) -> Result<Vec<
 
 impl<S: Source> Opened<S> {
     /// Reads the tokenizer from the file of the weights or from one beside it. It must not have
-    /// more tokens than the model. Its [`Tokenizer::stop_ids`] are those of all the model's files.
+    /// more tokens than the model. Its [`Tokenizer::stop_ids`] and [`Tokenizer::begin_ids`] are
+    /// those of all the model's files.
     ///
     /// # Errors
     ///
@@ -221,7 +238,13 @@ impl<S: Source> Opened<S> {
             None => read_tokenizer(&self.path, &self.tokenizers).await?,
         };
         tokenizer.check_vocab(self.config.vocab_size)?;
-        Ok(tokenizer.ending_with(&self.end_ids, &self.end_texts))
+        let tokenizer = tokenizer.ending_with(&self.end_ids, &self.end_texts);
+        Ok(tokenizer.with_around_config(&self.around))
+    }
+
+    /// The chat template that the model brings.
+    pub fn template(&self) -> Option<&Template> {
+        self.template.as_ref()
     }
 
     /// The error for a model without a tokenizer that is read.

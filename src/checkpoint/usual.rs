@@ -1,5 +1,6 @@
-//! What the files beside a model say of its texts: which tokens end them, and how tokens are
-//! usually sampled. The files are those of Hugging Face's transformers.
+//! What the files beside a model say of its texts: which tokens begin and end them, how tokens are
+//! usually sampled, and how a conversation is written. The files are those of Hugging Face's
+//! transformers.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -10,15 +11,24 @@ use crate::{
         json,
     },
     files::{Source, read_text},
-    text::sampler::Sampling,
+    text::{chat::Template, sampler::Sampling, tokenizer::AroundConfig},
 };
 
 /// End token and sampling defaults.
 const GENERATION: &str = "generation_config.json";
 
+/// Special tokens by their use, whether they are put around a text, and often a chat template.
+const TOKENIZER: &str = "tokenizer_config.json";
+
+/// Special tokens by their use.
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+
+/// The chat templates in files of their own, the one that counts first.
+const TEMPLATES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
+
 /// The files; each may be missing.
-pub(super) const FILES: [&str; 3] =
-    [GENERATION, "tokenizer_config.json", "special_tokens_map.json"];
+pub(super) const FILES: [&str; 5] =
+    [GENERATION, TOKENIZER, SPECIAL_TOKENS, TEMPLATES[0], TEMPLATES[1]];
 
 /// Bytes of the longest of them that is read. Some list every special token and a chat template.
 const MAX_BYTES: u64 = 16 << 20;
@@ -37,6 +47,10 @@ pub(super) struct Usual {
     pub(super) end_texts: Vec<String>,
     /// How tokens are sampled, where nobody says.
     pub(super) sampling: Sampling,
+    /// What is put around each text.
+    pub(super) around: AroundConfig,
+    /// How conversations are written.
+    pub(super) template: Option<Template>,
     /// What was not understood.
     pub(super) warnings: Vec<String>,
 }
@@ -48,6 +62,8 @@ impl Default for Usual {
             end_ids: Vec::new(),
             end_texts: Vec::new(),
             sampling: Sampling::USUAL,
+            around: AroundConfig::default(),
+            template: None,
             warnings: Vec::new(),
         }
     }
@@ -65,7 +81,9 @@ impl Usual {
         if let Ok(fields) = json::parse_object(config) {
             usual.ids("config.json", &fields, vocab);
         }
-        for file in files.iter().filter(|file| is_usual(file.name())) {
+        // In the order of the list, in which the first to say something of a thing counts.
+        let named = |name: &&str| files.iter().find(|file| file.name() == *name);
+        for file in FILES.iter().filter_map(named) {
             let name = file.name();
             let text = match read_text(file, MAX_BYTES).await {
                 Ok(text) => text,
@@ -75,12 +93,26 @@ impl Usual {
                     continue;
                 }
             };
+            if name == TEMPLATES[0] {
+                usual.template = Some(Template { source: name.to_owned(), text });
+                continue;
+            }
             match json::parse_object(&text) {
                 Ok(fields) if name == GENERATION => {
                     usual.ids(name, &fields, vocab);
                     usual.sampled(&fields);
                 }
-                Ok(fields) => usual.text(&fields),
+                Ok(fields) => {
+                    usual.text(&fields);
+                    if name == TOKENIZER {
+                        usual.around.add_bos = fields.get("add_bos_token").and_then(Value::as_bool);
+                        usual.around.add_eos = fields.get("add_eos_token").and_then(Value::as_bool);
+                    }
+                    if usual.around.bos.is_none() {
+                        usual.around.bos = token(&fields, "bos_token");
+                    }
+                    usual.chat(name, &fields);
+                }
                 Err(what) => usual.warnings.push(format!("{name}: {what}; it is not used")),
             }
         }
@@ -105,11 +137,26 @@ impl Usual {
         }
     }
 
-    /// Adds `eos_token`: a text, or an object with it.
+    /// Adds `eos_token`.
     fn text(&mut self, fields: &Map<String, Value>) {
-        let token = fields.get("eos_token");
-        let token = token.and_then(|token| token.get("content")).or(token);
-        self.end_texts.extend(token.and_then(Value::as_str).map(str::to_owned));
+        self.end_texts.extend(token(fields, "eos_token"));
+    }
+
+    /// Takes `chat_template`: a text, or a list of named ones, of which `default` counts. One in a
+    /// file of its own counts more than one beside other settings.
+    fn chat(&mut self, file: &str, fields: &Map<String, Value>) {
+        let of = |named: &&Value| named["name"] == "default";
+        let text = match fields.get("chat_template") {
+            Some(Value::Array(list)) => {
+                list.iter().find(of).or(list.first()).and_then(|named| named["template"].as_str())
+            }
+            template => template.and_then(Value::as_str),
+        };
+        let alone = file == TEMPLATES[1];
+        let first = self.template.as_ref().is_none_or(|had| alone && had.source == TOKENIZER);
+        if let Some(text) = text.filter(|_| first) {
+            self.template = Some(Template { source: file.to_owned(), text: text.to_owned() });
+        }
     }
 
     /// Takes the sampling settings that are in range.
@@ -146,6 +193,13 @@ impl Usual {
         };
         self.warnings.push(format!("{GENERATION}: {problem}; it is not used"));
     }
+}
+
+/// A special token as it is spelt: a text, or an object with it.
+fn token(fields: &Map<String, Value>, name: &str) -> Option<String> {
+    let token = fields.get(name);
+    let token = token.and_then(|token| token.get("content")).or(token);
+    token.and_then(Value::as_str).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -224,6 +278,38 @@ mod tests {
             "tokenizer_config.json: not the expected JSON",
         ] {
             assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+
+    #[test]
+    fn beginnings_and_templates_are_those_of_the_files_that_count() {
+        let map = ("special_tokens_map.json", r#"{"bos_token": "<other>"}"#);
+        let beside = (
+            "tokenizer_config.json",
+            r#"{"add_bos_token": true, "add_eos_token": false, "bos_token": {"content": "<s>"},
+                "chat_template": "beside"}"#,
+        );
+        // Whatever the order in which they are listed.
+        for files in [[map, beside], [beside, map]] {
+            let usual = read("{}", &files);
+            let bos = Some("<s>".to_owned());
+            let around = AroundConfig { add_bos: Some(true), add_eos: Some(false), bos };
+            assert_eq!((usual.around, usual.warnings), (around, Vec::new()));
+        }
+        assert_eq!(read("{}", &[map]).around.bos.as_deref(), Some("<other>"));
+
+        let list = r#"{"chat_template": [{"name": "a", "template": "first"}, 7]}"#;
+        let alone = ("chat_template.json", r#"{"chat_template": "alone"}"#);
+        let own = ("chat_template.jinja", "own");
+        for (files, wanted) in [
+            (&[][..], None),
+            (&[beside], Some("beside")),
+            (&[("tokenizer_config.json", list)], Some("first")),
+            (&[beside, alone], Some("alone")),
+            (&[own, beside, alone], Some("own")),
+        ] {
+            let found = read("{}", files).template.map(|template| template.text);
+            assert_eq!(found.as_deref(), wanted);
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
@@ -21,7 +24,7 @@ use grok_wgpu::lab::{
     },
     files::replace::{make_parent, replace_file, set_aside},
     text::{
-        chat::{Message, Role, Trim, encode_chat},
+        chat::{Choice, Message, Role, Scaffold, Trim, choose, encode_chat},
         sampler::Sampler,
         tokenizer::Tokenizer,
     },
@@ -32,7 +35,7 @@ use serde_json::{Value, json};
 use super::{
     clock::Clock,
     globals::{Globals, own_folder},
-    model::{Reload, SizeOptions, locate, open},
+    model::{Reload, SizeOptions, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{ended_by, forget_interrupts, interrupted, keep, wait_for_line},
     terminal::{Terminal, is_stdout, out},
@@ -84,6 +87,9 @@ pub(super) struct Options {
     /// Instructions for the whole conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// How conversations are written for the model, instead of as its files say
+    #[arg(long, value_name = "NAME", value_parser = template_names())]
+    template: Option<String>,
     /// Most tokens of an answer; -1 for as many as the context holds
     #[arg(long, short = 'n', value_name = "N")]
     #[arg(default_value_t = options::Options::MAX_TOKENS_OF_ANSWER)]
@@ -93,6 +99,13 @@ pub(super) struct Options {
     sampling: SamplingOptions,
     #[command(flatten)]
     sizes: SizeOptions,
+}
+
+/// The names of the scaffolds, with what each is.
+fn template_names() -> PossibleValuesParser {
+    let named =
+        |scaffold: &'static Scaffold| PossibleValue::new(scaffold.name).help(scaffold.about);
+    PossibleValuesParser::new(Scaffold::ALL.map(named))
 }
 
 /// Runs the command.
@@ -105,11 +118,16 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     options.sampling.check()?;
     let opened = open(&locate(options.model.as_deref())?, globals).await?;
     let sampler = options.sampling.sampler(opened.sampling)?;
-    let tokenizer = opened.tokenizer().await?;
+    let tokenizer = tokenizer(globals, &opened).await?;
+    let asked = options.template.as_deref().map(Scaffold::named).transpose()?;
+    let Choice { scaffold, warning } = choose(&tokenizer, opened.template(), asked);
+    if let Some(warning) = warning {
+        terminal.warn(warning);
+    }
     let mut messages = Vec::new();
     set_system(&mut messages, options.system.as_deref().unwrap_or_default());
     // Fails before the weights are read if the tokenizer has no separator token for chats.
-    encode_chat(&tokenizer, &[Message::new(Role::User, "")])?;
+    encode_chat(&tokenizer, scaffold, &[Message::new(Role::User, "")])?;
     let enough = SessionOptions::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
     let mut settings = options::Options::until_end(&tokenizer);
@@ -118,7 +136,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let session =
         Resuming::new(Reload { globals, opened: &opened, sizes, prompt: 1, read }).await?;
     terminal.faint("type a message, or /help");
-    let mut chat = Chat { terminal, session, tokenizer: &tokenizer, sampler, settings, messages };
+    let tokenizer = &tokenizer;
+    let mut chat = Chat { terminal, session, tokenizer, scaffold, sampler, settings, messages };
     let mut lines = Lines::open(terminal);
     let mut failed = None;
     let _kept = keep();
@@ -190,6 +209,7 @@ struct Chat<'t> {
     terminal: Terminal,
     session: Resuming<Reload<'t>>,
     tokenizer: &'t Tokenizer,
+    scaffold: &'static Scaffold,
     sampler: Sampler,
     settings: options::Options,
     messages: Vec<Message>,
@@ -227,7 +247,7 @@ impl Chat<'_> {
     /// conversation without an answer.
     async fn answer(&mut self, text: &str) -> Result<()> {
         self.messages.push(Message::new(Role::User, text));
-        let ids = encode_chat(self.tokenizer, &self.messages)?;
+        let ids = encode_chat(self.tokenizer, self.scaffold, &self.messages)?;
         let context = self.session.options().context;
         if ids.len() >= context as usize {
             self.messages.pop();

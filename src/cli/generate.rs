@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::{
     clock::Clock,
     globals::Globals,
-    model::{Reload, SizeOptions, locate, open},
+    model::{Reload, SizeOptions, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{interrupted, keep},
     terminal::{Terminal, out, out_json},
@@ -81,8 +81,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let (model, prompt) = options.model_and_prompt(terminal).await?;
     let opened = open(&locate(model.as_deref())?, globals).await?;
     let mut sampler = options.sampling.sampler(opened.sampling)?;
-    let tokenizer = opened.tokenizer().await?;
-    let ids = tokenizer.encode(&prompt)?;
+    let tokenizer = tokenizer(globals, &opened).await?;
+    let ids = tokenizer.encode_prompt(&prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
     }
@@ -121,7 +121,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let made =
         generate(&mut session, &tokenizer, &mut sampler, &ids, &settings, &mut on_event).await?;
     if globals.json {
-        out_json(&report(&made, &tokenizer, ids.len(), seed, &clock))?;
+        out_json(&report(&made, &tokenizer, &ids, seed, &clock))?;
     } else {
         out("\n")?;
         terminal.faint(clock.summary(&made, ids.len()));
@@ -208,37 +208,37 @@ fn without_line_end(text: &str) -> &str {
 fn report(
     made: &Generated,
     tokenizer: &Tokenizer,
-    prompt: usize,
+    prompt: &[u32],
     seed: u64,
     clock: &Clock,
 ) -> Value {
-    let text = |id| {
-        let bytes = tokenizer.token_bytes(id).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
+    let mut before = prompt.to_vec();
     let logprobs: Vec<Value> = made
         .tokens
         .iter()
         .filter_map(|token| {
             let found = token.logprobs.as_ref()?;
+            let text = |id| tokenizer.token_text(&before, id).unwrap_or_default();
             let top: Vec<Value> = found
                 .top
                 .iter()
                 .map(|&(id, logprob)| json!({"id": id, "text": text(id), "logprob": logprob}))
                 .collect();
             let (id, logprob) = (token.id, found.chosen);
-            Some(json!({"id": id, "text": text(id), "logprob": logprob, "top": top}))
+            let report = json!({"id": id, "text": text(id), "logprob": logprob, "top": top});
+            before.push(id);
+            Some(report)
         })
         .collect();
     let mut report = json!({
         "text": made.text,
         "ids": made.tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
         "finish_reason": made.finish.name(),
-        "prompt_tokens": prompt,
+        "prompt_tokens": prompt.len(),
         "seed": seed,
         "timings": {
             "prompt_seconds": clock.prompt.as_secs_f64(),
-            "prompt_tokens_per_second": clock.prompt_rate(prompt),
+            "prompt_tokens_per_second": clock.prompt_rate(prompt.len()),
             "first_token_seconds": clock.first.map(|first| first.as_secs_f64()),
             "tokens_per_second": clock.rate(made.tokens.len()),
             "total_seconds": clock.start.elapsed().as_secs_f64(),

@@ -22,14 +22,14 @@ use grok_wgpu::lab::{
         rope, schema,
         weights::Weights,
     },
-    text::sampler::Sampling,
+    text::{chat::choose, sampler::Sampling},
 };
 use serde_json::{Value, json};
 
 use super::{
     adapter::gpu,
     globals::Globals,
-    model::{Element, SizeOptions, locate, open, preset},
+    model::{Element, SizeOptions, locate, open, preset, tokenizer},
     scan::Scan,
     terminal::{out, out_json},
 };
@@ -80,6 +80,10 @@ struct Known {
     files: Vec<String>,
     tensors: Vec<(String, DType, Vec<u64>)>,
     tokenizer: Option<String>,
+    /// Tokens that a text begins with.
+    begin: Vec<u32>,
+    /// How conversations are written.
+    template: Option<String>,
     /// How tokens are sampled where nobody says.
     sampling: Sampling,
     scan: Option<Scan>,
@@ -100,7 +104,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.preset.is_none() && options.config.is_none() {
         let path = locate(options.model.as_deref())?;
         let opened = open(&path, globals).await?;
-        let mut known = of_checkpoint(&opened).await;
+        let mut known = of_checkpoint(globals, &opened).await;
         if options.scan {
             known.scan = Some(Scan::run(&opened.weights, globals.terminal()).await?);
         }
@@ -126,20 +130,38 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         files: Vec::new(),
         tensors,
         tokenizer: None,
+        begin: Vec::new(),
+        template: None,
         sampling: Sampling::USUAL,
         scan: None,
     };
     show(globals, options, &known, &weights).await
 }
 
-async fn of_checkpoint(opened: &Opened<FileSource>) -> Known {
+async fn of_checkpoint(globals: &Globals, opened: &Opened<FileSource>) -> Known {
     let checkpoint = &opened.weights;
-    let tokenizer = match opened.tokenizer().await {
+    let (mut begin, mut template) = (Vec::new(), None);
+    let tokenizer = match tokenizer(globals, opened).await {
         Ok(tokenizer) => {
             let (path, tokens) = (tokenizer.path().display(), tokenizer.vocab_size());
             let stops: Vec<String> = tokenizer.stop_ids().iter().map(u32::to_string).collect();
             let kind = tokenizer.kind();
-            format!("{path}, {kind}, {tokens} tokens, an answer ends with {}", stops.join(" or "))
+            begin = tokenizer.begin_ids().to_vec();
+            let starts = match &begin[..] {
+                [] => String::new(),
+                ids => format!("a text begins with {} {ids:?}, ", tokenizer.spelt(ids)),
+            };
+            let choice = choose(&tokenizer, opened.template(), None);
+            let brought = match (opened.template(), choice.warning) {
+                (None, _) => "the model brings no template".to_owned(),
+                (Some(brought), None) => format!("as in the model's {}", brought.source),
+                (Some(brought), Some(_)) => {
+                    format!("though the model brings another template in {}", brought.source)
+                }
+            };
+            template = Some(format!("{}, {brought}", choice.scaffold.name));
+            let stops = stops.join(" or ");
+            format!("{path}, {kind}, {tokens} tokens, {starts}an answer ends with {stops}")
         }
         Err(error) => format!("cannot be used: {error}"),
     };
@@ -157,6 +179,8 @@ async fn of_checkpoint(opened: &Opened<FileSource>) -> Known {
             .map(|(name, dtype, shape)| (name.to_owned(), dtype, shape.to_vec()))
             .collect(),
         tokenizer: Some(tokenizer),
+        begin,
+        template,
         sampling: opened.sampling,
         scan: None,
     }
@@ -307,6 +331,9 @@ fn describe(options: &Options, known: &Known) -> String {
     }
     if let Some(tokenizer) = &known.tokenizer {
         lines.push(format!("  tokenizer    {tokenizer}"));
+        if let Some(template) = &known.template {
+            lines.push(format!("  chat         {template}"));
+        }
         let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, .. } = known.sampling;
         lines.push(format!(
             "  sampling     temperature {temperature}, top-k {top_k}, top-p {top_p}, \
@@ -401,6 +428,8 @@ fn as_json(options: &Options, known: &Known, plans: &[Planned], sizes: SessionOp
         "slices": known.slices,
         "files": known.files,
         "tokenizer": known.tokenizer,
+        "begin_ids": known.begin,
+        "template": known.template,
         "sampling": known.sampling.to_json(),
         "context": sizes.context,
         "prefill": sizes.prefill,

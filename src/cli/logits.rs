@@ -13,7 +13,7 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
     globals::Globals,
-    model::{CacheOption, load, open},
+    model::{CacheOption, load, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
 };
@@ -34,7 +34,7 @@ pub(super) struct Options {
     /// Token ids, with commas between them
     #[arg(long, value_delimiter = ',', required_unless_present = "text")]
     ids: Vec<u32>,
-    /// A text, instead of ids
+    /// A text, instead of ids; with the token before it that the model's files ask for
     #[arg(long, conflicts_with = "ids")]
     text: Option<String>,
     /// Logits after every token, not only after the last one
@@ -55,7 +55,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let opened = open(&options.model, globals).await?;
     let ids = match &options.text {
-        Some(text) => opened.tokenizer().await?.encode(text)?,
+        Some(text) => tokenizer(globals, &opened).await?.encode_prompt(text)?,
         None => options.ids.clone(),
     };
     let most = opened.config.max_position_embeddings;
@@ -115,16 +115,17 @@ fn write(path: &Path, rows: &[Vec<f32>]) -> Result<()> {
 
 /// Prints the likeliest next tokens after each position.
 fn show(ids: &[u32], rows: &[Vec<f32>], tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let text = |id| {
-        let bytes = tokenizer.and_then(|tokenizer| tokenizer.token_bytes(id).ok());
-        bytes.map_or_else(String::new, |bytes| format!("{:?}", String::from_utf8_lossy(&bytes)))
+    let text = |before: &[u32], id| {
+        let text = tokenizer.and_then(|tokenizer| tokenizer.token_text(before, id).ok());
+        text.map_or_else(String::new, |text| format!("{text:?}"))
     };
     for (position, row) in (ids.len() - rows.len()..).zip(rows) {
         let id = ids[position];
-        out(&format!("after position {position}, token {id} {}\n", text(id)))?;
+        out(&format!("after position {position}, token {id} {}\n", text(&ids[..position], id)))?;
         for (id, logprob) in top_logprobs(row, SHOWN)? {
             let logit = row[id as usize];
-            out(&format!("{id:>8} {logit:>11.5} {:>8.4}% {}\n", 100.0 * logprob.exp(), text(id)))?;
+            let text = text(&ids[..=position], id);
+            out(&format!("{id:>8} {logit:>11.5} {:>8.4}% {text}\n", 100.0 * logprob.exp()))?;
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ use grok_wgpu::lab::{
         config::{Config, PRESETS},
         weights::Weights,
     },
+    text::tokenizer::Tokenizer,
 };
 
 use super::{adapter::gpu, globals::Globals, signals::check_interrupt, terminal::Terminal};
@@ -165,6 +166,15 @@ pub(crate) async fn open(named: &Path, globals: &Globals) -> Result<Opened<FileS
         globals.terminal().warn(warning);
     }
     Ok(opened)
+}
+
+/// Reads the tokenizer of a model; warnings are printed.
+pub(crate) async fn tokenizer(globals: &Globals, opened: &Opened<FileSource>) -> Result<Tokenizer> {
+    let tokenizer = opened.tokenizer().await?;
+    for warning in tokenizer.warnings() {
+        globals.terminal().warn(warning);
+    }
+    Ok(tokenizer)
 }
 
 /// A session with the weights of a model on the device.

@@ -11,13 +11,13 @@ use grok_wgpu::lab::{
     checkpoint::open::Opened,
     engine::SessionOptions,
     files::native::{FileSource, read_text},
-    measure::perplexity::{self, Compared, Comparison, negative_log_likelihood},
+    measure::perplexity::{self, Compared, Comparison, Window, negative_log_likelihood},
 };
 use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::{CacheOption, load, locate, open},
+    model::{CacheOption, load, locate, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
 };
@@ -30,8 +30,9 @@ const DEFAULT_WINDOW: u32 = 512;
 
 /// Measure how well the model predicts a text
 ///
-/// The text is one run of tokens, cut into windows without overlap. The first token of each window
-/// is not scored.
+/// The text is one run of tokens, cut into windows without overlap. A window begins with the token
+/// that the model's files put before a text (BOS), and all of the text is scored; where they put
+/// none there, the first token of each window is not scored.
 ///
 /// With --against, both models read the text, on one device at once, and the report says how far
 /// the predictions of the first are from those of the second: the Kullback-Leibler divergence in
@@ -65,10 +66,13 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     let text = read_text(&options.file, MAX_TEXT).await?;
     let opened = open(&locate(options.model.as_deref())?, globals).await?;
-    let ids = opened.tokenizer().await?.encode(&text)?;
-    if ids.len() < 2 {
+    let tokenizer = tokenizer(globals, &opened).await?;
+    let ids = tokenizer.encode(&text)?;
+    let begin = tokenizer.begin_ids();
+    let needed = if begin.is_empty() { 2 } else { 1 };
+    if ids.len() < needed {
         return Err(Error::Usage(format!(
-            "{} has {} tokens, at least 2 are needed",
+            "{} has {} tokens, at least {needed} are needed",
             options.file.display(),
             ids.len()
         )));
@@ -77,9 +81,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let window = options.window.unwrap_or(DEFAULT_WINDOW.min(most));
     let cache = options.cache.dtype();
     let sizes = SessionOptions::new(window, window.min(32), cache);
+    let windows = perplexity::windows(begin, &ids, window as usize)?;
     if let Some(original) = &options.against {
         let original = open(original, globals).await?;
-        return compare(globals, &opened, &original, &ids, sizes).await;
+        return compare(globals, &opened, &original, windows, ids.len(), sizes).await;
     }
     let mut session = load(globals, &opened, sizes).await?;
 
@@ -90,9 +95,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         bar.inc(tokens as u64);
         check_interrupt()
     };
-    for window in ids.chunks(window as usize) {
-        sum += negative_log_likelihood(&mut session, window, &mut progress).await?;
-        scored += window.len() as u64 - 1;
+    for window in windows {
+        sum += negative_log_likelihood(&mut session, &window, &mut progress).await?;
+        scored += window.scored() as u64;
     }
     bar.finish_and_clear();
     let mean = sum / scored as f64;
@@ -120,7 +125,8 @@ async fn compare(
     globals: &Globals,
     opened: &Opened<FileSource>,
     original: &Opened<FileSource>,
-    ids: &[u32],
+    windows: impl Iterator<Item = Window>,
+    tokens: usize,
     sizes: SessionOptions,
 ) -> Result<()> {
     let [ours, theirs] = [opened, original].map(|model| model.config.vocab_size);
@@ -140,17 +146,18 @@ async fn compare(
         load(globals, original, SessionOptions::new(sizes.context, sizes.prefill, DType::F32))
             .await?;
     let mut session = load(globals, opened, sizes).await?;
-    let bar = globals.terminal().bar("comparing", ids.len() as u64, false);
+    let bar = globals.terminal().bar("comparing", tokens as u64, false);
     let mut progress = |tokens: usize| {
         bar.inc(tokens as u64);
         check_interrupt()
     };
     let mut sums = Comparison::default();
-    for window in ids.chunks(sizes.context as usize) {
-        perplexity::compare(&mut reference, &mut session, window, &mut sums, &mut progress).await?;
+    for window in windows {
+        perplexity::compare(&mut reference, &mut session, &window, &mut sums, &mut progress)
+            .await?;
     }
     bar.finish_and_clear();
-    let result = Report { tokens: ids.len(), window: sizes.context, compared: sums.finish() };
+    let result = Report { tokens, window: sizes.context, compared: sums.finish() };
     if globals.json { out_json(&result.json()) } else { out(&result.text()) }
 }
 

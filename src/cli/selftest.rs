@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use super::{
     adapter::gpu,
     globals::{Arithmetic, Globals},
-    model::{load_on, locate, open},
+    model::{load_on, locate, open, tokenizer},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -337,7 +337,7 @@ const DECODED: u32 = 4;
 async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()> {
     let terminal = globals.terminal();
     let opened = open(model, globals).await?;
-    let ids = opened.tokenizer().await?.encode(&options.prompt)?;
+    let ids = tokenizer(globals, &opened).await?.encode_prompt(&options.prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
     }

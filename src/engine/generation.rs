@@ -81,7 +81,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     /// # Errors
     ///
     /// [`Error::ContextLength`] if the prompt alone is longer than the context, [`Error::Usage`] if
-    /// it or a stop text is empty.
+    /// it or a stop text is empty, [`Error::Tokenizer`] if the prompt cannot be decoded.
     pub fn new(
         config: &Config,
         session: SessionOptions,
@@ -104,7 +104,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
             vocab: tokenizer.vocab_size().min(config.vocab_size as usize),
             read: options.read(config, tokenizer, sampler.borrow().sampling()),
             sampler,
-            stream: tokenizer.stream(),
+            stream: tokenizer.stream_after(prompt)?,
             stops: StopTexts::new(&options.stop_texts)?,
             options,
             ids: prompt.to_vec(),

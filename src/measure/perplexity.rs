@@ -104,7 +104,62 @@ fn likeliest(logits: &[f32]) -> usize {
     best
 }
 
-/// The sum over all tokens of a window except the first, which has no prediction.
+/// A part of a text that goes through a model by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its tokens, those that it begins with included; at least one.
+    ids: Vec<u32>,
+    /// How many at its beginning are not scored, at least one: nothing predicts the first.
+    given: usize,
+}
+
+impl Window {
+    /// Positions that are scored.
+    pub fn scored(&self) -> usize {
+        self.ids.len() - self.given
+    }
+
+    /// Positions that go through the model, up to `size` at a time: the tokens, and for each
+    /// whether the one after it is scored, and which it is. Nothing is asked of the last one.
+    fn parts(&self, size: usize) -> impl Iterator<Item = (&[u32], impl Iterator<Item = Next>)> {
+        let known = self.ids.len() - 1;
+        (0..known).step_by(size).map(move |from| {
+            let to = known.min(from + size);
+            let next = (from + 1..=to).map(|at| (self.ids[at], at >= self.given));
+            (&self.ids[from..to], next)
+        })
+    }
+}
+
+/// The token that follows a position, and whether it is scored.
+type Next = (u32, bool);
+
+/// Cuts a text into windows of at most `size` tokens, without overlap.
+///
+/// Each begins with the tokens `begin`, as the model expects of a text; after them all tokens are
+/// scored. Without such tokens the first of each window is not.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if `size` has no room for a token that is scored.
+pub fn windows<'i>(
+    begin: &'i [u32],
+    ids: &'i [u32],
+    size: usize,
+) -> Result<impl Iterator<Item = Window> + 'i> {
+    let given = begin.len().max(1);
+    if size <= given {
+        return Err(Error::Usage(format!(
+            "windows of {size} tokens are too short, at least {} are needed",
+            given + 1
+        )));
+    }
+    Ok(ids
+        .chunks(size - begin.len())
+        .map(move |part| Window { ids: [begin, part].concat(), given }))
+}
+
+/// The sum over the tokens of a window that are scored.
 ///
 /// # Errors
 ///
@@ -112,18 +167,15 @@ fn likeliest(logits: &[f32]) -> usize {
 /// chunk with the number of tokens in it.
 pub async fn negative_log_likelihood<M: Machine>(
     session: &mut Session<M>,
-    ids: &[u32],
+    window: &Window,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<f64> {
     session.rewind(0);
     let mut sum = 0.0;
-    // There is no target for the last token.
-    let known = &ids[..ids.len() - 1];
-    let size = session.options().prefill as usize;
-    for (part, next) in known.chunks(size).zip(ids[1..].chunks(size)) {
+    for (part, next) in window.parts(session.options().prefill as usize) {
         progress(part.len())?;
         let rows = session.prefill(part, Readback::AllLogits).await?.rows;
-        for (row, &id) in rows.iter().zip(next) {
+        for (row, (id, _)) in rows.iter().zip(next).filter(|(_, (_, scored))| *scored) {
             sum -= logprobs(row, &[id])?[0];
         }
     }
@@ -140,20 +192,20 @@ pub async fn negative_log_likelihood<M: Machine>(
 pub async fn compare<M: Machine>(
     original: &mut Session<M>,
     other: &mut Session<M>,
-    window: &[u32],
+    window: &Window,
     comparison: &mut Comparison,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     original.rewind(0);
     other.rewind(0);
-    let size = other.options().prefill as usize;
-    let known = &window[..window.len() - 1];
-    for (part, next) in known.chunks(size).zip(window[1..].chunks(size)) {
+    for (part, next) in window.parts(other.options().prefill as usize) {
         progress(part.len())?;
         let theirs = original.prefill(part, Readback::AllLogits).await?.rows;
         let ours = other.prefill(part, Readback::AllLogits).await?.rows;
-        for ((theirs, ours), &id) in theirs.iter().zip(&ours).zip(next) {
-            comparison.add(theirs, ours, id)?;
+        for ((theirs, ours), (id, scored)) in theirs.iter().zip(&ours).zip(next) {
+            if scored {
+                comparison.add(theirs, ours, id)?;
+            }
         }
     }
     Ok(())
@@ -163,6 +215,29 @@ pub async fn compare<M: Machine>(
 mod tests {
     use super::*;
     use crate::base::num::round;
+
+    #[test]
+    fn windows_begin_as_the_model_expects() {
+        let ids = [10, 11, 12, 13, 14];
+        let all = |begin: &[u32], size| -> Vec<(Vec<u32>, usize)> {
+            let windows = windows(begin, &ids, size).expect("room");
+            windows.map(|window| (window.ids.clone(), window.scored())).collect()
+        };
+        assert_eq!(all(&[], 3), [(vec![10, 11, 12], 2), (vec![13, 14], 1)]);
+        assert_eq!(all(&[1], 3), [(vec![1, 10, 11], 2), (vec![1, 12, 13], 2), (vec![1, 14], 1)]);
+        assert_eq!(all(&[1, 2], 8), [(vec![1, 2, 10, 11, 12, 13, 14], 5)]);
+        let window = Window { ids: vec![1, 2, 10, 11, 12], given: 2 };
+        let parts: Vec<(Vec<u32>, Vec<Next>)> =
+            window.parts(3).map(|(part, next)| (part.to_vec(), next.collect())).collect();
+        let wanted = [
+            (vec![1, 2, 10], vec![(2, false), (10, true), (11, true)]),
+            (vec![11], vec![(12, true)]),
+        ];
+        assert_eq!(parts, wanted);
+        for (begin, size) in [(&[][..], 1), (&[1, 2], 2)] {
+            assert_eq!(windows(begin, &ids, size).err().expect("no room").code(), "usage");
+        }
+    }
 
     #[test]
     fn divergences_are_those_of_the_definition() {

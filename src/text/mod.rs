@@ -3,4 +3,5 @@
 pub mod chat;
 pub mod sampler;
 pub mod stop;
+mod template;
 pub mod tokenizer;

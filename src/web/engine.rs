@@ -36,7 +36,7 @@ use crate::{
     machine::gpu::{AdapterChoice, Gpu, LimitProfile},
     model::config::{Compat, Config},
     text::{
-        chat::{Message, Role, Trim, encode_chat},
+        chat::{Choice, Message, Role, Scaffold, Trim, choose, encode_chat},
         sampler::Sampling,
         tokenizer::Tokenizer,
     },
@@ -51,6 +51,8 @@ pub struct Engine {
     /// `None` during a call that uses it.
     session: Cell<Option<Resuming<Reload>>>,
     tokenizer: Tokenizer,
+    /// How conversations are written where a request does not say.
+    scaffold: &'static Scaffold,
     /// How tokens are sampled where a request does not say.
     sampling: Sampling,
     device: Rc<Device>,
@@ -133,7 +135,7 @@ impl Engine {
         listener: &Listener,
     ) -> Result<String> {
         let request: Request = parse(request)?;
-        let ids = request.ids(&self.tokenizer)?;
+        let ids = request.ids(&self.tokenizer, self.scaffold)?;
         let mut sampler = request.sampler(self.sampling)?;
         let settings = request.settings(&self.tokenizer);
         let mut trim = request.is_chat().then(Trim::default);
@@ -142,13 +144,16 @@ impl Engine {
             None => text.to_owned(),
         };
         let mut text = String::new();
+        let mut before = ids.clone();
         let mut on_event = |event: Event<'_>| {
             Ok(listener.emit(&match event {
                 Event::Prompt { done, total } => json!({ "prompt": [done, total] }),
                 Event::Token(token) => {
                     let piece = shown(&token.text);
                     text.push_str(&piece);
-                    json!({ "piece": self.piece(token, &piece) })
+                    let piece = self.piece(&before, token, &piece);
+                    before.push(token.id);
+                    json!({ "piece": piece })
                 }
                 Event::Rest(rest) => {
                     let piece = shown(rest);
@@ -170,7 +175,8 @@ impl Engine {
         .to_string())
     }
 
-    fn piece(&self, token: &Token, text: &str) -> Value {
+    /// A token after those `before`, as the page gets it.
+    fn piece(&self, before: &[u32], token: &Token, text: &str) -> Value {
         let mut piece = json!({ "id": token.id, "text": text });
         if let (Some(trace), Some(logprobs)) = (&token.trace, &token.logprobs) {
             let routes = trace
@@ -179,10 +185,9 @@ impl Engine {
                 .map(|route| json!({ "experts": route.experts, "probabilities": route.probs }));
             let top = logprobs.top.iter().map(|&(id, logprob)| {
                 // An id that the tokenizer lacks is never chosen, and is shown without a text.
-                let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
                 json!({
                     "id": id,
-                    "text": String::from_utf8_lossy(&bytes),
+                    "text": self.tokenizer.token_text(before, id).unwrap_or_default(),
                     "probability": logprob.exp(),
                     "logit": logprob + logprobs.norm,
                 })
@@ -203,7 +208,9 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     let files: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
     let opened = open(Path::new("the model"), files, Compat::Reference).await?;
     let tokenizer = opened.tokenizer().await?;
+    let Choice { scaffold, warning } = choose(&tokenizer, opened.template(), None);
     let Opened { config, mut weights, mut warnings, sampling, .. } = opened;
+    warnings.extend(tokenizer.warnings().into_iter().chain(warning));
     if options.allow_non_finite {
         weights.allow_non_finite();
     }
@@ -241,13 +248,15 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         "parameters": config.parameters().total,
         "bytes": bytes,
         "context": sizes.context,
-        "chat": encode_chat(&tokenizer, &question).is_ok(),
+        "chat": encode_chat(&tokenizer, scaffold, &question).is_ok(),
+        "template": scaffold.name,
         "config": config_fields(&config),
         "warnings": warnings,
         "sampling": sampling.to_json(),
     });
     let info = info.to_string();
-    Ok(Engine { session: Cell::new(Some(session)), tokenizer, sampling, device, info })
+    let session = Cell::new(Some(session));
+    Ok(Engine { session, tokenizer, scaffold, sampling, device, info })
 }
 
 /// Runs a prompt of one token and one generated token as a warm-up. Browsers compile a pipeline at

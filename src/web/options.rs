@@ -12,7 +12,7 @@ use crate::{
     engine::{SessionOptions, options::Options},
     model::config::Config,
     text::{
-        chat::{Message, encode_chat},
+        chat::{Message, Scaffold, encode_chat},
         sampler::{Sampler, Sampling},
         tokenizer::Tokenizer,
     },
@@ -109,6 +109,7 @@ struct GenerateOptions {
     stop: Vec<String>,
     inside: bool,
     top: usize,
+    template: Option<String>,
 }
 
 impl Default for GenerateOptions {
@@ -124,6 +125,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             inside: false,
             top: 8,
+            template: None,
         }
     }
 }
@@ -139,16 +141,20 @@ impl Request {
         matches!(self.prompt, Prompt::Messages(_))
     }
 
-    /// The prompt's token ids.
-    pub(super) fn ids(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    /// The prompt's token ids; `usual` writes a conversation for which no template was asked.
+    pub(super) fn ids(&self, tokenizer: &Tokenizer, usual: &Scaffold) -> Result<Vec<u32>> {
+        let asked = self.options.template.as_deref().map(Scaffold::named).transpose()?;
         match &self.prompt {
-            Prompt::Text(text) => tokenizer.encode(text),
+            Prompt::Text(_) if asked.is_some() => {
+                Err(Error::Usage("template is for conversations, and this is a text".into()))
+            }
+            Prompt::Text(text) => tokenizer.encode_prompt(text),
             Prompt::Messages(turns) => {
                 let messages = turns
                     .iter()
                     .map(|turn| Ok(Message::new(turn.role.parse()?, turn.content.as_str())))
                     .collect::<Result<Vec<_>>>()?;
-                encode_chat(tokenizer, &messages)
+                encode_chat(tokenizer, asked.unwrap_or(usual), &messages)
             }
         }
     }

@@ -6,6 +6,7 @@ mod defaults;
 mod release;
 #[cfg(unix)]
 mod signals;
+mod texts;
 mod tune;
 mod words;
 

@@ -5,7 +5,7 @@ use grok_wgpu::lab::{
     checkpoint::Synthetic,
     model::config::Config,
     text::{
-        chat::{Message, Role, encode_chat},
+        chat::{Message, Role, Scaffold, encode_chat},
         tokenizer::Tokenizer,
     },
 };
@@ -68,10 +68,59 @@ fn texts_have_the_ids_of_the_original() {
         );
     }
     let talk = [Message::new(Role::User, "Hello<|eos|>"), Message::new(Role::Assistant, "Yes")];
-    let ids = encode_chat(&ours, &talk).expect("a conversation");
-    assert_eq!(ids, encode_chat(&original, &talk).expect("a conversation"));
+    let ids = encode_chat(&ours, &Scaffold::GROK_2, &talk).expect("a conversation");
+    assert_eq!(ids, encode_chat(&original, &Scaffold::GROK_2, &talk).expect("a conversation"));
     assert_eq!(ids.iter().filter(|id| **id < 128).count(), 2);
     assert_eq!(ours.stop_ids(), [1, 2, 200]);
+}
+
+#[test]
+fn texts_begin_and_end_as_the_file_says() {
+    let flag = |file: &mut Writer, key: &str, value: u8| {
+        let bytes = [7u32.to_le_bytes().as_slice(), &[value]].concat();
+        file.keys.insert(format!("tokenizer.ggml.add_{key}_token"), bytes);
+    };
+    let open = |file: &Writer| file.open().expect("opens").tokenizer();
+    let begins = |file: &Writer| {
+        let tokenizer = open(file).expect("good").expect("is there");
+        let ids = tokenizer.encode_prompt("Hello").expect("encodes");
+        assert_eq!(ids[tokenizer.begin_ids().len()..], tokenizer.encode("Hello").expect("encodes"));
+        (tokenizer.begin_ids().to_vec(), tokenizer.warnings())
+    };
+    let mut file = vocabulary();
+    file.int("tokenizer.ggml.bos_token_id", 5);
+    assert_eq!(begins(&file), (Vec::new(), Vec::new()));
+    // llama.cpp's usual value for this kind.
+    let mut usual = file.clone();
+    usual.text("tokenizer.ggml.pre", "llama-bpe");
+    assert_eq!(begins(&usual).0, [5]);
+    flag(&mut usual, "bos", 0);
+    assert_eq!(begins(&usual).0, [0; 0]);
+
+    flag(&mut file, "bos", 1);
+    assert_eq!(begins(&file), (vec![5], Vec::new()));
+    flag(&mut file, "eos", 1);
+    let (ids, told) = begins(&file);
+    assert_eq!((ids, told.len()), (vec![5], 1));
+    assert!(told[0].contains("wants \"<|eos|>\" after each text"), "{told:?}");
+
+    file.int("tokenizer.ggml.bos_token_id", 704);
+    let told = open(&file).err().expect("refused").to_string();
+    assert!(told.contains("token 704 is put around each text"), "{told}");
+    file.keys.remove("tokenizer.ggml.bos_token_id");
+    let told = open(&file).err().expect("refused").to_string();
+    assert!(told.contains("add_bos_token is true, but tokenizer.ggml.bos_token_id is"), "{told}");
+    file.int("tokenizer.ggml.add_bos_token", 1);
+    let told = open(&file).err().expect("refused").to_string();
+    assert!(told.contains("add_bos_token is 1, wanted true or false"), "{told}");
+}
+
+#[test]
+fn a_chat_template_of_the_file() {
+    let mut file = vocabulary();
+    assert_eq!(file.open().expect("opens").chat_template(), None);
+    file.text("tokenizer.chat_template", "{{ messages }}");
+    assert_eq!(file.open().expect("opens").chat_template(), Some("{{ messages }}"));
 }
 
 #[test]

@@ -176,8 +176,9 @@ export class GrokWgpu {
 
 /** The options that `postMessage` can clone: no functions and no signals. */
 function plainOptions(options: GenerateOptions): SentGenerateOptions {
-  const { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top } = options;
-  return { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top };
+  const { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top, template } =
+    options;
+  return { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top, template };
 }
 
 function interrupted(): Finish {

@@ -12,6 +12,7 @@ import type {
   SamplingOptions,
   SelfTestModel,
   SelfTestRow,
+  Template,
 } from "./types.js";
 
 /** A model source that `postMessage` can clone. */
@@ -42,6 +43,7 @@ export interface SentGenerateOptions extends SamplingOptions {
   stop?: string[];
   inside?: boolean;
   top?: number;
+  template?: Template;
 }
 
 /** Options that select rows of the self-test. */

@@ -64,6 +64,8 @@ export interface ModelInfo {
   bytes: number;
   context: number;
   chat: boolean;
+  /** How conversations are written where `chat` is not told. */
+  template: Template;
   /** Oddities of the files that do not prevent loading. */
   warnings: string[];
   /** How tokens are sampled where `generate` is not told: the usual, or as the model's `generation_config.json` says. */
@@ -89,6 +91,9 @@ export interface ModelInfo {
   };
 }
 
+/** Ways to write a conversation for a model; `"plain"` writes the messages as they are. */
+export type Template = "grok-2" | "plain";
+
 /** Sampling parameters. */
 export interface SamplingOptions {
   /** 0 means greedy decoding. */
@@ -110,6 +115,8 @@ export interface GenerateOptions extends SamplingOptions {
   inside?: boolean;
   /** The number of likeliest tokens to report. Default: 8. */
   top?: number;
+  /** How a conversation is written for the model. Default: as its files say, or as Grok-2's. */
+  template?: Template;
   /** Called with the number of prompt tokens that have been processed. */
   onPrompt?: (done: number, total: number) => void;
 }

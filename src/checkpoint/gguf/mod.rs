@@ -28,7 +28,7 @@ use crate::{
         schema::{self, Key, Part},
         weights::Weights,
     },
-    text::tokenizer::{Ggml, GgmlPieces, Tokenizer},
+    text::tokenizer::{Around, Ggml, GgmlPieces, Tokenizer},
 };
 
 /// Bytes of the first read of a header.
@@ -36,6 +36,16 @@ const FIRST_LOOK: u64 = 1 << 20;
 
 /// File extension of GGUF files, with the dot.
 pub const EXTENSION: &str = ".gguf";
+
+/// Key of the chat template.
+pub(crate) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Pre-tokenizers whose texts begin with the BOS token unless the file says otherwise, as in
+/// llama.cpp.
+const BEGIN_WITH_BOS: [&str; 1] = ["llama-bpe"];
+
+/// Control tokens in `tokenizer.ggml.token_type`.
+const CONTROL: i64 = 3;
 
 /// The first bytes of a file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
@@ -157,6 +167,9 @@ impl<S: Source> Gguf<S> {
     /// The tokenizer in the file, if it has a supported one. By `tokenizer.ggml.model`: byte-pair
     /// encoding with merges (`gpt2`), or SentencePiece (`llama`, `t5`).
     ///
+    /// A text begins with the file's BOS token as `tokenizer.ggml.add_bos_token` says. Without that
+    /// key it does with `llama` and with `gpt2`'s pre-tokenizer `llama-bpe`, as in llama.cpp.
+    ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`] if it is invalid.
@@ -166,11 +179,18 @@ impl<S: Source> Gguf<S> {
         match kind {
             Some("gpt2") => {
                 let vocabulary = self.merges().map_err(fail)?;
-                Tokenizer::from_ggml(&self.path, &vocabulary).map(Some)
+                let begins = vocabulary.pre.is_some_and(|pre| BEGIN_WITH_BOS.contains(&pre));
+                let around = self.around(begins, None).map_err(fail)?;
+                Tokenizer::from_ggml(&self.path, &vocabulary)?.with_around(around).map(Some)
             }
             Some(kind @ ("llama" | "t5")) => {
-                let vocabulary = self.pieces(kind == "t5").map_err(fail)?;
-                Tokenizer::from_ggml_pieces(&self.path, &vocabulary).map(Some)
+                let unigram = kind == "t5";
+                let vocabulary = self.pieces(unigram).map_err(fail)?;
+                // llama.cpp takes token 1 for BOS whatever it is; here it must be a mark.
+                let bos = (vocabulary.types.get(1) == Some(&CONTROL)).then_some(1);
+                let around = self.around(!unigram, bos.filter(|_| !unigram)).map_err(fail)?;
+                let tokenizer = Tokenizer::from_ggml_pieces(&self.path, &vocabulary)?;
+                tokenizer.with_around(around).map(Some)
             }
             _ => Ok(None),
         }
@@ -217,6 +237,39 @@ impl<S: Source> Gguf<S> {
             ends.extend(self.metadata.unsigned(&format!("tokenizer.ggml.{key}_token_id"))?);
         }
         Ok(ends)
+    }
+
+    /// The tokens that the file puts around each text. `begins` says whether one begins it where
+    /// the file does not say, and `bos` which one that is where the file does not say.
+    fn around(&self, begins: bool, bos: Option<u32>) -> Result<Around, String> {
+        let token = |kind: &str, usual: bool, usual_id: Option<u32>| {
+            let (add, id) = (
+                format!("tokenizer.ggml.add_{kind}_token"),
+                format!("tokenizer.ggml.{kind}_token_id"),
+            );
+            let said = self.metadata.truth(&add)?;
+            if !said.unwrap_or(usual) {
+                return Ok(None);
+            }
+            match (self.metadata.unsigned(&id)?, usual_id) {
+                (Some(value), _) => u32::try_from(value)
+                    .map(Some)
+                    .map_err(|_| format!("{id} is {value}, wanted a token")),
+                (None, None) if said.is_some() => {
+                    Err(format!("{add} is true, but {id} is missing"))
+                }
+                (None, usual_id) => Ok(usual_id),
+            }
+        };
+        Ok(Around {
+            before: token("bos", begins, bos)?.into_iter().collect(),
+            after: token("eos", false, None)?.into_iter().collect(),
+        })
+    }
+
+    /// The chat template in the file, if it has one: `tokenizer.chat_template`.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.metadata.text(CHAT_TEMPLATE).ok().flatten()
     }
 
     fn place(&self, name: &str) -> Result<&Place> {

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use tokenizers::{
-    DecoderWrapper, ModelWrapper, NormalizedString, Normalizer as _, PostProcessorWrapper,
+    Decoder as _, DecoderWrapper, ModelWrapper, NormalizedString, Normalizer as _,
+    PostProcessorWrapper, decoders::strip::Strip,
 };
 
+use super::around::Around;
 use crate::base::json;
 
 /// A tokenizer from `tokenizer.json`.
@@ -14,8 +16,12 @@ pub(super) struct Hf {
     inner: tokenizers::Tokenizer,
     /// For a byte-level decoder, the byte that each character of a token stands for.
     byte_level: Option<HashMap<char, u8>>,
+    /// The steps of decoding.
+    decoders: Vec<DecoderWrapper>,
     /// One more than the largest id.
     vocab_size: usize,
+    /// What the file puts around each text, or why that is not followed.
+    around: Result<Around, String>,
 }
 
 /// The part of the file that the crate reads but does not enforce.
@@ -55,6 +61,9 @@ impl Hf {
             }
         }
 
+        let processor = serde_json::to_value(inner.get_post_processor());
+        let around = Around::of_post_processor(&processor.map_err(|error| error.to_string())?)?;
+
         // No truncation, padding, template or dropout: encoding has no hidden effects, and the same
         // text always has the same ids.
         inner.with_truncation(None).map_err(|error| error.to_string())?.with_padding(None);
@@ -92,7 +101,13 @@ impl Hf {
         if u32::try_from(vocab_size).is_err() {
             return Err(format!("id {} is out of range", u32::MAX));
         }
-        Ok((Self { inner, byte_level, vocab_size }, specials))
+        let decoders = decoders(inner.get_decoder());
+        Ok((Self { inner, byte_level, decoders, vocab_size, around }, specials))
+    }
+
+    /// What the file puts around each text, or why that is not followed.
+    pub(super) fn around(&self) -> Result<Around, String> {
+        self.around.clone()
     }
 
     /// One more than the largest id.
@@ -188,8 +203,50 @@ impl Hf {
 
     /// The text of `ids` as the crate decodes them, special tokens included.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String, String> {
-        self.inner.decode(ids, false).map_err(|error| error.to_string())
+        let mut tokens: Vec<String> =
+            ids.iter().filter_map(|&id| self.inner.id_to_token(id)).collect();
+        if self.inner.get_decoder().is_none() {
+            return Ok(tokens.join(" "));
+        }
+        for step in &self.decoders {
+            // Some of the crate's decoders panic if there are no tokens.
+            if tokens.is_empty() {
+                break;
+            }
+            tokens = match step {
+                DecoderWrapper::Strip(cut) => {
+                    tokens.iter().map(|token| strip(token, cut).to_owned()).collect()
+                }
+                step => step.decode_chain(tokens).map_err(|error| error.to_string())?,
+            };
+        }
+        Ok(tokens.concat())
     }
+}
+
+/// The decoders of a file, those in sequences one by one.
+fn decoders(decoder: Option<&DecoderWrapper>) -> Vec<DecoderWrapper> {
+    match decoder {
+        None => Vec::new(),
+        Some(DecoderWrapper::Sequence(sequence)) => {
+            sequence.get_decoders().iter().flat_map(|one| decoders(Some(one))).collect()
+        }
+        Some(one) => vec![one.clone()],
+    }
+}
+
+/// A token without what [`Strip`] cuts. The crate's own panics at tokens that are shorter than that.
+fn strip<'t>(token: &'t str, cut: &Strip) -> &'t str {
+    let mut rest = token;
+    for _ in 0..cut.start {
+        let Some(shorter) = rest.strip_prefix(cut.content) else { break };
+        rest = shorter;
+    }
+    for _ in 0..cut.stop {
+        let Some(shorter) = rest.strip_suffix(cut.content) else { break };
+        rest = shorter;
+    }
+    rest
 }
 
 /// The characters that stand for bytes in byte-level vocabularies: printable Latin-1 for itself,

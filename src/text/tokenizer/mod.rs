@@ -1,6 +1,7 @@
 //! Text to token ids and back, from `tokenizer.tok.json` (Grok-2), `tokenizer.json`,
 //! `tokenizer.model` (Grok-1) or a GGUF.
 
+mod around;
 mod bpe;
 mod ggml;
 mod ggml_pieces;
@@ -24,6 +25,7 @@ use hf::Hf;
 use sentencepiece::SentencePiece;
 use tok_json::TokJson;
 
+pub use around::{Around, AroundConfig};
 pub use ggml::Ggml;
 pub use ggml_pieces::GgmlPieces;
 pub use stream::StreamDecoder;
@@ -38,8 +40,9 @@ pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
 /// SentencePiece's file, which Grok-1 has, looked for last.
 pub(crate) const SENTENCE_PIECE: &str = "tokenizer.model";
 
-/// Largest tokenizer file accepted, in bytes. The largest known has 20 million.
-pub(crate) const MAX_FILE: u64 = 256 << 20;
+/// Largest tokenizer file accepted, in bytes. The largest known have 35 million; reading a
+/// `tokenizer.json` takes 22 times its bytes of memory, and 0.3 s for each million.
+pub(crate) const MAX_FILE: u64 = 64 << 20;
 
 /// End-of-turn and end-of-text tokens, by the names that models give them.
 const STOPS: &[&str] = &[
@@ -65,6 +68,10 @@ pub struct Tokenizer {
     specials: HashMap<String, u32>,
     /// Further ids that end an answer, whatever their names.
     ends: Vec<u32>,
+    /// Tokens around each text.
+    around: Around,
+    /// What of the files is not followed.
+    warnings: Vec<String>,
     /// Finds special tokens, the longest match first. `finder_ids` has the id of each pattern.
     finder: AhoCorasick,
     finder_ids: Vec<u32>,
@@ -96,14 +103,25 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if the file is too large or not a valid tokenizer.
     pub fn from_tokenizer_json(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
-        Self::new(path.into(), || {
+        let mut around = Ok(Around::default());
+        let mut tokenizer = Self::new(path.into(), || {
             let (backend, specials) = Hf::parse(text_of(bytes)?)?;
+            around = backend.around();
             Ok((Backend::Hf(Box::new(backend)), specials))
-        })
+        })?;
+        match around {
+            Ok(around) => tokenizer.with_around(around),
+            Err(what) => {
+                tokenizer.warnings.push(format!("{}: {what}", tokenizer.path.display()));
+                Ok(tokenizer)
+            }
+        }
     }
 
     /// A tokenizer from the bytes of a `tokenizer.model`, SentencePiece's file. `path` is for
-    /// messages. Its end of text is among [`Tokenizer::stop_ids`].
+    /// messages. Its end of text is among [`Tokenizer::stop_ids`]. The file does not say whether a
+    /// text begins with a token, so none does, unless [`Tokenizer::with_around_config`] is told to
+    /// put one there.
     ///
     /// User-defined pieces are found in plain text, as the models were trained with that, but for
     /// those that are spelt as a well-known end of a turn or text.
@@ -193,7 +211,8 @@ impl Tokenizer {
         };
         match build() {
             Ok((backend, specials, finder, finder_ids)) => {
-                Ok(Self { path, backend, specials, ends: Vec::new(), finder, finder_ids })
+                let (ends, around, warnings) = (Vec::new(), Around::default(), Vec::new());
+                Ok(Self { path, backend, specials, ends, around, warnings, finder, finder_ids })
             }
             Err(what) => Err(Error::Tokenizer { path, what }),
         }
@@ -333,11 +352,6 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// A decoder for ids that come one by one.
-    pub fn stream(&self) -> StreamDecoder<'_> {
-        StreamDecoder::new(self)
-    }
-
     /// The bytes of one token, special tokens as their text.
     ///
     /// For a `tokenizer.json` that is not byte-level: those of the text that it alone decodes to.
@@ -394,9 +408,12 @@ fn text_of(bytes: &[u8]) -> Result<&[u8], String> {
 }
 
 /// Refuses a file larger than [`MAX_FILE`].
-fn check_size(size: u64) -> Result<(), String> {
+pub(crate) fn check_size(size: u64) -> Result<(), String> {
     if size > MAX_FILE {
-        return Err(format!("the file has {size} bytes, more than the {MAX_FILE} allowed"));
+        return Err(format!(
+            "the tokenizer has {size} bytes, more than the {MAX_FILE} allowed; those of models \
+             have half of that at most: is this another file?"
+        ));
     }
     Ok(())
 }

@@ -23,6 +23,9 @@ pub(super) const MAX_PIECES: usize = 1 << 22;
 /// Longest piece accepted, in bytes.
 const MAX_PIECE: usize = 4096;
 
+/// Bytes of an incomplete character at most.
+const MAX_PENDING: usize = 3;
+
 /// What an unknown piece costs beyond the least score, for a unigram model.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
@@ -138,8 +141,10 @@ pub(super) struct SentencePiece {
 /// Decodes ids that come one by one.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// Bytes of an incomplete character; at most three.
+    /// Bytes of an incomplete character; at most [`MAX_PENDING`].
     pending: Vec<u8>,
+    /// How many of them are of the ids before, whose text has a U+FFFD for each.
+    told: usize,
     /// Whether the blank before the first word, if any, is behind.
     begun: bool,
 }
@@ -481,6 +486,25 @@ fn byte_of(text: &str) -> Option<u8> {
 }
 
 impl Decoder {
+    /// A decoder for ids that follow `ids`. Those that are no pieces have no text.
+    pub(super) fn after(of: &SentencePiece, ids: &[u32]) -> Self {
+        let mut decoder = Self::default();
+        let mut ids = ids.iter();
+        while let Some(&id) = ids.next() {
+            decoder.push(of, id);
+            if decoder.begun {
+                // All that still counts is an incomplete character at the end.
+                let skipped = ids.len().saturating_sub(MAX_PENDING);
+                if skipped > 0 {
+                    decoder.pending.clear();
+                    ids.nth(skipped - 1);
+                }
+            }
+        }
+        decoder.told = decoder.pending.len();
+        decoder
+    }
+
     /// The text that piece `id` completes, if there is such a piece: empty within a character that
     /// is spelt in bytes.
     ///
@@ -535,10 +559,14 @@ impl Decoder {
             };
             text.push_str(valid);
             rest = &rest[valid.len()..];
+            self.told = self.told.saturating_sub(valid.len());
             if !bad {
                 break;
             }
-            text.push(char::REPLACEMENT_CHARACTER);
+            if self.told == 0 {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+            self.told = self.told.saturating_sub(1);
             rest = &rest[1..];
         }
         let done = self.pending.len() - rest.len();

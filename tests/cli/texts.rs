@@ -1,0 +1,198 @@
+//! How texts begin, what comes after a prompt, and how conversations are written.
+
+use std::{fs, path::Path};
+
+use grok_wgpu::lab::checkpoint::write::Layout;
+use serde_json::{Value, json};
+
+use super::{good, json, model, path, run, text, text_of, with_stdin, write_model};
+
+/// The vocabulary of the small model.
+const VOCAB: u32 = 512;
+
+/// A folder with the small model and a vocabulary of words with a blank before them, as
+/// SentencePiece has it: whatever the model makes, every token is a word.
+fn words(post_processor: &Value) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_model(dir.path(), Layout::Single);
+    fs::remove_file(dir.path().join("tokenizer.tok.json")).expect("it was written");
+    let specials = ["<s>", "</s>"];
+    let vocab: serde_json::Map<String, Value> = (0..VOCAB)
+        .map(|id| {
+            let special = specials.get(id as usize).map(|&name| name.to_owned());
+            (special.unwrap_or_else(|| format!("▁w{id}")), id.into())
+        })
+        .collect();
+    let added = [0, 1].map(|id: usize| {
+        json!({ "id": id, "content": specials[id], "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false })
+    });
+    let blanks = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always",
+                         "split": true });
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": null, "pre_tokenizer": blanks, "post_processor": post_processor,
+        "decoder": { "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+            { "type": "ByteFallback" }, { "type": "Fuse" },
+            { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+        ] },
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "▁w511" },
+    });
+    write(&dir, "tokenizer.json", &file.to_string());
+    dir
+}
+
+fn write(dir: &tempfile::TempDir, name: &str, text: &str) {
+    fs::write(dir.path().join(name), text).expect("written");
+}
+
+/// Puts `<s>` before a text, and `</s>` after it.
+fn around() -> Value {
+    json!({ "type": "BertProcessing", "cls": ["<s>", 0], "sep": ["</s>", 1] })
+}
+
+fn spelt(ids: &Value) -> String {
+    let ids = ids.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id"));
+    ids.map(|id| match id {
+        0 => "<s>".to_owned(),
+        1 => "</s>".to_owned(),
+        id => format!(" w{id}"),
+    })
+    .collect()
+}
+
+#[test]
+fn the_first_word_after_a_prompt_has_its_blank() {
+    let dir = words(&Value::Null);
+    let args = ["generate", path(dir.path()), "w7 w9", "-n", "8", "--temperature", "0"];
+    let args = [&args[..], &["--ignore-eos"]].concat();
+    let made = json(&[&args[..], &["--json", "--logprobs", "2"]].concat());
+    let after = spelt(&made["ids"]);
+    assert!(after.starts_with(" w") && made["text"] == json!(after), "{made}");
+    assert_eq!(good(&[&args[..], &["--echo"]].concat()), format!("w7 w9{after}\n"));
+    // The text of each token is what it adds where it stands.
+    for token in made["logprobs"].as_array().expect("a list") {
+        for one in token["top"].as_array().expect("a list").iter().chain([token]) {
+            assert_eq!(one["text"], json!(spelt(&json!([one["id"]]))), "{token}");
+        }
+    }
+    let shown = good(&["logits", path(dir.path()), "--text", "w7 w9"]);
+    assert!(shown.starts_with("after position 1, token 9 \" w9\"\n"), "{shown}");
+    assert_eq!(shown.matches("% \" w").count(), 10, "{shown}");
+
+    // An answer in a conversation is shown without the blank before it.
+    let save = dir.path().join("saved.json");
+    let input = format!("w7\nw8\n/save {}\n", save.display());
+    let args = ["chat", path(dir.path()), "--template", "plain", "-n", "3", "--temperature", "0"];
+    let said = text(&with_stdin(&args, &input), &args);
+    let saved: Value = serde_json::from_slice(&fs::read(save).expect("a file")).expect("JSON");
+    let answers = [1, 3].map(|at| saved["messages"][at]["content"].as_str().expect("text"));
+    for answer in answers {
+        assert!(answer.starts_with('w') && answer.contains(" w"), "{answer:?}");
+    }
+    assert_eq!(said, answers.map(|answer| format!("{answer}\n")).concat());
+}
+
+#[test]
+fn a_text_begins_as_the_files_say() {
+    let [plain, begun] = [words(&Value::Null), words(&around())];
+    let of = |dir: &tempfile::TempDir, command: &str, more: &[&str]| {
+        let output = run(&[&[command, path(dir.path())], more, &["--json"]].concat());
+        let value: Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+        (value, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let prompt = ["w7 w9", "-n", "1", "--temperature", "0"];
+    assert_eq!(of(&plain, "generate", &prompt).0["prompt_tokens"], 2);
+    let (made, told) = of(&begun, "generate", &prompt);
+    assert_eq!(made["prompt_tokens"], 3);
+    assert_eq!(told.matches("wants \"</s>\" after each text").count(), 1, "{told}");
+    // Without a word, the text has its beginning only.
+    assert_eq!(of(&begun, "generate", &["", "-n", "1"]).0["prompt_tokens"], 1);
+    assert_eq!(of(&begun, "logits", &["--text", "w7 w9"]).0["ids"], json!([0, 7, 9]));
+    // Ids are taken as they are.
+    assert_eq!(of(&begun, "logits", &["--ids", "7,9"]).0["ids"], json!([7, 9]));
+    let known = of(&begun, "inspect", &["--no-device"]).0;
+    assert_eq!(known["begin_ids"], json!([0]));
+    let tokenizer = known["tokenizer"].as_str().expect("a sentence");
+    assert!(tokenizer.contains("a text begins with \"<s>\" [0]"), "{tokenizer}");
+
+    // Its windows begin so too, and then all of a text is scored.
+    write(&begun, "text", "w7 w9 w11 w13 w15");
+    let file = begun.path().join("text");
+    let scored = |dir: &tempfile::TempDir| {
+        let report = of(dir, "perplexity", &[path(&file), "--window", "3"]).0;
+        [&report["tokens"], &report["scored"]].map(|value| value.as_u64().expect("a number"))
+    };
+    assert_eq!((scored(&plain), scored(&begun)), ([5, 3], [5, 5]));
+
+    // Another file may ask for it where the tokenizer's own does not.
+    write(&plain, "tokenizer_config.json", r#"{"add_bos_token": true, "bos_token": "<s>"}"#);
+    let (made, told) = of(&plain, "generate", &prompt);
+    assert!(made["prompt_tokens"] == 3 && !told.contains("warning"), "{made} {told}");
+    write(&begun, "tokenizer_config.json", r#"{"add_bos_token": false}"#);
+    let (made, told) = of(&begun, "generate", &prompt);
+    assert_eq!(made["prompt_tokens"], 3);
+    assert!(told.contains("add_bos_token is false, but"), "{told}");
+}
+
+#[test]
+fn another_chat_template_is_told_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_model(dir.path(), Layout::Single);
+    let chat = |more: &[&str]| {
+        let output = with_stdin(&[&["chat", path(dir.path()), "-n", "1"], more].concat(), "a\nb\n");
+        assert!(output.status.success(), "{}", text_of(&output));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let inspected = |folder: &Path| {
+        let known = json(&["inspect", path(folder), "--no-device", "--json"]);
+        known["template"].as_str().expect("a sentence").to_owned()
+    };
+    const TOLD: &str = "brings a chat template";
+    assert!(!chat(&[]).contains(TOLD));
+    assert_eq!(inspected(dir.path()), "grok-2, the model brings no template");
+
+    let own = "{% for m in messages %}{{ '[INST]' + m.content + '[/INST]' }}{% endfor %}";
+    let named = json!([{ "name": "tool", "template": "" }, { "name": "default", "template": own }]);
+    for template in [json!(own), named] {
+        write(&dir, "tokenizer_config.json", &json!({ "chat_template": template }).to_string());
+        let told = chat(&[]);
+        assert_eq!(told.matches(TOLD).count(), 1, "{told}");
+        assert!(told.contains("tokenizer_config.json") && told.contains("\"plain\""), "{told}");
+        assert!(inspected(dir.path()).contains("another template in tokenizer_config.json"));
+    }
+    for name in ["plain", "grok-2"] {
+        assert!(!chat(&["--template", name]).contains(TOLD), "{name}");
+    }
+    // A file of its own counts more.
+    let ours = "{% for m in messages %}{% if m.role == 'user' %}{{ 'Human: ' }}\
+        {% elif m.role == 'system' %}{{ 'System: ' }}{% else %}{{ 'Assistant: ' }}{% endif %}\
+        {{ m.content + '<|separator|>\\n\\n' }}{% endfor %}{{ 'Assistant:' }}";
+    write(&dir, "chat_template.jinja", ours);
+    assert!(!chat(&[]).contains(TOLD));
+    assert_eq!(inspected(dir.path()), "grok-2, as in the model's chat_template.jinja");
+
+    let unknown = run(&["chat", path(model()), "--template", "chatml"]);
+    let told = text_of(&unknown);
+    assert!(told.contains("grok-2") && told.contains("plain"), "{told}");
+}
+
+#[test]
+fn a_conversation_needs_the_special_tokens_of_its_template() {
+    let dir = words(&Value::Null);
+    let refused = text_of(&run(&["chat", path(dir.path())]));
+    assert!(refused.contains("error[tokenizer]: "), "{refused}");
+    assert!(refused.contains("<|separator|>") && refused.contains("\"plain\" needs none"));
+}
+
+/// The file is sparse: it takes no room on a disk.
+#[test]
+fn a_tokenizer_larger_than_any_is_refused_unread() {
+    let dir = words(&Value::Null);
+    let file = fs::File::create(dir.path().join("tokenizer.json")).expect("a file");
+    file.set_len(1 << 40).expect("sparse");
+    let told = text_of(&run(&["generate", path(dir.path()), "w7"]));
+    assert!(told.contains("error[tokenizer]: "), "{told}");
+    assert!(told.contains("1099511627776 bytes, more than the 67108864 allowed"), "{told}");
+}
