@@ -213,15 +213,18 @@ fn round_trip(tokenizer: &Tokenizer, exact: bool) -> bool {
         if let Some(back) = accepted(tokenizer.decode(&ids)) {
             assert!(!exact || back == text.as_bytes(), "{text:?} came back as {back:?}");
         }
-        let mut stream = tokenizer.stream();
+        accepted(tokenizer.encode_prompt(text));
+        let Some(mut stream) = accepted(tokenizer.stream_after(&ids)) else { continue };
         for &id in &ids {
             accepted(stream.push(id));
+            accepted(tokenizer.token_text(&ids, id));
         }
         accepted(stream.finish());
         accepted(tokenizer.encode_with_specials(text));
     }
     accepted(tokenizer.decode(&[0, u32::MAX]));
     tokenizer.stop_ids();
+    tokenizer.warnings();
     true
 }
 

@@ -1,6 +1,18 @@
 //! `tokenizer.json`: vocabularies that are not byte-level, and settings that would change a prompt.
 
-use grok_wgpu::lab::text::tokenizer::{AroundConfig, Tokenizer};
+use grok_wgpu::lab::{
+    engine::{
+        SessionOptions,
+        generation::{Generation, Next},
+        options::Options,
+        step::StepOutput,
+    },
+    model::config::Config,
+    text::{
+        sampler::{Candidate, Sampler},
+        tokenizer::{AroundConfig, Tokenizer},
+    },
+};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -143,6 +155,44 @@ fn text_after_a_prompt_is_what_the_package_makes_of_both_less_the_prompt() {
                 "{name}: {pair}"
             );
         }
+    }
+}
+
+/// What a generation says of these ids after a prompt, and why it ended: the model is this list.
+fn generated(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32], stop: &str) -> (String, String) {
+    let config = Config::preset("small").expect("a preset");
+    let sizes = SessionOptions::of(&config);
+    let mut options = Options::default();
+    options.max_tokens = ids.len();
+    options.stop_texts = vec![stop.to_owned()];
+    let text = Generation::new(&config, sizes, tokenizer, Sampler::greedy(), prompt, options);
+    let (mut text, mut ids, mut heard) = (text.expect("a text"), ids.iter(), String::new());
+    loop {
+        match text.advance().expect("a token") {
+            Next::Step(_) => {
+                let mut output = StepOutput::default();
+                let next = ids.next().map(|&id| Candidate { id, logit: 1.0 });
+                output.candidates.extend(next);
+                text.accept(output).expect("it was asked for");
+            }
+            Next::Event(event) => heard += event.text(),
+            Next::Done => break,
+        }
+    }
+    let made = text.into_generated();
+    assert_eq!(made.text, heard);
+    (heard, made.finish.name().to_owned())
+}
+
+#[test]
+fn generations_and_their_stop_texts_see_the_first_blank() {
+    for file in [byte_fallback(), word_piece()] {
+        let tokenizer = load(&file);
+        let [prompt, after] = ["ab b", "b a"].map(|text| tokenizer.encode(text).expect("text"));
+        let said = |stop| generated(&tokenizer, &prompt, &after, stop);
+        assert_eq!(said("x"), (" b a".into(), "length".into()));
+        assert_eq!(said(" b"), (String::new(), "stop".into()));
+        assert_eq!(said(" a"), (" b".into(), "stop".into()));
     }
 }
 

@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 
 use super::{good, json, model, path, run, text, text_of, with_stdin, write_model};
 
+/// Part of the warning about a model's own chat template.
+const TOLD: &str = "brings a chat template";
+
 /// The vocabulary of the small model.
 const VOCAB: u32 = 512;
 
 /// A folder with the small model and a vocabulary of words with a blank before them, as
-/// SentencePiece has it: whatever the model makes, every token is a word.
+/// `SentencePiece` has it: whatever the model makes, every token is a word.
 fn words(post_processor: &Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     write_model(dir.path(), Layout::Single);
@@ -149,7 +152,6 @@ fn another_chat_template_is_told_once() {
         let known = json(&["inspect", path(folder), "--no-device", "--json"]);
         known["template"].as_str().expect("a sentence").to_owned()
     };
-    const TOLD: &str = "brings a chat template";
     assert!(!chat(&[]).contains(TOLD));
     assert_eq!(inspected(dir.path()), "grok-2, the model brings no template");
 

@@ -20,7 +20,13 @@ PAIRS = 24
 
 
 def added(*texts):
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     return [{"id": i, "content": text, **flags} for i, text in enumerate(texts)]
 
 
@@ -52,16 +58,24 @@ BLANK = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
 FALLBACK, FUSE = {"type": "ByteFallback"}, {"type": "Fuse"}
 PIECES = ["▁", "▁▁", "a", "▁a", "▁the", "▁cat", "s", ".", "é", "你"]
 BYTES = [f"<0x{byte:02X}>" for byte in "你🙂é".encode()]
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
 
 KINDS = {
     "SentencePiece": whole([*PIECES, *BYTES], sequence(BLANK, FALLBACK, FUSE, strip(1))),
     "two blanks": whole([*PIECES, *BYTES], sequence(BLANK, FALLBACK, FUSE, strip(2))),
     "each token": whole(PIECES, sequence(BLANK, strip(1))),
     "pattern": whole(
-        PIECES, sequence(BLANK, FUSE, {"type": "Replace", "pattern": {"Regex": "^\\s+"}, "content": ""})
+        PIECES,
+        sequence(BLANK, FUSE, {"type": "Replace", "pattern": {"Regex": "^\\s+"}, "content": ""}),
     ),
-    "Metaspace": whole(PIECES, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}),
+    "Metaspace": whole(
+        PIECES, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    ),
     "Metaspace, never": whole(
         PIECES, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": False}
     ),
@@ -69,13 +83,17 @@ KINDS = {
         ["do", "n't", "not", "##s", "cat", ".", ",", "'", "##ing", "你"],
         {"type": "WordPiece", "prefix": "##", "cleanup": True},
     ),
-    "BPEDecoder": whole(["a</w>", "b", "cat</w>", ".</w>", "你"], {"type": "BPEDecoder", "suffix": "</w>"}),
+    "BPEDecoder": whole(
+        ["a</w>", "b", "cat</w>", ".</w>", "你"], {"type": "BPEDecoder", "suffix": "</w>"}
+    ),
     "CTC": whole(
         ["<pad>", "|", "a", "b", "c", "n't"],
         {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True},
     ),
     "ByteLevel": whole(["a", "Ġa", "Ġthe", "ä½", "ł", "Ċ"], BYTE_LEVEL),
-    "ByteLevel in a sequence": whole(["a", "Ġa", "Ġthe", "ä½", "ł", "Ċ"], sequence(BYTE_LEVEL, FUSE)),
+    "ByteLevel in a sequence": whole(
+        ["a", "Ġa", "Ġthe", "ä½", "ł", "Ċ"], sequence(BYTE_LEVEL, FUSE)
+    ),
     "none": whole(["a", "b", "cat", "."], None),
 }
 
@@ -112,9 +130,16 @@ A = {"Sequence": {"id": "A", "type_id": 0}}
 
 
 def template(single, **specials):
-    tokens = {name: {"id": name, "ids": ids, "tokens": [name] * len(ids)} for name, ids in specials.items()}
-    return {"type": "TemplateProcessing", "single": single, "pair": [A, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": tokens}
+    tokens = {
+        name: {"id": name, "ids": ids, "tokens": [name] * len(ids)}
+        for name, ids in specials.items()
+    }
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [A, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": tokens,
+    }
 
 
 def special(name):
@@ -129,10 +154,18 @@ PROCESSORS = {
     "two ids": template([special("s"), A], s=[1, 0]),
     "before and after": template([special("s"), A, special("e")], s=[1], e=[2]),
     "after": template([A, special("e")], e=[2]),
-    "in a sequence": {"type": "Sequence", "processors": [BYTE_LEVEL, template([special("s"), A], s=[1])]},
+    "in a sequence": {
+        "type": "Sequence",
+        "processors": [BYTE_LEVEL, template([special("s"), A], s=[1])],
+    },
     "BertProcessing": {"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1]},
-    "RobertaProcessing": {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1],
-                          "trim_offsets": True, "add_prefix_space": False},
+    "RobertaProcessing": {
+        "type": "RobertaProcessing",
+        "sep": ["</s>", 2],
+        "cls": ["<s>", 1],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    },
 }
 
 
@@ -147,13 +180,21 @@ def main():
         file = {**KINDS["none"], "post_processor": processor}
         judge = tokenizers.Tokenizer.from_str(json.dumps(file))
         texts = [
-            {"text": text, "ids": judge.encode(text).ids, "plain": judge.encode(text, add_special_tokens=False).ids}
+            {
+                "text": text,
+                "ids": judge.encode(text).ids,
+                "plain": judge.encode(text, add_special_tokens=False).ids,
+            }
             for text in ["", "a", "a cat ."]
         ]
         prompts.append({"name": name, "file": file, "texts": texts})
     lines = [
-        '{"decoders": [\n' + ",\n".join(json.dumps(one, ensure_ascii=False) for one in decoders) + "\n],",
-        '"prompts": [\n' + ",\n".join(json.dumps(one, ensure_ascii=False) for one in prompts) + "\n]}",
+        '{"decoders": [\n'
+        + ",\n".join(json.dumps(one, ensure_ascii=False) for one in decoders)
+        + "\n],",
+        '"prompts": [\n'
+        + ",\n".join(json.dumps(one, ensure_ascii=False) for one in prompts)
+        + "\n]}",
     ]
     (HERE / "decoders.json").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
