@@ -139,6 +139,29 @@ fn a_text_begins_as_the_files_say() {
     assert!(told.contains("add_bos_token is false, but"), "{told}");
 }
 
+/// SentencePiece's file says nothing of it, and its words have blanks before them too.
+#[test]
+fn a_text_of_pieces_begins_as_another_file_says() {
+    let dir = words(&Value::Null);
+    fs::remove_file(dir.path().join("tokenizer.json")).expect("it was written");
+    let model = include_bytes!("../data/sentencepiece/unigram_bytes.model");
+    fs::write(dir.path().join("tokenizer.model"), model).expect("written");
+    let ids =
+        || json(&["logits", path(dir.path()), "--text", "the weather", "--json"])["ids"].take();
+    let [bare, begun] = [ids(), {
+        write(&dir, "tokenizer_config.json", r#"{"add_bos_token": true, "bos_token": "<s>"}"#);
+        ids()
+    }];
+    let bare = bare.as_array().expect("ids");
+    assert_eq!(begun, json!([&[json!(1)], &bare[..]].concat()));
+    let args = ["generate", path(dir.path()), "the weather", "-n", "8", "--temperature", "0"];
+    let args = [&args[..], &["--ignore-eos"]].concat();
+    let made = json(&[&args[..], &["--json", "--logprobs", "1"]].concat());
+    let tokens = made["logprobs"].as_array().expect("a list");
+    let texts = tokens.iter().map(|token| token["text"].as_str().expect("a text"));
+    assert_eq!(made["text"], json!(texts.collect::<String>()), "{made}");
+}
+
 #[test]
 fn another_chat_template_is_told_once() {
     let dir = tempfile::tempdir().expect("a folder");

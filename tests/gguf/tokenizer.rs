@@ -216,6 +216,49 @@ fn pieces_have_the_ids_of_the_original() {
     }
 }
 
+/// `llama` begins a text with BOS unless the file says otherwise, `t5` only if it says so.
+#[test]
+fn texts_of_pieces_begin_and_end_as_the_file_says() {
+    let around = |file: &Writer| {
+        let tokenizer = file.open().expect("opens").tokenizer().expect("good").expect("is there");
+        let ids = tokenizer.encode_prompt("Hello").expect("encodes");
+        let begin = tokenizer.begin_ids().to_vec();
+        assert_eq!(ids, [&begin[..], &tokenizer.encode("Hello").expect("encodes")].concat());
+        (begin, tokenizer.warnings())
+    };
+    let refused =
+        |file: &Writer| file.open().expect("opens").tokenizer().err().expect("refused").to_string();
+    for (kind, model, usual) in [("llama", BPE, &[1][..]), ("t5", UNIGRAM, &[])] {
+        let mut file = pieces(kind, model);
+        assert_eq!(around(&file), (usual.to_vec(), Vec::new()), "{kind}");
+        file.int("tokenizer.ggml.bos_token_id", 7);
+        let named = usual.iter().map(|_| 7).collect();
+        assert_eq!(around(&file), (named, Vec::new()), "{kind}");
+        file.truth("tokenizer.ggml.add_bos_token", true);
+        assert_eq!(around(&file), (vec![7], Vec::new()), "{kind}");
+        file.truth("tokenizer.ggml.add_eos_token", true);
+        let (begin, told) = around(&file);
+        assert_eq!((begin, told.len()), (vec![7], 1), "{kind}");
+        assert!(told[0].contains("wants \"</s>\" after each text"), "{told:?}");
+        file.truth("tokenizer.ggml.add_eos_token", false);
+        file.truth("tokenizer.ggml.add_bos_token", false);
+        assert_eq!(around(&file), (Vec::new(), Vec::new()), "{kind}");
+        file.truth("tokenizer.ggml.add_bos_token", true);
+        file.int("tokenizer.ggml.bos_token_id", 704);
+        assert!(refused(&file).contains("token 704 is put around each text"));
+    }
+    // Token 1 begins a text only if it is a mark.
+    let mut file = pieces("llama", BPE);
+    file.keys.remove("tokenizer.ggml.token_type");
+    assert_eq!(around(&file).0, [0; 0]);
+    file.truth("tokenizer.ggml.add_bos_token", true);
+    let told = refused(&file);
+    assert!(told.contains("add_bos_token is true, but tokenizer.ggml.bos_token_id is"), "{told}");
+    let mut file = pieces("t5", UNIGRAM);
+    file.truth("tokenizer.ggml.add_bos_token", true);
+    assert!(refused(&file).contains("bos_token_id is missing"));
+}
+
 /// The rules for characters are in the file too.
 #[test]
 fn pieces_with_rules_for_characters() {

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use std::{fs, path::PathBuf, thread};
 
 use flate2::read::GzDecoder;
-use grok_wgpu::lab::{checkpoint::folder::open_tokenizer, text::tokenizer::Tokenizer};
+use grok_wgpu::lab::{
+    checkpoint::folder::open_tokenizer,
+    text::tokenizer::{AroundConfig, Tokenizer},
+};
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -88,6 +91,76 @@ fn ids_and_texts_are_those_of_the_package() {
         let eos: Vec<u32> = u32::try_from(judged.eos).into_iter().collect();
         assert_eq!(tokenizer.stop_ids(), eos, "{name}");
     }
+}
+
+/// What comes after a prompt is the text of all ids less that of the prompt's.
+#[test]
+fn what_follows_a_prompt_is_the_rest_of_the_text() {
+    let golden = golden();
+    let mut spoilt = 0;
+    for (name, judged) in &golden.models {
+        let tokenizer = read(&whole(name, judged.charsmap)).expect("a valid file");
+        let text_of = |ids: &[u32]| tokenizer.decode_lossy(ids).expect("ids");
+        let texts = judged.ids.iter().step_by(7).chain(&judged.any_ids);
+        for ids in texts {
+            let all = text_of(ids);
+            for at in (0..=ids.len()).step_by(1 + ids.len() / 16) {
+                let (prompt, rest) = ids.split_at(at);
+                // A character that the prompt only begins is said when it is whole.
+                let before = text_of(prompt);
+                let before = if all.starts_with(&before) {
+                    &*before
+                } else {
+                    spoilt += 1;
+                    before.trim_end_matches('\u{fffd}')
+                };
+                let after = all.strip_prefix(before).expect("the prompt's text");
+                let mut stream = tokenizer.stream_after(prompt).expect("ids");
+                let mut said: String =
+                    rest.iter().map(|&id| stream.push(id).expect("a token")).collect();
+                said.push_str(&stream.finish().expect("the rest"));
+                assert_eq!(said, after, "{name}: {prompt:?} {rest:?}");
+                // One token by itself.
+                if let Some((&next, _)) = rest.split_first() {
+                    let both = text_of(&ids[..=at]);
+                    let said = both.strip_prefix(&text_of(prompt)).map(str::to_owned);
+                    let wanted = said.unwrap_or_else(|| {
+                        let before = text_of(prompt);
+                        both[before.trim_end_matches('\u{fffd}').len()..].to_owned()
+                    });
+                    let text = tokenizer.token_text(prompt, next).expect("a token");
+                    assert_eq!(text, wanted, "{name}: {prompt:?} {next}");
+                }
+            }
+        }
+    }
+    assert!(spoilt > 0, "no prompt ends within a character");
+}
+
+/// The file does not say what a text begins with; another one may.
+#[test]
+fn a_text_begins_with_a_mark_if_a_file_says_so() {
+    let bare = || read(&whole("unigram_bytes", false)).expect("a valid file");
+    let ids = bare().encode("Hello").expect("text");
+    let told = |config: &AroundConfig| {
+        let tokenizer = bare().with_around_config(config);
+        let ids = tokenizer.encode_prompt("Hello").expect("text");
+        (ids, tokenizer.begin_ids().to_vec(), tokenizer.warnings())
+    };
+    let bos = Some("<s>".to_owned());
+    let silent = AroundConfig { bos: bos.clone(), ..AroundConfig::default() };
+    assert_eq!(told(&silent), (ids.clone(), Vec::new(), Vec::new()));
+    let yes = AroundConfig { add_bos: Some(true), bos, add_eos: Some(false) };
+    assert_eq!(told(&yes), ([&[1], &ids[..]].concat(), vec![1], Vec::new()));
+    // After the mark, the first word is still the first.
+    let begun = bare().with_around_config(&yes);
+    let mut stream = begun.stream_after(begun.begin_ids()).expect("ids");
+    assert!(!stream.push(ids[0]).expect("a token").starts_with(' '));
+    // A piece of text is no mark.
+    let odd = AroundConfig { bos: Some("\u{2581}the".into()), ..yes };
+    let (same, begin, warnings) = told(&odd);
+    assert_eq!((same, begin, warnings.len()), (ids, Vec::new(), 1));
+    assert!(warnings[0].contains("which is no special token"), "{warnings:?}");
 }
 
 #[test]
