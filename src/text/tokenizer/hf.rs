@@ -235,7 +235,7 @@ fn decoders(decoder: Option<&DecoderWrapper>) -> Vec<DecoderWrapper> {
     }
 }
 
-/// A token without what [`Strip`] cuts. The crate's own panics at tokens that are shorter than that.
+/// A token without what [`Strip`] cuts. The crate panics at tokens that are shorter than that.
 fn strip<'t>(token: &'t str, cut: &Strip) -> &'t str {
     let mut rest = token;
     for _ in 0..cut.start {
