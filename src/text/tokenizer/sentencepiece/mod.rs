@@ -557,7 +557,10 @@ impl Decoder {
                     (valid, at_end || error.error_len().is_some())
                 }
             };
-            text.push_str(valid);
+            // A character that is U+FFFD itself was told too.
+            let told = if self.told > 0 { char::REPLACEMENT_CHARACTER.len_utf8() } else { 0 };
+            let again = valid.starts_with(char::REPLACEMENT_CHARACTER);
+            text.push_str(if again { &valid[told..] } else { valid });
             rest = &rest[valid.len()..];
             self.told = self.told.saturating_sub(valid.len());
             if !bad {
