@@ -1,6 +1,6 @@
 //! The adapter that the options name, with what `tune` measured on it.
 
-use std::{io::ErrorKind, path::Path, sync::Arc, time::Duration};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use grok_wgpu::lab::{
     base::error::{Error, Result},
@@ -27,9 +27,8 @@ pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
     gpu.on_notice(move |notice| {
         terminal.warn(format!("{notice}; `tune` measures what runs here, and keeps it"));
     });
-    if let Some(longest) = globals.submission_ms {
-        let longest = Duration::from_millis(longest.into());
-        gpu.limit_submissions((!longest.is_zero()).then_some(longest));
+    if let Some(milliseconds) = globals.submission_ms {
+        gpu.limit_submissions((milliseconds > 0).then(|| f64::from(milliseconds) / 1e3));
     }
     apply(globals, &mut gpu);
     Ok(gpu)

@@ -216,7 +216,7 @@ fn with_remedy(
     limits: DeviceLimits,
     sizes: SessionOptions,
 ) -> Error {
-    let Error::OutOfMemory { held, .. } = error else { return error };
+    let Error::OutOfMemory { held, bytes, .. } = error else { return error };
     let Ok(planner) = Planner::new(config, weights, limits) else { return error };
     let fits = planner.remedies(held, sizes);
     if let Some(bytes) = fits.weights {
@@ -227,16 +227,31 @@ fn with_remedy(
             )
         });
     }
-    let options = [
-        fits.context.map(|context| format!("--context {context}")),
-        fits.q8.then(|| "--cache q8".to_owned()),
-        fits.prefill.map(|prefill| format!("--prefill {prefill}")),
-    ];
-    let options: Vec<String> = options.into_iter().flatten().collect();
-    if options.is_empty() {
-        return error;
+    // Without a size, it is not known that what is held is all that there is.
+    let fitting = bytes.map(|_| {
+        [
+            fits.context.map(|context| format!("--context {context}")),
+            fits.q8.then(|| "--cache q8".to_owned()),
+            fits.prefill.map(|prefill| format!("--prefill {prefill}")),
+        ]
+    });
+    let fitting: Vec<String> = fitting.into_iter().flatten().flatten().collect();
+    if !fitting.is_empty() {
+        let fitting = fitting.join(" or ");
+        return error.with_remedy(|| format!("The memory would hold the model with {fitting}."));
     }
-    error.with_remedy(|| format!("The memory would hold the model with {}.", options.join(" or ")))
+    let Ok(plan) = planner.plan(sizes) else { return error };
+    error.with_remedy(|| {
+        format!(
+            "In all, weights take {}, a context of {} tokens {}, and activations {}. A smaller \
+             --context or --prefill, --cache q8, or a copy of the model from `quantize --type q4` \
+             takes less.",
+            size(plan.weights),
+            sizes.context,
+            size(plan.cache),
+            size(plan.scratch)
+        )
+    })
 }
 
 /// Loads `bytes` of weights onto a machine, with a progress bar.
@@ -342,4 +357,36 @@ pub(crate) async fn preset(
         terminal.warn(warning);
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_memory_says_what_would_fit() {
+        let config = Config::preset("tiny").expect("a preset");
+        let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+        let limits = DeviceLimits::BASELINE;
+        let sizes = SessionOptions::new(4096, 256, DType::F32);
+        let planner = Planner::new(&config, &weights, limits).expect("fits");
+        let plan = planner.plan(sizes).expect("fits");
+        let told = |held, bytes| {
+            let (what, why) = ("a buffer".to_owned(), "it is full".to_owned());
+            let error = Error::OutOfMemory { what, bytes, held, why };
+            let error = with_remedy(error, &config, &weights, limits, sizes);
+            format!("{error}\n{}", error.hint())
+        };
+        let nearly = told(plan.total() - 1, Some(4096));
+        assert!(nearly.starts_with("out of device memory: a buffer needs 4.00 KiB, and "));
+        for option in ["--context 40", "--cache q8", "--prefill 32"] {
+            assert!(nearly.contains(option), "{nearly}");
+        }
+        let weights_only = told(plan.weights, Some(4096));
+        for part in [size(plan.cache), size(plan.scratch), "--cache q8".to_owned()] {
+            assert!(weights_only.contains(&part), "{part}: {weights_only}");
+        }
+        assert!(told(plan.total(), None).contains("In all, weights take"));
+        assert!(told(0, Some(1)).contains("The weights alone take"));
+    }
 }

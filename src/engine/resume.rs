@@ -189,11 +189,23 @@ mod tests {
     struct Mortal {
         host: Host,
         left: u32,
+        /// Whether it is lost for want of memory.
+        of_memory: bool,
+        lost: bool,
     }
 
     impl Mortal {
         fn live(&mut self) -> Result<()> {
-            self.left = self.left.checked_sub(1).ok_or_else(|| Error::Lost("a test".into()))?;
+            let Some(left) = self.left.checked_sub(1) else {
+                self.lost = true;
+                let (what, why) = ("a test".to_owned(), "it is lost".to_owned());
+                return Err(if self.of_memory {
+                    Error::OutOfMemory { what, bytes: None, held: 0, why }
+                } else {
+                    Error::Lost(why)
+                });
+            };
+            self.left = left;
             Ok(())
         }
     }
@@ -233,6 +245,10 @@ mod tests {
             self.host.truncate(keep);
         }
 
+        fn is_lost(&self) -> bool {
+            self.lost
+        }
+
         fn max_binding_bytes(&self) -> u64 {
             self.host.max_binding_bytes()
         }
@@ -241,6 +257,7 @@ mod tests {
     struct Maker {
         lives: Lives,
         heard: Vec<&'static str>,
+        of_memory: bool,
     }
 
     impl Rebuild for Maker {
@@ -254,7 +271,8 @@ mod tests {
             let config = Config::preset("small").expect("one").with_layers(1);
             let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
             let options = SessionOptions { context: 64, prefill: 2, cache: DType::Q8 };
-            let machine = Mortal { host: Host::default(), left };
+            let machine =
+                Mortal { host: Host::default(), left, of_memory: self.of_memory, lost: false };
             Engine::load(machine, &config, &weights, options, &mut |_| Ok(())).await
         }
 
@@ -272,7 +290,8 @@ mod tests {
     fn run(lives: &[u32]) -> Result<(Vec<Generated>, Vec<&'static str>)> {
         pollster::block_on(async {
             let lives = Rc::new(RefCell::new(lives.to_vec()));
-            let mut session = Resuming::new(Maker { lives, heard: Vec::new() }).await?;
+            let mut session =
+                Resuming::new(Maker { lives, heard: Vec::new(), of_memory: false }).await?;
             let json = synthetic_tok_json(512).expect("in range");
             let tokenizer = Tokenizer::from_tok_json("synthetic", json.as_bytes())?;
             let sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
@@ -318,10 +337,34 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_lost_for_want_of_memory_is_not_replaced_in_the_same_step() {
+        let lives = Rc::new(RefCell::new(vec![1, 1000]));
+        pollster::block_on(async {
+            let maker = Maker { lives: lives.clone(), heard: Vec::new(), of_memory: true };
+            let mut session = Resuming::new(maker).await?;
+            let read = Readback::Top(1);
+            let first = session.step(Input::prompt(&[200, 201], read)).await?;
+            let error = session.step(Input::generated(&202, read)).await.expect_err("no memory");
+            assert_eq!(
+                (error.code(), &session.rebuild.heard[..]),
+                ("out_of_memory", &["failed"][..])
+            );
+            // The next step, which may be smaller, gets a device of its own.
+            session.step(Input::generated(&202, read)).await?;
+            assert_eq!(session.rebuild.heard, ["failed", "restored"]);
+            session.sequence().rewind(0);
+            assert_eq!(session.step(Input::prompt(&[200, 201], read)).await?, first);
+            Ok::<_, Error>(())
+        })
+        .expect("the session goes on");
+    }
+
+    #[test]
     fn a_step_that_failed_leaves_no_tokens() {
         let lives = Rc::new(RefCell::new(vec![1000]));
         pollster::block_on(async {
-            let mut session = Resuming::new(Maker { lives, heard: Vec::new() }).await?;
+            let mut session =
+                Resuming::new(Maker { lives, heard: Vec::new(), of_memory: false }).await?;
             let read = Readback::Top(1);
             session.step(Input::prompt(&[200, 201], read)).await?;
             let error = session.step(Input::prompt(&[9; 63], read)).await.expect_err("too long");

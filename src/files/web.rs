@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use js_sys::{Function, Promise, Reflect, Uint8Array};
+use js_sys::{Date, Function, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -94,6 +94,11 @@ fn describe(thrown: &JsValue) -> String {
         .ok()
         .and_then(|message| message.as_string())
         .unwrap_or_else(|| format!("{thrown:?}"))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> f64 {
+    Date::now() / 1e3
 }
 
 /// Waits this long, while the event loop runs.

@@ -82,8 +82,8 @@ impl Product {
         self.weight.dtype
     }
 
-    /// Floating-point operations for `count` tokens, (token, expert) choices, or tiles of slots: two
-    /// for each multiply-add. Tiles count as full.
+    /// Floating-point operations for `count` tokens, (token, expert) choices, or tiles of slots:
+    /// two for each multiply-add. Tiles count as full.
     pub fn operations(&self, count: u32) -> u64 {
         let slots = if self.parts == Parts::Tile { TILE } else { 1 };
         let matrices = if self.weights == Weights::One { 1 } else { 2 };

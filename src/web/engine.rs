@@ -6,7 +6,6 @@ use std::{
     path::Path,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use js_sys::Function;
@@ -345,7 +344,8 @@ struct Reload {
     before: bool,
     /// What devices said of variants that they refuse.
     notices: Arc<Mutex<Vec<String>>>,
-    longest_submission: Option<Duration>,
+    /// Seconds of the longest submission.
+    longest_submission: Option<f64>,
 }
 
 impl Reload {

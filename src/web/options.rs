@@ -1,7 +1,5 @@
 //! Requests of a page: JSON, parsed and checked.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 
 use crate::{
@@ -52,13 +50,14 @@ impl CacheType {
 impl LoadOptions {
     /// Rows of a prefill chunk: fewer than natively, so that a page soon hears of progress.
     const PREFILL: u32 = 128;
-    /// Longest submission: browsers give up on a device that takes long, and draw nothing meanwhile.
+    /// Longest submission: browsers give up on a device that takes long, and draw nothing
+    /// meanwhile.
     const SUBMISSION_MS: u32 = 1000;
 
-    /// The longest submission; `None` for no limit.
-    pub(super) fn longest_submission(&self) -> Option<Duration> {
+    /// Seconds of the longest submission; `None` for no limit.
+    pub(super) fn longest_submission(&self) -> Option<f64> {
         let milliseconds = self.submission_ms.unwrap_or(Self::SUBMISSION_MS);
-        (milliseconds > 0).then(|| Duration::from_millis(milliseconds.into()))
+        (milliseconds > 0).then(|| f64::from(milliseconds) / 1e3)
     }
 
     pub(super) fn sizes(&self, config: &Config) -> SessionOptions {

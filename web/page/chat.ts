@@ -79,8 +79,9 @@ export class Chat {
       device: ({ kind, message }) => {
         if (kind === "failed") {
           const wish = session.wish;
+          const code = message.startsWith("out of device memory") ? "out_of_memory" : "device_lost";
           notices.error(
-            new GrokWgpuError("device_lost", message),
+            new GrokWgpuError(code, message),
             wish ? [{ text: "Load again", act: () => void session.load(wish) }] : [],
           );
         } else if (kind === "restored") {

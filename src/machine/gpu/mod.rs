@@ -15,7 +15,7 @@ mod plan;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 
 pub use make::Refusal;
 pub use plan::{Counters, RecordedPass, StepTime};
@@ -137,11 +137,11 @@ impl Gpu {
         self.make.made()
     }
 
-    /// Changes how long a submission may be expected to take, `None` for no limit. A longer pass is
-    /// divided between dispatches. It is one second unless this is called, and not limited on
-    /// adapters that run on a CPU.
-    pub fn limit_submissions(&mut self, longest: Option<Duration>) {
-        self.pace.limit(longest);
+    /// Changes how many seconds a submission may be expected to take, `None` for no limit. A longer
+    /// pass is divided between dispatches. It is one second unless this is called, and not limited
+    /// on adapters that run on a CPU.
+    pub fn limit_submissions(&mut self, seconds: Option<f64>) {
+        self.pace.limit(seconds);
     }
 
     /// Pipelines that have been built.

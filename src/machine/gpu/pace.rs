@@ -1,11 +1,11 @@
 //! How long work takes on a device, and how a pass is divided into submissions that are not too
 //! long for the watchdogs of systems and browsers.
 
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 
-/// The longest submission that is aimed at where nothing else is asked for. Windows resets a device
-/// after two seconds; an estimate may be wrong by half.
-pub(super) const BUDGET: Duration = Duration::from_secs(1);
+/// Seconds of the longest submission that is aimed at where nothing else is asked for. Windows
+/// resets a device after two seconds; an estimate may be wrong by half.
+pub(super) const BUDGET: f64 = 1.0;
 
 /// What a device is expected to read or write in a second before anything was measured. Few are
 /// slower.
@@ -55,16 +55,13 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(budget: Option<Duration>) -> Self {
-        let mut pace =
-            Self { budget: None, factors: [1.0; 2], pending: Cost::default(), since: None };
-        pace.limit(budget);
-        pace
+    pub(super) fn new(budget: Option<f64>) -> Self {
+        Self { budget, factors: [1.0; 2], pending: Cost::default(), since: None }
     }
 
-    /// Changes the longest submission; `None` does not divide.
-    pub(super) fn limit(&mut self, budget: Option<Duration>) {
-        self.budget = budget.map(|budget| budget.as_secs_f64());
+    /// Changes the seconds of the longest submission; `None` does not divide.
+    pub(super) fn limit(&mut self, budget: Option<f64>) {
+        self.budget = budget;
     }
 
     /// Seconds that work is expected to take.
@@ -117,7 +114,7 @@ mod tests {
     const SECOND: u64 = 5_000_000_000;
 
     fn pace(seconds: f64) -> Pace {
-        Pace::new(Some(Duration::from_secs_f64(seconds)))
+        Pace::new(Some(seconds))
     }
 
     fn count(pace: &Pace, dispatches: &[Cost]) -> usize {

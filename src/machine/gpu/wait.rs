@@ -18,7 +18,7 @@ pub(super) fn now() -> f64 {
     }
     #[cfg(target_arch = "wasm32")]
     {
-        js_sys::Date::now() / 1e3
+        crate::files::web::now()
     }
 }
 
