@@ -78,6 +78,21 @@ async function loadsRight(cache, expected = MODEL) {
   }
 }
 
+/** Locks of a browser: each begins when those before it with its name have ended. */
+function oneAtATime() {
+  const last = new Map();
+  return {
+    request(name, _options, work) {
+      const result = (last.get(name) ?? Promise.resolve()).then(work);
+      last.set(
+        name,
+        result.catch(() => {}),
+      );
+      return result;
+    },
+  };
+}
+
 /** The error of something that must fail. */
 async function failure(work) {
   try {
@@ -407,6 +422,19 @@ describe("the cause is named:", () => {
 });
 
 describe("what is kept", () => {
+  test("two pages that load one model at once download it once", async () => {
+    const asked = () => server.requests.filter((line) => line.startsWith("GET model.safetensors")).sort();
+    files["manifest.json"] = manifest();
+    await loadsRight(true);
+    const alone = asked();
+    assert.ok(alone.length > 1);
+    kept = emptyStorage();
+    navigator.locks = oneAtATime();
+    good();
+    await Promise.all([loadsRight(true), loadsRight(true), loadsRight(true)]);
+    assert.deepEqual(asked(), alone);
+  });
+
   test("is used where the server refuses, or a network answers with its login", async () => {
     await loadsRight(true);
     for (const mood of [

@@ -9,7 +9,7 @@ import test from "node:test";
 
 import { manifest } from "../bin/manifest.mjs";
 import { GrokWgpuError } from "../dist/errors.js";
-import { parseManifest } from "../dist/listing.js";
+import { fileUrl, parseManifest } from "../dist/listing.js";
 
 const MANIFEST = "https://example.org/model/manifest.json";
 const SEEDS = [
@@ -87,6 +87,37 @@ test("changed manifests are read or refused", () => {
     good += accepted(changed(SEEDS[below(SEEDS.length)], below));
   }
   assert.ok(good > CHANGES / 100 && good < CHANGES / 2, `${good} of ${CHANGES} changes were accepted`);
+});
+
+test("names that lead out of the folder are refused", () => {
+  const named = (name) => JSON.stringify({ files: [{ name, size: 1 }] });
+  for (const name of [
+    "",
+    ".",
+    "..",
+    "/etc/passwd",
+    "../config.json",
+    "a/../../config.json",
+    "a/config.json",
+    "..\\config.json",
+    "C:\\config.json",
+    "//example.com/config.json",
+    "https://example.com/config.json",
+    "data:text/plain,x/y",
+    null,
+    7,
+    ["config.json"],
+  ]) {
+    assert.ok(!accepted(named(name)), JSON.stringify(name));
+  }
+  // These are plain names: what an address would mean by them is escaped.
+  for (const name of ["%2e%2e", "%2e%2e%2fconfig.json", "https:config.json", "?a", "#a", "...", "a..b"]) {
+    assert.ok(accepted(named(name)), JSON.stringify(name));
+    const address = new URL(fileUrl("https://example.org/model/", name));
+    assert.equal(address.origin + path.posix.dirname(address.pathname), "https://example.org/model");
+    assert.deepEqual([address.search, address.hash], ["", ""]);
+    assert.equal(decodeURIComponent(path.posix.basename(address.pathname)), name);
+  }
 });
 
 test("a manifest lists what a model needs, and what says how its texts end", async () => {
