@@ -8,4 +8,5 @@ mod memory;
 mod pickle;
 mod pickles;
 mod places;
+mod reads;
 mod release;

@@ -1,12 +1,23 @@
-//! Malformed GGUF files give errors and never panics, whatever their headers claim.
+//! Malformed GGUF files give errors and never panics, whatever their headers claim, and so do reads
+//! that fail.
+
+use std::{cell::Cell, rc::Rc};
 
 use grok_wgpu::lab::{
-    base::{error::Error, tensor::DType},
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
     checkpoint::{
         Gguf, Synthetic,
         gguf::header::{Problem, parse},
     },
-    model::config::{Compat, Config},
+    files::Source,
+    model::{
+        config::{Compat, Config},
+        schema,
+        weights::Weights as _,
+    },
 };
 use pollster::block_on;
 
@@ -197,4 +208,58 @@ fn other_files_are_told_by_name() {
         assert!(matches!(error, Error::Format { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
     }
+}
+
+/// A file whose reads fail after some.
+struct Failing {
+    file: Memory,
+    left: Rc<Cell<usize>>,
+}
+
+impl Source for Failing {
+    fn name(&self) -> &str {
+        self.file.name()
+    }
+
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    async fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            return Err(Error::io(self.file.name(), std::io::Error::from_raw_os_error(5)));
+        };
+        self.left.set(left);
+        self.file.read(offset, into).await
+    }
+}
+
+#[test]
+fn each_read_may_fail() -> Result<()> {
+    let config = Config::preset("tiny").expect("a preset").with_layers(1);
+    let weights = Synthetic::new(&config, DType::Q4, 1).expect("weights");
+    let source = converted(&config, &weights).source("m.gguf");
+    // Opens the file, reads all weights, and returns how many reads are left.
+    let load = |reads: usize| -> Result<usize> {
+        let left = Rc::new(Cell::new(reads));
+        let failing = Failing { file: source.clone(), left: left.clone() };
+        let gguf = block_on(Gguf::open("m.gguf".as_ref(), vec![failing], Compat::Reference))?;
+        for tensor in schema::tensors(&config) {
+            let mut bytes = vec![7; 3];
+            let read = block_on(gguf.read_rows(&tensor.name, 0, tensor.shape[0], &mut bytes));
+            assert!(read.is_ok() != bytes.is_empty(), "{}", tensor.name);
+            read?;
+        }
+        Ok(left.get())
+    };
+    let most = 1 << 20;
+    let needed = most - load(most)?;
+    assert!(needed > 10, "{needed}");
+    for reads in 0..needed {
+        let error = load(reads).expect_err("a read failed");
+        assert_eq!(error.code(), "io", "{reads}: {error}");
+        assert!(error.to_string().contains("m.gguf"), "{reads}: {error}");
+    }
+    assert_eq!(load(needed)?, 0);
+    Ok(())
 }
