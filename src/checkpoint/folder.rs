@@ -129,9 +129,9 @@ fn release_files(tensors: &Path) -> Result<Vec<FileSource>> {
 }
 
 /// Opens the model at `path`: a folder with `config.json` and `*.safetensors`, a file in such a
-/// folder, a GGUF file, whatever its name, the folder of Grok-1's first release, or a model's folder
-/// in the cache of the Hugging Face hub. Reads the configuration and the headers; the weights are
-/// read when an [`Engine`](crate::engine::Engine) loads them.
+/// folder, a GGUF file, whatever its name, the folder of Grok-1's first release, or a folder of a
+/// model in the cache of the Hugging Face hub. Reads the configuration and the headers; the weights
+/// are read when an [`Engine`](crate::engine::Engine) loads them.
 ///
 /// # Errors
 ///

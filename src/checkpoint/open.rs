@@ -79,7 +79,7 @@ pub(super) fn is_tokenizer(name: &str) -> bool {
 /// Opens the model that these files hold. `path` is its name in messages.
 ///
 /// Files of Grok-1's first release are read as such; without a `config.json` they have Grok-1's
-/// configuration. Else, with a `config.json` the weights are safetensors; without one they are GGUF.
+/// configuration. Else, with a `config.json` the weights are safetensors; without one, GGUF.
 /// Other files are ignored.
 ///
 /// # Errors

@@ -2,8 +2,8 @@
 //! scales, as Grok-1 was first released.
 //!
 //! A pickle is a program. This is no interpreter of such programs: it knows the opcodes and the
-//! names that `NumPy` writes for arrays of four element types, and refuses all others, so nothing of
-//! the file is run. The bytes of an array are located, not read. Protocol 2 spells them as text,
+//! names that `NumPy` writes for arrays of four element types, and refuses all others, so nothing
+//! of the file is run. The bytes of an array are located, not read. Protocol 2 spells them as text,
 //! so in practice files have protocol 3 to 5; the release has 4, and classes of `__main__`.
 
 mod machine;
