@@ -1,5 +1,5 @@
 //! Devices that refuse: memory that is out wherever something is allocated, programs that do not
-//! compile, and work that takes too long at once.
+//! compile, work that takes too long at once, and answers that do not come.
 
 mod common;
 
@@ -307,5 +307,24 @@ fn passes_are_divided_by_their_expected_time_and_keep_their_bits() -> Result<()>
     assert_eq!(counters.submissions, counters.dispatches);
     assert_eq!(counters.dispatches, plain.dispatches);
     assert_eq!(counters.read_backs, plain.read_backs);
+    Ok(())
+}
+
+/// A wait that ends too early is no end: the device works on, and the next load is right.
+#[test]
+fn a_device_that_does_not_answer_in_time_is_an_error() -> Result<()> {
+    let mut gpu = open();
+    let want = load_and_run(&mut gpu)?;
+    gpu.truncate(0);
+    for _ in 0..2 {
+        gpu.limit_waits(Duration::ZERO);
+        let error = load_and_run(&mut gpu).expect_err("no device is done at once");
+        assert_eq!(error.code(), "device");
+        assert!(error.to_string().contains("the device did not finish"), "{error}");
+        gpu.truncate(0);
+        gpu.limit_waits(Duration::from_secs(600));
+        assert!(load_and_run(&mut gpu)? == want, "other bits after it");
+        gpu.truncate(0);
+    }
     Ok(())
 }

@@ -56,6 +56,8 @@ pub struct Gpu {
     pace: Pace,
     counters: Counters,
     binding_limit: u64,
+    /// The longest wait for the device.
+    patience: Duration,
 }
 
 /// Bytes to read back: a part of a tensor's buffer, in multiples of four.
@@ -103,6 +105,7 @@ impl Gpu {
             pace,
             counters: Counters::default(),
             binding_limit: u64::MAX,
+            patience: wait::PATIENCE,
         })
     }
 
@@ -125,6 +128,12 @@ impl Gpu {
     /// Lowers [`Machine::max_binding_bytes`] to `bytes`, as if the device allowed no more.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.binding_limit = bytes;
+    }
+
+    /// Gives the device `patience` to finish what it was asked for, instead of ten minutes. Browsers
+    /// have a limit of their own.
+    pub fn limit_waits(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Has the device refuse to create something, as if it could not. `None` ends that.
@@ -289,7 +298,10 @@ impl Gpu {
             at += size;
         }
         self.queue.submit([encoder.finish()]);
-        let bytes = wait::read_staging(&self.device, &staging, total).await;
+        let bytes = wait::read_staging(&self.device, &staging, total, self.patience).await;
+        if bytes.is_err() {
+            self.staging = None;
+        }
         // A lost device may still map the buffer; its content means nothing then.
         self.check()?;
         let bytes = bytes?;
@@ -465,7 +477,7 @@ impl Machine for Gpu {
 
     async fn flush(&mut self) -> Result<()> {
         self.queue.submit([]);
-        let waited = wait::wait(&self.device, &self.queue).await;
+        let waited = wait::wait(&self.device, &self.queue, self.patience).await;
         self.pace.done(wait::now());
         self.check()?;
         waited

@@ -286,8 +286,12 @@ impl Gpu {
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
             self.queue.submit([encoder.finish()]);
-            let bytes = wait::read_staging(&self.device, &staging, size).await?;
+            let bytes = wait::read_staging(&self.device, &staging, size, self.patience).await;
+            if bytes.is_err() {
+                self.staging = None;
+            }
             self.check()?;
+            let bytes = bytes?;
             let stamps: Vec<u64> = bytes
                 .chunks_exact(8)
                 .map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")))

@@ -1,5 +1,6 @@
 //! Waiting for a device: natively by polling, in browsers by their event loop.
 
+use std::time::Duration;
 #[cfg(not(target_arch = "wasm32"))]
 use std::{sync::LazyLock, time::Instant};
 
@@ -8,6 +9,10 @@ use crate::base::error::{Error, Result};
 /// Whether shaders need `enable` directives for the optional features that they use. Browsers
 /// require them; naga, wgpu's own compiler, does not know them.
 pub(crate) const SHADERS_ENABLE: bool = cfg!(target_arch = "wasm32");
+
+/// The longest wait: long enough for the slowest software adapter, short enough that a hung device
+/// is noticed. Browsers end work that hangs themselves.
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Seconds since some moment.
 pub(super) fn now() -> f64 {
@@ -22,20 +27,24 @@ pub(super) fn now() -> f64 {
     }
 }
 
-/// Waits until the device has done everything submitted so far.
+/// Waits until the device has done everything submitted so far, for `patience` at the most.
 #[cfg_attr(
     not(target_arch = "wasm32"),
     expect(clippy::unused_async, reason = "browsers wait in their event loop, others block")
 )]
-pub(crate) async fn wait(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
+pub(crate) async fn wait(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    patience: Duration,
+) -> Result<()> {
     #[cfg(not(target_arch = "wasm32"))]
     {
         let _ = queue;
-        poll(device)
+        poll(device, patience)
     }
     #[cfg(target_arch = "wasm32")]
     {
-        let _ = device;
+        let _ = (device, patience);
         let (sender, receiver) = futures_channel::oneshot::channel();
         queue.on_submitted_work_done(move || {
             // The receiver is gone only if the wait was dropped.
@@ -45,11 +54,13 @@ pub(crate) async fn wait(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(
     }
 }
 
-/// Maps the first `size` bytes of a staging buffer, copies them out and unmaps it.
+/// Maps the first `size` bytes of a staging buffer, copies them out and unmaps it. After an error
+/// the buffer may still be about to be mapped, and must not be used again.
 pub(crate) async fn read_staging(
     device: &wgpu::Device,
     staging: &wgpu::Buffer,
     size: u64,
+    patience: Duration,
 ) -> Result<Vec<u8>> {
     let (sender, receiver) = futures_channel::oneshot::channel();
     staging.map_async(wgpu::MapMode::Read, 0..size, move |result| {
@@ -57,9 +68,9 @@ pub(crate) async fn read_staging(
         let _ = sender.send(result);
     });
     #[cfg(not(target_arch = "wasm32"))]
-    poll(device)?;
+    poll(device, patience)?;
     #[cfg(target_arch = "wasm32")]
-    let _ = device;
+    let _ = (device, patience);
     let lost = |what: String| Error::Lost(format!("results could not be read back: {what}"));
     let mapped = receiver
         .await
@@ -79,11 +90,9 @@ pub(crate) async fn read_staging(
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-fn poll(device: &wgpu::Device) -> Result<()> {
-    // Long enough for the slowest software adapter, short enough that a hung device is noticed.
-    let timeout = Some(std::time::Duration::from_secs(600));
+fn poll(device: &wgpu::Device, patience: Duration) -> Result<()> {
     device
-        .poll(wgpu::PollType::Wait { submission_index: None, timeout })
+        .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(patience) })
         .map(|_| ())
         .map_err(|error| Error::Device(format!("the device did not finish: {error}")))
 }
