@@ -3,6 +3,7 @@
 mod chat;
 mod damage;
 mod defaults;
+mod machines;
 mod release;
 #[cfg(unix)]
 mod signals;

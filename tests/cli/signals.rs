@@ -1,6 +1,7 @@
 //! Signals, as `kill`, a closed terminal and Ctrl-C send them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
     path::Path,
@@ -9,7 +10,7 @@ use std::{
 
 use rexpect::session::PtySession;
 
-use super::{PROMPT, model, path, program};
+use super::{PROMPT, good, model, path, program};
 
 /// Time for a child to say what is expected, in milliseconds.
 const TIMEOUT: u64 = 120_000;
@@ -153,4 +154,52 @@ fn a_limit_of_file_sizes_is_told() {
     for told in ["error[io]", "copy/model.safetensors", "the copy needed", "hint: ", "ulimit -f"] {
         assert!(stderr.contains(told), "{told} in {stderr}");
     }
+}
+
+/// Files of a folder with their bytes; none where there is no folder.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| {
+        let path = entry.ok()?.path();
+        // The program may rename it meanwhile.
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        Some((name, fs::read(&path).ok()?))
+    });
+    read.collect()
+}
+
+#[test]
+fn a_copy_that_is_killed_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+    let to = |folder| ["quantize", path(model()), path(folder), "--type", "q8", "--shards", "3"];
+    good(&to(&whole));
+    let want = contents(&whole);
+    let bytes = |files: &BTreeMap<String, Vec<u8>>| files.values().map(Vec::len).sum::<usize>();
+    let total = bytes(&want);
+    let mut kills = 0;
+    for round in 0..5 {
+        let mut child = piped(&to(&killed));
+        while bytes(&contents(&killed)) <= total * round / 6 {
+            if child.try_wait().expect("a process").is_some() {
+                break;
+            }
+        }
+        // The signal that no program can handle.
+        child.kill().expect("killed");
+        kills += i32::from(!child.wait().expect("ends").success());
+        let there = contents(&killed);
+        // The name that makes it a model comes last.
+        if there.contains_key("config.json") {
+            break;
+        }
+    }
+    assert!(kills > 0, "the program was always faster");
+    if contents(&killed) != want {
+        good(&to(&killed));
+    }
+    let (made, names) = (contents(&killed), |files: &BTreeMap<_, _>| -> Vec<String> {
+        files.keys().cloned().collect()
+    });
+    assert_eq!(names(&made), names(&want));
+    assert!(made == want, "other bytes after {kills} kills");
 }
