@@ -174,8 +174,122 @@ pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use pollster::block_on;
+
     use super::*;
-    use crate::checkpoint::Synthetic;
+    use crate::{
+        base::tensor::{Shape, Tensor},
+        checkpoint::Synthetic,
+        machine::{
+            BufferRole,
+            binder::MAX_WORKGROUPS,
+            kernel::{Executor, Kernel},
+        },
+        variants::{Capabilities, Tuning},
+    };
+
+    /// A machine that has every kernel recorded for each tuning, and compared with the limits.
+    struct Strict {
+        counting: Counting,
+        tunings: Vec<(String, Tuning)>,
+    }
+
+    struct Checks<'a>(&'a Strict);
+
+    impl Executor for Checks<'_> {
+        fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+            for (name, tuning) in &self.0.tunings {
+                let dispatch = kernel.record(tuning)?;
+                let label = dispatch.shader.label();
+                let groups = dispatch.workgroups;
+                assert!(groups.iter().all(|n| *n <= MAX_WORKGROUPS), "{label} {name}: {groups:?}");
+                for operand in &dispatch.operands {
+                    let bytes = operand.tensor.size_bytes();
+                    assert!(bytes <= self.0.max_binding_bytes(), "{label} {name}: {bytes}");
+                }
+            }
+            Ok(())
+        }
+    }
+
+    impl crate::machine::Machine for Strict {
+        type Plan = ();
+
+        fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
+            self.counting.alloc(role, dtype, shape)
+        }
+
+        fn write(&mut self, _: Tensor, _: u64, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn record(
+            &mut self,
+            program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+        ) -> Result<()> {
+            program(&mut Checks(self))
+        }
+
+        async fn run_plan(&mut self, (): &(), _: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+            unreachable!("nothing is run")
+        }
+
+        async fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn tensor_count(&self) -> usize {
+            self.counting.tensor_count()
+        }
+
+        fn truncate(&mut self, keep: usize) {
+            self.counting.truncate(keep);
+        }
+
+        fn max_binding_bytes(&self) -> u64 {
+            self.counting.max_binding_bytes()
+        }
+    }
+
+    /// Long contexts, long chunks and millions of tokens: what is planned keeps to the limits, and
+    /// what cannot is refused as that.
+    #[test]
+    fn nothing_beyond_a_limit_is_planned() {
+        let tunings = Tuning::all(&Capabilities::default());
+        assert!(tunings.len() > 1);
+        let (mut planned, mut refused) = (0, 0);
+        for (preset, vocab, context, prefill) in [
+            ("tiny", 256, 64, 32),
+            ("tiny", 1 << 24, 4096, 64),
+            ("tiny", 256, 1 << 24, 8),
+            ("tiny", 256, 4096, 4096),
+            ("tiny", 256, 200_000, 100_000),
+            ("tiny-grok-1", 3_000_000, 1_000_000, 70_000),
+            ("grok-2", 131_072, 131_072, 512),
+            ("grok-1", 131_072, 8192, 8192),
+        ] {
+            let mut config = Config::preset(preset).expect("a preset").with_layers(1);
+            config.vocab_size = vocab;
+            config.max_position_embeddings = config.max_position_embeddings.max(context);
+            let weights = Synthetic::new(&config, DType::Q4, 0).expect("weights");
+            let counting = Counting::new(DeviceLimits::BASELINE);
+            let mut machine = Strict { counting, tunings: tunings.clone() };
+            let model = Model::alloc(&mut machine, &config, &weights).expect("rows are short");
+            let sizes = SessionOptions { context, prefill, cache: DType::Q8 };
+            let rows = prefill as usize;
+            let made = Engine::with_model(machine, model, sizes).and_then(|mut engine| {
+                [0, context as usize - rows].into_iter().try_for_each(|before| {
+                    block_on(engine.prepare(before, rows, Readback::Top(40)))
+                })
+            });
+            match made {
+                Ok(()) => planned += 1,
+                Err(Error::Limit { .. }) => refused += 1,
+                Err(other) => panic!("{preset} {vocab} {context} {prefill}: {other}"),
+            }
+        }
+        assert!(planned >= 4 && refused >= 1, "{planned} planned, {refused} refused");
+    }
 
     fn planner(name: &str, limits: DeviceLimits) -> Planner {
         let config = Config::preset(name).expect("a preset");
