@@ -381,10 +381,11 @@ fn nothing_is_left_over() {
 }
 
 /// Documents whose paths are checked.
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "docs/faults.md",
     "docs/forward.md",
     "docs/glossary.md",
     "tools/mutation/README.md",
@@ -411,4 +412,72 @@ fn documents_name_files_that_exist() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Faults of `docs/faults.md` that no test meets. A fault that is added comes with a test.
+const UNTESTED: usize = 5;
+
+/// Whether a test of this name is in the text of a file.
+fn has_test(file: &str, text: &str, name: &str) -> bool {
+    if !file.ends_with(".rs") {
+        return text.contains(&format!("test(\"{name}\""));
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.iter().enumerate().any(|(at, line)| {
+        let rest = line.strip_prefix("fn ").and_then(|rest| rest.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with('('))
+            && lines[..at]
+                .iter()
+                .rev()
+                .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
+                .any(|line| *line == "#[test]")
+    })
+}
+
+#[test]
+fn faults_have_their_tests() {
+    let document = fs::read_to_string(root().join("docs/faults.md")).expect("the document");
+    let (mut wrong, mut faults, mut untested) = (Vec::new(), 0, 0);
+    let rows = document.lines().filter(|line| line.starts_with("| "));
+    for row in rows.filter(|row| !row.starts_with("| fault |") && !row.starts_with("| ---")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, _, tests] = cells[..] else {
+            wrong.push(format!("not three cells: {row}"));
+            continue;
+        };
+        faults += 1;
+        if tests.starts_with("not tested: ") {
+            untested += 1;
+            continue;
+        }
+        let (mut file, mut named) = ("", 0);
+        for code in tests.split('`').skip(1).step_by(2) {
+            if code.ends_with(".rs") || code.ends_with(".mjs") {
+                file = code;
+                continue;
+            }
+            named += 1;
+            let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+            if !has_test(file, &text, code) {
+                wrong.push(format!("{file} has no test {code}"));
+            }
+        }
+        if named == 0 {
+            wrong.push(format!("no test is named: {row}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(untested, UNTESTED, "faults without a test");
+    let told = format!("{faults} faults are listed; {} have tests", faults - untested);
+    assert!(document.contains(&told), "the document should say: {told}");
+}
+
+#[test]
+fn tests_are_found_by_their_names() {
+    let text = "  #[test]\n  /// Words.\n  fn one() {\n#[test]\nfn two_more() {\nfn three() {";
+    for (name, found) in [("one", true), ("two", false), ("two_more", true), ("three", false)] {
+        assert_eq!(has_test("a.rs", text, name), found, "{name}");
+    }
+    assert!(has_test("a.mjs", "test(\"a title\", () => {", "a title"));
+    assert!(!has_test("a.mjs", "// a title", "a title"));
 }
