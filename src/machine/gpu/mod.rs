@@ -15,7 +15,7 @@ mod plan;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 pub use make::Refusal;
 pub use plan::{Counters, RecordedPass, StepTime};
