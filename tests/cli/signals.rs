@@ -78,6 +78,26 @@ fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn a_damaged_history_is_set_aside() {
+    let home = tempfile::tempdir().expect("a folder");
+    let said = |line: &str| {
+        let (mut session, pid) = chat_on_a_terminal(home.path());
+        session.send_line(line).expect("typed");
+        session.exp_string("send a message that begins with a slash").expect("the list");
+        session.exp_string("> ").expect("a prompt");
+        kill("-TERM", &pid);
+        end(session, 143);
+        find(home.path(), "history").expect("a history")
+    };
+    let damaged = b"#V2\n/he\xff\xfe\n";
+    fs::write(said("/help"), damaged).expect("written");
+    let history = said("/help");
+    assert!(fs::read_to_string(&history).expect("text").contains("/help"));
+    let aside = find(home.path(), "history.damaged").expect("what it was");
+    assert_eq!(fs::read(aside).expect("a file"), damaged);
+}
+
+#[test]
 fn a_signal_in_an_answer_ends_the_chat() {
     let home = tempfile::tempdir().expect("a folder");
     let (mut session, pid) = chat_on_a_terminal(home.path());
