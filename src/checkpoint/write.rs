@@ -183,8 +183,7 @@ pub async fn write_weights<W: Weights>(
 /// # Errors
 ///
 /// Those of [`write()`] that are known without a weight.
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn file_sizes<W: Weights>(
+pub fn file_sizes<W: Weights>(
     config: &Config,
     weights: &W,
     layout: Layout,

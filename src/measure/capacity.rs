@@ -263,10 +263,10 @@ mod tests {
             ("tiny", 1 << 24, 4096, 64),
             ("tiny", 256, 1 << 24, 8),
             ("tiny", 256, 4096, 4096),
-            ("tiny", 256, 200_000, 100_000),
-            ("tiny-grok-1", 3_000_000, 1_000_000, 70_000),
+            ("tiny", 256, 200_000, 4096),
+            ("tiny-grok-1", 3_000_000, 1_000_000, 4096),
             ("grok-2", 131_072, 131_072, 512),
-            ("grok-1", 131_072, 8192, 8192),
+            ("grok-1", 131_072, 8192, 4096),
         ] {
             let mut config = Config::preset(preset).expect("a preset").with_layers(1);
             config.vocab_size = vocab;

@@ -81,8 +81,8 @@ fn arrays_of_every_protocol() {
         assert_eq!(find(&Old { data, ..Old::default() }.bytes()), wanted);
     }
     // NumPy 2's name, and numbers in the memo.
-    let reconstruct =
-        b"cnumpy._core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nr\x09\0\0\0K\0\x850C\x01b\x87R";
+    let reconstruct = b"cnumpy._core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\n\
+        r\x09\0\0\0K\0\x850C\x01b\x87R";
     let reconstruct: Vec<u8> = reconstruct.iter().copied().filter(|&byte| byte != b'0').collect();
     let reconstruct: &'static [u8] = reconstruct.leak();
     assert_eq!(find(&Old { reconstruct, ..Old::default() }.bytes()), wanted);

@@ -85,7 +85,7 @@ fn folders_without_a_model_say_what_they_hold() -> Outcome {
 fn files_without_a_model_say_what_they_are() -> Outcome {
     let dir = tempfile::tempdir()?;
     for (name, bytes, says) in [
-        ("model.onnx", &b"\x08\x07\x12\x07pytorch"[..], "this is an ONNX file"),
+        ("model.onnx", &b"\x08\x07\x12\x07pytorch"[..], "this is an ONNX model"),
         ("model.bin", b"PK\x03\x04....", "this is a ZIP archive"),
         ("model.pth", b"\x80\x02}q\x00", "this is a Python pickle"),
         ("notes.txt", b"hello", "neither a safetensors nor a GGUF file"),

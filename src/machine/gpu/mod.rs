@@ -130,8 +130,8 @@ impl Gpu {
         self.binding_limit = bytes;
     }
 
-    /// Gives the device `patience` to finish what it was asked for, instead of ten minutes. Browsers
-    /// have a limit of their own.
+    /// Gives the device `patience` to finish what it was asked for, instead of ten minutes.
+    /// Browsers have a limit of their own.
     pub fn limit_waits(&mut self, patience: Duration) {
         self.patience = patience;
     }

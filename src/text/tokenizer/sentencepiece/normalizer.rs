@@ -254,7 +254,7 @@ mod tests {
             ("fewer than it says", |map| map[3] = 0xff),
             ("its last string has no end", |map| map.push(1)),
             ("a string has 300 bytes, wanted at most 256", |map| {
-                map.splice(1028..1028, [7; 299]);
+                map.splice(1028..1028, [7; 300]);
             }),
             ("unit 7 of its trie leads outside", |map| map[4 + 7 * 4 + 2] = 0x10),
         ];

@@ -123,7 +123,7 @@ mod tests {
             (2, Value::Bytes(b"hi", 5)),
             (3, Value::Fixed32(1f32.to_bits())),
             (4, Value::Fixed64),
-            (31, Value::Bytes(b"", 23)),
+            (31, Value::Bytes(b"", 24)),
         ];
         assert_eq!(read(bytes).expect("good"), wanted);
         let least = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
