@@ -64,13 +64,16 @@ impl<S: Source> Weights for Checked<S> {
         into.clear();
         let at = row0 * cols as u64 + found.first as u64;
         let problem = format!(
-            "`{name}`{}: element {at}{} is {}, wanted finite numbers: get the file again if it is \
-             damaged; `inspect --scan` lists all such tensors, and --allow-non-finite goes on",
+            "`{name}`{}: element {at}{} is {}, wanted finite numbers",
             file_of(&self.files, name),
             place(at, cols as u64),
             found.value
         );
-        Err(Error::Checkpoint { path: self.files.path().into(), problems: vec![problem] })
+        let error = Error::Checkpoint { path: self.files.path().into(), problems: vec![problem] };
+        Err(error.with_hint(
+            "Get the file again if it is damaged; `inspect --scan` lists all such tensors. The \
+             option `--allow-non-finite`, in browsers `allowNonFinite`, goes on with them.",
+        ))
     }
 }
 

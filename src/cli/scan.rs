@@ -54,7 +54,7 @@ impl Scan {
                 lines.push(format!("  `{}` in {files}: {sentence}", finding.name));
             }
         }
-        lines.join("\n") + "\n"
+        lines.join("\n")
     }
 
     pub(super) fn to_json(&self) -> Value {

@@ -11,13 +11,17 @@ mod targets;
 use std::{
     fs, panic,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use mutate::{Mutator, Stream};
 use targets::{TARGETS, Target};
 
-/// Mutations for each target.
-const MUTATIONS: u64 = 20_000;
+/// Mutations for each target: more with `scripts/test --full`.
+fn mutations() -> u64 {
+    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    if full { 100_000 } else { 20_000 }
+}
 
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
@@ -55,13 +59,17 @@ fn fuzz(target: &str) {
         .map(|(_, seed)| seed)
         .collect();
     let mut mutator = Mutator::new(&good, Stream::new(target));
-    let mut accepted = 0;
-    for n in 0..MUTATIONS {
+    let (mut accepted, mut slowest) = (0, Duration::ZERO);
+    let mutations = mutations();
+    for n in 0..mutations {
         let input = mutator.next();
+        let started = Instant::now();
         accepted += u64::from(survives(target, run, &input, &format!("change {n}")));
+        slowest = slowest.max(started.elapsed());
     }
+    println!("{mutations} inputs, {accepted} accepted, the slowest took {slowest:.1?}");
     assert!(
-        (MUTATIONS / 200..MUTATIONS * 19 / 20).contains(&accepted),
+        (mutations / 200..mutations * 19 / 20).contains(&accepted),
         "{accepted} of them are accepted"
     );
 }
