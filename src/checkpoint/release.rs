@@ -5,7 +5,7 @@
 //!
 //! - The number of a file is that of a leaf of the tree of parameters, whose keys are sorted as
 //!   text: the embedding table, the last norm, then the layers in the order 0, 1, 10, 11, … 19, 2,
-//!   20, …, each with the twelve tensors of [`LAYER`]. The names of those are in the program that
+//!   20, …, each with the twelve tensors of `LAYER`. The names of those are in the program that
 //!   was released beside the files; their order follows from `jax.tree_util`.
 //! - The shapes and types follow from that program and from the lengths of the files, which others
 //!   published: with these shapes, `NumPy` 1 writes files of exactly those lengths.

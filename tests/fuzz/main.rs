@@ -50,6 +50,7 @@ fn survives(target: &str, run: Target, input: &[u8], what: &str) -> bool {
 
 /// Runs all seeds, then mutations of them. Some must be accepted and some refused: otherwise the
 /// mutations are too small or too large to find anything.
+#[expect(clippy::print_stdout, reason = "for whoever runs it with --nocapture")]
 fn fuzz(target: &str) {
     let (_, run) = TARGETS.into_iter().find(|(name, _)| *name == target).expect("a target");
     // Refused seeds are inputs of earlier panics; their mutations would hardly get further.
