@@ -3,6 +3,11 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use grok_wgpu::lab::{
+    checkpoint::open::{CONFIG, usual_files},
+    text::tokenizer::Tokenizer,
+};
+
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -105,6 +110,14 @@ fn fields_of_the_configuration_are_the_same() {
     let types = read("web/src/types.ts");
     let given = fields(block(&types, "  config: {", "  };"));
     assert_eq!(differ(&rust, &given), [""; 0]);
+}
+
+#[test]
+fn a_manifest_lists_every_file_of_a_model() {
+    let manifest = read("web/bin/manifest.mjs");
+    let given = quoted(block(&manifest, "const NAMES =", "]"));
+    let named = [CONFIG].into_iter().chain(Tokenizer::FILES).chain(usual_files());
+    assert_eq!(differ(&named.map(str::to_owned).collect(), &given), [""; 0]);
 }
 
 #[test]

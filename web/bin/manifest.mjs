@@ -10,6 +10,8 @@ import path from "node:path";
 
 /** Files with one name. */
 const NAMES = [
+  "chat_template.jinja",
+  "chat_template.json",
   "config.json",
   "generation_config.json",
   "special_tokens_map.json",

@@ -122,6 +122,8 @@ test("names that lead out of the folder are refused", () => {
 
 test("a manifest lists what a model needs, and what says how its texts end", async () => {
   const texts = [
+    "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
