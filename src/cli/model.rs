@@ -128,7 +128,7 @@ impl SizeOptions {
 }
 
 /// Where the named model is; where that is elsewhere, a note says so.
-pub(crate) fn find(named: &Path, globals: &Globals) -> Result<PathBuf> {
+fn find(named: &Path, globals: &Globals) -> Result<PathBuf> {
     let place = place::find(named)?;
     if let Some(note) = place.note {
         globals.terminal().note(note);

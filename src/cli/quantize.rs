@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::{find, open},
+    model::open,
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -94,8 +94,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         choices.set(kind, dtype)?;
     }
     let terminal = globals.terminal();
-    let model = find(&options.model, globals)?;
-    let opened = open(&model, globals).await?;
+    let opened = open(&options.model, globals).await?;
     if let ModelFiles::Gguf(_) = &*opened.weights {
         return Err(Error::Usage(format!(
             "{} is a GGUF file, whose tokenizer cannot be written to a folder",
@@ -104,7 +103,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         .with_hint("Quantize the safetensors that it was made of."));
     }
     let task = Quantize {
-        from: folder_of(&model),
+        from: folder_of(opened.weights.path()),
         to: &options.out,
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),

@@ -414,6 +414,7 @@ impl Machine for Gpu {
         let recorder = self.recorded(program)?;
         #[cfg(target_arch = "wasm32")]
         let recorder = self.recorder(program)?;
+        #[cfg(target_arch = "wasm32")]
         self.prepare(recorder.dispatches())?;
         let plan::Params { bytes, offsets } = recorder.params();
         let size = bytes.len() as u64;
