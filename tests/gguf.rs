@@ -4,6 +4,8 @@
 mod blocks;
 #[path = "gguf/broken.rs"]
 mod broken;
+#[path = "common/failing.rs"]
+mod failing;
 #[path = "gguf/model.rs"]
 mod model;
 #[path = "gguf/places.rs"]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Deref};
 
-use super::ModelFiles;
+use super::{ModelFiles, place, row_elements, tensor};
 use crate::{
     base::{
         error::{Error, Result},
@@ -18,18 +18,16 @@ use crate::{
 #[derive(Debug)]
 pub struct Checked<S> {
     files: ModelFiles<S>,
-    /// Elements of a row of each tensor.
-    cols: BTreeMap<String, usize>,
+    /// Extents of each tensor.
+    shapes: BTreeMap<String, Vec<u64>>,
     allow_non_finite: bool,
 }
 
 impl<S: Source> Checked<S> {
     pub(crate) fn new(files: ModelFiles<S>) -> Self {
-        let of = |(name, _, shape): (&str, DType, &[u64])| {
-            (name.to_owned(), usize::try_from(cols(shape)).unwrap_or(usize::MAX))
-        };
-        let cols = files.tensors().map(of).collect();
-        Self { files, cols, allow_non_finite: false }
+        let of = |(name, _, shape): (&str, DType, &[u64])| (name.to_owned(), shape.to_vec());
+        let shapes = files.tensors().map(of).collect();
+        Self { files, shapes, allow_non_finite: false }
     }
 
     /// Gives rows as they are, for whoever wants to see what a model with such weights computes.
@@ -57,16 +55,18 @@ impl<S: Source> Weights for Checked<S> {
         if self.allow_non_finite {
             return Ok(());
         }
-        let cols = self.cols.get(name).copied().unwrap_or(1);
-        let Some(found) = not_finite(self.files.dtype(name)?, cols, into) else {
+        let shape = tensor(&self.shapes, self.files.path(), name)?;
+        let cols = row_elements(shape);
+        let width = usize::try_from(cols).unwrap_or(usize::MAX);
+        let Some(found) = not_finite(self.files.dtype(name)?, width, into) else {
             return Ok(());
         };
         into.clear();
-        let at = row0 * cols as u64 + found.first as u64;
+        let at = row0 * cols + found.first as u64;
         let problem = format!(
             "`{name}`{}: element {at}{} is {}, wanted finite numbers",
             file_of(&self.files, name),
-            place(at, cols as u64),
+            place(shape, at),
             found.value
         );
         let error = Error::Checkpoint { path: self.files.path().into(), problems: vec![problem] };
@@ -75,19 +75,6 @@ impl<S: Source> Weights for Checked<S> {
              option `--allow-non-finite`, in browsers `allowNonFinite`, goes on with them.",
         ))
     }
-}
-
-/// Elements of a row.
-pub(super) fn cols(shape: &[u64]) -> u64 {
-    shape.iter().skip(1).product()
-}
-
-/// Row and column of an element, for a message; nothing for a vector.
-pub(super) fn place(element: u64, cols: u64) -> String {
-    if cols <= 1 {
-        return String::new();
-    }
-    format!(" (row {}, column {})", element / cols, element % cols)
 }
 
 /// Where a tensor lies, for a message.

@@ -70,21 +70,16 @@ fn files(path: &Path) -> Result<Vec<FileSource>> {
     chosen.into_iter().map(|name| open(at(name))).collect()
 }
 
-/// Whether the file of this name is a tensor of Grok-1's first release.
-fn is_tensor(name: &str) -> bool {
-    release::numbers(name).is_some()
-}
-
 /// The folder of the tensors, if a folder with these names is Grok-1's first release or holds it.
 /// `named` is the file that the user named.
 fn release_in(folder: &Path, listed: &[String], named: Option<&str>) -> Option<PathBuf> {
     if let Some(named) = named {
-        return release::numbers(named).map(|_| folder.to_owned());
+        return release::is_tensor(named).then(|| folder.to_owned());
     }
     if listed.iter().any(|name| name.ends_with(".safetensors") || open::is_gguf(name)) {
         return None;
     }
-    if listed.iter().any(|name| is_tensor(name)) {
+    if listed.iter().any(|name| release::is_tensor(name)) {
         return Some(folder.to_owned());
     }
     listed.iter().find(|name| *name == release::FOLDER).map(|name| folder.join(name))
@@ -118,10 +113,10 @@ fn release_files(tensors: &Path) -> Result<Vec<FileSource>> {
     for name in names(folder)?.into_iter().filter(used) {
         files.push(FileSource::open(folder.join(name))?);
     }
-    for name in names(tensors)?.into_iter().filter(|name| is_tensor(name)) {
+    for name in names(tensors)?.into_iter().filter(|name| release::is_tensor(name)) {
         files.push(FileSource::open_closed(tensors.join(name))?);
     }
-    if !files.iter().any(|file| release::numbers(file.name()).is_some()) {
+    if !files.iter().any(|file| release::is_tensor(file.name())) {
         let what = "the folder holds no tensor00000_000: it is no release of Grok-1";
         return Err(Error::format(tensors, what));
     }

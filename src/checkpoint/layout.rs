@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{families, safetensors::Entry};
+use super::{families, row_elements, safetensors::Entry};
 use crate::{
     base::{json, tensor::DType},
     model::schema::{self, Key, Part, Wanted},
@@ -61,7 +61,7 @@ impl Stored {
 
     /// Elements of a row: the tensor without its first axis.
     pub(crate) fn row_elements(&self) -> u64 {
-        self.shape.iter().skip(1).product()
+        row_elements(&self.shape)
     }
 }
 

@@ -27,7 +27,10 @@ pub(crate) mod synthetic;
 mod usual;
 pub mod write;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 pub use self::{
     checked::Checked, files::ModelFiles, gguf::Gguf, release::Release, synthetic::Synthetic,
@@ -151,10 +154,7 @@ impl<S: Source> Checkpoint<S> {
     }
 
     fn stored(&self, name: &str) -> Result<&Stored> {
-        self.layout
-            .tensors
-            .get(name)
-            .ok_or_else(|| Error::Usage(format!("{} has no tensor `{name}`", self.path.display())))
+        tensor(&self.layout.tensors, &self.path, name)
     }
 
     async fn read_stored(
@@ -342,6 +342,27 @@ impl<S: Source> Weights for Checkpoint<S> {
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
         self.read_stored(name, self.stored(name)?, row0, rows, into).await
     }
+}
+
+/// The tensor of this name. `path` is for the message.
+fn tensor<'t, T>(tensors: &'t BTreeMap<String, T>, path: &Path, name: &str) -> Result<&'t T> {
+    tensors
+        .get(name)
+        .ok_or_else(|| Error::Usage(format!("{} has no tensor `{name}`", path.display())))
+}
+
+/// Elements of a row: the tensor without its first axis.
+fn row_elements(shape: &[u64]) -> u64 {
+    shape.iter().skip(1).product()
+}
+
+/// Row and column of an element, for a message; nothing for a vector.
+fn place(shape: &[u64], element: u64) -> String {
+    if shape.len() < 2 {
+        return String::new();
+    }
+    let cols = row_elements(shape).max(1);
+    format!(" (row {}, column {})", element / cols, element % cols)
 }
 
 /// Checks that a tensor has these rows.

@@ -92,7 +92,7 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
     let (defaults, files): (Vec<S>, Vec<S>) =
         files.into_iter().partition(|file| is_usual(file.name()));
     let has_config = files.iter().find(|file| file.name() == CONFIG);
-    let is_release = files.iter().any(|file| is_tensor(file))
+    let is_release = files.iter().any(|file| release::is_tensor(file.name()))
         && !files.iter().any(|file| file.name().ends_with(".safetensors"));
     let mut said = Usual::default();
     let (config, weights, mut warnings) = if has_config.is_some() || is_release {
@@ -107,7 +107,8 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         said = Usual::read(&text, &defaults, config.vocab_size).await?;
         let weights = if is_release {
             let has_config = has_config.is_some();
-            let tensors = files.into_iter().filter(is_tensor).collect();
+            let tensors =
+                files.into_iter().filter(|file| release::is_tensor(file.name())).collect();
             let release = Release::open(path, tensors, &config).await;
             let release = release.map_err(|error| match error {
                 Error::Checkpoint { path, mut problems } if !has_config => {
@@ -164,11 +165,6 @@ pub async fn open<S: Source>(path: &Path, files: Vec<S>, compat: Compat) -> Resu
         around,
         template,
     })
-}
-
-/// Whether this is a file of Grok-1's first release.
-fn is_tensor(file: &impl Source) -> bool {
-    release::numbers(file.name()).is_some()
 }
 
 /// Reads a `config.json`. Also returns warnings, as [`Config::from_json`] does.

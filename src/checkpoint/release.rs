@@ -28,7 +28,7 @@ use super::{
     WINDOW, check_rows,
     layout::Tally,
     pickle::{self, Array, Element, Pickled},
-    resize,
+    resize, row_elements, tensor,
 };
 use crate::{
     base::{
@@ -70,13 +70,18 @@ const LAYER: [(Part, &str); 12] = [
 ];
 
 /// The numbers in the name of a file: of the tensor, and of its shard. `None` for other files.
-pub fn numbers(name: &str) -> Option<[u32; 2]> {
+fn numbers(name: &str) -> Option<[u32; 2]> {
     let (tensor, shard) = name.strip_prefix("tensor")?.split_once('_')?;
     let number = |text: &str, digits: usize| {
         let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
         plain.then(|| text.parse().ok()).flatten()
     };
     Some([number(tensor, 5)?, number(shard, 3)?])
+}
+
+/// Whether the file of this name is a tensor of the release, or a shard of one.
+pub fn is_tensor(name: &str) -> bool {
+    numbers(name).is_some()
 }
 
 /// A file of the release: a tensor, or those of all experts of a layer.
@@ -164,7 +169,7 @@ impl Place {
 
     /// Rows of the engine's tensor, and elements of a row.
     fn extents(&self) -> [u64; 2] {
-        [self.shape.first().copied().unwrap_or(1), self.shape.iter().skip(1).product()]
+        [self.shape.first().copied().unwrap_or(1), row_elements(&self.shape)]
     }
 }
 
@@ -279,9 +284,7 @@ impl<S: Source> Release<S> {
     }
 
     fn place(&self, name: &str) -> Result<&Place> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| Error::Usage(format!("{} has no tensor `{name}`", self.path.display())))
+        tensor(&self.tensors, &self.path, name)
     }
 
     /// Reads rows of a matrix that the file has as columns.

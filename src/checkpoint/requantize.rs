@@ -16,7 +16,7 @@ use crate::{
         quant,
         tensor::DType,
     },
-    checkpoint::write,
+    checkpoint::{place, row_elements, write},
     model::{
         config::Config,
         schema::{self, Kind, Wanted},
@@ -311,7 +311,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
         if origin.hash.is_empty() {
             return Ok(false);
         }
-        let cols = change.want.shape.iter().skip(1).product();
+        let cols = row_elements(&change.want.shape);
         let at_once = write::rows_at_once(change.to.row_bytes(cols));
         let end = origin.first.saturating_add(origin.rows);
         let mut stored = Vec::new();
@@ -359,11 +359,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
     }
 
     fn report_fault(&self, change: &Conversion, index: u64, value: f32) -> Error {
-        let cols = change.want.shape.iter().skip(1).product::<u64>().max(1);
-        let place = match change.want.shape.len() {
-            0 | 1 => String::new(),
-            _ => format!(" (row {}, column {})", index / cols, index % cols),
-        };
+        let place = place(&change.want.shape, index);
         let why = if value.is_finite() {
             format!("{} cannot hold that", change.to)
         } else {
@@ -387,7 +383,7 @@ impl<W: Weights> Weights for Requantized<'_, W> {
         into.clear();
         let mut jobs = jobs(change, &stored, false)?;
         (self.spread)(&mut jobs);
-        let cols = change.want.shape.iter().skip(1).product::<u64>();
+        let cols = row_elements(&change.want.shape);
         let job_elements = job_rows(usize::try_from(cols).unwrap_or(usize::MAX)) as u64 * cols;
         for (job, first) in jobs.iter().zip((row0 * cols..).step_by(step(job_elements))) {
             if let Some((index, value)) = job.fault {
@@ -404,7 +400,7 @@ impl<W: Weights> Weights for Requantized<'_, W> {
 /// Splits a window into jobs, the same for any number of threads, so that sums and hashes do not
 /// depend on it.
 fn jobs<'b>(change: &Conversion, stored: &'b [u8], only_hash: bool) -> Result<Vec<Job<'b>>> {
-    let cols = change.want.shape.iter().skip(1).product::<u64>();
+    let cols = row_elements(&change.want.shape);
     let (Ok(width), Ok(row_bytes)) =
         (usize::try_from(cols), usize::try_from(change.from.row_bytes(cols)))
     else {

@@ -1,9 +1,6 @@
 //! Reads every weight of a model, and looks for signs of damage.
 
-use super::{
-    ModelFiles,
-    checked::{cols, place},
-};
+use super::{ModelFiles, place, row_elements};
 use crate::{
     base::{error::Result, finite::not_finite, tensor::DType},
     files::Source,
@@ -41,7 +38,7 @@ impl Finding {
             all.push(format!(
                 "{} elements are not finite, the first is element {at}{}: {value}",
                 self.non_finite,
-                place(at, cols(&self.shape))
+                place(&self.shape, at)
             ));
         }
         let rows = self.shape.first().copied().unwrap_or(1);
@@ -85,7 +82,7 @@ async fn scan_tensor<S: Source>(
     progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Option<Finding>> {
     let rows = shape.first().copied().unwrap_or(1);
-    let cols = cols(shape);
+    let cols = row_elements(shape);
     let at_once = (WINDOW / dtype.row_bytes(cols).max(1)).max(1);
     let mut finding = Finding { name: name.into(), shape: shape.into(), ..Finding::default() };
     let mut row = 0;

@@ -10,7 +10,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{WINDOW, families::HPCAI};
+use super::{WINDOW, families::HPCAI, row_elements};
 use crate::{
     base::{
         error::{Error, Result},
@@ -131,13 +131,13 @@ impl Item {
 
     /// Bytes of a row of the whole tensor.
     fn row_bytes(&self, dtype: DType) -> u64 {
-        dtype.row_bytes(self.shape.iter().skip(1).product())
+        dtype.row_bytes(row_elements(&self.shape))
     }
 
     /// Bytes of the tensor or slice in the file.
     fn bytes(&self, dtype: DType) -> u64 {
         let cut = self.cut();
-        cut.first().copied().unwrap_or(1) * dtype.row_bytes(cut.iter().skip(1).product())
+        cut.first().copied().unwrap_or(1) * dtype.row_bytes(row_elements(&cut))
     }
 }
 

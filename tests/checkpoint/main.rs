@@ -1,6 +1,8 @@
 //! Checkpoints: valid ones in every layout, and malformed ones of every kind.
 
 mod derived;
+#[path = "../common/failing.rs"]
+mod failing;
 mod files;
 mod header;
 mod layouts;

@@ -3,42 +3,17 @@
 use std::{cell::Cell, path::Path, rc::Rc};
 
 use grok_wgpu::lab::{
-    base::error::{Error, Result},
+    base::error::Result,
     checkpoint::{Checkpoint, write::Layout},
-    files::Source,
     model::{config::Config, schema, weights::Weights as _},
 };
 use pollster::block_on;
 
 use crate::{
+    failing::Failing,
     files::tiny,
-    memory::{Files, Memory, write},
+    memory::{Files, write},
 };
-
-/// A file whose reads fail where the count of all files' reads is at its end.
-struct Failing {
-    file: Memory,
-    left: Rc<Cell<usize>>,
-}
-
-impl Source for Failing {
-    fn name(&self) -> &str {
-        self.file.name()
-    }
-
-    fn len(&self) -> u64 {
-        self.file.len()
-    }
-
-    async fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        let Some(left) = self.left.get().checked_sub(1) else {
-            let error = std::io::Error::from_raw_os_error(5);
-            return Err(Error::io(self.file.name(), error));
-        };
-        self.left.set(left);
-        self.file.read(offset, into).await
-    }
-}
 
 /// Opens a model whose reads fail after `reads` of them, and reads all of its weights. Returns how
 /// many reads are left.

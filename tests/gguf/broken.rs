@@ -12,7 +12,6 @@ use grok_wgpu::lab::{
         Gguf, Synthetic,
         gguf::header::{Problem, parse},
     },
-    files::Source,
     model::{
         config::{Compat, Config},
         schema,
@@ -21,7 +20,10 @@ use grok_wgpu::lab::{
 };
 use pollster::block_on;
 
-use crate::writer::{Memory, Tensor, Writer, converted, text};
+use crate::{
+    failing::Failing,
+    writer::{Memory, Tensor, Writer, converted, text},
+};
 
 fn small() -> Writer {
     let mut file = Writer::default();
@@ -207,30 +209,6 @@ fn other_files_are_told_by_name() {
         let error = opened.expect_err("not a GGUF");
         assert!(matches!(error, Error::Format { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
-    }
-}
-
-/// A file whose reads fail after some.
-struct Failing {
-    file: Memory,
-    left: Rc<Cell<usize>>,
-}
-
-impl Source for Failing {
-    fn name(&self) -> &str {
-        self.file.name()
-    }
-
-    fn len(&self) -> u64 {
-        self.file.len()
-    }
-
-    async fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        let Some(left) = self.left.get().checked_sub(1) else {
-            return Err(Error::io(self.file.name(), std::io::Error::from_raw_os_error(5)));
-        };
-        self.left.set(left);
-        self.file.read(offset, into).await
     }
 }
 

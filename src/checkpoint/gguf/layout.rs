@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{json, tensor::DType},
-    checkpoint::{families::Family, layout::Tally},
+    checkpoint::{families::Family, layout::Tally, row_elements},
     model::{
         config::Config,
         schema::{Key, Part, Wanted},
@@ -86,7 +86,7 @@ pub(crate) fn resolve(
             }
             continue;
         }
-        let cols = want.shape.iter().skip(1).product();
+        let cols = row_elements(&want.shape);
         let offset = info.offset + candidate.row0 * format.row_bytes(cols);
         // Norms and routers are never quantized, and a row may be too short for whole blocks.
         let dtype = if want.may_be(format.dtype()) { format.dtype() } else { DType::F32 };

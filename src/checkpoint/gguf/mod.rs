@@ -15,7 +15,7 @@ use self::{
     header::{Header, Info, MAX_HEADER, Metadata, Problem},
     layout::Place,
 };
-use super::{WINDOW, check_rows, layout::Tally, magic, resize};
+use super::{WINDOW, check_rows, layout::Tally, magic, resize, row_elements, tensor};
 use crate::{
     base::{
         error::{Error, Result},
@@ -134,7 +134,7 @@ impl<S: Source> Gguf<S> {
             .values()
             .map(|place| {
                 let rows = place.shape.first().copied().unwrap_or(1);
-                rows * place.dtype.row_bytes(elements(place))
+                rows * place.dtype.row_bytes(row_elements(&place.shape))
             })
             .sum()
     }
@@ -273,9 +273,7 @@ impl<S: Source> Gguf<S> {
     }
 
     fn place(&self, name: &str) -> Result<&Place> {
-        self.places
-            .get(name)
-            .ok_or_else(|| Error::Usage(format!("{} has no tensor `{name}`", self.path.display())))
+        tensor(&self.places, &self.path, name)
     }
 
     async fn read_converted(
@@ -286,7 +284,7 @@ impl<S: Source> Gguf<S> {
         rows: u64,
         into: &mut Vec<u8>,
     ) -> Result<()> {
-        let stored = place.format.row_bytes(elements(place));
+        let stored = place.format.row_bytes(row_elements(&place.shape));
         let window = (WINDOW / stored.max(1)).max(1);
         let row_len = usize::try_from(stored).unwrap_or(usize::MAX).max(1);
         let mut bytes = Vec::new();
@@ -325,11 +323,6 @@ impl<S: Source> Weights for Gguf<S> {
 /// The complaint about a key that is not there.
 fn missing(key: &str) -> String {
     format!("{key} is missing")
-}
-
-/// Elements of a row: the tensor without its first axis.
-fn elements(place: &Place) -> u64 {
-    place.shape.iter().skip(1).product()
 }
 
 /// The architecture named in the metadata.
