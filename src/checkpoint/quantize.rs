@@ -20,6 +20,7 @@ use crate::{
         journal::{self, Done, Journal, Problem},
         requantize::{self, Choices, Job, KindReport, Requantized},
         synthetic::fnv_1a,
+        usual,
         write::{self, Layout, Output},
     },
     files::{
@@ -33,6 +34,7 @@ use crate::{
         schema::{self, Kind, Wanted},
         weights::Weights,
     },
+    text::tokenizer::Tokenizer,
 };
 
 /// File name of the journal of an unfinished run: a line that identifies it, then one for each
@@ -45,20 +47,13 @@ const JOURNAL_LINE: u64 = 512;
 /// Bytes that are written between two syncs to disk.
 const SYNC_BYTES: u64 = 64 << 20;
 
-/// Other files of a model that are copied as well.
-const COMPANIONS: [&str; 11] = [
-    "tokenizer.tok.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-];
+/// Licences, which go with the copy.
+const LICENCES: [&str; 3] = ["LICENSE", "LICENSE.txt", "NOTICE"];
+
+/// Files that are copied as they are, where there are such.
+fn companions() -> impl Iterator<Item = &'static str> {
+    Tokenizer::FILES.into_iter().chain(usual::FILES).chain(LICENCES)
+}
 
 /// A quantized copy to make.
 #[derive(Clone, Debug)]
@@ -161,7 +156,7 @@ impl Quantize<'_> {
             needed += bytes.saturating_sub(there.unwrap_or(0));
         }
         needed += JOURNAL_LINE * (weights.changes().count() - copy.count()) as u64;
-        let beside = COMPANIONS.iter().filter_map(|name| self.from.join(name).metadata().ok());
+        let beside = companions().filter_map(|name| self.from.join(name).metadata().ok());
         Ok(needed + beside.map(|file| file.len()).sum::<u64>())
     }
 
@@ -366,7 +361,7 @@ impl<'a> Unfinished<'a> {
     ) -> Result<()> {
         let mut sink = Sink { copy: self, weights };
         block_on(write::write_weights(&mut sink, config, weights, task.layout))?;
-        for name in COMPANIONS {
+        for name in companions() {
             let from = task.from.join(name);
             if from.is_file() {
                 sink.copy.folder.copy(&from, name)?;
