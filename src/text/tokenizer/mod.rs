@@ -41,7 +41,8 @@ pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
 pub(crate) const SENTENCE_PIECE: &str = "tokenizer.model";
 
 /// Largest tokenizer file accepted, in bytes. The largest known have 35 million; reading a
-/// `tokenizer.json` takes 22 times its bytes of memory, and 0.3 s for each million.
+/// `tokenizer.json` takes 20 to 23 times its bytes of memory, and a third of a second for each
+/// million.
 pub(crate) const MAX_FILE: u64 = 64 << 20;
 
 /// End-of-turn and end-of-text tokens, by the names that models give them.
