@@ -196,7 +196,7 @@ pub struct Release<S> {
 
 impl<S: Source> Release<S> {
     /// Reads the heads of all files and finds every tensor that `config` needs. `path` is for
-    /// messages only. Sources with other names than [`numbers`] knows are left out.
+    /// messages only. Sources with other names than `tensor00000_000` are left out.
     ///
     /// # Errors
     ///

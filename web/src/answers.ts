@@ -174,14 +174,28 @@ function quote(text: string): string {
   return JSON.stringify(plain.length > 40 ? `${plain.slice(0, 40)}…` : plain);
 }
 
+/** What a file holds, as its name says: JSON, a Jinja template, or anything. */
+export type Content = "json" | "template" | "any";
+
+export function contentOf(name: string): Content {
+  if (name.endsWith(".json")) {
+    return "json";
+  }
+  return name.endsWith(".jinja") ? "template" : "any";
+}
+
+/** The first bytes of a file by which it is told from other answers. */
+export const PEEK = 512;
+
 /**
  * The error if an answer begins as no file of a model does. Servers of single-page applications answer with their page
- * for what is not there, and some with a few words. No JSON file of a model begins with anything but `{`.
+ * for what is not there, and some with a few words, or none. No JSON file of a model begins with anything but `{`, and
+ * no template does without one.
  */
 export function otherThanFile(
   url: string,
   start: Uint8Array,
-  wanted: "json" | "any",
+  wanted: Content,
   type: string | null,
 ): WrongAnswer | undefined {
   // UTF-16 is left to the reader of the file, which names it.
@@ -200,6 +214,9 @@ export function otherThanFile(
   }
   if (wanted === "json" && !wide && !text.startsWith("{")) {
     return new WrongAnswer(url, `the server's answer is no JSON file of a model: ${quote(text)}`, ADDRESS);
+  }
+  if (wanted === "template" && start.length < PEEK && !text.includes("{")) {
+    return new WrongAnswer(url, `the server's answer is no chat template: ${quote(text)}`, ADDRESS);
   }
   return undefined;
 }

@@ -2,6 +2,7 @@
 
 import {
   ChangedError,
+  type Content,
   check,
   differs,
   HttpError,
@@ -11,6 +12,7 @@ import {
   mayPass,
   missing,
   otherThanFile,
+  PEEK,
   partOf,
   sizeOfUnsatisfied,
   type Version,
@@ -22,9 +24,6 @@ import { abortedError, GrokWgpuError, toError } from "./errors.js";
 
 /** Bytes in a ranged request. */
 const PIECE = 8 << 20;
-
-/** Bytes of a file that are looked at to tell it from a page. */
-const PEEK = 512;
 
 /** Bytes of the longest text that is read at once: a manifest or an index. */
 const MAX_TEXT = 64 << 20;
@@ -220,12 +219,7 @@ export type Found = { size: number | undefined; version: Version } | { absent: H
  * The request is for a range: servers may refuse HEAD, and the length of a whole answer is that of its compressed form,
  * which is not to be seen from other origins.
  */
-export function look(
-  url: string,
-  kind: "json" | "any",
-  signal: AbortSignal | undefined,
-  tries: number,
-): Promise<Found> {
+export function look(url: string, kind: Content, signal: AbortSignal | undefined, tries: number): Promise<Found> {
   return persist(
     url,
     signal,
@@ -250,7 +244,7 @@ export function look(
 /** Looks at the first bytes of a file. `ranges` says whether the server sends what is asked for. */
 function peek(
   url: string,
-  kind: "json" | "any",
+  kind: Content,
   signal: AbortSignal | undefined,
   headers: HeadersInit,
 ): Promise<Found & { ranges?: boolean }> {

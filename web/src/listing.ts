@@ -1,6 +1,6 @@
 /** Lists the files of a model on a server: from its manifest, or by probing for the usual names. */
 
-import { HttpError, type Version, type WrongAnswer } from "./answers.js";
+import { contentOf, HttpError, type Version, type WrongAnswer } from "./answers.js";
 import { GrokWgpuError } from "./errors.js";
 import { getJson, look } from "./http.js";
 import { ggufParts, indexFiles, isGguf, isModelFile, tokenizerFiles, usualFiles } from "./wasm/grok_wgpu.js";
@@ -109,8 +109,7 @@ class Folder {
   ) {}
 
   async find(name: string): Promise<ListedFile | undefined> {
-    const kind = name.endsWith(".json") ? "json" : "any";
-    const found = await look(fileUrl(this.base, name), kind, this.signal, this.tries);
+    const found = await look(fileUrl(this.base, name), contentOf(name), this.signal, this.tries);
     if ("absent" in found) {
       this.absent.set(name, found.absent);
       return undefined;

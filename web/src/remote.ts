@@ -1,6 +1,6 @@
 /** Models on servers: downloaded once and cached, or streamed whenever they are needed. */
 
-import { ChangedError, differs, type Version, WrongAnswer } from "./answers.js";
+import { ChangedError, contentOf, differs, type Version, WrongAnswer } from "./answers.js";
 import { abortedError, GrokWgpuError, toError } from "./errors.js";
 import { BlobFile, type Stop } from "./files.js";
 import { getRange, getWhole, look, TRIES, type Wanted } from "./http.js";
@@ -206,7 +206,7 @@ async function fetchFile(task: Task): Promise<number> {
       if (file.bound) {
         continue;
       }
-      const now = await look(url, file.name.endsWith(".json") ? "json" : "any", signal, TRIES);
+      const now = await look(url, contentOf(file.name), signal, TRIES);
       if ("absent" in now) {
         throw now.absent;
       }
