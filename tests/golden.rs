@@ -1,19 +1,14 @@
 //! Whole models against logits of an independent `PyTorch` program in f64 (`data/make_golden.py`).
 
 mod common;
+#[path = "common/devices.rs"]
+mod devices;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-};
+use std::path::{Path, PathBuf};
 
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
-    machine::{
-        Machine as _,
-        gpu::{Gpu, LimitProfile},
-        host::Host,
-    },
+    machine::{Machine as _, gpu::Gpu, host::Host},
     selftest::Golden,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -105,14 +100,11 @@ fn main() {
     libtest_mimic::run(&args, trials).exit();
 }
 
-/// Runs a test on one shared device, because compiling pipelines is slow on some adapters. A failed
-/// test drops the device, and the next test opens another.
+/// Runs a test on a device that holds nothing of other tests afterwards.
 fn on_gpu(run: impl FnOnce(&mut Gpu) -> Result<f64>) -> Result<f64, Failed> {
-    static GPU: Mutex<Option<Gpu>> = Mutex::new(None);
-    let mut kept = GPU.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut gpu = kept.take().unwrap_or_else(|| common::open(LimitProfile::Baseline));
-    let worst = run(&mut gpu)?;
-    gpu.truncate(0);
-    *kept = Some(gpu);
-    Ok(worst)
+    devices::on_gpu(|gpu| {
+        let worst = run(gpu)?;
+        gpu.truncate(0);
+        Ok(worst)
+    })
 }

@@ -5,18 +5,13 @@
 //! every program still runs.
 
 mod common;
+#[path = "common/devices.rs"]
+mod devices;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use grok_wgpu::lab::{
-    kernels,
-    machine::gpu::{Gpu, LimitProfile},
-    selftest,
-    variants::Tuning,
-};
+use devices::on_gpu;
+use grok_wgpu::lab::{kernels, selftest, variants::Tuning};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Random rows of each kernel.
@@ -30,7 +25,8 @@ fn main() {
     });
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut trials = Vec::new();
-    let tunings = Tuning::all(&shared().caps().capabilities());
+    let on = on_gpu(|gpu| Ok(gpu.caps().capabilities())).expect("nothing that fails");
+    let tunings = Tuning::all(&on);
     for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
         let case = Arc::new(case);
         for (tuning_name, tuning) in selftest::ways(&case, &tunings).expect("rows are sound") {
@@ -44,19 +40,12 @@ fn main() {
             let case = case.clone();
             let name = format!("{} [{tuning_name}]", case.full_name());
             trials.push(Trial::test(name, move || {
-                let mut gpu = shared();
-                let report = pollster::block_on(selftest::check(&mut gpu, &case, &tuning))?;
-                report.failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
+                on_gpu(|gpu| {
+                    let report = pollster::block_on(selftest::check(gpu, &case, &tuning))?;
+                    report.failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
+                })
             }));
         }
     }
     libtest_mimic::run(&args, trials).exit();
-}
-
-/// One device for all rows, with WebGPU's default limits.
-fn shared() -> MutexGuard<'static, Gpu> {
-    static GPU: OnceLock<Mutex<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| Mutex::new(common::open(LimitProfile::Baseline)))
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,16 +3,15 @@
 //! are listed as ignored; with `--ignored` they fail.
 
 mod common;
+#[path = "common/devices.rs"]
+mod devices;
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use std::{fs, path::Path, sync::Arc};
 
+use devices::on_gpu;
 use grok_wgpu::lab::{
     kernels::{self, Case},
-    machine::gpu::{Gpu, LimitProfile},
+    machine::gpu::Gpu,
     selftest,
     variants::{Capabilities, Tuning},
 };
@@ -373,7 +372,7 @@ const BUGS: &[Bug] = &[
 
 fn main() {
     let args = Arguments::from_args();
-    let on = shared().caps().capabilities();
+    let on = on_gpu(|gpu| Ok(gpu.caps().capabilities())).expect("nothing that fails");
     let trials = BUGS.iter().map(|bug| {
         let tunings = tunings(bug, &on);
         let applies = !tunings.is_empty();
@@ -383,11 +382,12 @@ fn main() {
                 let variant = bug.variant.unwrap_or_default();
                 return Err(format!("a device with {on:?} cannot run `{variant}`").into());
             }
-            let mut gpu = shared();
-            for prefix in bug.rows {
-                red(&mut gpu, bug, prefix, &tunings, &edit)?;
-            }
-            Ok(())
+            on_gpu(|gpu| {
+                for prefix in bug.rows {
+                    red(gpu, bug, prefix, &tunings, &edit)?;
+                }
+                Ok(())
+            })
         });
         let kind = if applies { bug.variant.unwrap_or_default() } else { "not on this adapter" };
         trial.with_kind(kind).with_ignored_flag(!applies)
@@ -455,12 +455,4 @@ fn red(
         }
     }
     Ok(())
-}
-
-/// One device for all bugs, with WebGPU's default limits.
-fn shared() -> MutexGuard<'static, Gpu> {
-    static GPU: OnceLock<Mutex<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| Mutex::new(common::open(LimitProfile::Baseline)))
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,11 +3,12 @@
 //
 //     cargo run -p grok-wgpu-tools --bin export_cases -- DIR --subgroups=$(node device.mjs)
 //     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--every N] [--json]
-//         [--check-itself]
+//         [--part I/N] [--check-itself]
 //
-// `--every N` runs each N-th row of every program. Rows say which subgroup sizes they need. Rows for other sizes than the device's are skipped and counted. On
-// SwiftShader, which has subgroups of 4, `subgroup` variants run, while `spread` variants, which need 8, are only
-// compiled, by `check.mjs`.
+// `--every N` runs each N-th row of every program, and `--part I/N` the I-th of N parts of what is chosen, so that
+// several processes share the rows. Rows say which subgroup sizes they need. Rows for other sizes than the device's are
+// skipped and counted. On SwiftShader, which has subgroups of 4, `subgroup` variants run, while `spread` variants, which
+// need 8, are only compiled, by `check.mjs`.
 //
 // `--check-itself` plants faults and passes if each is detected. Exit code 0: all passed; 1: something failed, or there
 // is no adapter; 2: wrong usage.
@@ -31,6 +32,7 @@ try {
       case: { type: "string" },
       tuning: { type: "string" },
       every: { type: "string", default: "1" },
+      part: { type: "string", default: "1/1" },
       json: { type: "boolean", default: false },
       "check-itself": { type: "boolean", default: false },
     },
@@ -40,7 +42,9 @@ try {
 }
 const { values: options, positionals } = given;
 if (positionals.length !== 1) {
-  usage("usage: node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--every N] [--json] [--check-itself]");
+  usage(
+    "usage: node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--every N] [--part I/N] [--json] [--check-itself]",
+  );
 }
 const [folder] = positionals;
 let rows;
@@ -65,6 +69,9 @@ rows = rows.filter((row) => {
   seen.set(program, before + 1);
   return before % every === 0;
 });
+const [part, parts] = (/^([1-9]\d*)\/([1-9]\d*)$/.exec(options.part) ?? []).slice(1).map(Number);
+if (!(part <= parts)) usage(`--part is ${options.part}, expected I/N with I from 1 to N`);
+rows = rows.filter((_, i) => i % parts === part - 1);
 if (rows.length === 0) usage(`${folder}: no row of that name`);
 
 const opened = await openDevice();
