@@ -103,10 +103,10 @@ fn choose(token: u32) {
     }
     // Each pick is the greatest of those that come after the last pick in (value, index) order.
     var kept = 0.0;
-    var last = 0.0;
+    var last: f32;
     var last_id = experts;
     for (var i = 0u; i < chosen; i++) {
-        var best = -3.0e38;
+        var best: f32;
         var best_id = experts;
         for (var e = 0u; e < experts; e++) {
             let c = logits[e * params.lanes];

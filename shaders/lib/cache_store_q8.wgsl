@@ -21,7 +21,7 @@ fn store(row: Row, unit: u32) {
             let scale = block_scale(row, first);
             scales |= scale << (16u * half);
             let size = unpack2x16float(scale).x;
-            var inverse = 0.0;
+            var inverse: f32;
             if size > 0.0 {
                 inverse = 1.0 / size;
             }

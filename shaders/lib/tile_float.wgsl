@@ -33,7 +33,7 @@ fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
         let w0 = w_tile[w_at];
         let w1 = w_tile[w_at + ROWS / 4u];
         let w2 = w_tile[w_at + ROWS / 2u];
-        let w3 = w_tile[w_at + 3u * (ROWS / 4u)];
+        let w3 = w_tile[w_at + 3u * ROWS / 4u];
         let x0 = x_tile[x_at];
         let x1 = x_tile[x_at + 8u];
         let x2 = x_tile[x_at + 16u];

@@ -44,7 +44,7 @@ fn round_x(t: u32) {
         largest = max(largest, max(max(bits.x, bits.y), max(bits.z, bits.w)));
     }
     var scale = 0.0;
-    var inverse = 0.0;
+    var inverse: f32;
     if largest >= INFINITE {
         scale = bitcast<f32>(largest | QUIET);
     } else if bitcast<f32>(largest) > 1e-35 {
@@ -81,7 +81,7 @@ fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
             w_words[w_at],
             w_words[w_at + ROWS / 4u],
             w_words[w_at + ROWS / 2u],
-            w_words[w_at + 3u * (ROWS / 4u)],
+            w_words[w_at + 3u * ROWS / 4u],
         );
         s0 += dot_bytes(x_words[x_at], w);
         s1 += dot_bytes(x_words[x_at + 8u], w);
@@ -92,7 +92,7 @@ fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
         w_scale[r],
         w_scale[r + ROWS / 4u],
         w_scale[r + ROWS / 2u],
-        w_scale[r + 3u * (ROWS / 4u)],
+        w_scale[r + 3u * ROWS / 4u],
     );
     return acc + mat4x4<f32>(
         vec4<f32>(s0) * w * x_scale[t],

@@ -10,7 +10,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = group.x * (WG / LANES) + local / LANES;
+    let row = (group.x * WG + local) / LANES;
     let lane = local % LANES;
     let item = group.y;
 
@@ -19,10 +19,10 @@ fn main(
         let count = terms();
         for (var i = 0u; i < count; i++) {
             let term = term_of(item, i);
-            sums += term.factor * dots(0u, term, row, lane);
+            sums += term.factor * dots(0u, term.x_row, term.weight0 + row, lane);
         }
         if BESIDE {
-            sums.y = dots(1u, Term(item, 0u, 1.0), row, lane).x;
+            sums.y = dots(1u, item, row, lane).x;
         }
     }
     let total = reduce_lanes(local, sum_of(sums.x, sums.y));
@@ -32,12 +32,12 @@ fn main(
     }
 }
 
-// This lane's part of the dot product of a term with a row of matrix `which`; for a pair, also of
-// that with the same row of the second matrix.
-fn dots(which: u32, term: Term, row: u32, lane: u32) -> vec2<f32> {
+// This lane's part of the dot product of a row of x with a row of matrix `which`; for a pair, also
+// of that with the same row of the second matrix.
+fn dots(which: u32, x_row: u32, row: u32, lane: u32) -> vec2<f32> {
     let cols8 = cols8_of(which);
-    let base = (term.weight0 + row) * row_stride(cols8);
-    let start = 2u * term.x_row * cols8;
+    let base = row * row_stride(cols8);
+    let start = 2u * x_row * cols8;
     var first = vec4<f32>();
     var second = vec4<f32>();
     for (var c = lane; c < cols8 / PARTS; c += LANES) {

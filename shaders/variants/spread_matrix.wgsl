@@ -39,12 +39,12 @@ fn main(
         near[1] += mul_block_four(b, x_near);
         mid[0] += mul_block_four(a, x_mid);
         mid[1] += mul_block_four(b, x_mid);
-        if OWN > 2u {
+        if OWN == 3u {
             let d = block_of(0u, base_c, c);
             near[2] += mul_block_four(d, x_near);
             mid[2] += mul_block_four(d, x_mid);
         }
-        if FOURS > 2u {
+        if FOURS == 3u {
             let x_far = quads_of(starts_far, quad);
             far[0] += mul_block_four(a, x_far);
             far[1] += mul_block_four(b, x_far);
@@ -53,7 +53,7 @@ fn main(
 
     put_four(part, 0u, row, near);
     put_four(part, 4u, row, mid);
-    if FOURS > 2u {
+    if FOURS == 3u {
         put_four(part, 8u, row, far);
     }
 }
@@ -84,7 +84,7 @@ fn put_four(part: Part, skip: u32, row: u32, sums: mat3x4<f32>) {
         } else {
             put(s, part.end, row, sums[0][j], 0.0);
             put(s, part.end, row + WG, sums[1][j], 0.0);
-            if OWN > 2u {
+            if OWN == 3u {
                 put(s, part.end, row + 2u * WG, sums[2][j], 0.0);
             }
         }

@@ -17,11 +17,11 @@ fn main(
     let count = terms();
     for (var i = 0u; i < count; i++) {
         let term = term_of(item, i);
-        sums += term.factor * dots(0u, term, row, lane);
+        sums += term.factor * dots(0u, term.x_row, term.weight0, row, lane);
     }
     var beside = vec2<f32>();
     if BESIDE {
-        beside = dots(1u, Term(item, 0u, 1.0), row, lane);
+        beside = dots(1u, item, 0u, row, lane);
     }
     if PAIR {
         put(item, row, sums.x, sums.y);
@@ -31,12 +31,13 @@ fn main(
     }
 }
 
-// The dot products of a term with two rows: two of matrix `which`, or one of each of a pair.
-fn dots(which: u32, term: Term, row: u32, lane: u32) -> vec2<f32> {
+// The dot products of a row of x with two rows from `weight0` on: two of matrix `which`, or one of
+// each of a pair.
+fn dots(which: u32, x_row: u32, weight0: u32, row: u32, lane: u32) -> vec2<f32> {
     let cols8 = cols8_of(which);
-    let start = 2u * term.x_row * cols8;
-    let base_a = row_at(which, term.weight0, row);
-    let base_b = next_row_at(which, term.weight0, row);
+    let start = 2u * x_row * cols8;
+    let base_a = row_at(which, weight0, row);
+    let base_b = next_row_at(which, weight0, row);
     var a = vec4<f32>();
     var b = vec4<f32>();
     for (var c = 0u; c < cols8 / PARTS; c += BLOCK_CHUNKS) {

@@ -208,7 +208,7 @@ fn of_type(rows: &mut Rows, dtype: DType) {
             }
         });
         // Zero, the smallest f16, what rounds to the largest f16, and what is beyond it.
-        for size in [0.0, 1e-30, 3e-8, 1e-5, 65519.0, 65520.0, 8e6, 9e6, 1e20, -1e20] {
+        for size in [0.0, 1e-30, 3e-8, 8.7e-6, 1e-5, 65519.0, 65520.0, 8e6, 9e6, 1e20, -1e20] {
             rows.add(format!("{dtype} {name} at {size:e}"), move |host| {
                 case(host, dtype, shape, [3, tokens], 0, 16, Fill::Constant(size))
             });
