@@ -112,3 +112,42 @@ fn a_file_that_ends_in_zeros_is_told_of() {
     assert_eq!(rows, all);
     assert_eq!(zeros("model.embed_tokens.weight"), None, "it is at the beginning");
 }
+
+/// Files may claim what no memory holds. What is refused costs none.
+#[cfg(target_os = "linux")]
+#[test]
+fn little_memory_is_enough_to_refuse_what_files_claim() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_model(dir.path(), Layout::Single);
+    let inspect = || {
+        let mut command = std::process::Command::new("sh");
+        let limited = r#"ulimit -v 600000; exec "$0" "$@""#;
+        command.args(["-c", limited, env!("CARGO_BIN_EXE_grok-wgpu"), "inspect"]);
+        command.args([path(dir.path()), "--no-device"]).output().expect("the shell starts")
+    };
+    assert!(inspect().status.success(), "{}", text_of(&inspect()));
+
+    const WHOLE: u64 = 1 << 40;
+    let headers: [(u64, u64); 3] = [(100_000_000, WHOLE), (1 << 39, WHOLE), (u64::MAX, 4096)];
+    let claims = headers.map(|(header, len)| (WEIGHTS, header.to_le_bytes().to_vec(), len));
+    const TOKENIZER: &str = "tokenizer.tok.json";
+    let texts = ["model.safetensors.index.json", TOKENIZER, "config.json"];
+    for (name, start, len) in claims.into_iter().chain(texts.map(|name| (name, vec![], WHOLE))) {
+        let file = dir.path().join(name);
+        let kept = fs::read(&file).ok();
+        fs::write(&file, start).expect("written");
+        // A hole takes no room on the disk.
+        let sparse = fs::OpenOptions::new().write(true).open(&file).and_then(|f| f.set_len(len));
+        sparse.expect("a file with a hole");
+        let output = inspect();
+        let told = text_of(&output) + &String::from_utf8_lossy(&output.stdout);
+        // A model can be inspected without its tokenizer.
+        let (code, word) = if name == TOKENIZER { (0, "cannot be used") } else { (3, "error[") };
+        assert_eq!(output.status.code(), Some(code), "{name} of {len} bytes: {told}");
+        assert!(told.contains(word) && told.contains(name), "{name}: {told}");
+        match kept {
+            Some(bytes) => fs::write(&file, bytes).expect("written"),
+            None => fs::remove_file(&file).expect("removed"),
+        }
+    }
+}

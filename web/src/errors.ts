@@ -29,6 +29,10 @@ const HINTS: Record<ErrorCode, string> = {
   internal: "Please report this with the message and the browser's version; reloading the page may help.",
 };
 
+/** The hint for a trap of the module: mostly, its memory could not grow. */
+const STOPPED =
+  "Load the model again. If it stops again, there may be too little memory: close other pages, or use a smaller model.";
+
 /** An error of the engine: `code` for programs, `message` and `hint` for users. */
 export class GrokWgpuError extends Error {
   override readonly name = "GrokWgpuError";
@@ -76,6 +80,9 @@ export function toError(thrown: unknown): GrokWgpuError {
     if (thrown.name === "QuotaExceededError") {
       return new GrokWgpuError("quota_exceeded", thrown.message);
     }
+  }
+  if (thrown instanceof WebAssembly.RuntimeError) {
+    return new GrokWgpuError("internal", `the WebAssembly module stopped: ${thrown.message}`, STOPPED);
   }
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   const given = thrown as { code?: unknown; hint?: unknown } | null | undefined;

@@ -469,3 +469,57 @@ for (const last of [false, true]) {
     ),
   );
 }
+
+/** The module with its memory bounded to so many pages of 64 KiB more than it begins with. */
+function bounded(module, more) {
+  const read = (at) => {
+    let [value, shift, byte] = [0, 0, 0];
+    do {
+      byte = module[at++];
+      value += (byte & 127) * 2 ** shift;
+      shift += 7;
+    } while (byte > 127);
+    return [value, at];
+  };
+  const number = (value) => (value < 128 ? [value] : [(value % 128) + 128, ...number(Math.floor(value / 128))]);
+  for (let at = 8; at < module.length; ) {
+    const [size, start] = read(at + 1);
+    if (module[at] === 5) {
+      const [pages] = read(start + 2);
+      assert.deepEqual([...module.subarray(start, start + 2)], [1, 0], "one memory without a bound");
+      const memory = [1, 1, ...number(pages), ...number(pages + more)];
+      return Buffer.concat([
+        module.subarray(0, at),
+        Buffer.from([5, memory.length, ...memory]),
+        module.subarray(start + size),
+      ]);
+    }
+    at = start + size;
+  }
+  throw new Error("a module without a memory");
+}
+
+test("the memory of the module does not grow", () =>
+  fresh(
+    async (page, context) => {
+      const place = /\.wasm$/;
+      await context.route(place, async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: bounded(await response.body(), 16) });
+      });
+      await page.locator("#start").click();
+      const { code, what, hint } = await notice(page);
+      assert.equal(code, "internal");
+      assert.match(what, /^The WebAssembly module stopped: /);
+      assert.match(hint, /too little memory/);
+
+      // A new engine, with memory, has nothing of it.
+      await context.unroute(place);
+      await loadDemo(page);
+      await sample(page, { Temperature: 0, "Most tokens": 8 });
+      await ask(page, reference().question);
+      const { text } = await lastAnswer(page);
+      assert.ok(text.length > 0 && reference().text.startsWith(text), text);
+    },
+    { context: { serviceWorkers: "block" }, meant: [/Service Worker registration blocked by Playwright/] },
+  ));

@@ -172,4 +172,20 @@ mod tests {
         pace.done(99.0);
         assert_eq!(count(&pace, &[Cost::of(SECOND / 2, 0); 4]), 2);
     }
+
+    #[test]
+    fn a_clock_that_jumps_changes_only_how_work_is_divided() {
+        let mut pace = pace(1.05);
+        let token = [Cost::of(SECOND / 10, 1); 64];
+        for (from, to) in [(1e9, 0.0), (0.0, 1e12), (5.0, 5.0), (0.0, f64::MAX), (f64::MAX, 0.0)] {
+            pace.submitted(token[0], from);
+            pace.done(to);
+            // Each dispatch once, in order.
+            assert!((1..=64).contains(&count(&pace, &token)), "from {from} to {to}");
+        }
+        // The next measurement mends it.
+        pace.submitted(token[0], 0.0);
+        pace.done(0.1);
+        assert_eq!(count(&pace, &token), 7);
+    }
 }
