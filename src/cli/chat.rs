@@ -249,6 +249,7 @@ impl Chat<'_> {
             Command::Undo => match &self.talk.undo()[..] {
                 [] => self.terminal.note("there is nothing to take back"),
                 [first, ..] => {
+                    self.leave_out()?;
                     self.rescue.note(&self.talk);
                     self.terminal.note(format!("taken back: {}", beginning(&first.content)));
                 }
@@ -315,6 +316,7 @@ impl Chat<'_> {
             }
         }
         self.told = false;
+        self.leave_out()?;
         self.rescue.forget();
         let turns = self.talk.turns();
         let people = turns.iter().enumerate().rev().filter(|(_, turn)| turn.role == Role::User);
@@ -383,15 +385,35 @@ impl Chat<'_> {
         Ok(())
     }
 
+    /// The ids of what the model sees, after leaving out what has no room.
+    fn fit(&mut self) -> Result<Vec<u32>> {
+        if !self.shift {
+            return self.talk.ids(self.tokenizer, self.scaffold);
+        }
+        let before = self.talk.left_out();
+        let context = self.session.options().context as usize;
+        let ids = self.talk.fit(self.tokenizer, self.scaffold, context, 0)?;
+        if self.talk.left_out() != before {
+            // What was generated would go through the model as a prompt now: the answer is that of
+            // a conversation without what is left out.
+            let sequence = self.session.sequence();
+            sequence.rewind(sequence.prompt().len());
+        }
+        Ok(ids)
+    }
+
+    /// Leaves out what has no room. What has none by itself is refused when it is answered.
+    fn leave_out(&mut self) -> Result<()> {
+        match self.fit() {
+            Ok(_) | Err(Error::ContextLength { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The ids of the conversation up to the answer; `None`, with a warning, if it has no room.
     fn prompt(&mut self) -> Result<Option<Vec<u32>>> {
         let context = self.session.options().context as usize;
-        let ids = if self.shift {
-            self.talk.fit(self.tokenizer, self.scaffold, context, 0)
-        } else {
-            self.talk.ids(self.tokenizer, self.scaffold)
-        };
-        let wanted = match ids {
+        let wanted = match self.fit() {
             Ok(ids) if ids.len() < context => return Ok(Some(ids)),
             Ok(ids) => ids.len(),
             Err(Error::ContextLength { prompt, .. }) => prompt,
@@ -406,14 +428,7 @@ impl Chat<'_> {
 
     /// Prints an answer to the last message as it comes. Returns whether there is one.
     async fn answer(&mut self) -> Result<bool> {
-        let before = self.talk.left_out();
         let Some(ids) = self.prompt()? else { return Ok(false) };
-        if self.talk.left_out() > before {
-            // What was generated would go through the model as a prompt now: the answer is that of
-            // a conversation without what is left out.
-            let sequence = self.session.sequence();
-            sequence.rewind(sequence.prompt().len());
-        }
         self.tell_left_out();
         forget_interrupts();
         let answers = answer();
@@ -448,7 +463,9 @@ impl Chat<'_> {
             &mut make_room,
         )
         .await;
-        screen.end()?;
+        if made.is_ok() || screen.begun() {
+            screen.end()?;
+        }
         let made = made?;
         forget_interrupts();
         drop(answers);

@@ -169,7 +169,9 @@ fn on_signal(signal: i32, ctrl_c: bool) {
     let count = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
     match effect(STATE.load(Ordering::SeqCst), count, ctrl_c) {
         Effect::Ask => {}
-        Effect::Tell => line("\nthe answer ends with the next token; Ctrl-C again ends the program"),
+        Effect::Tell => {
+            line("\nthe answer ends with the next token; Ctrl-C again ends the program")
+        }
         Effect::End => end(exit_code(signal)),
         Effect::AskSoon => {
             // Another thread: this one takes the next signal.

@@ -175,7 +175,8 @@ fn piped(terminal: Terminal) -> Result<Input> {
 /// have no escape sequences.
 fn edits() -> bool {
     let plain = ["dumb", "cons25", "emacs"];
-    !std::env::var("TERM").is_ok_and(|term| plain.iter().any(|name| term.eq_ignore_ascii_case(name)))
+    !std::env::var("TERM")
+        .is_ok_and(|term| plain.iter().any(|name| term.eq_ignore_ascii_case(name)))
 }
 
 /// The history file in this platform's folder for data; `None` if the environment names no such

@@ -21,15 +21,22 @@ const TAB: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Screen {
     wrap: Wrap,
+    begun: bool,
 }
 
 impl Screen {
     /// Draws text that follows what was drawn.
     pub(super) fn draw(&mut self, text: &str) -> Result<()> {
+        self.begun |= !text.is_empty();
         match terminal_size_of(io::stdout()) {
             Some((width, _)) => out(&self.wrap.push(&printable(text), width.0.into())),
             None => out(text),
         }
+    }
+
+    /// Whether there was any text.
+    pub(super) fn begun(&self) -> bool {
+        self.begun
     }
 
     /// Draws what was held back, and ends the line.

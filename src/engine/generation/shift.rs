@@ -107,9 +107,13 @@ mod tests {
         let config = Config::preset("small").expect("a preset").with_layers(1);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
         let sizes = SessionOptions { context: 12, prefill: 4, cache: DType::F32 };
-        pollster::block_on(Session::load(Host::default(), &config, &weights, sizes, &mut |_| {
-            Ok(())
-        }))
+        pollster::block_on(Session::load(
+            Host::default(),
+            &config,
+            &weights,
+            sizes,
+            &mut |_| Ok(()),
+        ))
         .expect("a session")
     }
 
