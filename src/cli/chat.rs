@@ -296,7 +296,8 @@ impl Chat<'_> {
             ("stats".into(), on_off(self.stats)),
         ];
         rows.extend(values(&self.sampler, &self.settings));
-        out(&rows.iter().map(|(name, value)| format!("{name:<18} {value}\n")).collect::<String>())
+        let line = |text: String, (name, value): &_| text + &format!("{name:<18} {value}\n");
+        out(&rows.iter().fold(String::new(), line))
     }
 
     /// Goes on with a conversation that was saved, and shows its end.

@@ -170,7 +170,7 @@ fn on_signal(signal: i32, ctrl_c: bool) {
     match effect(STATE.load(Ordering::SeqCst), count, ctrl_c) {
         Effect::Ask => {}
         Effect::Tell => {
-            line("\nthe answer ends with the next token; Ctrl-C again ends the program")
+            line("\nthe answer ends with the next token; Ctrl-C again ends the program");
         }
         Effect::End => end(exit_code(signal)),
         Effect::AskSoon => {
