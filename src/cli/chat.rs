@@ -147,7 +147,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         rescue: if lines.are_typed() { Rescue::armed() } else { Rescue::default() },
     };
     let ended = chat.run(&mut lines).await;
-    if lines.are_typed() && !matches!(ended, Ok(End::Asked(_))) {
+    if !matches!(ended, Ok(End::Asked(_))) {
         drop(lines);
         chat.rescue.write();
     }
@@ -310,7 +310,10 @@ impl Chat<'_> {
         let read = read_text(path, MAX_SAVED).await;
         match read.and_then(|text| Talk::from_json(&text).map_err(|what| Error::format(path, what)))
         {
-            Ok(talk) => self.talk = talk,
+            Ok(talk) => {
+                self.rescue.write();
+                self.talk = talk;
+            }
             Err(error) => {
                 self.terminal.warn(format!("the conversation is as it was: {error}"));
                 return Ok(());
@@ -318,7 +321,6 @@ impl Chat<'_> {
         }
         self.told = false;
         self.leave_out()?;
-        self.rescue.forget();
         let turns = self.talk.turns();
         let people = turns.iter().enumerate().rev().filter(|(_, turn)| turn.role == Role::User);
         let from = people.map(|(at, _)| at).nth(SHOWN - 1).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! A conversation that nobody saved is written to a file when the chat ends unasked.
+//! A conversation that nobody saved is written to a file when the chat ends unasked, or another
+//! conversation takes its place.
 
 use std::{
     path::PathBuf,
@@ -14,14 +15,15 @@ use grok_wgpu::lab::{
 
 use super::super::{globals::own_folder, signals::before_the_end, terminal::line};
 
-/// The conversation so far, as it would be saved; `None` if there is nothing to lose.
+/// The conversation so far, as it would be saved; `None` if there is nothing to lose. By default
+/// nothing is noted: who sends lines from a program has them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rescue(Arc<Mutex<Option<String>>>);
+pub(super) struct Rescue(Option<Arc<Mutex<Option<String>>>>);
 
 impl Rescue {
     /// Nothing yet. What is noted from now on is written if a signal ends the program.
     pub(super) fn armed() -> Self {
-        let rescue = Self::default();
+        let rescue = Self(Some(Arc::default()));
         let noted = rescue.clone();
         before_the_end(move || noted.write());
         rescue
@@ -38,14 +40,17 @@ impl Rescue {
     }
 
     fn set(&self, text: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        if let Some(noted) = &self.0 {
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
     }
 
     /// Writes what was noted, and says where it is.
     pub(super) fn write(&self) {
-        let Some(text) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
+        let take = |noted: &Arc<Mutex<Option<String>>>| {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
+        let Some(text) = self.0.as_ref().and_then(take) else { return };
         let Some(path) = file() else {
             return line("the conversation is lost: there is no folder of the user's to keep it");
         };
