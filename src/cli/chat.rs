@@ -1,76 +1,58 @@
 //! `chat`: a conversation, line by line.
 
+mod command;
+mod lines;
+mod rescue;
+mod wrap;
+
 use std::{
-    io::{self, BufRead, IsTerminal},
+    io::{self, IsTerminal},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use clap::{
-    Args,
+    Args, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser},
 };
 use grok_wgpu::lab::{
-    base::{
-        error::{Error, Result},
-        utf8,
-    },
+    base::error::{Error, Result},
     engine::{
         SessionOptions,
-        generation::generate,
+        generation::generate_with_room,
         options::{self, Event, FinishReason, Generated},
         resume::Resuming,
         step::Stepper as _,
     },
-    files::replace::{make_parent, replace_file, set_aside},
+    files::{native::read_text, replace::replace_file},
     text::{
         chat::{Choice, Message, Role, Scaffold, Trim, choose, encode_chat},
-        sampler::Sampler,
+        sampler::{Sampler, Sampling},
+        talk::Talk,
         tokenizer::Tokenizer,
     },
 };
-use rustyline::{DefaultEditor, error::ReadlineError};
-use serde_json::{Value, json};
 
+use self::{
+    command::{Command, Fenced, Said, help, set, values},
+    lines::{Input, Lines},
+    rescue::{Rescue, text_of},
+    wrap::{Screen, wrapped},
+};
 use super::{
     clock::Clock,
-    globals::{Globals, own_folder},
+    globals::Globals,
     model::{Reload, SizeOptions, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
-    signals::{ended_by, forget_interrupts, interrupted, keep, wait_for_line},
+    signals::{answer, forget_interrupts, interrupted, keep},
     terminal::{Terminal, is_stdout, out},
 };
 
-/// A command within a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
-    Reset,
-    System,
-    Save,
-    Help,
-    Quit,
-}
+/// Longest conversation that is loaded, in bytes.
+const MAX_SAVED: u64 = 64 << 20;
 
-/// The commands by the words after a slash, with what follows them and what they do. A second word
-/// for a command has no text of its own.
-const COMMANDS: [(&str, &str, &str, Command); 6] = [
-    ("reset", "", "begin a new conversation; the system text stays", Command::Reset),
-    ("system", "TEXT", "set the system text, or remove it if there is no TEXT", Command::System),
-    ("save", "FILE", "write the conversation to a JSON file", Command::Save),
-    ("help", "", "this list", Command::Help),
-    ("quit", "", "leave (also Ctrl-D, or Ctrl-C twice)", Command::Quit),
-    ("exit", "", "", Command::Quit),
-];
-
-/// What `/help` prints.
-fn help() -> String {
-    let told = COMMANDS.iter().filter(|(_, _, what, _)| !what.is_empty());
-    let line = |word: String, what: &str| format!("{word:<14} {what}\n");
-    let mut text: String =
-        told.map(|(name, after, what, _)| line(format!("/{name} {after}"), what)).collect();
-    text += &line("//TEXT".into(), "send a message that begins with a slash");
-    text + "Any other line is a message. Ctrl-C stops an answer.\n"
-}
+/// Exchanges that are shown of a conversation that is loaded.
+const SHOWN: usize = 10;
 
 /// Talk with a model
 #[derive(Args, Debug)]
@@ -95,10 +77,23 @@ pub(super) struct Options {
     #[arg(default_value_t = options::Options::MAX_TOKENS_OF_ANSWER)]
     #[arg(value_parser = max_tokens)]
     max_tokens: u32,
+    /// Whether the oldest messages are left out when the context is full; otherwise the
+    /// conversation ends there
+    #[arg(long, value_enum, default_value = "on")]
+    context_shift: Switch,
+    /// Numbers after each answer
+    #[arg(long, value_enum, default_value = "on")]
+    stats: Switch,
     #[command(flatten)]
     sampling: SamplingOptions,
     #[command(flatten)]
     sizes: SizeOptions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// The names of the scaffolds, with what each is.
@@ -124,8 +119,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if let Some(warning) = warning {
         terminal.warn(warning);
     }
-    let mut messages = Vec::new();
-    set_system(&mut messages, options.system.as_deref().unwrap_or_default());
+    let mut talk = Talk::default();
+    talk.set_system(options.system.as_deref().unwrap_or_default());
     // Fails before the weights are read if the tokenizer has no separator token for chats.
     encode_chat(&tokenizer, scaffold, &[Message::new(Role::User, "")])?;
     let enough = SessionOptions::of(&opened.config).context;
@@ -133,76 +128,43 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let mut settings = options::Options::until_end(&tokenizer);
     settings.max_tokens = options.max_tokens as usize;
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
+    let mut lines = Lines::open(terminal);
     let session =
         Resuming::new(Reload { globals, opened: &opened, sizes, prompt: 1, read }).await?;
     terminal.faint("type a message, or /help");
-    let tokenizer = &tokenizer;
-    let mut chat = Chat { terminal, session, tokenizer, scaffold, sampler, settings, messages };
-    let mut lines = Lines::open(terminal);
-    let mut failed = None;
     let _kept = keep();
-    while let Some(line) = lines.next(terminal)? {
-        let result = match Said::new(&line) {
-            Said::Nothing => Ok(()),
-            Said::Command(command, rest) => {
-                if chat.command(command, rest)?.is_break() {
-                    break;
-                }
-                Ok(())
-            }
-            Said::NoCommand(text) => {
-                let word = text.split_whitespace().next().unwrap_or(text);
-                terminal.faint(format!("{word} is no command, so it is sent; /help lists them"));
-                chat.answer(text).await
-            }
-            Said::Message(text) => chat.answer(text).await,
-        };
-        if let Err(error) = result {
-            if is_stdout(&error) || matches!(error, Error::Interrupted) {
-                return Err(error);
-            }
-            terminal.warn(format!("there is no answer: {error}"));
-            if io::stdin().is_terminal() {
-                terminal.hint(&error);
-            }
-            failed.get_or_insert(error);
-        }
+    let mut chat = Chat {
+        terminal,
+        session,
+        tokenizer: &tokenizer,
+        scaffold,
+        sampler,
+        settings,
+        talk,
+        shift: options.context_shift == Switch::On,
+        stats: options.stats == Switch::On,
+        told: false,
+        rescue: if lines.are_typed() { Rescue::armed() } else { Rescue::default() },
+    };
+    let ended = chat.run(&mut lines).await;
+    if !matches!(ended, Ok(End::Asked(_))) {
+        drop(lines);
+        chat.rescue.write();
     }
-    // A program that sends lines learns of it; a person has seen it.
-    match failed {
-        Some(error) if !io::stdin().is_terminal() => Err(error),
+    match ended? {
+        // A program that sends lines learns of it; a person has seen it.
+        End::Asked(Some(error)) | End::Unasked(Some(error)) if !io::stdin().is_terminal() => {
+            Err(error)
+        }
         _ => Ok(()),
     }
 }
 
-/// What a line is.
-#[derive(Debug, PartialEq)]
-enum Said<'l> {
-    Nothing,
-    /// The command, and what follows it.
-    Command(Command, &'l str),
-    /// A message that begins with a slash, which could have been meant for a command.
-    NoCommand(&'l str),
-    Message(&'l str),
-}
-
-impl<'l> Said<'l> {
-    /// A line that begins with a slash is a command if it has a command's name, and a message
-    /// otherwise, such as a path. A second slash makes any line a message.
-    fn new(line: &'l str) -> Self {
-        let text = line.trim_end();
-        let Some(rest) = text.trim_start().strip_prefix('/') else {
-            return if text.trim().is_empty() { Self::Nothing } else { Self::Message(text) };
-        };
-        if rest.starts_with('/') {
-            return Self::Message(rest);
-        }
-        let (name, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        match COMMANDS.iter().find(|(known, ..)| *known == name) {
-            Some(&(.., command)) => Self::Command(command, after.trim()),
-            None => Self::NoCommand(text),
-        }
-    }
+/// How a chat ended, with the first error that left a message without an answer.
+enum End {
+    Asked(Option<Error>),
+    /// By a signal.
+    Unasked(Option<Error>),
 }
 
 struct Chat<'t> {
@@ -212,71 +174,331 @@ struct Chat<'t> {
     scaffold: &'static Scaffold,
     sampler: Sampler,
     settings: options::Options,
-    messages: Vec<Message>,
+    talk: Talk,
+    /// Whether the oldest exchanges make room.
+    shift: bool,
+    /// Whether there are numbers after an answer.
+    stats: bool,
+    /// Whether it was told that exchanges are left out.
+    told: bool,
+    rescue: Rescue,
 }
 
 impl Chat<'_> {
-    /// Runs a command; `Break` ends the chat.
-    fn command(&mut self, command: Command, rest: &str) -> Result<ControlFlow<()>> {
+    /// Answers until the end.
+    async fn run(&mut self, lines: &mut Lines) -> Result<End> {
+        let mut failed = None;
+        loop {
+            let line = match lines.next(self.terminal)? {
+                Input::Text(line) => line,
+                Input::End => return Ok(End::Asked(failed)),
+                Input::Stop => return Ok(End::Unasked(failed)),
+            };
+            let fenced = Fenced::new(&line);
+            if let Some(Fenced::Closed(_, rest)) = &fenced {
+                lines.put_back(rest);
+            }
+            lines.hold_keys();
+            let result = match fenced.map_or_else(|| Said::new(&line), |fenced| fenced.said()) {
+                Said::Nothing => Ok(()),
+                Said::Command(Command::Quit, _) => return Ok(End::Asked(failed)),
+                Said::Command(Command::Regen, _) => self.again().await,
+                Said::Command(Command::Load, rest) => self.load(rest).await,
+                Said::Command(command, rest) => self.command(command, rest),
+                Said::NoCommand(text) => {
+                    let word = text.split_whitespace().next().unwrap_or(text);
+                    let what = format!("{word} is no command, so it is sent; /help lists them");
+                    self.terminal.faint(what);
+                    self.say(text).await
+                }
+                Said::Message(text) => self.say(text).await,
+            };
+            if let Err(error) = result {
+                if is_stdout(&error) || matches!(error, Error::Interrupted) {
+                    return Err(error);
+                }
+                self.terminal.warn(format!("there is no answer: {error}"));
+                if io::stdin().is_terminal() {
+                    self.terminal.hint(&error);
+                }
+                failed.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Runs a command that gives no answer.
+    fn command(&mut self, command: Command, rest: &str) -> Result<()> {
         match command {
-            Command::Quit => return Ok(ControlFlow::Break(())),
-            Command::Help => out(&help())?,
+            Command::Help => return out(&help()),
+            Command::Show => return self.show(),
             Command::Reset => {
-                self.messages.retain(|message| message.role == Role::System);
+                self.talk.clear();
                 self.session.sequence().rewind(0);
+                self.told = false;
+                self.rescue.forget();
                 self.terminal.note("a new conversation");
             }
             Command::System => {
-                set_system(&mut self.messages, rest);
+                self.talk.set_system(rest);
                 self.terminal.note(if rest.is_empty() {
                     "there is no system text"
                 } else {
                     "the system text is set"
                 });
             }
+            Command::Undo => match &self.talk.undo()[..] {
+                [] => self.terminal.note("there is nothing to take back"),
+                [first, ..] => {
+                    self.leave_out()?;
+                    self.rescue.note(&self.talk);
+                    self.terminal.note(format!("taken back: {}", beginning(&first.content)));
+                }
+            },
             Command::Save if rest.is_empty() => self.terminal.warn("which file? /save FILE"),
-            Command::Save => match save(Path::new(rest), &self.messages) {
-                Ok(()) => self.terminal.note(format!("saved to {rest}")),
+            Command::Save => match replace_file(Path::new(rest), text_of(&self.talk).as_bytes()) {
+                Ok(()) => {
+                    self.rescue.forget();
+                    self.terminal.note(format!("saved to {rest}"));
+                }
                 Err(error) => self.terminal.warn(error),
             },
+            Command::Set => match set(rest, &mut self.sampler, &mut self.settings) {
+                Ok(()) => self.terminal.note("it is set; /show lists all"),
+                Err(what) => self.terminal.warn(what),
+            },
+            Command::Stats => match Switch::from_str(rest, true) {
+                Ok(switch) => self.stats = switch == Switch::On,
+                Err(_) => self.terminal.warn("/stats on, or /stats off"),
+            },
+            Command::Regen | Command::Load | Command::Quit => {}
         }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Sends a message and prints the answer as it comes. After an error, the message is in the
-    /// conversation without an answer.
-    async fn answer(&mut self, text: &str) -> Result<()> {
-        self.messages.push(Message::new(Role::User, text));
-        let ids = encode_chat(self.tokenizer, self.scaffold, &self.messages)?;
-        let context = self.session.options().context;
-        if ids.len() >= context as usize {
-            self.messages.pop();
-            self.terminal.warn(format!(
-                "this message would make {} tokens, but the context holds {context}",
-                ids.len()
-            ));
-            self.go_on();
-            return Ok(());
-        }
-        forget_interrupts();
-        let mut clock = Clock::start();
-        let mut trim = Trim::default();
-        let mut on_event = |event: Event<'_>| {
-            clock.on_event(event);
-            out(trim.next(event.text()))?;
-            Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        };
-        let (session, sampler) = (&mut self.session, &mut self.sampler);
-        let made =
-            generate(session, self.tokenizer, sampler, &ids, &self.settings, &mut on_event).await?;
-        out("\n")?;
-        forget_interrupts();
-        self.terminal.faint(clock.summary(&made, ids.len()));
-        self.finish(made);
         Ok(())
     }
 
-    fn finish(&mut self, made: Generated) {
+    /// Prints the state of the conversation.
+    fn show(&self) -> Result<()> {
+        let used = self.talk.ids(self.tokenizer, self.scaffold)?.len();
+        let context = self.session.options().context;
+        let exchanges = match (self.talk.exchanges(), self.talk.left_out()) {
+            (all, 0) => all.to_string(),
+            (all, left_out) => format!("{all}, of which the oldest {left_out} are left out"),
+        };
+        let system = match self.talk.system() {
+            "" => "none",
+            text => text,
+        };
+        let on_off = |on| if on { "on" } else { "off" }.to_owned();
+        let mut rows = vec![
+            ("system text".to_owned(), system.to_owned()),
+            ("exchanges".into(), exchanges),
+            ("context".into(), format!("{used} of {context} tokens are used")),
+            ("context-shift".into(), on_off(self.shift)),
+            ("stats".into(), on_off(self.stats)),
+        ];
+        rows.extend(values(&self.sampler, &self.settings));
+        let line = |text: String, (name, value): &_| text + &format!("{name:<18} {value}\n");
+        out(&rows.iter().fold(String::new(), line))
+    }
+
+    /// Goes on with a conversation that was saved, and shows its end.
+    async fn load(&mut self, file: &str) -> Result<()> {
+        if file.is_empty() {
+            self.terminal.warn("which file? /load FILE");
+            return Ok(());
+        }
+        let path = Path::new(file);
+        let read = read_text(path, MAX_SAVED).await;
+        match read.and_then(|text| Talk::from_json(&text).map_err(|what| Error::format(path, what)))
+        {
+            Ok(talk) => {
+                self.rescue.write();
+                self.talk = talk;
+            }
+            Err(error) => {
+                self.terminal.warn(format!("the conversation is as it was: {error}"));
+                return Ok(());
+            }
+        }
+        self.told = false;
+        self.leave_out()?;
+        let turns = self.talk.turns();
+        let people = turns.iter().enumerate().rev().filter(|(_, turn)| turn.role == Role::User);
+        let from = people.map(|(at, _)| at).nth(SHOWN - 1).unwrap_or_default();
+        if !self.talk.system().is_empty() {
+            self.terminal.faint(wrapped(&format!("system text: {}", self.talk.system())));
+        }
+        if from > 0 {
+            self.terminal.faint(format!("({from} earlier messages)"));
+        }
+        for turn in &turns[from..] {
+            match turn.role {
+                Role::Assistant => self.terminal.note(wrapped(&turn.content)),
+                _ => self.terminal.faint(wrapped(&format!("> {}", turn.content))),
+            }
+        }
+        let exchanges = self.talk.exchanges();
+        let regen = match turns.last() {
+            Some(turn) if turn.role == Role::User => "; /regen answers the last message",
+            _ => "",
+        };
+        self.terminal.note(format!("loaded {file}, exchanges: {exchanges}{regen}"));
+        Ok(())
+    }
+
+    /// Answers the last message once more.
+    async fn again(&mut self) -> Result<()> {
+        let old = self.talk.pop(Role::Assistant);
+        if self.talk.turns().last().is_none_or(|turn| turn.role != Role::User) {
+            if let Some(old) = old {
+                self.talk.push(Role::Assistant, old.content);
+            }
+            self.terminal.note("there is no message to answer");
+            return Ok(());
+        }
+        let sampling = *self.sampler.sampling();
+        if sampling.temperature > 0.0 {
+            let seed = sampling.seed.wrapping_add(1);
+            self.sampler = Sampler::new(Sampling { seed, ..sampling })?;
+            self.terminal.faint(format!("seed {seed}"));
+        } else {
+            self.terminal.note("at temperature 0 the answer is the same (/set temperature 0.8)");
+        }
+        let answered = self.answer().await;
+        match (old, &answered) {
+            (Some(old), Ok(false) | Err(_)) => {
+                self.talk.push(Role::Assistant, old.content);
+                self.terminal.note("the answer from before stays");
+            }
+            (None, Ok(false)) => drop(self.talk.pop(Role::User)),
+            _ => {}
+        }
+        self.rescue.note(&self.talk);
+        answered.map(|_| ())
+    }
+
+    /// Sends a message and prints the answer. After an error, the message is in the conversation
+    /// without an answer; if it was refused or stopped before its answer began, it is not.
+    async fn say(&mut self, text: &str) -> Result<()> {
+        self.talk.push(Role::User, text);
+        self.rescue.note(&self.talk);
+        if !self.answer().await? {
+            self.talk.pop(Role::User);
+        }
+        self.rescue.note(&self.talk);
+        Ok(())
+    }
+
+    /// The ids of what the model sees, after leaving out what has no room.
+    fn fit(&mut self) -> Result<Vec<u32>> {
+        if !self.shift {
+            return self.talk.ids(self.tokenizer, self.scaffold);
+        }
+        let before = self.talk.left_out();
+        let context = self.session.options().context as usize;
+        let ids = self.talk.fit(self.tokenizer, self.scaffold, context, 0)?;
+        if self.talk.left_out() != before {
+            // What was generated would go through the model as a prompt now: the answer is that of
+            // a conversation without what is left out.
+            let sequence = self.session.sequence();
+            sequence.rewind(sequence.prompt().len());
+        }
+        Ok(ids)
+    }
+
+    /// Leaves out what has no room. What has none by itself is refused when it is answered.
+    fn leave_out(&mut self) -> Result<()> {
+        match self.fit() {
+            Ok(_) | Err(Error::ContextLength { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The ids of the conversation up to the answer; `None`, with a warning, if it has no room.
+    fn prompt(&mut self) -> Result<Option<Vec<u32>>> {
+        let context = self.session.options().context as usize;
+        let wanted = match self.fit() {
+            Ok(ids) if ids.len() < context => return Ok(Some(ids)),
+            Ok(ids) => ids.len(),
+            Err(Error::ContextLength { prompt, .. }) => prompt,
+            Err(error) => return Err(error),
+        };
+        self.terminal.warn(format!(
+            "this message would make {wanted} tokens, but the context holds {context}"
+        ));
+        self.go_on();
+        Ok(None)
+    }
+
+    /// Prints an answer to the last message as it comes. Returns whether there is one.
+    async fn answer(&mut self) -> Result<bool> {
+        let Some(ids) = self.prompt()? else { return Ok(false) };
+        self.tell_left_out();
+        forget_interrupts();
+        let answers = answer();
+        let mut clock = Clock::start();
+        let mut trim = Trim::default();
+        let mut screen = Screen::default();
+        let mut on_event = |event: Event<'_>| {
+            clock.on_event(event);
+            screen.draw(trim.next(event.text()))?;
+            Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let context = self.session.options().context as usize;
+        let (talk, scaffold, tokenizer) = (&mut self.talk, self.scaffold, self.tokenizer);
+        let shift = self.shift;
+        let mut make_room = |made| {
+            if !shift {
+                return Ok(None);
+            }
+            match talk.fit(tokenizer, scaffold, context, made) {
+                Ok(ids) => Ok(Some(ids)),
+                Err(Error::ContextLength { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let made = generate_with_room(
+            &mut self.session,
+            tokenizer,
+            &mut self.sampler,
+            &ids,
+            &self.settings,
+            &mut on_event,
+            &mut make_room,
+        )
+        .await;
+        if made.is_ok() || screen.begun() {
+            screen.end()?;
+        }
+        let made = made?;
+        forget_interrupts();
+        drop(answers);
+        self.tell_left_out();
+        if self.stats {
+            self.terminal.faint(clock.summary(&made, ids.len()));
+        }
+        Ok(self.finish(made))
+    }
+
+    /// Tells, the first time, that the context is full.
+    fn tell_left_out(&mut self) {
+        let left_out = self.talk.left_out();
+        if left_out == 0 || self.told {
+            return;
+        }
+        self.told = true;
+        let what = match left_out {
+            1 => "exchange is".to_owned(),
+            _ => format!("{left_out} exchanges are"),
+        };
+        let context = self.session.options().context;
+        self.terminal.note(format!(
+            "the context of {context} tokens is full: the oldest {what} left out, as others will \
+             be (/show tells how many; --context-shift off ends the conversation instead)"
+        ));
+    }
+
+    /// Takes an answer into the conversation, and says why it ended. Returns whether there is one.
+    fn finish(&mut self, made: Generated) -> bool {
         match made.finish {
             FinishReason::Stop => {}
             FinishReason::Interrupted => self.terminal.note("stopped"),
@@ -292,11 +514,10 @@ impl Chat<'_> {
             other => self.terminal.note(other.name()),
         }
         if made.tokens.is_empty() && made.finish == FinishReason::Interrupted {
-            // There is no answer, so the question leaves the conversation too.
-            self.messages.pop();
-        } else {
-            self.messages.push(Message::new(Role::Assistant, made.text));
+            return false;
         }
+        self.talk.push(Role::Assistant, made.text);
+        true
     }
 
     fn go_on(&self) {
@@ -312,137 +533,10 @@ impl Chat<'_> {
     }
 }
 
-fn set_system(messages: &mut Vec<Message>, text: &str) {
-    messages.retain(|message| message.role != Role::System);
-    if !text.is_empty() {
-        messages.insert(0, Message::new(Role::System, text));
-    }
-}
-
-/// Writes the conversation as a list of messages, as chat interfaces have them.
-fn save(path: &Path, messages: &[Message]) -> Result<()> {
-    let list: Vec<Value> = messages
-        .iter()
-        .map(|message| json!({"role": message.role.name(), "content": message.content}))
-        .collect();
-    replace_file(path, format!("{:#}\n", json!({ "messages": list })).as_bytes())
-}
-
-/// Where lines come from.
-enum Lines {
-    /// Line editing on a terminal, and the history file if there is a place for it.
-    Editor { editor: Box<DefaultEditor>, history: Option<PathBuf> },
-    /// Standard input without line editing.
-    Plain,
-}
-
-impl Lines {
-    fn open(terminal: Terminal) -> Self {
-        if !io::stdin().is_terminal() {
-            return Self::Plain;
-        }
-        let Ok(mut editor) = DefaultEditor::new() else { return Self::Plain };
-        let mut history = history_file();
-        if let Some(path) = history.take_if(|path| make_parent(path).is_err()) {
-            terminal.warn(format!("what is typed is not kept in {}", path.display()));
-        }
-        if let Some(path) = history.as_deref().filter(|path| path.exists())
-            && let Err(error) = editor.load_history(path)
-        {
-            let what = match set_aside(path) {
-                Ok(aside) => format!("it is {} now", aside.display()),
-                Err(error) => error.to_string(),
-            };
-            terminal.warn(format!("{} cannot be read ({error}); {what}", path.display()));
-        }
-        Self::Editor { editor: Box::new(editor), history }
-    }
-
-    /// The next line; `None` at the end, after Ctrl-C was pressed twice, or if the program must
-    /// end.
-    fn next(&mut self, terminal: Terminal) -> Result<Option<String>> {
-        let failed = |error| Error::io("standard input", error);
-        let _waits = wait_for_line(matches!(self, Self::Editor { .. }));
-        if ended_by().is_some() {
-            return Ok(None);
-        }
-        let (editor, history) = match self {
-            Self::Editor { editor, history } => (editor, history),
-            Self::Plain => loop {
-                let mut line = Vec::new();
-                let read = io::stdin().lock().read_until(b'\n', &mut line).map_err(failed)?;
-                if read == 0 {
-                    return Ok(None);
-                }
-                match utf8::decode(&line) {
-                    Ok(line) => return Ok(Some(line.to_owned())),
-                    Err(what) => terminal.warn(format!("a line was not sent: {what}")),
-                }
-            },
-        };
-        let mut pressed = false;
-        loop {
-            match editor.readline("> ") {
-                Ok(line) => {
-                    // The line counts even if the history does not take it. It is appended at once,
-                    // so that nothing is lost if the chat does not end well, or another one writes.
-                    let _ = editor.add_history_entry(&line);
-                    if let Some(path) = history {
-                        let _ = editor.append_history(path);
-                    }
-                    return Ok(Some(line));
-                }
-                Err(ReadlineError::Interrupted) if pressed => return Ok(None),
-                Err(ReadlineError::Interrupted) => {
-                    pressed = true;
-                    out("(Ctrl-C again leaves)\n")?;
-                }
-                Err(ReadlineError::Eof) => return Ok(None),
-                Err(ReadlineError::Io(error)) => return Err(failed(error)),
-                Err(error) => return Err(failed(io::Error::other(error.to_string()))),
-            }
-        }
-    }
-}
-
-/// The history file in this platform's folder for data; `None` if the environment names no such
-/// folder.
-fn history_file() -> Option<PathBuf> {
-    own_folder().map(|own| own.join("history"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_command_is_a_message() {
-        for (line, said) in [
-            ("", Said::Nothing),
-            (" \t\n", Said::Nothing),
-            ("hello\n", Said::Message("hello")),
-            ("    an indented line\r\n", Said::Message("    an indented line")),
-            ("/help\n", Said::Command(Command::Help, "")),
-            ("/exit", Said::Command(Command::Quit, "")),
-            ("  /system  Be brief. \n", Said::Command(Command::System, "Be brief.")),
-            ("/etc/hosts looks wrong", Said::NoCommand("/etc/hosts looks wrong")),
-            ("/helpful?", Said::NoCommand("/helpful?")),
-            ("//help", Said::Message("/help")),
-            ("/", Said::NoCommand("/")),
-        ] {
-            assert_eq!(Said::new(line), said, "{line:?}");
-        }
-    }
-    #[test]
-    fn the_list_of_commands_has_each_of_them() {
-        let help = help();
-        for (name, after, what, command) in COMMANDS {
-            let same = |&&(_, _, told, of): &&(&str, &str, &str, Command)| {
-                of == command && !told.is_empty()
-            };
-            assert_eq!(COMMANDS.iter().filter(same).count(), 1, "{name}");
-            assert!(what.is_empty() || help.contains(&format!("/{name} {after}")), "{help}");
-        }
-        assert!(help.contains("/reset         begin a new conversation"), "{help}");
-    }
+/// The first line of a text, cut to some words.
+fn beginning(text: &str) -> String {
+    const MOST: usize = 60;
+    let line = text.trim().lines().next().unwrap_or_default();
+    let cut: String = line.chars().take(MOST).collect();
+    if cut.len() < text.trim().len() { cut + "…" } else { cut }
 }

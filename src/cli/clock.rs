@@ -22,7 +22,8 @@ impl Clock {
     pub(super) fn on_event(&mut self, event: Event<'_>) {
         let now = self.start.elapsed();
         match event {
-            Event::Prompt { .. } => self.prompt = now,
+            // A prompt that takes the place of the first one counts as time between tokens.
+            Event::Prompt { .. } if self.first.is_none() => self.prompt = now,
             Event::Token(_) => {
                 self.first.get_or_insert(now);
                 self.last = now;

@@ -101,6 +101,13 @@ impl SamplingOptions {
         }
     }
 
+    /// The settings that these options change, and whether the seed's sequence begins anew.
+    pub(super) fn change(self, current: Sampling) -> (Sampling, bool) {
+        let changed = self.over(current);
+        let seed = if self.seed.is_some() { changed.seed } else { current.seed };
+        (Sampling { seed, ..changed }, self.seed.is_some())
+    }
+
     fn given_seed(self) -> Option<u64> {
         self.seed.and_then(|Seed(seed)| seed)
     }
@@ -115,6 +122,24 @@ impl SamplingOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_given_stays() {
+        let none = SamplingOptions {
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            seed: None,
+        };
+        let current = Sampling { seed: 7, min_p: 0.5, ..Sampling::USUAL };
+        assert_eq!(none.change(current), (current, false));
+        let given = SamplingOptions { top_k: Some(3), seed: Some(Seed(Some(9))), ..none };
+        assert_eq!(given.change(current), (Sampling { top_k: 3, seed: 9, ..current }, true));
+        let random = SamplingOptions { seed: Some(Seed(None)), ..none };
+        assert!(random.change(current).1 && random.change(current).0.seed != 7);
+    }
 
     #[test]
     fn minus_one_is_random_or_without_limit() {

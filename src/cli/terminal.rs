@@ -108,7 +108,7 @@ pub(crate) fn is_dumb() -> bool {
 
 /// Text without control characters but line ends and tabs: the others are escaped. A model, a
 /// tokenizer or a file name cannot send escape sequences to a terminal.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
     let hostile = |c: char| c.is_control() && c != '\n' && c != '\t';
     if !text.contains(hostile) {
         return text.into();

@@ -1,5 +1,7 @@
 //! Text generation as a state machine: which step it needs next, and what it has produced.
 
+mod shift;
+
 use std::{borrow::BorrowMut, ops::ControlFlow};
 
 use crate::{
@@ -16,6 +18,8 @@ use crate::{
         tokenizer::{StreamDecoder, Tokenizer},
     },
 };
+
+pub use self::shift::generate_with_room;
 
 /// What a [`Generation`] asks of its driver next.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +48,12 @@ pub struct Generation<'t, S = Sampler> {
     stops: StopTexts,
     /// The prompt, then the generated tokens.
     ids: Vec<u32>,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt: of what goes through the model as one.
     prompt: usize,
     /// Tokens of the prompt that are in the KV cache.
     sent: usize,
+    /// Tokens of the prompt that were there before its first step.
+    skipped: usize,
     output: StepOutput,
     /// The text of the [`Event::Rest`] emitted last.
     rest: String,
@@ -110,6 +116,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
             ids: prompt.to_vec(),
             prompt: prompt.len(),
             sent: 0,
+            skipped: 0,
             output: StepOutput::default(),
             rest: String::new(),
             state: State::Prompt,
@@ -128,13 +135,19 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     ///
     /// The last token of a prompt always goes through, for its logits.
     pub fn reuse(&mut self, cached: &[u32]) -> usize {
-        if self.sent == self.made.reused {
-            let prompt = &self.ids[..self.prompt];
-            let same = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-            self.made.reused = same.min(self.prompt - 1);
-            self.sent = self.made.reused;
+        if self.sent == self.skipped {
+            self.made.reused = self.skip(cached);
         }
         self.made.reused
+    }
+
+    /// Begins the prompt after what it shares with the `cached` tokens.
+    fn skip(&mut self, cached: &[u32]) -> usize {
+        let prompt = &self.ids[..self.prompt];
+        let same = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.skipped = same.min(self.prompt - 1);
+        self.sent = self.skipped;
+        self.skipped
     }
 
     /// Advances to the next step or event. Returns the same step until a result is accepted.
@@ -149,8 +162,8 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
                 State::Chunk => {
                     let left = self.sent < self.prompt;
                     self.state = if left { State::Prompt } else { State::Sample };
-                    let reused = self.made.reused;
-                    let (done, total) = (self.sent - reused, self.prompt - reused);
+                    let skipped = self.skipped;
+                    let (done, total) = (self.sent - skipped, self.prompt - skipped);
                     return Ok(Next::Event(Event::Prompt { done, total }));
                 }
                 State::Sample => {
@@ -291,25 +304,8 @@ pub async fn generate<S: Stepper>(
     options: &Options,
     on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<Generated> {
-    let (config, session) = (stepper.config(), stepper.options());
-    let mut generation =
-        Generation::new(config, session, tokenizer, sampler, prompt, options.clone())?;
-    let sequence = stepper.sequence();
-    sequence.rewind(generation.reuse(sequence.tokens()));
-    loop {
-        match generation.advance()? {
-            Next::Step(input) => {
-                let output = stepper.step(input).await?;
-                generation.accept(output)?;
-            }
-            Next::Event(event) => {
-                if on_event(event)?.is_break() {
-                    generation.interrupt();
-                }
-            }
-            Next::Done => return Ok(generation.into_generated()),
-        }
-    }
+    let mut no_room = |_| Ok(None);
+    generate_with_room(stepper, tokenizer, sampler, prompt, options, on_event, &mut no_room).await
 }
 
 /// The log-probabilities over all candidates, which are sorted by id.

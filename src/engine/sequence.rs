@@ -45,6 +45,12 @@ impl Sequence {
         })
     }
 
+    /// The tokens at its beginning that went through the model as a prompt.
+    pub fn prompt(&self) -> &[u32] {
+        let end = self.kinds.iter().position(|&kind| kind != Kind::Prompt);
+        &self.tokens[..end.unwrap_or(self.tokens.len())]
+    }
+
     /// Drops all tokens after the first `keep`.
     pub fn rewind(&mut self, keep: usize) {
         self.tokens.truncate(keep);
@@ -90,7 +96,7 @@ mod tests {
     #[test]
     fn runs_are_the_tokens_by_kind() {
         let mut sequence = Sequence::new();
-        assert_eq!(sequence.runs().count(), 0);
+        assert_eq!((sequence.runs().count(), sequence.prompt().len()), (0, 0));
         for (ids, kind) in [
             (&[1, 2][..], Kind::Prompt),
             (&[3], Kind::Prompt),
@@ -107,6 +113,7 @@ mod tests {
             runs(&sequence),
             [(Kind::Prompt, vec![1, 2, 3]), (Kind::Generated, vec![4, 5]), (Kind::Prompt, vec![6])]
         );
+        assert_eq!(sequence.prompt(), [1, 2, 3]);
         sequence.rewind(4);
         assert_eq!(sequence.tokens(), [1, 2, 3, 4]);
         assert_eq!(runs(&sequence), [(Kind::Prompt, vec![1, 2, 3]), (Kind::Generated, vec![4])]);

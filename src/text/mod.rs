@@ -3,5 +3,6 @@
 pub mod chat;
 pub mod sampler;
 pub mod stop;
+pub mod talk;
 mod template;
 pub mod tokenizer;

@@ -188,6 +188,20 @@ impl Sampler {
         &self.sampling
     }
 
+    /// Changes the settings. The seed's sequence goes on, unless the seed is another.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if a setting is out of range. They stay as they were then.
+    pub fn change(&mut self, sampling: Sampling) -> Result<()> {
+        if sampling.seed != self.sampling.seed {
+            *self = Self::new(sampling)?;
+        }
+        sampling.validate()?;
+        self.sampling = sampling;
+        Ok(())
+    }
+
     /// Chooses one of `candidates`: at least what [`Sampling::needs`] asks for, each id once.
     ///
     /// The repetition penalty applies to the ids in `recent`. The order is penalty, temperature,

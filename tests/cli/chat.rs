@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{damage::spoil, model, path, program, text, text_of, with_stdin, write_model};
 
 /// The contents of the messages in a saved conversation, with their roles.
-fn saved(file: &Path) -> Vec<(String, String)> {
+pub(super) fn saved(file: &Path) -> Vec<(String, String)> {
     let saved: Value = serde_json::from_slice(&fs::read(file).expect("a file")).expect("JSON");
     let field = |message: &Value, name: &str| message[name].as_str().expect("text").to_owned();
     let messages = saved["messages"].as_array().expect("messages");

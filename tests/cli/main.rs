@@ -7,6 +7,9 @@ mod machines;
 mod release;
 #[cfg(unix)]
 mod signals;
+mod talks;
+#[cfg(unix)]
+mod terminal;
 mod texts;
 mod tune;
 mod words;

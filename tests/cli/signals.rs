@@ -15,7 +15,7 @@ use super::{PROMPT, good, model, path, program};
 /// Time for a child to say what is expected, in milliseconds.
 const TIMEOUT: u64 = 120_000;
 
-fn kill(signal: &str, pid: &str) {
+pub(super) fn kill(signal: &str, pid: &str) {
     let killed = Command::new("kill").args([signal, pid]).status();
     assert!(killed.expect("kill runs").success());
 }
@@ -31,23 +31,21 @@ fn piped(args: &[&str]) -> Child {
         .expect("the program starts")
 }
 
-/// A chat on a terminal, in a shell that prints the terminal's mode before and after and the exit
-/// code; and the chat's process.
+/// A chat whose answers have no end, and its process.
 fn chat_on_a_terminal(home: &Path) -> (PtySession, String) {
+    on_a_terminal(home, &["chat", path(model()), "-n", "2000"])
+}
+
+/// A chat on a terminal of 40 columns, in a shell that compares the terminal's mode before and after
+/// it, and prints the exit code; and the chat's process.
+pub(super) fn on_a_terminal(home: &Path, args: &[&str]) -> (PtySession, String) {
     let mut command = Command::new("sh");
     let inner = r#"echo "pid $$ is it"; exec "$0" "$@""#;
-    let outer = r#"mode=$(stty -g); sh -c "$INNER" "$0" "$@"; code=$?
+    // Ctrl-C is for the chat alone.
+    let outer = r#"trap : INT; stty cols 40 rows 24; mode=$(stty -g); sh -c "$INNER" "$0" "$@"; code=$?
         if [ "$mode" = "$(stty -g)" ]; then same=yes; else same=no; fi
         echo "code $code, same mode: $same""#;
-    command.args([
-        "-c",
-        outer,
-        env!("CARGO_BIN_EXE_grok-wgpu"),
-        "chat",
-        path(model()),
-        "-n",
-        "2000",
-    ]);
+    command.args(["-c", outer, env!("CARGO_BIN_EXE_grok-wgpu")]).args(args);
     command.env("INNER", inner).env("HOME", home).env_remove("XDG_DATA_HOME");
     command.env("GROK_WGPU_TUNING", "none").env("TERM", "xterm");
     let mut session = rexpect::session::spawn_command(command, Some(TIMEOUT)).expect("a terminal");
@@ -58,7 +56,14 @@ fn chat_on_a_terminal(home: &Path) -> (PtySession, String) {
     (session, pid)
 }
 
-fn end(mut session: PtySession, code: i32) {
+/// Waits for the first characters of an answer. Before it, the editor no longer has pasted text
+/// marked, and the chat does.
+pub(super) fn answer_begins(session: &mut PtySession) {
+    session.exp_string("\u{1b}[?2004l\r\n\u{1b}[?2004h").expect("an answer");
+    session.exp_regex(r"[^\x1b]{8}").expect("its text");
+}
+
+pub(super) fn end(mut session: PtySession, code: i32) {
     session.exp_string(&format!("code {code}, same mode: yes")).expect("the terminal is as before");
 }
 
@@ -102,15 +107,13 @@ fn a_signal_in_an_answer_ends_the_chat() {
     let home = tempfile::tempdir().expect("a folder");
     let (mut session, pid) = chat_on_a_terminal(home.path());
     session.send_line("hello").expect("typed");
-    // The line that is typed is shown again, then the answer begins.
-    session.exp_string("hello").expect("typed");
-    session.exp_regex(r"\n[^\n]{8}").expect("an answer");
+    answer_begins(&mut session);
     kill("-TERM", &pid);
     end(session, 143);
 }
 
 /// The file of this name in a folder or those in it.
-fn find(folder: &Path, name: &str) -> Option<std::path::PathBuf> {
+pub(super) fn find(folder: &Path, name: &str) -> Option<std::path::PathBuf> {
     fs::read_dir(folder).expect("a folder").find_map(|entry| {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
