@@ -44,7 +44,8 @@ fn what_was_measured_is_kept_and_heeded() {
         assert!(forgot.status.success(), "{damaged:?}: {forgot:?}");
         assert!(text_of(&forgot).contains("tuning.json.damaged now") && !file.exists());
     }
-    let stored = serde_json::to_string(&Store { devices: stored }.to_json()).expect("JSON");
+    let stored = serde_json::to_string(&Store { devices: stored, ..Store::default() }.to_json())
+        .expect("JSON");
     std::fs::write(&file, stored).expect("written");
     assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
     assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));

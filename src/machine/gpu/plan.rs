@@ -1,6 +1,6 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use super::{Gpu, Slot, pace::Cost, pipelines};
 use crate::{
@@ -125,11 +125,20 @@ impl RecordedPass {
 impl Step {
     /// Adds the dispatch to a pass whose last one used the pipeline `before`.
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&wgpu::ComputePipeline>) {
+        self.encode_grid(pass, before, self.workgroups);
+    }
+
+    /// The same with another number of workgroups.
+    fn encode_grid(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        before: Option<&wgpu::ComputePipeline>,
+        [x, y, z]: [u32; 3],
+    ) {
         if before != Some(&self.pipeline) {
             pass.set_pipeline(&self.pipeline);
         }
         pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.workgroups;
         pass.dispatch_workgroups(x, y, z);
     }
 }
@@ -237,6 +246,43 @@ impl Executor for Recorder {
 }
 
 impl Gpu {
+    /// Runs one workgroup of every dispatch of `plans`. So drivers that compile when a program first
+    /// runs have done that, and all buffers were touched, in hardly more time than that takes. The
+    /// first use of a pipeline ends a submission, so that `progress` can tell of it. Counters stay as
+    /// they are.
+    pub(super) async fn run_each_once(
+        &mut self,
+        plans: &[&RecordedPass],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let steps = || plans.iter().flat_map(|plan| &plan.steps);
+        let all = steps().map(|step| &step.pipeline).collect::<HashSet<_>>().len();
+        let mut seen = HashSet::new();
+        let mut waiting: Vec<&Step> = Vec::new();
+        let last = steps().count().saturating_sub(1);
+        for (i, step) in steps().enumerate() {
+            waiting.push(step);
+            let new = seen.insert(&step.pipeline);
+            if !new && i < last {
+                continue;
+            }
+            let mut encoder =
+                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                for step in waiting.drain(..) {
+                    step.encode_grid(&mut pass, None, [1; 3]);
+                }
+            }
+            self.queue.submit([encoder.finish()]);
+            let waited = wait::wait(&self.device, &self.queue, self.patience).await;
+            self.check()?;
+            waited?;
+            progress(seen.len(), all)?;
+        }
+        Ok(())
+    }
+
     /// Runs a plan with every dispatch in a compute pass of its own, and times each on the device.
     ///
     /// # Errors
