@@ -388,6 +388,15 @@ pub(crate) async fn preset(
         return Config::preset(name)
             .ok_or_else(|| Error::Usage(format!("no preset is called {name}")));
     };
+    if file.is_dir() {
+        let inner = file.join("config.json");
+        let what = format!("--config wants a file, and {} is a folder", file.display());
+        return Err(Error::Usage(what).with_hint(if inner.is_file() {
+            format!("Name the file in it: --config {}.", inner.display())
+        } else {
+            "Name a config.json; a model with its weights is named without `--config`.".to_owned()
+        }));
+    }
     let (config, warnings) = open_config(file).await?;
     for warning in warnings {
         terminal.warn(warning);

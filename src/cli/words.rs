@@ -181,19 +181,24 @@ fn translate(args: &[OsString], program: &Command) -> Typed {
         let found = options(&args, at + 1).find_map(|(i, word, attached)| {
             Some((i, word, attached.map(OsString::from), here(Some(&command), word)?))
         });
-        let (i, value, into) = match found {
+        let (i, value, into, place) = match found {
             None => break,
             Some((_, word, _, Here::Says(what))) => return unknown(word, what),
-            Some((i, _, value, Here::Prompt)) => (i, value, &mut prompt),
-            Some((i, _, value, _)) => (i, value, &mut model),
+            Some((i, _, value, Here::Prompt)) => (i, value, &mut prompt, "last"),
+            Some((i, _, value, _)) => (i, value, &mut model, "first"),
         };
         let value = value.or_else(|| (i + 1 < args.len()).then(|| args.remove(i + 1)));
-        args.remove(i);
-        // A value that is missing or given twice: the program's own words are about it.
-        if value.is_none() || into.is_some() {
+        let name = args.remove(i);
+        // Given twice: the program's own words are about it.
+        if into.is_some() {
             return Typed::Plain;
         }
-        *into = value;
+        let Some(value) = value else {
+            let what = format!("nothing follows `{}`", name.to_string_lossy());
+            let hint = format!("What it names comes {place} here, without an option.");
+            return Typed::Unknown(Error::Usage(what).with_hint(hint));
+        };
+        *into = Some(value);
     }
     if model.is_none() && prompt.is_none() {
         return Typed::Plain;
@@ -382,7 +387,8 @@ mod tests {
         ("generate demo run", "generate demo run"),
         ("nonsense", "nonsense"),
         ("--list-adapters", "--list-adapters"),
-        ("generate -m", "generate -m"),
+        ("generate -m", "comes first here"),
+        ("generate demo --prompt", "comes last here"),
         ("generate -m a -m b", "generate -m a -m b"),
     ];
 
