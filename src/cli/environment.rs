@@ -15,8 +15,8 @@ const NOWHERE: &str = "/nonexistent";
 /// Begins the program again with [`RUNTIME_DIR`] set, if it is not. Does not return then.
 ///
 /// Mesa's layer that sorts devices asks Wayland for its display. Without the variable, as over ssh,
-/// under sudo and in containers, Wayland's library prints an error of its own for each try, whatever
-/// the program is asked for. It prints nothing if the display is not in the folder.
+/// under sudo and in containers, Wayland's library prints an error of its own for each try,
+/// whatever the program is asked for. It prints nothing if the display is not in the folder.
 ///
 /// The layer can be turned off too, but then `MESA_VK_DEVICE_SELECT` and `DRI_PRIME` would do
 /// nothing. A variable of the own process can be set only by an `unsafe` function. `exec` is none:

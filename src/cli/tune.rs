@@ -30,8 +30,8 @@ use super::{
 ///
 /// A device has several ways to compute a product: how many invocations share a row, how high tiles
 /// are, whether subgroups exchange values. Each way runs on all products of the model; the fastest
-/// for each size of product is kept by adapter and driver, and how fast the device reads its memory,
-/// by which `inspect` bounds the speed of a model. Results are as right in every way, but
+/// for each size of product is kept by adapter and driver, and so is how fast the device reads its
+/// memory, by which `inspect` bounds the speed of a model. Results are as right in every way, but
 /// their last bits may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
 #[command(after_help = "\

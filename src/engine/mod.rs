@@ -320,8 +320,8 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Has every program that [`Engine::prepare`] compiles with these arguments run once, on next to
-    /// no work, for drivers that compile a program when it first runs. Results are those of an
+    /// Has every program that [`Engine::prepare`] compiles with these arguments run once, on next
+    /// to no work, for drivers that compile a program when it first runs. Results are those of an
     /// engine that has not done this. `progress` is called with the programs that have run and how
     /// many there are; an error from it ends the work.
     ///

@@ -255,8 +255,8 @@ fn quantize_says_what_to_do_next() {
     }
 }
 
-/// Wayland's library would print errors of its own without the variable, so the program begins again
-/// with it: in the same process, with the same arguments, input and exit codes.
+/// Wayland's library would print errors of its own without the variable, so the program begins
+/// again with it: in the same process, with the same arguments, input and exit codes.
 #[cfg(target_os = "linux")]
 #[test]
 fn drivers_are_quiet_without_a_runtime_folder() {

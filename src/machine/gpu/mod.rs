@@ -347,8 +347,8 @@ impl Gpu {
         })
     }
 
-    /// Calls `listener` after each pipeline that is compiled, with how many of those that are wanted
-    /// at once are there, and how many they are. `None` ends that.
+    /// Calls `listener` after each pipeline that is compiled, with how many of those that are
+    /// wanted at once are there, and how many they are. `None` ends that.
     pub fn on_compiled(&mut self, listener: Option<Box<Compiled>>) {
         self.pipelines.listener = listener.map(pipelines::Listener);
     }

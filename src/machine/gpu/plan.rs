@@ -246,10 +246,10 @@ impl Executor for Recorder {
 }
 
 impl Gpu {
-    /// Runs one workgroup of every dispatch of `plans`. So drivers that compile when a program first
-    /// runs have done that, and all buffers were touched, in hardly more time than that takes. The
-    /// first use of a pipeline ends a submission, so that `progress` can tell of it. Counters stay as
-    /// they are.
+    /// Runs one workgroup of every dispatch of `plans`. So drivers that compile when a program
+    /// first runs have done that, and all buffers were touched, in hardly more time than that
+    /// takes. The first use of a pipeline ends a submission, so that `progress` can tell of it.
+    /// Counters stay as they are.
     pub(super) async fn run_each_once(
         &mut self,
         plans: &[&RecordedPass],
