@@ -72,7 +72,7 @@ fn times(number: &str, scale: u64) -> Result<u64, String> {
         return whole.checked_mul(scale).ok_or_else(|| LARGE.into());
     }
     let value = number.parse::<f64>().map_err(|error| error.to_string())? * scale as f64;
-    if value < u64::MAX as f64 { Ok(value as u64) } else { Err(LARGE.into()) }
+    if value < u64::MAX as f64 { Ok(value.round() as u64) } else { Err(LARGE.into()) }
 }
 
 /// A count in words: `269.5 billion`.
@@ -118,7 +118,6 @@ pub(super) fn rate(bytes: u64) -> String {
 pub(super) fn rounded(value: f64) -> String {
     let text = match value {
         v if v >= 999.5 => return format!("{v:.0}"),
-        v if v >= 99.5 => format!("{v:.1}"),
         v if v >= 9.95 => format!("{v:.1}"),
         v => format!("{v:.2}"),
     };

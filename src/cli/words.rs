@@ -116,103 +116,109 @@ pub(super) enum Typed {
 impl Typed {
     /// Translates what was typed. `program` knows the commands and the options that take a value.
     pub(super) fn of(args: &[OsString], program: &Command) -> Self {
-        translate(args, program)
-    }
-}
-
-fn translate(args: &[OsString], program: &Command) -> Typed {
-    let at = command_at(args, program);
-    let typed = at.and_then(|at| args[at].to_str());
-    if let Some(word) = typed {
-        let about = at.and_then(|at| args.get(at + 1)).and_then(|arg| arg.to_str());
-        if let ("help", Some(about)) = (word, about) {
-            return match here(None, about) {
-                Some(Here::Says(what)) => unknown(about, what),
-                Some(_) => {
-                    let named =
-                        |arg: &OsString| if arg == about { "chat".into() } else { arg.clone() };
-                    Typed::Means(vec![args.iter().map(named).collect()])
-                }
-                None => Typed::Plain,
+        let at = command_at(args, program);
+        let Some((at, word)) = at.and_then(|at| Some((at, args[at].to_str()?))) else {
+            let is_command = |arg: &OsString| {
+                arg.to_str().is_some_and(|word| program.find_subcommand(word).is_some())
             };
+            let without = at.is_none() && !args.iter().skip(1).any(is_command);
+            return if without { Self::without_command(args) } else { Self::Plain };
+        };
+        if word == "help" {
+            return Self::help(args, at);
         }
         match here(None, word) {
-            Some(Here::Says(what)) => return unknown(word, what),
-            Some(Here::Run) => {
+            Some(Here::Says(what)) => unknown(word, what),
+            Some(_) => {
                 let as_command = |name: &str| {
                     let mut args = args.to_vec();
-                    args[at.unwrap_or(1)] = name.into();
-                    match translate(&args, program) {
-                        Typed::Means(mut all) => all.swap_remove(0),
+                    args[at] = name.into();
+                    match Self::of_command(args.clone(), at, name) {
+                        Self::Means(mut all) => all.swap_remove(0),
                         _ => args,
                     }
                 };
-                return Typed::Means(["chat", "generate"].map(as_command).into());
+                Self::Means(["chat", "generate"].map(as_command).into())
             }
-            _ => {}
-        }
-        if program.find_subcommand(word).is_none() && word != "help" && is_model(word) {
-            let what = format!("A command comes first: `grok-wgpu chat {word}`.");
-            return Typed::Unknown(
-                Error::Usage(format!("`{word}` is no command of this program")).with_hint(what),
-            );
+            None if program.find_subcommand(word).is_none() && is_model(word) => {
+                let what = format!("`{word}` is no command of this program");
+                Self::Unknown(
+                    Error::Usage(what)
+                        .with_hint(format!("A command comes first: `grok-wgpu chat {word}`.")),
+                )
+            }
+            None => Self::of_command(args.to_vec(), at, word),
         }
     }
-    let (at, command, mut args) = match (at, typed) {
-        (Some(at), Some(word)) => (at, word.to_owned(), args.to_vec()),
-        // Without a command, as llama.cpp's programs have it.
-        (None, _) => {
-            let has = |like: Here, of| {
-                options(args, 1).any(|(_, word, _)| here(Some(of), word) == Some(like))
+
+    /// A request for help, which may be about another program's command.
+    fn help(args: &[OsString], at: usize) -> Self {
+        let Some(about) = args.get(at + 1).and_then(|arg| arg.to_str()) else { return Self::Plain };
+        match here(None, about) {
+            Some(Here::Says(what)) => unknown(about, what),
+            Some(_) => {
+                let mut args = args.to_vec();
+                args[at + 1] = "chat".into();
+                Self::Means(vec![args])
+            }
+            None => Self::Plain,
+        }
+    }
+
+    /// A model or a prompt without a command, as llama.cpp's programs have it.
+    fn without_command(args: &[OsString]) -> Self {
+        let has =
+            |like, of| options(args, 1).any(|(_, word, _)| here(Some(of), word) == Some(like));
+        let command = match (has(Here::Prompt, "generate"), has(Here::Model, "chat")) {
+            (true, _) => "generate",
+            (_, true) => "chat",
+            _ => return Self::Plain,
+        };
+        let mut args = args.to_vec();
+        args.insert(1, command.into());
+        Self::of_command(args, 1, command)
+    }
+
+    /// A command of this program with options of others.
+    fn of_command(mut args: Vec<OsString>, at: usize, command: &str) -> Self {
+        let (mut model, mut prompt) = (None, None);
+        loop {
+            let found = options(&args, at + 1).find_map(|(i, word, attached)| {
+                Some((i, word, attached.map(OsString::from), here(Some(command), word)?))
+            });
+            let (i, value, into, place) = match found {
+                None => break,
+                Some((_, word, _, Here::Says(what))) => return unknown(word, what),
+                Some((i, _, value, Here::Prompt)) => (i, value, &mut prompt, "last"),
+                Some((i, _, value, _)) => (i, value, &mut model, "first"),
             };
-            let command = if has(Here::Prompt, "generate") { "generate" } else { "chat" };
-            if command == "chat" && !has(Here::Model, "chat") {
-                return Typed::Plain;
+            let value = value.or_else(|| (i + 1 < args.len()).then(|| args.remove(i + 1)));
+            let name = args.remove(i);
+            // Given twice: the program's own words are about it.
+            if into.is_some() {
+                return Self::Plain;
             }
-            let mut args = args.to_vec();
-            args.insert(1, command.into());
-            (1, command.to_owned(), args)
+            let Some(value) = value else {
+                let what = format!("nothing follows `{}`", name.to_string_lossy());
+                let hint = format!("What it names comes {place} here, without an option.");
+                return Self::Unknown(Error::Usage(what).with_hint(hint));
+            };
+            *into = Some(value);
         }
-        _ => return Typed::Plain,
-    };
-    let mut model = None;
-    let mut prompt = None;
-    loop {
-        let found = options(&args, at + 1).find_map(|(i, word, attached)| {
-            Some((i, word, attached.map(OsString::from), here(Some(&command), word)?))
-        });
-        let (i, value, into, place) = match found {
-            None => break,
-            Some((_, word, _, Here::Says(what))) => return unknown(word, what),
-            Some((i, _, value, Here::Prompt)) => (i, value, &mut prompt, "last"),
-            Some((i, _, value, _)) => (i, value, &mut model, "first"),
-        };
-        let value = value.or_else(|| (i + 1 < args.len()).then(|| args.remove(i + 1)));
-        let name = args.remove(i);
-        // Given twice: the program's own words are about it.
-        if into.is_some() {
-            return Typed::Plain;
+        if model.is_none() && prompt.is_none() {
+            return Self::Plain;
         }
-        let Some(value) = value else {
-            let what = format!("nothing follows `{}`", name.to_string_lossy());
-            let hint = format!("What it names comes {place} here, without an option.");
-            return Typed::Unknown(Error::Usage(what).with_hint(hint));
-        };
-        *into = Some(value);
-    }
-    if model.is_none() && prompt.is_none() {
-        return Typed::Plain;
-    }
-    if let Some(model) = model {
-        args.insert(at + 1, model);
-    }
-    if let Some(prompt) = prompt {
-        if args.iter().any(|arg| arg == "--") {
-            return Typed::Plain;
+        if let Some(model) = model {
+            args.insert(at + 1, model);
         }
-        args.extend(["--".into(), prompt]);
+        if let Some(prompt) = prompt {
+            if args.iter().any(|arg| arg == "--") {
+                return Self::Plain;
+            }
+            args.extend(["--".into(), prompt]);
+        }
+        Self::Means(vec![args])
     }
-    Typed::Means(vec![args])
 }
 
 /// What a word is after a command, or as one.
@@ -304,7 +310,7 @@ mod tests {
         let program = super::super::command();
         let parses =
             |args: &Vec<OsString>| super::super::command().try_get_matches_from(args).is_ok();
-        match translate(&args(line), &program) {
+        match Typed::of(&args(line), &program) {
             Typed::Plain => line.to_owned(),
             Typed::Means(all) => {
                 let found = all.iter().find(|args| parses(args));
@@ -390,6 +396,7 @@ mod tests {
         ("generate -m", "comes first here"),
         ("generate demo --prompt", "comes last here"),
         ("generate -m a -m b", "generate -m a -m b"),
+        ("--seed 1 generate demo -p Hello", "--seed 1 generate demo -p Hello"),
     ];
 
     #[test]

@@ -338,8 +338,10 @@ impl<M: Machine> Engine<M> {
         if !self.slots.iter().all(Slot::is_free) {
             return Err(Error::Usage("an engine is warmed up before its first text".into()));
         }
-        self.prepare(0, tokens, read).await?;
         let keys = self.keys(0, tokens, read)?;
+        if !keys.iter().all(|&key| self.plans.has(key)) {
+            self.prepare(0, tokens, read).await?;
+        }
         let plans = keys.map(|key| self.plans.recorded(key));
         self.machine.warm_up(&plans, progress).await
     }

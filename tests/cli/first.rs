@@ -1,10 +1,5 @@
 //! The first minute: what people type first, and what they are told.
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
-
 use serde_json::{Value, json as object};
 
 use super::{PROMPT, code, good, json, model, path, program, run, text, text_of, with_stdin};
@@ -145,9 +140,11 @@ fn stop_texts_end_a_text() {
     let args = ["generate", path(model()), PROMPT, "--temperature", "0", "-n", "12", "--json"];
     let args = [&args[..], &["--ignore-eos"]].concat();
     let whole = json(&args)["text"].as_str().expect("text").to_owned();
-    // A part of the text from its middle, which may lie across tokens.
-    let at = whole.char_indices().nth(whole.chars().count() / 2).expect("a long text").0;
-    let stop: String = whole[at..].chars().take(2).collect();
+    // Two characters that can be an argument, which may lie across tokens.
+    let characters: Vec<char> = whole.chars().collect();
+    let printed = |pair: &&[char]| !pair.iter().any(|c| c.is_control());
+    let stop: String =
+        characters[2..].windows(2).find(printed).expect("a long text").iter().collect();
     let first = whole.find(&stop).expect("it is there");
     let stops = ["--stop".to_owned(), "no such text".to_owned(), format!("--stop={stop}")];
     let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
@@ -172,7 +169,7 @@ fn a_system_text_makes_the_prompt_a_message() {
     assert!(told.contains("brings no chat template: the conversation is written as grok-2's"));
     assert_eq!(text(&output, &args), said);
     let whole = json(&[&args[..], &["--json"]].concat());
-    assert_eq!(whole["text"], said.trim_end_matches('\n'));
+    assert_eq!(whole["text"], said.strip_suffix('\n').expect("a line"));
     let plain = json(&["generate", model, "Hello", "-n", "1", "--json"]);
     assert!(whole["prompt_tokens"].as_u64() > plain["prompt_tokens"].as_u64(), "{whole}");
 }
@@ -260,7 +257,9 @@ fn quantize_says_what_to_do_next() {
 #[cfg(target_os = "linux")]
 #[test]
 fn drivers_are_quiet_without_a_runtime_folder() {
-    let bare = |args: &[&str], value: Option<&str>| -> Command {
+    use std::{io::Write as _, process::Stdio};
+
+    let bare = |args: &[&str], value: Option<&str>| {
         let mut command = program();
         command.args(args).env_remove("XDG_RUNTIME_DIR");
         command.envs(value.map(|value| ("XDG_RUNTIME_DIR", value)));
