@@ -1,6 +1,6 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
-use std::{collections::HashSet, ops::Range};
+use std::ops::Range;
 
 use super::{Gpu, Slot, pace::Cost, pipelines};
 use crate::{
@@ -256,16 +256,24 @@ impl Gpu {
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
         let steps = || plans.iter().flat_map(|plan| &plan.steps);
-        let all = steps().map(|step| &step.pipeline).collect::<HashSet<_>>().len();
-        let mut seen = HashSet::new();
+        // There are some dozens.
+        let mut pipelines: Vec<&wgpu::ComputePipeline> = Vec::new();
+        for step in steps() {
+            if !pipelines.contains(&&step.pipeline) {
+                pipelines.push(&step.pipeline);
+            }
+        }
+        let mut done = 0;
         let mut waiting: Vec<&Step> = Vec::new();
         let last = steps().count().saturating_sub(1);
         for (i, step) in steps().enumerate() {
             waiting.push(step);
-            let new = seen.insert(&step.pipeline);
+            // They are in the order of their first use.
+            let new = pipelines.get(done) == Some(&&step.pipeline);
             if !new && i < last {
                 continue;
             }
+            done += usize::from(new);
             let mut encoder =
                 self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
@@ -278,7 +286,7 @@ impl Gpu {
             let waited = wait::wait(&self.device, &self.queue, self.patience).await;
             self.check()?;
             waited?;
-            progress(seen.len(), all)?;
+            progress(done, pipelines.len())?;
         }
         Ok(())
     }
