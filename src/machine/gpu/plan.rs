@@ -286,7 +286,9 @@ impl Gpu {
             let waited = wait::wait(&self.device, &self.queue, self.patience).await;
             self.check()?;
             waited?;
-            progress(done, pipelines.len())?;
+            if new {
+                progress(done, pipelines.len())?;
+            }
         }
         Ok(())
     }
