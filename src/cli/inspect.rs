@@ -47,6 +47,7 @@ Examples:
   grok-wgpu inspect models/demo --scan --no-device
   grok-wgpu inspect --preset grok-2 --no-device --memory 192GiB --bandwidth 936GB/s
   grok-wgpu inspect --config config.json --memory 80GiB --json")]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub(super) struct Options {
     /// Folder or file of the model; the one that is shipped if none is given
     #[arg(conflicts_with_all = ["preset", "config"])]
@@ -248,7 +249,9 @@ async fn show(
     }
     out(&text)?;
     let more = verdict.more(options.all);
-    more.into_iter().for_each(|line| globals.terminal().faint(line));
+    for line in more {
+        globals.terminal().faint(line);
+    }
     Ok(())
 }
 

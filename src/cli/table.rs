@@ -8,10 +8,10 @@ pub(super) fn table<R: AsRef<[String]>>(rows: &[R]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &R| {
-        let mut line = String::new();
-        for (i, (cell, &width)) in row.as_ref().iter().zip(&widths).enumerate() {
-            line += &if i == 0 { format!("{cell:<width$}") } else { format!("   {cell:>width$}") };
-        }
+        let cell = |(i, (cell, &width)): (usize, (&String, &usize))| {
+            if i == 0 { format!("{cell:<width$}") } else { format!("   {cell:>width$}") }
+        };
+        let line: String = row.as_ref().iter().zip(&widths).enumerate().map(cell).collect();
         line.trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()

@@ -92,12 +92,11 @@ impl Verdict {
     pub(super) fn describe(&self) -> String {
         let Parameters { total, active } = self.parameters;
         let [total, active] = [total, active].map(count);
-        let mut text =
-            format!("{}: {total} parameters, {active} of them for each token\n", self.name);
-        if let Some(memory) = self.memory {
-            text += &format!("In {}: {}\n", short_size(memory), self.in_memory());
-        }
-        text + "\n" + &self.table()
+        let what = format!("{}: {total} parameters, {active} of them for each token", self.name);
+        let fits = self.memory.map_or_else(String::new, |memory| {
+            format!("In {}: {}\n", short_size(memory), self.in_memory())
+        });
+        format!("{what}\n{fits}\n{}", self.table())
     }
 
     /// What fits, as a sentence.
