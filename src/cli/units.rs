@@ -3,11 +3,11 @@
 /// A number of bytes with its unit, such as `80GiB`, `1.5 GiB` or `16 gb`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
-    let scale =
-        scale(unit).ok_or_else(|| unknown(unit, "KiB, MiB, GiB, TiB, KB, MB, GB and TB"))?;
-    let Some(scale) = scale else {
+    if unit.is_empty() {
         return Err(format!("{number} of what? {number}GiB, {number}MiB or {number}B"));
-    };
+    }
+    let known = "KiB, MiB, GiB, TiB, KB, MB, GB and TB";
+    let scale = scale(unit).ok_or_else(|| unknown(unit, known))?;
     times(number, scale)
 }
 
@@ -15,9 +15,11 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 pub(super) fn bandwidth(text: &str) -> Result<u64, String> {
     let text = text.trim_end();
     let (number, unit) = split(text.strip_suffix("/s").unwrap_or(text))?;
-    let scale = scale(unit)
-        .ok_or_else(|| unknown(unit, "MB/s, GB/s, TB/s, MiB/s, GiB/s and TiB/s"))?
-        .ok_or_else(|| format!("{number} of what? {number}GB/s or {number}MB/s"))?;
+    if unit.is_empty() {
+        return Err(format!("{number} of what? {number}GB/s or {number}MB/s"));
+    }
+    let known = "MB/s, GB/s, TB/s, MiB/s, GiB/s and TiB/s";
+    let scale = scale(unit).ok_or_else(|| unknown(unit, known))?;
     if !text.ends_with("/s") {
         return Err(format!("{number}{unit} in what time? {number}{unit}/s"));
     }
@@ -39,10 +41,9 @@ fn split(text: &str) -> Result<(&str, &str), String> {
     Ok((number, unit))
 }
 
-/// Bytes of a unit: `None` if it is not known, no number if there is none.
-fn scale(unit: &str) -> Option<Option<u64>> {
-    Some(Some(match unit.to_ascii_lowercase().as_str() {
-        "" => return Some(None),
+/// Bytes of a unit, if it is known.
+fn scale(unit: &str) -> Option<u64> {
+    Some(match unit.to_ascii_lowercase().as_str() {
         "b" => 1,
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
@@ -53,7 +54,7 @@ fn scale(unit: &str) -> Option<Option<u64>> {
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
         _ => return None,
-    }))
+    })
 }
 
 fn unknown(unit: &str, known: &str) -> String {

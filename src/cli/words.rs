@@ -284,7 +284,8 @@ fn command_at(args: &[OsString], program: &Command) -> Option<usize> {
 
 /// Whether a word in the place of a command looks like a model.
 fn is_model(word: &str) -> bool {
-    word.contains('/') || word.ends_with(".gguf") || Path::new(word).exists()
+    let path = Path::new(word);
+    word.contains('/') || path.extension().is_some_and(|end| end == "gguf") || path.exists()
 }
 
 /// What was typed, in words that a shell takes.
