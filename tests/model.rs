@@ -191,10 +191,10 @@ fn both_adapters_choose_the_same_64_tokens() -> Result<()> {
     let config = tiny("tiny");
     let sizes = SessionOptions::new(128, 32, DType::F32);
     let mut texts = Vec::new();
-    for (index, name) in adapters.iter().enumerate() {
+    for (index, adapter) in adapters.iter().enumerate() {
         let choice = AdapterChoice::Named(index.to_string());
         let gpu = block_on(Gpu::open(&choice, LimitProfile::Baseline))?;
-        texts.push((name, greedy(&mut session(gpu, &config, sizes), 64)?));
+        texts.push((&adapter.description, greedy(&mut session(gpu, &config, sizes), 64)?));
     }
     let (first_name, first) = &texts[0];
     for (name, text) in &texts[1..] {

@@ -1,6 +1,10 @@
 //! Pipelines: each is built once, a plan's are built together, and a file keeps them between runs.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
@@ -8,7 +12,7 @@ use grok_wgpu::lab::{
     engine::{SessionOptions, session::Session, step::Readback},
     kernels::{self, Case},
     machine::gpu::{
-        AdapterChoice, Gpu, LimitProfile,
+        AdapterChoice, Counters, Gpu, LimitProfile,
         kept::{restore_pipelines, save_pipelines},
     },
     model::config::Config,
@@ -65,6 +69,45 @@ fn what_was_prepared_is_all_that_a_text_needs() {
     block_on(session.prefill(&[5; 40], Readback::Top(4))).expect("runs");
     block_on(session.decode(6, Readback::Top(4))).expect("runs");
     assert_eq!(built(&session), prepared);
+}
+
+/// All programs run once, which is told one by one; and what is computed then is used by nothing.
+#[test]
+fn a_warm_engine_gives_the_same_bits() {
+    let mut plain = load(open());
+    let mut warm = load(open());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = told.clone();
+    warm.machine_mut().on_compiled(Some(Box::new(move |done, all| {
+        listener.lock().expect("no panic before").push((done, all));
+    })));
+    let mut run = Vec::new();
+    let mut progress = |done, all| {
+        run.push((done, all));
+        Ok(())
+    };
+    block_on(warm.warm_up(3, Readback::Logits, &mut progress)).expect("runs");
+    let count = built(&warm);
+    assert_eq!((run.len(), run.last()), (count, Some(&(count, count))));
+    let mut told = told.lock().expect("no panic").clone();
+    told.sort_unstable();
+    assert!(told.into_iter().eq((1..=count).map(|done| (done, count))), "each is compiled once");
+    assert_eq!(warm.machine().counters(), Counters::default(), "no pass was run");
+
+    for session in [&mut plain, &mut warm] {
+        block_on(session.prefill(&[1, 2, 3], Readback::Nothing)).expect("runs");
+    }
+    let [one, other] = [&mut plain, &mut warm]
+        .map(|session| block_on(session.decode(4, Readback::Logits)).expect("runs"));
+    assert_eq!(one, other);
+    // There is a text in the cache now.
+    let again = block_on(warm.warm_up(3, Readback::Logits, &mut |_, _| Ok(())));
+    assert_eq!(again.expect_err("too late").code(), "usage");
+    // Who is told can end it.
+    let mut other = load(open());
+    let stop = &mut |_, _| Err(Error::Interrupted);
+    let stopped = block_on(other.warm_up(1, Readback::Top(4), stop));
+    assert_eq!(stopped.expect_err("stopped").code(), "interrupted");
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Choices {
 
     /// The target type of `want`, which is stored as `stored`. A tensor whose rows are not whole
     /// blocks stays as it is.
-    fn decide(&self, want: &Wanted, stored: DType) -> DType {
+    pub fn decide(&self, want: &Wanted, stored: DType) -> DType {
         self.get(want.kind()).filter(|dtype| want.may_be(*dtype)).unwrap_or(stored)
     }
 }

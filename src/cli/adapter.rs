@@ -68,12 +68,26 @@ fn damaged(error: Error) -> Error {
     error.with_hint("`tune --forget` puts the file aside, and `tune` measures anew.")
 }
 
+/// Bytes that a device reads in a second, if `tune` has measured that. A file that cannot be read
+/// was told of when the device was opened.
+pub(super) fn bandwidth(globals: &Globals, device: &str) -> Option<u64> {
+    read_store(&globals.tuning_file()?).ok()?.bandwidths.get(device).copied()
+}
+
 /// Adds what was measured on a device to the file, to what other processes have written to it
 /// meanwhile.
-pub(super) fn keep(path: &Path, device: &str, measured: Measured) -> Result<()> {
+pub(super) fn keep(
+    path: &Path,
+    device: &str,
+    measured: Measured,
+    bandwidth: Option<u64>,
+) -> Result<()> {
     make_parent(path)?;
     alone(path, || {
         let mut store = read_store(path)?;
+        if let Some(rate) = bandwidth {
+            store.bandwidths.insert(device.to_owned(), rate);
+        }
         store.devices.entry(device.to_owned()).or_default().extend(measured);
         write_store(path, &store)
     })
@@ -87,6 +101,7 @@ pub(super) fn forget(path: &Path, device: &str) -> Result<bool> {
     alone(path, || {
         let mut store = read_store(path)?;
         let known = store.devices.remove(device).is_some();
+        store.bandwidths.remove(device);
         if known {
             write_store(path, &store)?;
         }
@@ -117,7 +132,7 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..EACH {
                         let device = format!("device {writer} {i}");
-                        keep(path, &device, Measured::new()).expect("kept");
+                        keep(path, &device, Measured::new(), Some(1)).expect("kept");
                     }
                 });
             }

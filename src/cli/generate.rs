@@ -1,5 +1,7 @@
 //! `generate`: text after a prompt.
 
+mod report;
+
 use std::{
     ffi::OsString,
     io::{self, IsTerminal, Read as _},
@@ -7,29 +9,33 @@ use std::{
     path::{Path, PathBuf, is_separator},
 };
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
         utf8,
     },
+    checkpoint::open::Opened,
     engine::{
         generation::generate,
-        options::{self, Event, FinishReason, Generated},
+        options::{self, Event, FinishReason},
         resume::Resuming,
     },
-    files::native::read_text,
-    text::tokenizer::Tokenizer,
+    files::native::{FileSource, read_text},
+    text::{
+        chat::{Choice, Message, Role, choose, encode_chat},
+        tokenizer::Tokenizer,
+    },
 };
-use serde_json::{Value, json};
 
+use self::report::{Form, Printer};
 use super::{
     clock::Clock,
     globals::Globals,
     model::{Reload, SizeOptions, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{interrupted, keep},
-    terminal::{Terminal, out, out_json},
+    terminal::{Terminal, out},
 };
 
 /// Longest text that is read as a prompt, in bytes.
@@ -42,7 +48,15 @@ Examples:
   grok-wgpu generate models/demo \"Once upon a time\" --max-tokens 200
   echo \"Once upon a time\" | grok-wgpu generate models/demo -
   grok-wgpu generate models/demo --file story.txt --temperature 0 --json
+  grok-wgpu generate models/demo \"Tell me a story.\" --system \"Be brief.\" --stop \"The end\"
+  grok-wgpu generate models/demo \"Once upon a time\" --json-lines
   grok-wgpu generate models/demo -- \"- a prompt that begins with a dash\"
+
+With --json-lines, each line of the output is an object. Its `type` is
+  token   `text` is new; `id`; with --logprobs, `logprob` and `top`
+  rest    `text` that was held back, as it could have been the beginning of a stop text
+  end     the last line: `finish_reason` (stop, length or interrupted), `usage` (prompt_tokens,
+          completion_tokens, total_tokens), `seed`, `timings` without the compiling of shaders
 
 A single word or text is the model if there is a file or folder of this name, or if it begins as a
 path or an address does (/, ./, ../, hf://); otherwise it is the prompt, for the shipped model.")]
@@ -58,8 +72,18 @@ pub(super) struct Options {
     #[arg(long, short = 'n', value_name = "N", default_value_t = options::Options::MAX_TOKENS)]
     #[arg(value_parser = max_tokens)]
     max_tokens: u32,
-    /// Report log-probabilities of each token and of the N likeliest ones (with --json)
-    #[arg(long, value_name = "N", requires = "json")]
+    /// A text that ends the generation, and is no part of it; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
+    /// Instructions for an answer: the prompt is then a message of a conversation, as in `chat`
+    #[arg(long, value_name = "TEXT", conflicts_with = "echo")]
+    system: Option<String>,
+    /// Print a JSON object for each piece of text as it comes, and a last one with the usage
+    #[arg(long, conflicts_with_all = ["json", "echo"])]
+    json_lines: bool,
+    /// Report log-probabilities of each token and of the N likeliest ones (with --json or
+    /// --json-lines)
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=20))]
     logprobs: Option<u8>,
     /// Print the prompt before what the model adds
@@ -78,11 +102,12 @@ pub(super) struct Options {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
     options.sampling.check()?;
+    let form = options.form(globals.json)?;
     let (model, prompt) = options.model_and_prompt(terminal).await?;
     let opened = open(&locate(model.as_deref())?, globals).await?;
     let mut sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = tokenizer(globals, &opened).await?;
-    let ids = tokenizer.encode_prompt(&prompt)?;
+    let ids = options.encode(terminal, &opened, &tokenizer, &prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
     }
@@ -97,6 +122,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.ignore_eos {
         settings.stop_ids.clear();
     }
+    settings.stop_texts.clone_from(&options.stop);
     settings.max_tokens = options.max_tokens as usize;
     settings.logprobs = options.logprobs.map(usize::from);
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
@@ -110,20 +136,18 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.echo {
         out(&prompt)?;
     }
+    let answers = options.system.is_some();
+    let mut printer = Printer::new(form, &tokenizer, &ids, seed, answers);
     let mut clock = Clock::start();
     let mut on_event = |event: Event<'_>| {
         clock.on_event(event);
-        if !globals.json {
-            out(event.text())?;
-        }
+        printer.event(event)?;
         Ok(if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     let made =
         generate(&mut session, &tokenizer, &mut sampler, &ids, &settings, &mut on_event).await?;
-    if globals.json {
-        out_json(&report(&made, &tokenizer, &ids, seed, &clock))?;
-    } else {
-        out("\n")?;
+    printer.end(&made, &clock)?;
+    if form == Form::Text {
         terminal.faint(clock.summary(&made, ids.len()));
     }
     match made.finish {
@@ -137,6 +161,49 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 impl Options {
+    /// How the text is printed; `json` says whether `--json` was given.
+    fn form(&self, json: bool) -> Result<Form> {
+        match (json, self.json_lines) {
+            (true, _) => Ok(Form::Json),
+            (_, true) => Ok(Form::Lines),
+            _ if self.logprobs.is_some() => {
+                Err(Error::Usage("log-probabilities are reported as JSON alone".into())
+                    .with_hint("Add `--json` or `--json-lines` to `--logprobs`."))
+            }
+            _ => Ok(Form::Text),
+        }
+    }
+
+    /// The ids of the prompt; with `--system`, those of a conversation up to the answer.
+    fn encode(
+        &self,
+        terminal: Terminal,
+        opened: &Opened<FileSource>,
+        tokenizer: &Tokenizer,
+        prompt: &str,
+    ) -> Result<Vec<u32>> {
+        let Some(system) = &self.system else { return tokenizer.encode_prompt(prompt) };
+        let Choice { scaffold, warning } = choose(tokenizer, opened.template(), None);
+        match warning {
+            Some(warning) => terminal.warn(warning),
+            None if opened.template().is_none() => terminal.note(format!(
+                "the model brings no chat template: the conversation is written as {}'s",
+                scaffold.name
+            )),
+            None => {}
+        }
+        let mut messages = vec![Message::new(Role::User, prompt)];
+        if !system.is_empty() {
+            messages.insert(0, Message::new(Role::System, system.as_str()));
+        }
+        encode_chat(tokenizer, scaffold, &messages).map_err(|error| {
+            error.with_hint(
+                "This model was not made for conversations: put the instructions into the prompt, \
+                 without `--system`.",
+            )
+        })
+    }
+
     /// The model, if one was named, and the prompt.
     async fn model_and_prompt(&self, terminal: Terminal) -> Result<(Option<PathBuf>, String)> {
         if let Some(file) = &self.file {
@@ -203,51 +270,6 @@ fn read_stdin() -> Result<String> {
 fn without_line_end(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
-}
-
-fn report(
-    made: &Generated,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    seed: u64,
-    clock: &Clock,
-) -> Value {
-    let mut before = prompt.to_vec();
-    let logprobs: Vec<Value> = made
-        .tokens
-        .iter()
-        .filter_map(|token| {
-            let found = token.logprobs.as_ref()?;
-            let text = |id| tokenizer.token_text(&before, id).unwrap_or_default();
-            let top: Vec<Value> = found
-                .top
-                .iter()
-                .map(|&(id, logprob)| json!({"id": id, "text": text(id), "logprob": logprob}))
-                .collect();
-            let (id, logprob) = (token.id, found.chosen);
-            let report = json!({"id": id, "text": text(id), "logprob": logprob, "top": top});
-            before.push(id);
-            Some(report)
-        })
-        .collect();
-    let mut report = json!({
-        "text": made.text,
-        "ids": made.tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
-        "finish_reason": made.finish.name(),
-        "prompt_tokens": prompt.len(),
-        "seed": seed,
-        "timings": {
-            "prompt_seconds": clock.prompt.as_secs_f64(),
-            "prompt_tokens_per_second": clock.prompt_rate(prompt.len()),
-            "first_token_seconds": clock.first.map(|first| first.as_secs_f64()),
-            "tokens_per_second": clock.rate(made.tokens.len()),
-            "total_seconds": clock.start.elapsed().as_secs_f64(),
-        },
-    });
-    if !logprobs.is_empty() {
-        report["logprobs"] = logprobs.into();
-    }
-    report
 }
 
 #[cfg(test)]

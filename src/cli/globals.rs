@@ -52,6 +52,10 @@ pub(super) struct Globals {
     /// longer than this are divided. The default is 1000, and 0 on adapters that run on a CPU.
     #[arg(long, global = true, help_heading = EVERY, value_name = "MS")]
     pub(super) submission_ms: Option<u32>,
+    /// Do not run each shader once before a text: its first tokens wait for drivers that compile
+    /// shaders when they first run
+    #[arg(long, global = true, help_heading = EVERY)]
+    pub(super) no_warmup: bool,
     /// Print results as JSON on the standard output
     #[arg(long, global = true, help_heading = EVERY)]
     pub(super) json: bool,

@@ -13,7 +13,7 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
     globals::Globals,
-    model::{CacheOption, load, open, tokenizer},
+    model::{CacheOption, load, locate, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
 };
@@ -27,10 +27,10 @@ const SHOWN: usize = 10;
 Examples:
   grok-wgpu logits models/demo --text \"Once upon\"
   grok-wgpu logits models/demo --ids 5,17,3 --all --out logits.safetensors
-  grok-wgpu logits models/demo --ids 5,17,3 --json")]
+  grok-wgpu logits --ids 5,17,3 --json")]
 pub(super) struct Options {
-    /// Folder or file of the model
-    model: PathBuf,
+    /// Folder or file of the model; the one that is shipped if none is given
+    model: Option<PathBuf>,
     /// Token ids, with commas between them
     #[arg(long, value_delimiter = ',', required_unless_present = "text")]
     ids: Vec<u32>,
@@ -53,7 +53,7 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = open(&options.model, globals).await?;
+    let opened = open(&locate(options.model.as_deref())?, globals).await?;
     let ids = match &options.text {
         Some(text) => tokenizer(globals, &opened).await?.encode_prompt(text)?,
         None => options.ids.clone(),
@@ -66,6 +66,14 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if context > most {
         let context = most as usize;
         return Err(Error::ContextLength { prompt: 0, wanted: ids.len(), context });
+    }
+    let vocab = opened.config.vocab_size;
+    if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
+        return Err(Error::Usage(format!("token id {id} is not below vocab_size {vocab}"))
+            .with_hint(format!(
+                "Ids are 0 to {}; `--text` takes a text.",
+                vocab.saturating_sub(1)
+            )));
     }
     let sizes = SessionOptions::new(context, options.prefill, options.cache.dtype());
     let mut session = load(globals, &opened, sizes).await?;

@@ -4,6 +4,8 @@ mod adapter;
 mod bench;
 mod chat;
 mod clock;
+#[cfg(target_os = "linux")]
+mod environment;
 mod generate;
 mod globals;
 mod inspect;
@@ -15,8 +17,11 @@ mod sampling;
 mod scan;
 mod selftest;
 mod signals;
+mod table;
 mod terminal;
 mod tune;
+mod units;
+mod words;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -26,16 +31,18 @@ use clap::{
 };
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    machine::gpu::adapters,
+    machine::gpu::{Identity, Listed, adapters},
 };
+use serde_json::{Value, json};
 
-use self::{globals::Globals, terminal::Terminal};
+use self::{globals::Globals, terminal::Terminal, words::Typed};
 
 const EXAMPLES: &str = "\
 Examples:
   grok-wgpu generate models/demo \"Once upon a time\"
   grok-wgpu chat models/demo
-  grok-wgpu inspect --preset grok-2 --no-device
+  grok-wgpu inspect --preset grok-2 --no-device --memory 192GiB
+  grok-wgpu help generate
 
 Exit codes: 0 success, 1 failure, 2 usage, 3 bad model or file, 4 out of memory or limits,
 5 no GPU or GPU lost, 7 verification failed, 130 interrupted (129, 143 by another signal).
@@ -46,12 +53,23 @@ With --json the last line of the standard error has an error as
 /// Runs Grok-2-class models on any GPU that WebGPU reaches
 #[derive(Debug, Parser)]
 #[command(name = "grok-wgpu", version, after_help = EXAMPLES, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+impl Cli {
+    /// Whether the command may open a device.
+    #[cfg(target_os = "linux")]
+    fn needs_drivers(&self) -> bool {
+        let without = matches!(
+            self.command,
+            None | Some(Command::Quantize(_) | Command::Completions { .. } | Command::Man { .. })
+        );
+        !without || self.globals.list_adapters
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,13 +103,13 @@ Examples:
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let json = args.iter().any(|arg| arg == "--json");
-    let parsed = command()
-        .color(color(&args))
-        .try_get_matches_from(&args)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let json = args.iter().any(|arg| arg == "--json" || arg == "--json-lines");
+    let Parsed { cli, meant } = match parse(&args) {
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(error)) => {
+            Terminal { quiet: false, color: false }.error(&error, json);
+            return error.exit_code().into();
+        }
         Err(error) => {
             if let Some(error) = dashed(&error, &args) {
                 Terminal { quiet: false, color: false }.error(&error, json);
@@ -104,7 +122,15 @@ pub(crate) fn main() -> ExitCode {
             return u8::try_from(error.exit_code()).unwrap_or(2).into();
         }
     };
+    // Before there is another thread.
+    #[cfg(target_os = "linux")]
+    if cli.needs_drivers() {
+        environment::quiet_drivers(&args);
+    }
     let terminal = cli.globals.terminal();
+    if let Some(line) = meant {
+        terminal.faint(line);
+    }
     let result = signals::catch().and_then(|()| pollster::block_on(run(&cli)));
     match (result, signals::ended_by()) {
         (Ok(()) | Err(Error::Interrupted), Some(code)) => code.into(),
@@ -112,10 +138,44 @@ pub(crate) fn main() -> ExitCode {
         (Err(error), _) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
         (Err(error @ Error::Interrupted), None) => error.exit_code().into(),
         (Err(error), _) => {
-            terminal.error(&error, cli.globals.json);
+            terminal.error(&error, json);
             error.exit_code().into()
         }
     }
+}
+
+/// Parses the arguments, which may be in the words of other programs.
+///
+/// # Errors
+///
+/// What clap says, help too; inside, what is said of a word that this program does not have.
+fn parse(args: &[OsString]) -> Result<Result<Parsed>, clap::Error> {
+    let parse = |args: &[OsString], meant| {
+        let matches = command().color(color(args)).try_get_matches_from(args)?;
+        Cli::from_arg_matches(&matches).map(|cli| Ok(Parsed { cli, meant }))
+    };
+    let all = match Typed::of(args, &command()) {
+        Typed::Plain => return parse(args, None),
+        Typed::Unknown(error) => return Ok(Err(error)),
+        Typed::Means(all) => all,
+    };
+    let mut first = None;
+    for args in &all {
+        match parse(args, Some(format!("grok-wgpu {}", words::shown(args)))) {
+            Ok(parsed) => return Ok(parsed),
+            Err(error) => {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    first.map_or_else(|| parse(args, None), Err)
+}
+
+/// A command line that was understood.
+struct Parsed {
+    cli: Cli,
+    /// The same in this program's words, if it was in others.
+    meant: Option<String>,
 }
 
 /// The program's arguments. A negative number after an option is its value, so that the error is
@@ -129,7 +189,7 @@ fn command() -> clap::Command {
 }
 
 /// A mistake on the command line as an object: what is wrong, and the rest as the hint.
-fn usage_json(error: &clap::Error) -> serde_json::Value {
+fn usage_json(error: &clap::Error) -> Value {
     let text = error.render().to_string();
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let what = what.strip_prefix("error: ").unwrap_or(what).trim_end();
@@ -195,13 +255,26 @@ async fn run(cli: &Cli) -> Result<()> {
 async fn list_adapters(globals: &Globals) -> Result<()> {
     let all = adapters().await;
     if globals.json {
-        return terminal::out_json(&serde_json::json!(all));
+        let object = |(i, adapter): (usize, &Listed)| {
+            let Identity { ids, kind, backend, driver } = &adapter.identity;
+            json!({
+                "index": i,
+                "name": adapter.name,
+                "kind": kind,
+                "backend": backend,
+                "driver": driver.trim(),
+                "ids": ids,
+                "description": adapter.description,
+            })
+        };
+        let all: Vec<Value> = all.iter().enumerate().map(object).collect();
+        return terminal::out_json(&all.into());
     }
     if all.is_empty() {
         globals.terminal().note("there is no adapter");
     }
-    for (i, name) in all.iter().enumerate() {
-        terminal::out(&format!("{i}: {name}\n"))?;
+    for (i, adapter) in all.iter().enumerate() {
+        terminal::out(&format!("{i}: {}\n", adapter.description))?;
     }
     Ok(())
 }
@@ -242,7 +315,9 @@ mod tests {
                     let quoted = i % 2 == 1;
                     if quoted { vec![part] } else { part.split_whitespace().collect() }
                 });
-                if let Err(error) = Cli::try_parse_from(words) {
+                if let Err(error) = Cli::try_parse_from(words)
+                    && error.kind() != ErrorKind::DisplayHelp
+                {
                     panic!("{line}: {error}");
                 }
                 count += 1;

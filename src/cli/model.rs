@@ -1,6 +1,9 @@
 //! Finds, opens and loads the model that a command is about.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::lab::{
@@ -195,6 +198,8 @@ pub(crate) async fn load_weights(
     bytes: u64,
     sizes: SessionOptions,
 ) -> Result<Session<Gpu>> {
+    // Before a device is opened, which may take long.
+    sizes.check(config)?;
     let mut gpu = gpu(globals).await?;
     if let Some(folder) = globals.pipeline_folder() {
         globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
@@ -273,17 +278,48 @@ pub(crate) async fn load_on<M: Machine>(
     session
 }
 
-/// Compiles the pipelines for a prompt of `tokens` and for the tokens after it, and stores them for
-/// later runs.
+/// Longest time of compiling that is not worth a word, in seconds.
+const SOON: f64 = 1.0;
+
+/// Compiles the pipelines for a prompt of `tokens` and for the tokens after it, stores them for
+/// later runs, and has each run once, unless that is not wanted: some drivers compile then. So what
+/// is measured of a text is not what its first tokens would wait for.
 pub(crate) async fn prepare(
     globals: &Globals,
     session: &mut Session<Gpu>,
     tokens: usize,
     read: Readback,
 ) -> Result<()> {
-    session.prepare(tokens, read).await?;
+    const WHAT: &str = "compiling shaders";
+    let start = Instant::now();
+    let terminal = globals.terminal();
+    let bar = terminal.bar(WHAT, 0, false);
+    let shown = bar.clone();
+    session.machine_mut().on_compiled(Some(Box::new(move |done, all| {
+        shown.set_length(all as u64);
+        shown.set_position(done as u64);
+    })));
+    let prepared = session.prepare(tokens, read).await;
+    session.machine_mut().on_compiled(None);
+    bar.finish_and_clear();
+    prepared?;
     if let Some(folder) = globals.pipeline_folder() {
         globals.note_pipelines(save_pipelines(&folder, session.machine()));
+    }
+    if !globals.no_warmup {
+        let bar = terminal.bar(WHAT, 0, false);
+        let mut progress = |done: usize, all: usize| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            check_interrupt()
+        };
+        let warm = session.warm_up(tokens, read, &mut progress).await;
+        bar.finish_and_clear();
+        warm?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    if seconds > SOON {
+        terminal.faint(format!("shaders were compiled in {seconds:.1} s"));
     }
     check_interrupt()
 }
@@ -352,6 +388,15 @@ pub(crate) async fn preset(
         return Config::preset(name)
             .ok_or_else(|| Error::Usage(format!("no preset is called {name}")));
     };
+    if file.is_dir() {
+        let inner = file.join("config.json");
+        let what = format!("--config wants a file, and {} is a folder", file.display());
+        return Err(Error::Usage(what).with_hint(if inner.is_file() {
+            format!("Name the file in it: --config {}.", inner.display())
+        } else {
+            "Name a config.json; a model with its weights is named without `--config`.".to_owned()
+        }));
+    }
     let (config, warnings) = open_config(file).await?;
     for warning in warnings {
         terminal.warn(warning);

@@ -64,6 +64,11 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
+    if options.model.is_none() && options.file.is_dir() {
+        let model = options.file.display();
+        return Err(Error::Usage(format!("of which text? {model} is a folder"))
+            .with_hint(format!("A text file comes last: grok-wgpu perplexity {model} FILE.")));
+    }
     let text = read_text(&options.file, MAX_TEXT).await?;
     let opened = open(&locate(options.model.as_deref())?, globals).await?;
     let tokenizer = tokenizer(globals, &opened).await?;

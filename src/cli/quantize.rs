@@ -137,7 +137,17 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if globals.json {
         return out_json(&as_json(&outcome, seconds));
     }
-    out(&table(&outcome, seconds))
+    out(&table(&outcome, seconds))?;
+    let (from, to) = (options.model.display(), options.out.display());
+    let [_, _, after] = totals(&outcome.kinds);
+    terminal.note(format!(
+        "wrote {to}: {} of weights and what belongs to them in {} files\n\
+         next: grok-wgpu chat {to}\n      \
+         grok-wgpu perplexity {to} TEXT --against {from}   # what it costs in quality",
+        size(after),
+        outcome.files.len()
+    ));
+    Ok(())
 }
 
 /// Bits of memory that an element takes.

@@ -7,8 +7,12 @@ use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::SessionOptions,
     files::replace::set_aside,
+    machine::Machine as _,
     machine::gpu::Gpu,
-    measure::autotune::{self as tune, Found, choose, measure},
+    measure::{
+        autotune::{self as tune, Found, choose, measure},
+        bandwidth::bandwidth,
+    },
     model::{config::Config, weights::Weights},
 };
 use serde_json::{Value, json};
@@ -19,13 +23,15 @@ use super::{
     model::{ModelOptions, load_weights, locate, open},
     signals::check_interrupt,
     terminal::{out, out_json},
+    units,
 };
 
 /// Measure how this adapter divides its work best, and keep it for the other commands
 ///
 /// A device has several ways to compute a product: how many invocations share a row, how high tiles
 /// are, whether subgroups exchange values. Each way runs on all products of the model; the fastest
-/// for each size of product is kept by adapter and driver. Results are as right in every way, but
+/// for each size of product is kept by adapter and driver, and so is how fast the device reads its
+/// memory, by which `inspect` bounds the speed of a model. Results are as right in every way, but
 /// their last bits may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -100,16 +106,31 @@ async fn run_on(
         check_interrupt()
     };
     let found = measure(&mut session, &ids, options.rounds, rounding, &mut progress).await?;
+    let left_out = tune::left_out(session.machine().caps());
+    // The model makes room for the matrix that is read.
+    let mut gpu = session.into_machine();
+    gpu.truncate(0);
+    let rate = match bandwidth(&mut gpu, options.rounds).await {
+        Ok(rate) => Some(whole(rate)),
+        Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {
+            terminal.warn(format!("how fast memory is read was not measured: {error}"));
+            None
+        }
+        Err(error) => return Err(error),
+    };
     bar.finish_and_clear();
     if let Some(path) = &keep {
-        adapter::keep(path, &device, choose(&found))?;
+        adapter::keep(path, &device, choose(&found), rate)?;
     }
     if globals.json {
-        return out_json(&as_json(&device, keep.as_deref(), &found));
+        return out_json(&as_json(&device, keep.as_deref(), &found, rate));
     }
     terminal.note(&device);
     out(&table(&found))?;
-    for (variant, why) in tune::left_out(session.machine().caps()) {
+    if let Some(rate) = rate {
+        out(&format!("memory is read at {}\n", units::rate(rate)))?;
+    }
+    for (variant, why) in left_out {
         terminal.note(format!("not measured: {variant} {why}"));
     }
     match &keep {
@@ -136,7 +157,17 @@ fn table(found: &[Found]) -> String {
     lines.concat()
 }
 
-fn as_json(device: &str, kept: Option<&Path>, found: &[Found]) -> Value {
+/// The nearest whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is not negative, and far below the limit"
+)]
+fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+fn as_json(device: &str, kept: Option<&Path>, found: &[Found], rate: Option<u64>) -> Value {
     let products: Vec<Value> = found
         .iter()
         .map(|of| {
@@ -149,7 +180,12 @@ fn as_json(device: &str, kept: Option<&Path>, found: &[Found]) -> Value {
             json!({ "product": of.class.to_string(), "best": best, "ways": ways })
         })
         .collect();
-    json!({ "device": device, "file": kept.map(Path::to_string_lossy), "products": products })
+    json!({
+        "device": device,
+        "file": kept.map(Path::to_string_lossy),
+        "bytes_per_second": rate,
+        "products": products,
+    })
 }
 
 async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {

@@ -67,8 +67,12 @@ impl SessionOptions {
         rows as usize
     }
 
-    /// Checks the sizes against the model.
-    fn check(&self, c: &Config) -> Result<()> {
+    /// Checks the sizes against the model, as an engine does when it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if they do not suit the model.
+    pub fn check(&self, c: &Config) -> Result<()> {
         let most = c.max_position_embeddings;
         if self.context == 0 || self.context > most {
             return Err(Error::Usage(format!(
@@ -308,17 +312,38 @@ impl<M: Machine> Engine<M> {
     ///
     /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates.
     pub async fn prepare(&mut self, before: usize, tokens: usize, read: Readback) -> Result<()> {
-        let end = (before + tokens + 1).min(self.options.context as usize);
-        let rows = tokens.min(self.options.prefill as usize);
-        let keys = [
-            self.key(Wanted { kind: Kind::Prompt, rows, end: end - 1, read })?,
-            self.key(Wanted { kind: Kind::Generated, rows: 1, end, read })?,
-        ];
+        let keys = self.keys(before, tokens, read)?;
         self.plans.compile(&mut self.machine, &self.model, &self.caches, &keys).await?;
         for key in keys {
             self.plans.record(&mut self.machine, &self.model, &self.caches, key)?;
         }
         Ok(())
+    }
+
+    /// Has every program that [`Engine::prepare`] compiles with these arguments run once, on next
+    /// to no work, for drivers that compile a program when it first runs. Results are those of an
+    /// engine that has not done this. `progress` is called with the programs that have run and how
+    /// many there are; an error from it ends the work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if a sequence is in the cache; those of [`Engine::prepare`] and of
+    /// `progress`.
+    pub async fn warm_up(
+        &mut self,
+        tokens: usize,
+        read: Readback,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        if !self.slots.iter().all(Slot::is_free) {
+            return Err(Error::Usage("an engine is warmed up before its first text".into()));
+        }
+        let keys = self.keys(0, tokens, read)?;
+        if !keys.iter().all(|&key| self.plans.has(key)) {
+            self.prepare(0, tokens, read).await?;
+        }
+        let plans = keys.map(|key| self.plans.recorded(key));
+        self.machine.warm_up(&plans, progress).await
     }
 
     /// The decode plan of a token generated after `before` others, for measurements.
@@ -415,6 +440,16 @@ impl<M: Machine> Engine<M> {
         };
         sequence.take_slot(slot);
         Ok(())
+    }
+
+    /// The plans of a prompt of `tokens` after `before` others, and of the token after it.
+    fn keys(&mut self, before: usize, tokens: usize, read: Readback) -> Result<[Key; 2]> {
+        let end = (before + tokens + 1).min(self.options.context as usize);
+        let rows = tokens.min(self.options.prefill as usize);
+        Ok([
+            self.key(Wanted { kind: Kind::Prompt, rows, end: end - 1, read })?,
+            self.key(Wanted { kind: Kind::Generated, rows: 1, end, read })?,
+        ])
     }
 
     fn key(&mut self, wanted: Wanted) -> Result<Key> {

@@ -132,6 +132,21 @@ impl<M: Machine> Session<M> {
         self.engine.prepare(self.sequence.tokens().len(), tokens, read).await
     }
 
+    /// Has the programs of a prompt of `tokens` and the tokens after it run once: see
+    /// [`Engine::warm_up`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::warm_up`].
+    pub async fn warm_up(
+        &mut self,
+        tokens: usize,
+        read: Readback,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.engine.warm_up(tokens, read, progress).await
+    }
+
     /// The plan of a decode step at the current length, for measurements.
     ///
     /// # Errors

@@ -69,6 +69,23 @@ pub trait Machine {
         async { Ok(()) }
     }
 
+    /// Has every program of `plans` run once, with as little work as it can have, for drivers that
+    /// compile a program when it first runs. What the plans write has no meaning afterwards.
+    /// `progress` is called with the programs that have run and how many there are; an error from
+    /// it ends the work. The default does nothing, for machines without a compiler.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails or is lost; errors of `progress`.
+    fn warm_up(
+        &mut self,
+        plans: &[&Self::Plan],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> impl Future<Output = Result<()>> {
+        let _ = (plans, progress);
+        async { Ok(()) }
+    }
+
     /// Runs a plan in one submission, then reads whole tensors back.
     ///
     /// # Errors
@@ -127,6 +144,14 @@ impl<M: Machine> Machine for &mut M {
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<()> {
         (**self).compile(program).await
+    }
+
+    async fn warm_up(
+        &mut self,
+        plans: &[&Self::Plan],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        (**self).warm_up(plans, progress).await
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {

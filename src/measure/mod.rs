@@ -1,6 +1,8 @@
 //! What a model needs of a device, and which variants are fastest on one.
 
 pub mod autotune;
+pub mod bandwidth;
 pub mod capacity;
+pub mod fit;
 pub mod perplexity;
 pub mod work;

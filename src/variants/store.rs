@@ -15,7 +15,12 @@ use crate::base::{
 pub struct Store {
     /// By [`crate::machine::gpu::Caps::describe`].
     pub devices: BTreeMap<String, Measured>,
+    /// Bytes that a device reads in a second, by the same name.
+    pub bandwidths: BTreeMap<String, u64>,
 }
+
+/// The file's key for the bytes that a device reads in a second.
+const BANDWIDTH: &str = "bytes_per_second";
 
 /// Version of the file's layout. Files with another version are refused.
 const VERSION: u64 = 1;
@@ -42,6 +47,11 @@ impl Store {
                 measured.extend(read(form, entry).map_err(bad)?);
             }
             store.devices.insert(device.clone(), measured);
+            if let Some(rate) = entry.get(BANDWIDTH) {
+                let rate = rate.as_u64().filter(|&rate| rate > 0);
+                let rate = rate.ok_or_else(|| bad(format!("`{BANDWIDTH}` is no whole number")))?;
+                store.bandwidths.insert(device.clone(), rate);
+            }
         }
         Ok(store)
     }
@@ -53,7 +63,11 @@ impl Store {
             .iter()
             .map(|(device, measured)| {
                 let parts = Form::ALL.map(|form| (key(form).to_owned(), write(form, measured)));
-                (device.clone(), Value::Object(Map::from_iter(parts)))
+                let mut entry = Map::from_iter(parts);
+                if let Some(&rate) = self.bandwidths.get(device) {
+                    entry.insert(BANDWIDTH.into(), rate.into());
+                }
+                (device.clone(), Value::Object(entry))
             })
             .collect();
         json!({ "version": VERSION, "devices": devices })
@@ -114,7 +128,12 @@ mod tests {
             of(Form::Matrix, "expert_matmul", DType::F16, "spread 16"),
             of(Form::Matrix, "matmul", DType::Q4, "packed 32"),
         ]);
-        let store = Store { devices: [("a device (driver 1)".to_owned(), measured)].into() };
+        let name = "a device (driver 1)".to_owned();
+        let mut store = Store { devices: [(name.clone(), measured)].into(), ..Store::default() };
+        let text = store.to_json().to_string();
+        assert!(!text.contains(BANDWIDTH), "{text}");
+        assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
+        store.bandwidths.insert(name, 936_000_000_000);
         let text = store.to_json().to_string();
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
     }
@@ -131,6 +150,12 @@ mod tests {
             ("{}".to_owned(), "`version` is not 1"),
             (json!({ "version": 1 }).to_string(), "`devices` is no object"),
             (json!({ "version": 1, "devices": { "d": {} } }).to_string(), "`vectors` is no object"),
+            (
+                json!({ "version": 1, "devices": { "d": {
+                    "vectors": {}, "matrices": {}, "bytes_per_second": -1 } } })
+                .to_string(),
+                "`d`: `bytes_per_second` is no whole number",
+            ),
             (with("matvec Q4", "spread 8"), "`matvec Q4` is no kind of product"),
             (with("matvec Q5 4x4", "spread 8"), "`matvec Q5 4x4` is no kind of product"),
             (with("matvec Q4 4x4", "lanes 32"), "`lanes 32` is no way"),

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::{good, greedy, path, program};
+use super::{good, greedy, json, path, program};
 
 /// Vulkan's loader finds no driver.
 #[cfg(target_os = "linux")]
@@ -50,4 +50,16 @@ fn programs_at_once_with_one_cache_write_the_same() {
     // Each replaced the file of the others as a whole.
     let kept = std::fs::read_dir(&cache).map_or(0, Iterator::count);
     assert!(kept <= 1, "{kept} files");
+}
+
+#[test]
+fn adapters_are_listed() {
+    let list = json(&["--list-adapters", "--json"]);
+    let first = &list[0];
+    for field in ["name", "kind", "backend", "driver", "ids", "description"] {
+        assert!(first[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {first}");
+    }
+    assert_eq!(first["index"], 0);
+    let description = first["description"].as_str().expect("text");
+    assert!(good(&["--list-adapters"]).starts_with(&format!("0: {description}")));
 }

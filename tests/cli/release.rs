@@ -13,7 +13,7 @@ fn the_first_release_of_grok_1_is_a_model() {
     let other = json(&["inspect", &expected, "--no-device", "--json"]);
     assert_eq!(known["tensors"], other["tensors"]);
     assert_eq!(known["config"], other["config"]);
-    let shown = good(&["inspect", &release, "--no-device"]);
+    let shown = good(&["inspect", &release, "--no-device", "--all"]);
     assert!(shown.contains("26 files"), "{shown}");
 
     let ids = ["--ids", "5,17,3"];

@@ -25,7 +25,20 @@ fn what_was_measured_is_kept_and_heeded() {
         assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
     }
     let stored = std::fs::read_to_string(&file).expect("it was kept");
-    let stored = Store::parse(&file, &stored).expect("it can be read").devices;
+    let Store { devices: stored, bandwidths } =
+        Store::parse(&file, &stored).expect("it can be read");
+    let rate = bandwidths[report["device"].as_str().expect("a name")];
+    assert_eq!(report["bytes_per_second"], rate);
+    // It bounds the speed that `inspect` tells.
+    let known = json(&[&["inspect", path(model()), "--json"][..], &keep].concat());
+    let verdict = &known["verdict"];
+    assert_eq!(
+        (&verdict["bytes_per_second"], &verdict["bytes_per_second_measured"]),
+        (&rate.into(), &true.into())
+    );
+    let token = verdict["types"][0]["token_bytes"].as_f64().expect("bytes");
+    let bound = verdict["types"][0]["most_tokens_per_second"].as_f64().expect("a rate");
+    assert!((bound * token / rate as f64 - 1.0).abs() < 1e-9, "{verdict}");
     let measured = &stored[report["device"].as_str().expect("a name")];
     assert_eq!(measured.len(), products.len());
 
@@ -44,7 +57,8 @@ fn what_was_measured_is_kept_and_heeded() {
         assert!(forgot.status.success(), "{damaged:?}: {forgot:?}");
         assert!(text_of(&forgot).contains("tuning.json.damaged now") && !file.exists());
     }
-    let stored = serde_json::to_string(&Store { devices: stored }.to_json()).expect("JSON");
+    let stored = serde_json::to_string(&Store { devices: stored, ..Store::default() }.to_json())
+        .expect("JSON");
     std::fs::write(&file, stored).expect("written");
     assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
     assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));

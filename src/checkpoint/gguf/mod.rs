@@ -345,6 +345,8 @@ async fn read_headers<S: Source>(path: &Path, sources: &[S]) -> Result<Vec<Heade
     for source in sources {
         match read_header(source).await? {
             Ok(header) => headers.push(header),
+            // The path may be that of the file.
+            Err(what) if path.ends_with(source.name()) => broken.push(what),
             Err(what) => broken.push(format!("{}: {what}", source.name())),
         }
     }

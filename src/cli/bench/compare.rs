@@ -10,8 +10,9 @@ use pollster::block_on;
 use serde_json::{Map, Value, json};
 
 use super::{
+    super::table::table,
     figures::{FIGURES, Unit, plain},
-    show::{FORMAT, PHASES, VERSION, table},
+    show::{FORMAT, PHASES, VERSION},
 };
 
 /// Bytes of the longest report that is read.

@@ -4,6 +4,7 @@ use grok_wgpu::lab::base::num::size;
 use serde_json::{Map, Value, json};
 
 use super::{
+    super::{table::table, units::count},
     Subject,
     figures::{FIGURES, plain, seconds, whole},
     measure::{Kernel, Measured, Phase},
@@ -71,13 +72,12 @@ fn kernel_json(kernel: &Kernel) -> Value {
 pub(super) fn describe(subject: &Subject<'_>, m: &Measured) -> String {
     let Subject { name, config, options, adapter, .. } = subject;
     let counts = config.parameters();
-    let millions = |count: u64| plain(1e-6 * count as f64);
     let mut text = format!(
         "adapter  {adapter}\n\
-         model    {name}: {} million parameters, {} of them active\n\
+         model    {name}: {} parameters, {} of them for each token\n\
          memory   {} of weights, {} on the device, loaded in {:.2} s\n\n",
-        millions(counts.total),
-        millions(counts.active),
+        count(counts.total),
+        count(counts.active),
         size(m.weights_bytes),
         size(m.allocated_bytes),
         m.load.as_secs_f64(),
@@ -133,29 +133,4 @@ fn kernel_table(name: &str, phase: &Phase, kernels: &[Kernel]) -> String {
         ]
     }));
     table(&rows)
-}
-
-/// Aligns columns: the first to the left, the others to the right.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let first = format!("{:<1$}", row[0], widths[0]);
-        let rest = row.iter().zip(widths).skip(1).map(|(cell, width)| format!("   {cell:>width$}"));
-        rest.fold(first, |line, cell| line + &cell).trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_stand_in_line() {
-        let rows = [["a", "b"], ["long", "12345"], ["µ", ""]].map(|row| row.map(String::from));
-        assert_eq!(table(&rows), "a          b\nlong   12345\nµ\n");
-    }
 }

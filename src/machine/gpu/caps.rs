@@ -85,13 +85,7 @@ impl Caps {
 
     /// What tells the adapter from others of its name.
     pub fn identity(&self) -> Identity {
-        let info = &self.info;
-        Identity {
-            ids: format!("{:04x}:{:04x}", info.vendor, info.device),
-            kind: format!("{:?}", info.device_type),
-            backend: info.backend.to_string(),
-            driver: format!("{} {}", info.driver, info.driver_info),
-        }
+        identity(&self.info)
     }
 
     /// Bytes of the largest storage buffer binding of the device.
@@ -142,6 +136,15 @@ impl Caps {
     }
 }
 
+fn identity(info: &wgpu::AdapterInfo) -> Identity {
+    Identity {
+        ids: format!("{:04x}:{:04x}", info.vendor, info.device),
+        kind: format!("{:?}", info.device_type),
+        backend: info.backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info),
+    }
+}
+
 fn describe(name: &str, info: &wgpu::AdapterInfo) -> String {
     // Browsers do not name it.
     let name = if name.is_empty() { "the adapter" } else { name };
@@ -173,11 +176,31 @@ fn described(adapter: &wgpu::Adapter) -> String {
     describe(&info.name, &info)
 }
 
-/// Every adapter of this machine, one line each, in the order that numbers refer to.
-pub async fn adapters() -> Vec<String> {
+/// An adapter of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// What tells it from others of that name.
+    pub identity: Identity,
+    /// One line with all of that, as [`Caps::describe`] has it.
+    pub description: String,
+}
+
+/// Every adapter of this machine, in the order that numbers refer to.
+pub async fn adapters() -> Vec<Listed> {
     let backends = wgpu::Backends::PRIMARY;
     let all = instance(backends).enumerate_adapters(backends).await;
-    all.iter().map(described).collect()
+    let listed = |adapter: &wgpu::Adapter| {
+        let info = adapter.get_info();
+        Listed {
+            description: describe(&info.name, &info),
+            identity: identity(&info),
+            name: info.name,
+        }
+    };
+    all.iter().map(listed).collect()
 }
 
 pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {

@@ -14,10 +14,11 @@ mod pipelines;
 mod plan;
 pub(crate) mod wait;
 
-pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
+pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, adapters};
 use std::{ops::Range, time::Duration};
 
 pub use make::Refusal;
+pub use pipelines::Compiled;
 pub use plan::{Counters, RecordedPass, StepTime};
 
 use self::{failure::Failure, make::Maker, pace::Pace};
@@ -346,6 +347,12 @@ impl Gpu {
         })
     }
 
+    /// Calls `listener` after each pipeline that is compiled, with how many of those that are
+    /// wanted at once are there, and how many they are. `None` ends that.
+    pub fn on_compiled(&mut self, listener: Option<Box<Compiled>>) {
+        self.pipelines.listener = listener.map(pipelines::Listener);
+    }
+
     /// Starts to compile the pipelines of `dispatches`, in their order, on other threads. Does
     /// nothing in browsers.
     pub fn prepare_ahead(&mut self, dispatches: impl IntoIterator<Item = Dispatch>) {
@@ -439,6 +446,14 @@ impl Machine for Gpu {
         return self.recorded(program).map(|_| ());
         #[cfg(target_arch = "wasm32")]
         self.compiled(program).await
+    }
+
+    async fn warm_up(
+        &mut self,
+        plans: &[&Self::Plan],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.run_each_once(plans, progress).await
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {

@@ -4,8 +4,10 @@
 use std::{
     borrow::Borrow,
     collections::{HashMap, HashSet},
+    fmt,
     hash::{Hash, Hasher},
     pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use super::{failure::convert, make::Maker};
@@ -27,6 +29,21 @@ pub(super) struct Cache {
     /// The driver's pipeline cache, if it is on.
     pub(super) kept: Option<wgpu::PipelineCache>,
     ahead: Option<Ahead>,
+    /// Who hears of each pipeline that [`Cache::prepare`] has compiled.
+    pub(super) listener: Option<Listener>,
+}
+
+/// Hears how many of the pipelines that are compiled together are there, and how many they are. It
+/// is called on the threads that compile.
+pub type Compiled = dyn Fn(usize, usize) + Send + Sync;
+
+/// A [`Compiled`] that does not show itself.
+pub(super) struct Listener(pub(super) Box<Compiled>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// Pipelines that other threads compile in advance.
@@ -131,9 +148,14 @@ impl Cache {
                 (dispatch, module, &self.layouts[&accesses(dispatch)])
             })
             .collect();
-        let built = map_on_all_cores(&jobs, |&(dispatch, module, layout)| Built {
-            pipeline: pipeline(make, dispatch, module, layout, kept),
-            layout: layout.group.clone(),
+        let done = AtomicUsize::new(0);
+        let built = map_on_all_cores(&jobs, |&(dispatch, module, layout)| {
+            let pipeline = pipeline(make, dispatch, module, layout, kept);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(Listener(listener)) = &self.listener {
+                listener(done, jobs.len());
+            }
+            Built { pipeline, layout: layout.group.clone() }
         });
         for (dispatch, built) in missing.into_iter().zip(built) {
             self.insert(dispatch, built);

@@ -125,11 +125,20 @@ impl RecordedPass {
 impl Step {
     /// Adds the dispatch to a pass whose last one used the pipeline `before`.
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&wgpu::ComputePipeline>) {
+        self.encode_grid(pass, before, self.workgroups);
+    }
+
+    /// The same with another number of workgroups.
+    fn encode_grid(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        before: Option<&wgpu::ComputePipeline>,
+        [x, y, z]: [u32; 3],
+    ) {
         if before != Some(&self.pipeline) {
             pass.set_pipeline(&self.pipeline);
         }
         pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.workgroups;
         pass.dispatch_workgroups(x, y, z);
     }
 }
@@ -237,6 +246,53 @@ impl Executor for Recorder {
 }
 
 impl Gpu {
+    /// Runs one workgroup of every dispatch of `plans`. So drivers that compile when a program
+    /// first runs have done that, and all buffers were touched, in hardly more time than that
+    /// takes. The first use of a pipeline ends a submission, so that `progress` can tell of it.
+    /// Counters stay as they are.
+    pub(super) async fn run_each_once(
+        &mut self,
+        plans: &[&RecordedPass],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let steps = || plans.iter().flat_map(|plan| &plan.steps);
+        // There are some dozens.
+        let mut pipelines: Vec<&wgpu::ComputePipeline> = Vec::new();
+        for step in steps() {
+            if !pipelines.contains(&&step.pipeline) {
+                pipelines.push(&step.pipeline);
+            }
+        }
+        let mut done = 0;
+        let mut waiting: Vec<&Step> = Vec::new();
+        let last = steps().count().saturating_sub(1);
+        for (i, step) in steps().enumerate() {
+            waiting.push(step);
+            // They are in the order of their first use.
+            let new = pipelines.get(done) == Some(&&step.pipeline);
+            if !new && i < last {
+                continue;
+            }
+            done += usize::from(new);
+            let mut encoder =
+                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                for step in waiting.drain(..) {
+                    step.encode_grid(&mut pass, None, [1; 3]);
+                }
+            }
+            self.queue.submit([encoder.finish()]);
+            let waited = wait::wait(&self.device, &self.queue, self.patience).await;
+            self.check()?;
+            waited?;
+            if new {
+                progress(done, pipelines.len())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a plan with every dispatch in a compute pass of its own, and times each on the device.
     ///
     /// # Errors
