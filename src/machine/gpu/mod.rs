@@ -14,7 +14,7 @@ mod pipelines;
 mod plan;
 pub(crate) mod wait;
 
-pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, adapters};
+pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, WGPU, adapters};
 use std::{ops::Range, time::Duration};
 
 pub use make::Refusal;
