@@ -136,7 +136,7 @@ impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "got {}, expected {}", self.got, self.expected)?;
         if let Some(bound) = self.bound {
-            write!(f, " within {bound:e}")?;
+            write!(f, " within {bound:.3e}")?;
         }
         self.ulps.map_or(Ok(()), |ulps| write!(f, ", {ulps} ULP apart"))
     }
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(
             wrong.to_string(),
             "`out` element [1] of [4]: got 2.5e0 (0x40200000), expected 2e0 (0x40000000) within \
-             2.5e-1, 2097152 ULP apart"
+             2.500e-1, 2097152 ULP apart"
         );
         // NaN is farther than any number.
         assert_eq!(wrong.farthest.at, [3]);

@@ -338,7 +338,7 @@ fn values(wrong: &Wrong) -> String {
             bits(&got.bits),
             text(&expected.text),
             bits(&expected.bits),
-            bound.map_or("–".into(), |bound| format!("{bound:e}")),
+            bound.map_or("–".into(), |bound| format!("{bound:.3e}")),
             ulps.map_or("–".into(), |ulps| ulps.to_string()),
         )
     };

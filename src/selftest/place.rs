@@ -169,7 +169,8 @@ impl fmt::Display for Place {
             }
             Self::Run(from, to) => write!(f, "numbers {from} to {to}, without a gap"),
             Self::Stripe { every, from, to } if from == to => {
-                write!(f, "number {from} of every {every}: one lane, if invocations take turns")
+                let what = if every <= 4 { "component of vectors" } else { "lane" };
+                write!(f, "number {from} of every {every}, as of one {what}")
             }
             Self::Stripe { every, from, to } => {
                 write!(f, "numbers {from} to {to} of every {every}: a stripe")
@@ -221,6 +222,8 @@ mod tests {
     #[test]
     fn patterns_read_well() {
         assert_eq!(Place::Rows(2, 2).to_string(), "row 2, whole, and no other");
+        let lane = Place::Stripe { every: 32, from: 3, to: 3 };
+        assert_eq!(lane.to_string(), "number 3 of every 32, as of one lane");
         assert_eq!(Place::Columns(2, 4).to_string(), "columns 2 to 4 of every row, and no other");
         assert_eq!(Place::Stripe { every: 8, from: 3, to: 3 }.json()["pattern"], "every");
     }

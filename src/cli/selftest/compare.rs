@@ -139,6 +139,16 @@ impl Base {
         self.rows.insert(id.to_owned(), outcome);
     }
 
+    /// The rows of which there is one for each case, by the case.
+    fn single(&self) -> BTreeMap<&str, &String> {
+        let mut single: BTreeMap<&str, Option<&String>> = BTreeMap::new();
+        for id in self.rows.keys() {
+            let entry = single.entry(untuned(id));
+            entry.and_modify(|other| *other = None).or_insert(Some(id));
+        }
+        single.into_iter().filter_map(|(case, id)| Some((case, id?))).collect()
+    }
+
     /// Rows, failed rows, largest error and seconds of a kernel; `None` if it has no row.
     fn totals(&self, kernel: &str) -> Option<(usize, usize, f64, f64)> {
         let at = self.kernels.iter().position(|name| name == kernel)?;
@@ -148,6 +158,11 @@ impl Base {
             (rows + 1, failed, f64::max(worst, row.worst), seconds + row.seconds)
         }))
     }
+}
+
+/// The name of a row without its tuning.
+fn untuned(id: &str) -> &str {
+    id.rfind(" [").map_or(id, |at| &id[..at])
 }
 
 /// What differs between two runs.
@@ -175,22 +190,32 @@ type Pair = (String, f64, f64);
 
 impl<'a> Compared<'a> {
     pub(super) fn of(before: &'a Base, now: &Base) -> Self {
+        // Adapters divide work in different ways of their own. Where both runs had one way for a
+        // case, these are compared.
+        let (ones, others) = (before.single(), now.single());
+        let mut met = BTreeSet::new();
         let mut compared = Self {
             before,
             notes: notes(before, now),
             fails: Vec::new(),
             passes: Vec::new(),
             new: Vec::new(),
-            gone: before.rows.keys().filter(|id| !now.rows.contains_key(*id)).cloned().collect(),
+            gone: Vec::new(),
             grew: Vec::new(),
             slower: Vec::new(),
             seconds: (0.0, 0.0),
         };
         for (id, new) in &now.rows {
-            let Some(old) = before.rows.get(id) else {
+            let same = || before.rows.get_key_value(id);
+            let like = || {
+                others.get(untuned(id))?;
+                before.rows.get_key_value(*ones.get(untuned(id))?)
+            };
+            let Some((known, old)) = same().or_else(like) else {
                 compared.new.push(id.clone());
                 continue;
             };
+            met.insert(known);
             compared.seconds.0 += old.seconds;
             compared.seconds.1 += new.seconds;
             match (old.failed, new.failed) {
@@ -208,6 +233,8 @@ impl<'a> Compared<'a> {
                 compared.slower.push((id.clone(), old.seconds, new.seconds));
             }
         }
+        let gone = before.rows.keys().filter(|id| !met.contains(id));
+        compared.gone = gone.cloned().collect();
         let by_growth = |a: &Pair, b: &Pair| (b.2 - b.1).total_cmp(&(a.2 - a.1));
         compared.grew.sort_by(by_growth);
         compared.slower.sort_by(by_growth);
@@ -452,6 +479,26 @@ mod tests {
         assert!(compared.describe().contains("1 rows fail and passed before\n    a/2 [gpu]\n"));
         assert!(Compared::of(&now, &now).fails.is_empty());
         assert_eq!(now.totals("a").map(|(rows, failed, ..)| (rows, failed)), Some((3, 1)));
+    }
+
+    /// Two adapters have different ways of their own, of which a quick run takes one.
+    #[test]
+    fn a_case_with_one_way_is_compared_with_another_way() {
+        let before = base(&[
+            ("a/1 [gpu]", Some(0.5), false),
+            ("a/2 of [3, 4] [gpu]", Some(0.5), false),
+            ("a/3 [gpu]", Some(0.5), false),
+        ]);
+        let now = base(&[
+            ("a/1 [spread 8]", None, true),
+            ("a/2 of [3, 4] [spread 8]", Some(0.5), false),
+            ("a/3 [spread 8]", Some(0.5), false),
+            ("a/3 [lanes 8]", Some(0.5), false),
+        ]);
+        let compared = Compared::of(&before, &now);
+        assert_eq!(compared.fails, ["a/1 [spread 8]"]);
+        assert_eq!(compared.new, ["a/3 [lanes 8]", "a/3 [spread 8]"]);
+        assert_eq!(compared.gone, ["a/3 [gpu]"]);
     }
 
     #[test]

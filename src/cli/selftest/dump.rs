@@ -323,6 +323,14 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
         Some(list) if !list.is_empty() => list.iter().map(text).collect::<Vec<_>>().join(", "),
         _ => "none".to_owned(),
     };
+    let mut features = list(&dump["required_features"]);
+    let subgroups = &dump["device"]["subgroups"];
+    if features != "none" && !subgroups.is_null() {
+        let (least, most) = (&subgroups["least"], &subgroups["most"]);
+        features += &format!(
+            " (this device's have {least} to {most} invocations, and the constants are for that)"
+        );
+    }
     let constants = dump["constants"].as_object().into_iter().flatten();
     let constants: Vec<String> =
         constants.map(|(name, value)| format!("`{name}` = {value}")).collect();
@@ -331,7 +339,7 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
         ("{verdict}", verdict),
         ("{place}", place),
         ("{adapter}", text(&dump["device"]["adapter"]["summary"])),
-        ("{features}", list(&dump["required_features"])),
+        ("{features}", features),
         ("{engine}", text(&dump["build"]["engine"])),
         ("{wgpu}", text(&dump["build"]["wgpu"])),
         ("{constants}", if constants.is_empty() { "none".into() } else { constants.join(", ") }),
