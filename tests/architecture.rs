@@ -33,7 +33,7 @@ const UNAWARE: [&str; 4] = ["kernels", "model", "checkpoint", "engine"];
 /// Words, the reason for confining them, and the paths under `src/` that may have them.
 const CONFINED: &[(&str, &str, &[&str])] = &[
     ("wgpu::", "one place talks to the device", &["machine/gpu/"]),
-    ("naga", "shaders are checked in tests", &[]),
+    ("naga", "shaders are checked in tests, and translated for others", &["cli/selftest/"]),
     ("cfg(target_arch", "browsers differ in few places", BROWSERS),
     ("cfg(not(target_arch", "browsers differ in few places", BROWSERS),
     ("web_sys", "browsers differ in few places", &["files/", "web/"]),

@@ -11,7 +11,7 @@ use grok_wgpu::lab::{
     kernels::{self, Case},
     machine::{
         binder::{Binder, Dispatch},
-        gpu::{Gpu, LimitProfile},
+        gpu::{Gpu, LimitProfile, WGPU},
         host::Host,
         kernel::Kernel,
         shader::Shader,
@@ -83,9 +83,9 @@ fn a_stranger_is_led_to_the_fault() {
     let page = summary.html();
     let failure = row.report.failure.as_deref().expect("it failed");
     assert!(failure.contains("element [0, 0] of [1, 5]: got "), "{failure}");
-    let replay = Replay::Command.of(row, &summary.caps.name);
+    let replay = Replay::Command.of(row, &summary.caps);
     assert!(
-        replay.contains("--kernel matvec --case 'Q4 5x1024 outliers' --tuning gpu"),
+        replay.ends_with(" --limits baseline --row 'matvec/Q4 5x1024 outliers [gpu]'"),
         "{replay}"
     );
     for text in [
@@ -104,11 +104,35 @@ fn a_stranger_is_led_to_the_fault() {
     ] {
         assert!(page.contains(text), "`{text}` is not in the report");
     }
-    let json = row.json();
-    assert_eq!(
-        (json["kernel"].as_str(), json["failure"].as_str()),
-        (Some("matvec"), Some(failure))
-    );
+    // The same for programs, with bits and distances.
+    let json = summary.json();
+    assert_eq!(json["failures"], failed.len());
+    let rows = json["rows"].as_array().expect("rows");
+    let found = rows.iter().find(|found| found["row"] == row.id()).expect("the row");
+    assert_eq!((&found["kernel"], &found["failure"]), (&"matvec".into(), &failure.into()));
+    assert_eq!(found["replay"], replay);
+    let wrong = row.report.wrong.as_ref().expect("values are wrong");
+    assert!(wrong.count > 0 && wrong.count <= wrong.of && wrong.of == 5, "{wrong:?}");
+    assert_eq!((&found["wrong"]["count"], &found["wrong"]["of"]), (&wrong.count.into(), &5.into()));
+    let first = &found["wrong"]["first"];
+    for side in ["got", "expected"] {
+        let bits = first[side]["bits"].as_str().expect("bits");
+        assert!(bits.starts_with("0x") && bits.len() == 10, "{first}");
+        assert!(failure.contains(bits) && page.contains(bits), "{bits}");
+    }
+    assert!(first["ulps"].as_u64().is_some_and(|ulps| ulps > 0), "{first}");
+    let digest = &json["programs"]["matvec.lanes/q4"]["sha256"];
+    assert!(digest.as_str().is_some_and(|digest| page.contains(digest)), "{}", json["programs"]);
+
+    // Of the same failures, none is new if all are known.
+    let mut known = summary.clone();
+    known.rows.iter_mut().for_each(|row| row.known = row.report.failure.is_some());
+    assert_eq!((known.failures(), known.known_failures()), (0, failed.len()));
+    assert!(known.passed() && known.suspects().is_empty() && known.known_passes().is_empty());
+    let text = format!("<h1>Nothing new failed: {} of", failed.len());
+    assert!(known.html().contains(&text));
+    known.rows.iter_mut().for_each(|row| row.known = true);
+    assert_eq!(known.known_passes().len(), known.rows.len() - failed.len());
 
     // A failed model counts as a failure but gives no suspects.
     summary.rows.clear();
@@ -118,10 +142,20 @@ fn a_stranger_is_led_to_the_fault() {
     assert!(summary.html().contains("token 7 is &lt;wrong&gt;"));
 }
 
+/// `wgpu` does not tell its version; bug reports need it.
+#[test]
+fn reports_name_the_version_of_wgpu() {
+    let lock = include_str!("../Cargo.lock");
+    for name in ["wgpu", "naga"] {
+        let entry = format!("name = \"{name}\"\nversion = \"{WGPU}\"\n");
+        assert!(lock.contains(&entry), "Cargo.lock has another version of {name} than {WGPU}");
+    }
+}
+
 #[test]
 fn packages_replay_by_a_call() {
     let summary = broken();
-    let replay = Replay::Package.of(&summary.rows[0], "any");
+    let replay = Replay::Package.of(&summary.rows[0], &summary.caps);
     assert!(replay.starts_with("await GrokWgpu.selftest({\"case\":\""), "{replay}");
     assert!(replay.contains("\"kernel\":\"embed\""), "{replay}");
 }

@@ -256,15 +256,17 @@ async fn list_adapters(globals: &Globals) -> Result<()> {
     let all = adapters().await;
     if globals.json {
         let object = |(i, adapter): (usize, &Listed)| {
-            let Identity { ids, kind, backend, driver } = &adapter.identity;
+            let Identity { vendor, device, kind, backend, driver, driver_info } = &adapter.identity;
             json!({
                 "index": i,
                 "name": adapter.name,
-                "kind": kind,
+                "vendor": format!("{vendor:#06x}"),
+                "device": format!("{device:#06x}"),
+                "type": kind,
                 "backend": backend,
-                "driver": driver.trim(),
-                "ids": ids,
-                "description": adapter.description,
+                "driver": driver,
+                "driver_info": driver_info,
+                "summary": adapter.description,
             })
         };
         let all: Vec<Value> = all.iter().enumerate().map(object).collect();

@@ -1,7 +1,16 @@
 //! `selftest`: every kernel of the engine against its reference, on this adapter.
 
+mod bisect;
+mod choose;
+mod compare;
+mod dump;
+mod junit;
+mod known;
+mod show;
+mod translate;
+
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Instant, SystemTime},
 };
 
@@ -11,25 +20,25 @@ use grok_wgpu::lab::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::{SessionOptions, session::Session, step::Readback},
+    engine::{SessionOptions, session::Session},
     files::{
         native::FileSource,
         read_all,
         replace::{check_writable, replace_file},
     },
-    kernels,
-    machine::{Machine as _, gpu::Gpu},
-    selftest::{
-        self, Bisect, ModelReport, Replay, Row, Runner, Summary, Suspect, Totals, check_logits,
-    },
-    variants::{Setting, Tuning, VARIANTS},
+    machine::Machine as _,
+    selftest::{self, ModelReport, Replay, Row, Runner, Summary, check_logits},
 };
-use serde_json::{Value, json};
 
+use self::{
+    choose::{Chosen, Shard, choose},
+    compare::{Base, Compared},
+    known::Known,
+};
 use super::{
     adapter::gpu,
     globals::{Arithmetic, Globals},
-    model::{load_on, locate, open, tokenizer},
+    model::{locate, open},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -37,37 +46,98 @@ use super::{
 /// Bytes of the largest file of golden logits that is read.
 const MAX_GOLDEN: u64 = 256 << 20;
 
-/// Check every kernel on this adapter against its reference
-#[derive(Args, Debug)]
-#[command(after_help = "\
+const HELP: &str = "\
+A row is called KERNEL/NAME [TUNING], as --list, failures and reports have it.
+
+A file of known failures has one row a line. Without [TUNING] a line means every tuning of the row,
+* stands for any text, and # begins a comment:
+  matvec/Q4 5x1024 outliers [spread 8]   # wrong since driver 23.1
+  rope_cache/F16 * [gpu]
+Rows of the file that fail do not fail the test; those that pass are told, to be removed from it.
+--write-known writes such a file of all that fails in this run.
+
+--compare with one file runs the test and says what differs from that earlier run. With several it
+runs nothing, and shows them side by side, each against the first.
+
+Exit code 7 says that something failed which is not known to, or, with several files to compare,
+that a row fails which does not fail in the first. --json has a format and a version; times of rows
+have the reference on the host in them, and of a program's first row its compilation.
+
 Examples:
   grok-wgpu selftest
-  grok-wgpu selftest --profile full --report report.html
-  grok-wgpu selftest --kernel attention --adapter nvidia
+  grok-wgpu selftest --profile full --report report.html --junit report.xml
   grok-wgpu selftest --kernel matvec --case bf16 --tuning all --json
-  grok-wgpu selftest --bisect models/demo")]
+  grok-wgpu selftest --row \"matvec/Q4 5x1024 outliers [gpu]\" --dump repro
+  grok-wgpu selftest --profile full --shard 1/4 --known failures.txt --max-failures 20
+  grok-wgpu selftest --json > before.json
+  grok-wgpu selftest --compare before.json
+  grok-wgpu selftest --compare nvidia.json amd.json intel.json
+  grok-wgpu selftest --bisect models/demo";
+
+/// Headings of the options.
+const ROWS: &str = "Which rows";
+const RESULTS: &str = "What is written";
+const EXPECTED: &str = "What is expected";
+
+/// Check every kernel on this adapter against its reference
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
 pub(super) struct Options {
     /// How many rows: the chosen ones, or thousands of random ones as well
-    #[arg(long, value_enum, default_value = "quick")]
+    #[arg(long, value_enum, default_value = "quick", help_heading = ROWS)]
     profile: Profile,
     /// Only this kernel
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = ROWS)]
     kernel: Option<String>,
     /// Only rows whose KERNEL/NAME contains this text, random ones included; capitals do not matter
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help_heading = ROWS)]
     case: Option<String>,
+    /// Only the row of exactly this name, KERNEL/NAME or `KERNEL/NAME [TUNING]`; may be repeated
+    #[arg(long, value_name = "ROW", help_heading = ROWS, conflicts_with_all = ["kernel", "case"])]
+    row: Vec<String>,
     /// How work is divided; as the profile has it unless given
     ///
     /// `gpu` and `cpu` are what such devices take where nothing was measured, `tuned` what `tune`
     /// found, `all` is every way. Otherwise a variant, as in `spread`, with or without its sizes,
     /// as in `tiles 64`.
-    #[arg(long, value_name = "WAY")]
+    #[arg(long, value_name = "WAY", help_heading = ROWS)]
     tuning: Option<String>,
+    /// Only the I-th of N parts of the rows; the first part has the whole models too
+    #[arg(long, value_name = "I/N", help_heading = ROWS)]
+    shard: Option<Shard>,
+    /// List the rows and stop
+    #[arg(long, help_heading = ROWS, conflicts_with_all = ["report", "junit", "max_failures"])]
+    list: bool,
     /// Write a page that can be attached to a bug report
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
     report: Option<PathBuf>,
+    /// Write the results as XML in the form of JUnit, for continuous integration
+    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    junit: Option<PathBuf>,
+    /// Write one row to a new folder, to be run without this program
+    ///
+    /// The folder gets the WGSL, what naga makes of it for Vulkan, Metal and DirectX, constants,
+    /// bindings, inputs, expected and actual results, and a page that runs it in a browser.
+    #[arg(long, value_name = "DIR", help_heading = RESULTS, requires = "row")]
+    #[arg(conflicts_with_all = ["list", "report", "junit", "known", "write_known", "compare"])]
+    dump: Option<PathBuf>,
+    /// Rows that are known to fail: a file, described below
+    #[arg(long, value_name = "FILE", help_heading = EXPECTED)]
+    known: Option<PathBuf>,
+    /// Write such a file of what fails in this run
+    #[arg(long, value_name = "FILE", help_heading = EXPECTED)]
+    write_known: Option<PathBuf>,
+    /// Stop after so many failures that are not known
+    #[arg(long, value_name = "N", help_heading = EXPECTED)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    max_failures: Option<u64>,
+    /// Compare with an earlier run, or show several beside each other; what --json wrote
+    #[arg(long, value_name = "FILE", help_heading = EXPECTED, num_args = 1..)]
+    compare: Vec<PathBuf>,
     /// Run this model kernel by kernel beside the reference, and name the first that parts from it
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["kernel", "case", "report", "profile"])]
+    #[arg(long, value_name = "MODEL")]
+    #[arg(conflicts_with_all = ["kernel", "case", "row", "report", "junit", "profile", "list"])]
+    #[arg(conflicts_with_all = ["known", "write_known", "max_failures", "compare", "shard"])]
     bisect: Option<PathBuf>,
     /// What the model to bisect is given to read
     #[arg(long, value_name = "TEXT", requires = "bisect")]
@@ -92,62 +162,66 @@ impl From<Profile> for selftest::Profile {
     }
 }
 
-/// The tunings that `text` selects, with their names: all, one by its name, those of a variant, or
-/// a variant with sizes.
-fn meant(text: &str, gpu: &Gpu) -> Result<Vec<(String, Tuning)>> {
-    let wrong = |what: String| Error::Usage(format!("--tuning {text}: {what}"));
-    let on = gpu.caps().capabilities();
-    let mut all = selftest::Profile::Full.tunings(gpu);
-    if text == "all" {
-        return Ok(all);
+impl Options {
+    /// Whether rows are picked by their names; whole models are left out then.
+    fn is_partial(&self) -> bool {
+        self.kernel.is_some() || self.case.is_some() || !self.row.is_empty()
     }
-    if all.iter().any(|(name, _)| name == text) {
-        all.retain(|(name, _)| name == text);
-        return Ok(all);
-    }
-    if let Some(variant) = VARIANTS.iter().find(|variant| variant.name() == text) {
-        variant.needs(&on).map_err(|why| wrong(why.to_string()))?;
-        all.retain(|(name, _)| name.split(' ').next() == Some(text));
-        return Ok(all);
-    }
-    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
-    let setting: Setting = text
-        .parse()
-        .map_err(|what| wrong(format!("{what}; this device has {}, all", names.join(", "))))?;
-    setting.runs_on(&on).map_err(|why| wrong(why.to_string()))?;
-    Ok(vec![(text.to_owned(), Tuning::by(&on, setting))])
 }
 
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if let Some(model) = &options.bisect {
-        return bisect(globals, options, model).await;
+        return bisect::run(globals, &options.prompt, model).await;
     }
-    let terminal = globals.terminal();
-    // `--case` may name a random row, and only the full profile has those.
-    let profile = if options.case.is_some() { Profile::Full } else { options.profile };
-    let profile = selftest::Profile::from(profile);
-    let cases = cases(options, profile)?;
+    if let [_, _, ..] = options.compare.as_slice() {
+        return compare::matrix(globals, &options.compare);
+    }
+    // All that can be wrong with files is found before minutes of work.
+    let base = options.compare.first().map(|path| Base::open(path)).transpose()?;
+    let known = options.known.as_deref().map(Known::open).transpose()?;
+    let cases = choose::cases(options)?;
     let _kept = keep();
-    if let Some(report) = &options.report {
-        // Fails now and not after minutes of work. Opening in append mode keeps an earlier report.
-        check_writable(report)?;
+    for file in [&options.report, &options.junit, &options.write_known].into_iter().flatten() {
+        // Opening in append mode keeps what an earlier run wrote.
+        check_writable(file)?;
     }
 
     let started = Instant::now();
     let mut first = gpu(globals).await?;
-    terminal.note(first.caps().describe());
-    let tunings = match &options.tuning {
-        None => selftest::Profile::from(options.profile).tunings(&first),
-        Some(text) => meant(text, &first)?,
-    };
-    first.prepare_ahead(selftest::dispatches(&cases, &tunings));
-    let mut runner = Runner::new(first, profile);
-    let (mut rows, mut models) = (Vec::new(), Vec::new());
-    let mut ended = check_rows(globals, &mut runner, &cases, &tunings, &mut rows).await;
-    if ended.is_ok() && options.kernel.is_none() && options.case.is_none() {
-        ended = check_models(globals, &mut runner, &mut models).await;
+    globals.terminal().note(first.caps().describe());
+    let chosen = choose(options, &cases, &first)?;
+    if options.list {
+        return show::list(globals, first.caps(), &cases, &chosen);
     }
+    if let Some(folder) = &options.dump {
+        let [one] = chosen.as_slice() else { return Err(dump::several(&cases, &chosen)) };
+        return dump::run(globals, folder, &mut first, one.case(&cases), one).await;
+    }
+    first.prepare_ahead(chosen.iter().map(|one| one.dispatch(&cases)));
+    let mut runner = Runner::new(first, choose::guards(options));
+    let (mut rows, mut models) = (Vec::new(), Vec::new());
+    let limits = Limits { known: known.as_ref(), max_failures: options.max_failures };
+    let bar = globals.terminal().bar("checking", chosen.len() as u64, false);
+    let open = async || gpu(globals).await;
+    let mut ended = check_rows(limits, &chosen, &mut rows, async |one| {
+        check_interrupt()?;
+        bar.inc(1);
+        runner.row(one.case(&cases), &one.tuning, &one.value, open).await
+    })
+    .await;
+    bar.finish_and_clear();
+    let first_part = options.shard.is_none_or(Shard::is_first);
+    if matches!(ended, Ok(None)) && !options.is_partial() && first_part {
+        ended = check_models(globals, &mut runner, &mut models).await.map(|()| None);
+    }
+    for model in &mut models {
+        model.known = known.as_ref().is_some_and(|known| known.has(&model.id()));
+    }
+    let stopped = match &ended {
+        Ok(stopped) => stopped.clone(),
+        Err(error) => Some(error.to_string()),
+    };
     let summary = Summary {
         caps: runner.caps().clone(),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -157,70 +231,53 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
         rows,
         models,
-        unfinished: ended.as_ref().err().map(ToString::to_string),
+        unfinished: stopped,
     };
-    if let Some(report) = &options.report {
-        replace_file(report, summary.html().as_bytes())?;
-        terminal.note(format!("the report is in {}", report.display()));
-    }
-    if globals.json {
-        out_json(&as_json(&summary))?;
-    } else {
-        out(&table(&summary))?;
-    }
+    write(globals, options, &summary, known.as_ref())?;
+    print(globals, &summary, base.as_ref())?;
     ended?;
     match summary.failures() {
         0 => Ok(()),
         failures => {
-            let checks = summary.rows.len() + summary.models.len();
+            let checks = summary.checks();
             Err(Error::Verification(format!("{failures} of {checks} checks failed")))
         }
     }
 }
 
-/// Runs every row with every tuning that applies. `rows` has the results so far even after an
-/// error.
-async fn check_rows(
-    globals: &Globals,
-    runner: &mut Runner,
-    cases: &[kernels::Case],
-    tunings: &[(String, Tuning)],
-    rows: &mut Vec<Row>,
-) -> Result<()> {
-    let bar = globals.terminal().bar("checking", cases.len() as u64, false);
-    let open = async || gpu(globals).await;
-    for case in cases {
-        for (tuning, value) in selftest::ways(case, tunings)? {
-            check_interrupt()?;
-            rows.push(runner.row(case, &tuning, &value, open).await?);
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(())
+/// What is expected of rows.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    /// Rows that are known to fail.
+    known: Option<&'a Known>,
+    /// Number of other failures after which the test stops.
+    max_failures: Option<u64>,
 }
 
-/// The rows that the options ask for.
-fn cases(options: &Options, profile: selftest::Profile) -> Result<Vec<kernels::Case>> {
-    let mut cases = profile.cases();
-    let mut names: Vec<&str> = cases.iter().map(|case| case.kernel).collect();
-    names.dedup();
-    if let Some(kernel) = &options.kernel
-        && !names.contains(&kernel.as_str())
-    {
-        return Err(Error::Usage(format!(
-            "no kernel is called `{kernel}`; there are: {}",
-            names.join(", ")
-        )));
+/// Runs the chosen rows with `run`. Returns why it stopped early, if too many failed. `rows` has the
+/// results so far even after an error.
+async fn check_rows(
+    limits: Limits<'_>,
+    chosen: &[Chosen],
+    rows: &mut Vec<Row>,
+    mut run: impl AsyncFnMut(&Chosen) -> Result<Row>,
+) -> Result<Option<String>> {
+    let mut failures = 0;
+    for (done, one) in (1..).zip(chosen) {
+        let mut row = run(one).await?;
+        row.known = limits.known.is_some_and(|known| known.has(&row.id()));
+        failures += u64::from(row.report.failure.is_some() && !row.known);
+        rows.push(row);
+        if limits.max_failures.is_some_and(|most| failures >= most) && done < chosen.len() {
+            return Ok(Some(format!(
+                "it stopped after {failures} failures, as --max-failures asks for; {} of {} rows \
+                 were not run",
+                chosen.len() - done,
+                chosen.len()
+            )));
+        }
     }
-    cases.retain(|case| {
-        options.kernel.as_ref().is_none_or(|kernel| case.kernel == kernel)
-            && options.case.as_ref().is_none_or(|text| case.is_meant_by(text))
-    });
-    if cases.is_empty() {
-        return Err(Error::Usage("no row of the table has this name".into()));
-    }
-    Ok(cases)
+    Ok(None)
 }
 
 /// Checks the small models whose golden logits are built in, and the shipped model if it is found.
@@ -257,142 +314,100 @@ async fn check_models(
     Ok(())
 }
 
-fn as_json(summary: &Summary) -> Value {
-    let row = |row: &Row| {
-        let mut value = row.json();
-        if row.report.failure.is_some() {
-            value["replay"] = summary.replay.of(row, &summary.caps.name).into();
-        }
-        value
-    };
-    let rows: Vec<Value> = summary.rows.iter().map(row).collect();
-    let models: Vec<Value> = summary.models.iter().map(ModelReport::json).collect();
-    let limits: serde_json::Map<String, Value> = summary
-        .caps
-        .named_limits()
-        .into_iter()
-        .map(|(name, device, _)| (name.to_owned(), device.into()))
-        .collect();
-    json!({
-        "engine": env!("CARGO_PKG_VERSION"),
-        "adapter": summary.caps.describe(),
-        "limits": limits,
-        "date": summary.date,
-        "seconds": summary.seconds,
-        "rows": rows,
-        "models": models,
-        "failures": summary.failures(),
-        "unfinished": summary.unfinished,
-        "suspects": summary.suspects().iter().map(Suspect::json).collect::<Value>(),
-    })
-}
-
-/// A line for each kernel and model, then what failed.
-fn table(summary: &Summary) -> String {
-    let mut lines = vec![format!(
-        "{:<22} {:>6} {:>12} {:>12} {:>8}",
-        "kernel", "rows", "elements", "worst/bound", "failed"
-    )];
-    let line = |name: &str, rows: &[Row]| {
-        let Totals { rows, elements, worst, failed, .. } = Totals::of(rows);
-        format!("{name:<22} {rows:>6} {elements:>12} {worst:>12.3} {failed:>8}")
-    };
-    for rows in summary.kernels() {
-        lines.push(line(rows[0].kernel, rows));
-    }
-    lines.push(line("all", &summary.rows));
-    for model in &summary.models {
-        let verdict = if model.failure.is_some() { "FAILED" } else { "passed" };
-        lines.push(format!(
-            "{verdict} {}: largest difference of a logit {:.1e}, allowed {:.0e}",
-            model.name, model.worst, model.most
-        ));
-        if let Some(failure) = &model.failure {
-            lines.push(format!("  {failure}"));
-        }
-    }
-    for row in &summary.rows {
-        if let Some(failure) = &row.report.failure {
-            lines.push(format!("FAILED {}/{} [{}]: {failure}", row.kernel, row.case, row.tuning));
-            lines.push(format!("  {}", summary.replay.of(row, &summary.caps.name)));
-        }
-    }
-    let suspects = summary.suspects();
-    if !suspects.is_empty() {
-        lines.push("Where to look first, by how well it explains what failed:".into());
-    }
-    for Suspect { file, failed, rows } in suspects {
-        lines.push(format!("  {file}: {failed} of {rows} rows that link it failed"));
-    }
-    if let Some(why) = &summary.unfinished {
-        lines.push(format!("The test did not end: {why}"));
-    }
-    lines.join("\n") + "\n"
-}
-
-/// Tokens that are decoded one by one after the prompt.
-const DECODED: u32 = 4;
-
-/// Runs a model kernel by kernel beside the oracles.
-async fn bisect(globals: &Globals, options: &Options, model: &Path) -> Result<()> {
+/// Writes the files that the options ask for, and tells where they are.
+fn write(
+    globals: &Globals,
+    options: &Options,
+    summary: &Summary,
+    known: Option<&Known>,
+) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = open(model, globals).await?;
-    let ids = tokenizer(globals, &opened).await?.encode_prompt(&options.prompt)?;
-    if ids.is_empty() {
-        return Err(Error::Usage("the prompt is empty".into()));
+    if let Some(report) = &options.report {
+        replace_file(report, summary.html().as_bytes())?;
+        terminal.note(format!("the report is in {}", report.display()));
     }
-    let mut gpu = gpu(globals).await?;
-    terminal.note(gpu.caps().describe());
-    let prompt = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-    let context = prompt.saturating_add(DECODED);
-    let sizes = SessionOptions::new(context, prompt.min(256), DType::F32);
-    let config = &opened.config;
-    let weights = &opened.weights;
-    let machine = Bisect::new(&mut gpu);
-    let mut session = load_on(machine, &terminal, config, weights, weights.bytes(), sizes).await?;
-    let named = session.model().clone();
-    session.machine_mut().name_weights(&named);
-
-    let bar = terminal.bar("bisecting", u64::from(DECODED) + 1, false);
-    let mut reply = session.prefill(&ids, Readback::Top(1)).await?;
-    bar.inc(1);
-    for _ in 0..DECODED {
-        check_interrupt()?;
-        if session.machine().parted().is_some() {
-            break;
+    if let Some(junit) = &options.junit {
+        replace_file(junit, junit::xml(summary).as_bytes())?;
+        terminal.note(format!("the results as XML are in {}", junit.display()));
+    }
+    if let Some(path) = &options.write_known {
+        replace_file(path, known::of(summary).as_bytes())?;
+        terminal.note(format!("what failed is listed in {}", path.display()));
+    }
+    // Rows that were left out may be those that a line means.
+    let whole = !options.is_partial() && options.shard.is_none() && summary.unfinished.is_none();
+    if let (Some(known), true) = (known, whole) {
+        for line in known.unused() {
+            terminal.warn(format!("{line} means no row that was run"));
         }
-        let id = reply.candidates.first().map_or(0, |best| best.id);
-        reply = session.decode(id, Readback::Top(1)).await?;
-        bar.inc(1);
     }
-    bar.finish_and_clear();
+    Ok(())
+}
 
-    let machine = session.machine();
-    let (worst, at) = machine.worst().cloned().unwrap_or_default();
-    let parted = machine.parted();
+/// Prints the results, with what differs from an earlier run.
+fn print(globals: &Globals, summary: &Summary, base: Option<&Base>) -> Result<()> {
+    let json = summary.json();
+    let compared = base.map(|base| Ok::<_, Error>(Compared::of(base, &Base::now(&json)?)));
+    let compared = compared.transpose()?;
     if globals.json {
-        out_json(&json!({
-            "kernels": machine.compared(),
-            "worst": worst.is_finite().then_some(worst),
-            "worst_at": at,
-            "parted": parted.map(|p| json!({
-                "kernel": p.kernel, "after": p.after, "near": p.near, "failure": p.failure,
-            })),
-        }))?;
-    } else if parted.is_none() {
-        out(&format!(
-            "{} kernels agree with their references, {} tokens of prompt and {DECODED} decoded\n\
-             largest error: {worst:.3} of what is allowed, by {at}\n",
-            machine.compared(),
-            ids.len()
-        ))?;
+        let mut json = json;
+        if let Some(compared) = compared {
+            json["compared"] = compared.json();
+        }
+        return out_json(&json);
     }
-    match parted {
-        None => Ok(()),
-        Some(p) => Err(Error::Verification(format!(
-            "kernel `{}` parts from its reference, after {} kernels that agree\n  at {}\n  {}\n  \
-             its rows: grok-wgpu selftest --kernel {} --tuning all",
-            p.kernel, p.after, p.near, p.failure, p.kernel
-        ))),
+    let compared = compared.map_or(String::new(), |compared| compared.describe());
+    out(&(show::table(summary) + &compared))
+}
+
+#[cfg(test)]
+mod tests {
+    use grok_wgpu::lab::{kernels, machine::host::Host, selftest::Report, variants::Tuning};
+    use pollster::block_on;
+
+    use super::*;
+
+    /// Rows of a kernel of which those at these places fail, until the test stops.
+    fn ran(fail: &[usize], known: Option<&Known>, most: Option<u64>) -> (Vec<Row>, Option<String>) {
+        let mut cases = kernels::cases();
+        cases.retain(|case| case.kernel == "gather");
+        let chosen = choose::all(&cases, &Tuning::default());
+        assert!(chosen.len() > 5, "{}", chosen.len());
+        let mut rows = Vec::new();
+        let mut at = 0;
+        let limits = Limits { known, max_failures: most };
+        let stopped = block_on(check_rows(limits, &chosen, &mut rows, async |one| {
+            let case = one.case(&cases);
+            let shader = case.build(&mut Host::of_shapes()).record(&one.value)?.shader;
+            let failure = fail.contains(&at).then(|| "wrong".to_owned());
+            at += 1;
+            Ok(Row {
+                kernel: case.kernel,
+                case: case.name.clone(),
+                tuning: one.tuning.clone(),
+                shader,
+                exact: case.exact,
+                seconds: 0.0,
+                known: false,
+                report: Report { elements: 1, worst: 0.0, rounded: 0, failure, wrong: None },
+            })
+        }));
+        (rows, stopped.expect("no error"))
+    }
+
+    #[test]
+    fn the_test_stops_after_so_many_failures() {
+        let (rows, stopped) = ran(&[1, 3, 4], None, Some(2));
+        assert_eq!(rows.len(), 4);
+        assert!(stopped.is_some_and(|why| why.contains("2 failures") && why.contains("not run")));
+        let (all, stopped) = ran(&[1, 3, 4], None, None);
+        assert!(all.len() > 5 && stopped.is_none());
+        // Those that are known to fail do not count.
+        let known = format!("{}\ngather/*[nothing]\n", all[1].id());
+        let known = Known::parse(&known).expect("lines");
+        let (rows, _) = ran(&[1, 3, 4], Some(&known), Some(2));
+        assert_eq!(rows.len(), 5);
+        assert!(rows[1].known && !rows[3].known);
+        assert_eq!(known.unused().len(), 1);
     }
 }

@@ -51,6 +51,22 @@ impl<'a> Folder<'a> {
         Ok(Self { dir })
     }
 
+    /// A folder with nothing in it, which is created if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be created or listed, [`Error::Usage`] if there is something in
+    /// it.
+    pub fn make_empty(dir: &'a Path) -> Result<Self> {
+        let folder = Self::make(dir)?;
+        let first = fs::read_dir(dir).map_err(|source| Error::io(dir, source))?.next();
+        if first.is_none() {
+            return Ok(folder);
+        }
+        Err(Error::Usage(format!("{}: there is something in this folder", dir.display()))
+            .with_hint("Give the name of a new folder, or of an empty one."))
+    }
+
     /// Bytes that this user can still write to the folder's disk; `None` if the system does not
     /// say.
     pub(crate) fn room(&self) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Report, compare};
+use super::compare::{Compared, compare};
 use crate::{
     base::{
         error::Result,
@@ -114,18 +114,19 @@ impl<'a> Bisect<'a> {
             if operand.access != Access::Write {
                 continue;
             }
-            let Report { worst, failure, .. } = compare(&host, operand.tensor, bytes, false, None);
+            let Compared { worst, wrong, .. } =
+                compare(&host, *operand, dispatch.workgroups, bytes, false, None);
             // The size of an error beyond its bound means nothing.
             let worst = if worst > 1.0 { f64::INFINITY } else { worst };
             if self.worst.as_ref().is_none_or(|(most, _)| worst > *most) {
                 self.worst = Some((worst, format!("{name}, {}", self.near)));
             }
-            if let Some(failure) = failure {
+            if let Some(wrong) = wrong {
                 self.parted.get_or_insert(Parted {
                     kernel: dispatch.shader.own.kernel,
                     after: self.compared,
                     near: self.near.clone(),
-                    failure: format!("`{}` {failure}", operand.name),
+                    failure: format!("{wrong}; {}", wrong.extent()),
                 });
             }
         }

@@ -4,7 +4,9 @@ use crate::{
     base::{error::Result, tensor::DType},
     kernels::Case,
     machine::{
+        Machine as _,
         binder::{Access, Dispatch, Operand},
+        gpu::Gpu,
         host::{Host, POISON},
     },
     variants::Tuning,
@@ -68,6 +70,24 @@ impl CaseData {
         });
         Ok(Self { data: data.collect(), dispatch })
     }
+}
+
+/// What a device writes in a run of the row without guards: the bytes of each output, in the order of
+/// the dispatch's operands. Elements that it does not write hold [`POISON`].
+///
+/// # Errors
+///
+/// [`Error::Verification`](crate::base::error::Error::Verification) if it changes an input; what the
+/// device reports, such as a program that it refuses.
+pub async fn outputs(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Vec<Vec<u8>>> {
+    let (host, kernel, dispatch) = super::prepare(case, tuning)?;
+    let inputs = dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();
+    let (keep, before) = (gpu.tensor_count(), gpu.tuning().clone());
+    gpu.set_tuning(Tuning { strict: true, ..tuning.clone() });
+    let result = super::run_once(gpu, kernel.as_ref(), &inputs, POISON, 0).await;
+    gpu.truncate(keep);
+    gpu.set_tuning(before);
+    result
 }
 
 fn initial(host: &Host, operand: Operand) -> Vec<u8> {

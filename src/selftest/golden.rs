@@ -242,18 +242,29 @@ pub struct ModelReport {
     pub most: f64,
     /// The first failure, if there was one.
     pub failure: Option<String>,
+    /// Whether it is expected to fail.
+    pub known: bool,
 }
 
 impl ModelReport {
     /// As JSON.
     pub fn json(&self) -> Value {
-        json!({
+        let mut model = json!({
             "name": self.name,
             // JSON has no infinity: `null` stands for it.
             "worst": self.worst.is_finite().then_some(self.worst),
             "most": self.most,
             "failure": self.failure,
-        })
+        });
+        if self.known {
+            model["known"] = true.into();
+        }
+        model
+    }
+
+    /// Its name among those of rows, for lists of known failures.
+    pub fn id(&self) -> String {
+        format!("model/{}", self.name)
     }
 
     /// The report of a comparison. Wrong or non-finite values and errors of the device become
@@ -271,7 +282,7 @@ impl ModelReport {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { name, worst, most: MOST, failure })
+        Ok(Self { name, worst, most: MOST, failure, known: false })
     }
 }
 

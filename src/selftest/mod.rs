@@ -2,23 +2,29 @@
 //! models against the logits of an independent program.
 
 mod bisect;
+mod compare;
 mod data;
 mod golden;
+mod page;
+mod place;
 mod report;
 mod runner;
 
 use std::collections::HashMap;
 
 pub use bisect::{Bisect, Parted};
-pub use data::{CaseData, Expected, OperandData};
+pub use compare::{Element, Number, Wrong};
+use compare::{Untouched, compare};
+pub use data::{CaseData, Expected, OperandData, outputs};
 pub use golden::{Golden, ModelReport, SMALL_MODELS, SmallModel, check_logits, check_models};
-pub use report::{Replay, Row, Summary, Suspect, Totals};
+pub use place::{Field, Place};
+pub use report::{FORMAT, Replay, Row, Summary, Suspect, Totals, VERSION, build, describe};
 pub use runner::{LOSSES, Runner};
 
 use crate::{
     base::{
         error::{Error, Result},
-        tensor::{DType, Tensor},
+        tensor::Tensor,
     },
     checkpoint::synthetic::fnv_1a,
     kernels::{self, Case},
@@ -26,7 +32,7 @@ use crate::{
         BufferRole, Machine,
         binder::{Access, Binder, Dispatch},
         gpu::Gpu,
-        host::{self, Host, POISON},
+        host::{Host, POISON},
         kernel::Kernel,
         shader::Shader,
     },
@@ -139,10 +145,23 @@ pub fn compare_logits(got: &[f32], want: &[f64]) -> Result<f64, String> {
 pub struct Report {
     /// Number of elements compared.
     pub elements: usize,
-    /// Largest error, as a fraction of the bound.
+    /// Largest error, as a fraction of the bound. What is stored in a type coarser than f32 has no
+    /// part in it unless it is wrong: see [`Report::rounded`].
     pub worst: f64,
+    /// Number of elements that are stored in a coarser type than f32, and are the other neighbour
+    /// of the exact value than the nearest: right, as the f32 before was near the middle.
+    pub rounded: usize,
     /// The first failure, if there was one.
     pub failure: Option<String>,
+    /// The wrong elements of the output that failed, if the failure is in values.
+    pub wrong: Option<Wrong>,
+}
+
+impl Report {
+    /// One of nothing yet.
+    fn new() -> Self {
+        Self { elements: 0, worst: 0.0, rounded: 0, failure: None, wrong: None }
+    }
 }
 
 /// Guard bytes before each binding and after its elements, which no kernel may touch.
@@ -172,7 +191,7 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
     let keep = gpu.tensor_count();
     let before = gpu.tuning().clone();
     gpu.set_tuning(Tuning { strict: true, ..tuning.clone() });
-    let mut report = Report { elements: 0, worst: 0.0, failure: None };
+    let mut report = Report::new();
     let mut bits: Option<Vec<Vec<u8>>> = None;
     for (run, &guard) in (0u32..).zip(profile.runs()) {
         let poison = POISON ^ (run << 4);
@@ -192,11 +211,16 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
         let written = dispatch.operands.iter().filter(|o| o.access == Access::Write);
         for (operand, bytes) in written.clone().zip(&outputs) {
             let untouched = Untouched { poison, before: &inputs[&operand.tensor.id] };
-            let found = compare(&host, operand.tensor, bytes, case.exact, Some(untouched));
-            report.elements += if run == 0 { found.elements } else { 0 };
+            let found =
+                compare(&host, *operand, dispatch.workgroups, bytes, case.exact, Some(untouched));
+            if run == 0 {
+                report.elements += found.elements;
+                report.rounded += found.rounded;
+            }
             report.worst = report.worst.max(found.worst);
-            if let Some(failure) = found.failure {
-                report.failure.get_or_insert(format!("`{}` {failure}", operand.name));
+            if let (Some(wrong), None) = (found.wrong, &report.failure) {
+                report.failure = Some(wrong.to_string());
+                report.wrong = Some(wrong);
             }
         }
         // Written elements must have the same bits in every run. Others hold the poison, which
@@ -207,7 +231,8 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
         let now = settled(&outputs);
         match &bits {
             Some(first) if *first != now => {
-                report.failure.get_or_insert(format!("run {run} gave other bits than the first"));
+                let names = written.clone().map(|operand| operand.name);
+                report.failure.get_or_insert_with(|| other_bits(run, names, first, &now));
             }
             Some(_) => {}
             None => bits = Some(now),
@@ -338,107 +363,34 @@ fn masked(bytes: &[u8], poison: u32) -> Vec<u8> {
     bytes.chunks(4).flat_map(|w| if w == word { vec![0xff; 4] } else { w.to_vec() }).collect()
 }
 
-/// Tells whether an element that must not be written was written.
-#[derive(Clone, Copy)]
-struct Untouched<'a> {
-    poison: u32,
-    before: &'a [u8],
-}
-
-/// Compares a device's bytes with the oracle's values. NaN is outside of any bound.
-///
-/// Where the oracle has NaN or an infinity, the device must have one of those too, but not the
-/// same: another order of a sum can turn one into the other.
-///
-/// Without `untouched` there is no poison, and all elements count as written.
-fn compare(
-    host: &Host,
-    tensor: Tensor,
-    bytes: &[u8],
-    exact: bool,
-    untouched: Option<Untouched<'_>>,
-) -> Report {
-    let words: Vec<u32> = bytes
-        .chunks_exact(4)
-        .map(|b| u32::from_le_bytes(b.try_into().expect("chunks of four")))
-        .collect();
-    let elements = usize::try_from(tensor.shape.len()).unwrap_or(usize::MAX);
-    let mut report = Report { elements, worst: 0.0, failure: None };
-    let mut fail = |index: usize, got: String, want: String| {
-        report.failure.get_or_insert(format!(
-            "{} of {}: got {got}, expected {want}",
-            place(index, tensor),
-            tensor.shape
-        ));
-    };
-    if tensor.dtype == DType::U32 {
-        for (i, (&got, &want)) in words.iter().zip(host.ints(tensor)).enumerate() {
-            let want = match untouched {
-                Some(Untouched { poison, before })
-                    if want == POISON && is_poison(&before[4 * i..][..4]) =>
-                {
-                    poison
-                }
-                _ => want,
-            };
-            if got != want && !host.allows(tensor, i, got) {
-                fail(i, got.to_string(), want.to_string());
-            }
-        }
-        return report;
-    }
-    let bounds = host.bounds(tensor);
-    let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
-    let kept = untouched.map(|Untouched { poison, .. }| host::untouched(tensor, bytes, poison));
-    let mut worst: f64 = 0.0;
-    let got = host::decode_rows(tensor.dtype, cols, bytes).into_iter();
-    for (i, (got, &want)) in got.zip(host.floats(tensor)).enumerate() {
-        match &kept {
-            Some(kept) if host::is_unwritten(want) => {
-                if !kept[i] {
-                    fail(i, got.to_string(), "no write at all".into());
-                }
-                continue;
-            }
-            _ if !want.is_finite() => {
-                if got.is_finite() {
-                    worst = f64::INFINITY;
-                    fail(i, format!("{got:e}"), format!("{want}"));
-                } else if kept.as_ref().is_some_and(|kept| kept[i]) {
-                    fail(i, "nothing at all".into(), format!("{want}"));
-                }
-                continue;
-            }
-            _ => {}
-        }
-        let bound = if exact && !host.rounds { 0.0 } else { bounds.map_or(0.0, |b| b[i]) };
-        let error = (got - want).abs();
-        let within = error <= bound;
-        if within {
-            worst = worst.max(if bound > 0.0 { error / bound } else { 0.0 });
-        } else {
-            let ratio = error / bound;
-            worst = worst.max(if ratio.is_nan() { f64::INFINITY } else { ratio });
-            fail(i, format!("{got:e}"), format!("{want:e} within {bound:e}"));
+/// What differs between the outputs of a run and those of the first.
+fn other_bits<'a>(
+    run: u32,
+    names: impl Iterator<Item = &'a str>,
+    first: &[Vec<u8>],
+    now: &[Vec<u8>],
+) -> String {
+    let mut text = format!("run {run} gave other bits than the first");
+    for (name, (first, now)) in names.zip(first.iter().zip(now)) {
+        let words = || first.chunks(4).zip(now.chunks(4)).enumerate();
+        let differ = words().filter(|(_, (before, after))| before != after);
+        let mut differ = differ.map(|(at, (before, after))| (at, word(before), word(after)));
+        if let Some((at, before, after)) = differ.next() {
+            let count = 1 + differ.count();
+            text += &format!(
+                ": `{name}` differs in {count} of {} words, the first is word {at}, {before:#010x} \
+                 and then {after:#010x}",
+                words().count()
+            );
+            break;
         }
     }
-    report.worst = worst;
-    report
+    text
 }
 
-fn place(index: usize, tensor: Tensor) -> String {
-    let mut rest = index;
-    let mut coordinates: Vec<String> = tensor
-        .shape
-        .extents()
-        .iter()
-        .rev()
-        .map(|&extent| {
-            let at = rest % extent as usize;
-            rest /= extent as usize;
-            at.to_string()
-        })
-        .collect();
-    coordinates.reverse();
-    format!("element [{}]", coordinates.join(", "))
+/// The word of up to four bytes.
+fn word(bytes: &[u8]) -> u32 {
+    let mut word = [0; 4];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u32::from_le_bytes(word)
 }

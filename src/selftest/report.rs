@@ -1,24 +1,25 @@
-//! The report of a self-test, as one HTML page that a person can attach to a message.
+//! The results of a self-test: totals, suspects, and JSON for programs. `page.rs` has the page for
+//! people.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::{BTreeMap, BTreeSet};
 
-use html_escape::encode_text as text;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{ModelReport, Report};
 use crate::machine::{
-    gpu::{Caps, Identity},
+    gpu::{Caps, Identity, LimitProfile, WGPU},
     shader::Shader,
 };
 
-/// Most failures that a page lists.
-const SHOWN: usize = 100;
+/// The value of `format` in the JSON of a self-test.
+pub const FORMAT: &str = "grok-wgpu selftest";
+
+/// The version of that JSON; it rises when a key changes its meaning.
+pub const VERSION: u64 = 1;
 
 /// Most suspect files that are listed when rows fail.
 const SUSPECTS: usize = 5;
-
-/// The start of the page, up to the first section.
-const HEAD: &str = include_str!("report_head.html");
 
 /// The result of one row.
 #[derive(Clone, Debug)]
@@ -33,28 +34,93 @@ pub struct Row {
     pub shader: Shader,
     /// Whether the result had to be exact.
     pub exact: bool,
+    /// Time that the row took, with its reference on the host and, where it was the first of its
+    /// program, the wait for the program's compilation.
+    pub seconds: f64,
+    /// Whether it is expected to fail.
+    pub known: bool,
     /// The result.
     pub report: Report,
 }
 
 impl Row {
+    /// Its name: `KERNEL/CASE [TUNING]`.
+    pub fn id(&self) -> String {
+        format!("{}/{} [{}]", self.kernel, self.case, self.tuning)
+    }
+
     /// As JSON.
     pub fn json(&self) -> Value {
-        let Report { elements, worst, failure } = &self.report;
+        let Report { elements, worst, rounded, failure, wrong } = &self.report;
         let mut row = json!({
+            "row": self.id(),
             "kernel": self.kernel,
             "case": self.case,
             "tuning": self.tuning,
+            "variant": self.shader.variant,
+            "program": self.shader.label(),
             "exact": self.exact,
             "elements": elements,
             // JSON has no infinity: `null` stands for it.
             "worst": worst.is_finite().then_some(worst),
+            "rounded": rounded,
+            "seconds": self.seconds,
         });
+        if self.known {
+            row["known"] = true.into();
+        }
         if let Some(failure) = failure {
             row["failure"] = failure.as_str().into();
         }
+        if let Some(wrong) = wrong {
+            row["wrong"] = wrong.json();
+        }
         row
     }
+}
+
+/// The program that ran the self-test: its version, the commit that it was built from if that is
+/// known, and `wgpu`'s version.
+pub fn build() -> Value {
+    json!({
+        "engine": env!("CARGO_PKG_VERSION"),
+        // Set where a release is built.
+        "commit": option_env!("GROK_WGPU_COMMIT"),
+        "wgpu": WGPU,
+    })
+}
+
+/// The adapter, its driver, and what the device was opened with.
+pub fn describe(caps: &Caps) -> Map<String, Value> {
+    let Identity { vendor, device, kind, backend, driver, driver_info } = caps.identity();
+    let (mut limits, mut most) = (Map::new(), Map::new());
+    for (name, device, adapter) in caps.named_limits() {
+        limits.insert(name.into(), device.into());
+        most.insert(name.into(), adapter.into());
+    }
+    let profile = match caps.profile {
+        LimitProfile::Baseline => "baseline",
+        LimitProfile::Full => "full",
+    };
+    let object = json!({
+        "adapter": {
+            "name": caps.name,
+            "type": kind,
+            "vendor": format!("{vendor:#06x}"),
+            "device": format!("{device:#06x}"),
+            "backend": backend,
+            "driver": driver,
+            "driver_info": driver_info,
+            "summary": caps.describe(),
+        },
+        "features": caps.features(),
+        "subgroups": caps.subgroups.map(|(least, most)| json!({ "least": least, "most": most })),
+        "limits_profile": profile,
+        "limits": limits,
+        "adapter_limits": most,
+    });
+    let Value::Object(object) = object else { unreachable!("it is written as an object above") };
+    object
 }
 
 /// How the report says to run a row again.
@@ -67,15 +133,15 @@ pub enum Replay {
 }
 
 impl Replay {
-    /// The command or call that runs this row alone, on this adapter.
-    pub fn of(self, row: &Row, adapter: &str) -> String {
-        let Row { kernel, case, tuning, .. } = row;
+    /// The command or call that runs this row alone, on this adapter and with its limits.
+    pub fn of(self, row: &Row, caps: &Caps) -> String {
+        let Row { kernel, case, .. } = row;
         match self {
             Self::Command => format!(
-                "grok-wgpu selftest --adapter {} --kernel {kernel} --case {} --tuning {}",
-                quoted(adapter),
-                quoted(case),
-                quoted(tuning),
+                "grok-wgpu selftest --adapter {}{} --row {}",
+                quoted(&caps.name),
+                if caps.profile == LimitProfile::Baseline { " --limits baseline" } else { "" },
+                quoted(&row.id()),
             ),
             Self::Package => {
                 let options = json!({ "kernel": kernel, "case": case });
@@ -136,47 +202,99 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Number of failed rows and models.
+    /// Number of rows and models that failed and were not expected to.
     pub fn failures(&self) -> usize {
-        self.failed_rows().count() + self.models.iter().filter(|m| m.failure.is_some()).count()
+        self.failed_rows().count() + self.failed_models().count()
     }
 
-    /// Whether everything ran and nothing failed.
+    /// Number of rows and models that failed as expected.
+    pub fn known_failures(&self) -> usize {
+        let rows = self.rows.iter().map(|row| (row.known, &row.report.failure));
+        let models = self.models.iter().map(|model| (model.known, &model.failure));
+        rows.chain(models).filter(|(known, failure)| *known && failure.is_some()).count()
+    }
+
+    /// Rows and models that passed though they were expected to fail.
+    pub fn known_passes(&self) -> Vec<String> {
+        let rows = self.rows.iter().filter(|row| row.known && row.report.failure.is_none());
+        let models = self.models.iter().filter(|model| model.known && model.failure.is_none());
+        rows.map(Row::id).chain(models.map(ModelReport::id)).collect()
+    }
+
+    /// Number of rows and models.
+    pub fn checks(&self) -> usize {
+        self.rows.len() + self.models.len()
+    }
+
+    /// Whether everything ran, and nothing failed that was not expected to.
     pub fn passed(&self) -> bool {
         self.failures() == 0 && self.unfinished.is_none()
     }
 
-    fn failed_rows(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.report.failure.is_some())
+    /// The rows that failed and were not expected to.
+    pub fn failed_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.report.failure.is_some() && !row.known)
     }
 
-    /// The HTML page: one file without external resources.
-    pub fn html(&self) -> String {
-        let verdict = if self.passed() { "pass" } else { "fail" };
-        let checks = self.rows.len() + self.models.len();
-        let headline = match (self.failures(), &self.unfinished) {
-            (0, None) => format!("All {checks} checks passed"),
-            (failures, None) => format!("{failures} of {checks} checks failed"),
-            (failures, Some(_)) => {
-                format!("The test did not end: {failures} of {checks} checks failed until then")
+    /// The models that failed and were not expected to.
+    pub fn failed_models(&self) -> impl Iterator<Item = &ModelReport> {
+        self.models.iter().filter(|model| model.failure.is_some() && !model.known)
+    }
+
+    /// Number of values that were stored as the other neighbour: see [`Report::rounded`].
+    pub fn rounded(&self) -> usize {
+        self.rows.iter().map(|row| row.report.rounded).sum()
+    }
+
+    /// The programs of all rows by their labels, with the SHA-256 of the linked WGSL.
+    pub fn programs(&self) -> Vec<(Shader, String)> {
+        let mut seen = BTreeSet::new();
+        let rows = self.rows.iter().map(|row| row.shader);
+        let programs = rows.filter(|shader| seen.insert(shader.label()));
+        programs.map(|shader| (shader, digest(shader))).collect()
+    }
+
+    /// All of it as JSON.
+    pub fn json(&self) -> Value {
+        let row = |row: &Row| {
+            let mut value = row.json();
+            if row.report.failure.is_some() {
+                value["replay"] = self.replay.of(row, &self.caps).into();
             }
+            value
         };
-        let unfinished = self.unfinished.iter().map(|why| format!("<p>{}</p>", text(why)));
-        let mut page = String::from(HEAD);
-        let _ = writeln!(
-            page,
-            "<header class=\"{verdict}\"><p>grok-wgpu {} self-test</p><h1>{headline}</h1>\
-             {}<p>{}</p></header>",
-            env!("CARGO_PKG_VERSION"),
-            unfinished.collect::<String>(),
-            text(&self.caps.describe()),
-        );
-        self.failures_section(&mut page);
-        self.plot_section(&mut page);
-        self.kernels_section(&mut page);
-        self.models_section(&mut page);
-        self.adapter_section(&mut page);
-        page + "</main>\n</html>\n"
+        let programs = self.programs().into_iter().map(|(shader, digest)| {
+            let features: Vec<&str> = shader.features.iter().map(|one| one.name()).collect();
+            let files: Vec<&str> = shader.linked().map(|file| file.path).collect();
+            (
+                shader.label(),
+                json!({ "sha256": digest, "main": shader.main(), "files": files,
+                    "features": features }),
+            )
+        });
+        let mut object = Map::new();
+        object.insert("format".into(), FORMAT.into());
+        object.insert("version".into(), VERSION.into());
+        object.insert("build".into(), build());
+        object.extend(describe(&self.caps));
+        let rest = json!({
+            "system": self.system,
+            "command": self.command,
+            "date": self.date,
+            "seconds": self.seconds,
+            "programs": programs.collect::<Map<_, _>>(),
+            "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
+            "models": self.models.iter().map(ModelReport::json).collect::<Vec<_>>(),
+            "failures": self.failures(),
+            "known_failures": self.known_failures(),
+            "known_passes": self.known_passes(),
+            "unfinished": self.unfinished,
+            "suspects": self.suspects().iter().map(Suspect::json).collect::<Vec<_>>(),
+        });
+        if let Value::Object(rest) = rest {
+            object.extend(rest);
+        }
+        object.into()
     }
 
     /// Files that explain the failures best, most suspect first: rows that link them failed, and
@@ -185,7 +303,8 @@ impl Summary {
     /// The measure is Ochiai's: the cosine between "links the file" and "failed" over all rows.
     pub fn suspects(&self) -> Vec<Suspect> {
         let mut files: BTreeMap<&'static str, Suspect> = BTreeMap::new();
-        for row in &self.rows {
+        // A row that is known to fail says nothing new of a file.
+        for row in self.rows.iter().filter(|row| !row.known) {
             for file in row.shader.linked() {
                 let none = Suspect { file: file.path, failed: 0, rows: 0 };
                 let suspect = files.entry(file.path).or_insert(none);
@@ -200,208 +319,6 @@ impl Summary {
         suspects.sort_by(|a, b| measure(b).total_cmp(&measure(a)));
         suspects.truncate(SUSPECTS);
         suspects
-    }
-
-    fn suspects_section(&self, page: &mut String) {
-        let suspects = self.suspects();
-        if suspects.is_empty() {
-            return;
-        }
-        page.push_str(
-            "<section><h2>Where to look first</h2><p>Files of WGSL by how well they explain what \
-             failed: rows that link the first of them failed, and rows that do not passed. If the \
-             shaders are as released, it is what the driver makes of them.</p>\
-             <div class=\"wide\"><table><thead><tr><th>file</th><th>rows that link it</th>\
-             <th>of them failed</th></tr></thead><tbody>\n",
-        );
-        for Suspect { file, failed, rows } in suspects {
-            let _ = writeln!(page, "<tr><th>{file}</th><td>{rows}</td><td>{failed}</td></tr>");
-        }
-        page.push_str("</tbody></table></div></section>\n");
-    }
-
-    fn failures_section(&self, page: &mut String) {
-        if self.failures() == 0 {
-            return;
-        }
-        self.suspects_section(page);
-        page.push_str("<section><h2>What failed</h2>\n");
-        for row in self.failed_rows().take(SHOWN) {
-            let failure = row.report.failure.as_deref().unwrap_or_default();
-            let _ = writeln!(
-                page,
-                "<article><h3>{kernel} <small>{} [{}]</small></h3><p>{}</p>\
-                 <p>The shader is <code>shaders/kernels/{kernel}.wgsl</code>, with its main in \
-                 <code>{}</code>; its reference is in <code>src/kernels/{kernel}.rs</code>. To run \
-                 this row alone:</p>\
-                 <pre>{}</pre></article>",
-                text(&row.case),
-                row.tuning,
-                text(failure),
-                row.shader.main(),
-                text(&self.replay.of(row, &self.caps.name)),
-                kernel = row.kernel,
-            );
-        }
-        let more = self.failed_rows().count().saturating_sub(SHOWN);
-        if more > 0 {
-            let _ = writeln!(page, "<p>{more} more rows failed.</p>");
-        }
-        for model in &self.models {
-            if let Some(failure) = &model.failure {
-                let _ = writeln!(
-                    page,
-                    "<article><h3>{}</h3><p>{}</p></article>",
-                    text(&model.name),
-                    text(failure)
-                );
-            }
-        }
-        page.push_str("</section>\n");
-    }
-
-    /// Plots each row as a mark, by kernel, at its largest error as a fraction of the bound.
-    fn plot_section(&self, page: &mut String) {
-        const LEFT: f64 = 190.0;
-        const WIDTH: f64 = 620.0;
-        const LANE: usize = 22;
-        // Powers of ten at the ends of the axis; marks beyond are drawn at the edge.
-        const FROM: f64 = -4.0;
-        const TO: f64 = 1.0;
-        let at = |worst: f64| {
-            let decade = worst.max(f64::MIN_POSITIVE).log10().clamp(FROM, TO);
-            LEFT + (decade - FROM) / (TO - FROM) * WIDTH
-        };
-        let lanes = self.kernels().count();
-        let height = lanes * LANE + 44;
-        let _ = writeln!(
-            page,
-            "<section><h2>Error against bound</h2>\
-             <p>Each mark is a row of a kernel: its largest error, as a fraction of what WGSL's \
-             accuracy rules allow. Right of the line is wrong. Rows that are computed without any \
-             rounding have no mark unless they fail.</p>\
-             <svg viewBox=\"0 0 860 {height}\" role=\"img\" aria-label=\"Largest error of each row \
-             as a fraction of its bound, by kernel\">"
-        );
-        for (decade, label) in
-            [(-4.0, "0.0001"), (-3.0, "0.001"), (-2.0, "0.01"), (-1.0, "0.1"), (0.0, "bound")]
-        {
-            let x = at(10f64.powf(decade));
-            let class = if decade == 0.0 { "bound" } else { "grid" };
-            let bottom = lanes * LANE + 8;
-            let _ = writeln!(
-                page,
-                "<line class=\"{class}\" x1=\"{x:.1}\" y1=\"4\" x2=\"{x:.1}\" y2=\"{bottom}\"/>\
-                 <text class=\"tick\" x=\"{x:.1}\" y=\"{}\">{label}</text>",
-                bottom + 18
-            );
-        }
-        for (lane, rows) in self.kernels().enumerate() {
-            let y = lane * LANE + LANE / 2 + 6;
-            let _ = write!(
-                page,
-                "<text class=\"name\" x=\"{:.1}\" y=\"{}\">{}</text>",
-                LEFT - 12.0,
-                y + 4,
-                rows[0].kernel
-            );
-            // Marks closer than half a unit are merged, which bounds the size of the page.
-            let mut places: Vec<(i64, bool)> = rows
-                .iter()
-                .filter(|row| row.report.worst > 0.0 || row.report.failure.is_some())
-                .map(|row| (place(at(row.report.worst)), row.report.failure.is_some()))
-                .collect();
-            places.sort_unstable();
-            places.dedup();
-            if places.is_empty() {
-                let _ = write!(
-                    page,
-                    "<text class=\"none\" x=\"{LEFT}\" y=\"{}\">no rounding in any row</text>",
-                    y + 4
-                );
-            }
-            for (place, failed) in places {
-                let (class, size) = if failed { ("bad", 5) } else { ("mark", 3) };
-                let x = place as f64 / 2.0;
-                let _ =
-                    write!(page, "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{size}\"/>");
-            }
-            page.push('\n');
-        }
-        page.push_str("</svg></section>\n");
-    }
-
-    fn kernels_section(&self, page: &mut String) {
-        page.push_str(
-            "<section><h2>Kernels</h2><div class=\"wide\"><table><thead><tr><th>kernel</th>\
-             <th>rows</th><th>without rounding</th><th>elements</th><th>largest error / bound</th>\
-             <th>failed</th></tr></thead><tbody>\n",
-        );
-        for rows in self.kernels() {
-            let totals = Totals::of(rows);
-            let class = if totals.failed > 0 { " class=\"fail\"" } else { "" };
-            let _ = writeln!(
-                page,
-                "<tr{class}><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td>\
-                 <td>{}</td></tr>",
-                rows[0].kernel,
-                totals.rows,
-                totals.exact,
-                totals.elements,
-                totals.worst,
-                totals.failed
-            );
-        }
-        page.push_str("</tbody></table></div></section>\n");
-    }
-
-    fn models_section(&self, page: &mut String) {
-        if self.models.is_empty() {
-            return;
-        }
-        page.push_str(
-            "<section><h2>Whole models</h2><p>Logits against those of an independent program in \
-             f64.</p><div class=\"wide\"><table><thead><tr><th>model</th>\
-             <th>largest difference</th><th>allowed</th></tr></thead><tbody>\n",
-        );
-        for model in &self.models {
-            let class = if model.failure.is_some() { " class=\"fail\"" } else { "" };
-            let _ = writeln!(
-                page,
-                "<tr{class}><th>{}</th><td>{:.1e}</td><td>{:.0e}</td></tr>",
-                text(&model.name),
-                model.worst,
-                model.most
-            );
-        }
-        page.push_str("</tbody></table></div></section>\n");
-    }
-
-    fn adapter_section(&self, page: &mut String) {
-        let seconds = format!("{:.1} s", self.seconds);
-        let Identity { ids, kind, backend, driver } = self.caps.identity();
-        page.push_str("<section><h2>Adapter and run</h2><div class=\"wide\"><table><tbody>\n");
-        for (name, value) in [
-            ("adapter", self.caps.name.as_str()),
-            ("kind", &kind),
-            ("backend", &backend),
-            ("driver", driver.trim()),
-            ("vendor and device", &ids),
-            ("system", &self.system),
-            ("command", &self.command),
-            ("date", &self.date),
-            ("time taken", &seconds),
-        ] {
-            let _ = writeln!(page, "<tr><th>{name}</th><td>{}</td></tr>", text(value));
-        }
-        page.push_str(
-            "</tbody></table><table><thead><tr><th>limit</th><th>device</th><th>adapter</th></tr>\
-             </thead><tbody>\n",
-        );
-        for (name, device, adapter) in self.caps.named_limits() {
-            let _ = writeln!(page, "<tr><th>{name}</th><td>{device}</td><td>{adapter}</td></tr>");
-        }
-        page.push_str("</tbody></table></div></section>\n");
     }
 
     /// The rows, grouped by kernel.
@@ -421,8 +338,10 @@ pub struct Totals {
     pub elements: usize,
     /// Largest error, as a fraction of the bound.
     pub worst: f64,
-    /// Number of failed rows.
+    /// Number of failed rows, expected ones too.
     pub failed: usize,
+    /// Time that they took.
+    pub seconds: f64,
 }
 
 impl Totals {
@@ -434,12 +353,13 @@ impl Totals {
             elements: rows.iter().map(|row| row.report.elements).sum(),
             worst: rows.iter().map(|row| row.report.worst).fold(0.0, f64::max),
             failed: rows.iter().filter(|row| row.report.failure.is_some()).count(),
+            seconds: rows.iter().map(|row| row.seconds).sum(),
         }
     }
 }
 
-/// Rounds a coordinate of the plot to half units.
-#[expect(clippy::cast_possible_truncation, reason = "the plot is some hundred units wide")]
-fn place(x: f64) -> i64 {
-    (2.0 * x).round() as i64
+/// The SHA-256 of a program's linked WGSL, with the features that it enables.
+fn digest(shader: Shader) -> String {
+    let digest = Sha256::digest(shader.enables() + &shader.source());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

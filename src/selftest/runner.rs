@@ -9,7 +9,7 @@ use crate::{
     kernels::Case,
     machine::{
         Machine as _,
-        gpu::{Caps, Gpu},
+        gpu::{Caps, Gpu, wait},
         host::Host,
     },
     variants::Tuning,
@@ -69,6 +69,7 @@ impl Runner {
         value: &Tuning,
         open: impl AsyncFn() -> Result<Gpu>,
     ) -> Result<Row> {
+        let started = wait::now();
         let shader = case.build(&mut Host::of_shapes()).record(value)?.shader;
         let lost = self.losses.get(case.kernel).copied().unwrap_or_default();
         let report = if lost >= LOSSES {
@@ -86,7 +87,8 @@ impl Runner {
         };
         let Case { kernel, exact, .. } = *case;
         let (case, tuning) = (case.name.clone(), tuning.to_owned());
-        Ok(Row { kernel, case, tuning, shader, exact, report })
+        let seconds = wait::now() - started;
+        Ok(Row { kernel, case, tuning, shader, exact, seconds, known: false, report })
     }
 
     /// Destroys the device, which frees its memory.
@@ -99,5 +101,5 @@ impl Runner {
 
 /// A failed report without values to compare.
 fn nothing(why: String) -> Report {
-    Report { elements: 0, worst: f64::INFINITY, failure: Some(why) }
+    Report { worst: f64::INFINITY, failure: Some(why), ..Report::new() }
 }

@@ -56,10 +56,10 @@ fn programs_at_once_with_one_cache_write_the_same() {
 fn adapters_are_listed() {
     let list = json(&["--list-adapters", "--json"]);
     let first = &list[0];
-    for field in ["name", "kind", "backend", "driver", "ids", "description"] {
+    for field in ["name", "vendor", "device", "type", "backend", "driver", "summary"] {
         assert!(first[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {first}");
     }
     assert_eq!(first["index"], 0);
-    let description = first["description"].as_str().expect("text");
+    let description = first["summary"].as_str().expect("text");
     assert!(good(&["--list-adapters"]).starts_with(&format!("0: {description}")));
 }

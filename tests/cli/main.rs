@@ -6,6 +6,7 @@ mod defaults;
 mod first;
 mod machines;
 mod release;
+mod selftest;
 #[cfg(unix)]
 mod signals;
 mod talks;
@@ -286,26 +287,6 @@ fn errors_are_objects_with_json() {
         assert!(error("message").contains(message) && error("hint").contains(hint), "{last}");
         assert_eq!(last["error"].as_object().map(serde_json::Map::len), Some(3));
     }
-}
-
-#[test]
-fn one_kernel_passes_its_selftest() {
-    let table = good(&["selftest", "--kernel", "gather", "--tuning", "all"]);
-    assert!(table.contains("gather") && !table.contains("FAILED"), "{table}");
-    let value = json(&["selftest", "--kernel", "gather", "--json"]);
-    assert_eq!(value["failures"], 0);
-    assert!(!value["rows"].as_array().expect("rows").is_empty());
-}
-
-#[test]
-fn rows_of_the_selftest_are_found_by_their_full_names() {
-    for text in ["embed/BF16 index", "embed/bf16 INDEX"] {
-        let value = json(&["selftest", "--case", text, "--json"]);
-        let rows = value["rows"].as_array().expect("rows");
-        assert_eq!(rows.len(), 1, "{rows:?}");
-        assert_eq!((&rows[0]["kernel"], &rows[0]["case"]), (&"embed".into(), &"BF16 index".into()));
-    }
-    assert_eq!(code(&["selftest", "--case", "embed/no such row"], "usage"), 2);
 }
 
 /// Logits of every position of each text, from the library.

@@ -41,6 +41,8 @@ pub struct Caps {
     pub(super) limits: wgpu::Limits,
     /// Limits of the adapter behind it.
     adapter_limits: wgpu::Limits,
+    /// Features of the device.
+    features: wgpu::Features,
     /// The limits that the device was opened with.
     pub profile: LimitProfile,
     /// Whether dispatches can be timed on the device, by timestamp queries.
@@ -57,15 +59,22 @@ pub struct Caps {
 /// What tells an adapter from others of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Vendor and device, in hexadecimal, as PCI has them.
-    pub ids: String,
+    /// Number of the vendor, as PCI has it; 0 if it is not known.
+    pub vendor: u32,
+    /// Number of the device, as PCI has it; 0 if it is not known.
+    pub device: u32,
     /// `DiscreteGpu`, `Cpu` and so on.
     pub kind: String,
     /// The interface below WebGPU.
     pub backend: String,
-    /// The driver and its version.
+    /// The driver.
     pub driver: String,
+    /// What the driver says of itself, such as its version.
+    pub driver_info: String,
 }
+
+/// The version of `wgpu`, and of `naga` with it, in `Cargo.lock`.
+pub const WGPU: &str = "30.0.1";
 
 impl Caps {
     /// The features that variants may use.
@@ -86,6 +95,13 @@ impl Caps {
     /// What tells the adapter from others of its name.
     pub fn identity(&self) -> Identity {
         identity(&self.info)
+    }
+
+    /// The optional features that the device was opened with, as WebGPU names them.
+    pub fn features(&self) -> Vec<String> {
+        let name =
+            |one: wgpu::Features| one.as_str().map_or_else(|| format!("{one:?}"), str::to_owned);
+        self.features.iter().map(name).collect()
     }
 
     /// Bytes of the largest storage buffer binding of the device.
@@ -138,10 +154,12 @@ impl Caps {
 
 fn identity(info: &wgpu::AdapterInfo) -> Identity {
     Identity {
-        ids: format!("{:04x}:{:04x}", info.vendor, info.device),
+        vendor: info.vendor,
+        device: info.device,
         kind: format!("{:?}", info.device_type),
         backend: info.backend.to_string(),
-        driver: format!("{} {}", info.driver, info.driver_info),
+        driver: info.driver.clone(),
+        driver_info: info.driver_info.clone(),
     }
 }
 
@@ -295,6 +313,7 @@ pub(super) async fn open(
         name: info.name.clone(),
         limits: device.limits(),
         adapter_limits,
+        features,
         profile,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         f16: adapter.features().contains(wgpu::Features::SHADER_F16),

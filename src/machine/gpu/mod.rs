@@ -14,7 +14,7 @@ mod pipelines;
 mod plan;
 pub(crate) mod wait;
 
-pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, adapters};
+pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, WGPU, adapters};
 use std::{ops::Range, time::Duration};
 
 pub use make::Refusal;

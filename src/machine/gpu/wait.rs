@@ -15,7 +15,7 @@ pub(crate) const SHADERS_ENABLE: bool = cfg!(target_arch = "wasm32");
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Seconds since some moment.
-pub(super) fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     #[cfg(not(target_arch = "wasm32"))]
     {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);

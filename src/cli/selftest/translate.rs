@@ -1,0 +1,302 @@
+//! What naga, wgpu's compiler, makes of a program for each interface below WebGPU, with the options
+//! that wgpu's backends give it (`wgpu-hal`: `vulkan/adapter.rs`, `metal/device.rs` and
+//! `dx12/device.rs`).
+//!
+//! wgpu asks the driver for some of the options, and tells nobody. SPIR-V is therefore written
+//! twice, for the newest drivers and for the oldest.
+
+use naga::{
+    AddressSpace, Module, ResourceBinding, ShaderStage, StorageAccess,
+    back::{
+        hlsl, msl,
+        pipeline_constants::process_overrides,
+        spv::{self, Capability},
+    },
+    proc::{BoundsCheckPolicies, BoundsCheckPolicy},
+    valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
+};
+use serde_json::{Value, json};
+
+/// The entry point of every program.
+pub(super) const ENTRY: &str = "main";
+
+/// A program for one interface.
+pub(super) struct Translation {
+    /// Name of its file.
+    pub(super) file: &'static str,
+    /// For whom it is, in a few words.
+    pub(super) about: &'static str,
+    /// The file, or why there is none.
+    pub(super) code: Result<Vec<u8>, String>,
+    /// Its entry point, and where it finds the bindings.
+    pub(super) places: Value,
+}
+
+/// A program that naga has read, with its constants.
+pub(super) struct Parsed {
+    module: Module,
+    info: ModuleInfo,
+}
+
+impl Parsed {
+    /// Reads linked WGSL, without `enable` directives.
+    ///
+    /// # Errors
+    ///
+    /// naga's message, if it refuses the program or a constant.
+    pub(super) fn of(source: &str, constants: &[(&str, u32)]) -> Result<Self, String> {
+        let module =
+            naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+        // naga has a capability for `unpack2x16float`, which is core WGSL.
+        let used = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+        let info = Validator::new(ValidationFlags::all(), used)
+            .validate(&module)
+            .map_err(|error| error.emit_to_string(source))?;
+        let constants =
+            constants.iter().map(|&(name, value)| (name.to_owned(), f64::from(value))).collect();
+        let entry = Some((ShaderStage::Compute, ENTRY));
+        let (module, info) = process_overrides(&module, &info, entry, &constants)
+            .map_err(|error| error.to_string())?;
+        Ok(Self { module: module.into_owned(), info: info.into_owned() })
+    }
+
+    /// Invocations of a workgroup along x, y, z.
+    pub(super) fn workgroup_size(&self) -> [u32; 3] {
+        self.module.entry_points.first().map_or([1; 3], |entry| entry.workgroup_size)
+    }
+
+    /// The program for all interfaces.
+    pub(super) fn translate(&self) -> [Translation; 4] {
+        [self.spirv(true), self.spirv(false), self.metal(), self.direct()]
+    }
+
+    /// The numbers of the bindings, and whether each is a uniform and is written.
+    fn bindings(&self) -> Vec<(ResourceBinding, bool, bool)> {
+        let binding = |(_, variable): (_, &naga::GlobalVariable)| {
+            let written = |access: StorageAccess| access.contains(StorageAccess::STORE);
+            let (uniform, written) = match variable.space {
+                AddressSpace::Storage { access } => (false, written(access)),
+                _ => (true, false),
+            };
+            Some((variable.binding?, uniform, written))
+        };
+        let mut all: Vec<_> = self.module.global_variables.iter().filter_map(binding).collect();
+        all.sort_by_key(|(place, ..)| (place.group, place.binding));
+        all
+    }
+
+    fn spirv(&self, newest: bool) -> Translation {
+        use Capability as C;
+        let buffer =
+            if newest { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
+        let mut capabilities = vec![
+            C::Shader,
+            C::Matrix,
+            C::Sampled1D,
+            C::Image1D,
+            C::ImageQuery,
+            C::DerivativeControl,
+            C::StorageImageExtendedFormats,
+            C::GroupNonUniform,
+            C::GroupNonUniformVote,
+            C::GroupNonUniformArithmetic,
+            C::GroupNonUniformBallot,
+            C::GroupNonUniformShuffle,
+            C::GroupNonUniformShuffleRelative,
+            C::GroupNonUniformQuad,
+        ];
+        if newest {
+            capabilities.extend([
+                C::DotProduct,
+                C::DotProductInputAll,
+                C::DotProductInput4x8Bit,
+                C::DotProductInput4x8BitPacked,
+                C::Int8,
+            ]);
+        }
+        let options = spv::Options {
+            lang_version: if newest { (1, 6) } else { (1, 3) },
+            flags: spv::WriterFlags::LABEL_VARYINGS | spv::WriterFlags::FORCE_POINT_SIZE,
+            fake_missing_bindings: true,
+            capabilities: Some(capabilities.into_iter().collect()),
+            bounds_check_policies: BoundsCheckPolicies {
+                index: BoundsCheckPolicy::Restrict,
+                buffer,
+                image_load: BoundsCheckPolicy::Restrict,
+                binding_array: BoundsCheckPolicy::Unchecked,
+            },
+            zero_initialize_workgroup_memory: if newest {
+                spv::ZeroInitializeWorkgroupMemoryMode::Native
+            } else {
+                spv::ZeroInitializeWorkgroupMemoryMode::Polyfill
+            },
+            ..spv::Options::default()
+        };
+        let pipeline = spv::PipelineOptions {
+            shader_stage: ShaderStage::Compute,
+            entry_point: ENTRY.to_owned(),
+        };
+        let words = spv::write_vec(&self.module, &self.info, &options, Some(&pipeline));
+        let bytes = |words: Vec<u32>| words.into_iter().flat_map(u32::to_le_bytes).collect();
+        let places = self.bindings();
+        let places =
+            places.iter().map(|(at, ..)| json!({ "set": at.group, "binding": at.binding }));
+        let (file, about) = if newest {
+            (
+                "shader.spv",
+                "SPIR-V 1.6 for Vulkan 1.3 with robustBufferAccess2: accesses to buffers are not \
+                 checked, workgroup memory is zeroed by the driver, and dp4a is an instruction",
+            )
+        } else {
+            (
+                "shader.checked.spv",
+                "SPIR-V 1.3 for Vulkan 1.1 without extensions: every index into a buffer is \
+                 limited to its length, and code zeroes workgroup memory",
+            )
+        };
+        Translation {
+            file,
+            about,
+            code: words.map(bytes).map_err(|error| error.to_string()),
+            places: json!({ "entry_point": ENTRY, "bindings": places.collect::<Value>() }),
+        }
+    }
+
+    fn metal(&self) -> Translation {
+        let bindings = self.bindings();
+        let slot = |at: usize| u8::try_from(at).unwrap_or(u8::MAX);
+        let resources = bindings.iter().enumerate().map(|(at, &(place, _, mutable))| {
+            let buffer = Some(slot(at));
+            (place, msl::BindTarget { buffer, mutable, ..msl::BindTarget::default() })
+        });
+        let resources = msl::EntryPointResources {
+            resources: resources.collect(),
+            immediates_buffer: None,
+            // After the bindings: the lengths of those whose type has none.
+            sizes_buffer: Some(slot(bindings.len())),
+        };
+        let options = msl::Options {
+            lang_version: (3, 0),
+            fake_missing_bindings: false,
+            per_entry_point_map: [(ENTRY.to_owned(), resources)].into(),
+            bounds_check_policies: BoundsCheckPolicies {
+                index: BoundsCheckPolicy::Restrict,
+                buffer: BoundsCheckPolicy::Restrict,
+                image_load: BoundsCheckPolicy::Restrict,
+                binding_array: BoundsCheckPolicy::Unchecked,
+            },
+            ..msl::Options::default()
+        };
+        let pipeline = msl::PipelineOptions {
+            entry_point: Some((ShaderStage::Compute, ENTRY.to_owned())),
+            vertex_pulling_transform: true,
+            ..msl::PipelineOptions::default()
+        };
+        let written = msl::write_string(&self.module, &self.info, &options, &pipeline);
+        let (code, entry) = match written {
+            Ok((text, about)) => {
+                let name = about.entry_point_names.into_iter().next().and_then(Result::ok);
+                (Ok(text.into_bytes()), name)
+            }
+            Err(error) => (Err(error.to_string()), None),
+        };
+        let types = &self.module.types;
+        let sized = self.module.global_variables.iter().filter_map(|(_, variable)| {
+            let sized = types[variable.ty].inner.needs_host_buffer_byte_size(types);
+            sized.then_some(variable.binding?.binding)
+        });
+        let places = bindings.iter().enumerate().map(|(at, _)| json!({ "buffer": at }));
+        Translation {
+            file: "shader.metal",
+            about: "Metal Shading Language 3.0",
+            code,
+            places: json!({
+                "entry_point": entry,
+                "bindings": places.collect::<Value>(),
+                "sizes_buffer": bindings.len(),
+                "sizes_of_bindings": sized.collect::<Vec<_>>(),
+            }),
+        }
+    }
+
+    fn direct(&self) -> Translation {
+        let bindings = self.bindings();
+        // Registers of a kind are counted in the order of bindings.
+        let mut next = [0; 3];
+        let mut map = hlsl::BindingMap::default();
+        let mut places = Vec::new();
+        for &(place, uniform, written) in &bindings {
+            let kind = if uniform { 0 } else { 1 + usize::from(written) };
+            let register = next[kind];
+            next[kind] += 1;
+            map.insert(place, hlsl::BindTarget { register, ..hlsl::BindTarget::default() });
+            places.push(json!({ "register": format!("{}{register}", ["b", "t", "u"][kind]) }));
+        }
+        let options = hlsl::Options {
+            shader_model: hlsl::ShaderModel::V6_6,
+            binding_map: map,
+            fake_missing_bindings: false,
+            ..hlsl::Options::default()
+        };
+        let pipeline =
+            hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, ENTRY.to_owned())) };
+        let mut text = String::new();
+        let written = hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(&self.module, &self.info, None)
+            .map_err(|error| error.to_string());
+        let (code, entry) = match written {
+            Ok(about) => {
+                let name = about.entry_point_names.into_iter().next().and_then(Result::ok);
+                (Ok(text.into_bytes()), name)
+            }
+            Err(error) => (Err(error), None),
+        };
+        Translation {
+            file: "shader.hlsl",
+            about: "HLSL for shader model 6.6 (`dxc -T cs_6_6 -E main`), all in space 0",
+            code,
+            places: json!({ "entry_point": entry, "bindings": places }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grok_wgpu::lab::{kernels, machine::host::Host, variants::Tuning};
+
+    use super::*;
+
+    /// One row of each kernel with each tuning of a device that has everything.
+    #[test]
+    fn every_kernel_can_be_translated() {
+        let mut cases = kernels::cases();
+        cases.dedup_by_key(|case| case.kernel);
+        assert!(cases.len() > 20, "{}", cases.len());
+        let on =
+            grok_wgpu::lab::variants::Capabilities { is_cpu: false, subgroups: Some((32, 32)) };
+        for (name, tuning) in Tuning::all(&on) {
+            for case in &cases {
+                let dispatch = case
+                    .build(&mut Host::of_shapes())
+                    .record(&tuning)
+                    .expect("rows can be dispatched");
+                let source = dispatch.shader.source();
+                let parsed = Parsed::of(&source, &dispatch.constants).expect("naga reads it");
+                assert!(parsed.workgroup_size()[0] > 0);
+                for Translation { file, code, places, .. } in parsed.translate() {
+                    let id = format!("{case:?} [{name}], {file}");
+                    let code = code.unwrap_or_else(|error| panic!("{id}: {error}"));
+                    assert!(code.len() > 500 && places["entry_point"].is_string(), "{id}");
+                    let bindings = places["bindings"].as_array().map(Vec::len);
+                    assert_eq!(bindings, Some(1 + dispatch.operands.len()), "{id}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_naga_refuses_is_told() {
+        let error = Parsed::of("@compute @workgroup_size(1) fn main() { let a: f32 = 1u; }", &[]);
+        assert!(error.err().is_some_and(|text| text.contains("f32")));
+    }
+}
