@@ -29,9 +29,12 @@ function browserPath() {
   return found;
 }
 
+/** Milliseconds that a test waits for something: compiling is slow on a busy machine without a GPU. */
+const PATIENCE = 180_000;
+
 /** A browser on the software adapter, for the same results on every machine. */
-export function launch() {
-  return chromium.launch({
+export async function launch() {
+  const browser = await chromium.launch({
     executablePath: browserPath(),
     args: [
       "--enable-unsafe-webgpu",
@@ -46,6 +49,8 @@ export function launch() {
       "--disable-dev-shm-usage",
     ],
   });
+  browser.on("context", (context) => context.setDefaultTimeout(PATIENCE));
+  return browser;
 }
 
 /** A temporary folder that is deleted at exit. */
@@ -108,7 +113,7 @@ export async function open(context, address, { meant = [], hosts = [] } = {}) {
 /** Waits until a model is loaded; throws the page's error if that fails. */
 export async function ready(page) {
   const error = page.locator("#notices .error");
-  await page.locator("html[data-model=ready]").or(error).first().waitFor({ state: "attached", timeout: 60_000 });
+  await page.locator("html[data-model=ready]").or(error).first().waitFor({ state: "attached" });
   if ((await error.count()) > 0) {
     throw new Error(`the model was not loaded: ${await error.innerText()}`);
   }
@@ -146,7 +151,7 @@ export async function lastAnswer(page) {
   const answer = page.locator("#log .message.assistant").last();
   const figures = answer.locator(".figures").filter({ hasText: /^[\d,]+ tokens?/ });
   const error = answer.locator(".error");
-  await figures.or(error).first().waitFor({ timeout: 90_000 });
+  await figures.or(error).first().waitFor();
   if ((await error.count()) > 0) {
     throw new Error(`there was no answer: ${await error.innerText()}`);
   }
@@ -165,7 +170,7 @@ export async function tokens(page, count) {
     .last()
     .locator(".written span")
     .nth(count - 1)
-    .waitFor({ timeout: 60_000 });
+    .waitFor();
 }
 
 /** Drops a local folder or file on the page, as a user would. */

@@ -51,7 +51,7 @@ async function fresh(use, { meant, hosts, init, context = {}, address = server.a
 /** The code and the text of the error notice. */
 async function notice(page, place = "#notices") {
   const card = page.locator(`${place} .error`);
-  await card.waitFor({ timeout: 60_000 });
+  await card.waitFor();
   return {
     code: await card.getAttribute("data-code"),
     title: await card.locator("strong").innerText(),
@@ -229,7 +229,7 @@ test("a load that fails leaves the model and the conversation as they are", asyn
         await ask(page, "Tell me a story.");
         const { text } = await lastAnswer(page);
         const same = async () => {
-          await page.locator("html[data-model=ready]").waitFor({ state: "attached", timeout: 60_000 });
+          await page.locator("html[data-model=ready]").waitFor({ state: "attached" });
           assert.equal(await page.locator(".message").count(), 2);
           assert.equal((await lastAnswer(page)).text, text);
           assert.ok(await page.locator("#talk").isVisible());
@@ -242,7 +242,7 @@ test("a load that fails leaves the model and the conversation as they are", asyn
           await page.locator("#address").press("Enter");
         };
         const said = async (pattern) => {
-          await page.locator("#notices .error .what").filter({ hasText: pattern }).waitFor({ timeout: 60_000 });
+          await page.locator("#notices .error .what").filter({ hasText: pattern }).waitFor();
           return notice(page);
         };
 
@@ -443,7 +443,7 @@ for (const last of [false, true]) {
         await page.goto(`${server.address}#selftest`);
         await page.reload();
         await page.locator("#test-some").click();
-        await page.getByText("✗ Failed").waitFor({ timeout: 120_000 });
+        await page.getByText("✗ Failed").waitFor();
         const said = await page.locator(".verdict").textContent();
         assert.match(
           said,
