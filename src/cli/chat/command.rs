@@ -52,8 +52,8 @@ pub(super) fn help() -> String {
         told.map(|(name, after, what, _)| line(format!("/{name} {after}"), what)).collect();
     text += &line("//TEXT".into(), "send a message that begins with a slash");
     text += &line(FENCE.into(), "begin a message of several lines, which the next \"\"\" ends");
-    text + "Any other line is a message. Ctrl-V Ctrl-J begins another line of it, and pasted text\n\
-            keeps its lines. Ctrl-C stops an answer.\n"
+    text + "Any other line is a message. Ctrl-V Ctrl-J begins another line of it, and\n\
+            pasted text keeps its lines. Ctrl-C stops an answer.\n"
 }
 
 /// What was said.
