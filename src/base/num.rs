@@ -19,3 +19,9 @@ pub fn size(bytes: u64) -> String {
     }
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.2} {unit}") }
 }
+
+/// Bytes as lower-case hexadecimal digits, such as those of a hash.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     base::{
         error::{Error, Result},
+        num::hex,
         quant,
         tensor::DType,
     },
@@ -226,11 +226,7 @@ struct Reading {
 
 impl Reading {
     fn end(self) -> Origin {
-        let mut hash = String::new();
-        for byte in self.hash.finalize() {
-            let _ = write!(hash, "{byte:02x}");
-        }
-        Origin { first: self.first, rows: self.rows, hash }
+        Origin { first: self.first, rows: self.rows, hash: hex(&self.hash.finalize()) }
     }
 }
 

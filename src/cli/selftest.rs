@@ -111,7 +111,7 @@ pub(super) struct Options {
     /// Write a page that can be attached to a bug report
     #[arg(long, value_name = "FILE", help_heading = RESULTS)]
     report: Option<PathBuf>,
-    /// Write the results as XML in the form of JUnit, for continuous integration
+    /// Write the results as XML in the form of `JUnit`, for continuous integration
     #[arg(long, value_name = "FILE", help_heading = RESULTS)]
     junit: Option<PathBuf>,
     /// Write one row to a new folder, to be run without this program

@@ -147,11 +147,12 @@ impl Wrong {
     pub fn extent(&self) -> String {
         let Self { count, of, place, first, farthest, .. } = self;
         // Elements that should not have been written are wrong beside those that should.
-        let mut text = format!("{count} wrong, of {of} to be written: {place}");
-        if farthest != first {
-            text += &format!("; farthest at {:?}: {farthest}", farthest.at);
-        }
-        text
+        let far = if farthest == first {
+            String::new()
+        } else {
+            format!("; farthest at {:?}: {farthest}", farthest.at)
+        };
+        format!("{count} wrong, of {of} to be written: {place}{far}")
     }
 
     /// As JSON.

@@ -370,22 +370,21 @@ fn other_bits<'a>(
     first: &[Vec<u8>],
     now: &[Vec<u8>],
 ) -> String {
-    let mut text = format!("run {run} gave other bits than the first");
+    let told = format!("run {run} gave other bits than the first");
     for (name, (first, now)) in names.zip(first.iter().zip(now)) {
         let words = || first.chunks(4).zip(now.chunks(4)).enumerate();
         let differ = words().filter(|(_, (before, after))| before != after);
         let mut differ = differ.map(|(at, (before, after))| (at, word(before), word(after)));
         if let Some((at, before, after)) = differ.next() {
             let count = 1 + differ.count();
-            text += &format!(
-                ": `{name}` differs in {count} of {} words, the first is word {at}, {before:#010x} \
-                 and then {after:#010x}",
+            return format!(
+                "{told}: `{name}` differs in {count} of {} words, the first is word {at}, \
+                 {before:#010x} and then {after:#010x}",
                 words().count()
             );
-            break;
         }
     }
-    text
+    told
 }
 
 /// The word of up to four bytes.

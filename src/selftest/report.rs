@@ -7,9 +7,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{ModelReport, Report};
-use crate::machine::{
-    gpu::{Caps, Identity, LimitProfile, WGPU},
-    shader::Shader,
+use crate::{
+    base::num::hex,
+    machine::{
+        gpu::{Caps, Identity, LimitProfile, WGPU},
+        shader::Shader,
+    },
 };
 
 /// The value of `format` in the JSON of a self-test.
@@ -360,6 +363,5 @@ impl Totals {
 
 /// The SHA-256 of a program's linked WGSL, with the features that it enables.
 fn digest(shader: Shader) -> String {
-    let digest = Sha256::digest(shader.enables() + &shader.source());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(shader.enables() + &shader.source()))
 }

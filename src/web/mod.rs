@@ -10,7 +10,7 @@ use sha2::Digest;
 use wasm_bindgen::prelude::*;
 
 use crate::{
-    base::error::Error,
+    base::{error::Error, num::hex},
     checkpoint::{self, open},
     machine::gpu::Caps,
     text::tokenizer::Tokenizer,
@@ -110,11 +110,6 @@ impl Sha256 {
 
     /// The hash in lower-case hexadecimal digits. Consumes the object.
     pub fn finish(self) -> String {
-        use std::fmt::Write as _;
-        self.0.finalize().iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&self.0.finalize())
     }
 }

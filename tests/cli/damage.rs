@@ -127,12 +127,12 @@ fn little_memory_is_enough_to_refuse_what_files_claim() {
     };
     assert!(inspect().status.success(), "{}", text_of(&inspect()));
 
-    const WHOLE: u64 = 1 << 40;
-    let headers: [(u64, u64); 3] = [(100_000_000, WHOLE), (1 << 39, WHOLE), (u64::MAX, 4096)];
+    let whole: u64 = 1 << 40;
+    let headers = [(100_000_000_u64, whole), (1 << 39, whole), (u64::MAX, 4096)];
     let claims = headers.map(|(header, len)| (WEIGHTS, header.to_le_bytes().to_vec(), len));
-    const TOKENIZER: &str = "tokenizer.tok.json";
-    let texts = ["model.safetensors.index.json", TOKENIZER, "config.json"];
-    for (name, start, len) in claims.into_iter().chain(texts.map(|name| (name, vec![], WHOLE))) {
+    let tokenizer = "tokenizer.tok.json";
+    let texts = ["model.safetensors.index.json", tokenizer, "config.json"];
+    for (name, start, len) in claims.into_iter().chain(texts.map(|name| (name, vec![], whole))) {
         let file = dir.path().join(name);
         let kept = fs::read(&file).ok();
         fs::write(&file, start).expect("written");
@@ -142,7 +142,7 @@ fn little_memory_is_enough_to_refuse_what_files_claim() {
         let output = inspect();
         let told = text_of(&output) + &String::from_utf8_lossy(&output.stdout);
         // A model can be inspected without its tokenizer.
-        let (code, word) = if name == TOKENIZER { (0, "cannot be used") } else { (3, "error[") };
+        let (code, word) = if name == tokenizer { (0, "cannot be used") } else { (3, "error[") };
         assert_eq!(output.status.code(), Some(code), "{name} of {len} bytes: {told}");
         assert!(told.contains(word) && told.contains(name), "{name}: {told}");
         match kept {

@@ -1,6 +1,6 @@
 //! `selftest --dump`: one row as a folder that can be run without this program.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use grok_wgpu::lab::{
     base::{
@@ -148,7 +148,8 @@ fn files(
         bindings.push(binding_of(binding, operand, got, &mut files));
     }
     let report_json = report.as_ref().map_or(Value::Null, |report| {
-        json!({ "elements": report.elements, "wrong": report.wrong.as_ref().map(|w| w.json()) })
+        let wrong = report.wrong.as_ref().map(selftest::Wrong::json);
+        json!({ "elements": report.elements, "wrong": wrong })
     });
     let features: Vec<&str> = shader.features.iter().map(|feature| feature.name()).collect();
     let constants: Map<String, Value> =
@@ -297,8 +298,9 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
         };
         let names = ["initial", "expected", "expected_f32", "bounds", "got"];
         let names = names.iter().filter_map(|name| binding[name].as_str());
-        bindings += &format!(
-            "| {} | `{}` | {} | {shape} | {} | {} |\n",
+        let _ = writeln!(
+            bindings,
+            "| {} | `{}` | {} | {shape} | {} | {} |",
             binding["binding"],
             text(&binding["name"]),
             text(&binding["type"]),
@@ -327,7 +329,8 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
     let subgroups = &dump["device"]["subgroups"];
     if features != "none" && !subgroups.is_null() {
         let (least, most) = (&subgroups["least"], &subgroups["most"]);
-        features += &format!(
+        let _ = write!(
+            features,
             " (this device's have {least} to {most} invocations, and the constants are for that)"
         );
     }

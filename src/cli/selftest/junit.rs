@@ -1,4 +1,4 @@
-//! The results in the form of JUnit, which continuous integration reads: a suite for each kernel.
+//! The results in the form of `JUnit`, which continuous integration reads: a suite for each kernel.
 
 use std::fmt::Write as _;
 

@@ -1,6 +1,6 @@
 //! Lists of rows that are known to fail, as a file with one row a line.
 
-use std::{cell::RefCell, collections::HashSet, path::Path};
+use std::{cell::RefCell, collections::HashSet, fmt::Write as _, path::Path};
 
 use grok_wgpu::lab::{
     base::error::{Error, Result},
@@ -118,7 +118,7 @@ pub(super) fn of(summary: &Summary) -> String {
     for (id, failure) in rows.chain(models) {
         if let Some(failure) = failure {
             let first = failure.lines().next().unwrap_or_default();
-            text += &format!("{id}   # {first}\n");
+            let _ = writeln!(text, "{id}   # {first}");
         }
     }
     text
