@@ -10,7 +10,7 @@ mod place;
 mod report;
 mod runner;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _};
 
 pub use bisect::{Bisect, Parted};
 pub use compare::{Element, Number, Wrong};
@@ -377,7 +377,8 @@ fn other_bits<'a>(
         let mut differ = differ.map(|(at, (before, after))| (at, word(before), word(after)));
         if let Some((at, before, after)) = differ.next() {
             let count = 1 + differ.count();
-            text += &format!(
+            let _ = write!(
+                text,
                 ": `{name}` differs in {count} of {} words, the first is word {at}, {before:#010x} \
                  and then {after:#010x}",
                 words().count()

@@ -78,7 +78,7 @@ impl Place {
             Self::All
         } else if count == 1 {
             Self::One
-        } else if table && gapless && first % cols == 0 && count % cols == 0 {
+        } else if table && gapless && first.is_multiple_of(cols) && count.is_multiple_of(cols) {
             Self::Rows(first / cols, last / cols)
         } else if gapless && last + 1 == len {
             let own = groups > 1 && count <= len.div_ceil(groups);
@@ -134,7 +134,9 @@ impl Place {
 /// wrong, if these are neighbours, not the whole group, and no other element is wrong.
 fn stripe(wrong: &[usize], len: usize, every: usize) -> Option<(usize, usize)> {
     let mut counts = vec![0; every];
-    wrong.iter().for_each(|i| counts[i % every] += 1);
+    for i in wrong {
+        counts[i % every] += 1;
+    }
     let whole = |at: usize| len / every + usize::from(at < len % every);
     let from = counts.iter().position(|&count| count > 0)?;
     let to = counts.iter().rposition(|&count| count > 0)?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -260,16 +261,16 @@ impl<'a> Compared<'a> {
             ("are new", plain(new)),
             ("are gone", plain(gone)),
         ] {
-            text += &format!("  {} rows {what}\n", rows.len());
+            let _ = write!(text, "  {} rows {what}\n", rows.len());
             // Which rows were run is no news of the device.
             let few = if what.starts_with("are") { 3 } else { SHOWN };
             text.extend(rows.iter().take(few).map(|row| format!("    {row}\n")));
             if rows.len() > few {
-                text += &format!("    and {} more, which --json has\n", rows.len() - few);
+                let _ = write!(text, "    and {} more, which --json has\n", rows.len() - few);
             }
         }
         let (old, now) = seconds;
-        text += &format!("  rows of both took {old:.1} s before, and {now:.1} s now\n");
+        let _ = write!(text, "  rows of both took {old:.1} s before, and {now:.1} s now\n");
         text
     }
 
@@ -339,7 +340,7 @@ pub(super) fn matrix(globals: &Globals, files: &[PathBuf]) -> Result<()> {
     } else {
         let mut text = describe(&reports);
         for (other, compared) in others.iter().zip(&compared) {
-            text += &format!("\n{}, which is \"now\" here:", other.name);
+            let _ = write!(text, "\n{}, which is \"now\" here:", other.name);
             text += &compared.describe();
         }
         out(&text)?;
@@ -376,25 +377,27 @@ fn describe(reports: &[Base]) -> String {
     for (at, report) in reports.iter().enumerate() {
         let Base { name, adapter, driver, program, rows, seconds, .. } = report;
         let failed = rows.values().filter(|row| row.failed).count();
-        text += &format!(
-            "{:>2}  {name}: {adapter}, {}; {program}; {failed} of {} checks failed, {seconds:.1} s\n",
+        let _ = write!(
+            text,
+            "{:>2}  {name}: {adapter}, {}; {program}; {failed} of {} checks failed, {seconds:.1} \
+             s\n",
             column(at),
             driver.trim(),
             rows.len()
         );
     }
-    text += &format!("\n{:<22}", "worst/bound, or failed");
+    let _ = write!(text, "\n{:<22}", "worst/bound, or failed");
     text.extend((0..reports.len()).map(|at| format!(" {:>12}", column(at))));
     text.push('\n');
     for kernel in kernels(reports) {
-        text += &format!("{kernel:<22}");
+        let _ = write!(text, "{kernel:<22}");
         for report in reports {
             let cell = match report.totals(kernel) {
                 None => "–".to_owned(),
                 Some((_, 0, worst, _)) => format!("{worst:.3}"),
                 Some((rows, failed, ..)) => format!("{failed} of {rows}"),
             };
-            text += &format!(" {cell:>12}");
+            let _ = write!(text, " {cell:>12}");
         }
         text.push('\n');
     }

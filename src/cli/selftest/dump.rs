@@ -1,6 +1,6 @@
 //! `selftest --dump`: one row as a folder that can be run without this program.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use grok_wgpu::lab::{
     base::{
@@ -297,7 +297,8 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
         };
         let names = ["initial", "expected", "expected_f32", "bounds", "got"];
         let names = names.iter().filter_map(|name| binding[name].as_str());
-        bindings += &format!(
+        let _ = write!(
+            bindings,
             "| {} | `{}` | {} | {shape} | {} | {} |\n",
             binding["binding"],
             text(&binding["name"]),
@@ -327,7 +328,8 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
     let subgroups = &dump["device"]["subgroups"];
     if features != "none" && !subgroups.is_null() {
         let (least, most) = (&subgroups["least"], &subgroups["most"]);
-        features += &format!(
+        let _ = write!(
+            features,
             " (this device's have {least} to {most} invocations, and the constants are for that)"
         );
     }
