@@ -163,6 +163,17 @@ impl From<Profile> for selftest::Profile {
 }
 
 impl Options {
+    /// Whether an option says how to run the test.
+    fn runs(&self) -> bool {
+        let files = [&self.report, &self.junit, &self.known, &self.write_known];
+        self.is_partial()
+            || self.list
+            || self.tuning.is_some()
+            || self.shard.is_some()
+            || self.max_failures.is_some()
+            || files.iter().any(|file| file.is_some())
+    }
+
     /// Whether rows are picked by their names; whole models are left out then.
     fn is_partial(&self) -> bool {
         self.kernel.is_some() || self.case.is_some() || !self.row.is_empty()
@@ -175,6 +186,13 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return bisect::run(globals, &options.prompt, model).await;
     }
     if let [_, _, ..] = options.compare.as_slice() {
+        if options.runs() {
+            return Err(Error::Usage(
+                "--compare with several files runs nothing, so it takes no option of the test"
+                    .into(),
+            )
+            .with_hint("Leave the other options out, or compare this run with one file."));
+        }
         return compare::matrix(globals, &options.compare);
     }
     // All that can be wrong with files is found before minutes of work.
@@ -254,8 +272,8 @@ struct Limits<'a> {
     max_failures: Option<u64>,
 }
 
-/// Runs the chosen rows with `run`. Returns why it stopped early, if too many failed. `rows` has the
-/// results so far even after an error.
+/// Runs the chosen rows with `run`. Returns why it stopped early, if too many failed. `rows` has
+/// the results so far even after an error.
 async fn check_rows(
     limits: Limits<'_>,
     chosen: &[Chosen],

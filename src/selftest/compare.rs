@@ -1,7 +1,7 @@
 //! Compares what a device wrote with what the oracle allows, element by element: how far the values
 //! are apart, in units in the last place too, how many are wrong, and where they lie.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use half::{bf16, f16};
 use serde_json::{Value, json};
@@ -189,8 +189,8 @@ pub(super) struct Untouched<'a> {
 /// Where the oracle has NaN or an infinity, the device must have one of those too, but not the
 /// same: another order of a sum can turn one into the other.
 ///
-/// Without `untouched` there is no poison, and all elements count as written. `workgroups` are those
-/// of the dispatch.
+/// Without `untouched` there is no poison, and all elements count as written. `workgroups` are
+/// those of the dispatch.
 pub(super) fn compare(
     host: &Host,
     operand: Operand,

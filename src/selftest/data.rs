@@ -72,13 +72,13 @@ impl CaseData {
     }
 }
 
-/// What a device writes in a run of the row without guards: the bytes of each output, in the order of
-/// the dispatch's operands. Elements that it does not write hold [`POISON`].
+/// What a device writes in a run of the row without guards: the bytes of each output, in the order
+/// of the dispatch's operands. Elements that it does not write hold [`POISON`].
 ///
 /// # Errors
 ///
-/// [`Error::Verification`](crate::base::error::Error::Verification) if it changes an input; what the
-/// device reports, such as a program that it refuses.
+/// [`Error::Verification`](crate::base::error::Error::Verification) if it changes an input; what
+/// the device reports, such as a program that it refuses.
 pub async fn outputs(gpu: &mut Gpu, case: &Case, tuning: &Tuning) -> Result<Vec<Vec<u8>>> {
     let (host, kernel, dispatch) = super::prepare(case, tuning)?;
     let inputs = dispatch.operands.iter().map(|o| (o.tensor.id, host.bytes(o.tensor))).collect();

@@ -10,7 +10,7 @@ mod place;
 mod report;
 mod runner;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _};
 
 pub use bisect::{Bisect, Parted};
 pub use compare::{Element, Number, Wrong};

@@ -76,8 +76,8 @@ impl Summary {
         page.push_str("<section><h2>What failed</h2>\n");
         if matches!(self.replay, Replay::Command) {
             page.push_str(
-                "<p>With <code>--dump DIR</code> the command of a row writes its shader, its inputs \
-                 and its results to a folder, for programs other than this one.</p>\n",
+                "<p>With <code>--dump DIR</code> the command of a row writes its shader, its \
+                 inputs and its results to a folder, for programs other than this one.</p>\n",
             );
         }
         for row in self.failed_rows().take(SHOWN) {
@@ -121,8 +121,8 @@ impl Summary {
         }
         let _ = writeln!(
             page,
-            "<section><h2>Known failures</h2><p>{known} failed as expected, and {} passed that were \
-             expected to fail.</p><ul>",
+            "<section><h2>Known failures</h2><p>{known} failed as expected, and {} passed that \
+             were expected to fail.</p><ul>",
             passed.len()
         );
         for id in passed.iter().take(SHOWN) {
@@ -226,7 +226,8 @@ impl Summary {
             rounded => format!(
                 " Values that are stored in a coarser type than f32 have no part in this, as they \
                  can only be one neighbour of the exact value or the other: {rounded} are the one \
-                 that is not the nearest, which is allowed where the f32 before lay near the middle."
+                 that is not the nearest, which is allowed where the f32 before lay near the \
+                 middle."
             ),
         }
     }

@@ -1,7 +1,10 @@
 //! The results of a self-test: totals, suspects, and JSON for programs. `page.rs` has the page for
 //! people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

@@ -42,7 +42,8 @@ fn rows_of_the_selftest_are_found_by_their_full_names() {
     assert_eq!(code(&["selftest", "--case", "embed/no such row"], "usage"), 2);
 }
 
-/// What is printed for a failed row runs that row and no other, though its name is a part of others.
+/// What is printed for a failed row runs that row and no other, though its name is a part of
+/// others.
 #[test]
 fn a_row_is_run_alone() {
     let name = "rms_norm/1x8 normal";
@@ -156,6 +157,8 @@ fn runs_are_compared() {
     let value = json_of(&["selftest", "--kernel", "gather", "--compare", path(&other), "--json"]);
     assert_eq!(value["compared"]["passes"], json!([id]));
 
+    let both = [&both[..], &["--kernel", "gather"]].concat();
+    assert_eq!(code(&both, "usage"), 2);
     fs::write(&other, "{}").expect("written");
     assert_eq!(code(&["selftest", "--compare", path(&other)], "format"), 3);
 }
