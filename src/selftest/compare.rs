@@ -1,7 +1,7 @@
 //! Compares what a device wrote with what the oracle allows, element by element: how far the values
 //! are apart, in units in the last place too, how many are wrong, and where they lie.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use half::{bf16, f16};
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ mod place;
 mod report;
 mod runner;
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::collections::HashMap;
 
 pub use bisect::{Bisect, Parted};
 pub use compare::{Element, Number, Wrong};

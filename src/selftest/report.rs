@@ -1,10 +1,7 @@
 //! The results of a self-test: totals, suspects, and JSON for programs. `page.rs` has the page for
 //! people.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
