@@ -300,6 +300,8 @@ pub(super) fn shown(args: &[OsString]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
+
     use super::*;
 
     fn args(line: &str) -> Vec<OsString> {
@@ -309,8 +311,11 @@ mod tests {
     /// What the program takes for a line: the line itself, another one, or what it says.
     fn taken(line: &str) -> String {
         let program = super::super::command();
-        let parses =
-            |args: &Vec<OsString>| super::super::command().try_get_matches_from(args).is_ok();
+        let parses = |args: &Vec<OsString>| {
+            let parsed = super::super::command().try_get_matches_from(args);
+            // A request for help is an error of that kind.
+            parsed.map_or_else(|error| error.kind() == ErrorKind::DisplayHelp, |_| true)
+        };
         match Typed::of(&args(line), &program) {
             Typed::Plain => line.to_owned(),
             Typed::Means(all) => {
