@@ -36,13 +36,14 @@ fn chat_on_a_terminal(home: &Path) -> (PtySession, String) {
     on_a_terminal(home, &["chat", path(model()), "-n", "2000"])
 }
 
-/// A chat on a terminal of 40 columns, in a shell that compares the terminal's mode before and after
-/// it, and prints the exit code; and the chat's process.
+/// A chat on a terminal of 40 columns, in a shell that compares the terminal's mode before and
+/// after it, and prints the exit code; and the chat's process.
 pub(super) fn on_a_terminal(home: &Path, args: &[&str]) -> (PtySession, String) {
     let mut command = Command::new("sh");
     let inner = r#"echo "pid $$ is it"; exec "$0" "$@""#;
     // Ctrl-C is for the chat alone.
-    let outer = r#"trap : INT; stty cols 40 rows 24; mode=$(stty -g); sh -c "$INNER" "$0" "$@"; code=$?
+    let outer = r#"trap : INT; stty cols 40 rows 24; mode=$(stty -g)
+        sh -c "$INNER" "$0" "$@"; code=$?
         if [ "$mode" = "$(stty -g)" ]; then same=yes; else same=no; fi
         echo "code $code, same mode: $same""#;
     command.args(["-c", outer, env!("CARGO_BIN_EXE_grok-wgpu")]).args(args);

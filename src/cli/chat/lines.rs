@@ -51,8 +51,14 @@ pub(super) struct Lines {
 }
 
 enum From {
-    /// Line editing on a terminal, and the history file if there is a place for it.
-    Editor { editor: Box<Editor<Words, FileHistory>>, history: Option<PathBuf>, keys: Option<Keys> },
+    /// Line editing on a terminal.
+    Editor {
+        editor: Box<Editor<Words, FileHistory>>,
+        /// The history file, if there is a place for it.
+        history: Option<PathBuf>,
+        /// None if the terminal itself edits lines.
+        keys: Option<Keys>,
+    },
     /// Standard input without line editing.
     Plain,
 }
