@@ -51,7 +51,7 @@ fn a_row_is_run_alone() {
     assert!(contain.len() > 1, "{contain:?}");
     let tuned = contain.iter().find(|id| id.starts_with(&format!("{name} ["))).expect("the row");
     for row in [name, tuned] {
-        assert_eq!(list(&["--row", row]), [tuned.clone()]);
+        assert_eq!(list(&["--row", row]), std::slice::from_ref(tuned));
     }
     let value = json_of(&["selftest", "--row", tuned, "--json"]);
     assert_eq!(rows(&value).len(), 1);

@@ -261,16 +261,16 @@ impl<'a> Compared<'a> {
             ("are new", plain(new)),
             ("are gone", plain(gone)),
         ] {
-            let _ = write!(text, "  {} rows {what}\n", rows.len());
+            let _ = writeln!(text, "  {} rows {what}", rows.len());
             // Which rows were run is no news of the device.
             let few = if what.starts_with("are") { 3 } else { SHOWN };
             text.extend(rows.iter().take(few).map(|row| format!("    {row}\n")));
             if rows.len() > few {
-                let _ = write!(text, "    and {} more, which --json has\n", rows.len() - few);
+                let _ = writeln!(text, "    and {} more, which --json has", rows.len() - few);
             }
         }
         let (old, now) = seconds;
-        let _ = write!(text, "  rows of both took {old:.1} s before, and {now:.1} s now\n");
+        let _ = writeln!(text, "  rows of both took {old:.1} s before, and {now:.1} s now");
         text
     }
 
@@ -377,10 +377,10 @@ fn describe(reports: &[Base]) -> String {
     for (at, report) in reports.iter().enumerate() {
         let Base { name, adapter, driver, program, rows, seconds, .. } = report;
         let failed = rows.values().filter(|row| row.failed).count();
-        let _ = write!(
+        let _ = writeln!(
             text,
             "{:>2}  {name}: {adapter}, {}; {program}; {failed} of {} checks failed, {seconds:.1} \
-             s\n",
+             s",
             column(at),
             driver.trim(),
             rows.len()

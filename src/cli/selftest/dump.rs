@@ -14,7 +14,7 @@ use grok_wgpu::lab::{
         gpu::Gpu,
         host::{POISON, is_unwritten},
     },
-    selftest::{self, CaseData, Expected, OperandData, Report, build, describe},
+    selftest::{self, CaseData, Expected, OperandData, Report, Wrong, build, describe},
 };
 use serde_json::{Map, Value, json};
 
@@ -148,7 +148,7 @@ fn files(
         bindings.push(binding_of(binding, operand, got, &mut files));
     }
     let report_json = report.as_ref().map_or(Value::Null, |report| {
-        json!({ "elements": report.elements, "wrong": report.wrong.as_ref().map(|w| w.json()) })
+        json!({ "elements": report.elements, "wrong": report.wrong.as_ref().map(Wrong::json) })
     });
     let features: Vec<&str> = shader.features.iter().map(|feature| feature.name()).collect();
     let constants: Map<String, Value> =
@@ -297,9 +297,9 @@ fn readme(id: &str, dump: &Value, files: &Files) -> String {
         };
         let names = ["initial", "expected", "expected_f32", "bounds", "got"];
         let names = names.iter().filter_map(|name| binding[name].as_str());
-        let _ = write!(
+        let _ = writeln!(
             bindings,
-            "| {} | `{}` | {} | {shape} | {} | {} |\n",
+            "| {} | `{}` | {} | {shape} | {} | {} |",
             binding["binding"],
             text(&binding["name"]),
             text(&binding["type"]),

@@ -118,7 +118,7 @@ pub(super) fn of(summary: &Summary) -> String {
     for (id, failure) in rows.chain(models) {
         if let Some(failure) = failure {
             let first = failure.lines().next().unwrap_or_default();
-            let _ = write!(text, "{id}   # {first}\n");
+            let _ = writeln!(text, "{id}   # {first}");
         }
     }
     text
