@@ -14,7 +14,7 @@ use grok_wgpu::lab::{
         gpu::Gpu,
         host::{POISON, is_unwritten},
     },
-    selftest::{self, CaseData, Expected, OperandData, Report, Wrong, build, describe},
+    selftest::{self, CaseData, Expected, OperandData, Report, build, describe},
 };
 use serde_json::{Map, Value, json};
 
