@@ -11,7 +11,7 @@ import os
 import shutil
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from model import Config
 from reference import Reference
@@ -44,6 +44,37 @@ def tensors(state, c):
                 w2[e].T,
             )
     return {k: v.detach().to(torch.bfloat16).contiguous().clone() for k, v in out.items()}
+
+
+def state_of(directory, c):
+    """The opposite of `tensors`: the training model's state, in f32, of an exported checkpoint."""
+    w = {k: v.float() for k, v in load_file(os.path.join(directory, "model.safetensors")).items()}
+    out = {
+        "embed.weight": w["model.embed_tokens.weight"],
+        "norm.weight": w["model.norm.weight"],
+        "lm_head.weight": w["lm_head.weight"],
+    }
+    for i in range(c.num_hidden_layers):
+        dst, src = f"layers.{i}.", f"model.layers.{i}."
+        for name in ("pre_attn_norm", "post_attn_norm", "pre_moe_norm", "post_moe_norm"):
+            out[f"{dst}{name}.weight"] = w[f"{src}{name}.weight"]
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            out[f"{dst}attn.{name}.weight"] = w[f"{src}self_attn.{name}.weight"]
+        gate, up = w[f"{src}mlp.gate_proj.weight"], w[f"{src}mlp.up_proj.weight"]
+        out[f"{dst}mlp.w13.weight"] = torch.cat([gate, up])
+        out[f"{dst}mlp.w2.weight"] = w[f"{src}mlp.down_proj.weight"]
+        moe = f"{src}block_sparse_moe."
+        out[f"{dst}moe.gate.weight"] = w[moe + "gate.weight"]
+        experts = range(c.num_local_experts)
+
+        def part(e, name, moe=moe):
+            return w[f"{moe}experts.{e}.{name}.weight"]
+
+        out[f"{dst}moe.w13"] = torch.stack(
+            [torch.cat([part(e, "w1"), part(e, "w3")]).T for e in experts]
+        )
+        out[f"{dst}moe.w2"] = torch.stack([part(e, "w2").T for e in experts])
+    return {k: v.contiguous() for k, v in out.items()}
 
 
 def curve(log, path):
