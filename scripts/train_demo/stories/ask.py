@@ -7,6 +7,7 @@ read so far has the fact in words, and the fact can be marked in the answer.
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from . import words as w
 
@@ -30,9 +31,8 @@ class Question:
 
     def spans(self):
         """Where the facts are in the answer: pairs (start, end) in characters."""
-        low = self.answer.lower()
-        found = [(low.rindex(f.lower()), len(f)) for f in self.facts if f.lower() in low]
-        return [(at, at + size) for at, size in found]
+        found = [m for f in self.facts for m in whole(f).finditer(self.answer)]
+        return [m.span() for m in found]
 
 
 # [N], [K] and their like stand for each character in turn.
@@ -98,9 +98,14 @@ def of(prefix, template):
     return OF_A_CHARACTER.sub(lambda m: f"[{prefix}{m.group(1)}]", template)
 
 
+@cache
+def whole(words):
+    """Matches these words, whatever their case, and no part of a word."""
+    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", re.I)
+
+
 def stated(words, text):
-    """Whether a text has these words, whatever their case."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.I) is not None
+    return whole(words).search(text) is not None
 
 
 def place_words(place):
@@ -198,11 +203,15 @@ RIVALS = {
 }
 
 
+def rivals(question, names=()):
+    """Words of the fact's kind that make an answer wrong: those not in the question or its answer."""
+    known = f"{question.ask} {question.answer} {' '.join(question.facts)}"
+    words = [*RIVALS[question.kind], *(names if question.kind == "name" else ())]
+    return [r for r in words if not stated(r, known)]
+
+
 def right(question, answer, names=()):
     """Whether an answer states the fact, and no other of its kind."""
-    told = [f for f in question.facts if stated(f, answer)]
-    if not told:
+    if not any(stated(f, answer) for f in question.facts):
         return False
-    known = " ".join(told) + " " + question.ask + " " + question.answer
-    rivals = [*RIVALS[question.kind], *(names if question.kind == "name" else ())]
-    return not any(stated(r, answer) for r in rivals if not stated(r, known))
+    return not any(stated(r, answer) for r in rivals(question, names))
