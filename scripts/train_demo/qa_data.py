@@ -20,20 +20,18 @@ SEED = "grok-wgpu-demo-3"
 ROW, LONG_ROW = 512, 2048
 HUMAN, TEXT, SHORT, FACT = 0, 1, 2, 4  # FACT + the number of its kind in ask.KINDS
 CLASS = 4096
-# Shares of documents, in percent: very short stories, stories with questions, stories in two
-# halves with questions between, other chats, plain stories.
-MIX = {"short": 56, "story": 24, "halves": 6, "chat": 8, "plain": 6}
+# Shares of documents, in percent: rolls of characters, very short stories, stories with questions,
+# stories in two halves with questions between, other chats, plain stories.
+MIX = {"roll": 30, "short": 38, "story": 18, "halves": 4, "chat": 6, "plain": 4}
 ON = ["Go on.", "And then?", "What happened next?", "Please go on.", "Tell me more."]
 
 
 def questions_of(made, n, r):
-    """n different questions of pairs (kind, function that makes one)."""
-    out, seen = [], set()
-    for _, make in r.sample(made, len(made)):
-        q = make()
-        if q.ask not in seen and len(out) < n:
-            seen.add(q.ask)
-            out.append(q)
+    """n questions of pairs (kind, function that makes one); some come again in other words."""
+    out = [make() for _, make in r.sample(made, len(made))[:n]]
+    for _, make in r.sample(made, min(2, len(made))):
+        if r.chance(0.4):
+            out.append(make())
     return out
 
 
@@ -46,8 +44,8 @@ def with_answers(questions):
     return out
 
 
-def short_chat(seed):
-    s, text, made = short.story(seed)
+def short_chat(seed, make=short.story):
+    s, text, made = make(seed)
     out = [("Human", s.say(s.r.choice(short.ASK)), HUMAN, []), ("Assistant", text, SHORT, [])]
     return out + with_answers(questions_of(made, 4 + s.r.below(5), s.r))
 
@@ -135,8 +133,8 @@ def document(seed):
         if at < share:
             break
         at -= share
-    if kind == "short":
-        return short_chat(seed)
+    if kind in ("roll", "short"):
+        return short_chat(seed, short.roll if kind == "roll" else short.story)
     if kind == "story":
         return story_chat(seed)[3]
     if kind == "halves":
@@ -192,7 +190,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("out")
     ap.add_argument("tokenizer")
-    ap.add_argument("--documents", type=int, default=24_000)
+    ap.add_argument("--documents", type=int, default=20_000)
     ap.add_argument("--long", type=int, default=500)
     args = ap.parse_args()
     os.makedirs(args.out, exist_ok=True)

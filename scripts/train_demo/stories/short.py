@@ -88,6 +88,72 @@ DWELLER = ("{Who lived [lived]?|Who was it that lived [lived]?}", "[N] lived [li
 HERO = ("{Who was the story about?|Who is the story about?}", "The story was about [N].")
 
 
+EACH = [
+    "[N] was a [K].",
+    "[N] was a [A] [K].",
+    "There was [N] the [K].",
+    "There was a [K] {named|called} [N].",
+    "The [K] was {called|named} [N].",
+    "The [K]'s name was [N].",
+    "The name of the [K] was [N].",
+    "[N], a [A] [K], was there.",
+    "\"I am [N],\" said the [K].",
+    "{Next came|Then came|Here came} [N] the [K].",
+]
+EACH_LIVED = ["[N] the [K] lived [lived].", "[N], a [K], lived [lived].", "The [K] [N] lived [lived]."]
+EACH_HAS = ["[N] the [K] had a [c] [t].", "[N], a [K], had a [c] [t].", "[N]'s [t] was [c]. [He] was a [K]."]
+
+
+def asks(s, i, lives, has, same):
+    """Questions about character i, as pairs (kind, function that makes a Question)."""
+    r, v, out = s.r, s.v, []
+
+    def add(kind, pair, fact):
+        out.append((kind, lambda: asked(s, kind, (_with(i, t) for t in pair), [fact])))
+
+    name, kind = v["N" + i], v["K" + i]
+    add("name", NAME, name)
+    add("kind", KIND_ANIMAL if kind not in PERSONS and r.chance(0.4) else KIND, kind)
+    if lives:
+        add("place", HOME, v["lived" + i])
+        if r.chance(0.3):
+            add("name", DWELLER, name)
+    if has:
+        add("color", OWN_COLOR if same or r.chance(0.5) else COLOR, v["c" + i])
+        if r.chance(0.3):
+            add("name", OWNER, name)
+    return out
+
+
+def roll(seed):
+    """Three to five characters, a sentence or two each, nothing else: as `story`, and plainer."""
+    s = Story(seed, wide=True)
+    r, v = s.r, s.v
+    count = 3 + r.below(3)
+    places, homes = r.sample(w.PLACES, count), r.sample(HOMES, count)
+    colors, things = r.sample(w.COLORS, count), r.sample(w.TOYS + w.RARE_TOYS, count)
+    lines, out, used = [], [], set()
+    for n in range(count):
+        while v["N"] in used or v["K"] in used:
+            s.person("")
+        used |= {v["N"], v["K"]}
+        i = str(n)
+        for slot in ("N", "K", "A", "he", "him", "his"):
+            v[slot + i] = v[slot]
+        v["lived" + i] = r.choice([places[n], f"in {homes[n]}"])
+        v["c" + i], v["t" + i] = colors[n], things[n]
+        more = r.below(3)
+        line = r.choice((EACH, EACH_LIVED, EACH_HAS)[more])
+        lines.append(s.say(_with(i, line)))
+        lives, has = more == 1, more == 2
+        if more == 0 and r.chance(0.4):
+            lives = r.chance(0.5)
+            has = not lives
+            lines.append(s.say(_with(i, r.choice(LIVED_HE + LIVED if lives else HAS_HE + HAS))))
+        out += asks(s, i, lives, has, False)
+    return s, " ".join(lines), out
+
+
 def story(seed):
     """A state with characters "0", "1" and perhaps "2" (slots N0, K0 and so on), its text, and its
     questions as pairs (kind, function that makes a Question).
@@ -142,24 +208,7 @@ def story(seed):
 
     out = []
     for i in people:
-        n = int(i)
-
-        def make(kind, pair, fact, i=i):
-            return lambda: asked(s, kind, (_with(i, t) for t in pair), [fact])
-
-        name, kind = v["N" + i], v["K" + i]
-        out.append(("name", make("name", NAME, name)))
-        animal = kind not in PERSONS and r.chance(0.4)
-        out.append(("kind", make("kind", KIND_ANIMAL if animal else KIND, kind)))
-        if lives[n]:
-            out.append(("place", make("place", HOME, v["lived" + i])))
-            if r.chance(0.3):
-                out.append(("name", make("name", DWELLER, name)))
-        if has[n]:
-            pair = OWN_COLOR if same or r.chance(0.5) else COLOR
-            out.append(("color", make("color", pair, v["c" + i])))
-            if r.chance(0.3):
-                out.append(("name", make("name", OWNER, name)))
+        out += asks(s, i, lives[int(i)], has[int(i)], same)
     if r.chance(0.1):
         out.append(("name", lambda: asked(s, "name", (_with("0", t) for t in HERO), [v["N0"]])))
     return s, text, out
