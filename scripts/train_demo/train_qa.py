@@ -12,6 +12,7 @@ import csv
 import json
 import math
 import os
+import re
 import time
 
 import numpy as np
@@ -30,8 +31,9 @@ ap.add_argument("run")
 ap.add_argument("--init", required=True, help="folder of the model to begin with")
 ap.add_argument("--steps", type=int, default=1000)
 ap.add_argument("--long-share", type=float, default=0.1, help="last share, with long rows")
-ap.add_argument("--train-experts", action="store_true", help="else the experts stay as they are")
-ap.add_argument("--batch", type=int, default=2048, help="tokens a step")
+ap.add_argument("--begin", help="checkpoint of an earlier run whose weights take the place of --init's")
+ap.add_argument("--train", default="attn|norm|embed|lm_head", help="parts whose weights change")
+ap.add_argument("--batch", type=int, default=1024, help="tokens a step")
 ap.add_argument("--lr", type=float, default=1.5e-3, help="AdamW: embeddings, head, router, norms")
 ap.add_argument("--muon-lr", type=float, default=0.01)
 ap.add_argument("--weights", default="0,1,0.3,0,4,4,4,4", help="loss weight of each class")
@@ -40,7 +42,7 @@ ap.add_argument("--z", type=float, default=1e-3)
 ap.add_argument("--warmup", type=int, default=30)
 ap.add_argument("--decay", type=float, default=0.6, help="last share of the steps, linear to 0")
 ap.add_argument("--seed", type=int, default=1)
-ap.add_argument("--eval", type=int, default=50, help="steps between evaluations")
+ap.add_argument("--eval", type=int, default=100, help="steps between evaluations")
 ap.add_argument("--no-compile", action="store_true")
 ap.add_argument("--stop", type=int, default=0, help="stop after this step")
 args = ap.parse_args()
@@ -61,7 +63,9 @@ data = {"short": rows_of("qa", ROW), "long": rows_of("qa_long", LONG_ROW)}
 valid = {"short": rows_of("qa_valid", ROW), "long": rows_of("qa_long_valid", LONG_ROW)}
 cfg = Config()
 model = Grok(cfg)
-model.load_state_dict(state_of(args.init, cfg))
+model.load_state_dict(
+    torch.load(args.begin, weights_only=True)["model"] if args.begin else state_of(args.init, cfg)
+)
 
 
 def make_batch(rows):
@@ -74,7 +78,7 @@ def make_batch(rows):
 def batch(kind, at):
     """The rows of the batch number `at` of a kind; each epoch has its own permutation."""
     rows = data[kind]
-    size = args.batch // (rows.shape[1] - 1)
+    size = max(1, args.batch // (rows.shape[1] - 1))
     n = len(rows) // size
     order = np.random.default_rng([args.seed, at // n]).permutation(len(rows))
     i = at % n
@@ -123,10 +127,8 @@ def evaluate(kind, most):
     return mean(text), {n: (mean(right.get(n, [])), mean(sure.get(n, []))) for n in KINDS}, load
 
 
-if not args.train_experts:  # a quarter of the time of a step
-    for layer in model.layers:
-        layer.moe.w13.requires_grad_(False)
-        layer.moe.w2.requires_grad_(False)
+for name, p in model.named_parameters():
+    p.requires_grad_(re.search(args.train, name) is not None)
 matrices = [
     (n, p)
     for n, p in model.named_parameters()
@@ -147,7 +149,7 @@ adam = torch.optim.AdamW(
 
 checkpoint_path = os.path.join(args.run, "checkpoint.pt")
 log_path = os.path.join(args.run, "log.csv")
-step, seconds, long_steps, lengths = 0, 0.0, 0, []
+step, tokens, seconds, long_steps, lengths = 0, 0, 0.0, 0, []
 if os.path.exists(checkpoint_path):
     ck = torch.load(checkpoint_path, weights_only=True)
     model.load_state_dict(ck["model"])
@@ -155,7 +157,8 @@ if os.path.exists(checkpoint_path):
     for (_, _, buf), saved in zip(muon.items, ck["muon"], strict=True):
         buf.copy_(saved)
     torch.set_rng_state(ck["rng"])
-    step, seconds, long_steps, lengths = ck["step"], ck["seconds"], ck["long_steps"], ck["lengths"]
+    step, tokens, seconds = ck["step"], ck["tokens"], ck["seconds"]
+    long_steps, lengths = ck["long_steps"], ck["lengths"]
     with open(log_path) as f:  # rows after the checkpoint will be written again
         lines = f.readlines()
     with open(log_path, "w") as f:
@@ -171,6 +174,7 @@ def save():
             "muon": [b for _, _, b in muon.items],
             "rng": torch.get_rng_state(),
             "step": step,
+            "tokens": tokens,
             "seconds": seconds,
             "long_steps": long_steps,
             "lengths": lengths,
@@ -205,12 +209,12 @@ if fresh:
 
 
 def report(kind):
-    text, scores, load = evaluate(kind, 24 if kind == "short" else 6)
+    text, scores, load = evaluate(kind, 16 if kind == "short" else 4)
     load = load / load.sum(-1, keepdim=True)
     flat = [round(x, 4) for n in KINDS for x in scores[n]]
     mean = sum(window) / max(1, len(window))
     writer.writerow(
-        [step, step * args.batch, round(seconds, 1), kind, round(mean, 4), round(text, 4), *flat]
+        [step, tokens, round(seconds, 1), kind, round(mean, 4), round(text, 4), *flat]
         + [round(v, 4) for v in load.flatten().tolist()]
     )
     log.flush()
@@ -242,7 +246,7 @@ while step < length() and not (args.stop and step >= args.stop):
     adam.step()
     muon.step(args.muon_lr * k)
     model.zero_grad(set_to_none=True)
-    step += 1
+    step, tokens = step + 1, tokens + x.numel()
     long_steps += kind == "long"
     window.append(loss.item())
     if not math.isfinite(window[-1]):
@@ -250,7 +254,7 @@ while step < length() and not (args.stop and step >= args.stop):
     now = time.time()
     seconds += now - last
     last = now
-    if step % 10 == 0:
+    if step % 20 == 0:
         print(
             f"step {step} loss {sum(window) / len(window):.4f} lr {k:.3f} {seconds:.0f}s"
             f" cpu {time.process_time():.0f}s",
