@@ -54,6 +54,15 @@ class Config:
         }
 
 
+# What `train.py` trains; `train_qa.py` goes on with interpolated positions and a longer context.
+FIRST_STAGES = Config(
+    max_position_embeddings=512,
+    rope_type="original",
+    original_max_position_embeddings=512,
+    scaling_factor=1.0,
+)
+
+
 class RMSNorm(nn.Module):
     def __init__(self, size, eps, init=1.0):
         super().__init__()

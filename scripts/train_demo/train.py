@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from model import Config, Grok, document_mask
+from model import FIRST_STAGES, Grok, document_mask
 from muon import Muon
 
 ap = argparse.ArgumentParser()
@@ -62,7 +62,7 @@ def rows_of(name):
 
 train_rows, second_rows = rows_of("train.bin"), rows_of("train2.bin")
 valid_rows = rows_of("valid.bin")[:VALID_ROWS]
-cfg = Config()
+cfg = FIRST_STAGES
 model = Grok(cfg)
 
 
