@@ -16,13 +16,13 @@ from stories import ask, chat, short, tell
 from stories.engine import Rng
 from tokenizer import EOS, SEPARATOR, V1, Tokenizer
 
-SEED = "grok-wgpu-demo-3"
+SEED = "grok-wgpu-demo-4"
 ROW, LONG_ROW = 512, 2048
 HUMAN, TEXT, SHORT, FACT = 0, 1, 2, 4  # FACT + the number of its kind in ask.KINDS
 CLASS = 4096
-# Shares of documents, in percent: rolls of characters, very short stories, stories with questions,
-# stories in two halves with questions between, other chats, plain stories.
-MIX = {"roll": 30, "short": 38, "story": 18, "halves": 4, "chat": 6, "plain": 4}
+# Shares of documents, in percent: drills, rolls of characters, very short stories, stories with
+# questions, stories in two halves with questions between, other chats, plain stories.
+MIX = {"drill": 40, "roll": 20, "short": 18, "story": 12, "halves": 2, "chat": 4, "plain": 4}
 ON = ["Go on.", "And then?", "What happened next?", "Please go on.", "Tell me more."]
 
 
@@ -48,6 +48,20 @@ def short_chat(seed, make=short.story):
     s, text, made = make(seed)
     out = [("Human", s.say(s.r.choice(short.ASK)), HUMAN, []), ("Assistant", text, SHORT, [])]
     return out + with_answers(questions_of(made, 4 + s.r.below(5), s.r))
+
+
+def drill(seed):
+    """Statements, and the same facts again; an assistant's turn without a question."""
+    _, text, again = short.drill(seed)
+    out, spans = text, []
+    for q in again:
+        if q.spans()[0][0] == 0:  # "Rosie had the red hat": nothing before says who
+            continue
+        at = len(out) + 1
+        out += " " + q.answer
+        fact = FACT + ask.KINDS.index(q.kind)
+        spans += [(at + start, at + end, fact) for start, end in q.spans()]
+    return [("Human", "Tell me a story.", HUMAN, []), ("Assistant", out, SHORT, spans)]
 
 
 def story_chat(seed, most=8, request=chat.ASK):
@@ -133,6 +147,8 @@ def document(seed):
         if at < share:
             break
         at -= share
+    if kind == "drill":
+        return drill(seed)
     if kind in ("roll", "short"):
         return short_chat(seed, short.roll if kind == "roll" else short.story)
     if kind == "story":
@@ -190,7 +206,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("out")
     ap.add_argument("tokenizer")
-    ap.add_argument("--documents", type=int, default=20_000)
+    ap.add_argument("--documents", type=int, default=16_000)
     ap.add_argument("--long", type=int, default=500)
     args = ap.parse_args()
     os.makedirs(args.out, exist_ok=True)

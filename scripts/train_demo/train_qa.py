@@ -32,6 +32,7 @@ ap.add_argument("--init", required=True, help="folder of the model to begin with
 ap.add_argument("--steps", type=int, default=1000)
 ap.add_argument("--long-share", type=float, default=0.1, help="last share, with long rows")
 ap.add_argument("--begin", help="checkpoint of an earlier run whose weights take the place of --init's")
+ap.add_argument("--factor", type=float, default=2.0, help="positions are divided by this")
 ap.add_argument("--train", default="attn|norm|embed|lm_head", help="parts whose weights change")
 ap.add_argument("--batch", type=int, default=1024, help="tokens a step")
 ap.add_argument("--lr", type=float, default=1.5e-3, help="AdamW: embeddings, head, router, norms")
@@ -61,7 +62,7 @@ def rows_of(name, row):
 
 data = {"short": rows_of("qa", ROW), "long": rows_of("qa_long", LONG_ROW)}
 valid = {"short": rows_of("qa_valid", ROW), "long": rows_of("qa_long_valid", LONG_ROW)}
-cfg = Config()
+cfg = Config(scaling_factor=args.factor)
 model = Grok(cfg)
 model.load_state_dict(
     torch.load(args.begin, weights_only=True)["model"] if args.begin else state_of(args.init, cfg)

@@ -17,7 +17,7 @@ from .ask import (
     PERSONS,
     asked,
 )
-from .engine import Story
+from .engine import Rng, Story
 
 HOMES = sorted({home for _, home, *_ in w.KINDS.values()} | set(w.RARE_HOMES))
 
@@ -125,11 +125,25 @@ def asks(s, i, lives, has, same):
     return out
 
 
-def roll(seed):
+def drill(seed):
+    """Statements about three to six characters, and the same facts stated again two or three times in
+    other orders and words: (state, first statements, restatements as Questions without a question).
+
+    Nearly every sentence of the second part has a fact that the first part gives, so a token teaches
+    several times as much about looking up as one of a conversation.
+    """
+    s, text, made = roll(seed, 3 + Rng(f"drill-{seed}").below(4))
+    again = []
+    for _ in range(2 + s.r.below(2)):
+        again += [make() for _, make in s.r.sample(made, len(made))]
+    return s, text, again
+
+
+def roll(seed, count=0):
     """Three to five characters, a sentence or two each, nothing else: as `story`, and plainer."""
     s = Story(seed, wide=True)
     r, v = s.r, s.v
-    count = 3 + r.below(3)
+    count = count or 3 + r.below(3)
     places, homes = r.sample(w.PLACES, count), r.sample(HOMES, count)
     colors, things = r.sample(w.COLORS, count), r.sample(w.TOYS + w.RARE_TOYS, count)
     lines, out, used = [], [], set()
