@@ -67,6 +67,7 @@ def main():
             return json.load(f)
 
     c, corpus, report = ref.c, read("corpus.json"), read("reference.json")
+
     def rows(name):
         with open(os.path.join(args.model, name), newline="") as f:
             return list(csv.DictReader(f))

@@ -14,7 +14,6 @@ import torch
 
 from reference import Reference
 from stories import ask, chat, tell
-from stories.engine import Rng
 
 SEED = "answers-grok-wgpu-demo-3"
 COUNT = 200
@@ -95,7 +94,9 @@ def main():
         score = measure(Reference(args.model, torch.float32), items, settings, args.show)
     right, asked = (sum(x) for x in zip(*score.values(), strict=True))
     told = ", ".join(f"{k} {a} of {b}" for k, (a, b) in score.items())
-    print(f"{right} of {asked} right ({100 * right / asked:.1f} %): {told}; {time.time() - started:.0f} s")
+    print(
+        f"{right} of {asked} right ({100 * right / asked:.1f} %): {told}; {time.time() - started:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -142,11 +142,8 @@ def long_chat(seed, tok):
 
 
 def document(seed):
-    at = Rng(f"kind-{seed}").below(100)
-    for kind, share in MIX.items():
-        if at < share:
-            break
-        at -= share
+    kinds = [kind for kind, share in MIX.items() for _ in range(share)]
+    kind = Rng(f"kind-{seed}").choice(kinds)
     if kind == "drill":
         return drill(seed)
     if kind in ("roll", "short"):

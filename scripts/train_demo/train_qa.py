@@ -31,7 +31,9 @@ ap.add_argument("run")
 ap.add_argument("--init", required=True, help="folder of the model to begin with")
 ap.add_argument("--steps", type=int, default=1000)
 ap.add_argument("--long-share", type=float, default=0.1, help="last share, with long rows")
-ap.add_argument("--begin", help="checkpoint of an earlier run whose weights take the place of --init's")
+ap.add_argument(
+    "--begin", help="checkpoint of an earlier run whose weights take the place of --init's"
+)
 ap.add_argument("--factor", type=float, default=2.0, help="positions are divided by this")
 ap.add_argument("--train", default="attn|norm|embed|lm_head", help="parts whose weights change")
 ap.add_argument("--batch", type=int, default=1024, help="tokens a step")
@@ -95,7 +97,13 @@ def losses(x, y, k, mask):
     weight = WEIGHTS[k.reshape(-1)]
     at = weight.nonzero()[:, 0]
     logits = model.head(h.reshape(-1, h.shape[-1])[at])
-    return F.cross_entropy(logits, y.reshape(-1)[at], reduction="none"), weight[at], at, logits, rest
+    return (
+        F.cross_entropy(logits, y.reshape(-1)[at], reduction="none"),
+        weight[at],
+        at,
+        logits,
+        rest,
+    )
 
 
 @torch.no_grad()
@@ -202,7 +210,9 @@ fresh = not os.path.exists(log_path)
 log = open(log_path, "a", newline="")  # noqa: SIM115 (as long as the program runs)
 writer = csv.writer(log)
 facts = [f"{n}_{what}" for n in KINDS for what in ("right", "sure")]
-loads = [f"load_{i}_{e}" for i in range(cfg.num_hidden_layers) for e in range(cfg.num_local_experts)]
+loads = [
+    f"load_{i}_{e}" for i in range(cfg.num_hidden_layers) for e in range(cfg.num_local_experts)
+]
 if fresh:
     writer.writerow(
         ["step", "tokens", "seconds", "rows", "train_loss", "valid_loss", *facts, *loads]

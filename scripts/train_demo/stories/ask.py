@@ -149,7 +149,7 @@ def of_plot(s, plot, text):
         # All forms of one answer state the same fact.
         told = s.say(answer)
         if kind == "color":
-            if "[wall]" in ask or "[c]" not in answer and "[c2]" not in answer:
+            if "[wall]" in ask or ("[c]" not in answer and "[c2]" not in answer):
                 continue
             fact = s.v["c"] if "[c]" in answer else s.v["c2"]
         else:

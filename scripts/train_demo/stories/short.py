@@ -43,7 +43,7 @@ NEXT = [
     "[His0] friend [N] was a [A] [K].",
     "{One day|Then|On the way|Near [spot]|One morning}, [N0] met [N] the [K].",
     "{One day|Then|On the way|One morning}, [he0] met a [A] [K] {named|called} [N].",
-    "{Soon|Just then}, a [A] [K] came by. \"{I am|My name is} [N],\" said the [K].",
+    '{Soon|Just then}, a [A] [K] came by. "{I am|My name is} [N]," said the [K].',
     "[N0] knew a [K]. [His] name was [N].",
     "[N0] went to see [N], a [A] [K].",
 ]
@@ -72,7 +72,7 @@ FILL = [
     "[N1] liked to [hobby].",
     "[N0] lost the [t0] near [spot2], but [N1] found it.",
     "It was a {good|long|fine} day.",
-    "\"Good morning,\" said [N1].",
+    '"Good morning," said [N1].',
 ]
 LAST = ["{They were happy.|The end.|}", "", "[N0] and [N1] went home."]
 ASK = [
@@ -97,11 +97,19 @@ EACH = [
     "The [K]'s name was [N].",
     "The name of the [K] was [N].",
     "[N], a [A] [K], was there.",
-    "\"I am [N],\" said the [K].",
+    '"I am [N]," said the [K].',
     "{Next came|Then came|Here came} [N] the [K].",
 ]
-EACH_LIVED = ["[N] the [K] lived [lived].", "[N], a [K], lived [lived].", "The [K] [N] lived [lived]."]
-EACH_HAS = ["[N] the [K] had a [c] [t].", "[N], a [K], had a [c] [t].", "[N]'s [t] was [c]. [He] was a [K]."]
+EACH_LIVED = [
+    "[N] the [K] lived [lived].",
+    "[N], a [K], lived [lived].",
+    "The [K] [N] lived [lived].",
+]
+EACH_HAS = [
+    "[N] the [K] had a [c] [t].",
+    "[N], a [K], had a [c] [t].",
+    "[N]'s [t] was [c]. [He] was a [K].",
+]
 
 
 def asks(s, i, lives, has, same):
