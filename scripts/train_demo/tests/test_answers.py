@@ -101,6 +101,17 @@ class Rows(unittest.TestCase):
                 )
                 self.assertEqual(told.split(), want.split(), (kind, doc))
 
+    def test_a_drill_asks_only_for_what_was_said_before(self):
+        for i in range(60):
+            first = short.drill(f"{i}")[1]
+            _, text, _, spans = qa_data.drill(f"{i}")[1]
+            self.assertTrue(text.startswith(first))
+            self.assertGreater(len(spans), 12)
+            for start, end, _ in spans:
+                self.assertTrue(ask.stated(text[start:end], first), (text[start:end], first))
+                # The key comes first: at least two words since the last sentence.
+                self.assertGreater(len(text[text.rfind(". ", 0, start) + 2 : start].split()), 1)
+
     def test_ids_are_those_of_the_engine(self):
         for i in range(60):
             doc = qa_data.halves_chat(f"ids-{i}")
