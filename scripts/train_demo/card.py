@@ -168,7 +168,7 @@ The second stage began at step {recipe["switch"]}. The machine was shared, so th
 The blue line rises where the second stage brings in new kinds of stories. The validation set is of the first stage.
 
 The third stage began with the weights of the first two: {third["step"]:,} steps, {third["tokens"]:,} tokens,
-{float(answers_log[-1]["seconds"]) / 60:.0f} minutes of a shared CPU, f32. Only attention, norms, embeddings and head changed (`{third["train"]}`);
+{float(answers_log[-1]["seconds"]) / 60:.0f} minutes of a shared CPU, f32. Only these parts changed: attention, norms, router, embeddings and head (`{third["train"]}`);
 the feed-forward parts are those of the second stage. Positions were interpolated from its first step; its last
 {third["long_steps"]} steps had rows of 2,048 tokens. The tokens of a fact in an answer weigh {third["weights"].split(",")[-1]} times as much as others.
 `answers_log.csv` has its loss and the share of right facts by kind.
