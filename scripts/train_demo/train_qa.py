@@ -35,7 +35,9 @@ ap.add_argument(
     "--begin", help="checkpoint of an earlier run whose weights take the place of --init's"
 )
 ap.add_argument("--factor", type=float, default=2.0, help="positions are divided by this")
-ap.add_argument("--train", default="attn|norm|embed|lm_head|gate", help="parts whose weights change")
+ap.add_argument(
+    "--train", default="attn|norm|embed|lm_head|gate", help="parts whose weights change"
+)
 ap.add_argument("--batch", type=int, default=1024, help="tokens a step")
 ap.add_argument("--lr", type=float, default=1.5e-3, help="AdamW: embeddings, head, router, norms")
 ap.add_argument("--muon-lr", type=float, default=0.01)
