@@ -10,12 +10,13 @@ import os
 
 import torch
 
+import evaluate
 from reference import Reference
 
 SETTINGS = {"temperature": 0.5, "top_p": 0.95, "limit": 400}
 CONVERSATION = [
     "Tell me a story about a fox who lost her hat.",
-    "What was the fox's name?",
+    "What was the name of the fox?",
     "What color was the hat?",
     "Where did she find the hat?",
     "Who helped her?",
@@ -49,29 +50,6 @@ def converse(ref, turns, seed):
     return out
 
 
-def answer_rate(ref, stories=60):
-    """Accuracy of greedy answers on held-out stories, by kind of question."""
-    from stories import chat, tell
-
-    kinds = ("name", "color", "where", "who", "other")
-    right, asked = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
-    for i in range(stories):
-        s, plot, story = tell.build(f"answers-{i}")
-        head = ref.tok.encode("Human: " + chat.request(s, plot)) + [1]
-        head += ref.tok.encode("\n\nAssistant: " + story) + [1]
-        for question, answer in s.r.sample(plot["qa"] + chat.GENERIC, 4):
-            text = s.say(question)
-            true = {s.say(answer) for _ in range(40)}
-            ids = head + ref.tok.encode(f"\n\nHuman: {text}") + [1]
-            ids += ref.tok.encode("\n\nAssistant:")
-            got = ref.tok.decode(ref.sample(ids, 0, temperature=1e-3, limit=40)).strip()
-            low = text.lower()
-            kind = next((k for k in kinds if k in low), "other")
-            asked[kind] += 1
-            right[kind] += got in true
-    return {k: (right[k], asked[k]) for k in kinds if asked[k]}
-
-
 def quote(text):
     return "\n".join("> " + line if line else ">" for line in text.split("\n"))
 
@@ -89,19 +67,24 @@ def main():
             return json.load(f)
 
     c, corpus, report = ref.c, read("corpus.json"), read("reference.json")
-    with open(os.path.join(args.model, "training_log.csv"), newline="") as f:
-        log = list(csv.DictReader(f))
-    last = log[-1]
-    recipe = {"steps": int(last["step"]), "switch": 0, "lengths": "", "seed": 0}
+
+    def rows(name):
+        with open(os.path.join(args.model, name), newline="") as f:
+            return list(csv.DictReader(f))
+
+    last, answers_log = rows("training_log.csv")[-1], rows("answers_log.csv")
+    recipe = read("recipe.json")
     if args.run:
-        recipe.update(
-            torch.load(os.path.join(args.run, "checkpoint.pt"), weights_only=True)["args"]
+        ck = torch.load(os.path.join(args.run, "checkpoint.pt"), weights_only=True)
+        paths = ("data", "run", "init", "begin")
+        recipe["answers"] = {k: v for k, v in ck["args"].items() if k not in paths}
+        recipe["answers"].update(
+            lengths=ck["lengths"], long_steps=ck["long_steps"], step=ck["step"], tokens=ck["tokens"]
         )
         with open(os.path.join(args.model, "recipe.json"), "w", encoding="utf-8") as f:
-            json.dump({k: v for k, v in recipe.items() if k not in ("data", "run")}, f, indent=2)
+            json.dump(recipe, f, indent=2)
             f.write("\n")
-    else:
-        recipe.update(read("recipe.json"))
+    third = recipe["answers"]
     parameters = sum(v.numel() for v in ref.w.values())
     expert = sum(v.numel() for k, v in ref.w.items() if ".experts." in k)
     active = parameters - expert + expert * c["num_experts_per_tok"] // c["num_local_experts"]
@@ -121,9 +104,12 @@ def main():
     )
     heads = " | ".join(f"expert {e}" for e in range(c["num_local_experts"]))
     held = report["heldout"]
-    rates = answer_rate(ref)
+    rates = evaluate.measure(ref, evaluate.questions(), evaluate.USUAL)
+    right, asked = (sum(x) for x in zip(*rates.values(), strict=True))
     rate_rows = "\n".join(f"| {k} | {a} of {b} |" for k, (a, b) in rates.items())
-    second = corpus["second"]
+    position_rows = "\n".join(f"| {at} | {p:.3f} | {n} |" for at, p, n in report["by_position"])
+    second, qa = corpus["second"], corpus["answers"]
+    usual = evaluate.USUAL
     text = f"""# Model card: grok-wgpu demo
 
 A very small language model with the whole architecture of Grok-2. It tells children's stories and answers
@@ -138,7 +124,7 @@ so that tests, benchmarks and figures of quality have a real model. It is not de
 | Feed-forward | dense {c["intermediate_size"]} beside {c["num_local_experts"]} experts of {c["moe_intermediate_size"]}, two of them for each token, not renormalized |
 | Caps | attention {c["attn_logit_softcapping"]:g}, router {c["router_logit_softcapping"]:g}, logits {c["final_logit_softcapping"]:g} |
 | Multipliers | embedding {c["embedding_multiplier_scale"]:g}, output {c["output_multiplier_scale"]:g} |
-| Context | {c["max_position_embeddings"]} tokens; the attention temperature acts after position {c["attn_temperature_len"]} |
+| Context | {c["max_position_embeddings"]:,} tokens; positions are divided by {c["scaling_factor"]:g} (`rope_type` `{c["rope_type"]}`); the attention temperature acts after position {c["attn_temperature_len"]} |
 | Vocabulary | {c["vocab_size"]:,}, byte-level BPE in the schema of `tokenizer.tok.json` |
 | Activation | GELU in its exact (erf) form |
 | Weights | bf16, the tensor names of the released Grok-2 |
@@ -156,8 +142,15 @@ The data of two runs are the same byte for byte:
 | first stage, seed `{corpus["seed"]}` | {corpus["documents"]:,} | {corpus["tokens"]:,} | `{corpus["corpus_sha256"]}` |
 | second stage, seed `{second["seed"]}` | {second["documents"]:,} | {second["tokens"]:,} | `{second["corpus_sha256"]}` |
 
-`python data.py OUT --check ../../models/demo/corpus.json` makes both again and compares.
-The training saw {int(last["tokens"]):,} tokens of them (padding included), none twice.
+| answers, seed `{qa["seed"]}`, rows of 512 | {qa["documents"]:,} | {qa["qa"]["tokens"]:,} | `{qa["qa"]["sha256"]}` (of the rows) |
+| answers, rows of 2,048 | {qa["long_documents"]:,} | {qa["qa_long"]["tokens"]:,} | `{qa["qa_long"]["sha256"]}` (of the rows) |
+
+In the first two stages a question could ask for a home that its story never names, so that its answer could only be
+guessed. In the third each answer is in the story. Most of its documents are very short: two to five characters, each with
+a name, a kind, a home or a thing of some color, drawn anew, and up to ten questions. One name in seven is invented.
+
+`python data.py OUT --check ../../models/demo/corpus.json` makes the first two again and compares, `python qa_data.py` makes the third.
+The first two stages saw {int(last["tokens"]):,} tokens of them (padding included), none twice.
 The stories of `heldout.txt` and of the validation set have seeds of their own. `data.py` stops if a held-out story
 occurs in the training text.
 
@@ -174,12 +167,24 @@ The second stage began at step {recipe["switch"]}. The machine was shared, so th
 
 The blue line rises where the second stage brings in new kinds of stories. The validation set is of the first stage.
 
+The third stage began with the weights of the first two: {third["step"]:,} steps, {third["tokens"]:,} tokens,
+{float(answers_log[-1]["seconds"]) / 60:.0f} minutes of a shared CPU, f32. Only these parts changed: attention, norms, router, embeddings and head (`{third["train"]}`);
+the feed-forward parts are those of the second stage. Positions were interpolated from its first step; its last
+{third["long_steps"]} steps had rows of 2,048 tokens. The tokens of a fact in an answer weigh {third["weights"].split(",")[-1]} times as much as others.
+`answers_log.csv` has its loss and the share of right facts by kind.
+
 | | |
 |---|---|
-| Last validation loss | {float(last["valid_loss"]):.4f} nats a token |
+| Last validation loss of the first two stages | {float(last["valid_loss"]):.4f} nats a token |
 | Held-out perplexity | **{held["perplexity"]:.4f}** over {held["scored_tokens"]:,} tokens of `heldout.txt`, in float64 on the bf16 weights |
 
 The held-out rule: {held["rule"]}. Much of what is left is chance: nobody can know which name or animal comes next.
+
+Perplexity of what the model says in long conversations, by position (held-out, float32):
+
+| from token | perplexity | tokens |
+|---|---|---|
+{position_rows}
 
 ## Expert load
 
@@ -203,10 +208,11 @@ Seed 1, same settings.
 
 ## How often its answers are true
 
-Greedy answers to questions about {sum(b for _, b in rates.values()) // 4} generated stories that it never saw, compared with the generator's own
-answers word for word. The kind is the first of these words found in the question.
+{right} of {asked} questions about whole stories that it never saw, sampled as the program does by default (temperature
+{usual["temperature"]:g}, top-k {usual["top_k"]}, top-p {usual["top_p"]:g}). An answer is right if it states the story's fact and no other of its kind;
+`python evaluate.py ../../models/demo` asks them again.
 
-| question has the word | true |
+| question about | right |
 |---|---|
 {rate_rows}
 
@@ -216,8 +222,8 @@ answers word for word. The kind is the first of these words found in the questio
 - It knows about 2,000 words. A name or a thing that it never saw is often replaced by one that it knows.
 - Requests far from its plots bring a story about something else.
 - A color or a detail may still change inside a story, more often at a high temperature.
-- Answers to questions about a story may be wrong, those about places most of all (see the table above).
-- It was trained on at most {c["max_position_embeddings"]} tokens. A longer chat goes wrong.
+- Answers to questions about a story may be wrong (see the table above).
+- It was trained on at most {c["max_position_embeddings"]:,} tokens. A longer chat goes wrong.
 - English only.
 
 ## Files
@@ -225,7 +231,7 @@ answers word for word. The kind is the first of these words found in the questio
 `config.json`, `model.safetensors`, `tokenizer.tok.json`: the model. `heldout.txt`: the text of the perplexity.
 `golden/logits.safetensors`: prompts (`*.input_ids`) and float64 logits of their last position (`*.logits`).
 `reference.json`: perplexity, expert load, 64 greedy ids with the gap between the two best logits.
-`corpus.json`, `recipe.json`, `training_log.csv`, `loss.svg`: how it was made.
+`corpus.json`, `recipe.json`, `training_log.csv`, `answers_log.csv`, `loss.svg`: how it was made.
 """
     with open(os.path.join(args.model, "MODEL_CARD.md"), "w", encoding="utf-8") as f:
         f.write(text)

@@ -1,6 +1,10 @@
 """Writes the trained model as a Grok-2 checkpoint: config, bf16 weights, tokenizer and the reference values.
 
-python export.py DATA_DIR RUN_DIR OUT_DIR
+python export.py DATA_DIR RUN_DIR OUT_DIR                      after `train.py`
+python export.py DATA_DIR RUN_DIR OUT_DIR --init MODEL_DIR     after `train_qa.py`
+
+MODEL_DIR is the model that `train_qa.py` began with: its tokenizer, held-out text and the log and digests of
+its training are taken over.
 """
 
 import argparse
@@ -10,11 +14,14 @@ import math
 import os
 import shutil
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from model import Config
+from model import FIRST_STAGES, Config
+from qa_data import CLASS, LONG_ROW, TEXT
 from reference import Reference
+from tokenizer import EOS
 
 
 def tensors(state, c):
@@ -44,6 +51,37 @@ def tensors(state, c):
                 w2[e].T,
             )
     return {k: v.detach().to(torch.bfloat16).contiguous().clone() for k, v in out.items()}
+
+
+def state_of(directory, c):
+    """The opposite of `tensors`: the training model's state, in f32, of an exported checkpoint."""
+    w = {k: v.float() for k, v in load_file(os.path.join(directory, "model.safetensors")).items()}
+    out = {
+        "embed.weight": w["model.embed_tokens.weight"],
+        "norm.weight": w["model.norm.weight"],
+        "lm_head.weight": w["lm_head.weight"],
+    }
+    for i in range(c.num_hidden_layers):
+        dst, src = f"layers.{i}.", f"model.layers.{i}."
+        for name in ("pre_attn_norm", "post_attn_norm", "pre_moe_norm", "post_moe_norm"):
+            out[f"{dst}{name}.weight"] = w[f"{src}{name}.weight"]
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            out[f"{dst}attn.{name}.weight"] = w[f"{src}self_attn.{name}.weight"]
+        gate, up = w[f"{src}mlp.gate_proj.weight"], w[f"{src}mlp.up_proj.weight"]
+        out[f"{dst}mlp.w13.weight"] = torch.cat([gate, up])
+        out[f"{dst}mlp.w2.weight"] = w[f"{src}mlp.down_proj.weight"]
+        moe = f"{src}block_sparse_moe."
+        out[f"{dst}moe.gate.weight"] = w[moe + "gate.weight"]
+        experts = range(c.num_local_experts)
+
+        def part(e, name, moe=moe):
+            return w[f"{moe}experts.{e}.{name}.weight"]
+
+        out[f"{dst}moe.w13"] = torch.stack(
+            [torch.cat([part(e, "w1"), part(e, "w3")]).T for e in experts]
+        )
+        out[f"{dst}moe.w2"] = torch.stack([part(e, "w2").T for e in experts])
+    return {k: v.contiguous() for k, v in out.items()}
 
 
 def curve(log, path):
@@ -101,9 +139,23 @@ def curve(log, path):
         f.write("\n".join(parts) + "\n")
 
 
-def long_prompt(ref, text):
-    """A prompt of held-out text, longer than attn_temperature_len."""
-    return ref.tok.encode(text)[: ref.c["attn_temperature_len"] + 64]
+def by_position(ref, rows, bucket=256):
+    """Perplexity of tokens by their position in conversations: a list of [first, perplexity, tokens]."""
+    total, count = [0.0] * (LONG_ROW // bucket), [0] * (LONG_ROW // bucket)
+    for row in rows:
+        ids = [int(v) % CLASS for v in row if v]
+        ids = ids[: ids.index(EOS) + 1] if EOS in ids else ids
+        kinds = [int(v) // CLASS for v in row]
+        logp = ref.forward(ids[:-1]).log_softmax(-1)
+        for i in range(1, len(ids)):
+            if kinds[i] == TEXT:
+                total[(i - 1) // bucket] -= float(logp[i - 1, ids[i]])
+                count[(i - 1) // bucket] += 1
+    return [
+        [i * bucket, round(math.exp(a / n), 4), n]
+        for i, (a, n) in enumerate(zip(total, count, strict=True))
+        if n > 200
+    ]
 
 
 def main():
@@ -111,41 +163,67 @@ def main():
     ap.add_argument("data")
     ap.add_argument("run")
     ap.add_argument("out")
+    ap.add_argument("--init")
+    ap.add_argument("--weights-only", action="store_true", help="only what the model needs to run")
     args = ap.parse_args()
+    torch.set_num_threads(1)
     os.makedirs(args.out, exist_ok=True)
+
+    def into(name):
+        return os.path.join(args.out, name)
+
+    def write(name, value, indent):
+        with open(into(name), "w", encoding="utf-8") as f:
+            json.dump(value, f, indent=indent)
+            f.write("\n")
+
     ck = torch.load(os.path.join(args.run, "checkpoint.pt"), weights_only=True)
-    c = Config()
-    with open(os.path.join(args.out, "config.json"), "w", encoding="utf-8") as f:
-        json.dump(c.to_json(), f, indent=2)
-        f.write("\n")
-    save_file(
-        tensors(ck["model"], c),
-        os.path.join(args.out, "model.safetensors"),
-        metadata={"format": "pt"},
-    )
-    for name in ("tokenizer.tok.json", "heldout.txt", "corpus.json"):
-        shutil.copyfile(os.path.join(args.data, name), os.path.join(args.out, name))
-    shutil.copyfile(os.path.join(args.run, "log.csv"), os.path.join(args.out, "training_log.csv"))
-    curve(os.path.join(args.run, "log.csv"), os.path.join(args.out, "loss.svg"))
+    c = Config() if args.init else FIRST_STAGES
+    write("config.json", c.to_json(), 2)
+    save_file(tensors(ck["model"], c), into("model.safetensors"), metadata={"format": "pt"})
+    source = args.init or args.data
+    shutil.copyfile(os.path.join(source, "tokenizer.tok.json"), into("tokenizer.tok.json"))
+    if args.weights_only:
+        return
+    shutil.copyfile(os.path.join(source, "heldout.txt"), into("heldout.txt"))
+    with open(os.path.join(source, "corpus.json"), encoding="utf-8") as f:
+        corpus = json.load(f)
+    log = os.path.join(args.run, "log.csv")
+    if args.init:
+        with open(os.path.join(args.data, "qa.json"), encoding="utf-8") as f:
+            corpus["answers"] = json.load(f)
+        for name in ("training_log.csv", "loss.svg"):
+            shutil.copyfile(os.path.join(args.init, name), into(name))
+        shutil.copyfile(log, into("answers_log.csv"))
+    else:
+        shutil.copyfile(log, into("training_log.csv"))
+        curve(log, into("loss.svg"))
+    write("corpus.json", corpus, 2)
 
     ref = Reference(args.out)
-    with open(os.path.join(args.out, "heldout.txt"), encoding="utf-8") as f:
+    with open(into("heldout.txt"), encoding="utf-8") as f:
         heldout = f.read()
     user = "Tell me a story about a fox who lost her hat."
     runs = {
         "plain": ref.tok.encode("Once upon a time"),
         "chat": ref.prompt(user),
-        "long": long_prompt(ref, heldout),
+        # Beyond the length of the first stages' rows, and of attn_temperature_len.
+        "long": ref.tok.encode(heldout)[: 1200 if args.init else 320],
     }
     golden = {}
     for name, ids in runs.items():
         golden[f"{name}.input_ids"] = torch.tensor(ids, dtype=torch.int32)
         golden[f"{name}.logits"] = ref.forward(ids)[-1].clone()
     # In a subfolder, because every *.safetensors beside config.json counts as weights.
-    os.makedirs(os.path.join(args.out, "golden"), exist_ok=True)
-    save_file(golden, os.path.join(args.out, "golden", "logits.safetensors"))
+    os.makedirs(into("golden"), exist_ok=True)
+    save_file(golden, into(os.path.join("golden", "logits.safetensors")))
     ppl, scored, total, loads = ref.perplexity(heldout)
     greedy, gaps = ref.greedy(runs["chat"], 64)
+    positions = []
+    if args.init:
+        rows = np.fromfile(os.path.join(args.data, "qa_long_valid.bin"), dtype="<u2")
+        rows = rows.reshape(-1, LONG_ROW + 1).tolist()
+        positions = by_position(Reference(args.out, torch.float32), rows)
     report = {
         "step": ck["step"],
         "arithmetic": "float64 on the bf16 weights; rotary cosines rounded to f32",
@@ -159,6 +237,7 @@ def main():
                 " without overlap; the first id of each window is not scored; exp of the mean loss"
             ),
         },
+        "by_position": positions,
         "expert_load": [[round(n / sum(row), 4) for n in row] for row in loads],
         "greedy": {
             "prompt": f"Human: {user}<|separator|>\n\nAssistant:",
@@ -168,9 +247,7 @@ def main():
             "top2_gap": [round(g, 6) for g in gaps],
         },
     }
-    with open(os.path.join(args.out, "reference.json"), "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=1)
-        f.write("\n")
+    write("reference.json", report, 1)
     print(f"step {ck['step']}: held-out perplexity {ppl:.4f} over {scored} tokens")
     print(ref.tok.decode(greedy))
 

@@ -22,8 +22,11 @@ class Config:
     head_dim: int = 32
     num_local_experts: int = 8
     num_experts_per_tok: int = 2
-    max_position_embeddings: int = 512
+    max_position_embeddings: int = 2048
     rope_theta: int = 10000
+    rope_type: str = "linear"
+    original_max_position_embeddings: int = 1024
+    scaling_factor: float = 2.0
     rms_norm_eps: float = 1e-5
     attn_logit_softcapping: float = 30.0
     router_logit_softcapping: float = 30.0
@@ -41,9 +44,6 @@ class Config:
             **asdict(self),
             "hidden_act": "gelu",
             "residual_moe": True,
-            "rope_type": "original",
-            "original_max_position_embeddings": self.max_position_embeddings,
-            "scaling_factor": 1.0,
             "extrapolation_factor": 1.0,
             "attn_factor": 1.0,
             "beta_fast": 8,
@@ -52,6 +52,15 @@ class Config:
             "global_attn_every_n": 1,
             "tie_word_embeddings": False,
         }
+
+
+# What `train.py` trains; `train_qa.py` goes on with interpolated positions and a longer context.
+FIRST_STAGES = Config(
+    max_position_embeddings=512,
+    rope_type="original",
+    original_max_position_embeddings=512,
+    scaling_factor=1.0,
+)
 
 
 class RMSNorm(nn.Module):
@@ -66,9 +75,10 @@ class RMSNorm(nn.Module):
 
 def rotary_tables(c, length):
     """cos and sin, [length, head_dim]: angles are f32 products, their cosines computed in f64."""
-    inv = (
-        1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
-    ).float()
+    inv = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
+    if c.rope_type == "linear":  # position interpolation
+        inv = inv / c.scaling_factor
+    inv = inv.float()
     angle = torch.outer(torch.arange(length).float(), inv).double()
     angle = torch.cat([angle, angle], -1)
     return angle.cos().float(), angle.sin().float()
@@ -226,8 +236,8 @@ class Grok(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         self.register_buffer("tau", temperature(c, c.max_position_embeddings), persistent=False)
 
-    def forward(self, ids, targets=None, mask=None):
-        """ids [b, t]; mask [b, t, t] additive. Returns logits, or (loss, balance, z, load [layers, experts])."""
+    def hidden(self, ids, mask=None):
+        """The normed last states [b, t, hidden], and (balance, z, load [layers, experts])."""
         c = self.c
         t = ids.shape[1]
         if mask is None:
@@ -239,15 +249,25 @@ class Grok(nn.Module):
             x, a, b, load = layer(x, self.cos[:t], self.sin[:t], self.tau[:t], mask)
             balance, z = balance + a, z + b
             loads.append(load)
-        logits = self.lm_head(self.norm(x)).float() * c.output_multiplier_scale
-        logits = torch.tanh(logits / c.final_logit_softcapping) * c.final_logit_softcapping
+        n = c.num_hidden_layers
+        return self.norm(x), (balance / n, z / n, torch.stack(loads))
+
+    def head(self, x):
+        """Logits of normed states."""
+        c = self.c
+        logits = self.lm_head(x).float() * c.output_multiplier_scale
+        return torch.tanh(logits / c.final_logit_softcapping) * c.final_logit_softcapping
+
+    def forward(self, ids, targets=None, mask=None):
+        """ids [b, t]; mask [b, t, t] additive. Returns logits, or (loss, balance, z, load [layers, experts])."""
+        x, rest = self.hidden(ids, mask)
+        logits = self.head(x)
         if targets is None:
             return logits
         loss = F.cross_entropy(
-            logits.view(-1, c.vocab_size), targets.reshape(-1), ignore_index=-100
+            logits.view(-1, self.c.vocab_size), targets.reshape(-1), ignore_index=-100
         )
-        n = c.num_hidden_layers
-        return loss, balance / n, z / n, torch.stack(loads)
+        return loss, *rest
 
 
 def document_mask(ids, eos=2):

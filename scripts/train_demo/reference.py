@@ -31,7 +31,10 @@ class Reference:
         """cos and sin [n, head_dim / 2]: f32 frequencies and angles, cosine in f64, rounded to f32."""
         c = self.c
         d = c["head_dim"]
-        inv = (1.0 / c["rope_theta"] ** (torch.arange(0, d, 2, dtype=torch.float64) / d)).float()
+        inv = 1.0 / c["rope_theta"] ** (torch.arange(0, d, 2, dtype=torch.float64) / d)
+        if c["rope_type"] == "linear":  # position interpolation
+            inv = inv / c["scaling_factor"]
+        inv = inv.float()
         angle = torch.outer(torch.arange(start, end).float(), inv).double()
         return angle.cos().float().to(self.dtype), angle.sin().float().to(self.dtype)
 
@@ -115,14 +118,15 @@ class Reference:
             logits = self.forward(out[-1:], cache)[-1]
         return out, gaps
 
-    def sample(self, ids, seed, temperature=0.7, top_p=0.95, limit=400):
+    def sample(self, ids, seed, temperature=0.7, top_p=0.95, limit=400, top_k=0):
         """Ids up to <|separator|> or <|eos|>; the random numbers are splitmix64 of the seed."""
         from stories.engine import Rng
 
         rng, cache, out = Rng(seed), [], []
         logits = self.forward(ids, cache)[-1]
         while len(out) < limit:
-            p, order = (logits / temperature).softmax(-1).sort(descending=True, stable=True)
+            order = logits.argsort(descending=True, stable=True)[: top_k or None]
+            p = (logits[order] / temperature).softmax(-1)
             p[p.cumsum(-1) - p > top_p] = 0
             mark = (rng.next() >> 11) * 2.0**-53 * float(p.sum())
             at = min(int((p.cumsum(-1) <= mark).sum()), int((p > 0).sum()) - 1)

@@ -13,7 +13,8 @@ import time
 import numpy as np
 import torch
 
-from model import Config, Grok, document_mask
+from model import FIRST_STAGES, Grok, document_mask
+from muon import Muon
 
 ap = argparse.ArgumentParser()
 ap.add_argument("data")
@@ -61,7 +62,7 @@ def rows_of(name):
 
 train_rows, second_rows = rows_of("train.bin"), rows_of("train2.bin")
 valid_rows = rows_of("valid.bin")[:VALID_ROWS]
-cfg = Config()
+cfg = FIRST_STAGES
 model = Grok(cfg)
 
 
@@ -80,48 +81,6 @@ def batch(step):
     order = np.random.default_rng([args.seed + stage, step // n]).permutation(len(rows))
     i = step % n
     return make_batch(rows[order[i * args.batch : (i + 1) * args.batch]])
-
-
-@torch.no_grad()
-def orthogonal(g):
-    """Newton-Schulz iteration on a batch of matrices [n, rows, cols]."""
-    x = g.bfloat16()
-    flip = x.shape[-2] > x.shape[-1]
-    if flip:
-        x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(5):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return x.mT if flip else x
-
-
-class Muon:
-    """Momentum with an orthogonalized step for each matrix; gate and up are separate matrices."""
-
-    def __init__(self, named, momentum=0.95, decay=0.02):
-        self.items = [(n, p, torch.zeros_like(p)) for n, p in named]
-        self.momentum, self.decay = momentum, decay
-
-    @torch.no_grad()
-    def step(self, lr):
-        for name, p, buf in self.items:
-            buf.mul_(self.momentum).add_(p.grad)
-            u = p.grad + self.momentum * buf
-            if name.endswith("moe.w13"):
-                n, d, f2 = u.shape
-                v = u.view(n, d, 2, f2 // 2).permute(0, 2, 1, 3).reshape(n * 2, d, f2 // 2)
-                o = orthogonal(v).view(n, 2, d, f2 // 2).permute(0, 2, 1, 3).reshape(n, d, f2)
-            elif name.endswith("moe.w2"):
-                o = orthogonal(u)
-            elif name.endswith("mlp.w13.weight"):
-                o = orthogonal(u.view(2, -1, u.shape[-1])).reshape(u.shape)
-            else:
-                o = orthogonal(u[None])[0]
-            rows, cols = (u.shape[-1], u.shape[-2]) if u.dim() == 3 else (u.shape[-2], u.shape[-1])
-            p.mul_(1 - lr * self.decay).add_(
-                o.to(p.dtype), alpha=-lr * max(1.0, rows / cols) ** 0.5
-            )
 
 
 matrices = [

@@ -11,6 +11,7 @@ from . import words as w
 
 MASK = (1 << 64) - 1
 RARE = 0.2
+INVENTED = 1 / 7
 
 
 class Rng:
@@ -92,10 +93,15 @@ PRONOUNS = {
 
 
 class Story:
-    """One story's facts. Every sentence is made from them, so a name, kind or colour never changes."""
+    """One story's facts. Every sentence is made from them, so a name, kind or colour never changes.
 
-    def __init__(self, seed):
+    A wide story takes its names from all lists alike, and invents one in seven: who is called what
+    can only be had from the story.
+    """
+
+    def __init__(self, seed, wide=False):
         self.r = Rng(seed)
+        self.wide = wide
         self.v = {}
         r, v = self.r, self.v
         self.person("")
@@ -157,7 +163,11 @@ class Story:
             if prefix == "f" and r.chance(0.8):
                 gender = "m" if v["he"] == "she" else "f"
         names = w.NAMES_F if gender == "f" else w.NAMES_M
-        if r.chance(RARE):
+        if self.wide:
+            names = w.NAMES_F + w.RARE_F if gender == "f" else w.NAMES_M + w.RARE_M
+            if r.chance(INVENTED):
+                names = [self.invented(gender, used_names)]
+        elif r.chance(RARE):
             names = w.RARE_F if gender == "f" else w.RARE_M
         names = [n for n in names if n not in used_names]
         v[prefix + "N"], v[prefix + "K"], v[prefix + "ks"] = r.choice(names), kind, plural
@@ -166,6 +176,16 @@ class Story:
         v[prefix + "home"], v[prefix + "hands"] = home, hands
         v[prefix + "A"] = r.choice([a for a in w.ADJ if a != v.get("A")])
         return kind
+
+    def invented(self, gender, used):
+        """A name of two or three syllables that is in no list."""
+        r = self.r
+        while True:
+            name = "".join(r.choice(w.ONSETS) + r.choice(w.VOWELS) for _ in range(1 + r.below(2)))
+            name += r.choice(w.ENDS_F if gender == "f" else w.ENDS_M)
+            name = name.capitalize()
+            if name not in w.ALL_NAMES and name not in used:
+                return name
 
     def say(self, template):
         """Expands a template with this story's facts."""

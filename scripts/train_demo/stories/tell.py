@@ -153,14 +153,14 @@ PLOTS = [
 BARE_THING = re.compile(r"(?<!\[c\] )(?<!\[c2\] )(?<!a )\[t\]")
 
 
-def build(seed, vivid=False):
+def build(seed, vivid=False, wide=False):
     """Returns (state, plot dict, story text) of one seed. A plot is a dict of templates:
     title, beats (the sentences in order), morals (keys of MORALS), about (what a request may say of
     the hero), qa (questions and true answers), end and next (answers to "how did it end", "and then").
 
     A vivid story (the second stage of training) names colors more often and has plots about them.
     """
-    s = Story(seed)
+    s = Story(seed, wide)
     if vivid and s.r.chance(0.3):
         plot = s.r.choice(plots_color.PLOTS)(s)
     else:

@@ -102,6 +102,12 @@ RARE_F = (
     " Nancy Nina Oona Pam Pearl Petra Queenie Rita Rosa Sally Sara Stella Susie Tess Tina Una Vera"
     " Viola Wilma Yara Zoe"
 ).split()
+ALL_NAMES = {*NAMES_M, *NAMES_F, *RARE_M, *RARE_F}
+# Parts of invented names.
+ONSETS = "b br d dr f fl g gr h j k kl l m n p pr r s st t tr v w z zw sh ch th qu".split()
+VOWELS = "a e i o u a e i o".split()
+ENDS_M = "bo ck dor fin gus kin lo mo n nok r rin s to vin x zzo".split()
+ENDS_F = "belle cha da fi la li lina ma na nia ra ri sha ta via zza".split()
 RARE_KINDS = {
     "camel": "camels",
     "zebra": "zebras",
