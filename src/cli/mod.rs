@@ -31,9 +31,10 @@ use clap::{
 };
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    machine::gpu::{Identity, Listed, adapters},
+    machine::gpu::{Listed, adapters},
+    selftest::adapter as report_adapter,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::{globals::Globals, terminal::Terminal, words::Typed};
 
@@ -255,19 +256,11 @@ async fn run(cli: &Cli) -> Result<()> {
 async fn list_adapters(globals: &Globals) -> Result<()> {
     let all = adapters().await;
     if globals.json {
-        let object = |(i, adapter): (usize, &Listed)| {
-            let Identity { vendor, device, kind, backend, driver, driver_info } = &adapter.identity;
-            json!({
-                "index": i,
-                "name": adapter.name,
-                "vendor": format!("{vendor:#06x}"),
-                "device": format!("{device:#06x}"),
-                "type": kind,
-                "backend": backend,
-                "driver": driver,
-                "driver_info": driver_info,
-                "summary": adapter.description,
-            })
+        let object = |(i, listed): (usize, &Listed)| {
+            let Listed { name, identity, description, .. } = listed;
+            let mut object = report_adapter(name, identity, description);
+            object["index"] = i.into();
+            object
         };
         let all: Vec<Value> = all.iter().enumerate().map(object).collect();
         return terminal::out_json(&all.into());

@@ -18,7 +18,9 @@ use compare::{Untouched, compare};
 pub use data::{CaseData, Expected, OperandData, outputs};
 pub use golden::{Golden, ModelReport, SMALL_MODELS, SmallModel, check_logits, check_models};
 pub use place::{Field, Place};
-pub use report::{FORMAT, Replay, Row, Summary, Suspect, Totals, VERSION, build, describe};
+pub use report::{
+    FORMAT, Replay, Row, Summary, Suspect, Totals, VERSION, adapter, build, describe,
+};
 pub use runner::{LOSSES, Runner};
 
 use crate::{

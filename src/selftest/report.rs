@@ -93,9 +93,23 @@ pub fn build() -> Value {
     })
 }
 
+/// An adapter and its driver; `summary` is [`Caps::describe`].
+pub fn adapter(name: &str, identity: &Identity, summary: &str) -> Value {
+    let Identity { vendor, device, kind, backend, driver, driver_info } = identity;
+    json!({
+        "name": name,
+        "type": kind,
+        "vendor": format!("{vendor:#06x}"),
+        "device": format!("{device:#06x}"),
+        "backend": backend,
+        "driver": driver,
+        "driver_info": driver_info,
+        "summary": summary,
+    })
+}
+
 /// The adapter, its driver, and what the device was opened with.
 pub fn describe(caps: &Caps) -> Map<String, Value> {
-    let Identity { vendor, device, kind, backend, driver, driver_info } = caps.identity();
     let (mut limits, mut most) = (Map::new(), Map::new());
     for (name, device, adapter) in caps.named_limits() {
         limits.insert(name.into(), device.into());
@@ -106,16 +120,7 @@ pub fn describe(caps: &Caps) -> Map<String, Value> {
         LimitProfile::Full => "full",
     };
     let object = json!({
-        "adapter": {
-            "name": caps.name,
-            "type": kind,
-            "vendor": format!("{vendor:#06x}"),
-            "device": format!("{device:#06x}"),
-            "backend": backend,
-            "driver": driver,
-            "driver_info": driver_info,
-            "summary": caps.describe(),
-        },
+        "adapter": adapter(&caps.name, &caps.identity(), &caps.describe()),
         "features": caps.features(),
         "subgroups": caps.subgroups.map(|(least, most)| json!({ "least": least, "most": most })),
         "limits_profile": profile,
