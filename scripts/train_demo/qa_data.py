@@ -1,8 +1,10 @@
 """Rows for the stages that teach answering: token ids with a class each, from seeds.
 
-python qa_data.py OUT_DIR TOKENIZER    writes qa.bin, qa_long.bin, qa_valid.bin, qa_long_valid.bin, qa.json
+python qa_data.py OUT_DIR TOKENIZER
 
-An element is id + 4096 * class (u16). `train_qa.py` has a weight for each class.
+writes the rows of each lesson (drills, list1, list2, list3, mixed, answers, answers_long), of two
+validation sets, and qa.json with their digests. An element is id + 4096 * class (u16). `train_qa.py`
+has a weight for each class.
 """
 
 import argparse
@@ -11,18 +13,32 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import asdict, dataclass
 
-from stories import ask, chat, short, tell
+from stories import ask, chat, lists, short, tell
 from stories.engine import Rng
 from tokenizer import EOS, SEPARATOR, V1, Tokenizer
 
-SEED = "grok-wgpu-demo-4"
 ROW, LONG_ROW = 512, 2048
 HUMAN, TEXT, SHORT, FACT = 0, 1, 2, 4  # FACT + the number of its kind in ask.KINDS
 CLASS = 4096
-# Shares of documents, in percent: drills, rolls of characters, very short stories, stories with
-# questions, stories in two halves with questions between, other chats, plain stories.
-MIX = {"drill": 40, "roll": 20, "short": 18, "story": 12, "halves": 2, "chat": 4, "plain": 4}
+KINDS = ("drill", "roll", "short", "story", "halves", "chat", "plain")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Where documents come from: a seed, and the shares of KINDS in percent: drills, rolls of
+    characters, very short stories, stories with questions, stories in two halves with questions
+    between, other chats, plain stories."""
+
+    seed: str
+    shares: tuple
+
+
+DRILLS = Mix("grok-wgpu-demo-4", (40, 20, 18, 12, 2, 4, 4))
+ANSWERS = Mix("grok-wgpu-demo-5", (12, 8, 16, 34, 8, 8, 14))
+# Documents of each level of lists, and the rows of them in the mixed lesson.
+LISTS = {1: (30_000, 0), 2: (20_000, 600), 3: (16_000, 2500)}
 ON = ["Go on.", "And then?", "What happened next?", "Please go on.", "Tell me more."]
 
 
@@ -141,8 +157,8 @@ def long_chat(seed, tok):
     return out
 
 
-def document(seed):
-    kinds = [kind for kind, share in MIX.items() for _ in range(share)]
+def document(mix, seed):
+    kinds = [kind for kind, n in zip(KINDS, mix.shares, strict=True) for _ in range(n)]
     kind = Rng(f"kind-{seed}").choice(kinds)
     if kind == "drill":
         return drill(seed)
@@ -199,23 +215,24 @@ def pack(docs, row):
     return [x + [0] * (row + 1 - len(x)) for x in rows]
 
 
+def listed(tok, level, seed):
+    """Ids with classes of a list of facts."""
+    text, spans = lists.facts(level, seed)
+    kind = {"N": "name", "K": "kind", "C": "color", "T": "color"}
+    marks = [(start, end, FACT + ask.KINDS.index(kind[slot])) for start, end, slot in spans]
+    return [*marked(tok, text, 0, marks, SHORT), EOS + CLASS * TEXT]
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("out")
     ap.add_argument("tokenizer")
-    ap.add_argument("--documents", type=int, default=16_000)
-    ap.add_argument("--long", type=int, default=500)
     args = ap.parse_args()
     os.makedirs(args.out, exist_ok=True)
     tok = Tokenizer.load(args.tokenizer)
-    report = {"seed": SEED, "documents": args.documents, "long_documents": args.long, "mix": MIX}
-    for name, make, seed, count, row in (
-        ("qa_valid", document, f"valid-{SEED}", 160, ROW),
-        ("qa_long_valid", lambda s: long_chat(s, tok), f"valid-{SEED}", 12, LONG_ROW),
-        ("qa", document, SEED, args.documents, ROW),
-        ("qa_long", lambda s: long_chat(s, tok), SEED, args.long, LONG_ROW),
-    ):
-        rows = pack([encode(tok, make(f"{seed}-{i}")) for i in range(count)], row)
+    report = {"kinds": KINDS, "drills": asdict(DRILLS), "answers": asdict(ANSWERS)}
+
+    def write(name, rows):
         values = array.array("H", [i for r in rows for i in r])
         if sys.byteorder == "big":
             values.byteswap()
@@ -228,6 +245,27 @@ def main():
             "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
         }
         print(name, report[name], flush=True)
+        return rows
+
+    def make(name, count, row, document):
+        return write(name, pack([document(i) for i in range(count)], row))
+
+    def chats(mix, seed):
+        return lambda i: encode(tok, document(mix, f"{seed}-{i}"))
+
+    def long(seed):
+        return lambda i: encode(tok, long_chat(f"{seed}-{i}", tok))
+
+    mixed = make("drills", 16_000, ROW, chats(DRILLS, DRILLS.seed))
+    parts = {}
+    for level, (count, part) in LISTS.items():
+        rows = make(f"list{level}", count, ROW, lambda i, n=level: listed(tok, n, f"lev-{n}-{i}"))
+        parts[level] = rows[:part]
+    write("mixed", mixed + parts[3] + parts[2])
+    make("answers", 14_000, ROW, chats(ANSWERS, ANSWERS.seed))
+    make("answers_long", 600, LONG_ROW, long(ANSWERS.seed))
+    make("valid", 160, ROW, chats(ANSWERS, f"valid-{ANSWERS.seed}"))
+    make("valid_long", 12, LONG_ROW, long(f"valid-{ANSWERS.seed}"))
     with open(os.path.join(args.out, "qa.json"), "w", encoding="utf-8") as f:
         json.dump(report, f, indent=2)
         f.write("\n")

@@ -1,8 +1,8 @@
 """Goes on from a trained model with the rows of `qa_data.py`: answering, and a longer context.
 
-python train_qa.py DATA_DIR RUN_DIR --init MODEL_DIR --steps N
+python train_qa.py DATA_DIR RUN_DIR --init MODEL_DIR --rows LESSON --steps N
 
-The first steps have rows of 512 tokens, the last tenth rows of 2048, all with interpolated positions.
+The first steps have rows of 512 tokens, the last share of them (--long-share) rows of 2048.
 A file RUN_DIR/steps with a number replaces --steps from then on: the machine may be shared.
 Resumes from RUN_DIR/checkpoint.pt when it is started again with the same arguments.
 """
@@ -29,6 +29,7 @@ ap = argparse.ArgumentParser()
 ap.add_argument("data")
 ap.add_argument("run")
 ap.add_argument("--init", required=True, help="folder of the model to begin with")
+ap.add_argument("--rows", default="answers", help="the lesson: drills, list1, …, mixed, answers")
 ap.add_argument("--steps", type=int, default=1000)
 ap.add_argument("--long-share", type=float, default=0.1, help="last share, with long rows")
 ap.add_argument(
@@ -48,7 +49,6 @@ ap.add_argument("--warmup", type=int, default=30)
 ap.add_argument("--decay", type=float, default=0.6, help="last share of the steps, linear to 0")
 ap.add_argument("--seed", type=int, default=1)
 ap.add_argument("--eval", type=int, default=100, help="steps between evaluations")
-ap.add_argument("--no-compile", action="store_true")
 ap.add_argument("--stop", type=int, default=0, help="stop after this step")
 args = ap.parse_args()
 
@@ -64,8 +64,8 @@ def rows_of(name, row):
     return np.fromfile(path, dtype="<u2").reshape(-1, row + 1)
 
 
-data = {"short": rows_of("qa", ROW), "long": rows_of("qa_long", LONG_ROW)}
-valid = {"short": rows_of("qa_valid", ROW), "long": rows_of("qa_long_valid", LONG_ROW)}
+data = {"short": rows_of(args.rows, ROW), "long": rows_of("answers_long", LONG_ROW)}
+valid = {"short": rows_of("valid", ROW), "long": rows_of("valid_long", LONG_ROW)}
 cfg = Config(scaling_factor=args.factor)
 model = Grok(cfg)
 model.load_state_dict(
@@ -90,12 +90,9 @@ def batch(kind, at):
     return make_batch(rows[order[i * size : (i + 1) * size]])
 
 
-hidden = model.hidden if args.no_compile else torch.compile(model.hidden)
-
-
 def losses(x, y, k, mask):
     """Loss of each token that has a weight, those weights, and where they are; what routing costs."""
-    h, rest = hidden(x, mask)
+    h, rest = model.hidden(x, mask)
     weight = WEIGHTS[k.reshape(-1)]
     at = weight.nonzero()[:, 0]
     logits = model.head(h.reshape(-1, h.shape[-1])[at])

@@ -99,10 +99,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let name = format!("{}, made up, {dtype}", file.as_deref().or(name).unwrap_or("config"));
         return bench(globals, options, base.as_ref(), name, &config, (&weights, bytes)).await;
     }
-    let path = locate(options.of.model.as_deref())?;
-    let opened = open(&path, globals).await?;
+    let place = locate(options.of.model.as_deref());
+    let opened = open(&place, globals).await?;
     let weights = (&opened.weights, opened.weights.bytes());
-    let name = path.display().to_string();
+    let name = place.to_string();
     bench(globals, options, base.as_ref(), name, &opened.config, weights).await
 }
 

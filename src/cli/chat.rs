@@ -64,7 +64,7 @@ Examples:
 
 In a conversation, /help lists the commands.")]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if none is given
+    /// Folder or file of the model; the demo model if none is given
     model: Option<PathBuf>,
     /// Instructions for the whole conversation
     #[arg(long, value_name = "TEXT")]
@@ -111,7 +111,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let terminal = globals.terminal();
     options.sampling.check()?;
-    let opened = open(&locate(options.model.as_deref())?, globals).await?;
+    let opened = open(&locate(options.model.as_deref()), globals).await?;
     let sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = tokenizer(globals, &opened).await?;
     let asked = options.template.as_deref().map(Scaffold::named).transpose()?;

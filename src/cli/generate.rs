@@ -61,7 +61,7 @@ With --json-lines, each line of the output is an object. Its `type` is
 A single word or text is the model if there is a file or folder of this name, or if it begins as a
 path or an address does (/, ./, ../, hf://); otherwise it is the prompt, for the shipped model.")]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if only a prompt is given
+    /// Folder or file of the model; the demo model if only a prompt is given
     model: Option<OsString>,
     /// The text to continue; `-` reads it from the standard input, without its last line end
     prompt: Option<String>,
@@ -104,7 +104,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     options.sampling.check()?;
     let form = options.form(globals.json)?;
     let (model, prompt) = options.model_and_prompt(terminal).await?;
-    let opened = open(&locate(model.as_deref())?, globals).await?;
+    let opened = open(&locate(model.as_deref()), globals).await?;
     let mut sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = tokenizer(globals, &opened).await?;
     let ids = options.encode(terminal, &opened, &tokenizer, &prompt)?;

@@ -49,7 +49,7 @@ Examples:
   grok-wgpu inspect --config config.json --memory 80GiB --json")]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if none is given
+    /// Folder or file of the model; the demo model if none is given
     #[arg(conflicts_with_all = ["preset", "config"])]
     model: Option<PathBuf>,
     /// A configuration by name, without weights
@@ -119,9 +119,9 @@ struct Planned {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.preset.is_none() && options.config.is_none() {
-        let path = locate(options.model.as_deref())?;
-        let opened = open(&path, globals).await?;
-        let mut known = of_checkpoint(globals, &opened, path.display().to_string()).await;
+        let place = locate(options.model.as_deref());
+        let opened = open(&place, globals).await?;
+        let mut known = of_checkpoint(globals, &opened, place.to_string()).await;
         if options.scan {
             known.scan = Some(Scan::run(&opened.weights, globals.terminal()).await?);
         }

@@ -29,7 +29,7 @@ Examples:
   grok-wgpu logits models/demo --ids 5,17,3 --all --out logits.safetensors
   grok-wgpu logits --ids 5,17,3 --json")]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if none is given
+    /// Folder or file of the model; the demo model if none is given
     model: Option<PathBuf>,
     /// Token ids, with commas between them
     #[arg(long, value_delimiter = ',', required_unless_present = "text")]
@@ -53,7 +53,7 @@ pub(super) struct Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = open(&locate(options.model.as_deref())?, globals).await?;
+    let opened = open(&locate(options.model.as_deref()), globals).await?;
     let ids = match &options.text {
         Some(text) => tokenizer(globals, &opened).await?.encode_prompt(text)?,
         None => options.ids.clone(),

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod bench;
+mod builtin;
 mod chat;
 mod clock;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
 //! Finds, opens and loads the model that a command is about.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -41,7 +42,7 @@ use grok_wgpu::lab::{
     text::tokenizer::Tokenizer,
 };
 
-use super::{adapter::gpu, globals::Globals, signals::check_interrupt, terminal::Terminal};
+use super::{adapter::gpu, builtin, globals::Globals, signals::check_interrupt, terminal::Terminal};
 
 /// Sizes of a session.
 #[derive(Args, Clone, Copy, Debug)]
@@ -60,7 +61,7 @@ pub(crate) struct SizeOptions {
 /// A model, or weights that are made up.
 #[derive(Args, Debug)]
 pub(crate) struct ModelOptions {
-    /// Folder or file of the model; the one that is shipped if none is given
+    /// Folder or file of the model; the demo model if none is given
     #[arg(conflicts_with = "random")]
     pub(crate) model: Option<PathBuf>,
     /// Make up the weights of --preset or --config
@@ -139,11 +140,30 @@ fn find(named: &Path, globals: &Globals) -> Result<PathBuf> {
     Ok(place.path)
 }
 
-/// The model named, or the one that is shipped.
-pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
+/// Where a model is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Place {
+    /// A folder or a file.
+    Path(PathBuf),
+    /// In the program.
+    BuiltIn,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::BuiltIn => f.write_str(builtin::NAME),
+        }
+    }
+}
+
+/// The model named; else the one that is shipped, if it is in this folder or around the program;
+/// else the one in the program.
+pub(crate) fn locate(named: Option<&Path>) -> Place {
     const SHIPPED: &str = "models/demo";
     if let Some(path) = named {
-        return Ok(path.to_owned());
+        return Place::Path(path.to_owned());
     }
     let beside = std::env::current_exe().ok();
     let folders = beside.iter().flat_map(|exe| exe.ancestors().skip(1));
@@ -151,17 +171,19 @@ pub(crate) fn locate(named: Option<&Path>) -> Result<PathBuf> {
         .chain(folders)
         .map(|folder| folder.join(SHIPPED))
         .find(|model| model.join("config.json").is_file())
-        .ok_or_else(|| {
-            Error::Usage(format!(
-                "no model was named, and there is no {SHIPPED} in this folder or around the program"
-            ))
-            .with_hint("Give the folder of a model, or its GGUF file, after the command.")
-        })
+        .map_or(Place::BuiltIn, Place::Path)
 }
 
-/// Reads the configuration and all headers of the model that is named; warnings are printed.
-pub(crate) async fn open(named: &Path, globals: &Globals) -> Result<Opened<FileSource>> {
-    let mut opened = open_model(&find(named, globals)?, globals.compat.into()).await?;
+/// Reads the configuration and all headers of a model; warnings are printed.
+pub(crate) async fn open(place: &Place, globals: &Globals) -> Result<Opened<FileSource>> {
+    let compat = globals.compat.into();
+    let mut opened = match place {
+        Place::Path(named) => open_model(&find(named, globals)?, compat).await?,
+        Place::BuiltIn => {
+            globals.terminal().faint("no model was named: this is the built-in demo model, 4-bit");
+            builtin::open(compat).await?
+        }
+    };
     if globals.allow_non_finite {
         opened.weights.allow_non_finite();
     }

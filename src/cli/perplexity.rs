@@ -47,7 +47,7 @@ Examples:
   grok-wgpu perplexity demo-q4 book.txt --against models/demo
   grok-wgpu perplexity models/demo book.txt --cache q8 --against models/demo")]
 pub(super) struct Options {
-    /// Folder or file of the model; the one that is shipped if only a text is given
+    /// Folder or file of the model; the demo model if only a text is given
     model: Option<PathBuf>,
     /// The text
     file: PathBuf,
@@ -70,7 +70,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
             .with_hint(format!("A text file comes last: grok-wgpu perplexity {model} FILE.")));
     }
     let text = read_text(&options.file, MAX_TEXT).await?;
-    let opened = open(&locate(options.model.as_deref())?, globals).await?;
+    let opened = open(&locate(options.model.as_deref()), globals).await?;
     let tokenizer = tokenizer(globals, &opened).await?;
     let ids = tokenizer.encode(&text)?;
     let begin = tokenizer.begin_ids();
@@ -88,7 +88,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let sizes = SessionOptions::new(window, window.min(32), cache);
     let windows = perplexity::windows(begin, &ids, window as usize)?;
     if let Some(original) = &options.against {
-        let original = open(original, globals).await?;
+        let original = open(&locate(Some(original)), globals).await?;
         return compare(globals, &opened, &original, windows, ids.len(), sizes).await;
     }
     let mut session = load(globals, &opened, sizes).await?;

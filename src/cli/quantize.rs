@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::open,
+    model::{locate, open},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -94,7 +94,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         choices.set(kind, dtype)?;
     }
     let terminal = globals.terminal();
-    let opened = open(&options.model, globals).await?;
+    let opened = open(&locate(Some(&options.model)), globals).await?;
     if let ModelFiles::Gguf(_) = &*opened.weights {
         return Err(Error::Usage(format!(
             "{} is a GGUF file, whose tokenizer cannot be written to a folder",

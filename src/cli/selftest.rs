@@ -38,7 +38,7 @@ use self::{
 use super::{
     adapter::gpu,
     globals::{Arithmetic, Globals},
-    model::{locate, open},
+    model::{Place, locate, open},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -307,7 +307,8 @@ async fn check_models(
     let terminal = globals.terminal();
     let gpu = runner.gpu(async || gpu(globals).await).await?;
     reports.extend(selftest::check_models(gpu).await?);
-    let Ok(folder) = locate(None) else {
+    let place = locate(None);
+    let Place::Path(folder) = &place else {
         terminal.faint("the shipped model is not here, so it was not run");
         return Ok(());
     };
@@ -315,7 +316,7 @@ async fn check_models(
     let golden = read_all(&FileSource::open(golden)?, MAX_GOLDEN).await?;
     // The golden logits were computed with the reference's arithmetic.
     let reference = Globals { compat: Arithmetic::Reference, ..globals.clone() };
-    let opened = open(&folder, &reference).await?;
+    let opened = open(&place, &reference).await?;
     let keep = gpu.tensor_count();
     let sizes =
         SessionOptions::new(opened.config.max_position_embeddings.min(512), 256, DType::F32);

@@ -75,7 +75,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let bytes = weights.bytes();
         return run_on(globals, options, &config, &weights, bytes).await;
     }
-    let opened = open(&locate(options.of.model.as_deref())?, globals).await?;
+    let opened = open(&locate(options.of.model.as_deref()), globals).await?;
     let bytes = opened.weights.bytes();
     run_on(globals, options, &opened.config, &opened.weights, bytes).await
 }

@@ -20,14 +20,28 @@ use crate::{
 pub struct FileSource {
     path: PathBuf,
     name: String,
-    /// `None` for a file that is opened for each read.
-    file: Option<File>,
+    held: Held,
     len: u64,
     /// When the file was last written to, where the system says.
     modified: Option<SystemTime>,
 }
 
+#[derive(Debug)]
+enum Held {
+    Open(File),
+    /// Opened for each read.
+    Closed,
+    /// No file: bytes that the program has.
+    Bytes(&'static [u8]),
+}
+
 impl FileSource {
+    /// Bytes that the program has, in place of a file. `name` is what messages call it.
+    pub fn of_bytes(name: &str, bytes: &'static [u8]) -> Self {
+        let len = bytes.len() as u64;
+        Self { path: name.into(), name: name.into(), held: Held::Bytes(bytes), len, modified: None }
+    }
+
     /// Opens a regular file, or a link to one.
     ///
     /// # Errors
@@ -44,7 +58,7 @@ impl FileSource {
             .to_owned();
         let (file, metadata) = open_regular(&path).map_err(|source| Error::io(&path, source))?;
         let modified = metadata.modified().ok();
-        Ok(Self { path, name, file: Some(file), len: metadata.len(), modified })
+        Ok(Self { path, name, held: Held::Open(file), len: metadata.len(), modified })
     }
 
     /// As [`FileSource::open`], but the file is opened again for each read: for models of more
@@ -54,7 +68,7 @@ impl FileSource {
     ///
     /// Those of [`FileSource::open`].
     pub(crate) fn open_closed(path: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self { file: None, ..Self::open(path)? })
+        Ok(Self { held: Held::Closed, ..Self::open(path)? })
     }
 }
 
@@ -77,21 +91,28 @@ impl Source for FileSource {
             let what = format!("reading {wanted} bytes at offset {offset}: {what}");
             Error::io(&self.path, io::Error::new(kind, what))
         };
+        let too_short = || {
+            let what = format!("the file ends before that; it had {} bytes when opened", self.len);
+            fail(ErrorKind::UnexpectedEof, what)
+        };
         let again;
-        let file = if let Some(file) = &self.file {
-            file
-        } else {
-            again = open_regular(&self.path).map_err(|error| fail(error.kind(), error.to_string()));
-            &again?.0
+        let file = match &self.held {
+            Held::Open(file) => file,
+            Held::Closed => {
+                let opened = open_regular(&self.path);
+                again = opened.map_err(|error| fail(error.kind(), error.to_string()))?;
+                &again.0
+            }
+            Held::Bytes(bytes) => {
+                let from = usize::try_from(offset).ok().and_then(|at| bytes.get(at..));
+                let from = from.and_then(|bytes| bytes.get(..wanted)).ok_or_else(too_short)?;
+                into.copy_from_slice(from);
+                return Ok(());
+            }
         };
         match read_exact_at(file, into, offset) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                return Err(fail(
-                    ErrorKind::UnexpectedEof,
-                    format!("the file ends before that; it had {} bytes when opened", self.len),
-                ));
-            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(too_short()),
             Err(error) => return Err(fail(error.kind(), error.to_string())),
         }
         // A file that is being written or was replaced in place must not pass for a whole one.

@@ -1,9 +1,12 @@
 //! The program as a user runs it: output, exit codes, behaviour on errors.
 
+mod builtin;
 mod chat;
 mod damage;
 mod defaults;
 mod first;
+#[cfg(unix)]
+mod hour;
 mod machines;
 mod release;
 mod selftest;

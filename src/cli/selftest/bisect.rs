@@ -15,7 +15,7 @@ use serde_json::json;
 use super::super::{
     adapter::gpu,
     globals::Globals,
-    model::{load_on, open, tokenizer},
+    model::{load_on, locate, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
 };
@@ -26,7 +26,7 @@ const DECODED: u32 = 4;
 /// Runs a model kernel by kernel beside the oracles.
 pub(super) async fn run(globals: &Globals, prompt: &str, model: &Path) -> Result<()> {
     let terminal = globals.terminal();
-    let opened = open(model, globals).await?;
+    let opened = open(&locate(Some(model)), globals).await?;
     let ids = tokenizer(globals, &opened).await?.encode_prompt(prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
