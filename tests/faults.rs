@@ -16,7 +16,7 @@ use grok_wgpu::lab::{
         tensor::DType,
     },
     checkpoint::{Synthetic, folder::open_model},
-    engine::{Engine, SessionOptions, session::Session, step::Readback},
+    engine::{Engine, SessionOptions, sequence::Kind, session::Session, step::Readback},
     machine::{
         Machine as _,
         gpu::{Gpu, LimitProfile, Refusal},
@@ -227,6 +227,51 @@ fn a_plain_variant_that_is_refused_as_well_is_an_error_with_its_name() {
     let mut fresh = open();
     fresh.set_tuning(with_features());
     assert_eq!(load_and_run(&mut fresh).expect("runs"), right);
+}
+
+/// As in a page, where pipelines are compiled one by one, those of generated tokens after the first
+/// token.
+#[test]
+fn what_is_refused_one_by_one_is_replaced_or_named() -> Result<()> {
+    let config = Config::preset("tiny").expect("a preset").with_layers(1);
+    let weights = Synthetic::new(&config, DType::Q8, 7).expect("weights");
+    let read = Readback::Top(1);
+    let load = |tuning, refusal| -> Result<_> {
+        let mut gpu = open();
+        let notices = listen(&mut gpu);
+        gpu.set_tuning(tuning);
+        gpu.refuse(refusal);
+        let load = Session::load(gpu, &config, &weights, SIZES, &mut |_| Ok(()));
+        Ok((block_on(load)?, notices))
+    };
+    let compile = |session: &mut Session<Gpu>, kind| {
+        block_on(session.compile_each(&[kind], read, &mut |_, _| Ok(())))
+    };
+    let write = |session: &mut Session<Gpu>| -> Result<_> {
+        let first = block_on(session.prefill(&PROMPT, read))?;
+        compile(session, Kind::Generated)?;
+        Ok((first, block_on(session.decode(TOKENS[0], read))?))
+    };
+    let (mut usual, _) = load(plain(&with_features()), None)?;
+    let want = write(&mut usual)?;
+
+    let special = Some(Refusal::Programs(refuses_all_but_plain));
+    let (mut session, notices) = load(with_features(), special)?;
+    compile(&mut session, Kind::Prompt)?;
+    let before = notices.lock().expect("a list").len();
+    assert_eq!(write(&mut session)?, want);
+    let told = notices.lock().expect("a list").clone();
+    assert!(told.len() > before, "{before} before the first token, then {told:#?}");
+
+    // A plain program has no other: it is named at once, and by the step that needs it.
+    let late = Some(Refusal::Programs(|shader| shader.own.kernel == "gated_matvec"));
+    let (mut session, _) = load(Tuning::default(), late)?;
+    compile(&mut session, Kind::Prompt)?;
+    let error = write(&mut session).expect_err("there is no other");
+    assert!(error.to_string().contains("a test refuses it"), "{error}");
+    let again = block_on(session.decode(TOKENS[0], read)).expect_err("it is needed here");
+    assert_eq!((again.code(), error.code()), ("device", "device"), "{again}");
+    Ok(())
 }
 
 #[test]

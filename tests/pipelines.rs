@@ -8,14 +8,14 @@ use std::{
 
 use grok_wgpu::lab::{
     base::{error::Error, tensor::DType},
-    checkpoint::Synthetic,
-    engine::{SessionOptions, session::Session, step::Readback},
+    checkpoint::{Synthetic, folder::open_model},
+    engine::{SessionOptions, sequence::Kind, session::Session, step::Readback},
     kernels::{self, Case},
     machine::gpu::{
         AdapterChoice, Counters, Gpu, LimitProfile,
         kept::{restore_pipelines, save_pipelines},
     },
-    model::config::Config,
+    model::config::{Compat, Config},
     selftest,
     variants::Tuning,
 };
@@ -108,6 +108,72 @@ fn a_warm_engine_gives_the_same_bits() {
     let stop = &mut |_, _| Err(Error::Interrupted);
     let stopped = block_on(other.warm_up(1, Readback::Top(4), stop));
     assert_eq!(stopped.expect_err("stopped").code(), "interrupted");
+}
+
+/// The shipped model, with prompts in chunks of 32 tokens.
+fn demo(gpu: Gpu) -> Session<Gpu> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let model = block_on(open_model(&folder, Compat::Reference)).expect("the shipped model");
+    let sizes = SessionOptions::new(128, 32, DType::F32);
+    let load = Session::load(gpu, &model.config, &model.weights, sizes, &mut |_| Ok(()));
+    block_on(load).expect("loads")
+}
+
+/// Compiles one pipeline after another, until there are `most`. Returns what was told.
+fn compile_each(
+    session: &mut Session<Gpu>,
+    kinds: &[Kind],
+    read: Readback,
+    most: usize,
+) -> (Vec<(usize, usize)>, Result<(), Error>) {
+    let mut told = Vec::new();
+    let mut progress = |done, all| {
+        told.push((done, all));
+        if done == most { Err(Error::Interrupted) } else { Ok(()) }
+    };
+    let result = block_on(session.compile_each(kinds, read, &mut progress));
+    (told, result)
+}
+
+/// A page compiles what the first prompt and its first token use, and nothing else, before it shows
+/// that token; the rest one by one after that, while there is a text, or when a token needs it.
+#[test]
+fn the_first_token_takes_the_pipelines_that_it_uses_and_no_others() {
+    const READ: Readback = Readback::Top(40);
+    const BOTH: [Kind; 2] = [Kind::Prompt, Kind::Generated];
+    let prompt: Vec<u32> = (300..340).collect();
+    // Here each step compiles what it uses.
+    let mut plain = demo(open());
+    let first = block_on(plain.prefill(&prompt, READ)).expect("runs");
+    let used = built(&plain);
+    let second = block_on(plain.decode(9, READ)).expect("runs");
+    let all = built(&plain);
+    assert!(used > 10 && all > used + 2, "{used} of {all}");
+
+    let mut gpu = open();
+    gpu.refuse(None);
+    let mut lazy = demo(gpu);
+    let made = |session: &Session<Gpu>| session.machine().made()[2] as usize;
+    let (told, result) = compile_each(&mut lazy, &[Kind::Prompt], READ, usize::MAX);
+    result.expect("compiles");
+    assert!(told.into_iter().eq((0..=used).map(|done| (done, used))), "each is told once");
+    assert_eq!(made(&lazy), used);
+    assert_eq!(lazy.machine().counters(), Counters::default(), "no pass was run");
+    assert_eq!(block_on(lazy.prefill(&prompt, READ)).expect("runs"), first);
+    assert_eq!(made(&lazy), used, "the first token waits for nothing");
+
+    // Stopped after one, it goes on from there. The text stays as it was.
+    let (told, result) = compile_each(&mut lazy, &BOTH, READ, used + 1);
+    assert_eq!(result.expect_err("stopped").code(), "interrupted");
+    assert_eq!((told, made(&lazy)), (vec![(used, all), (used + 1, all)], used + 1));
+    let (told, result) = compile_each(&mut lazy, &BOTH, READ, usize::MAX);
+    result.expect("compiles");
+    assert_eq!((told.len(), made(&lazy)), (all - used, all));
+    assert_eq!(block_on(lazy.decode(9, READ)).expect("runs"), second);
+    assert_eq!((made(&lazy), built(&lazy)), (all, all), "each is made once");
+    let (told, result) = compile_each(&mut lazy, &BOTH, READ, usize::MAX);
+    result.expect("nothing to do");
+    assert_eq!(told, [(all, all)]);
 }
 
 #[test]

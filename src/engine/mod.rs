@@ -320,6 +320,43 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
+    /// Compiles one pipeline after another, for callers that show progress or do other work in
+    /// between: those of prompts or of generated tokens, as `kinds` says, with steps that read
+    /// `read`. A prompt and its first token need those of [`Kind::Prompt`] only. What is missing
+    /// later is compiled by the step that needs it.
+    ///
+    /// `progress` is called with the pipelines that exist and how many there are, first and after
+    /// each; an error from it ends the work and keeps what exists. In browsers other tasks have a
+    /// turn in between. While no sequence is in the cache, each program runs once, as in
+    /// [`Engine::warm_up`]. At the end the plans are recorded.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the machine and of `progress`; [`Error::Usage`] if `read` asks for too many
+    /// candidates.
+    pub async fn compile_each(
+        &mut self,
+        kinds: &[Kind],
+        read: Readback,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let keys = [Kind::Prompt, Kind::Generated].into_iter().zip(self.keys(0, 1, read)?);
+        let keys = keys.filter(|(kind, _)| kinds.contains(kind)).map(|(_, key)| key);
+        let keys: Vec<Key> = keys.collect();
+        let run = self.is_empty();
+        let parts = (&self.model, &self.caches[..]);
+        self.plans.compile_each(&mut self.machine, parts, &keys, run, progress).await?;
+        for key in keys {
+            self.plans.record(&mut self.machine, &self.model, &self.caches, key)?;
+        }
+        Ok(())
+    }
+
+    /// Whether no sequence is in the cache.
+    fn is_empty(&self) -> bool {
+        self.slots.iter().all(Slot::is_free)
+    }
+
     /// Has every program that [`Engine::prepare`] compiles with these arguments run once, on next
     /// to no work, for drivers that compile a program when it first runs. Results are those of an
     /// engine that has not done this. `progress` is called with the programs that have run and how
@@ -335,7 +372,7 @@ impl<M: Machine> Engine<M> {
         read: Readback,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
-        if !self.slots.iter().all(Slot::is_free) {
+        if !self.is_empty() {
             return Err(Error::Usage("an engine is warmed up before its first text".into()));
         }
         let keys = self.keys(0, tokens, read)?;

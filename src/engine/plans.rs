@@ -110,12 +110,32 @@ impl<P> Plans<P> {
         caches: &[LayerCache],
         keys: &[Key],
     ) -> Result<()> {
-        let mut program = |exec: &mut dyn Executor| {
-            keys.iter().try_for_each(|&key| {
-                forward(exec, model, self.scratch(key), caches, self.pass(key))
-            })
-        };
-        machine.compile(&mut program).await
+        machine.compile(&mut |exec| self.run_all(exec, model, caches, keys)).await
+    }
+
+    /// Compiles them one by one: see [`Machine::compile_each`].
+    pub(super) async fn compile_each<M: Machine<Plan = P>>(
+        &self,
+        machine: &mut M,
+        (model, caches): (&Model, &[LayerCache]),
+        keys: &[Key],
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut program = |exec: &mut dyn Executor| self.run_all(exec, model, caches, keys);
+        machine.compile_each(&mut program, run, progress).await
+    }
+
+    /// Has `exec` run the passes of `keys`.
+    fn run_all(
+        &self,
+        exec: &mut dyn Executor,
+        model: &Model,
+        caches: &[LayerCache],
+        keys: &[Key],
+    ) -> Result<()> {
+        keys.iter()
+            .try_for_each(|&key| forward(exec, model, self.scratch(key), caches, self.pass(key)))
     }
 
     /// Whether the plan was recorded.

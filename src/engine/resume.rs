@@ -4,7 +4,7 @@ use crate::{
     base::error::{Error, Result},
     engine::{
         Engine, SessionOptions,
-        sequence::Sequence,
+        sequence::{Kind, Sequence},
         step::{Input, Readback, Run, StepOutput, Stepper},
     },
     machine::Machine,
@@ -84,10 +84,25 @@ impl<R: Rebuild> Resuming<R> {
         self.persist(async |engine, _| engine.machine_mut().flush().await).await
     }
 
+    /// Compiles one pipeline after another, and begins anew if the device is lost: see
+    /// [`Engine::compile_each`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::compile_each`] and [`Resuming::heal`].
+    pub async fn compile_each(
+        &mut self,
+        kinds: &[Kind],
+        read: Readback,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.persist(async |engine, _| engine.compile_each(kinds, read, progress).await).await
+    }
+
     /// Runs `work`; if the device is lost, runs it again on a new one, [`TRIES`] times at most.
     async fn persist<T>(
         &mut self,
-        work: impl AsyncFn(&mut Engine<R::Machine>, &mut Sequence) -> Result<T>,
+        mut work: impl AsyncFnMut(&mut Engine<R::Machine>, &mut Sequence) -> Result<T>,
     ) -> Result<T> {
         let mut losses = 0;
         loop {
@@ -228,6 +243,17 @@ mod tests {
             self.host.record(program)
         }
 
+        async fn compile_each(
+            &mut self,
+            _: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+            _: bool,
+            progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+        ) -> Result<()> {
+            progress(0, 1)?;
+            self.live()?;
+            progress(1, 1)
+        }
+
         async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
             self.live()?;
             self.host.run_plan(plan, read).await
@@ -334,6 +360,30 @@ mod tests {
     #[test]
     fn devices_that_all_die_are_an_error() {
         assert_eq!(run(&[5, 0]).expect_err("no device lives").code(), "device_lost");
+    }
+
+    #[test]
+    fn a_device_that_is_lost_while_pipelines_are_compiled_is_replaced() {
+        let lives = Rc::new(RefCell::new(vec![0, 1000]));
+        pollster::block_on(async {
+            let maker = Maker { lives, heard: Vec::new(), of_memory: false };
+            let mut session = Resuming::new(maker).await?;
+            let mut told = Vec::new();
+            let mut progress = |done, all| {
+                told.push((done, all));
+                Ok(())
+            };
+            session.compile_each(&[Kind::Prompt], Readback::Top(1), &mut progress).await?;
+            assert_eq!(session.rebuild.heard, ["lost", "restored"]);
+            assert_eq!(told, [(0, 1), (0, 1), (1, 1)]);
+            // What its listener asks for is no loss.
+            let stop = &mut |_, _| Err(Error::Interrupted);
+            let stopped = session.compile_each(&[Kind::Prompt], Readback::Top(1), stop).await;
+            assert_eq!(stopped.expect_err("stopped").code(), "interrupted");
+            assert_eq!(session.rebuild.heard.len(), 2);
+            Ok::<_, Error>(())
+        })
+        .expect("the session goes on");
     }
 
     #[test]

@@ -200,6 +200,11 @@ impl Executor for Cutter<'_> {
     }
 }
 
+/// Runs the kernels of all segments.
+fn run_all(pass: &Segments<Vec<Box<dyn Kernel>>>, exec: &mut dyn Executor) -> Result<()> {
+    pass.segments().flatten().try_for_each(|kernel| exec.run(kernel.as_ref()))
+}
+
 impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
     type Plan = Segments<M::Plan>;
 
@@ -235,10 +240,17 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<()> {
         let pass = self.cut(program)?;
-        let mut kernels = |exec: &mut dyn Executor| {
-            pass.segments().flatten().try_for_each(|kernel| exec.run(kernel.as_ref()))
-        };
-        self.machine.compile(&mut kernels).await
+        self.machine.compile(&mut |exec| run_all(&pass, exec)).await
+    }
+
+    async fn compile_each(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let pass = self.cut(program)?;
+        self.machine.compile_each(&mut |exec| run_all(&pass, exec), run, progress).await
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Engine, SessionOptions,
-    sequence::Sequence,
+    sequence::{Kind, Sequence},
     step::{Input, Readback, StepOutput, Stepper},
 };
 use crate::{
@@ -130,6 +130,20 @@ impl<M: Machine> Session<M> {
     /// Those of [`Engine::prepare`].
     pub async fn prepare(&mut self, tokens: usize, read: Readback) -> Result<()> {
         self.engine.prepare(self.sequence.tokens().len(), tokens, read).await
+    }
+
+    /// Compiles one pipeline after another: see [`Engine::compile_each`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::compile_each`].
+    pub async fn compile_each(
+        &mut self,
+        kinds: &[Kind],
+        read: Readback,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.engine.compile_each(kinds, read, progress).await
     }
 
     /// Has the programs of a prompt of `tokens` and the tokens after it run once: see

@@ -69,6 +69,25 @@ pub trait Machine {
         async { Ok(()) }
     }
 
+    /// Compiles what `program` runs, one pipeline after another in the order of their first use.
+    /// `progress` is called with the pipelines that exist and how many `program` needs, first and
+    /// after each; an error from it ends the work. In browsers the event loop has a turn before
+    /// each call. With `run`, each new program runs once, as in [`Machine::warm_up`]. The default
+    /// does nothing, for machines without a compiler.
+    ///
+    /// # Errors
+    ///
+    /// Those of `program` and of `progress`, if the device refuses a pipeline, or if it is lost.
+    fn compile_each(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> impl Future<Output = Result<()>> {
+        let _ = (program, run, progress);
+        async { Ok(()) }
+    }
+
     /// Has every program of `plans` run once, with as little work as it can have, for drivers that
     /// compile a program when it first runs. What the plans write has no meaning afterwards.
     /// `progress` is called with the programs that have run and how many there are; an error from
@@ -144,6 +163,15 @@ impl<M: Machine> Machine for &mut M {
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<()> {
         (**self).compile(program).await
+    }
+
+    async fn compile_each(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        (**self).compile_each(program, run, progress).await
     }
 
     async fn warm_up(

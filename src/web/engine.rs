@@ -5,10 +5,11 @@ use std::{
     ops::ControlFlow,
     path::Path,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use js_sys::Function;
+use serde::Serialize;
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
@@ -29,7 +30,8 @@ use crate::{
         generation::generate,
         options::{Event, Generated, Token},
         resume::{Change, Rebuild, Resuming},
-        step::{Input, Readback, Stepper as _},
+        sequence::Kind,
+        step::Readback,
     },
     files::web::{FileSource, JsFile, pause},
     machine::gpu::{AdapterChoice, Gpu, LimitProfile},
@@ -44,11 +46,22 @@ use crate::{
 /// Milliseconds between requests for an adapter after a loss: browsers may offer none for a while.
 const PATIENCE: [i32; 5] = [100, 400, 1000, 2000, 4000];
 
+/// What devices said of variants that they refuse.
+type Notices = Arc<Mutex<Vec<String>>>;
+
+fn told(notices: &Notices) -> MutexGuard<'_, Vec<String>> {
+    notices.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A model on a device.
 #[wasm_bindgen]
 pub struct Engine {
     /// `None` during a call that uses it.
     session: Cell<Option<Resuming<Reload>>>,
+    /// The usual readback of a step, for which pipelines are compiled ahead.
+    read: Readback,
+    /// What devices said of variants that they refuse, since it was last told.
+    notices: Notices,
     tokenizer: Tokenizer,
     /// How conversations are written where a request does not say.
     scaffold: &'static Scaffold,
@@ -98,6 +111,31 @@ impl Engine {
         let result = self.write(&mut session, &request, &Listener(on_event)).await;
         self.session.set(Some(session));
         result.map_err(|error| throw(&error))
+    }
+
+    /// Compiles the pipelines that the first token does not need, one by one. `on_event` is called
+    /// with JSON events: progress after each; a falsy answer or an exception ends the work. The
+    /// result is JSON: whether all are there, and warnings.
+    ///
+    /// # Errors
+    ///
+    /// A JavaScript error with a `code`: the device refuses a pipeline, another call is in
+    /// progress, or a lost device could not be replaced.
+    #[wasm_bindgen(js_name = compileRest)]
+    pub async fn compile_rest(&self, on_event: Function) -> Result<String, JsValue> {
+        const ALL: [Kind; 2] = [Kind::Prompt, Kind::Generated];
+        let mut session = self.take()?;
+        let listener = Listener(on_event);
+        let mut progress = |done, total| listener.progress("pipelines", done, total);
+        let result = session.compile_each(&ALL, self.read, &mut progress).await;
+        self.session.set(Some(session));
+        let done = match result {
+            Ok(()) => true,
+            Err(Error::Interrupted) => false,
+            Err(error) => return Err(throw(&error)),
+        };
+        let warnings = std::mem::take(&mut *told(&self.notices));
+        Ok(json!({ "done": done, "warnings": warnings }).to_string())
     }
 
     /// Replaces a lost device; does nothing if the device is not lost.
@@ -226,12 +264,11 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
             read => read,
         }
     };
-    let notices = Arc::<Mutex<Vec<String>>>::default();
+    let notices = Notices::default();
     let reload = Reload {
         config: config.clone(),
         weights,
         sizes,
-        read,
         device: device.clone(),
         told: Rc::default(),
         before: false,
@@ -239,9 +276,11 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         longest_submission: options.longest_submission(),
     };
     let mut session = Resuming::new(reload).await?;
-    prepare(&mut session, read, &device.listener).await?;
+    // A prompt and its first token need no more; `Engine::compile_rest` has the rest.
+    let mut progress = |done, total| device.listener.progress("pipelines", done, total);
+    session.compile_each(&[Kind::Prompt], read, &mut progress).await?;
 
-    warnings.append(&mut notices.lock().unwrap_or_else(PoisonError::into_inner));
+    warnings.append(&mut told(&notices));
     let question = [Message::new(Role::User, "")];
     let info = json!({
         "parameters": config.parameters().total,
@@ -255,24 +294,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     });
     let info = info.to_string();
     let session = Cell::new(Some(session));
-    Ok(Engine { session, tokenizer, scaffold, sampling, device, info })
-}
-
-/// Runs a prompt of one token and one generated token as a warm-up. Browsers compile a pipeline at
-/// its first dispatch, so this is the only way to compile ahead. Longer prompts and readbacks of
-/// all logits use the same pipelines.
-async fn prepare(
-    session: &mut Resuming<Reload>,
-    read: Readback,
-    listener: &Listener,
-) -> Result<()> {
-    listener.progress("pipelines", 0, 2)?;
-    session.step(Input::prompt(&[0], read)).await?;
-    session.sequence().rewind(0);
-    listener.progress("pipelines", 1, 2)?;
-    session.step(Input::generated(&0, read)).await?;
-    session.sequence().rewind(0);
-    listener.progress("pipelines", 2, 2)
+    Ok(Engine { session, read, notices, tokenizer, scaffold, sampling, device, info })
 }
 
 fn config_fields(c: &Config) -> Value {
@@ -310,7 +332,7 @@ impl Listener {
     }
 
     /// Reports progress of loading; an error if the page wants to stop.
-    fn progress(&self, phase: &str, done: u64, total: u64) -> Result<()> {
+    fn progress(&self, phase: &str, done: impl Serialize, total: impl Serialize) -> Result<()> {
         match self.emit(&json!({ "progress": [phase, done, total] })) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),
@@ -335,15 +357,12 @@ struct Reload {
     config: Config,
     weights: Checked<FileSource>,
     sizes: SessionOptions,
-    /// The usual readback of a step, for which pipelines are prepared.
-    read: Readback,
     device: Rc<Device>,
     /// Whether the page was told that the current device is lost.
     told: Rc<Cell<bool>>,
     /// Whether this is not the first device.
     before: bool,
-    /// What devices said of variants that they refuse.
-    notices: Arc<Mutex<Vec<String>>>,
+    notices: Notices,
     /// Seconds of the longest submission.
     longest_submission: Option<f64>,
 }
@@ -397,7 +416,7 @@ impl Rebuild for Reload {
         gpu.limit_submissions(self.longest_submission);
         let notices = self.notices.clone();
         gpu.on_notice(move |notice| {
-            notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice.to_owned());
+            told(&notices).push(notice.to_owned());
         });
         self.watch(&gpu);
         *self.device.destroy.borrow_mut() = Some(Box::new(gpu.destroyer()));
@@ -409,11 +428,7 @@ impl Rebuild for Reload {
             if first { listener.progress("weights", done, total) } else { Ok(()) }
         };
         let (config, weights) = (&self.config, &self.weights);
-        let mut engine =
-            engine::Engine::load(gpu, config, weights, self.sizes, &mut progress).await?;
-        // Creates all pipelines before anything waits for one of them.
-        engine.prepare(0, 1, self.read).await?;
-        Ok(engine)
+        engine::Engine::load(gpu, config, weights, self.sizes, &mut progress).await
     }
 
     fn on_change(&mut self, change: Change<'_>) {

@@ -5,7 +5,10 @@ export type ModelSource = string | URL | Iterable<File>;
 
 /** Progress of loading. */
 export interface LoadProgress {
-  /** Starting the engine, fetching files or finding them in the cache, uploading weights, compiling pipelines. */
+  /**
+   * Starting the engine, fetching files or finding them in the cache, uploading weights, compiling the pipelines that a
+   * prompt and its first token need. The others follow while the engine is idle, or when a text needs them.
+   */
   phase: "engine" | "files" | "weights" | "pipelines";
   /** Bytes (or pipelines) done. */
   done: number;

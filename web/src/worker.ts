@@ -33,11 +33,50 @@ function post(message: FromWorker): void {
   postMessage(message);
 }
 
+/** Tasks that have not ended. */
+let queued = 0;
+
+/** Milliseconds without a task after which pipelines are compiled: a page that asks at once does not wait for them. */
+const IDLE = 500;
+
+let idle: ReturnType<typeof setTimeout> | undefined;
+
+/** Whether pipelines may be missing that a text will need. */
+let missing = false;
+
 /** Queues a task after the earlier ones. */
 function enqueue<T>(task: () => Promise<T>): Promise<T> {
+  queued += 1;
+  clearTimeout(idle);
   const result = work.then(task);
-  work = result.catch(() => {});
+  work = result
+    .catch(() => {})
+    .then(() => {
+      queued -= 1;
+      if (queued === 0 && missing && !disposed) {
+        idle = setTimeout(compileRest, IDLE);
+      }
+    });
   return result;
+}
+
+/** Compiles the pipelines that the first token did not need, until another task waits. */
+function compileRest(): void {
+  const task = async () => {
+    missing = false;
+    if (engine && files) {
+      const writer = engine;
+      // Weights are read again if the device was lost.
+      const result = await files.during(() => writer.compileRest(() => queued === 1 && !disposed));
+      const { done, warnings } = JSON.parse(result) as { done: boolean; warnings: string[] };
+      missing = !done;
+      for (const warning of warnings) {
+        console.warn(warning);
+      }
+    }
+  };
+  // A text that needs what could not be compiled fails with the same error.
+  enqueue(task).catch(() => {});
 }
 
 async function load(
@@ -81,6 +120,7 @@ async function load(
   });
   engine = await watched.during(() => Engine.load(watched.files, sent, onEvent));
   stop.signal = undefined;
+  missing = true;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
 }
@@ -122,6 +162,7 @@ async function deviceChanged(device: DeviceEvent): Promise<void> {
     return;
   }
   if (device.kind === "restored") {
+    missing = true;
     post({ device, adapter: await describeAdapter(whole.caps()) });
     return;
   }

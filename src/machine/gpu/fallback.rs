@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Gpu, plan::Recorder};
+use super::{Gpu, pipelines::distinct, plan::Recorder};
 use crate::{
     base::{
         error::{Error, Result},
@@ -71,23 +71,55 @@ impl Gpu {
         }
     }
 
-    /// The same where errors are told later.
-    #[cfg(target_arch = "wasm32")]
-    pub(super) async fn compiled(
+    /// Compiles the pipelines of `program` one by one, and waits for what the device says of each:
+    /// browsers tell of errors later.
+    pub(super) async fn compiled_each(
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
         let mut given_up = self.nothing_given_up();
         loop {
             let recorder = self.recorder(program)?;
-            let refused = self.pipelines.refused(&self.make, recorder.dispatches()).await;
-            self.check()?;
-            if refused.is_empty() {
-                self.tell(given_up);
-                return Ok(());
+            let refused = self.compiled_until_refused(&recorder, run, progress).await;
+            match refused {
+                Ok(Some(refused)) => self.give_up(vec![refused], &mut given_up)?,
+                result => {
+                    self.tell(given_up);
+                    return result.map(|_| ());
+                }
             }
-            self.give_up(refused, &mut given_up)?;
         }
+    }
+
+    /// Compiles the pipelines of a pass up to the first that the device refuses, and returns that.
+    async fn compiled_until_refused(
+        &mut self,
+        recorder: &Recorder,
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Option<(Dispatch, Error)>> {
+        let wanted = distinct(recorder.dispatches());
+        let is_there = |gpu: &Self, dispatch: &Dispatch| gpu.pipelines.get(dispatch).is_some();
+        let mut there = wanted.iter().filter(|dispatch| is_there(self, dispatch)).count();
+        progress(there, wanted.len())?;
+        for &dispatch in &wanted {
+            if is_there(self, dispatch) {
+                continue;
+            }
+            let built = self.pipelines.prepare_one(&self.make, dispatch).await;
+            self.check()?;
+            if let Err(error) = built {
+                return Ok(Some((dispatch.clone(), error)));
+            }
+            if run {
+                self.run_once(dispatch).await?;
+            }
+            there += 1;
+            progress(there, wanted.len())?;
+        }
+        Ok(None)
     }
 
     pub(super) fn recorder(

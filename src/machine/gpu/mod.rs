@@ -423,19 +423,7 @@ impl Machine for Gpu {
         let recorder = self.recorder(program)?;
         #[cfg(target_arch = "wasm32")]
         self.prepare(recorder.dispatches())?;
-        let plan::Params { bytes, offsets } = recorder.params();
-        let size = bytes.len() as u64;
-        let uniforms = self.make.buffer(&wgpu::BufferDescriptor {
-            label: Some("params"),
-            size,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.check_made(|| "the parameters of a pass".to_owned(), size)?;
-        self.queue.write_buffer(&uniforms, 0, &bytes);
-        let plan = recorder.finish(&self.device, &uniforms, offsets, &self.pipelines, &self.slots);
-        self.check()?;
-        Ok(plan)
+        self.plan(recorder)
     }
 
     async fn compile(
@@ -445,7 +433,16 @@ impl Machine for Gpu {
         #[cfg(not(target_arch = "wasm32"))]
         return self.recorded(program).map(|_| ());
         #[cfg(target_arch = "wasm32")]
-        self.compiled(program).await
+        self.compiled_each(program, false, &mut |_, _| Ok(())).await
+    }
+
+    async fn compile_each(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+        run: bool,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.compiled_each(program, run, progress).await
     }
 
     async fn warm_up(

@@ -14,6 +14,10 @@ const BYTES_PER_SECOND: f64 = 5e9;
 /// The same for floating-point operations.
 const OPERATIONS_PER_SECOND: f64 = 20e9;
 
+/// How much slower than that a device is taken to be until it was measured: its first pass may be
+/// a long one, and more submissions cost little.
+const DOUBT: f64 = 16.0;
+
 /// A time below which nothing is learnt but that: delays of the system would be taken for work.
 const SHORT: f64 = 0.01;
 
@@ -56,7 +60,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(budget: Option<f64>) -> Self {
-        Self { budget, factors: [1.0; 2], pending: Cost::default(), since: None }
+        Self { budget, factors: [DOUBT; 2], pending: Cost::default(), since: None }
     }
 
     /// Changes the seconds of the longest submission; `None` does not divide.
@@ -113,8 +117,9 @@ mod tests {
 
     const SECOND: u64 = 5_000_000_000;
 
+    /// Of a device that is as fast as expected.
     fn pace(seconds: f64) -> Pace {
-        Pace::new(Some(seconds))
+        Pace { factors: [1.0; 2], ..Pace::new(Some(seconds)) }
     }
 
     fn count(pace: &Pace, dispatches: &[Cost]) -> usize {
@@ -140,6 +145,16 @@ mod tests {
             assert_eq!(count(&pace(1.05), &[each; 64]), 7);
             assert_eq!(count(&pace(0.01), &[each; 64]), 64, "none fits, so each is alone");
         }
+    }
+
+    #[test]
+    fn a_device_is_taken_to_be_slow_until_it_was_measured() {
+        let mut pace = Pace::new(Some(1.05));
+        let pass = [Cost::of(SECOND / 100, 1); 64];
+        assert_eq!(count(&pace, &pass), 11, "6 dispatches of 0.16 s each");
+        pass.iter().for_each(|&cost| pace.submitted(cost, 1.0));
+        pace.done(1.64);
+        assert_eq!(count(&pace, &pass), 1, "0.64 s");
     }
 
     #[test]

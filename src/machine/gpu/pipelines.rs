@@ -11,8 +11,10 @@ use std::{
 };
 
 use super::{failure::convert, make::Maker};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::base::error::Error;
 use crate::{
-    base::error::{Error, Result},
+    base::error::Result,
     files::threads::{Background, map_on_all_cores},
     machine::{
         binder::{Access, Dispatch},
@@ -184,27 +186,12 @@ impl Cache {
         refused
     }
 
-    /// The same in browsers, which tell of errors later: all are created before any is awaited.
-    #[cfg(target_arch = "wasm32")]
-    pub(super) async fn refused(
-        &mut self,
-        make: &Maker,
-        dispatches: &[Dispatch],
-    ) -> Vec<(Dispatch, Error)> {
-        let kept = self.kept.as_ref();
-        let built: Vec<_> = self
-            .missing(dispatches)
-            .into_iter()
-            .map(|dispatch| (dispatch, watched(make, || build(make, dispatch, kept))))
-            .collect();
-        let mut refused = Vec::new();
-        for (dispatch, (built, told)) in built {
-            match told.first().await {
-                Ok(()) => self.insert(dispatch, built),
-                Err(error) => refused.push((dispatch.clone(), error)),
-            }
-        }
-        refused
+    /// Compiles the pipeline of a dispatch, and waits for what the device says of it. An error if
+    /// it refuses; then nothing of it is kept.
+    pub(super) async fn prepare_one(&mut self, make: &Maker, dispatch: &Dispatch) -> Result<()> {
+        let one = std::slice::from_ref(dispatch);
+        let ((), told) = watched(make, || self.prepare(make, one));
+        told.first().await.inspect_err(|_| self.forget(one))
     }
 
     fn insert(&mut self, dispatch: &Dispatch, built: Built) {
@@ -248,6 +235,12 @@ impl Cache {
         let made = map_on_all_cores(&new, |&shader| make.module(shader));
         self.modules.extend(new.into_iter().map(Program).zip(made));
     }
+}
+
+/// One dispatch for each pipeline, in the order of their first use.
+pub(super) fn distinct(dispatches: &[Dispatch]) -> Vec<&Dispatch> {
+    let mut seen = HashSet::new();
+    dispatches.iter().filter(|dispatch| seen.insert(key(dispatch))).collect()
 }
 
 fn key(dispatch: &Dispatch) -> Key {

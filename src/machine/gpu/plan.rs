@@ -246,6 +246,31 @@ impl Executor for Recorder {
 }
 
 impl Gpu {
+    /// Makes a plan of what was recorded. Its pipelines must have been prepared.
+    pub(super) fn plan(&mut self, recorder: Recorder) -> Result<RecordedPass> {
+        let Params { bytes, offsets } = recorder.params();
+        let size = bytes.len() as u64;
+        let uniforms = self.make.buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.check_made(|| "the parameters of a pass".to_owned(), size)?;
+        self.queue.write_buffer(&uniforms, 0, &bytes);
+        let plan = recorder.finish(&self.device, &uniforms, offsets, &self.pipelines, &self.slots);
+        self.check()?;
+        Ok(plan)
+    }
+
+    /// Runs one workgroup of a dispatch, whose pipeline must have been prepared.
+    pub(super) async fn run_once(&mut self, dispatch: &Dispatch) -> Result<()> {
+        let mut recorder = Recorder::new(self.tuning.clone());
+        recorder.dispatches.push(dispatch.clone());
+        let plan = self.plan(recorder)?;
+        self.run_each_once(&[&plan], &mut |_, _| Ok(())).await
+    }
+
     /// Runs one workgroup of every dispatch of `plans`. So drivers that compile when a program
     /// first runs have done that, and all buffers were touched, in hardly more time than that
     /// takes. The first use of a pipeline ends a submission, so that `progress` can tell of it.
