@@ -44,7 +44,13 @@ export const host: Host = {
         'Install one (npm install webgpu), and import from "grok-wgpu/node".',
       );
     }
-    throw new GrokWgpuError("no_webgpu", "this browser has no WebGPU");
+    throw new GrokWgpuError(
+      "no_webgpu",
+      "this browser has no WebGPU",
+      /Firefox\//.test(navigator?.userAgent ?? "")
+        ? "Update Firefox, and on Linux set dom.webgpu.enabled to true in about:config; or use Chrome or Edge."
+        : undefined,
+    );
   },
 
   // Bundlers need all of this expression in one place.

@@ -11,11 +11,11 @@ import { serve } from "../../bin/serve.mjs";
 import { demo, scratch, web } from "../harness.mjs";
 import { check, checkSoftware, lavapipe, question } from "./common.mjs";
 
-/** Where Firefox may be; the variable FIREFOX overrides this. */
+/** Where Firefox may be, as in scripts/common.sh; the variable FIREFOX overrides this. */
 const BROWSERS = [
   "/usr/bin/firefox-esr",
-  "/usr/bin/firefox",
   "/usr/lib/firefox/firefox",
+  "/usr/lib64/firefox/firefox",
   "/opt/firefox/firefox",
   "/Applications/Firefox.app/Contents/MacOS/firefox",
 ];
@@ -63,7 +63,7 @@ function firefox() {
   assert.ok(
     found && existsSync(found),
     `${found ? `there is no ${found}` : "there is no Firefox"}: scripts/setup --test --web installs it ` +
-      "(apt-get install firefox-esr on Debian); FIREFOX can name one",
+      "on Debian (apt-get install firefox-esr), and says what to do elsewhere; FIREFOX can name one",
   );
   return found;
 }
