@@ -72,6 +72,14 @@ swiftshader_icd() {
         /usr/share/vulkan/icd.d/*swiftshader*.json
 }
 
+# Firefox, as web/tests/hosts/firefox.test.mjs looks for it. /usr/bin/firefox is left out: on Ubuntu it
+# starts a snap, which does not run in containers and does not see the tests' folders.
+firefox_program() {
+    first_file "${FIREFOX:-}" /usr/bin/firefox-esr /usr/lib/firefox/firefox \
+        /usr/lib64/firefox/firefox /opt/firefox/firefox \
+        /Applications/Firefox.app/Contents/MacOS/firefox
+}
+
 # Cargo's target folder, relative to the root.
 target_folder() {
     local target=${CARGO_TARGET_DIR:-target}

@@ -1,6 +1,7 @@
 /** Calls to a worker. A call has a number; it may send news, and ends with one result or error. */
 
 import { abortedError, fromPlain, GrokWgpuError } from "./errors.js";
+import { host, type WorkerLike } from "./host.js";
 import type { FromWorker, News, Request, ToWorker } from "./messages.js";
 import type { AdapterInfo, DeviceEvent } from "./types.js";
 
@@ -21,7 +22,7 @@ export interface CallOptions {
 
 /** The page's side of the worker. */
 export class Client {
-  readonly #worker: Worker;
+  readonly #worker: WorkerLike;
   readonly #calls = new Map<number, Call>();
   #next = 0;
   #closed: GrokWgpuError | undefined;
@@ -29,7 +30,7 @@ export class Client {
   onDevice: (event: DeviceEvent, adapter: AdapterInfo | undefined) => void = () => {};
 
   constructor() {
-    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.#worker = host.startWorker();
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#onMessage(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();

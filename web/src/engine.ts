@@ -3,6 +3,7 @@
 import { Client } from "./client.js";
 import { GrokWgpuError, toError } from "./errors.js";
 import { RunningGeneration } from "./generation.js";
+import { host } from "./host.js";
 import type { Loaded, News, SentGenerateOptions, SentPrompt, SentSource } from "./messages.js";
 import type {
   AdapterInfo,
@@ -49,7 +50,7 @@ export class GrokWgpu {
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<GrokWgpu> {
     const { onProgress, signal, onDevice, cache = true } = options;
     const { context, prefill, kvCache, allowNonFinite, submissionMs } = options;
-    requireWebGpu();
+    host.requireWebGpu();
     const sent = sendable(source);
     const client = new Client();
     let engine: GrokWgpu | undefined;
@@ -83,7 +84,7 @@ export class GrokWgpu {
 
   /** Checks the kernels on this device against their oracles, then small models against golden logits. */
   static async selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
-    requireWebGpu();
+    host.requireWebGpu();
     const { kernel, case: name, every, signal, onRow, onModel } = options;
     const client = new Client();
     try {
@@ -236,30 +237,9 @@ async function* chunks(head: Head, running: Generation): AsyncGenerator<ChatComp
   yield { ...last, choices: [{ index: 0, delta: {}, finish_reason: openAiReason(finish) }], finish };
 }
 
-/** Throws early, with the reason, if there is no WebGPU. */
-function requireWebGpu(): void {
-  if ((navigator as { gpu?: unknown }).gpu) {
-    return;
-  }
-  if (!globalThis.isSecureContext) {
-    throw new GrokWgpuError(
-      "no_webgpu",
-      "browsers give WebGPU only to pages that come over https or from localhost, and this one does not",
-      "Open the page over https, or from localhost.",
-    );
-  }
-  throw new GrokWgpuError("no_webgpu", "this browser has no WebGPU");
-}
-
 function sendable(source: ModelSource): SentSource {
   if (typeof source === "string" || source instanceof URL) {
-    try {
-      // There is no `document` in workers.
-      const here = globalThis.document?.baseURI ?? globalThis.location.href;
-      return { url: new URL(source, here).href };
-    } catch {
-      throw new GrokWgpuError("usage", `"${source}" is not the address of a model`);
-    }
+    return host.locate(source);
   }
   const files = Array.from(source, (file) => ({ path: file.webkitRelativePath || file.name, file }));
   if (files.length === 0) {

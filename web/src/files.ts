@@ -1,7 +1,7 @@
 /** Model files that the browser holds: dropped, chosen, or cached. */
 
 import { abortedError, GrokWgpuError } from "./errors.js";
-import type { SentFile } from "./messages.js";
+import type { OnDisk, SentFile } from "./messages.js";
 import { isGguf, isModelFile, type SourceFile } from "./wasm/grok_wgpu.js";
 
 /** The signal that stops reading; cleared once loading has ended. */
@@ -9,13 +9,30 @@ export interface Stop {
   signal: AbortSignal | undefined;
 }
 
+/** The part of `Blob` that is used. */
+export interface Bytes {
+  readonly size: number;
+  slice(from: number, to: number): Bytes;
+  arrayBuffer(): Promise<ArrayBuffer>;
+}
+
+/** Opens files that were sent. Workers outside of pages also have those on the disk. */
+export const opener = {
+  open(file: File | OnDisk): Bytes {
+    if ("disk" in file) {
+      throw new GrokWgpuError("internal", `a page cannot open ${file.disk}`);
+    }
+    return file;
+  },
+};
+
 /** A model file in a `Blob`. */
 export class BlobFile implements SourceFile {
   readonly size: number;
 
   constructor(
     readonly name: string,
-    private readonly blob: Blob,
+    private readonly blob: Bytes,
     private readonly stop: Stop,
   ) {
     this.size = blob.size;
@@ -38,7 +55,7 @@ export class BlobFile implements SourceFile {
 interface Found {
   folder: string;
   name: string;
-  file: File;
+  file: SentFile["file"];
 }
 
 function split({ path, file }: SentFile): Found {
@@ -67,6 +84,6 @@ export function droppedFiles(sent: SentFile[], stop: Stop): { name: string; file
   return {
     name:
       config.folder.slice(config.folder.lastIndexOf("/") + 1) || (isGguf(config.name) ? config.name : "dropped model"),
-    files: chosen.map(({ name, file }) => new BlobFile(name, file, stop)),
+    files: chosen.map(({ name, file }) => new BlobFile(name, opener.open(file), stop)),
   };
 }

@@ -21,7 +21,13 @@ export type SentSource = { url: string } | { files: SentFile[] };
 /** A file and its path in the dropped folder. */
 export interface SentFile {
   path: string;
-  file: File;
+  file: File | OnDisk;
+}
+
+/** A file that the worker reads from the disk. */
+export interface OnDisk {
+  disk: string;
+  size: number;
 }
 
 /** Load options that `postMessage` can clone. */

@@ -52,9 +52,14 @@ export interface AdapterInfo {
   vendor: string;
   architecture: string;
   device: string;
+  /** Its name, or of what kind it is; `"unnamed adapter"` where the host tells neither, as Firefox does not. */
   description: string;
   /** A one-line description. */
   summary: string;
+  /** Whether the CPU does its work, as far as the host or its name tells. */
+  software: boolean;
+  /** What its user should know of the adapter. */
+  note?: string;
   /** Limits of the engine's device, by their WebGPU names. */
   limits: Record<string, number>;
   features: string[];
