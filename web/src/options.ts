@@ -152,7 +152,7 @@ const TOOLS = {
 };
 const PENALTY = {
   why: "the sampler has one penalty, repetition_penalty",
-  hint: "Give repetition_penalty: from 1, which is none, up.",
+  hint: "Give repetition_penalty, from 1, which is none, to 2.",
 };
 const LOGPROBS = {
   why: "probabilities do not come in OpenAI's form",

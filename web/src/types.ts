@@ -371,9 +371,9 @@ export interface SelfTestRow {
   case: string;
   /** The tuning: how the kernel's work was divided. */
   tuning: string;
-  /** The program that the device ran: how it divides the work; `null` of kernels that have one way only. */
+  /** How the program that ran divides the work; `null` of kernels that have one way only. */
   variant: string | null;
-  /** The program's label, which names its shader and constants. */
+  /** The program's label: kernel, variant and type of the weights. */
   program: string;
   /** Whether the result had to be exact. */
   exact: boolean;
