@@ -68,10 +68,10 @@ fn options_of_a_generation_are_the_same_everywhere() {
 
     let engine = read("web/src/engine.ts");
     let plain = block(&engine, "function plainOptions(", "}");
-    let names = plain.split("return").next().expect("split gives one part");
+    let (_, names) = plain.split_once("return").expect("an object is returned");
     let names: BTreeSet<String> = names
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| !["", "const", "options"].contains(word))
+        .filter(|word| !word.is_empty())
         .map(str::to_owned)
         .collect();
     assert_eq!(differ(&rust, &names), [""; 0], "engine.ts");
@@ -110,6 +110,33 @@ fn fields_of_the_configuration_are_the_same() {
     let types = read("web/src/types.ts");
     let given = fields(block(&types, "  config: {", "  };"));
     assert_eq!(differ(&rust, &given), [""; 0]);
+}
+
+#[test]
+fn fields_of_the_self_test_are_the_same() {
+    let types = read("web/src/types.ts");
+    let report = read("src/selftest/report.rs");
+    let compare = read("src/selftest/compare.rs");
+    let place = read("src/selftest/place.rs");
+    let golden = read("src/selftest/golden.rs");
+    for (interface, rust, owner) in [
+        ("SelfTestRow", &report, "impl Row {"),
+        ("SelfTestSuspect", &report, "impl Suspect {"),
+        ("SelfTestWrong", &compare, "impl Wrong {"),
+        ("SelfTestElement", &compare, "impl Element {"),
+        ("SelfTestNumber", &compare, "impl Number {"),
+        ("SelfTestPlace", &place, "impl Place {"),
+        ("SelfTestModel", &golden, "impl ModelReport {"),
+    ] {
+        let mut written = quoted(block(block(rust, owner, "}"), "fn json(", "    }"));
+        // Only the program reads lists of known failures.
+        written.remove("known");
+        let given = fields(block(&types, &format!("interface {interface} {{"), "}"));
+        assert_eq!(differ(&written, &given), [""; 0], "{interface}");
+    }
+    let patterns = quoted(block(block(&place, "impl Place {", "}"), "fn name(", "    }"));
+    let line = types.lines().find(|line| line.starts_with("  pattern: "));
+    assert_eq!(differ(&patterns, &quoted(line.expect("a field"))), [""; 0], "patterns");
 }
 
 #[test]

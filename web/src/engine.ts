@@ -1,16 +1,15 @@
 /** The engine for pages: a model in a worker. */
 
+import { chatOf } from "./chat.js";
 import { Client } from "./client.js";
 import { GrokWgpuError, toError } from "./errors.js";
 import { RunningGeneration } from "./generation.js";
 import { host } from "./host.js";
 import type { Loaded, News, SentGenerateOptions, SentPrompt, SentSource } from "./messages.js";
+import { GENERATE, LOAD, OPENAI, read, SELFTEST, show } from "./options.js";
 import type {
   AdapterInfo,
-  ChatCompletion,
-  ChatCompletionChunk,
-  ChatMessage,
-  ChatOptions,
+  Chat,
   Finish,
   GenerateOptions,
   Generation,
@@ -28,6 +27,8 @@ const GRACE = 2000;
 export class GrokWgpu {
   /** The model. */
   readonly model: ModelInfo;
+  /** Answers conversations: `engine.chat(messages, options)`, or `engine.chat.completions.create(request)`. */
+  readonly chat: Chat;
   readonly #client: Client;
   #adapter: AdapterInfo;
 
@@ -35,6 +36,7 @@ export class GrokWgpu {
     this.#client = client;
     this.model = loaded.model;
     this.#adapter = loaded.adapter;
+    this.chat = chatOf(this.model.name, (messages, options) => this.#start({ messages }, options));
   }
 
   /** The adapter that runs the model. It may change after the device was lost. */
@@ -48,8 +50,9 @@ export class GrokWgpu {
    * @throws {GrokWgpuError} with the cause and a hint on what to do.
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<GrokWgpu> {
-    const { onProgress, signal, onDevice, cache = true } = options;
-    const { context, prefill, kvCache, allowNonFinite, submissionMs } = options;
+    const given = read("GrokWgpu.load", options, LOAD);
+    const { onProgress, signal, onDevice, cache = true } = given;
+    const { context, prefill, kvCache, allowNonFinite, submissionMs } = given;
     host.requireWebGpu();
     const sent = sendable(source);
     const client = new Client();
@@ -84,8 +87,8 @@ export class GrokWgpu {
 
   /** Checks the kernels on this device against their oracles, then small models against golden logits. */
   static async selftest(options: SelfTestOptions = {}): Promise<SelfTestReport> {
+    const { kernel, case: name, every, signal, onRow, onModel } = read("GrokWgpu.selftest", options, SELFTEST);
     host.requireWebGpu();
-    const { kernel, case: name, every, signal, onRow, onModel } = options;
     const client = new Client();
     try {
       return await client.call<SelfTestReport>(
@@ -112,21 +115,19 @@ export class GrokWgpu {
    * aborting the signal stops the generation.
    */
   generate(prompt: string, options: GenerateOptions = {}): Generation {
-    return this.#start({ text: prompt }, options);
-  }
-
-  /** Answers a conversation. Results have the shape of OpenAI's API. */
-  chat(messages: ChatMessage[], options: ChatOptions & { stream: true }): AsyncIterable<ChatCompletionChunk>;
-  chat(messages: ChatMessage[], options?: ChatOptions & { stream?: false }): Promise<ChatCompletion>;
-  chat(
-    messages: ChatMessage[],
-    options: ChatOptions = {},
-  ): Promise<ChatCompletion> | AsyncIterable<ChatCompletionChunk> {
-    const plain = messages.map(({ role, content }) => ({ role, content }));
-    const running = this.#start({ messages: plain }, options);
-    const id = `chatcmpl-${crypto.randomUUID?.() ?? Date.now().toString(36)}`;
-    const head = { id, created: Math.floor(Date.now() / 1000), model: this.model.name };
-    return options.stream ? chunks(head, running) : completion(head, running);
+    try {
+      if (typeof prompt !== "string") {
+        const hint = "engine.chat answers a list of messages.";
+        throw new GrokWgpuError("usage", `the prompt is ${show(prompt)}, expected a text`, hint);
+      }
+      return this.#start({ text: prompt }, read("engine.generate", options, GENERATE, OPENAI));
+    } catch (error) {
+      // Errors come where the result is read.
+      return new RunningGeneration(
+        () => Promise.reject(error),
+        () => {},
+      );
+    }
   }
 
   /** Runs the self-test on another device, beside the model. */
@@ -177,8 +178,8 @@ export class GrokWgpu {
 
 /** The options that `postMessage` can clone: no functions and no signals. */
 function plainOptions(options: GenerateOptions): SentGenerateOptions {
-  const { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top, template } =
-    options;
+  const { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, inside, top, template } = options;
+  const stop = typeof options.stop === "string" ? [options.stop] : options.stop;
   return { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop, inside, top, template };
 }
 
@@ -193,48 +194,6 @@ function interrupted(): Finish {
     time: 0,
     tokensPerSecond: 0,
   };
-}
-
-interface Head {
-  id: string;
-  created: number;
-  model: string;
-}
-
-/** Maps to OpenAI's two reasons; an interrupted answer counts as `stop`. */
-function openAiReason(finish: Finish): "stop" | "length" {
-  return finish.reason === "length" ? "length" : "stop";
-}
-
-async function completion(head: Head, running: Generation): Promise<ChatCompletion> {
-  const finish = await running.finish;
-  const { promptTokens, completionTokens, text } = finish;
-  return {
-    ...head,
-    object: "chat.completion",
-    choices: [{ index: 0, message: { role: "assistant", content: text }, finish_reason: openAiReason(finish) }],
-    usage: {
-      prompt_tokens: promptTokens,
-      completion_tokens: completionTokens,
-      total_tokens: promptTokens + completionTokens,
-    },
-    finish,
-  };
-}
-
-async function* chunks(head: Head, running: Generation): AsyncGenerator<ChatCompletionChunk> {
-  const chunk = (delta: Partial<ChatMessage>): ChatCompletionChunk => ({
-    ...head,
-    object: "chat.completion.chunk",
-    choices: [{ index: 0, delta, finish_reason: null }],
-  });
-  yield chunk({ role: "assistant", content: "" });
-  for await (const piece of running) {
-    yield { ...chunk({ content: piece.text }), piece };
-  }
-  const finish = await running.finish;
-  const last = chunk({});
-  yield { ...last, choices: [{ index: 0, delta: {}, finish_reason: openAiReason(finish) }], finish };
 }
 
 function sendable(source: ModelSource): SentSource {

@@ -41,7 +41,7 @@ export const host: Host = {
       throw new GrokWgpuError(
         "no_webgpu",
         "Node has no WebGPU of its own",
-        'Install one (npm install webgpu), and import from "grok-wgpu/node".',
+        'Install one (npm install webgpu), and import from "grok-wgpu/node"; or load the model in the browser only.',
       );
     }
     throw new GrokWgpuError(

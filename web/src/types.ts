@@ -116,8 +116,8 @@ export interface SamplingOptions {
 /** Options of `engine.generate`. */
 export interface GenerateOptions extends SamplingOptions {
   max_tokens?: number;
-  /** Stop texts: they end the generation and are not part of the result. */
-  stop?: string[];
+  /** A stop text or several: they end the generation and are not part of the result. */
+  stop?: string | string[];
   signal?: AbortSignal;
   /** Report the experts, the likeliest tokens and the attention temperature for each token. */
   inside?: boolean;
@@ -193,19 +193,140 @@ export interface ChatMessage {
   content: string;
 }
 
+/** A part of a message's content. */
+export interface ChatCompletionContentPartText {
+  type: "text";
+  text: string;
+}
+
+/** A message as OpenAI's API takes it. */
+export interface ChatCompletionMessageParam {
+  /** `"developer"` is the same as `"system"`. */
+  role: "system" | "developer" | "user" | "assistant";
+  /** A text, or its parts, which are joined with nothing between. */
+  content: string | ChatCompletionContentPartText[];
+  /** Does not reach the model; nor do fields that are not listed here. */
+  name?: string;
+  /** As in an answer that becomes a message again. */
+  refusal?: null;
+}
+
+/** Options that may also be null, for the default. */
+type OrNull<T> = { [K in keyof T]: T[K] | null };
+
+/** Options of streams. */
+export interface StreamOptions {
+  /** Send a last chunk with the `usage`, and without choices. */
+  include_usage?: boolean | null;
+}
+
+/** Options of an answer that have an effect. */
+export interface OwnChatOptions extends OrNull<GenerateOptions> {
+  /** Any name: the loaded model answers, and the answer says which that is. */
+  model?: string | null;
+  /** The same as `max_tokens`. */
+  max_completion_tokens?: number | null;
+  stream?: boolean | null;
+  stream_options?: StreamOptions | null;
+}
+
+/** Options of OpenAI's API that are accepted, and have no effect. */
+export interface IgnoredOptions {
+  user?: unknown;
+  store?: unknown;
+  metadata?: unknown;
+  safety_identifier?: unknown;
+  prompt_cache_key?: unknown;
+  service_tier?: unknown;
+}
+
+/** Options of OpenAI's API that are accepted if they ask for what the engine does anyway, and else refused. */
+export interface DefaultOnlyOptions {
+  n?: 1 | null;
+  presence_penalty?: 0 | null;
+  frequency_penalty?: 0 | null;
+  logit_bias?: Record<string, never> | null;
+  logprobs?: false | null;
+  top_logprobs?: 0 | null;
+  response_format?: { type: "text" } | null;
+  tools?: [] | null;
+  tool_choice?: "none" | "auto" | null;
+  parallel_tool_calls?: boolean | null;
+  functions?: [] | null;
+  function_call?: "none" | "auto" | null;
+  modalities?: "text"[] | null;
+  audio?: null;
+  prediction?: null;
+  reasoning_effort?: "none" | null;
+  verbosity?: "medium" | null;
+  web_search_options?: null;
+}
+
 /** Options of `engine.chat`, in the shape of OpenAI's API. */
-export interface ChatOptions extends GenerateOptions {
-  stream?: boolean;
+export interface ChatOptions extends OwnChatOptions, IgnoredOptions, DefaultOnlyOptions {}
+
+/** A request of `engine.chat.completions.create`. */
+export interface ChatCompletionCreateParams extends ChatOptions {
+  messages: ChatCompletionMessageParam[];
+}
+
+/** The second argument of `engine.chat.completions.create`. */
+export interface RequestOptions {
+  signal?: AbortSignal | null;
+}
+
+/** Answers conversations. */
+export interface Chat {
+  /** Answers a conversation. Results have the shape of OpenAI's API; errors come where they are read. */
+  (messages: ChatCompletionMessageParam[], options: ChatOptions & { stream: true }): ChatStream;
+  (messages: ChatCompletionMessageParam[], options?: ChatOptions & { stream?: false | null }): Promise<ChatCompletion>;
+  (messages: ChatCompletionMessageParam[], options: ChatOptions): Promise<ChatCompletion> | ChatStream;
+  readonly completions: ChatCompletions;
+}
+
+/** Answers conversations as OpenAI's and WebLLM's libraries do. */
+export interface ChatCompletions {
+  /**
+   * Answers a conversation: resolves to the answer, or with `stream: true` at once to its chunks.
+   *
+   * @throws {GrokWgpuError} `usage` for a request that makes no sense. Other errors of a stream come in its iteration.
+   */
+  create(request: ChatCompletionCreateParams & { stream: true }, options?: RequestOptions): Promise<ChatStream>;
+  create(
+    request: ChatCompletionCreateParams & { stream?: false | null },
+    options?: RequestOptions,
+  ): Promise<ChatCompletion>;
+  create(request: ChatCompletionCreateParams, options?: RequestOptions): Promise<ChatCompletion | ChatStream>;
+}
+
+/** Why an answer ended. `"abort"` is an answer that was stopped: it holds what had been written until then. */
+export type FinishReason = "stop" | "length" | "abort";
+
+/** Numbers of tokens. */
+export interface CompletionUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  /** Tokens of the prompt that were in the key-value cache already. */
+  prompt_tokens_details: { cached_tokens: number };
 }
 
 /** A complete answer. */
 export interface ChatCompletion {
   id: string;
   object: "chat.completion";
+  /** Seconds since 1970. */
   created: number;
+  /** The loaded model, whatever the request named. */
   model: string;
-  choices: { index: 0; message: ChatMessage; finish_reason: "stop" | "length" }[];
-  usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number };
+  choices: {
+    index: 0;
+    message: { role: "assistant"; content: string; refusal: null };
+    logprobs: null;
+    finish_reason: FinishReason;
+  }[];
+  usage: CompletionUsage;
+  /** An extension to OpenAI's shape. */
   finish: Finish;
 }
 
@@ -213,12 +334,27 @@ export interface ChatCompletion {
 export interface ChatCompletionChunk {
   id: string;
   object: "chat.completion.chunk";
+  /** Seconds since 1970; the same in all chunks of an answer. */
   created: number;
+  /** The loaded model, whatever the request named. */
   model: string;
-  choices: { index: 0; delta: Partial<ChatMessage>; finish_reason: "stop" | "length" | null }[];
-  /** Extensions to OpenAI's shape: the piece, and on the last chunk the result. */
+  /** One, or none in the chunk with the usage. */
+  choices: {
+    index: 0;
+    delta: { role?: "assistant"; content?: string };
+    logprobs: null;
+    finish_reason: FinishReason | null;
+  }[];
+  /** Only with `stream_options: { include_usage: true }`: the usage in the last chunk, null in all others. */
+  usage?: CompletionUsage | null;
+  /** Extensions to OpenAI's shape: the piece, and on the chunk with the reason the result. */
   piece?: Piece;
   finish?: Finish;
+}
+
+/** The chunks of an answer. Leaving the loop over them, or aborting `controller`, stops the answer. */
+export interface ChatStream extends AsyncIterable<ChatCompletionChunk> {
+  readonly controller: AbortController;
 }
 
 /** Options of `selftest`. */
@@ -237,15 +373,83 @@ export interface SelfTestOptions {
 
 /** The result for one row of the kernel table. */
 export interface SelfTestRow {
+  /** Its full name: `KERNEL/CASE [TUNING]`. The command line program takes it as `selftest --row`. */
+  row: string;
   kernel: string;
   case: string;
   /** The tuning: how the kernel's work was divided. */
   tuning: string;
+  /** How the program that ran divides the work; `null` of kernels that have one way only. */
+  variant: string | null;
+  /** The program's label: kernel, variant and type of the weights. */
+  program: string;
+  /** Whether the result had to be exact. */
+  exact: boolean;
+  /** Number of elements compared. */
   elements: number;
   /** Largest error as a fraction of its bound; `null` if it was not finite. */
   worst: number | null;
-  exact: boolean;
+  /**
+   * Elements of a coarser type than f32 that were stored as the other neighbour of the exact value than the nearest.
+   * They are right, as the f32 before was near the middle, and have no part in `worst`.
+   */
+  rounded: number;
+  /** Time in seconds, with the reference on the host and, for the first row of a program, its compilation. */
+  seconds: number;
+  /** The first failure. */
   failure?: string;
+  /** The wrong elements of the output that failed, if the failure is in values. */
+  wrong?: SelfTestWrong;
+}
+
+/** The wrong elements of an output. */
+export interface SelfTestWrong {
+  /** Name of the output. */
+  output: string;
+  /** Its element type, as in `f32`. */
+  type: string;
+  /** Its extents, the slowest first. */
+  shape: number[];
+  /** Number of wrong elements. It includes elements that should not have been written. */
+  count: number;
+  /** Number of elements that should have been written. */
+  of: number;
+  /** Where the wrong elements lie. */
+  place: SelfTestPlace;
+  /** The first wrong element. */
+  first: SelfTestElement;
+  /** The wrong element with the largest error. */
+  farthest: SelfTestElement;
+}
+
+/** Where the wrong elements of an output lie. */
+export interface SelfTestPlace {
+  /** Name of the pattern. */
+  pattern: "all" | "one" | "rows" | "columns" | "first" | "last" | "run" | "every" | "stripe" | "lane" | "scattered";
+  /** The pattern with its numbers, as a sentence. */
+  text: string;
+}
+
+/** A wrong element. */
+export interface SelfTestElement {
+  /** Its coordinates, as many as the shape has extents. */
+  at: number[];
+  /** What the device wrote. */
+  got: SelfTestNumber;
+  /** What it should have written. */
+  expected: SelfTestNumber;
+  /** Largest error allowed, where that is a number. */
+  bound: number | null;
+  /** Distance in units in the last place of its type; `null` of integers, quantized elements, NaN and infinity. */
+  ulps: number | null;
+}
+
+/** A value, and its bits. */
+export interface SelfTestNumber {
+  /** Decimal digits, or what there should be instead of a value. */
+  value: string;
+  /** The bits in the element's type, as in `0x3f800000`; `null` of quantized elements and of what is no value. */
+  bits: string | null;
 }
 
 /** The result for a model, against golden logits of an independent program. */

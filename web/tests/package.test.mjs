@@ -485,6 +485,41 @@ describe("an engine", () => {
     assert.equal(chunks.map(({ choices }) => choices[0].delta.content ?? "").join(""), content);
     assert.equal(chunks.at(-1).choices[0].finish_reason, one.choices[0].finish_reason);
     assert.ok(two.finish.reusedTokens >= one.usage.prompt_tokens, `${two.finish.reusedTokens} tokens were there`);
+    assert.equal(two.usage.prompt_tokens_details.cached_tokens, two.finish.reusedTokens);
+  });
+
+  test("answers programs that were written for OpenAI's or WebLLM's library", async () => {
+    const { whole, chunks, usage, stopped } = await page.evaluate(async () => {
+      const { create } = engine.chat.completions;
+      const messages = [
+        { role: "developer", content: "Be kind." },
+        { role: "user", content: [{ type: "text", text: "Hello!" }] },
+      ];
+      const options = { messages, temperature: 0, max_completion_tokens: 20, model: "gpt-4o", n: 1, user: "someone" };
+      const whole = await create(options);
+      const chunks = [];
+      let usage;
+      const stream = await create({ ...options, stream: true, stream_options: { include_usage: true } });
+      for await (const chunk of stream) {
+        chunks.push(chunk);
+        usage = chunk.usage;
+      }
+      const stop = new AbortController();
+      const onPrompt = () => stop.abort();
+      const stopped = await create({ ...options, onPrompt }, { signal: stop.signal });
+      return { whole, chunks, usage, stopped };
+    });
+    assert.equal(whole.model, "demo");
+    const { content } = whole.choices[0].message;
+    assert.ok(content.length > 0);
+    assert.equal(chunks.map(({ choices }) => choices[0]?.delta.content ?? "").join(""), content);
+    assert.deepEqual(chunks.at(-1).choices, []);
+    const { prompt_tokens, completion_tokens, total_tokens } = whole.usage;
+    assert.deepEqual([usage.prompt_tokens, usage.completion_tokens], [prompt_tokens, completion_tokens]);
+    assert.ok(completion_tokens > 0 && completion_tokens <= 20 && total_tokens === prompt_tokens + completion_tokens);
+    const [{ finish_reason, message }] = stopped.choices;
+    assert.equal(finish_reason, "abort");
+    assert.ok(message.content.length < content.length && content.startsWith(message.content), message.content);
   });
 
   test("names what makes no sense", async () => {
@@ -516,6 +551,10 @@ describe("an engine", () => {
     });
     assert.deepEqual([report.failed, report.heard], [0, report.rows.length]);
     assert.ok(report.passed > 2 && report.rows.every(({ worst }) => worst <= 1));
+    for (const { row, kernel, case: name, tuning, program, seconds, rounded } of report.rows) {
+      assert.equal(row, `${kernel}/${name} [${tuning}]`);
+      assert.ok(program.startsWith(kernel) && seconds > 0 && rounded >= 0, row);
+    }
     const stopped = await page.evaluate(() => {
       const stop = new AbortController();
       return failure(() => lib.GrokWgpu.selftest({ signal: stop.signal, onRow: () => stop.abort() }));
