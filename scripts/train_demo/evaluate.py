@@ -8,6 +8,7 @@ no other of its kind. Name, kind, place and color have equal parts.
 
 import argparse
 import json
+import os
 import time
 
 import torch
@@ -17,8 +18,18 @@ from stories import ask, chat, tell
 
 SEED = "answers-grok-wgpu-demo-3"
 COUNT = 200
-# The program's own defaults (`Sampling::USUAL`); models/demo has no generation_config.json.
+# The program's own defaults (`Sampling::USUAL`), where a model says nothing else.
 USUAL = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
+
+
+def defaults(model):
+    """How the program samples from a model where nobody says: its generation_config.json decides."""
+    path = os.path.join(model, "generation_config.json")
+    if not os.path.exists(path):
+        return USUAL
+    with open(path, encoding="utf-8") as f:
+        said = json.load(f)
+    return {k: said.get(k, v) for k, v in USUAL.items()}
 
 
 def questions(count=COUNT):
@@ -65,31 +76,42 @@ def measure(ref, items, settings, show=0):
     return {k: tuple(v) for k, v in score.items()}
 
 
+def write(path, items):
+    """The questions for `tests/answers.rs`: an answer is right if it has one of the facts, and none of
+    the rivals of its kind that are not in the question, its answer or the facts."""
+    rows = [
+        {
+            "kind": i["question"].kind,
+            "request": i["request"],
+            "story": i["story"],
+            "ask": i["question"].ask,
+            "answer": i["question"].answer,
+            "facts": list(i["question"].facts),
+            "names": i["names"],
+        }
+        for i in items
+    ]
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump({"rivals": ask.RIVALS, "questions": rows}, f, indent=0, ensure_ascii=False)
+        f.write("\n")
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("model")
     ap.add_argument("--count", type=int, default=COUNT)
     ap.add_argument("--greedy", action="store_true")
     ap.add_argument("--show", type=int, default=12, help="wrong answers to print")
-    ap.add_argument("--write", help="write the conversations and facts to a JSON file")
+    ap.add_argument("--write", help="write the questions to a JSON file")
     args = ap.parse_args()
     items = questions(args.count)
     if args.write:
-        rows = [
-            {
-                "kind": i["question"].kind,
-                "messages": [i["request"], i["story"], i["question"].ask],
-                "facts": list(i["question"].facts),
-                "rivals": ask.rivals(i["question"], i["names"]),
-            }
-            for i in items
-        ]
-        with open(args.write, "w", encoding="utf-8") as f:
-            json.dump(rows, f, indent=1, ensure_ascii=False)
-            f.write("\n")
+        write(args.write, items)
     torch.set_num_threads(1)
     started = time.time()
-    settings = dict(USUAL, temperature=1e-3) if args.greedy else USUAL
+    settings = defaults(args.model)
+    if args.greedy:
+        settings = dict(settings, temperature=1e-3)
     with torch.no_grad():
         score = measure(Reference(args.model, torch.float32), items, settings, args.show)
     right, asked = (sum(x) for x in zip(*score.values(), strict=True))

@@ -42,7 +42,9 @@ use grok_wgpu::lab::{
     text::tokenizer::Tokenizer,
 };
 
-use super::{adapter::gpu, builtin, globals::Globals, signals::check_interrupt, terminal::Terminal};
+use super::{
+    adapter::gpu, builtin, globals::Globals, signals::check_interrupt, terminal::Terminal,
+};
 
 /// Sizes of a session.
 #[derive(Args, Clone, Copy, Debug)]
