@@ -41,7 +41,8 @@ export const host: Host = {
       throw new GrokWgpuError(
         "no_webgpu",
         "Node has no WebGPU of its own",
-        'Install one (npm install webgpu), and import from "grok-wgpu/node"; or load the model in the browser only.',
+        'Install one (npm install webgpu), and import from "grok-wgpu/node". ' +
+          "Where a server renders pages, load the model in the browser, once a page is shown.",
       );
     }
     throw new GrokWgpuError(

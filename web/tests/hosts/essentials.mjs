@@ -20,7 +20,7 @@ export async function essentials({ GrokWgpu }, source, question, note = () => {}
     const { text } = await generation.finish;
     note("an answer");
     const messages = [{ role: "user", content: question }];
-    const { choices, finish } = await engine.chat(messages, { temperature: 0, max_tokens: 24 });
+    const { choices, finish } = await engine.chat(messages, { temperature: 0, max_tokens: 16 });
     note("the self-test");
     const { passed, failed, unfinished, rows } = await engine.selftest({ kernel: "rms_norm", every: 8 });
     note("disposing");

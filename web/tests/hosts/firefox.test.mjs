@@ -21,7 +21,7 @@ const BROWSERS = [
 ];
 
 /** Milliseconds for all of it. */
-const PATIENCE = 170_000;
+const PATIENCE = 400_000;
 
 /** WebGPU on any adapter, and none of what a first start does. */
 const PREFERENCES = {
