@@ -306,7 +306,7 @@ describe("with a worker", () => {
       [create, "top-p", "top_p"],
       [create, "maxTokens", "max_tokens"],
       [create, "max_new_tokens", "max_tokens"],
-      [direct, "temperatures", "temperature"],
+      [direct, "seeds", "seed"],
       [direct, "maxCompletionTokens", "max_completion_tokens"],
       [streamed, "topK", "top_k"],
       [text, "repeat_penalty", "repetition_penalty"],
