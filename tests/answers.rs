@@ -76,7 +76,8 @@ fn right(model: &str, all: &Questions, every: usize) -> (usize, BTreeMap<String,
     let scaffold: &Scaffold = choose(&tokenizer, opened.template(), None).scaffold;
     let sizes = SessionOptions::of(&opened.config);
     let gpu = common::open(LimitProfile::Baseline);
-    let engine = Engine::load(gpu, &opened.config, &opened.weights, sizes, &mut |_| Ok(()));
+    let mut progress = |_| Ok(());
+    let engine = Engine::load(gpu, &opened.config, &opened.weights, sizes, &mut progress);
     let mut engine = block_on(engine).expect("loaded");
     let mut options = Options::until_end(&tokenizer);
     options.max_tokens = LONGEST;
@@ -92,8 +93,7 @@ fn right(model: &str, all: &Questions, every: usize) -> (usize, BTreeMap<String,
         let mut sampler =
             Sampler::new(Sampling { seed: at as u64, ..opened.sampling }).expect("good sampling");
         let go_on = |_: grok_wgpu::Event<'_>| ControlFlow::Continue(());
-        let made =
-            engine.generate(&mut sequence, &tokenizer, &mut sampler, &ids, &options, go_on);
+        let made = engine.generate(&mut sequence, &tokenizer, &mut sampler, &ids, &options, go_on);
         let made = block_on(made).expect("an answer");
         let good = question.is_right(&made.text, all);
         if !good {

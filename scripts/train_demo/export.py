@@ -221,7 +221,7 @@ def main():
     greedy, gaps = ref.greedy(runs["chat"], 64)
     positions = []
     if args.init:
-        rows = np.fromfile(os.path.join(args.data, "qa_long_valid.bin"), dtype="<u2")
+        rows = np.fromfile(os.path.join(args.data, "valid_long.bin"), dtype="<u2")
         rows = rows.reshape(-1, LONG_ROW + 1).tolist()
         positions = by_position(Reference(args.out, torch.float32), rows)
     report = {

@@ -2,8 +2,8 @@
 
 python qa_data.py OUT_DIR TOKENIZER
 
-writes the rows of each lesson (drills, list1, list2, list3, mixed, answers, answers_long), of two
-validation sets, and qa.json with their digests. An element is id + 4096 * class (u16). `train_qa.py`
+writes the rows of each lesson (drills, list1, list2, list3, mixed, answers, final, answers_long), of
+two validation sets, and qa.json with their digests. An element is id + 4096 * class (u16). `train_qa.py`
 has a weight for each class.
 """
 
@@ -37,8 +37,8 @@ class Mix:
 
 DRILLS = Mix("grok-wgpu-demo-4", (40, 20, 18, 12, 2, 4, 4))
 ANSWERS = Mix("grok-wgpu-demo-5", (12, 8, 16, 34, 8, 8, 14))
-# Documents of each level of lists, and the rows of them in the mixed lesson.
-LISTS = {1: (30_000, 0), 2: (20_000, 600), 3: (16_000, 2500)}
+# Documents of each level of lists.
+LISTS = {1: 30_000, 2: 20_000, 3: 16_000}
 ON = ["Go on.", "And then?", "What happened next?", "Please go on.", "Tell me more."]
 
 
@@ -256,13 +256,14 @@ def main():
     def long(seed):
         return lambda i: encode(tok, long_chat(f"{seed}-{i}", tok))
 
-    mixed = make("drills", 16_000, ROW, chats(DRILLS, DRILLS.seed))
-    parts = {}
-    for level, (count, part) in LISTS.items():
-        rows = make(f"list{level}", count, ROW, lambda i, n=level: listed(tok, n, f"lev-{n}-{i}"))
-        parts[level] = rows[:part]
-    write("mixed", mixed + parts[3] + parts[2])
-    make("answers", 14_000, ROW, chats(ANSWERS, ANSWERS.seed))
+    drills = make("drills", 16_000, ROW, chats(DRILLS, DRILLS.seed))
+    listed_rows = {}
+    for level, count in LISTS.items():
+        name, document = f"list{level}", lambda i, n=level: listed(tok, n, f"lev-{n}-{i}")
+        listed_rows[level] = make(name, count, ROW, document)
+    write("mixed", drills + listed_rows[3][:2500] + listed_rows[2][:600])
+    answers = make("answers", 14_000, ROW, chats(ANSWERS, ANSWERS.seed))
+    write("final", answers + drills[5000:7000] + listed_rows[3][2500:3100])
     make("answers_long", 600, LONG_ROW, long(ANSWERS.seed))
     make("valid", 160, ROW, chats(ANSWERS, f"valid-{ANSWERS.seed}"))
     make("valid_long", 12, LONG_ROW, long(f"valid-{ANSWERS.seed}"))

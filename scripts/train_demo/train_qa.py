@@ -29,7 +29,7 @@ ap = argparse.ArgumentParser()
 ap.add_argument("data")
 ap.add_argument("run")
 ap.add_argument("--init", required=True, help="folder of the model to begin with")
-ap.add_argument("--rows", default="answers", help="the lesson: drills, list1, …, mixed, answers")
+ap.add_argument("--rows", default="final", help="the lesson: drills, list1, …, final")
 ap.add_argument("--steps", type=int, default=1000)
 ap.add_argument("--long-share", type=float, default=0.1, help="last share, with long rows")
 ap.add_argument(
