@@ -241,7 +241,8 @@ fn what_is_refused_one_by_one_is_replaced_or_named() -> Result<()> {
         let notices = listen(&mut gpu);
         gpu.set_tuning(tuning);
         gpu.refuse(refusal);
-        let load = Session::load(gpu, &config, &weights, SIZES, &mut |_| Ok(()));
+        let mut progress = |_| Ok(());
+        let load = Session::load(gpu, &config, &weights, SIZES, &mut progress);
         Ok((block_on(load)?, notices))
     };
     let compile = |session: &mut Session<Gpu>, kind| {
