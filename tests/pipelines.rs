@@ -115,7 +115,8 @@ fn demo(gpu: Gpu) -> Session<Gpu> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let model = block_on(open_model(&folder, Compat::Reference)).expect("the shipped model");
     let sizes = SessionOptions::new(128, 32, DType::F32);
-    let load = Session::load(gpu, &model.config, &model.weights, sizes, &mut |_| Ok(()));
+    let mut progress = |_| Ok(());
+    let load = Session::load(gpu, &model.config, &model.weights, sizes, &mut progress);
     block_on(load).expect("loads")
 }
 
@@ -127,7 +128,7 @@ fn compile_each(
     most: usize,
 ) -> (Vec<(usize, usize)>, Result<(), Error>) {
     let mut told = Vec::new();
-    let mut progress = |done, all| {
+    let mut progress = |done: usize, all: usize| {
         told.push((done, all));
         if done == most { Err(Error::Interrupted) } else { Ok(()) }
     };
@@ -153,7 +154,8 @@ fn the_first_token_takes_the_pipelines_that_it_uses_and_no_others() {
     let mut gpu = open();
     gpu.refuse(None);
     let mut lazy = demo(gpu);
-    let made = |session: &Session<Gpu>| session.machine().made()[2] as usize;
+    let made =
+        |session: &Session<Gpu>| usize::try_from(session.machine().made()[2]).expect("some dozens");
     let (told, result) = compile_each(&mut lazy, &[Kind::Prompt], READ, usize::MAX);
     result.expect("compiles");
     assert!(told.into_iter().eq((0..=used).map(|done| (done, used))), "each is told once");
