@@ -25,16 +25,18 @@ const TALKS = "talks";
 /** Milliseconds after which a browser that does not answer counts as one without storage. */
 const PATIENCE = 3000;
 
-/** Keeps conversations. Every failure is reported to `onTrouble`, once, and the page goes on without. */
+/** Keeps conversations. What goes wrong is told to `onTrouble`, each thing once, and the page goes on without. */
 export class Archive {
   readonly #open: Promise<IDBDatabase | undefined>;
-  readonly #onTrouble: (what: string) => void;
-  #said = new Set<string>();
+  readonly #onTrouble: (title: string, what: string) => void;
+  readonly #told = new Set<string>();
+  /** Why there is no storage. */
+  #reason = "";
   /** What waits to be written, the latest state of each conversation. */
   readonly #waiting = new Map<string, Talk>();
   #writing: Promise<void> | undefined;
 
-  constructor(onTrouble: (what: string) => void) {
+  constructor(onTrouble: (title: string, what: string) => void) {
     this.#onTrouble = onTrouble;
     this.#open = this.#start();
   }
@@ -54,16 +56,21 @@ export class Archive {
       database.onversionchange = () => database.close();
       return database;
     } catch (thrown) {
-      this.#trouble(`This browser, or this private window, has no storage for them (${reason(thrown)}).`);
+      this.#reason = reason(thrown);
       return undefined;
     }
   }
 
-  #trouble(what: string): void {
-    if (!this.#said.has(what)) {
-      this.#said.add(what);
-      this.#onTrouble(what);
+  #tell(title: string, what: string): void {
+    if (!this.#told.has(title)) {
+      this.#told.add(title);
+      this.#onTrouble(title, what);
     }
+  }
+
+  #tellUnkept(why: string): void {
+    const title = "Conversations are not kept";
+    this.#tell(title, `${why} Save a conversation as a file to have it after you leave the page.`);
   }
 
   /** All that is kept, the latest first. */
@@ -82,7 +89,7 @@ export class Archive {
       const database = await this.#open;
       return database && ((await answer(ask(database.transaction(name).objectStore(name)))) as T);
     } catch (thrown) {
-      this.#trouble(`They cannot be read (${reason(thrown)}).`);
+      this.#tell("What was kept cannot be read", `The browser says: ${reason(thrown)}.`);
       return undefined;
     }
   }
@@ -99,12 +106,14 @@ export class Archive {
   async #write(): Promise<void> {
     const database = await this.#open;
     for (let next = this.#next(); next; next = this.#next()) {
-      if (database) {
-        try {
+      try {
+        if (database) {
           await this.#put(database, next);
-        } catch (thrown) {
-          this.#trouble(`The browser does not take any more (${reason(thrown)}).`);
+        } else {
+          this.#tellUnkept(`This browser or window has no storage for them: ${this.#reason}.`);
         }
+      } catch (thrown) {
+        this.#tellUnkept(`The browser takes no more: ${reason(thrown)}.`);
       }
       // While it was written, a later state may have come.
       if (this.#waiting.get(next.id) === next) {
@@ -121,7 +130,7 @@ export class Archive {
     const { id, model, mode, changed, turns } = talk;
     const size = JSON.stringify(talk).length;
     if (size > MOST_CHARACTERS) {
-      this.#trouble("This conversation is too long to be kept. Save it as a file before you leave the page.");
+      this.#tell("This conversation is too long to be kept", "Save it as a file before you leave the page.");
       return;
     }
     const transaction = database.transaction([HEADS, TALKS], "readwrite");
@@ -137,7 +146,7 @@ export class Archive {
         talks.delete(head.id);
       }
       if (gone.length > 0) {
-        this.#trouble(`The browser keeps ${MOST} of them, and at most 10 MB. The oldest had to go.`);
+        this.#tell("The oldest conversations had to go", `${MOST} are kept, and 10 million characters.`);
       }
       heads.put({ id, title: titleOf(talk), model, mode, messages: turns.length, changed, size } satisfies Head);
       talks.put(talk);
@@ -158,7 +167,7 @@ export class Archive {
         await ended(transaction);
       }
     } catch (thrown) {
-      this.#trouble(`They cannot be deleted (${reason(thrown)}).`);
+      this.#tell("Nothing could be deleted", `The browser says: ${reason(thrown)}.`);
     }
   }
 }
@@ -191,29 +200,39 @@ function ended(transaction: IDBTransaction): Promise<void> {
 }
 
 function reason(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
+  return thrown instanceof Error ? (thrown.message || thrown.name).replace(/\.$/, "") : String(thrown);
 }
 
-/** Conversations that this tab writes, with what lets go of each. */
-const held = new Map<string, () => void>();
+/** Conversations that this tab has, or asks for, with what lets go of each. */
+const held = new Map<string, { granted: Promise<boolean>; free: () => void }>();
 
 /** Takes hold of a conversation; false if another tab has it. A tab that is just reloaded still has it for a moment. */
 export function hold(id: string): Promise<boolean> {
-  if (!navigator.locks || held.has(id)) {
-    return Promise.resolve(true);
+  const known = held.get(id);
+  if (known || !navigator.locks) {
+    return known?.granted ?? Promise.resolve(true);
   }
-  return new Promise((resolve) => {
+  let free = () => {};
+  const until = new Promise<void>((resolve) => {
+    free = resolve;
+  });
+  const granted = new Promise<boolean>((resolve) => {
     navigator.locks
       .request(`${NAME}.talk.${id}`, { signal: AbortSignal.timeout(1000) }, () => {
         resolve(true);
-        return new Promise<void>((free) => held.set(id, free));
+        return until;
       })
-      .catch((thrown: unknown) => resolve(!(thrown instanceof DOMException && /Abort|Timeout/.test(thrown.name))));
+      .catch(() => {
+        held.delete(id);
+        resolve(false);
+      });
   });
+  held.set(id, { granted, free });
+  return granted;
 }
 
 /** Lets go of a conversation. */
 export function release(id: string): void {
-  held.get(id)?.();
+  held.get(id)?.free();
   held.delete(id);
 }

@@ -195,9 +195,11 @@ export class Chat {
       this.#sampling.configure(model.sampling);
       for (const mode of MODES) {
         const thread = this.#threads[mode];
+        const { talk } = thread;
         // What an earlier model showed of its inside does not fit this one.
-        const talk = thread.entries.length > 0 ? thread.snapshot("", thread.talk.sampling) : thread.talk;
-        this.#threads[mode] = this.#revive(talk);
+        this.#threads[mode] = this.#revive(
+          thread.entries.length > 0 ? thread.snapshot(talk.model, talk.sampling) : talk,
+        );
       }
       this.#allow();
       this.#become(this.#mode);
@@ -250,6 +252,11 @@ export class Chat {
       void hold(id);
       void this.#archive.keep(this.snapshot(thread));
     }
+    this.#remember();
+  }
+
+  /** Notes what this tab has open. */
+  #remember(): void {
     const open: Open = { mode: this.#mode };
     for (const mode of MODES) {
       open[mode] = this.#threads[mode].talk.id;
@@ -259,6 +266,10 @@ export class Chat {
 
   /** Goes on with another conversation; the one before is kept. */
   async goOn(talk: Talk): Promise<void> {
+    if (this.#threads[talk.mode].talk.id === talk.id) {
+      this.#become(talk.mode);
+      return;
+    }
     this.#running?.abort();
     const copied = await this.#take(talk);
     const model = this.#session.engine?.model;
@@ -319,6 +330,7 @@ export class Chat {
     }
     find("prompt-label", HTMLElement).textContent = mode === "chat" ? "Message" : "Text to continue";
     this.#placeholder();
+    this.#remember();
     this.#room(this.#thread.tokens);
     this.#draw();
     const last = this.#thread.last;

@@ -76,7 +76,10 @@ export function toJson({ mode, system, template, turns, sampling, model }: Talk)
 /** The conversation as text for people. */
 export function toMarkdown(talk: Talk): string {
   const { mode, system, turns, model, changed } = talk;
-  const parts = [`# ${titleOf(talk)}`, [model, new Date(changed).toISOString().slice(0, 10)].filter(Boolean).join(", ")];
+  const parts = [
+    `# ${titleOf(talk)}`,
+    [model, new Date(changed).toISOString().slice(0, 10)].filter(Boolean).join(", "),
+  ];
   if (system !== "") {
     parts.push("## System", system);
   }

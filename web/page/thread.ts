@@ -29,6 +29,7 @@ function questionElement(text: string): HTMLElement {
 
 /** The conversation of one mode. */
 export class Thread {
+  /** Its settings, and the state that was kept last. */
   readonly talk: Talk;
   entries: Entry[] = [];
   /** The first of the entries that the model sees. */
@@ -96,14 +97,9 @@ export class Thread {
   /** The state to keep. */
   snapshot(model: string, sampling: Record<string, unknown>): Talk {
     const turns = this.#turns(this.entries);
-    return {
-      ...this.talk,
-      turns,
-      from: this.#turns(this.entries.slice(0, this.from)).length,
-      model: model || this.talk.model,
-      sampling,
-      changed: Date.now(),
-    };
+    const from = this.#turns(this.entries.slice(0, this.from)).length;
+    Object.assign(this.talk, { turns, from, model, sampling, changed: Date.now() });
+    return { ...this.talk };
   }
 
   #turns(entries: Entry[]): Turn[] {
