@@ -16,8 +16,8 @@ const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b|\
 
 /** What is to be said of a software adapter. */
 export const SOFTWARE_NOTE =
-  "This browser has no graphics hardware to compute with: a program on the processor stands in for it. " +
-  "All works, slowly. An engine that is compiled for the processor, such as llama.cpp, is faster on this computer.";
+  "This browser has no graphics hardware to compute with; a program on the processor stands in for it. Everything " +
+  "works, but slowly: an engine that is compiled for the processor, such as llama.cpp, is faster on this computer.";
 
 /** The adapter's name, and whether it is software. */
 export function adapterName(told: Told): { name: string; software: boolean } {

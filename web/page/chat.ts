@@ -331,7 +331,7 @@ export class Chat {
     find("prompt-label", HTMLElement).textContent = mode === "chat" ? "Message" : "Text to continue";
     this.#placeholder();
     this.#remember();
-    this.#room(this.#thread.tokens);
+    this.#room();
     this.#draw();
     const last = this.#thread.last;
     this.#inside.show(last?.kind === "answer" ? last.answer.trace : undefined);
@@ -462,7 +462,7 @@ export class Chat {
       const full = thread.finished(finish, context);
       answer.finish(finish, full, this.#actions(thread, answer, given, full));
       if (thread === this.#thread) {
-        this.#room(answer.tokens);
+        this.#room();
       }
       announce(answer.text === "" ? "Nothing was written." : `${engine.model.name}: ${answer.text}`);
     } catch (thrown) {
@@ -515,15 +515,16 @@ export class Chat {
     this.#send.classList.toggle("stop", busy);
   }
 
-  /** Shows how much of the context is used, if it was counted. */
-  #room(used: number | undefined): void {
+  /** Shows how much of the context is used. */
+  #room(): void {
     const context = this.#session.engine?.model.context ?? 0;
-    const share = context > 0 ? Math.min((used ?? 0) / context, 1) : 0;
+    const { count, counted } = this.#thread.tokens;
+    const share = context > 0 ? Math.min(count / context, 1) : 0;
     const meter = find("room-meter", HTMLMeterElement);
     meter.value = share;
     meter.dataset.full = String(share > 0.85);
-    const isUnknown = used === undefined && this.#thread.last !== undefined;
-    find("room-text", HTMLElement).textContent = `${isUnknown ? "?" : whole(used ?? 0)} of ${whole(context)} tokens`;
+    find("room-text", HTMLElement).textContent =
+      `${counted ? "" : "about "}${whole(count)} of ${whole(context)} tokens`;
     find("room", HTMLElement).title =
       share > 0.85 && this.#mode === "chat"
         ? "The context is nearly full. Soon the model will no longer see the oldest messages."

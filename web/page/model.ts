@@ -277,7 +277,7 @@ export function nameAdapter(told: Parameters<typeof adapterName>[0]): void {
   const { name, software } = adapterName(told);
   const line = find("adapter", HTMLElement);
   line.title = software ? `${name}. ${SOFTWARE_NOTE}` : name;
-  line.replaceChildren(name, software ? el("b", { class: "tag" }, "software") : "");
+  line.replaceChildren(el("span", {}, name), software ? el("b", { class: "tag" }, "software") : "");
   find("device-name", HTMLElement).textContent = name;
   find("software", HTMLElement).textContent = software ? SOFTWARE_NOTE : "";
   const note = find("device-software", HTMLElement);

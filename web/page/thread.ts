@@ -89,9 +89,16 @@ export class Thread {
     return element;
   }
 
-  /** Tokens of the conversation up to its last answer; undefined if nobody counted. */
-  get tokens(): number | undefined {
-    return this.last?.kind === "answer" ? this.last.answer.tokens : undefined;
+  /** Tokens of what the model sees, and whether that is an estimate. */
+  get tokens(): { count: number; counted: boolean } {
+    const { last } = this;
+    const count = last?.kind === "answer" ? last.answer.tokens : last ? undefined : 0;
+    return { count: count ?? this.#estimate(), counted: count !== undefined };
+  }
+
+  /** About how many tokens the model sees, with the entries from this one on. */
+  #estimate(from = this.from): number {
+    return Math.ceil(lengthOf(this.messages(from)) * this.#perCharacter);
   }
 
   /** The state to keep. */
@@ -128,7 +135,7 @@ export class Thread {
 
   /** Leaves the oldest exchanges out if the last, and an answer, have no room otherwise. */
   fit(context: number, answer: number, cut = false): void {
-    const from = (start: number) => Math.ceil(lengthOf(this.messages(start)) * this.#perCharacter);
+    const from = (start: number) => this.#estimate(start);
     this.from = leaveOut(this.#starts(), { context, ...roomForAnswer(context, answer, cut), from });
   }
 
