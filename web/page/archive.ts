@@ -136,9 +136,10 @@ export class Archive {
     const transaction = database.transaction([HEADS, TALKS], "readwrite");
     const [heads, talks] = [transaction.objectStore(HEADS), transaction.objectStore(TALKS)];
     const done = ended(transaction);
+    let refused: unknown;
     // A transaction ends when it has no more requests, so nothing else is waited for within.
     const known = heads.getAll();
-    known.onsuccess = () => {
+    const store = () => {
       const others = (known.result as Head[]).filter((head) => head.id !== id);
       const gone = tooMany(others, size);
       for (const head of gone) {
@@ -151,7 +152,17 @@ export class Archive {
       heads.put({ id, title: titleOf(talk), model, mode, messages: turns.length, changed, size } satisfies Head);
       talks.put(talk);
     };
-    await done;
+    known.onsuccess = () => {
+      try {
+        store();
+      } catch (thrown) {
+        refused = thrown;
+        transaction.abort();
+      }
+    };
+    await done.catch((thrown: unknown) => {
+      throw refused ?? thrown;
+    });
   }
 
   /** Deletes a conversation, or all. */

@@ -118,6 +118,8 @@ export class ModelPanel {
 
   #show(state: State): void {
     document.documentElement.dataset.model = state;
+    document.documentElement.toggleAttribute("data-first", state === "none");
+    find("other", HTMLDetailsElement).open = state === "none";
     find("welcome", HTMLElement).hidden = state !== "none";
     find("loading", HTMLElement).hidden = state !== "loading";
     find("talk", HTMLElement).hidden = state !== "ready";
@@ -136,12 +138,8 @@ export class ModelPanel {
         remember("model", wish.source);
       }
       announce("The model is loaded.");
-      document.documentElement.removeAttribute("data-first");
-      find("other", HTMLDetailsElement).open = false;
     } else {
       line.textContent = "No model loaded";
-      document.documentElement.setAttribute("data-first", "");
-      find("other", HTMLDetailsElement).open = true;
     }
     this.#describe();
     void this.#measure();
@@ -246,7 +244,10 @@ export class ModelPanel {
     warnings.hidden = texts.length === 0;
     warnings.replaceChildren(...texts.map((text) => el("li", {}, text)));
     if (!engine) {
-      // While another model is loaded, the rows of the former keep the layout stable.
+      // Rows without values, or those of the former model, keep the layout stable while one is loaded.
+      if (facts.childElementCount === 0) {
+        facts.replaceChildren(...pairs(FACTS.map((name) => [name, ""])));
+      }
       return;
     }
     const { model, adapter } = engine;
