@@ -2,6 +2,7 @@
 
 import type { ModelInfo, Template } from "grok-wgpu";
 import { el, find } from "./dom.js";
+import { sentence } from "./notices.js";
 import { type Talk, TEMPLATES } from "./talk.js";
 
 const ABOUT: Record<Template, string> = {
@@ -44,7 +45,7 @@ export class Instructions {
     const warning = template ? undefined : model?.warnings.find(isAboutTemplate);
     const note = find("template-note", HTMLElement);
     note.classList.toggle("warning", warning !== undefined);
-    note.textContent = warning ?? (used ? `${ABOUT[used]}.` : "");
+    note.textContent = warning ? sentence(warning) : used ? `${ABOUT[used]}.` : "";
   }
 }
 

@@ -92,7 +92,8 @@ export function errorCard(
   return card;
 }
 
-function sentence(text: string): string {
+/** A text as a sentence. */
+export function sentence(text: string): string {
   // Capitalize sentences, but not addresses and file names.
   const begun = /^[a-z]+( |$)/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?…]$/.test(begun) ? begun : `${begun}.`;

@@ -298,7 +298,7 @@ test("a conversation that is too long", () =>
   fresh(async (page) => {
     await chooseOther(page);
     await page.locator("#context").fill("48");
-    await page.locator("#demo-again").click();
+    await page.locator("#start").click();
     await ready(page);
     assert.match(await page.locator("#room-text").textContent(), /^0 of 48 tokens$/);
     const long =
