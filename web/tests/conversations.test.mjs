@@ -341,10 +341,18 @@ const FULL = () => {
 };
 
 for (const [name, init, what] of [
-  ["without storage", NO_STORAGE, /no storage for them: A mutation operation/],
-  ["with a full storage", FULL, /takes no more: The quota has been exceeded/],
+  [
+    "without storage, conversations are told to be kept nowhere, once",
+    NO_STORAGE,
+    /no storage for them: A mutation operation/,
+  ],
+  [
+    "with a full storage, conversations are told to be kept no more, once",
+    FULL,
+    /takes no more: The quota has been exceeded/,
+  ],
 ]) {
-  test(`a browser ${name} has conversations all the same, and says once that it does not keep them`, () =>
+  test(name, () =>
     pages(
       async (visit) => {
         const page = await visit();
@@ -359,7 +367,8 @@ for (const [name, init, what] of [
         assert.equal(JSON.parse((await download(page, "Save as JSON")).text).messages.length, 4);
       },
       { init },
-    ));
+    ),
+  );
 }
 
 test("the oldest conversations go when there are too many", () =>
