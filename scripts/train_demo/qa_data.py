@@ -2,8 +2,8 @@
 
 python qa_data.py OUT_DIR TOKENIZER
 
-writes the rows of each lesson (drills, list1, list2, list3, mixed, answers, final, answers_long), of
-two validation sets, and qa.json with their digests. An element is id + 4096 * class (u16). `train_qa.py`
+writes the rows of each lesson (drills, list1, list2, list3, mixed, answers, final, usual,
+answers_long), of two validation sets, and qa.json with their digests. An element is id + 4096 * class (u16). `train_qa.py`
 has a weight for each class.
 """
 
@@ -33,10 +33,13 @@ class Mix:
 
     seed: str
     shares: tuple
+    wide: bool = True  # whether names in stories are of all lists alike, and one in seven invented
 
 
 DRILLS = Mix("grok-wgpu-demo-4", (40, 20, 18, 12, 2, 4, 4))
 ANSWERS = Mix("grok-wgpu-demo-5", (12, 8, 16, 34, 8, 8, 14))
+# Names as in the first stages again, so that stories do not invent more of them than those do.
+USUAL = Mix("grok-wgpu-demo-6", (4, 4, 10, 48, 10, 10, 14), wide=False)
 # Documents of each level of lists.
 LISTS = {1: 30_000, 2: 20_000, 3: 16_000}
 ON = ["Go on.", "And then?", "What happened next?", "Please go on.", "Tell me more."]
@@ -80,19 +83,19 @@ def drill(seed):
     return [("Human", "Tell me a story.", HUMAN, []), ("Assistant", out, SHORT, spans)]
 
 
-def story_chat(seed, most=8, request=chat.ASK):
-    s, plot, text = tell.build(seed, vivid=True, wide=True)
+def story_chat(seed, most=8, request=chat.ASK, wide=True):
+    s, plot, text = tell.build(seed, vivid=True, wide=wide)
     first = chat.request(s, plot, request) if s.r.chance(0.95) else s.r.choice(chat.ASK_ANY)
     out = [("Human", first, HUMAN, []), ("Assistant", text, TEXT, [])]
     return s, plot, text, out + with_answers(ask.some(s, plot, text, most))
 
 
-def halves_chat(seed):
+def halves_chat(seed, wide=True):
     """A story in two turns, with questions about the first half before the second comes."""
-    s, plot, text = tell.build(seed, vivid=True, wide=True)
+    s, plot, text = tell.build(seed, vivid=True, wide=wide)
     parts = text.split("\n\n")
     if len(parts) < 2:
-        return story_chat(seed)[3]
+        return story_chat(seed, wide=wide)[3]
     cut = 1 + s.r.below(len(parts) - 1)
     first, second = "\n\n".join(parts[:cut]), "\n\n".join(parts[cut:])
     out = [("Human", chat.request(s, plot), HUMAN, []), ("Assistant", first, TEXT, [])]
@@ -101,9 +104,9 @@ def halves_chat(seed):
     return out + with_answers(ask.some(s, plot, text, 4))
 
 
-def small_chat(seed):
+def small_chat(seed, wide=True):
     """Greetings, what comes after a story, and what the model cannot do; as in the first stages."""
-    s, plot, text = tell.build(seed, vivid=True, wide=True)
+    s, plot, text = tell.build(seed, vivid=True, wide=wide)
     r, out = s.r, []
 
     def turn(asks, answers, weight=TEXT):
@@ -165,11 +168,11 @@ def document(mix, seed):
     if kind in ("roll", "short"):
         return short_chat(seed, short.roll if kind == "roll" else short.story)
     if kind == "story":
-        return story_chat(seed)[3]
+        return story_chat(seed, wide=mix.wide)[3]
     if kind == "halves":
-        return halves_chat(seed)
+        return halves_chat(seed, mix.wide)
     if kind == "chat":
-        return small_chat(seed)
+        return small_chat(seed, mix.wide)
     return tell.story(seed, vivid=True)
 
 
@@ -230,7 +233,7 @@ def main():
     args = ap.parse_args()
     os.makedirs(args.out, exist_ok=True)
     tok = Tokenizer.load(args.tokenizer)
-    report = {"kinds": KINDS, "drills": asdict(DRILLS), "answers": asdict(ANSWERS)}
+    report = {"kinds": KINDS, "mixes": [asdict(x) for x in (DRILLS, ANSWERS, USUAL)]}
 
     def write(name, rows):
         values = array.array("H", [i for r in rows for i in r])
@@ -264,6 +267,7 @@ def main():
     write("mixed", drills + listed_rows[3][:2500] + listed_rows[2][:600])
     answers = make("answers", 14_000, ROW, chats(ANSWERS, ANSWERS.seed))
     write("final", answers + drills[5000:7000] + listed_rows[3][2500:3100])
+    make("usual", 2000, ROW, chats(USUAL, USUAL.seed))
     make("answers_long", 600, LONG_ROW, long(ANSWERS.seed))
     make("valid", 160, ROW, chats(ANSWERS, f"valid-{ANSWERS.seed}"))
     make("valid_long", 12, LONG_ROW, long(f"valid-{ANSWERS.seed}"))

@@ -5,6 +5,7 @@ import { button, el } from "./dom.js";
 import { seconds, whole } from "./format.js";
 import type { Inside } from "./inside.js";
 import { type Action, errorCard } from "./notices.js";
+import type { Turn } from "./talk.js";
 import { Trace } from "./trace.js";
 
 const REASONS: Record<Finish["reason"], string> = {
@@ -12,6 +13,9 @@ const REASONS: Record<Finish["reason"], string> = {
   length: "ended at the limit of tokens",
   interrupted: "stopped by you",
 };
+
+/** What is kept of an answer while it is written; it shows if the page is gone before the end. */
+const CUT = "cut off when the page was left";
 
 /** Actions on a finished text. */
 export interface AnswerActions {
@@ -28,6 +32,10 @@ export class Answer {
   text = "";
   /** Whether it counts as part of the conversation. */
   valid = true;
+  /** Tokens of the conversation up to the end of this text, once it is known. */
+  tokens: number | undefined;
+  readonly #name: string;
+  #figures = CUT;
   readonly #text: HTMLElement;
   readonly #written: HTMLElement;
   readonly #foot: HTMLElement;
@@ -40,6 +48,7 @@ export class Answer {
   /** `given` is the text to continue; chat answers have none. */
   constructor(name: string, inside: Inside, given?: string) {
     this.#inside = inside;
+    this.#name = name;
     this.#written = el("span", { class: "written" });
     this.#text = el("div", { class: "text", "aria-busy": "true" });
     if (given !== undefined) {
@@ -93,9 +102,32 @@ export class Answer {
     }
   }
 
-  /** Ends the text and shows its statistics. */
-  finish(finish: Finish, actions: AnswerActions): void {
+  /** Shows a text that was kept. */
+  restore({ content, figures = "", tokens }: Turn, actions: AnswerActions): void {
+    this.text = content;
+    this.tokens = tokens;
+    this.#written.textContent = content;
     this.#end();
+    this.#figures = figures;
+    this.#say(figures);
+    this.#buttons(actions);
+  }
+
+  /** The text as it is kept. */
+  turn(): Turn {
+    return {
+      role: "assistant",
+      content: this.text,
+      model: this.#name,
+      figures: this.#figures,
+      ...(this.tokens === undefined ? {} : { tokens: this.tokens }),
+    };
+  }
+
+  /** Ends the text and shows its statistics. `full` says that the context has no room for a longer one. */
+  finish(finish: Finish, full: boolean, actions: AnswerActions): void {
+    this.#end();
+    this.tokens = finish.promptTokens + finish.completionTokens;
     const tokens = finish.completionTokens;
     const parts = [`${whole(tokens)} ${tokens === 1 ? "token" : "tokens"}`];
     if (finish.tokensPerSecond > 0) {
@@ -104,15 +136,21 @@ export class Answer {
     if (tokens > 0) {
       parts.push(`first after ${seconds(finish.timeToFirstToken)}`);
     }
-    if (REASONS[finish.reason] !== "") {
-      parts.push(REASONS[finish.reason]);
+    const reason = full ? "ended because the context is full" : REASONS[finish.reason];
+    if (reason !== "") {
+      parts.push(reason);
     }
-    this.#say(parts.join(" · "));
+    this.#figures = parts.join(" · ");
+    this.#say(this.#figures);
     const figures = this.#foot.querySelector<HTMLElement>(".figures");
     if (figures) {
       const [prompt, reused] = [whole(finish.promptTokens), whole(finish.reusedTokens)];
       figures.title = `${prompt} tokens of prompt, ${reused} of them read before; ${seconds(finish.time)} in all`;
     }
+    this.#buttons(actions);
+  }
+
+  #buttons(actions: AnswerActions): void {
     const copy = button(
       "Copy",
       () => {

@@ -5,7 +5,9 @@ import { button, el, find } from "./dom.js";
 import { Experts } from "./experts.js";
 import { visible, whole } from "./format.js";
 import { Candidates, Caps, Temperature } from "./inside-parts.js";
-import type { Trace } from "./trace.js";
+import { Trace } from "./trace.js";
+
+const NOTHING = new Trace();
 
 /** Shows one token of one answer at a time. */
 export class Inside {
@@ -42,7 +44,7 @@ export class Inside {
     );
     find("inside-body", HTMLElement).append(
       nav,
-      el("section", {}, el("h3", {}, "Experts"), this.#lead, this.#experts.element, legend()),
+      el("section", { class: "experts-part" }, el("h3", {}, "Experts"), this.#lead, this.#experts.element, legend()),
       this.#candidates.element,
       this.#temperature.element,
       this.#caps.element,
@@ -122,11 +124,13 @@ export class Inside {
     const at = this.#glance >= 0 ? this.#glance : this.#at;
     const made = trace?.tokens[at];
     find("inside-empty", HTMLElement).hidden = made !== undefined;
-    find("inside-body", HTMLElement).hidden = made === undefined;
+    // Without a token, the table of experts is shown empty.
+    find("inside-body", HTMLElement).classList.toggle("blank", made === undefined);
     this.#lit?.classList.remove("lit");
     this.#lit = made?.span;
     this.#lit?.classList.add("lit");
     if (!trace || !made) {
+      this.#experts.show([], NOTHING);
       return;
     }
     const { inside } = made;

@@ -1,14 +1,17 @@
 /** The page's entry point. */
 
 import { GrokWgpuError } from "grok-wgpu";
+import { Archive } from "./archive.js";
 import { Chat } from "./chat.js";
 import { find } from "./dom.js";
+import { onDrop } from "./drop.js";
+import { History, isConversation } from "./history.js";
 import { Inside } from "./inside.js";
-import { ModelPanel } from "./model.js";
+import { ModelPanel, nameAdapter } from "./model.js";
 import { Notices } from "./notices.js";
 import { Sampling } from "./sampling.js";
 import { SelfTest } from "./selftest.js";
-import { Session } from "./session.js";
+import { asError, Session } from "./session.js";
 import { themeButton } from "./theme.js";
 import { followViews } from "./views.js";
 
@@ -28,7 +31,7 @@ interface TrustedTypes {
 
 /** The part of WebGPU that the page uses before the engine is loaded. */
 interface Gpu {
-  requestAdapter(): Promise<{ info?: { description: string; vendor: string; architecture: string } } | null>;
+  requestAdapter(): Promise<{ info?: Parameters<typeof nameAdapter>[0]; isFallbackAdapter?: boolean } | null>;
 }
 
 /** Looks for an adapter early, and shows its name or an error. */
@@ -56,9 +59,15 @@ async function lookForAdapter(notices: Notices): Promise<boolean> {
       new GrokWgpuError("no_adapter", "this browser has WebGPU, but gives no graphics adapter"),
     );
   }
-  const { description = "", vendor = "", architecture = "" } = adapter.info ?? {};
-  const words = [description, vendor, architecture].filter((word, i, all) => word !== "" && all.indexOf(word) === i);
-  line.textContent = words.join(", ") || "A graphics adapter without a name";
+  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info ?? {};
+  nameAdapter({
+    vendor,
+    architecture,
+    device,
+    description,
+    // Browsers moved it from the adapter to its description.
+    isFallbackAdapter: isFallbackAdapter ?? adapter.isFallbackAdapter,
+  });
   return true;
 }
 
@@ -68,9 +77,25 @@ themeButton();
 followViews();
 const inside = new Inside();
 // The order matters: the model panel hears of a model before the chat does.
-const models = new ModelPanel(session, notices);
-new Chat(session, new Sampling(), inside, notices);
+const models = new ModelPanel(session, notices, take);
+const archive = new Archive((title, what) => notices.news("archive", title, what));
+const chat = new Chat(session, new Sampling(), inside, notices, archive);
+const history = new History(chat, archive, notices);
 new SelfTest();
+onDrop(take, (thrown) => notices.error(asError(thrown)));
+
+/** Takes files that were dropped or chosen: a conversation, or a model. */
+function take(files: File[]): void {
+  if (isConversation(files)) {
+    const [file] = files;
+    if (file) {
+      location.hash = "#chat";
+      void history.read(file);
+    }
+  } else {
+    models.loadFiles(files);
+  }
+}
 
 void lookForAdapter(notices).then((found) => (found ? models.resume() : undefined));
 

@@ -1,9 +1,10 @@
 /** Choosing and loading a model, and its description. */
 
 import { type AdapterInfo, cachedBytes, clearCache, type GrokWgpuError, type LoadProgress } from "grok-wgpu";
+import { adapterName, SOFTWARE_NOTE } from "./adapter.js";
 import { announce, el, find } from "./dom.js";
-import { onDrop } from "./drop.js";
 import { bytes, count, whole } from "./format.js";
+import { isAboutTemplate } from "./instructions.js";
 import type { Action, Notices } from "./notices.js";
 import { asError, type Session, type State, type Wish } from "./session.js";
 import { recall, remember } from "./store.js";
@@ -32,7 +33,8 @@ export class ModelPanel {
   readonly #speed = new Speed();
   #announced = "";
 
-  constructor(session: Session, notices: Notices) {
+  /** `take` gets the files that the user chooses. */
+  constructor(session: Session, notices: Notices, take: (files: File[]) => void) {
     this.#session = session;
     this.#notices = notices;
     session.listen({
@@ -70,14 +72,10 @@ export class ModelPanel {
       const input = find(id, HTMLInputElement);
       on(opener, () => input.click());
       input.addEventListener("change", () => {
-        this.#loadFiles([...(input.files ?? [])]);
+        take([...(input.files ?? [])]);
         input.value = "";
       });
     }
-    onDrop(
-      (files) => this.#loadFiles(files),
-      (thrown) => notices.error(asError(thrown)),
-    );
     const wanted = new URL(location.href).searchParams.get("model");
     if (wanted !== null) {
       // A link may fill in an address, but only the user may start a download from it.
@@ -107,7 +105,8 @@ export class ModelPanel {
     });
   }
 
-  #loadFiles(files: File[]): void {
+  /** Loads a model from files. */
+  loadFiles(files: File[]): void {
     const [first] = files;
     if (first) {
       this.load({
@@ -119,6 +118,8 @@ export class ModelPanel {
 
   #show(state: State): void {
     document.documentElement.dataset.model = state;
+    document.documentElement.toggleAttribute("data-first", state === "none");
+    find("other", HTMLDetailsElement).open = state === "none";
     find("welcome", HTMLElement).hidden = state !== "none";
     find("loading", HTMLElement).hidden = state !== "loading";
     find("talk", HTMLElement).hidden = state !== "ready";
@@ -137,7 +138,6 @@ export class ModelPanel {
         remember("model", wish.source);
       }
       announce("The model is loaded.");
-      find("other", HTMLDetailsElement).open = false;
     } else {
       line.textContent = "No model loaded";
     }
@@ -235,14 +235,19 @@ export class ModelPanel {
   #describe(): void {
     const engine = this.#session.engine;
     const facts = find("facts", HTMLElement);
+    facts.hidden = !engine && this.#session.state === "none";
     find("lose", HTMLElement).hidden = !engine;
     find("lose-note", HTMLElement).hidden = !engine;
     const warnings = find("warnings", HTMLElement);
-    warnings.hidden = !engine || engine.model.warnings.length === 0;
-    warnings.replaceChildren(...(engine?.model.warnings ?? []).map((text) => el("li", {}, text)));
+    // Those about the template are shown beside its control.
+    const texts = (engine?.model.warnings ?? []).filter((text) => !isAboutTemplate(text));
+    warnings.hidden = texts.length === 0;
+    warnings.replaceChildren(...texts.map((text) => el("li", {}, text)));
     if (!engine) {
-      // Empty rows keep the layout stable until a model is loaded.
-      facts.replaceChildren(...pairs(FACTS.map((name) => [name, "–"])));
+      // Rows without values, or those of the former model, keep the layout stable while one is loaded.
+      if (facts.childElementCount === 0) {
+        facts.replaceChildren(...pairs(FACTS.map((name) => [name, ""])));
+      }
       return;
     }
     const { model, adapter } = engine;
@@ -268,12 +273,22 @@ function pairs(rows: [string, string][]): HTMLElement[] {
   return rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
 }
 
+/** Shows the adapter's name, and says it if there is no hardware. */
+export function nameAdapter(told: Parameters<typeof adapterName>[0]): void {
+  const { name, software } = adapterName(told);
+  const line = find("adapter", HTMLElement);
+  line.title = software ? `${name}. ${SOFTWARE_NOTE}` : name;
+  line.replaceChildren(el("span", {}, name), software ? el("b", { class: "tag" }, "software") : "");
+  find("device-name", HTMLElement).textContent = name;
+  find("software", HTMLElement).textContent = software ? SOFTWARE_NOTE : "";
+  const note = find("device-software", HTMLElement);
+  note.hidden = !software;
+  note.textContent = SOFTWARE_NOTE;
+}
+
 /** Shows the adapter's name at the top and its limits in the panel. */
 export function showAdapter(adapter: AdapterInfo): void {
-  const line = find("adapter", HTMLElement);
-  line.textContent = adapter.summary;
-  line.title = adapter.summary;
-  find("device-name", HTMLElement).textContent = adapter.summary;
+  nameAdapter(adapter);
   const limits = Object.entries(adapter.limits).map(([name, value]): [string, string] => [
     name.replace(/([A-Z])/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^./, (letter) => letter.toUpperCase()),
     /size$/i.test(name) && value >= 4096 && !/workgroupsize/i.test(name) ? bytes(value) : whole(value),

@@ -40,11 +40,8 @@ export class Notices {
   }
 
   /** Shows an error and its hint; replaces the previous error. */
-  error(error: GrokWgpuError, actions: Action[] = []): void {
-    this.#put(
-      "error",
-      errorCard(error, actions, () => this.#remove("error")),
-    );
+  error(error: GrokWgpuError, actions: Action[] = [], title?: string): void {
+    this.#put("error", errorCard(error, actions, { title, onDismiss: () => this.#remove("error") }));
   }
 
   /** Shows information that is no error; replaces the previous one of its kind. */
@@ -74,11 +71,15 @@ function dismiss(act: () => void): HTMLButtonElement {
 }
 
 /** An error as an element. */
-export function errorCard(error: GrokWgpuError, actions: Action[] = [], onDismiss?: () => void): HTMLElement {
+export function errorCard(
+  error: GrokWgpuError,
+  actions: Action[] = [],
+  { title, onDismiss }: { title?: string | undefined; onDismiss?: () => void } = {},
+): HTMLElement {
   const card = el(
     "div",
     { class: "notice error", role: "alert", "data-code": error.code },
-    el("strong", {}, TITLES[error.code]),
+    el("strong", {}, title ?? TITLES[error.code]),
     el("p", { class: "what" }, sentence(error.message)),
     el("p", { class: "hint" }, error.hint),
   );
@@ -91,7 +92,8 @@ export function errorCard(error: GrokWgpuError, actions: Action[] = [], onDismis
   return card;
 }
 
-function sentence(text: string): string {
+/** A text as a sentence. */
+export function sentence(text: string): string {
   // Capitalize sentences, but not addresses and file names.
   const begun = /^[a-z]+( |$)/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?…]$/.test(begun) ? begun : `${begun}.`;

@@ -1,6 +1,7 @@
 /** The report of the self-test: a summary, and downloads. */
 
 import type { SelfTestReport } from "grok-wgpu";
+import { adapterName } from "./adapter.js";
 import { el } from "./dom.js";
 import { seconds, whole } from "./format.js";
 
@@ -26,8 +27,9 @@ export function verdict({ failed, milliseconds, rows, models, unfinished }: Self
 
 /** Properties of the run. */
 export function facts(report: SelfTestReport): [string, string][] {
+  const { name, software } = adapterName(report.adapter);
   return [
-    ["Adapter", report.adapter.summary],
+    ["Adapter", name + (software ? " (software)" : "")],
     ["Engine", `grok-wgpu ${report.engine}`],
     ["Browser", report.userAgent],
     ["Date", report.date],

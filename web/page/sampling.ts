@@ -10,6 +10,7 @@ interface Control {
   min: number;
   max: number;
   step: number;
+  /** The default; a model may have another. */
   usual: number;
   help: string;
 }
@@ -21,7 +22,7 @@ const CONTROLS: Control[] = [
     min: 0,
     max: 2,
     step: 0.05,
-    usual: 0.5,
+    usual: 0.8,
     help: "Higher is more surprising. 0 always takes the likeliest token.",
   },
   {
@@ -73,6 +74,10 @@ const CONTROLS: Control[] = [
 
 /** All controls. */
 export class Sampling {
+  /** Called after a change by the user. */
+  onChange: () => void = () => {};
+  /** The controls that were changed; the others follow the model. */
+  readonly #changed = new Set<Control["name"]>();
   readonly #inputs = new Map<
     Control["name"],
     { control: Control; range: HTMLInputElement; number: HTMLInputElement }
@@ -81,13 +86,13 @@ export class Sampling {
 
   constructor() {
     const place = find("sampling", HTMLElement);
-    for (const control of CONTROLS) {
+    for (const control of CONTROLS.map((each) => ({ ...each }))) {
       const id = `sampling-${control.name}`;
       const limits = { min: control.min, max: control.max, step: control.step };
       const range = el("input", { type: "range", id, ...limits, "aria-describedby": `${id}-help` });
       const number = el("input", { type: "number", ...limits, "aria-label": control.label, inputmode: "decimal" });
-      range.addEventListener("input", () => this.#set(control.name, range.valueAsNumber));
-      number.addEventListener("change", () => this.#set(control.name, number.valueAsNumber));
+      range.addEventListener("input", () => this.#change(control.name, range.valueAsNumber));
+      number.addEventListener("change", () => this.#change(control.name, number.valueAsNumber));
       this.#inputs.set(control.name, { control, range, number });
       place.append(
         el(
@@ -111,6 +116,7 @@ export class Sampling {
     this.#seed.addEventListener("change", () => {
       this.#seed.value = this.#seed.value.replace(/\D/g, "").slice(0, 15);
       this.#save();
+      this.onChange();
     });
     place.append(
       el(
@@ -121,18 +127,46 @@ export class Sampling {
         el("p", { class: "note" }, "The same seed and settings give the same text."),
       ),
     );
-    find("sampling-reset", HTMLButtonElement).addEventListener("click", () => this.reset());
-    const saved = recall("sampling");
-    this.reset();
-    this.#restore(saved ?? "{}");
+    find("sampling-reset", HTMLButtonElement).addEventListener("click", () => {
+      this.apply({});
+      this.onChange();
+    });
+    this.#follow();
+    this.#restore(recall("sampling") ?? "{}");
   }
 
-  /** Resets to the defaults. */
-  reset(): void {
-    this.#seed.value = "";
+  /** Takes the defaults of a model. What the user changed stays. */
+  configure(usual: SamplingOptions): void {
     for (const { control } of this.#inputs.values()) {
-      this.#set(control.name, control.usual);
+      if (control.name !== "max_tokens") {
+        control.usual = usual[control.name] ?? control.usual;
+      }
     }
+    this.#follow();
+  }
+
+  #follow(): void {
+    for (const { control } of this.#inputs.values()) {
+      if (!this.#changed.has(control.name)) {
+        this.#set(control.name, control.usual);
+      }
+    }
+  }
+
+  /** Sets all values: those that are given, and else the defaults. What is no number in range is left out. */
+  apply(values: Record<string, unknown>): void {
+    const { seed } = values;
+    this.#seed.value = typeof seed === "number" && Number.isSafeInteger(seed) && seed >= 0 ? String(seed) : "";
+    this.#changed.clear();
+    for (const { control, range } of this.#inputs.values()) {
+      const value = values[control.name];
+      const given = typeof value === "number" && Number.isFinite(value);
+      this.#set(control.name, given ? value : control.usual);
+      if (range.valueAsNumber !== control.usual) {
+        this.#changed.add(control.name);
+      }
+    }
+    this.#save();
   }
 
   /** The current values. */
@@ -157,15 +191,25 @@ export class Sampling {
     return found;
   }
 
+  /** Sets a value as the user wants it. */
+  #change(name: Control["name"], value: number): void {
+    this.#changed.add(name);
+    this.#set(name, value);
+    this.#save();
+    this.onChange();
+  }
+
   #set(name: Control["name"], value: number): void {
     const { control, range, number } = this.#input(name);
     range.value = String(Number.isFinite(value) ? value : control.usual);
     number.value = range.value;
-    this.#save();
   }
 
+  /** Remembers what was changed, for conversations to come. */
   #save(): void {
-    remember("sampling", JSON.stringify({ ...this.options(), seed: this.#seed.value }));
+    const { seed = "", ...all } = this.options();
+    const changed = Object.entries(all).filter(([name]) => this.#changed.has(name as Control["name"]));
+    remember("sampling", JSON.stringify({ ...Object.fromEntries(changed), seed: String(seed) }));
   }
 
   #restore(text: string): void {
@@ -181,6 +225,7 @@ export class Sampling {
     }
     for (const name of this.#inputs.keys()) {
       if (typeof saved[name] === "number") {
+        this.#changed.add(name);
         this.#set(name, saved[name]);
       }
     }

@@ -9,7 +9,7 @@ import { asJson, facts, passed, save, verdict } from "./report.js";
 import { asError } from "./session.js";
 import { failures, models, plot, summarize, table } from "./testplot.js";
 
-/** The short run takes every n-th row. Best coprime to the sizes of groups of similar rows. */
+/** The quick run takes every n-th row. Best coprime to the sizes of groups of similar rows. */
 const SOME = 12;
 
 /** The view and its buttons. */
@@ -25,7 +25,6 @@ export class SelfTest {
     on("test-all", () => void this.#run(1));
     on("test-some", () => void this.#run(SOME));
     on("test-stop", () => this.#running?.abort());
-    find("test-some", HTMLButtonElement).textContent = `Run every ${SOME}th row`;
   }
 
   async #run(every: number): Promise<void> {

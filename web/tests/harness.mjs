@@ -125,6 +125,13 @@ export async function loadDemo(page) {
   await ready(page);
 }
 
+/** Opens the part of the page where another model is chosen; it is open while there is none. */
+export async function chooseOther(page) {
+  await page.locator("#other").evaluate((details) => {
+    details.open = true;
+  });
+}
+
 /** Sets the sampling controls by their labels. */
 export async function sample(page, settings) {
   for (const [label, value] of Object.entries(settings)) {

@@ -319,7 +319,7 @@ test("the conversation goes on over a lost device", async () => {
 
 test("no scrolling sideways on a narrow screen", async () => {
   await page.setViewportSize({ width: 320, height: 568 });
-  for (const view of ["Chat", "Inside", "Model", "Self-test"]) {
+  for (const view of ["Chat", "Inside", "Settings", "Self-test"]) {
     await page.getByRole("link", { name: view, exact: true }).click();
     const wide = await page.evaluate(() =>
       [document.documentElement, ...document.querySelectorAll(".pane, .log, .talk-bar, .composer")]
@@ -347,20 +347,29 @@ test("rules of accessibility, light and dark, wide and narrow", async () => {
     await page.emulateMedia({ colorScheme });
     for (const [width, hash] of [
       [1280, "chat"],
-      [1000, "chat"],
+      [1280, "history"],
+      [820, "chat"],
       [1280, "selftest"],
       [360, "chat"],
+      [360, "history"],
       [360, "inside"],
       [360, "model"],
     ]) {
       await page.setViewportSize({ width, height: 800 });
+      const dialog = hash === "history";
+      const view = dialog ? "chat" : hash;
       await page.evaluate((to) => {
         location.hash = to;
-      }, hash);
-      await page.locator(`html[data-view=${hash}]`).waitFor();
+      }, view);
+      await page.locator(`html[data-view=${view}]`).waitFor();
+      if (dialog) {
+        await page.locator("#open-history").click();
+        await page.locator(".history-open").first().waitFor();
+      }
       const { violations } = await page.evaluate(() => window.axe.run());
       const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target).join(", ")}`);
       assert.deepEqual(found, [], `${colorScheme}, ${width}, ${hash}`);
+      await page.keyboard.press("Escape");
     }
   }
   // Screen readers must not read text token by token.
@@ -443,7 +452,7 @@ test("a dropped folder in the layout of Grok-2's release says the same", () =>
     await page.locator("#folder").setInputFiles(folder);
     await page.locator("html[data-model=loading]").waitFor({ state: "attached" });
     await ready(page);
-    assert.equal(await page.locator("#log .message").count(), 0, "another model begins with nothing");
+    assert.equal(await page.locator("#log .message").count(), 2, "another model goes on with the conversation");
   }));
 
 test("a dropped GGUF file says the same", () =>
@@ -453,6 +462,7 @@ test("a dropped GGUF file says the same", () =>
     await drop(page, file);
     await ready(page);
     assert.equal(await page.locator("#state").textContent(), "demo.gguf");
+    await page.locator(".example").filter({ hasText: "a story about a fox" }).waitFor();
     await sample(page, GREEDY);
     await ask(page, question);
     assert.equal((await lastAnswer(page)).text, text);

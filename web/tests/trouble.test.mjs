@@ -5,6 +5,7 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import {
   ask,
+  chooseOther,
   demo,
   drop,
   GREEDY,
@@ -91,7 +92,7 @@ test("the network fails until it is tried again, and no byte comes twice", async
   try {
     await fresh(
       async (page) => {
-        await page.locator("#other summary").click();
+        await chooseOther(page);
         await page.locator("#address").fill(far.address);
         await page.locator("#address").press("Enter");
         const { code, what, hint } = await notice(page);
@@ -194,7 +195,7 @@ test("checkpoints that are none, and addresses that lead nowhere", () =>
       assert.equal(said.code, "checkpoint");
       assert.ok(await page.locator("#welcome").isVisible(), "something else can be loaded");
 
-      await page.locator("#other summary").click();
+      await chooseOther(page);
       await page.locator("#address").fill(`${server.address}nowhere/`);
       await page.locator("#address").press("Enter");
       await page
@@ -236,7 +237,7 @@ test("a load that fails leaves the model and the conversation as they are", asyn
           assert.equal(await page.locator("#state").textContent(), "demo");
         };
         const address = async (to, keep = true) => {
-          await page.locator("#other summary").click();
+          await chooseOther(page);
           await page.locator("#keep").setChecked(keep);
           await page.locator("#address").fill(to);
           await page.locator("#address").press("Enter");
@@ -295,9 +296,9 @@ test("an address in a link is shown, and nothing is fetched from there", () =>
 
 test("a conversation that is too long", () =>
   fresh(async (page) => {
-    await page.locator("#other summary").click();
+    await chooseOther(page);
     await page.locator("#context").fill("48");
-    await page.locator("#demo-again").click();
+    await page.locator("#start").click();
     await ready(page);
     assert.match(await page.locator("#room-text").textContent(), /^0 of 48 tokens$/);
     const long =
