@@ -14,8 +14,9 @@ use grok_wgpu::lab::{
 pub(super) const NAME: &str = "the built-in demo model";
 
 /// Names and bytes of its files.
-const FILES: [(&str, &[u8]); 3] = [
+const FILES: [(&str, &[u8]); 4] = [
     ("config.json", include_bytes!("../../models/demo-q4/config.json")),
+    ("generation_config.json", include_bytes!("../../models/demo-q4/generation_config.json")),
     ("tokenizer.tok.json", include_bytes!("../../models/demo-q4/tokenizer.tok.json")),
     ("model.safetensors", include_bytes!("../../models/demo-q4/model.safetensors")),
 ];
