@@ -45,7 +45,8 @@ export class Chat {
   /** The model that the threads are shown for. */
   #wish: Wish | undefined;
   #mode: Mode = "chat";
-  /** Whether what was kept has been looked up. */
+  /** Resolves when what was kept has been looked up, and whether it has. */
+  readonly #restoring: Promise<void>;
   #restored = false;
   /** Stops the text in progress. */
   #running: AbortController | undefined;
@@ -96,7 +97,7 @@ export class Chat {
       },
     });
     this.#listen();
-    void this.#restore();
+    this.#restoring = this.#restore();
   }
 
   #listen(): void {
@@ -266,6 +267,8 @@ export class Chat {
 
   /** Goes on with another conversation; the one before is kept. */
   async goOn(talk: Talk): Promise<void> {
+    // Otherwise what was kept could take the place of this one.
+    await this.#restoring;
     if (this.#threads[talk.mode].talk.id === talk.id) {
       this.#become(talk.mode);
       return;

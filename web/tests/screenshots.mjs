@@ -71,7 +71,7 @@ const QUESTION = "What was the name of the fox?";
 /** The name of the fox, if the story says it. */
 function fox(story) {
   const [, called, was, the] =
-    /fox (?:named|called) ([A-Z]\w+)|([A-Z]\w+) was an? [\w ,]*fox\b|([A-Z]\w+) the fox\b/.exec(story) ?? [];
+    /fox (?:named|called) ([A-Z]\w+)|\b(?!There)([A-Z]\w+) was an? [\w ,]*fox\b|([A-Z]\w+) the fox\b/.exec(story) ?? [];
   return called ?? was ?? the;
 }
 
