@@ -80,8 +80,8 @@ impl Hour {
         let mut session = self.shell(command);
         let mut bytes = String::new();
         for line in lines {
-            // The editor writes its prompt, and then turns on marks around pasted text.
-            let prompt = "> ";
+            // The editor's empty line, after which it reads. Progress bars have a `> ` too.
+            let prompt = "\u{1b}[K> \r\u{1b}[2C\u{1b}[?2026l";
             bytes += &session.exp_string(prompt).unwrap_or_else(|error| panic!("{line}: {error}"));
             bytes += prompt;
             session.send_line(line).expect("typed");
@@ -106,7 +106,9 @@ fn plain(text: &str) -> String {
         (r"\d+(\.\d+)?(e\d+)? ?(ms|us|s|tokens/s|GB/s|MB/s|/s)\b", "N $3"),
         (r"running on .*(\n.*\))?", "running on DEVICE"),
         (r"(?m)^shaders were compiled.*\n", ""),
-        (r"\d\d\d\d-\d\d-\d\d", "DATE"),
+        (r"(?m)^.*\((Cpu|IntegratedGpu|DiscreteGpu|VirtualGpu|Other), .*\)$", "DEVICE"),
+        (r"(?m)^seed +\d+$", "seed N"),
+        (r"(\d+ +\d+ +)\d\.\d{3}( +\d+ )", "$1R$2"),
     ];
     rules.iter().fold(text.to_owned(), |text, (pattern, by)| {
         Regex::new(pattern).expect("valid").replace_all(&text, *by).into_owned()
@@ -133,7 +135,7 @@ fn the_first_hour_has_no_stumble() {
     fs::write(hour.file("torch/pytorch_model.bin"), "x").expect("written");
     fs::write(hour.file("notes.gguf"), "These are notes, and no model at all.").expect("written");
     fs::create_dir(hour.file("empty")).expect("made");
-    hour.run(3, "grok-wgpu generate model.onnx");
+    hour.run(3, "grok-wgpu generate model.onnx Once");
     hour.run(3, "grok-wgpu generate onnx Once");
     hour.run(3, "grok-wgpu generate torch Once");
     hour.run(3, "grok-wgpu generate notes.gguf Once");
@@ -147,7 +149,7 @@ fn the_first_hour_has_no_stumble() {
     hour.run(0, "grok-wgpu inspect --preset grok-2 --memory 24GiB --type q4 --no-device");
 
     // A conversation that passes its context.
-    let mut lines = vec!["/help".to_owned(), "\"\"\"Tell me".into(), "a story.\"\"\"".into()];
+    let mut lines = vec!["/help".to_owned(), "\"\"\"Tell me a story.\"\"\"".into()];
     lines.extend((1..=TURNS).map(|turn| format!("Is it {turn}?")));
     lines.extend(["/show", "/clear", "/bye"].map(str::to_owned));
     let talk = format!("grok-wgpu chat -n 6 --temperature 0 --context {CONTEXT} --stats off");
