@@ -3,8 +3,8 @@
 python qa_data.py OUT_DIR TOKENIZER
 
 writes the rows of each lesson (drills, list1, list2, list3, mixed, answers, final, usual,
-answers_long), of two validation sets, and qa.json with their digests. An element is id + 4096 * class (u16). `train_qa.py`
-has a weight for each class.
+answers_long), of two validation sets, and qa.json with their digests. An element is
+id + 4096 * class (u16). `train_qa.py` has a weight for each class.
 """
 
 import argparse
