@@ -152,7 +152,9 @@ mod tests {
         let mut pace = Pace::new(Some(1.05));
         let pass = [Cost::of(SECOND / 100, 1); 64];
         assert_eq!(count(&pace, &pass), 11, "6 dispatches of 0.16 s each");
-        pass.iter().for_each(|&cost| pace.submitted(cost, 1.0));
+        for &cost in &pass {
+            pace.submitted(cost, 1.0);
+        }
         pace.done(1.64);
         assert_eq!(count(&pace, &pass), 1, "0.64 s");
     }
