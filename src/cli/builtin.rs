@@ -1,5 +1,5 @@
 //! The model inside the program: a copy of the demo model with 4-bit weights, so that an installed
-//! program talks without any file.
+//! program talks without any file. Attention has 8 bits: it is what looks up answers.
 
 use std::path::Path;
 
