@@ -28,7 +28,7 @@ fn session() -> Result<Session<Gpu>> {
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources: Vec<FileSource> = open_folder(&folder())?;
     let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
-    let sizes = SessionOptions::new(512, 256, DType::F32);
+    let sizes = SessionOptions::new(2048, 256, DType::F32);
     let gpu = common::open(LimitProfile::Baseline);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))
 }

@@ -319,7 +319,7 @@ async fn check_models(
     let opened = open(&place, &reference).await?;
     let keep = gpu.tensor_count();
     let sizes =
-        SessionOptions::new(opened.config.max_position_embeddings.min(512), 256, DType::F32);
+        SessionOptions::new(opened.config.max_position_embeddings.min(2048), 256, DType::F32);
     let config = &opened.config;
     let result = async {
         let weights = &opened.weights;

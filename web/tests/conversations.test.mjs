@@ -340,36 +340,28 @@ const FULL = () => {
   };
 };
 
-for (const [name, init, what] of [
-  [
-    "without storage, conversations are told to be kept nowhere, once",
-    NO_STORAGE,
-    /no storage for them: A mutation operation/,
-  ],
-  [
-    "with a full storage, conversations are told to be kept no more, once",
-    FULL,
-    /takes no more: The quota has been exceeded/,
-  ],
-]) {
-  test(name, () =>
-    pages(
-      async (visit) => {
-        const page = await visit();
-        assert.equal(await page.locator(".notice").count(), 0, "there is nothing to keep yet");
-        await ask(page, "say 2");
-        assert.match(await news(page, "Conversations are not kept"), what);
-        await lastAnswer(page);
-        await page.getByRole("button", { name: "Dismiss" }).click();
-        await ask(page, "say 3");
-        await lastAnswer(page);
-        assert.equal(await page.locator(".notice").count(), 0);
-        assert.equal(JSON.parse((await download(page, "Save as JSON")).text).messages.length, 4);
-      },
-      { init },
-    ),
+const toldOnce = (init, what) =>
+  pages(
+    async (visit) => {
+      const page = await visit();
+      assert.equal(await page.locator(".notice").count(), 0, "there is nothing to keep yet");
+      await ask(page, "say 2");
+      assert.match(await news(page, "Conversations are not kept"), what);
+      await lastAnswer(page);
+      await page.getByRole("button", { name: "Dismiss" }).click();
+      await ask(page, "say 3");
+      await lastAnswer(page);
+      assert.equal(await page.locator(".notice").count(), 0);
+      assert.equal(JSON.parse((await download(page, "Save as JSON")).text).messages.length, 4);
+    },
+    { init },
   );
-}
+
+test("without storage, conversations are told to be kept nowhere, once", () =>
+  toldOnce(NO_STORAGE, /no storage for them: A mutation operation/));
+
+test("with a full storage, conversations are told to be kept no more, once", () =>
+  toldOnce(FULL, /takes no more: The quota has been exceeded/));
 
 test("the oldest conversations go when there are too many", () =>
   pages(async (visit) => {
