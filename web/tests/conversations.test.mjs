@@ -89,7 +89,7 @@ test("a conversation outlives a reload, with its settings", () =>
     assert.match(await page.locator(".message .figures").innerText(), /^3 tokens · 3\.0 tokens\/s · first after/);
     assert.equal(await page.locator("#system").inputValue(), "Be brief.");
     assert.equal(await page.locator("#template").inputValue(), "plain");
-    assert.match(await page.locator("#room-text").innerText(), /^9 of 2048 tokens$/);
+    assert.match(await page.locator("#room-text").innerText(), /^9 of 512 tokens$/);
     await page.getByRole("radio", { name: "Continue a text" }).check();
     assert.deepEqual(await log(page), ["say 2 moreword0 word1 "]);
     await page.getByRole("radio", { name: "Chat" }).check();

@@ -236,7 +236,7 @@ test("a second turn goes on from the first, again repeats it, and new forgets it
   const [, before] = /^(\d+) tokens of prompt/.exec(first.more).map(Number);
   assert.ok(prompt > before + 64, `the prompt of ${prompt} tokens holds the first turn`);
   assert.ok(reused >= before, `${reused} tokens were in the cache`);
-  assert.match(await page.locator("#room-text").textContent(), /^\d+ of 2048 tokens$/);
+  assert.match(await page.locator("#room-text").textContent(), /^\d+ of 2,048 tokens$/);
 
   await page.getByRole("button", { name: "Again" }).last().click();
   await page.locator("#send:not(.stop)").waitFor();
