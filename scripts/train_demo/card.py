@@ -200,7 +200,7 @@ The third stage began with the weights of the first two: {sum(x["step"] for x in
 {taught_rows}
 
 Only these parts changed: attention, norms, router, embeddings and head (`{third["train"]}`);
-the feed-forward parts are those of the second stage. {sum(x["long_steps"] for x in taught)} steps, the last tenth of "final" and of "usual", had rows of 2,048 tokens.
+the feed-forward parts are those of the second stage. {sum(x["long_steps"] for x in taught)} steps, at the ends of the last lessons, had rows of 2,048 tokens.
 Without the lists, 1,400,000 tokens of drills and very short stories did not teach it to find a name; lists of two facts did
 within 650,000. `answers_log.csv` has the loss of the last lesson and the share of right facts by kind.
 

@@ -144,14 +144,14 @@ fn find(named: &Path, globals: &Globals) -> Result<PathBuf> {
 
 /// Where a model is.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum Located {
     /// A folder or a file.
     Path(PathBuf),
     /// In the program.
     BuiltIn,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Located {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => path.display().fmt(f),
@@ -162,10 +162,10 @@ impl fmt::Display for Place {
 
 /// The model named; else the one that is shipped, if it is in this folder or around the program;
 /// else the one in the program.
-pub(crate) fn locate(named: Option<&Path>) -> Place {
+pub(crate) fn locate(named: Option<&Path>) -> Located {
     const SHIPPED: &str = "models/demo";
     if let Some(path) = named {
-        return Place::Path(path.to_owned());
+        return Located::Path(path.to_owned());
     }
     let beside = std::env::current_exe().ok();
     let folders = beside.iter().flat_map(|exe| exe.ancestors().skip(1));
@@ -173,15 +173,15 @@ pub(crate) fn locate(named: Option<&Path>) -> Place {
         .chain(folders)
         .map(|folder| folder.join(SHIPPED))
         .find(|model| model.join("config.json").is_file())
-        .map_or(Place::BuiltIn, Place::Path)
+        .map_or(Located::BuiltIn, Located::Path)
 }
 
 /// Reads the configuration and all headers of a model; warnings are printed.
-pub(crate) async fn open(place: &Place, globals: &Globals) -> Result<Opened<FileSource>> {
+pub(crate) async fn open(place: &Located, globals: &Globals) -> Result<Opened<FileSource>> {
     let compat = globals.compat.into();
     let mut opened = match place {
-        Place::Path(named) => open_model(&find(named, globals)?, compat).await?,
-        Place::BuiltIn => {
+        Located::Path(named) => open_model(&find(named, globals)?, compat).await?,
+        Located::BuiltIn => {
             globals.terminal().faint("no model was named: this is the built-in demo model, 4-bit");
             builtin::open(compat).await?
         }

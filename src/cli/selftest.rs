@@ -38,7 +38,7 @@ use self::{
 use super::{
     adapter::gpu,
     globals::{Arithmetic, Globals},
-    model::{Place, locate, open},
+    model::{Located, locate, open},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
 };
@@ -308,7 +308,7 @@ async fn check_models(
     let gpu = runner.gpu(async || gpu(globals).await).await?;
     reports.extend(selftest::check_models(gpu).await?);
     let place = locate(None);
-    let Place::Path(folder) = &place else {
+    let Located::Path(folder) = &place else {
         terminal.faint("the shipped model is not here, so it was not run");
         return Ok(());
     };

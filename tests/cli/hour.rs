@@ -11,7 +11,7 @@ use std::{
 
 use fancy_regex::Regex;
 
-use super::{path, program};
+use super::{install, path};
 
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/first_hour.txt");
 const COLUMNS: NonZero<u16> = NonZero::new(80).expect("columns");
@@ -32,7 +32,7 @@ struct Hour {
 impl Hour {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::copy(program().get_program(), folder.path().join("grok-wgpu")).expect("installed");
+        install(folder.path());
         Self { folder, shown: String::new() }
     }
 

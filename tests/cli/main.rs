@@ -74,8 +74,21 @@ fn device(profile: LimitProfile) -> Gpu {
     block_on(Gpu::open(&choice, profile)).expect("tests need an adapter")
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_grok-wgpu");
+
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"));
+    program_at(Path::new(PROGRAM))
+}
+
+/// A copy of the program in a folder.
+fn install(folder: &Path) -> PathBuf {
+    let copy = folder.join("grok-wgpu");
+    std::fs::copy(PROGRAM, &copy).expect("installed");
+    copy
+}
+
+fn program_at(path: &Path) -> Command {
+    let mut command = Command::new(path);
     command.env_remove("NO_COLOR").env_remove("HOME").env_remove("XDG_DATA_HOME");
     // Ignore what `tune` measured on this machine.
     command.env("GROK_WGPU_TUNING", "none");

@@ -3,34 +3,23 @@
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { transformWithOxc } from "vite";
-import { ask, drop, lastAnswer, launch, sample, scratch, servePage, tokens, web } from "./harness.mjs";
+import { ask, drop, lastAnswer, sample, scratch, stage, tokens, web } from "./harness.mjs";
 import { given, loaded, pretended, pretending } from "./pretend.mjs";
 
-let server;
-let browser;
-
-before(async () => {
-  server = await servePage();
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.close();
-});
+const on = stage();
 
 /** Pages with a pretended model. */
 async function pages(use, { set, init, ...options } = {}) {
-  const context = await pretending(browser, set, options);
+  const context = await pretending(on.browser, set, options);
   const failures = [];
   context.on("weberror", (error) => failures.push(error.error().stack));
   try {
     if (init) {
       await context.addInitScript(init);
     }
-    await use((load = true) => pretended(context, server.address, { load }), context);
+    await use((load = true) => pretended(context, on.server.address, { load }), context);
     assert.deepEqual(failures, []);
   } finally {
     await context.close();

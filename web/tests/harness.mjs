@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { after, before } from "node:test";
 import { chromium } from "playwright-core";
 import { manifest } from "../bin/manifest.mjs";
 import { serve } from "../bin/serve.mjs";
@@ -79,6 +80,20 @@ export async function servePage() {
       server.closeAllConnections();
     });
   return { address: `http://localhost:${server.address().port}/`, close };
+}
+
+/** The server of `servePage` and a browser, for the tests of one file: they are there once its tests run. */
+export function stage() {
+  const stage = {};
+  before(async () => {
+    stage.server = await servePage();
+    stage.browser = await launch();
+  });
+  after(async () => {
+    await stage.browser?.close();
+    await stage.server?.close();
+  });
+  return stage;
 }
 
 /**

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import {
   ask,
   chooseOther,
@@ -10,33 +10,21 @@ import {
   drop,
   GREEDY,
   lastAnswer,
-  launch,
   loadDemo,
   open,
   ready,
   sample,
   scratch,
-  servePage,
+  stage,
 } from "./harness.mjs";
 import { reference, truncated } from "./models.mjs";
 import { cuttingServer, moodyServer } from "./servers.mjs";
 
-let server;
-let browser;
-
-before(async () => {
-  server = await servePage();
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.close();
-});
+const on = stage();
 
 /** A new page with an empty cache, on which only the errors in `meant` may occur. */
-async function fresh(use, { meant, hosts, init, context = {}, address = server.address } = {}) {
-  const own = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context });
+async function fresh(use, { meant, hosts, init, context = {}, address = on.server.address } = {}) {
+  const own = await on.browser.newContext({ viewport: { width: 1280, height: 800 }, ...context });
   try {
     if (init) {
       await own.addInitScript(init);
@@ -155,7 +143,7 @@ test("offline after a first visit: the page opens, the model loads, and it talks
 test("the storage is full", () =>
   fresh(async (page, context) => {
     const session = await context.newCDPSession(page);
-    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.address).origin, quotaSize: 6e6 });
+    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(on.server.address).origin, quotaSize: 6e6 });
     await page.locator("#start").click();
     // The remaining space is unknown; some writes succeed before one fails.
     const { code, what } = await notice(page);
@@ -196,7 +184,7 @@ test("checkpoints that are none, and addresses that lead nowhere", () =>
       assert.ok(await page.locator("#welcome").isVisible(), "something else can be loaded");
 
       await chooseOther(page);
-      await page.locator("#address").fill(`${server.address}nowhere/`);
+      await page.locator("#address").fill(`${on.server.address}nowhere/`);
       await page.locator("#address").press("Enter");
       await page
         .getByText(/nowhere\//)
@@ -253,7 +241,7 @@ test("a load that fails leaves the model and the conversation as they are", asyn
         await drop(page, truncated(path.join(scratch(), "short")));
         assert.equal((await said(/model\.safetensors/)).code, "checkpoint");
         await same();
-        await address(`${server.address}nowhere/`);
+        await address(`${on.server.address}nowhere/`);
         await said(/nowhere/);
         await same();
 
@@ -291,7 +279,7 @@ test("an address in a link is shown, and nothing is fetched from there", () =>
       await page.getByText("swiftshader").first().waitFor();
       await page.waitForTimeout(500);
     },
-    { address: `${server.address}?model=https://models.invalid/x` },
+    { address: `${on.server.address}?model=https://models.invalid/x` },
   ));
 
 test("a conversation that is too long", () =>
@@ -384,7 +372,7 @@ test("rows of the self-test that fail come first", () => {
     say({ result: report });
   }`,
     async (page) => {
-      await page.goto(`${server.address}#selftest`);
+      await page.goto(`${on.server.address}#selftest`);
       await page.locator("#test-all").click();
       await page.getByText("✗ Failed").waitFor();
       assert.match(await page.locator(".verdict").textContent(), /3 of 4 rows and 1 runs of small models failed/);
@@ -441,7 +429,7 @@ for (const last of [false, true]) {
           const response = await route.fetch();
           await route.fulfill({ response, body: `(${breaker})(${last});\n${await response.text()}` });
         });
-        await page.goto(`${server.address}#selftest`);
+        await page.goto(`${on.server.address}#selftest`);
         await page.reload();
         await page.locator("#test-some").click();
         await page.getByText("✗ Failed").waitFor();
