@@ -174,8 +174,8 @@ function ggufConfig() {
     "grok.logit_scale": ggufFloat(config.output_multiplier_scale),
     "grok.rope.dimension_count": ggufInt(config.head_dim),
     "grok.rope.freq_base": ggufFloat(config.rope_theta),
-    // llama.cpp's converter writes this for "original".
-    "grok.rope.scaling.type": ggufText("yarn"),
+    // llama.cpp's converter writes "yarn" for "original".
+    "grok.rope.scaling.type": ggufText(config.rope_type === "original" ? "yarn" : config.rope_type),
     "grok.rope.scaling.factor": ggufFloat(config.scaling_factor),
     "grok.rope.scaling.original_context_length": ggufInt(config.original_max_position_embeddings),
   };
