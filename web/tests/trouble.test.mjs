@@ -15,6 +15,7 @@ import {
   ready,
   sample,
   scratch,
+  servePage,
   stage,
 } from "./harness.mjs";
 import { reference, truncated } from "./models.mjs";
