@@ -8,7 +8,7 @@ import re
 import unittest
 
 import qa_data
-from stories import ask, short, tell, words
+from stories import ask, lists, short, tell, words
 from tokenizer import EOS, SEPARATOR, Tokenizer
 
 MODEL = os.path.join(os.path.dirname(__file__), "..", "..", "..", "models", "demo")
@@ -127,9 +127,20 @@ class Rows(unittest.TestCase):
         self.assertTrue(1200 < size <= qa_data.LONG_ROW + 1, size)
         self.assertGreater(sum(len(text) > 300 for _, text, _, _ in doc), 2)
 
+    def test_a_list_asks_only_for_what_it_said_before(self):
+        for level in lists.LEVELS:
+            asked = 0
+            for i in range(60):
+                text, spans = lists.facts(level, f"list-{level}-{i}")
+                asked += len(spans)
+                for start, end, _ in spans:
+                    self.assertTrue(ask.stated(text[start:end], text[:start]), text)
+            self.assertGreater(asked, 60)
+
     def test_the_mix_has_all_its_parts(self):
-        self.assertEqual(sum(qa_data.MIX.values()), 100)
-        docs = [qa_data.document(f"mix-{i}") for i in range(300)]
+        for mix in (qa_data.DRILLS, qa_data.ANSWERS, qa_data.USUAL):
+            self.assertEqual(sum(mix.shares), 100)
+        docs = [qa_data.document(qa_data.DRILLS, f"mix-{i}") for i in range(300)]
         plain = sum(isinstance(d, str) for d in docs)
         self.assertTrue(5 < plain < 40, plain)
         marked = sum(any(t[3] for t in d) for d in docs if not isinstance(d, str))
