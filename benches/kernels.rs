@@ -11,10 +11,9 @@ use grok_wgpu::lab::{
         tensor::{DType, Tensor},
     },
     kernels::{
-        Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
-        ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
-        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK, TopKMerge,
-        max_tiles,
+        Attention, AttentionMerge, CombineNorm, Embed, ExpertGatedMatMul, ExpertGroups,
+        ExpertMatMul, GatedMatMul, Gather, MatMul, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK,
+        TopKMerge, max_tiles,
     },
     machine::{
         BufferRole, Machine,
@@ -23,6 +22,7 @@ use grok_wgpu::lab::{
         kernel::Kernel,
         step::STEP_LEN,
     },
+    variants::Form,
 };
 
 const TYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::Q8, DType::Q4];
@@ -110,85 +110,63 @@ impl Bench {
         group.finish();
     }
 
-    /// The routes of a prefill pass: ids of experts, and the tiles of slots that have the same
-    /// expert.
-    fn groups(&mut self) -> [Tensor; 2] {
-        let slots = TOKENS * CHOSEN;
-        let tiles = max_tiles(slots, EXPERTS);
+    /// The routes of a pass of `tokens` tokens: the tiles of slots that have the same expert.
+    fn groups(&mut self, form: Form, tokens: u32) -> [Tensor; 2] {
+        let (slots, height) = (tokens * CHOSEN, form.tile());
+        let tiles = max_tiles(slots, EXPERTS, height);
         let ids = (0..slots).map(|slot| (slot / 2 * 3 + slot % 2) % EXPERTS).collect();
         let kernel = ExpertGroups {
-            step: self.step(0, TOKENS),
-            ids: self.ints([TOKENS, CHOSEN], ids),
+            step: self.step(0, tokens),
+            ids: self.ints([tokens, CHOSEN], ids),
             experts: EXPERTS,
+            height,
             order: self.ints([slots], vec![0; slots as usize]),
             tiles: self.ints([tiles, 4], vec![0; 4 * tiles as usize]),
         };
         self.run(&kernel);
         [kernel.order, kernel.tiles]
     }
+
+    /// Every product of `tokens` tokens, in all types.
+    fn products(&mut self, criterion: &mut Criterion, form: Form, tokens: u32) {
+        let x = self.floats(DType::F32, [tokens, HIDDEN]);
+        let out = self.floats(DType::F32, [tokens, WIDE]);
+        let inner = self.floats(DType::F32, [tokens, CHOSEN, WIDE]);
+        let routed = self.floats(DType::F32, [tokens, CHOSEN, HIDDEN]);
+        let step = self.step(0, tokens);
+        let [order, tiles] = self.groups(form, tokens);
+        let (row0, scale, cap, gelu) = (0, 1.0, 0.0, Gelu::Erf);
+        let names = match form {
+            Form::Vector => ["matvec", "gated_matvec", "expert_gated_matvec", "expert_matvec"],
+            Form::Matrix => ["matmul", "gated_matmul", "expert_gated_matmul", "expert_matmul"],
+        };
+        for dtype in TYPES {
+            let gate = self.floats(dtype, [WIDE, HIDDEN]);
+            let up = self.floats(dtype, [WIDE, HIDDEN]);
+            let one = MatMul { form, step, x, weight: gate, row0, scale, cap, out };
+            let gated = GatedMatMul { form, step, x, gate, up, row0, gelu, out };
+            let gate = self.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
+            let up = self.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
+            let experts_gated =
+                ExpertGatedMatMul { form, x, order, tiles, gate, up, row0, gelu, out: inner };
+            let weight = self.floats(dtype, [EXPERTS, HIDDEN, WIDE]);
+            let experts = ExpertMatMul { form, x: inner, order, tiles, weight, row0, out: routed };
+            let kernels: [&dyn Kernel; 4] = [&one, &gated, &experts_gated, &experts];
+            for (group, kernel) in names.into_iter().zip(kernels) {
+                self.time(criterion, group, dtype.name(), kernel);
+            }
+        }
+    }
 }
 
 /// GEMV kernels.
 fn vectors(criterion: &mut Criterion) {
-    let mut bench = Bench::open();
-    let x = bench.floats(DType::F32, [1, HIDDEN]);
-    let out = bench.floats(DType::F32, [1, WIDE]);
-    let inner = bench.floats(DType::F32, [1, CHOSEN, WIDE]);
-    let x_dense = bench.floats(DType::F32, [1, WIDE]);
-    let (dense, sum) =
-        (bench.floats(DType::F32, [1, HIDDEN]), bench.floats(DType::F32, [1, HIDDEN]));
-    let ids = bench.ints([1, CHOSEN], vec![5, 2]);
-    let probs = bench.floats(DType::F32, [1, CHOSEN]);
-    let (row0, scale, gelu) = (0, 1.0, Gelu::Erf);
-    for dtype in TYPES {
-        let name = dtype.name();
-        let gate = bench.floats(dtype, [WIDE, HIDDEN]);
-        let up = bench.floats(dtype, [WIDE, HIDDEN]);
-        let kernel = MatVec { x, weight: gate, row0, scale, cap: 0.0, out };
-        bench.time(criterion, "matvec", name, &kernel);
-        let kernel = GatedMatVec { x, gate, up, row0, gelu, out };
-        bench.time(criterion, "gated_matvec", name, &kernel);
-        let gate = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
-        let up = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
-        let kernel = ExpertGatedMatVec { x, ids, gate, up, row0, gelu, out: inner };
-        bench.time(criterion, "expert_gated_matvec", name, &kernel);
-        let weight = bench.floats(dtype, [EXPERTS, HIDDEN, WIDE]);
-        let kernel = ExpertMatVec { x: inner, ids, probs, weight, dense, row0, scale, out: sum };
-        bench.time(criterion, "expert_matvec", name, &kernel);
-        let dense_weight = bench.floats(dtype, [HIDDEN, WIDE]);
-        let (x, dense, out) = (inner, x_dense, sum);
-        let kernel =
-            DenseExpertMatVec { dense, dense_weight, x, ids, probs, weight, row0, scale, out };
-        bench.time(criterion, "dense_expert_matvec", name, &kernel);
-    }
+    Bench::open().products(criterion, Form::Vector, 1);
 }
 
 /// GEMM kernels.
 fn tiles(criterion: &mut Criterion) {
-    let mut bench = Bench::open();
-    let x = bench.floats(DType::F32, [TOKENS, HIDDEN]);
-    let out = bench.floats(DType::F32, [TOKENS, WIDE]);
-    let inner = bench.floats(DType::F32, [TOKENS, CHOSEN, WIDE]);
-    let routed = bench.floats(DType::F32, [TOKENS, CHOSEN, HIDDEN]);
-    let step = bench.step(0, TOKENS);
-    let [order, tiles] = bench.groups();
-    let (row0, scale, gelu) = (0, 1.0, Gelu::Erf);
-    for dtype in TYPES {
-        let name = dtype.name();
-        let gate = bench.floats(dtype, [WIDE, HIDDEN]);
-        let up = bench.floats(dtype, [WIDE, HIDDEN]);
-        let kernel = MatMul { step, x, weight: gate, row0, scale, cap: 0.0, out };
-        bench.time(criterion, "matmul", name, &kernel);
-        let kernel = GatedMatMul { step, x, gate, up, row0, gelu, out };
-        bench.time(criterion, "gated_matmul", name, &kernel);
-        let gate = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
-        let up = bench.floats(dtype, [EXPERTS, WIDE, HIDDEN]);
-        let kernel = ExpertGatedMatMul { x, order, tiles, gate, up, row0, gelu, out: inner };
-        bench.time(criterion, "expert_gated_matmul", name, &kernel);
-        let weight = bench.floats(dtype, [EXPERTS, HIDDEN, WIDE]);
-        let kernel = ExpertMatMul { x: inner, order, tiles, weight, row0, out: routed };
-        bench.time(criterion, "expert_matmul", name, &kernel);
-    }
+    Bench::open().products(criterion, Form::Matrix, TOKENS);
 }
 
 /// Rotation and attention, for one token after many positions and for a prompt.

@@ -225,14 +225,27 @@ const BUGS: &[Bug] = &[
         variant: None,
     },
     Bug {
-        name: "one term of 8192 is lost",
+        name: "one chunk of 8192 columns is lost",
         file: "variants/lanes.wgsl",
-        find: "let a = decode(w, p);",
-        replace: "var a = decode(w, p);
-            if c == 771u {
-                a.hi.z = 0.0;
-            }",
-        rows: &["matvec/BF16 5x8192 integers"],
+        find: "let scale = scale_of(w_chunk(0u, scales), c);",
+        replace: "let scale = select(scale_of(w_chunk(0u, scales), c), 0.0, c == 771u);",
+        rows: &["matvec/BF16 3x5x8192 integers"],
+        variant: None,
+    },
+    Bug {
+        name: "a column has its neighbour's activations",
+        file: "variants/lanes.wgsl",
+        find: "first_of(loaded, at.z)",
+        replace: "first_of(loaded, at.w)",
+        rows: &["matvec/Q4 33x288, equal tokens among others", "matvec/F16 4x33x64 integers"],
+        variant: None,
+    },
+    Bug {
+        name: "a sum depends on the other tokens",
+        file: "variants/lanes.wgsl",
+        find: "sum.first[0] += first_of(loaded, at.x);",
+        replace: "sum.first[0] += select(1.0, 1.0000001, count > 1u) * first_of(loaded, at.x);",
+        rows: &["matvec/Q4 33x288, equal tokens among others"],
         variant: None,
     },
     Bug {
@@ -245,10 +258,10 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the expert is off by one",
-        file: "lib/vector_experts.wgsl",
-        find: "ids[choice] * params.rows",
-        replace: "(ids[choice] + 1u) * params.rows",
-        rows: &["expert_matvec/F32 33x64 normal"],
+        file: "lib/rows_slots.wgsl",
+        find: "tile.x * params.rows",
+        replace: "(tile.x + 1u) * params.rows",
+        rows: &["expert_matvec/F32 4x33x64 normal", "expert_matmul/F32 32x33x64 normal"],
         variant: None,
     },
     Bug {
@@ -261,10 +274,10 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the dense path is left out",
-        file: "kernels/dense_expert_matvec.wgsl",
-        find: "(from_dense + routed)",
-        replace: "routed",
-        rows: &["dense_expert_matvec/F32 33x", "dense_expert_matvec/Q4 33x64+288 normal"],
+        file: "kernels/combine_norm.wgsl",
+        find: "var h = dense[row + c];",
+        replace: "var h = vec4<f32>();",
+        rows: &["combine_norm/3 of 5, 2x260 normal", "combine_norm/3 of 5, 2x260 large eps"],
         variant: None,
     },
     Bug {
@@ -277,10 +290,10 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "gate and up are swapped",
-        file: "kernels/gated_matvec.wgsl",
+        file: "kernels/gated_matmul.wgsl",
         find: "gelu(g, params.gelu_tanh) * u",
         replace: "gelu(u, params.gelu_tanh) * g",
-        rows: &["gated_matvec/F32 33x64 normal"],
+        rows: &["gated_matvec/F32 4x33x64 normal", "gated_matmul/F32 32x33x64 normal"],
         variant: None,
     },
     Bug {
@@ -288,7 +301,7 @@ const BUGS: &[Bug] = &[
         file: "lib/weight_bf16.wgsl",
         find: "vec4(16u)",
         replace: "vec4(15u)",
-        rows: &["matvec/BF16 33x64 integers", "embed/BF16"],
+        rows: &["matvec/BF16 4x33x64 integers", "embed/BF16"],
         variant: None,
     },
     Bug {
@@ -328,15 +341,23 @@ const BUGS: &[Bug] = &[
         file: "lib/spread.wgsl",
         find: "subgroupShuffle(held, first + 1u) * e.hi",
         replace: "subgroupShuffle(held, first) * e.hi",
-        rows: &["matvec/F32 31x32 normal", "matvec/Q4 33x288 normal"],
+        rows: &["matvec/F32 3x31x32 normal", "matvec/Q4 4x33x288 normal"],
         variant: Some("spread"),
     },
     Bug {
         name: "the second row of an invocation has the first row's weights",
         file: "lib/spread_loads.wgsl",
-        find: "row_at(which, weight0, row + WG)",
-        replace: "row_at(which, weight0, row)",
+        find: "row_at(weight0, row + WG)",
+        replace: "row_at(weight0, row)",
         rows: &["matmul/F32 32x33x64 normal"],
+        variant: Some("spread"),
+    },
+    Bug {
+        name: "a column of spread products has its neighbour's activations",
+        file: "variants/spread_vector.wgsl",
+        find: "b.z += mul_block(block_b, x_2);",
+        replace: "b.z += mul_block(block_b, x_1);",
+        rows: &["matvec/BF16 33x288, equal tokens among others", "gated_matvec/Q8 33x288, equal"],
         variant: Some("spread"),
     },
     Bug {
@@ -344,7 +365,7 @@ const BUGS: &[Bug] = &[
         file: "lib/spread.wgsl",
         find: "sum += mul_chunk(block.c3, 3u * CHUNK_QUADS, held);",
         replace: "sum += mul_chunk(block.c2, 3u * CHUNK_QUADS, held);",
-        rows: &["matvec/BF16 31x32 normal"],
+        rows: &["matvec/BF16 3x31x32 normal"],
         variant: Some("spread"),
     },
     Bug {
@@ -352,7 +373,7 @@ const BUGS: &[Bug] = &[
         file: "lib/lanes_subgroup.wgsl",
         find: "for (var half = LANES / 2u;",
         replace: "for (var half = LANES / 4u;",
-        rows: &["matvec/F32 5x1024 normal", "gated_matvec/Q8 5x1024 normal"],
+        rows: &["matvec/F32 9x5x1024 normal", "gated_matvec/Q8 9x5x1024 normal"],
         variant: Some("subgroup"),
     },
     Bug {

@@ -331,7 +331,7 @@ fn visit(block: &Block, see: &mut dyn FnMut(&Statement)) {
 
 /// A program that uses subgroups must declare the feature, so that devices without it never get
 /// one. A subgroup operation must be in uniform control flow: here, in no branch with a condition
-/// that is not constant. (Tint checks loops and returns.)
+/// that may differ between the invocations of a workgroup. (Tint checks loops and returns.)
 #[test]
 fn subgroup_operations_are_declared_and_not_in_branches() {
     let mut users = 0;
@@ -348,14 +348,17 @@ fn subgroup_operations_are_declared_and_not_in_branches() {
         let text = format!(
             "fn both(x: u32) -> u32 {{ return subgroupShuffleXor(x, 1u); }}
              @compute @workgroup_size(8)
-             fn main(@builtin(local_invocation_index) local: u32) {{ {body} }}"
+             fn main(@builtin(local_invocation_index) local: u32,
+                     @builtin(workgroup_id) group: vec3<u32>) {{ {body} }}"
         );
         Subgroups::of(&naga::front::wgsl::parse_str(&text).expect("good WGSL")).branch
     };
     assert_eq!(seen("let x = both(local);"), None);
     assert_eq!(seen("if 1u < 2u { let x = both(local); }"), None);
+    assert_eq!(seen("if group.x + 1u < 2u { let x = both(local); }"), None);
     for body in [
         "if local < 4u { let x = both(local); }",
+        "if group.x + local < 2u { let x = both(local); }",
         "if local < 4u { } else { let x = subgroupShuffle(local, 1u); }",
         "for (var i = 0u; i < 3u; i++) { if i > 1u { let x = subgroupAdd(local); } }",
         "switch local { case 1u: { let x = both(local); } default: { } }",
@@ -396,11 +399,8 @@ impl Subgroups {
             visit(&function.body, &mut |statement| {
                 branches |= match statement {
                     Statement::If { condition, accept, reject } => {
-                        let constant = matches!(
-                            function.expressions[*condition],
-                            Expression::Literal(_) | Expression::Constant(_)
-                        );
-                        !constant && (uses(accept) || uses(reject))
+                        !is_uniform(module, function, *condition, false)
+                            && (uses(accept) || uses(reject))
                     }
                     Statement::Switch { cases, .. } => cases.iter().any(|case| uses(&case.body)),
                     _ => false,
@@ -424,6 +424,69 @@ impl Subgroups {
             }
         }
         found
+    }
+}
+
+/// Whether an expression is the same in all invocations of a workgroup: it is calculated from
+/// constants, uniforms, read-only memory and the workgroup's place alone. `arguments`: whether those
+/// of the function are.
+fn is_uniform(
+    module: &Module,
+    function: &Function,
+    value: Handle<Expression>,
+    arguments: bool,
+) -> bool {
+    let of = |value: Handle<Expression>| is_uniform(module, function, value, arguments);
+    match function.expressions[value] {
+        Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => true,
+        Expression::Access { base, index } => of(base) && of(index),
+        Expression::AccessIndex { base: inner, .. }
+        | Expression::Splat { value: inner, .. }
+        | Expression::Swizzle { vector: inner, .. }
+        | Expression::Load { pointer: inner }
+        | Expression::Unary { expr: inner, .. }
+        | Expression::As { expr: inner, .. } => of(inner),
+        Expression::Compose { ref components, .. } => components.iter().all(|&part| of(part)),
+        Expression::Binary { left, right, .. } => of(left) && of(right),
+        Expression::Select { condition, accept, reject } => {
+            of(condition) && of(accept) && of(reject)
+        }
+        Expression::Math { arg, arg1, arg2, arg3, .. } => {
+            [Some(arg), arg1, arg2, arg3].into_iter().flatten().all(of)
+        }
+        Expression::GlobalVariable(variable) => match module.global_variables[variable].space {
+            AddressSpace::Uniform => true,
+            AddressSpace::Storage { access } => !access.contains(StorageAccess::STORE),
+            _ => false,
+        },
+        Expression::FunctionArgument(at) => {
+            let binding = &function.arguments[at as usize].binding;
+            arguments || matches!(binding, Some(naga::Binding::BuiltIn(naga::BuiltIn::WorkGroupId)))
+        }
+        Expression::CallResult(called) => {
+            let mut given = true;
+            visit(&function.body, &mut |statement| {
+                if let Statement::Call { arguments, result, .. } = statement
+                    && *result == Some(value)
+                {
+                    given &= arguments.iter().all(|&argument| of(argument));
+                }
+            });
+            let called = &module.functions[called];
+            let mut returned = true;
+            visit(&called.body, &mut |statement| match statement {
+                Statement::Return { value: Some(value) } => {
+                    returned &= is_uniform(module, called, *value, true);
+                }
+                // What is returned may depend on the way to the return.
+                Statement::If { .. } | Statement::Switch { .. } | Statement::Loop { .. } => {
+                    returned = false;
+                }
+                _ => {}
+            });
+            given && returned
+        }
+        _ => false,
     }
 }
 

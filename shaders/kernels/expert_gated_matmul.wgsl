@@ -1,6 +1,6 @@
-// The first half of the experts' gated MLPs for many tokens, grouped by expert: each tile is up to
-// 32 slots of one expert, so that a loaded weight serves all its tokens.
-// Known as: grouped GEMM of MoE experts, gate and up projections fused with GeGLU.
+// The first half of the experts' gated MLPs, for tokens grouped by expert: a tile is some slots of
+// one expert, so that a loaded weight serves all its tokens.
+// Known as: grouped GEMM or GEMV of MoE experts, gate and up projections fused with GeGLU.
 // For each slot s = order[i] of a tile, with its token t = s / chosen and its expert e:
 //
 //     out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])

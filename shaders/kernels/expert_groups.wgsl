@@ -1,16 +1,18 @@
-// Sorts the (token, choice) slots of a prefill by expert, and cuts each expert's share into tiles
-// of 32 slots. One workgroup, one invocation per expert; the order is fixed: by expert, then slot.
-// Known as: MoE expert dispatch (token permutation by a counting sort) for a grouped GEMM.
+// Sorts the (token, choice) slots of a step by expert, and cuts each expert's share into tiles of
+// `height` slots. One workgroup, one invocation per expert; the order is fixed: by expert, then
+// slot.
+// Known as: MoE expert dispatch (token permutation by a counting sort) for a grouped GEMM or GEMV.
 //
 //     order[start .. start + count]  are the slots of one tile
 //     tiles[i] = (expert, start, count, 0), count 0 where there is no tile
 //
-// Links: lib/step.wgsl, lib/tile_height.wgsl.
+// Links: lib/step.wgsl.
 
 struct Params {
     experts: u32,
     chosen: u32, // experts per token
     tiles: u32,
+    height: u32, // slots of a full tile
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -38,8 +40,8 @@ fn main(@builtin(local_invocation_index) expert: u32) {
         var tile = 0u;
         for (var e = 0u; e < params.experts; e++) {
             starts[e] = start;
-            for (var done = 0u; done < counts[e]; done += TILE) {
-                tiles[tile] = vec4(e, start + done, min(TILE, counts[e] - done), 0u);
+            for (var done = 0u; done < counts[e]; done += params.height) {
+                tiles[tile] = vec4(e, start + done, min(params.height, counts[e] - done), 0u);
                 tile++;
             }
             start += counts[e];

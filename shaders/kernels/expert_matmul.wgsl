@@ -1,5 +1,5 @@
-// The second half of the experts for many tokens, grouped by expert as in
-// `expert_gated_matmul.wgsl`. Known as: grouped GEMM of MoE experts, down projection.
+// The second half of the experts' MLPs, for tokens grouped by expert as in
+// `expert_gated_matmul.wgsl`. Known as: grouped GEMM or GEMV of MoE experts, down projection.
 // For each slot s = order[i] of a tile of expert e:
 //
 //     out[s, row0 + r] = dot(x[s, :], weight[e, r, :])

@@ -1,5 +1,5 @@
-// The first half of a gated MLP for many tokens.
-// Known as: GEMM of the gate and up projections, fused with GeGLU.
+// The first half of a gated MLP.
+// Known as: GEMM or GEMV of the gate and up projections, fused with GeGLU.
 //
 //     out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])  for t < step.rows
 //

@@ -1,5 +1,5 @@
 // Matrix product with a transposed weight.
-// Known as: GEMM, fused with logit soft-capping where the cap is on.
+// Known as: GEMM, or GEMV for generated tokens, fused with logit soft-capping where the cap is on.
 //
 //     out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)     for t < step.rows
 //

@@ -5,10 +5,13 @@ override WG: u32 = 32u;
 override LANES: u32 = 32u;
 
 // Sum of `value` over the subgroup, by a fixed tree. Call it from uniform control flow.
-fn reduce_lanes(local: u32, value: Sum) -> Sum {
-    var sum = value;
+fn reduce_lanes(local: u32, value: Sums) -> Sums {
+    var total = value;
     for (var half = LANES / 2u; half > 0u; half >>= 1u) {
-        sum += subgroupShuffleXor(sum, half);
+        total.first += subgroupShuffleXor(total.first, half);
+        if PAIR {
+            total.second += subgroupShuffleXor(total.second, half);
+        }
     }
-    return sum;
+    return total;
 }

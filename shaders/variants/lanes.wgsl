@@ -1,74 +1,137 @@
 // Matrix-vector products with `LANES` invocations for each output row, each of which has every
-// `LANES`th chunk of the row. The workgroup's y is the item: a token, or a (token, expert) choice.
+// `LANES`th chunk of the row. A loaded weight serves up to four rows of x.
 // Known as: GEMV with a workgroup or subgroup reduction (split along K).
-// Takes from the kernel: terms, term_of, PAIR, BESIDE, w_chunk, x_quad, cols8_of, sum_of,
-// finish_sum.
-// Links: lib/term.wgsl, lib/lanes_tree.wgsl or lib/lanes_subgroup.wgsl.
+// Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, finish.
+// Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/lanes_tree.wgsl or
+// lib/lanes_subgroup.wgsl.
+
+// Sums by column; of a pair, with the second matrix too.
+struct Sums {
+    first: vec4<f32>,
+    second: vec4<f32>,
+}
+
+// The same before the components of the vectors that were multiplied are added: a vector for each
+// column.
+struct Quads {
+    first: mat4x4<f32>,
+    second: mat4x4<f32>,
+}
+
+// A chunk of a row of the weights, with its scale; of a pair, that of the second matrix too.
+struct Loaded {
+    w: Chunk,
+    v: Chunk,
+    scale: f32,
+    other_scale: f32,
+}
 
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let row = (group.x * WG + local) / LANES;
-    let lane = local % LANES;
-    let item = group.y;
-
-    var sums = vec2<f32>();
-    if row < params.rows {
-        let count = terms();
-        for (var i = 0u; i < count; i++) {
-            let term = term_of(item, i);
-            sums += term.factor * dots(0u, term.x_row, term.weight0 + row, lane);
-        }
-        if BESIDE {
-            sums.y = dots(1u, item, row, lane).x;
-        }
+    let part = part_of(group.x, COLUMNS);
+    if part.begin >= part.end {
+        return;
     }
-    let total = reduce_lanes(local, sum_of(sums.x, sums.y));
+    let row = (group.y * WG + local) / LANES;
+    let lane = local % LANES;
+
+    var sums = Sums();
+    if row < params.rows {
+        sums = dots(part, part.weight0 + row, lane);
+    }
+    let total = reduce_lanes(local, sums);
     if lane == 0u && row < params.rows {
-        let at = item * params.out_rows + params.row0 + row;
-        out[at] = finish_sum(at, total);
+        put(part, 0u, row, total);
+        put(part, 1u, row, total);
+        put(part, 2u, row, total);
+        put(part, 3u, row, total);
     }
 }
 
-// This lane's part of the dot product of a row of x with a row of matrix `which`; for a pair, also
-// of that with the same row of the second matrix.
-fn dots(which: u32, x_row: u32, row: u32, lane: u32) -> vec2<f32> {
-    let cols8 = cols8_of(which);
-    let base = row * row_stride(cols8);
-    let start = 2u * x_row * cols8;
-    var first = vec4<f32>();
-    var second = vec4<f32>();
-    for (var c = lane; c < cols8 / PARTS; c += LANES) {
-        let scales = base + scale_at(cols8, c);
-        let at = start + 2u * PARTS * c;
-        let w = w_chunk(which, base + c);
-        var v = w;
-        if PAIR {
-            v = w_chunk(1u, base + c);
+// This lane's part of the dot products of a row of the weights with the part's rows of x.
+fn dots(part: Part, row: u32, lane: u32) -> Sums {
+    let base = row * row_stride(params.cols8);
+    let starts = starts_of(part, 0u);
+    let count = part.end - part.begin;
+    var sum = Quads();
+    for (var c = lane; c < params.cols8 / PARTS; c += LANES) {
+        let loaded = load(base, c);
+        let at = starts + 2u * PARTS * c;
+        sum.first[0] += first_of(loaded, at.x);
+        sum.second[0] += second_of(loaded, at.x);
+        if count > 1u {
+            sum.first[1] += first_of(loaded, at.y);
+            sum.second[1] += second_of(loaded, at.y);
         }
-        var part = vec4<f32>();
-        var other = vec4<f32>();
-        for (var p = 0u; p < PARTS; p++) {
-            let lo = x_quad(which, at + 2u * p);
-            let hi = x_quad(which, at + 2u * p + 1u);
-            let a = decode(w, p);
-            part += lo * a.lo;
-            part += hi * a.hi;
-            if PAIR {
-                let b = decode(v, p);
-                other += lo * b.lo;
-                other += hi * b.hi;
-            }
+        if count > 2u {
+            sum.first[2] += first_of(loaded, at.z);
+            sum.second[2] += second_of(loaded, at.z);
         }
-        first += scale_of(w_chunk(which, scales), c) * part;
-        if PAIR {
-            second += scale_of(w_chunk(1u, scales), c) * other;
+        if count > 3u {
+            sum.first[3] += first_of(loaded, at.w);
+            sum.second[3] += second_of(loaded, at.w);
         }
     }
-    return vec2(
-        (first.x + first.y) + (first.z + first.w),
-        (second.x + second.y) + (second.z + second.w),
-    );
+    return Sums(totals(sum.first), totals(sum.second));
+}
+
+fn load(base: u32, c: u32) -> Loaded {
+    let scales = base + scale_at(params.cols8, c);
+    let w = w_chunk(0u, base + c);
+    let scale = scale_of(w_chunk(0u, scales), c);
+    if PAIR {
+        return Loaded(w, w_chunk(1u, base + c), scale, scale_of(w_chunk(1u, scales), c));
+    }
+    return Loaded(w, w, scale, scale);
+}
+
+// The product of the first matrix's chunk with x from quad `at` on.
+fn first_of(loaded: Loaded, at: u32) -> vec4<f32> {
+    return loaded.scale * chunk_product(loaded.w, at);
+}
+
+// The same of a pair's second matrix.
+fn second_of(loaded: Loaded, at: u32) -> vec4<f32> {
+    if PAIR {
+        return loaded.other_scale * chunk_product(loaded.v, at);
+    }
+    return vec4<f32>();
+}
+
+// No loop: wgpu's own counters would keep compilers from unrolling it, and then they wait for
+// memory in every turn.
+fn chunk_product(w: Chunk, at: u32) -> vec4<f32> {
+    var sum = eight_product(decode(w, 0u), at);
+    if PARTS > 1u {
+        sum += eight_product(decode(w, 1u), at + 2u);
+    }
+    if PARTS > 2u {
+        sum += eight_product(decode(w, 2u), at + 4u);
+        sum += eight_product(decode(w, 3u), at + 6u);
+    }
+    return sum;
+}
+
+fn eight_product(e: Eight, at: u32) -> vec4<f32> {
+    return x[at] * e.lo + x[at + 1u] * e.hi;
+}
+
+fn totals(sum: mat4x4<f32>) -> vec4<f32> {
+    return vec4(total(sum[0]), total(sum[1]), total(sum[2]), total(sum[3]));
+}
+
+fn total(quad: vec4<f32>) -> f32 {
+    return (quad.x + quad.y) + (quad.z + quad.w);
+}
+
+// Stores the result of a column, if it is a real one.
+fn put(part: Part, column: u32, row: u32, sums: Sums) {
+    let s = part.begin + column;
+    if s < part.end {
+        let at = out_row(s) * params.out_rows + params.row0 + row;
+        out[at] = finish(at, sums.first[column], sums.second[column]);
+    }
 }

@@ -1,8 +1,8 @@
 // Matrix products in which each invocation computes output rows of its own for `FOURS` groups of
 // four rows of x; a subgroup shares loaded quads of x by shuffles.
 // Known as: GEMM with register tiling (register blocking) and subgroup broadcast.
-// Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, x_quad, cols8_of, finish.
-// Links: lib/part.wgsl, lib/tile_height.wgsl, lib/shuffle.wgsl, lib/spread.wgsl,
+// Takes from the kernel: part_of, out_row, PAIR, w_chunk, finish.
+// Links: lib/part.wgsl, lib/tile_height.wgsl, lib/starts.wgsl, lib/shuffle.wgsl, lib/spread.wgsl,
 // lib/spread_loads.wgsl.
 
 override FOURS: u32 = 2u;
@@ -18,9 +18,9 @@ fn main(
     if part.begin >= part.end {
         return;
     }
-    let base_a = row_at(0u, part.weight0, row);
-    let base_b = next_row_at(0u, part.weight0, row);
-    let base_c = row_at(0u, part.weight0, row + 2u * WG);
+    let base_a = row_at(part.weight0, row);
+    let base_b = next_row_at(part.weight0, row);
+    let base_c = row_at(part.weight0, row + 2u * WG);
     let starts_near = starts_of(part, 0u);
     let starts_mid = starts_of(part, 4u);
     let starts_far = starts_of(part, 8u);
@@ -34,7 +34,7 @@ fn main(
         let x_near = quads_of(starts_near, quad);
         let x_mid = quads_of(starts_mid, quad);
         let a = block_of(0u, base_a, c);
-        let b = block_of(next_of(0u), base_b, c);
+        let b = block_of(next_matrix(), base_b, c);
         near[0] += mul_block_four(a, x_near);
         near[1] += mul_block_four(b, x_near);
         mid[0] += mul_block_four(a, x_mid);
@@ -58,20 +58,13 @@ fn main(
     }
 }
 
-// First quads of four rows of x, from the part's row `skip` on. Rows beyond its end are clamped to
-// its last.
-fn starts_of(part: Part, skip: u32) -> vec4<u32> {
-    let at = min(part.begin + skip + vec4(0u, 1u, 2u, 3u), vec4(part.end - 1u));
-    return 2u * params.cols8 * vec4(x_row(at.x), x_row(at.y), x_row(at.z), x_row(at.w));
-}
-
 // One quad of each of the four rows of x that begin at `starts`.
 fn quads_of(starts: vec4<u32>, quad: u32) -> mat4x4<f32> {
     return mat4x4(
-        quad_of(0u, starts.x, quad),
-        quad_of(0u, starts.y, quad),
-        quad_of(0u, starts.z, quad),
-        quad_of(0u, starts.w, quad),
+        quad_of(starts.x, quad),
+        quad_of(starts.y, quad),
+        quad_of(starts.z, quad),
+        quad_of(starts.w, quad),
     );
 }
 

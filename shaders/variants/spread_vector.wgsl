@@ -1,8 +1,9 @@
 // Matrix-vector products in which each invocation computes output rows of its own; a subgroup
-// shares loaded quads of x by shuffles. The workgroup's y is the item: a token, or a (token,
-// expert) choice. Known as: GEMV with a row per thread and subgroup broadcast.
-// Takes from the kernel: terms, term_of, PAIR, BESIDE, w_chunk, x_quad, cols8_of, finish.
-// Links: lib/term.wgsl, lib/shuffle.wgsl, lib/spread.wgsl, lib/spread_loads.wgsl.
+// shares loaded quads of x by shuffles. A loaded weight serves up to four rows of x.
+// Known as: GEMV with a row per thread and subgroup broadcast.
+// Takes from the kernel: part_of, out_row, PAIR, w_chunk, finish.
+// Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/shuffle.wgsl, lib/spread.wgsl,
+// lib/spread_loads.wgsl.
 
 @compute @workgroup_size(WG)
 fn main(
@@ -10,47 +11,66 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let row = group.x * OWN * WG + local;
-    let item = group.y;
+    let part = part_of(group.x, COLUMNS);
+    if part.begin >= part.end {
+        return;
+    }
+    let row = group.y * OWN * WG + local;
+    let base_a = row_at(part.weight0, row);
+    let base_b = next_row_at(part.weight0, row);
+    let starts = starts_of(part, 0u);
+    let count = part.end - part.begin;
 
-    var sums = vec2<f32>();
-    let count = terms();
-    for (var i = 0u; i < count; i++) {
-        let term = term_of(item, i);
-        sums += term.factor * dots(0u, term.x_row, term.weight0, row, lane);
-    }
-    var beside = vec2<f32>();
-    if BESIDE {
-        beside = dots(1u, item, 0u, row, lane);
-    }
-    if PAIR {
-        put(item, row, sums.x, sums.y);
-    } else {
-        put(item, row, sums.x, beside.x);
-        put(item, row + WG, sums.y, beside.y);
-    }
-}
-
-// The dot products of a row of x with two rows from `weight0` on: two of matrix `which`, or one of
-// each of a pair.
-fn dots(which: u32, x_row: u32, weight0: u32, row: u32, lane: u32) -> vec2<f32> {
-    let cols8 = cols8_of(which);
-    let start = 2u * x_row * cols8;
-    let base_a = row_at(which, weight0, row);
-    let base_b = next_row_at(which, weight0, row);
+    // Sums of this invocation's two rows of the weights, or of its row of each of a pair, by
+    // column.
     var a = vec4<f32>();
     var b = vec4<f32>();
-    for (var c = 0u; c < cols8 / PARTS; c += BLOCK_CHUNKS) {
-        let held = quad_of(which, start, CHUNK_QUADS * c + lane % 8u);
-        a += mul_block(block_of(which, base_a, c), held);
-        b += mul_block(block_of(next_of(which), base_b, c), held);
+    for (var c = 0u; c < params.cols8 / PARTS; c += BLOCK_CHUNKS) {
+        let quad = CHUNK_QUADS * c + lane % 8u;
+        let block_a = block_of(0u, base_a, c);
+        let block_b = block_of(next_matrix(), base_b, c);
+        let x_0 = quad_of(starts.x, quad);
+        a.x += mul_block(block_a, x_0);
+        b.x += mul_block(block_b, x_0);
+        if count > 1u {
+            let x_1 = quad_of(starts.y, quad);
+            a.y += mul_block(block_a, x_1);
+            b.y += mul_block(block_b, x_1);
+        }
+        if count > 2u {
+            let x_2 = quad_of(starts.z, quad);
+            a.z += mul_block(block_a, x_2);
+            b.z += mul_block(block_b, x_2);
+        }
+        if count > 3u {
+            let x_3 = quad_of(starts.w, quad);
+            a.w += mul_block(block_a, x_3);
+            b.w += mul_block(block_b, x_3);
+        }
     }
-    return vec2((a.x + a.y) + (a.z + a.w), (b.x + b.y) + (b.z + b.w));
+    put(part, 0u, row, a, b);
+    put(part, 1u, row, a, b);
+    put(part, 2u, row, a, b);
+    put(part, 3u, row, a, b);
 }
 
-fn put(item: u32, row: u32, first: f32, second: f32) {
+// Stores this invocation's results of a column, if it is a real one.
+fn put(part: Part, column: u32, row: u32, a: vec4<f32>, b: vec4<f32>) {
+    let s = part.begin + column;
+    if s >= part.end {
+        return;
+    }
+    if PAIR {
+        put_row(s, row, a[column], b[column]);
+    } else {
+        put_row(s, row, a[column], 0.0);
+        put_row(s, row + WG, b[column], 0.0);
+    }
+}
+
+fn put_row(s: u32, row: u32, first: f32, second: f32) {
     if row < params.rows {
-        let at = item * params.out_rows + params.row0 + row;
+        let at = out_row(s) * params.out_rows + params.row0 + row;
         out[at] = finish(at, first, second);
     }
 }

@@ -51,7 +51,7 @@ A row is called KERNEL/NAME [TUNING], as --list, failures and reports have it.
 
 A file of known failures has one row a line. Without [TUNING] a line means every tuning of the row,
 * stands for any text, and # begins a comment:
-  matvec/Q4 5x1024 outliers [spread 8]   # wrong since driver 23.1
+  matvec/Q4 9x5x1024 outliers [spread 8]   # wrong since driver 23.1
   rope_cache/F16 * [gpu]
 Rows of the file that fail do not fail the test; those that pass are told, to be removed from it.
 --write-known writes such a file of all that fails in this run.
@@ -67,7 +67,7 @@ Examples:
   grok-wgpu selftest
   grok-wgpu selftest --profile full --report report.html --junit report.xml
   grok-wgpu selftest --kernel matvec --case bf16 --tuning all --json
-  grok-wgpu selftest --row \"matvec/Q4 5x1024 outliers [gpu]\" --dump repro
+  grok-wgpu selftest --row \"matvec/Q4 9x5x1024 outliers [gpu]\" --dump repro
   grok-wgpu selftest --profile full --shard 1/4 --known failures.txt --max-failures 20
   grok-wgpu selftest --json > before.json
   grok-wgpu selftest --compare before.json

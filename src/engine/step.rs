@@ -165,6 +165,9 @@ pub(super) fn stage<M: Machine>(
     let count = u32::try_from(rows.len()).expect("a step has few tokens");
     machine.write(s.ids, 0, bytemuck::cast_slice(&ids))?;
     machine.write(s.step, 0, bytemuck::cast_slice(&[first, count, 0, 0]))?;
+    if s.head_step != s.step {
+        machine.write(s.head_step, 0, bytemuck::cast_slice(&[first + count - 1, 1, 0, 0]))?;
+    }
     machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
     machine.write(s.last_row, 0, bytemuck::cast_slice(&[count - 1]))
 }

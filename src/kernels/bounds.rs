@@ -129,22 +129,12 @@ pub(crate) fn dot_bounded(x: &[Bounded], w: &[f64], longest: f64) -> Bounded {
 /// How a product is summed under the host's tuning. Notes in `host.rounds` if it rounds
 /// activations, since no row is exact then.
 pub(crate) fn sums(host: &mut Host, product: &Product) -> Sums {
-    sums_of(host, product, product.cols())
-}
-
-/// The same for rows of `cols` columns.
-pub(crate) fn sums_of(host: &mut Host, product: &Product, cols: u32) -> Sums {
-    let sums = host.tuning.setting(product).sums(product, cols);
+    let sums = host.tuning.setting(product).sums(product, product.cols());
     host.rounds |= sums.rounds;
     sums
 }
 
 impl Sums {
-    /// The same with `more` roundings.
-    pub(crate) fn longer(self, more: f64) -> Self {
-        Self { depth: self.depth + more, ..self }
-    }
-
     /// The dot product of a row of x and a row of the weight.
     pub(crate) fn dot(self, x: &[f64], w: &[f64]) -> Bounded {
         let mut sum = dot(x, w, self.depth);

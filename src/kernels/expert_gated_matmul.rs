@@ -1,6 +1,7 @@
-//! The first half of the experts' gated MLPs for many tokens, grouped by expert.
+//! The first half of the experts' gated MLPs, for tokens grouped by expert.
 //!
-//! Known as: grouped GEMM of `MoE` experts, gate and up projections fused with `GeGLU`.
+//! Known as: grouped GEMM, or GEMV for generated tokens (`expert_gated_matvec` in tables and
+//! reports), of `MoE` experts, gate and up projections fused with `GeGLU`.
 
 use super::{
     Pick, Rows,
@@ -23,13 +24,15 @@ use crate::{
         shader::Shader,
     },
     params, source,
-    variants::{Form, Parts, Product, Tuning, Weights},
+    variants::{Form, Parts, Product, Source, Tuning, Weights},
 };
 
 /// `out[s, row0 + r] = gelu(dot(x[t, :], gate[e, r, :])) * dot(x[t, :], up[e, r, :])` for each slot
 /// `s` of a tile, with its token `t` and its expert `e`.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertGatedMatMul {
+    /// Whether the tokens are of a prompt or generated.
+    pub form: Form,
     /// Activations: `[tokens, cols]`.
     pub x: Tensor,
     /// Slots by expert: `[tokens * chosen]`.
@@ -48,14 +51,16 @@ pub struct ExpertGatedMatMul {
     pub out: Tensor,
 }
 
+const SOURCE: Source = source!("expert_gated_matmul", "rows_slots", "gate_and_up", "math");
+
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, chosen: u32, gelu_tanh: u32 }
 
 impl ExpertGatedMatMul {
     /// What is multiplied.
     fn product(&self) -> Product {
         Product {
-            source: source!("expert_gated_matmul", "rows_slots", "gate_and_up", "math"),
-            form: Form::Matrix,
+            source: self.form.source(SOURCE, "expert_gated_matvec"),
+            form: self.form,
             weight: self.gate,
             weights: Weights::Pair,
             parts: Parts::Tile,
@@ -72,7 +77,7 @@ impl Kernel for ExpertGatedMatMul {
         let [tokens, cols] = self.x.dims()?;
         let [experts, rows, _] = self.gate.dims()?;
         let [_, chosen, out_rows] = self.out.dims()?;
-        let tiles = max_tiles(tokens * chosen, experts);
+        let tiles = max_tiles(tokens * chosen, experts, self.form.tile());
         binder
             .read("x", self.x, F32, [tokens, cols])?
             .read("order", self.order, U32, [tokens * chosen])?
@@ -136,56 +141,70 @@ pub(super) fn slots(host: &Host, order: Tensor, tiles: Tensor) -> Vec<(usize, us
         .collect()
 }
 
-/// Slots and tiles for `real` of `tokens` tokens that choose two of `experts` experts.
-pub(super) fn grouped(host: &mut Host, [tokens, real, experts]: [u32; 3]) -> (Tensor, Tensor) {
-    let ids =
-        (0..tokens).flat_map(|t| [(t * t + t) % experts, (t * t + t + 1) % experts]).collect();
+/// Slots and tiles for `real` of `tokens` tokens that choose two of `experts` experts. Those of one
+/// `kind` choose the same.
+pub(super) fn grouped(
+    host: &mut Host,
+    form: Form,
+    [tokens, real, experts]: [u32; 3],
+    kind: fn(u32) -> u32,
+) -> (Tensor, Tensor) {
+    let height = form.tile();
+    let most = max_tiles(tokens * 2, experts, height);
+    let choices = |t| [(t * t + t) % experts, (t * t + t + 1) % experts];
+    let ids = (0..tokens).flat_map(|t| choices(kind(t))).collect();
     let groups = ExpertGroups {
         step: host.step(0, real),
         ids: host.ints_from([tokens, 2], ids),
         experts,
         order: host.ints_from([tokens * 2], vec![0; 2 * tokens as usize]),
-        tiles: host.ints_from(
-            [max_tiles(tokens * 2, experts), 4],
-            vec![0; 4 * max_tiles(tokens * 2, experts) as usize],
-        ),
+        height,
+        tiles: host.ints_from([most, 4], vec![0; 4 * most as usize]),
     };
     host.run(&groups).expect("the groups are well formed");
     (groups.order, groups.tiles)
 }
 
-pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("expert_gated_matmul");
+pub(super) fn cases(form: Form) -> Rows {
+    let mut rows = Rows::of(form.source(SOURCE, "expert_gated_matvec").kernel);
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
+        for (tokens, (n, cols)) in super::tokens(form).into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
-                    case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
+                    case(host, form, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
                 });
             }
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
                 let x = Fill::OneHot(u64::from(tokens * cols) - 3);
-                let kernel = case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index);
+                let kernel =
+                    case(host, form, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index);
                 let gate = host.filled(dtype, [3, n, cols], Fill::Constant(16.0));
                 ExpertGatedMatMul { gate, ..kernel }
             });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
-                case(host, dtype, [2, 2, 2], [3, cols], Fill::Sparse(4), Fill::Sparse(32))
+                case(host, form, dtype, [2, 2, 2], [3, cols], Fill::Sparse(4), Fill::Sparse(32))
             });
         }
-        if dtype.is_quantized() {
+        if dtype.is_quantized() && form == Form::Matrix {
             rows.add(format!("{dtype} 33x35x96 bytes"), move |host| {
                 let ints = Fill::Integers(8);
-                let kernel = case(host, dtype, [33, 33, 3], [35, 96], Fill::Index, ints);
+                let kernel = case(host, form, dtype, [33, 33, 3], [35, 96], Fill::Index, ints);
                 ExpertGatedMatMul { x: super::bytes(host, [33, 96]), ..kernel }
             });
         }
+        let [tokens, real] = super::padded(form);
         rows.add(format!("{dtype} padded rows, second shard, tanh"), move |host| {
-            let mut kernel = case(host, dtype, [70, 37, 8], [33, 40], Fill::Normal, Fill::Normal);
-            kernel.out = host.unwritten([70, 2, 50]);
+            let groups = [tokens, real, 8];
+            let mut kernel = case(host, form, dtype, groups, [33, 40], Fill::Normal, Fill::Normal);
+            kernel.out = host.unwritten([tokens, 2, 50]);
             ExpertGatedMatMul { row0: 11, gelu: Gelu::Tanh, ..kernel }
+        });
+        rows.alike(format!("{dtype} 33x288"), move |host| {
+            let kernel = case(host, form, dtype, [9, 9, 3], [33, 288], Fill::Normal, Fill::Normal);
+            let (order, tiles) = grouped(host, form, [9, 9, 3], super::letter);
+            ExpertGatedMatMul { x: super::repeated(host, &[288]), order, tiles, ..kernel }
         });
     }
     for dtype in super::WEIGHTS {
@@ -195,7 +214,8 @@ pub(super) fn cases() -> Rows {
                 &super::SPOILS,
                 format!("{dtype} 5 tokens, 9x40, {gelu:?}"),
                 move |host| {
-                    let kernel = case(host, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal);
+                    let kernel =
+                        case(host, form, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal);
                     ExpertGatedMatMul { gelu, ..kernel }
                 },
             );
@@ -204,22 +224,23 @@ pub(super) fn cases() -> Rows {
     rows
 }
 
-pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick, form: Form) {
     let dtype = pick.weight();
     let experts = pick.of(&[2, 3, 8, 16]);
-    let [tokens, n, cols] = pick.product(dtype, 66);
+    let [tokens, n, cols] = pick.product(dtype, super::most_tokens(form));
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
     let (fill_name, fill) = pick.fill();
     let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {gelu:?} {fill_name}");
     rows.add(name, move |host| ExpertGatedMatMul {
         gelu,
-        ..case(host, dtype, [tokens, real, experts], [n, cols], fill, fill)
+        ..case(host, form, dtype, [tokens, real, experts], [n, cols], fill, fill)
     });
 }
 
 fn case(
     host: &mut Host,
+    form: Form,
     dtype: DType,
     groups: [u32; 3],
     [n, cols]: [u32; 2],
@@ -228,8 +249,9 @@ fn case(
 ) -> ExpertGatedMatMul {
     let cols = super::whole(dtype, cols);
     let [tokens, _, experts] = groups;
-    let (order, tiles) = grouped(host, groups);
+    let (order, tiles) = grouped(host, form, groups, |t| t);
     ExpertGatedMatMul {
+        form,
         x: host.f32([tokens, cols], x),
         order,
         tiles,

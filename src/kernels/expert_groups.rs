@@ -1,6 +1,7 @@
-//! Sorts the slots of a prefill by expert, in tiles.
+//! Sorts the slots of a step by expert, in tiles.
 //!
-//! Known as: `MoE` expert dispatch (token permutation by a counting sort) for a grouped GEMM.
+//! Known as: `MoE` expert dispatch (token permutation by a counting sort) for a grouped GEMM or
+//! GEMV.
 
 use super::{Pick, Rows};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         shader::Shader,
     },
     params, shader,
-    variants::{TILE, Tuning},
+    variants::{Form, Tuning},
 };
 
 /// Orders the slots `t * chosen + i` of the real tokens by expert, then by slot, and cuts each
@@ -28,33 +29,38 @@ pub struct ExpertGroups {
     pub ids: Tensor,
     /// Experts of the layer, at most 64.
     pub experts: u32,
+    /// Slots in a full tile: [`Form::tile`](crate::variants::Form::tile) of the products.
+    pub height: u32,
     /// Slots by expert: `[tokens * chosen]`.
     pub order: Tensor,
     /// Tiles: `[max_tiles, 4]`; see [`max_tiles`].
     pub tiles: Tensor,
 }
 
-params! { experts: u32, chosen: u32, tiles: u32 }
+params! { experts: u32, chosen: u32, tiles: u32, height: u32 }
 
-/// The most tiles that `slots` slots of `experts` experts can need.
-pub fn max_tiles(slots: u32, experts: u32) -> u32 {
-    slots / TILE + experts.min(slots)
+/// The most tiles of `height` slots that `slots` slots of `experts` experts can need.
+pub fn max_tiles(slots: u32, experts: u32, height: u32) -> u32 {
+    slots / height + experts.min(slots)
 }
 
 impl Kernel for ExpertGroups {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("expert_groups", "step", "tile_height")
+        shader!("expert_groups", "step")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, chosen] = self.ids.dims()?;
-        let tiles = max_tiles(tokens * chosen, self.experts);
+        let tiles = max_tiles(tokens * chosen, self.experts, self.height);
         binder
             .step(self.step)?
             .read("ids", self.ids, U32, [tokens, chosen])?
             .write("order", self.order, U32, [tokens * chosen])?
             .write("tiles", self.tiles, U32, [tiles, 4])?
-            .dispatch(Params { experts: self.experts, chosen, tiles }, [1, 1, 1])
+            .dispatch(
+                Params { experts: self.experts, chosen, tiles, height: self.height },
+                [1, 1, 1],
+            )
     }
 
     fn oracle(&self, host: &mut Host) {
@@ -66,7 +72,7 @@ impl Kernel for ExpertGroups {
         let (mut start, mut tile) = (0, 0);
         for expert in 0..self.experts {
             let mine: Vec<u32> = (0..slots).filter(|&s| ids[s as usize] == expert).collect();
-            for part in mine.chunks(TILE as usize) {
+            for part in mine.chunks(self.height as usize) {
                 let count = u32::try_from(part.len()).expect("at most a tile");
                 order[start as usize..][..part.len()].copy_from_slice(part);
                 tiles[4 * tile..][..4].copy_from_slice(&[expert, start, count, 0]);
@@ -97,12 +103,17 @@ pub(super) fn cases() -> Rows {
         (16, 0, 8, 2),
     ] {
         let name = format!("{real} of {tokens} tokens, {chosen} of {experts}");
-        rows.exact(format!("{name}, mixed"), move |host| {
-            case(host, [tokens, real, experts, chosen], |t, i| (t * t + 3 * t + i * 5) % experts)
-        });
-        rows.exact(format!("{name}, one expert takes all"), move |host| {
-            case(host, [tokens, real, experts, chosen], |_, i| (experts - 1 + i) % experts)
-        });
+        for form in Form::ALL {
+            let (name, height) = (format!("{name}, tiles of {}", form.tile()), form.tile());
+            rows.exact(format!("{name}, mixed"), move |host| {
+                let pick = |t, i| (t * t + 3 * t + i * 5) % experts;
+                case(host, [tokens, real, experts, chosen], height, pick)
+            });
+            rows.exact(format!("{name}, one expert takes all"), move |host| {
+                let pick = |_, i| (experts - 1 + i) % experts;
+                case(host, [tokens, real, experts, chosen], height, pick)
+            });
+        }
     }
     rows
 }
@@ -112,15 +123,20 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
     let chosen = pick.size(8.min(experts));
     let real = tokens - if pick.once_in(2) { pick.below(tokens + 1) } else { 0 };
     let (from, by) = (pick.below(experts), pick.below(9));
-    let name = format!("{real} of {tokens} tokens, {chosen} of {experts} from {from} by {by}");
+    let height = pick.of(&Form::ALL).tile();
+    let name = format!(
+        "{real} of {tokens} tokens, {chosen} of {experts} from {from} by {by}, tiles of {height}"
+    );
     rows.exact(name, move |host| {
-        case(host, [tokens, real, experts, chosen], |t, i| (from + t * t * by + i) % experts)
+        let pick = |t, i| (from + t * t * by + i) % experts;
+        case(host, [tokens, real, experts, chosen], height, pick)
     });
 }
 
 fn case(
     host: &mut Host,
     [tokens, real, experts, chosen]: [u32; 4],
+    height: u32,
     pick: impl Fn(u32, u32) -> u32,
 ) -> ExpertGroups {
     let pick = &pick;
@@ -129,7 +145,8 @@ fn case(
         step: host.step(0, real),
         ids: host.ints_from([tokens, chosen], ids),
         experts,
+        height,
         order: host.unwritten_ints([tokens * chosen]),
-        tiles: host.unwritten_ints([max_tiles(tokens * chosen, experts), 4]),
+        tiles: host.unwritten_ints([max_tiles(tokens * chosen, experts, height), 4]),
     }
 }

@@ -1,6 +1,7 @@
-//! The second half of the experts for many tokens, grouped by expert.
+//! The second half of the experts' MLPs, for tokens grouped by expert.
 //!
-//! Known as: grouped GEMM of `MoE` experts, down projection.
+//! Known as: grouped GEMM, or GEMV for generated tokens (`expert_matvec` in tables and reports),
+//! of `MoE` experts, down projection.
 
 use super::{
     Pick, Rows,
@@ -23,12 +24,14 @@ use crate::{
         shader::Shader,
     },
     params, source,
-    variants::{Form, Parts, Product, Tuning, Weights},
+    variants::{Form, Parts, Product, Source, Tuning, Weights},
 };
 
 /// `out[s, row0 + r] = dot(x[s, :], weight[e, r, :])` for each slot `s` of a tile of expert `e`.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertMatMul {
+    /// Whether the tokens are of a prompt or generated.
+    pub form: Form,
     /// Activations of the slots: `[tokens, chosen, cols]`.
     pub x: Tensor,
     /// Slots by expert: `[tokens * chosen]`.
@@ -43,14 +46,16 @@ pub struct ExpertMatMul {
     pub out: Tensor,
 }
 
+const SOURCE: Source = source!("expert_matmul", "rows_slots", "one_weight");
+
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32 }
 
 impl ExpertMatMul {
     /// What is multiplied.
     fn product(&self) -> Product {
         Product {
-            source: source!("expert_matmul", "rows_slots", "one_weight"),
-            form: Form::Matrix,
+            source: self.form.source(SOURCE, "expert_matvec"),
+            form: self.form,
             weight: self.weight,
             weights: Weights::One,
             parts: Parts::Tile,
@@ -67,7 +72,7 @@ impl Kernel for ExpertMatMul {
         let [tokens, chosen, cols] = self.x.dims()?;
         let [experts, rows, _] = self.weight.dims()?;
         let [_, _, out_rows] = self.out.dims()?;
-        let tiles = max_tiles(tokens * chosen, experts);
+        let tiles = max_tiles(tokens * chosen, experts, self.form.tile());
         binder
             .read("x", self.x, F32, [tokens, chosen, cols])?
             .read("order", self.order, U32, [tokens * chosen])?
@@ -104,66 +109,74 @@ impl Kernel for ExpertMatMul {
     }
 }
 
-pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("expert_matmul");
+pub(super) fn cases(form: Form) -> Rows {
+    let mut rows = Rows::of(form.source(SOURCE, "expert_matvec").kernel);
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
+        for (tokens, (n, cols)) in super::tokens(form).into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
-                    case(host, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
+                    case(host, form, dtype, [tokens, tokens, 3], [n, cols], fill, fill)
                 });
             }
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} integers"), move |host| {
                 let ints = Fill::Integers(8);
-                case(host, dtype, [tokens, tokens, 8], [n, cols], ints, ints)
+                case(host, form, dtype, [tokens, tokens, 8], [n, cols], ints, ints)
             });
         }
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
+        for (tokens, (n, cols)) in super::tokens(form).into_iter().zip(super::edges(dtype)) {
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
                 let x = Fill::OneHot(u64::from(2 * tokens * cols) - 3);
-                case(host, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index)
+                case(host, form, dtype, [tokens, tokens, 3], [n, cols], x, Fill::Index)
             });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 2x3x{cols} integers"), move |host| {
-                case(host, dtype, [2, 2, 2], [3, cols], Fill::Integers(8), Fill::Integers(8))
+                case(host, form, dtype, [2, 2, 2], [3, cols], Fill::Integers(8), Fill::Integers(8))
             });
         }
-        if dtype.is_quantized() {
+        if dtype.is_quantized() && form == Form::Matrix {
             rows.exact(format!("{dtype} 33x35x96 bytes"), move |host| {
                 let ints = Fill::Integers(8);
-                let kernel = case(host, dtype, [33, 33, 3], [35, 96], Fill::Index, ints);
+                let kernel = case(host, form, dtype, [33, 33, 3], [35, 96], Fill::Index, ints);
                 ExpertMatMul { x: super::bytes(host, [33, 2, 96]), ..kernel }
             });
         }
+        let [tokens, real] = super::padded(form);
         rows.add(format!("{dtype} padded rows, second shard"), move |host| {
-            let mut kernel = case(host, dtype, [70, 37, 8], [33, 40], Fill::Normal, Fill::Normal);
-            kernel.out = host.unwritten([70, 2, 50]);
+            let groups = [tokens, real, 8];
+            let mut kernel = case(host, form, dtype, groups, [33, 40], Fill::Normal, Fill::Normal);
+            kernel.out = host.unwritten([tokens, 2, 50]);
             ExpertMatMul { row0: 11, ..kernel }
+        });
+        rows.alike(format!("{dtype} 33x288"), move |host| {
+            let kernel = case(host, form, dtype, [9, 9, 3], [33, 288], Fill::Normal, Fill::Normal);
+            let (order, tiles) = grouped(host, form, [9, 9, 3], super::letter);
+            ExpertMatMul { x: super::repeated(host, &[2, 288]), order, tiles, ..kernel }
         });
     }
     for dtype in super::WEIGHTS {
         rows.spoiled(&super::SPOILS, format!("{dtype} 5 tokens, 9x40"), move |host| {
-            case(host, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal)
+            case(host, form, dtype, [5, 5, 3], [9, 40], Fill::Normal, Fill::Normal)
         });
     }
     rows
 }
 
-pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick, form: Form) {
     let dtype = pick.weight();
     let experts = pick.of(&[2, 3, 8, 16]);
-    let [tokens, n, cols] = pick.product(dtype, 66);
+    let [tokens, n, cols] = pick.product(dtype, super::most_tokens(form));
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let (exact, fill_name, fill) = pick.fill_or_integers();
     let name = format!("{dtype} {real} of {tokens}, {experts}x{n}x{cols} {fill_name}");
     rows.push(name, exact, move |host| {
-        case(host, dtype, [tokens, real, experts], [n, cols], fill, fill)
+        case(host, form, dtype, [tokens, real, experts], [n, cols], fill, fill)
     });
 }
 
 fn case(
     host: &mut Host,
+    form: Form,
     dtype: DType,
     groups: [u32; 3],
     [n, cols]: [u32; 2],
@@ -172,8 +185,9 @@ fn case(
 ) -> ExpertMatMul {
     let cols = super::whole(dtype, cols);
     let [tokens, _, experts] = groups;
-    let (order, tiles) = grouped(host, groups);
+    let (order, tiles) = grouped(host, form, groups, |t| t);
     ExpertMatMul {
+        form,
         x: host.f32([tokens, 2, cols], x),
         order,
         tiles,

@@ -1,6 +1,7 @@
-//! The first half of a gated MLP for many tokens.
+//! The first half of a gated MLP.
 //!
-//! Known as: GEMM of the gate and up projections, fused with `GeGLU`.
+//! Known as: GEMM, or GEMV for generated tokens (`gated_matvec` in tables and reports), of the
+//! gate and up projections, fused with `GeGLU`.
 
 use super::{Pick, Rows, bounds::sums};
 use crate::{
@@ -19,13 +20,15 @@ use crate::{
         shader::Shader,
     },
     params, source,
-    variants::{Form, Parts, Product, Tuning, Weights},
+    variants::{Form, Parts, Product, Source, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = gelu(dot(x[t, :], gate[r, :])) * dot(x[t, :], up[r, :])`, for the rows `t`
 /// that are real in this step.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedMatMul {
+    /// Whether the tokens are of a prompt or generated.
+    pub form: Form,
     /// Step record.
     pub step: Tensor,
     /// Activations: `[tokens, cols]`.
@@ -42,14 +45,16 @@ pub struct GatedMatMul {
     pub out: Tensor,
 }
 
+const SOURCE: Source = source!("gated_matmul", "step", "rows_tokens", "gate_and_up", "math");
+
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, gelu_tanh: u32 }
 
 impl GatedMatMul {
     /// What is multiplied.
     fn product(&self) -> Product {
         Product {
-            source: source!("gated_matmul", "step", "rows_tokens", "gate_and_up", "math"),
-            form: Form::Matrix,
+            source: self.form.source(SOURCE, "gated_matvec"),
+            form: self.form,
             weight: self.gate,
             weights: Weights::Pair,
             parts: Parts::Tokens,
@@ -107,43 +112,49 @@ impl Kernel for GatedMatMul {
     }
 }
 
-pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("gated_matmul");
+pub(super) fn cases(form: Form) -> Rows {
+    let mut rows = Rows::of(form.source(SOURCE, "gated_matvec").kernel);
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
+        for (tokens, (n, cols)) in super::tokens(form).into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
-                    case(host, dtype, [tokens, n, cols], fill, fill, Gelu::Erf)
+                    case(host, form, dtype, [tokens, n, cols], fill, fill, Gelu::Erf)
                 });
             }
         }
         rows.add(format!("{dtype} tanh"), move |host| {
-            case(host, dtype, [40, 40, 40], Fill::Normal, Fill::Normal, Gelu::Tanh)
+            case(host, form, dtype, [40, 40, 40], Fill::Normal, Fill::Normal, Gelu::Tanh)
         });
         // A gate of at least 16 passes the activation unchanged, so integers stay exact.
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
+        for (tokens, (n, cols)) in super::tokens(form).into_iter().zip(super::edges(dtype)) {
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
                 let x = Fill::OneHot(u64::from(tokens * cols) - 3);
-                let kernel = case(host, dtype, [tokens, n, cols], x, Fill::Index, Gelu::Erf);
+                let kernel = case(host, form, dtype, [tokens, n, cols], x, Fill::Index, Gelu::Erf);
                 GatedMatMul { gate: host.filled(dtype, [n, cols], Fill::Constant(16.0)), ..kernel }
             });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x5x{cols} integers"), move |host| {
-                case(host, dtype, [3, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)
+                case(host, form, dtype, [3, 5, cols], Fill::Sparse(4), Fill::Sparse(32), Gelu::Erf)
             });
         }
-        if dtype.is_quantized() {
+        if dtype.is_quantized() && form == Form::Matrix {
             rows.add(format!("{dtype} 33x35x96 bytes"), move |host| {
                 let ints = Fill::Integers(8);
-                let kernel = case(host, dtype, [33, 35, 96], Fill::Index, ints, Gelu::Erf);
+                let kernel = case(host, form, dtype, [33, 35, 96], Fill::Index, ints, Gelu::Erf);
                 GatedMatMul { x: super::bytes(host, [33, 96]), ..kernel }
             });
         }
+        let [tokens, real] = super::padded(form);
+        let (normal, erf) = (Fill::Normal, Gelu::Erf);
         rows.add(format!("{dtype} padded rows, second shard"), move |host| {
-            let mut kernel = case(host, dtype, [70, 33, 72], Fill::Normal, Fill::Normal, Gelu::Erf);
-            kernel.out = host.unwritten([70, 50]);
-            GatedMatMul { step: host.step(5, 37), row0: 11, ..kernel }
+            let mut kernel = case(host, form, dtype, [tokens, 33, 72], normal, normal, erf);
+            kernel.out = host.unwritten([tokens, 50]);
+            GatedMatMul { step: host.step(5, real), row0: 11, ..kernel }
+        });
+        rows.alike(format!("{dtype} 33x288"), move |host| {
+            let kernel = case(host, form, dtype, [9, 33, 288], normal, normal, erf);
+            GatedMatMul { x: super::repeated(host, &[288]), ..kernel }
         });
     }
     for dtype in super::WEIGHTS {
@@ -152,28 +163,29 @@ pub(super) fn cases() -> Rows {
             rows.spoiled(
                 &super::SPOILS,
                 format!("{dtype} 5 tokens, 9x40, {gelu:?}"),
-                move |host| case(host, dtype, [5, 9, 40], Fill::Normal, Fill::Normal, gelu),
+                move |host| case(host, form, dtype, [5, 9, 40], Fill::Normal, Fill::Normal, gelu),
             );
         }
     }
     rows
 }
 
-pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick, form: Form) {
     let dtype = pick.weight();
-    let [tokens, n, cols] = pick.product(dtype, 66);
+    let [tokens, n, cols] = pick.product(dtype, super::most_tokens(form));
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let gelu = pick.of(&[Gelu::Erf, Gelu::Tanh]);
     let (fill_name, fill) = pick.fill();
     let name = format!("{dtype} {real} of {tokens}, {n}x{cols} {gelu:?} {fill_name}");
     rows.add(name, move |host| GatedMatMul {
         step: host.step(3, real),
-        ..case(host, dtype, [tokens, n, cols], fill, fill, gelu)
+        ..case(host, form, dtype, [tokens, n, cols], fill, fill, gelu)
     });
 }
 
 fn case(
     host: &mut Host,
+    form: Form,
     dtype: DType,
     [tokens, n, cols]: [u32; 3],
     x: Fill,
@@ -182,6 +194,7 @@ fn case(
 ) -> GatedMatMul {
     let cols = super::whole(dtype, cols);
     GatedMatMul {
+        form,
         step: host.step(0, tokens),
         x: host.f32([tokens, cols], x),
         gate: host.filled(dtype, [n, cols], weight),

@@ -1,6 +1,7 @@
-//! Matrix product of many tokens, with an optional factor and soft cap on the result.
+//! Matrix product, with an optional factor and soft cap on the result.
 //!
-//! Known as: GEMM, fused with logit soft-capping where the cap is on.
+//! Known as: GEMM, or GEMV for generated tokens (`matvec` in tables and reports), fused with logit
+//! soft-capping where the cap is on.
 
 use super::{Pick, Rows, bounds::sums};
 use crate::{
@@ -18,13 +19,15 @@ use crate::{
         shader::Shader,
     },
     params, source,
-    variants::{Form, Parts, Product, Tuning, Weights},
+    variants::{Form, Parts, Product, Source, Tuning, Weights},
 };
 
 /// `out[t, row0 + r] = softcap(scale * dot(x[t, :], weight[r, :]), cap)`, for the rows `t` that are
 /// real in this step.
 #[derive(Clone, Copy, Debug)]
 pub struct MatMul {
+    /// Whether the tokens are of a prompt or generated.
+    pub form: Form,
     /// Step record.
     pub step: Tensor,
     /// Activations: `[tokens, cols]`.
@@ -41,14 +44,16 @@ pub struct MatMul {
     pub out: Tensor,
 }
 
+const SOURCE: Source = source!("matmul", "step", "rows_tokens", "one_weight", "math");
+
 params! { rows: u32, cols8: u32, row0: u32, out_rows: u32, scale: f32, cap: f32 }
 
 impl MatMul {
     /// What is multiplied.
     fn product(&self) -> Product {
         Product {
-            source: source!("matmul", "step", "rows_tokens", "one_weight", "math"),
-            form: Form::Matrix,
+            source: self.form.source(SOURCE, "matvec"),
+            form: self.form,
             weight: self.weight,
             weights: Weights::One,
             parts: Parts::Tokens,
@@ -105,55 +110,60 @@ impl Kernel for MatMul {
     }
 }
 
-pub(super) fn cases() -> Rows {
-    let mut rows = Rows::of("matmul");
+pub(super) fn cases(form: Form) -> Rows {
+    let mut rows = Rows::of(form.source(SOURCE, "matvec").kernel);
     for dtype in super::WEIGHTS {
-        for (tokens, (n, cols)) in [1, 2, 31, 32, 33, 65].into_iter().zip(super::edges(dtype)) {
+        for (tokens, (n, cols)) in super::tokens(form).into_iter().zip(super::edges(dtype)) {
             for (fill_name, fill) in super::FILLS {
                 rows.add(format!("{dtype} {tokens}x{n}x{cols} {fill_name}"), move |host| {
-                    case(host, dtype, [tokens, n, cols], fill, fill)
+                    case(host, form, dtype, [tokens, n, cols], fill, fill)
                 });
             }
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} integers"), move |host| {
-                case(host, dtype, [tokens, n, cols], Fill::Integers(8), Fill::Integers(8))
+                case(host, form, dtype, [tokens, n, cols], Fill::Integers(8), Fill::Integers(8))
             });
             rows.exact(format!("{dtype} {tokens}x{n}x{cols} one-hot"), move |host| {
                 let last = u64::from(tokens * cols) - 3;
-                case(host, dtype, [tokens, n, cols], Fill::OneHot(last), Fill::Index)
+                case(host, form, dtype, [tokens, n, cols], Fill::OneHot(last), Fill::Index)
             });
         }
         for cols in [8192, 16384, 32768] {
             rows.exact(format!("{dtype} 3x5x{cols} integers"), move |host| {
-                case(host, dtype, [3, 5, cols], Fill::Integers(8), Fill::Integers(8))
+                case(host, form, dtype, [3, 5, cols], Fill::Integers(8), Fill::Integers(8))
             });
         }
-        if dtype.is_quantized() {
+        if dtype.is_quantized() && form == Form::Matrix {
             rows.exact(format!("{dtype} 33x35x96 bytes"), move |host| {
-                let kernel = case(host, dtype, [33, 35, 96], Fill::Index, Fill::Integers(8));
+                let kernel = case(host, form, dtype, [33, 35, 96], Fill::Index, Fill::Integers(8));
                 MatMul { x: super::bytes(host, [33, 96]), ..kernel }
             });
         }
+        let [tokens, real] = super::padded(form);
         rows.add(format!("{dtype} padded rows are left alone"), move |host| {
-            let kernel = case(host, dtype, [70, 40, 72], Fill::Normal, Fill::Normal);
-            MatMul { step: host.step(5, 37), ..kernel }
+            let kernel = case(host, form, dtype, [tokens, 40, 72], Fill::Normal, Fill::Normal);
+            MatMul { step: host.step(5, real), ..kernel }
+        });
+        rows.alike(format!("{dtype} 33x288"), move |host| {
+            let kernel = case(host, form, dtype, [9, 33, 288], Fill::Normal, Fill::Normal);
+            MatMul { x: super::repeated(host, &[288]), ..kernel }
         });
         rows.add(format!("{dtype} capped and scaled, second shard"), move |host| {
-            let mut kernel = case(host, dtype, [5, 33, 64], Fill::Outliers, Fill::Normal);
+            let mut kernel = case(host, form, dtype, [5, 33, 64], Fill::Outliers, Fill::Normal);
             kernel.out = host.unwritten([5, 50]);
             MatMul { row0: 11, scale: 0.5, cap: 50.0, ..kernel }
         });
     }
     for dtype in super::WEIGHTS {
         rows.spoiled(&super::SPOILS, format!("{dtype} 5 tokens, 9x40, cap 30"), move |host| {
-            MatMul { cap: 30.0, ..case(host, dtype, [5, 9, 40], Fill::Normal, Fill::Normal) }
+            MatMul { cap: 30.0, ..case(host, form, dtype, [5, 9, 40], Fill::Normal, Fill::Normal) }
         });
     }
     rows
 }
 
-pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
+pub(super) fn random(rows: &mut Rows, pick: &mut Pick, form: Form) {
     let dtype = pick.weight();
-    let [tokens, n, cols] = pick.product(dtype, 66);
+    let [tokens, n, cols] = pick.product(dtype, super::most_tokens(form));
     let real = tokens - if pick.once_in(4) { pick.below(tokens) } else { 0 };
     let (exact, fill_name, fill) = pick.fill_or_integers();
     let cap = if exact { 0.0 } else { pick.of(&[0.0, 30.0, 50.0]) };
@@ -167,12 +177,13 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
         row0,
         cap,
         out: host.unwritten([tokens, row0 + n + extra]),
-        ..case(host, dtype, [tokens, n, cols], fill, fill)
+        ..case(host, form, dtype, [tokens, n, cols], fill, fill)
     });
 }
 
 fn case(
     host: &mut Host,
+    form: Form,
     dtype: DType,
     [tokens, n, cols]: [u32; 3],
     x: Fill,
@@ -180,6 +191,7 @@ fn case(
 ) -> MatMul {
     let cols = super::whole(dtype, cols);
     MatMul {
+        form,
         step: host.step(0, tokens),
         x: host.f32([tokens, cols], x),
         weight: host.filled(dtype, [n, cols], weight),

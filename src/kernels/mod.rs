@@ -4,18 +4,13 @@ mod attention;
 mod attention_merge;
 pub(crate) mod bounds;
 mod combine_norm;
-mod dense_expert_matvec;
 mod embed;
 mod expert_gated_matmul;
-mod expert_gated_matvec;
 mod expert_groups;
 mod expert_matmul;
-mod expert_matvec;
 mod gated_matmul;
-mod gated_matvec;
 mod gather;
 mod matmul;
-mod matvec;
 mod norm_route;
 mod pick;
 mod rms_norm;
@@ -28,18 +23,13 @@ pub use attention::Attention;
 pub(crate) use attention::elements_of_chunk;
 pub use attention_merge::AttentionMerge;
 pub use combine_norm::CombineNorm;
-pub use dense_expert_matvec::DenseExpertMatVec;
 pub use embed::Embed;
 pub use expert_gated_matmul::ExpertGatedMatMul;
-pub use expert_gated_matvec::ExpertGatedMatVec;
 pub use expert_groups::{ExpertGroups, max_tiles};
 pub use expert_matmul::ExpertMatMul;
-pub use expert_matvec::ExpertMatVec;
 pub use gated_matmul::GatedMatMul;
-pub use gated_matvec::GatedMatVec;
 pub use gather::Gather;
 pub use matmul::MatMul;
-pub use matvec::MatVec;
 pub use norm_route::NormRoute;
 pub use rms_norm::RmsNorm;
 pub use rms_norm_add::RmsNormAdd;
@@ -59,7 +49,7 @@ use crate::{
         host::{self, Fill, Host},
         kernel::Kernel,
     },
-    variants::Tuning,
+    variants::{Form, Tuning},
 };
 
 /// Allocates the operands of a row and builds its kernel.
@@ -73,6 +63,8 @@ pub struct Case {
     pub name: String,
     /// Whether every intermediate result is exact, so that no error at all is allowed.
     pub exact: bool,
+    /// Whether tokens of one kind must have the same bits: see [`LETTERS`].
+    pub alike: bool,
     build: Build,
 }
 
@@ -195,7 +187,20 @@ impl Rows {
         build: impl Fn(&mut Host) -> K + Send + Sync + 'static,
     ) {
         let build = Box::new(move |host: &mut Host| Box::new(build(host)) as Box<dyn Kernel>);
-        self.cases.push(Case { kernel: self.kernel, name, exact, build });
+        self.cases.push(Case { kernel: self.kernel, name, exact, alike: false, build });
+    }
+
+    /// A row whose tokens are of the kinds in [`LETTERS`]: those of a kind must have the same bits,
+    /// whatever their place and their neighbours are.
+    fn alike<K: Kernel + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        build: impl Fn(&mut Host) -> K + Send + Sync + 'static,
+    ) {
+        self.push(format!("{}, equal tokens among others", name.into()), false, build);
+        if let Some(case) = self.cases.last_mut() {
+            case.alike = true;
+        }
     }
 }
 
@@ -232,6 +237,54 @@ fn whole(dtype: DType, cols: u32) -> u32 {
     cols.next_multiple_of(dtype.block())
 }
 
+/// Kinds of the tokens of the rows of `Rows::alike`. The last is alone in its block of four.
+pub const LETTERS: [u32; 9] = [0, 1, 0, 0, 2, 0, 3, 3, 0];
+
+/// The kind of token `t` in [`LETTERS`].
+fn letter(t: u32) -> u32 {
+    LETTERS[t as usize]
+}
+
+/// Random activations of tokens of these kinds, each of this shape.
+fn repeated(host: &mut Host, shape: &[u32]) -> Tensor {
+    let shape_of = |tokens: u32| -> Shape {
+        match *shape {
+            [cols] => [tokens, cols].into(),
+            [chosen, cols] => [tokens, chosen, cols].into(),
+            _ => unreachable!("tokens have one or two axes"),
+        }
+    };
+    let kinds = host.f32(shape_of(4), Fill::Normal);
+    let len = shape.iter().product::<u32>() as usize;
+    let of = |&kind: &u32| &host.floats(kinds)[kind as usize * len..][..len];
+    let values = LETTERS.iter().flat_map(of).copied().collect();
+    host.floats_from(DType::F32, shape_of(9), values)
+}
+
+/// Numbers of tokens at the edges of a form's blocks.
+fn tokens(form: Form) -> [u32; 6] {
+    match form {
+        Form::Vector => [1, 2, 3, 4, 5, 9],
+        Form::Matrix => [1, 2, 31, 32, 33, 65],
+    }
+}
+
+/// Rows of a plan, and how many of them are real.
+fn padded(form: Form) -> [u32; 2] {
+    match form {
+        Form::Vector => [11, 6],
+        Form::Matrix => [70, 37],
+    }
+}
+
+/// The most tokens of a random row.
+fn most_tokens(form: Form) -> u32 {
+    match form {
+        Form::Vector => 10,
+        Form::Matrix => 66,
+    }
+}
+
 /// Integer activations that rounding to int8 leaves as they are: the first of each block is 127.
 fn bytes(host: &mut Host, shape: impl Into<Shape>) -> Tensor {
     let shape = shape.into();
@@ -250,37 +303,50 @@ struct Table {
 }
 
 macro_rules! tables {
-    ($($kernel:ident),+ $(,)?) => {
-        [$(Table {
-            kernel: stringify!($kernel),
-            cases: $kernel::cases,
-            random: $kernel::random,
-        }),+]
+    (
+        plain: $($kernel:ident),+ $(,)?;
+        products: $($product:ident = $vector:ident),+ $(,)?;
+    ) => {
+        [
+            $(Table {
+                kernel: stringify!($kernel),
+                cases: $kernel::cases,
+                random: $kernel::random,
+            },)+
+            $(Table {
+                kernel: stringify!($product),
+                cases: || $product::cases(Form::Matrix),
+                random: |rows, pick| $product::random(rows, pick, Form::Matrix),
+            },
+            Table {
+                kernel: stringify!($vector),
+                cases: || $product::cases(Form::Vector),
+                random: |rows, pick| $product::random(rows, pick, Form::Vector),
+            },)+
+        ]
     };
 }
 
-const TABLES: [Table; 21] = tables![
-    attention,
-    attention_merge,
-    combine_norm,
-    dense_expert_matvec,
-    embed,
-    expert_gated_matmul,
-    expert_gated_matvec,
-    expert_groups,
-    expert_matmul,
-    expert_matvec,
-    gated_matmul,
-    gated_matvec,
-    gather,
-    matmul,
-    matvec,
-    norm_route,
-    rms_norm,
-    rms_norm_add,
-    rope_cache,
-    topk,
-    topk_merge,
+// Of a product, the kernel's own name, and that of its form for generated tokens.
+const TABLES: [Table; 20] = tables![
+    plain:
+        attention,
+        attention_merge,
+        combine_norm,
+        embed,
+        expert_groups,
+        gather,
+        norm_route,
+        rms_norm,
+        rms_norm_add,
+        rope_cache,
+        topk,
+        topk_merge;
+    products:
+        matmul = matvec,
+        gated_matmul = gated_matvec,
+        expert_gated_matmul = expert_gated_matvec,
+        expert_matmul = expert_matvec;
 ];
 
 /// Every hand-written row of every kernel.

@@ -83,10 +83,4 @@ impl Pick {
         let tokens = self.size(most_tokens.min(most / (cols * rows)));
         [tokens, rows, cols]
     }
-
-    /// Two different numbers below `n`.
-    pub(super) fn two(&mut self, n: u32) -> [u32; 2] {
-        let first = self.below(n);
-        [first, (first + 1 + self.below(n - 1)) % n]
-    }
 }

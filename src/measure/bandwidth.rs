@@ -5,8 +5,8 @@ use crate::{
         error::{Error, Result},
         tensor::{DType, Shape},
     },
-    kernels::MatVec,
-    machine::{BufferRole, Machine as _, gpu::Gpu},
+    kernels::MatMul,
+    machine::{BufferRole, Machine as _, gpu::Gpu, step::STEP_LEN},
     measure::autotune::ways,
     variants::{Form, Tuning},
 };
@@ -44,6 +44,8 @@ async fn fastest(gpu: &mut Gpu, rounds: u32) -> Result<f64> {
     let x = alloc(DType::F32, [1, COLS])?;
     let weight = alloc(DType::BF16, [rows, COLS])?;
     let out = alloc(DType::F32, [1, rows])?;
+    let step = gpu.alloc(BufferRole::Uniform, DType::U32, [STEP_LEN].into())?;
+    gpu.write(step, 0, bytemuck::cast_slice(&[0_u32, 1, 0, 0]))?;
     // Memory that compresses zeros would seem faster. These are numbers near one.
     let window: Vec<u8> = (0..1_u32 << 19)
         .flat_map(|i| (0x3F00 | (i.wrapping_mul(0x9E37_79B9) >> 25) as u16).to_le_bytes())
@@ -60,7 +62,8 @@ async fn fastest(gpu: &mut Gpu, rounds: u32) -> Result<f64> {
     for way in ways(gpu.caps(), false).into_iter().filter(|way| way.form == Form::Vector) {
         let tuning = Tuning { strict: true, ..gpu.caps().tuning() };
         gpu.set_tuning(tuning.with(way.form, way.setting));
-        let kernel = MatVec { x, weight, row0: 0, scale: 1.0, cap: 0.0, out };
+        let (row0, scale, cap) = (0, 1.0, 0.0);
+        let kernel = MatMul { form: Form::Vector, step, x, weight, row0, scale, cap, out };
         let plan = match gpu.record(&mut |exec| exec.run(&kernel)) {
             Err(Error::Device(_) | Error::Refused { .. }) => continue,
             plan => plan?,

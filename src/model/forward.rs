@@ -12,12 +12,13 @@ use crate::{
         tensor::Tensor,
     },
     kernels::{
-        Attention, AttentionMerge, CombineNorm, DenseExpertMatVec, Embed, ExpertGatedMatMul,
-        ExpertGatedMatVec, ExpertGroups, ExpertMatMul, ExpertMatVec, GatedMatMul, GatedMatVec,
-        Gather, MatMul, MatVec, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK, TopKMerge,
+        Attention, AttentionMerge, CombineNorm, Embed, ExpertGatedMatMul, ExpertGroups,
+        ExpertMatMul, GatedMatMul, Gather, MatMul, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK,
+        TopKMerge,
     },
     machine::kernel::{Executor, Need},
     model::config::{Config, Norms},
+    variants::Form,
 };
 
 /// What a pass computes besides the new entries of the KV cache.
@@ -103,35 +104,25 @@ pub fn forward(
                     ids,
                     probs,
                 })?;
-                let scale = round(routed.rule.joint_scale);
-                match s.phase {
-                    Phase::Decode => {
-                        experts_of_one(exec, c, routed, s, i, Routes { ids, probs }, scale)?;
-                        exec.sum_over_ranks(s.block)?;
-                        exec.run(&add(layer.post_moe_norm, next))?;
-                    }
-                    Phase::Prefill => {
-                        experts_of_many(exec, c, routed, s, i, ids)?;
-                        // `CombineNorm` sums the experts and normalizes in one kernel, so the sum
-                        // over ranks must come before it, on its inputs.
-                        if routed.dense.is_some() {
-                            exec.sum_over_ranks(s.dense)?;
-                        }
-                        exec.sum_over_ranks(s.routed)?;
-                        exec.run(&CombineNorm {
-                            step: s.step,
-                            dense: beside(routed, s),
-                            routed: s.routed,
-                            probs,
-                            scale,
-                            weight: layer.post_moe_norm,
-                            next_weight: next,
-                            eps,
-                            sum,
-                            out,
-                        })?;
-                    }
+                experts(exec, c, routed, s, i, ids)?;
+                // `CombineNorm` sums the experts and normalizes in one kernel, so the sum over
+                // ranks must come before it, on its inputs.
+                if routed.dense.is_some() {
+                    exec.sum_over_ranks(s.dense)?;
                 }
+                exec.sum_over_ranks(s.routed)?;
+                exec.run(&CombineNorm {
+                    step: s.step,
+                    dense: beside(routed, s),
+                    routed: s.routed,
+                    probs,
+                    scale: round(routed.rule.joint_scale),
+                    weight: layer.post_moe_norm,
+                    next_weight: next,
+                    eps,
+                    sum,
+                    out,
+                })?;
             }
         }
         exec.used(Need::Layer(i))?;
@@ -203,78 +194,13 @@ fn attention(
     matmul(exec, s, s.heads, &w.o_proj, s.block)
 }
 
-/// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.block` out.
+/// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.dense` and
+/// `s.routed` out.
 ///
-/// Routing never leaves the device: the expert kernels read the chosen ids themselves. The last of
-/// them sums over the chosen experts, so all of those must be in place at the same time.
-fn experts_of_one(
-    exec: &mut dyn Executor,
-    c: &Config,
-    w: &Routed,
-    s: &Scratch,
-    layer: usize,
-    Routes { ids, probs }: Routes,
-    scale: f32,
-) -> Result<()> {
-    if let Some(mlp) = &w.dense {
-        gated(exec, c, mlp, s)?;
-    }
-    exec.need(Need::Experts(layer, ids))?;
-    for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
-        exec.run(&ExpertGatedMatVec {
-            x: s.h,
-            ids,
-            gate: gate.tensor,
-            up: up.tensor,
-            row0: gate.row0,
-            gelu: c.hidden_act,
-            out: s.expert_act,
-        })?;
-    }
-
-    let down_proj = &w.experts.down_proj;
-    match &w.dense {
-        Some(mlp) if mlp.down_proj.is_cut_like(down_proj) => {
-            for (dense, experts) in mlp.down_proj.shards.iter().zip(&down_proj.shards) {
-                exec.run(&DenseExpertMatVec {
-                    dense: s.dense_act,
-                    dense_weight: dense.tensor,
-                    x: s.expert_act,
-                    ids,
-                    probs,
-                    weight: experts.tensor,
-                    row0: experts.row0,
-                    scale,
-                    out: s.block,
-                })?;
-            }
-        }
-        mlp => {
-            if let Some(mlp) = mlp {
-                matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
-            }
-            for down in &down_proj.shards {
-                exec.run(&ExpertMatVec {
-                    x: s.expert_act,
-                    ids,
-                    probs,
-                    weight: down.tensor,
-                    dense: beside(w, s),
-                    row0: down.row0,
-                    scale,
-                    out: s.block,
-                })?;
-            }
-        }
-    }
-    exec.used(Need::Experts(layer, ids))
-}
-
-/// The same for many tokens, grouped by expert: `s.h` in, `s.dense` and `s.routed` out.
-///
-/// The outputs of the experts are summed later, by [`CombineNorm`], so a runner may load some
-/// experts at a time and repeat this part. Slots whose id is not that of an expert are skipped.
-fn experts_of_many(
+/// Routing never leaves the device: tokens are grouped by expert there. The outputs of the experts
+/// are summed later, by [`CombineNorm`], so a runner may load some experts at a time and repeat
+/// this part. Slots whose id is not that of an expert are skipped.
+fn experts(
     exec: &mut dyn Executor,
     c: &Config,
     w: &Routed,
@@ -282,15 +208,24 @@ fn experts_of_many(
     layer: usize,
     ids: Tensor,
 ) -> Result<()> {
+    let form = s.phase.form();
     if let Some(mlp) = &w.dense {
         gated(exec, c, mlp, s)?;
         matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
     }
     let (order, tiles) = (s.order, s.tiles);
     exec.need(Need::Experts(layer, ids))?;
-    exec.run(&ExpertGroups { step: s.step, ids, experts: w.rule.count, order, tiles })?;
+    exec.run(&ExpertGroups {
+        step: s.step,
+        ids,
+        experts: w.rule.count,
+        height: form.tile(),
+        order,
+        tiles,
+    })?;
     for (gate, up) in w.experts.gate_proj.shards.iter().zip(&w.experts.up_proj.shards) {
         exec.run(&ExpertGatedMatMul {
+            form,
             x: s.h,
             order,
             tiles,
@@ -303,6 +238,7 @@ fn experts_of_many(
     }
     for down in &w.experts.down_proj.shards {
         exec.run(&ExpertMatMul {
+            form,
             x: s.expert_act,
             order,
             tiles,
@@ -322,30 +258,27 @@ fn beside(w: &Routed, s: &Scratch) -> Tensor {
 /// `s.dense_act = gelu(gate x) * up x`
 fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<()> {
     for (gate, up) in mlp.gate_proj.shards.iter().zip(&mlp.up_proj.shards) {
-        let (gelu, row0, out) = (c.hidden_act, gate.row0, s.dense_act);
-        let (gate, up) = (gate.tensor, up.tensor);
-        match s.phase {
-            Phase::Decode => exec.run(&GatedMatVec { x: s.h, gate, up, row0, gelu, out })?,
-            Phase::Prefill => {
-                exec.run(&GatedMatMul { step: s.step, x: s.h, gate, up, row0, gelu, out })?;
-            }
-        }
+        exec.run(&GatedMatMul {
+            form: s.phase.form(),
+            step: s.step,
+            x: s.h,
+            gate: gate.tensor,
+            up: up.tensor,
+            row0: gate.row0,
+            gelu: c.hidden_act,
+            out: s.dense_act,
+        })?;
     }
     Ok(())
 }
 
 /// Logits of the rows in `s.h`: `softcap(scale * dot)`.
 fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> Result<()> {
-    let scale = round(m.config.ends.output_scale);
-    let cap = round(m.config.ends.softcap);
+    let end = End { scale: round(m.config.ends.output_scale), cap: round(m.config.ends.softcap) };
     let lists = match output {
         Output::Nothing => return Ok(()),
         Output::All(out) => {
-            for shard in &m.lm_head.shards {
-                let (weight, row0) = (shard.tensor, shard.row0);
-                exec.run(&MatMul { step: s.step, x: s.h, weight, row0, scale, cap, out })?;
-            }
-            return Ok(());
+            return product(exec, s.phase.form(), s.step, s.h, &m.lm_head, out, end);
         }
         Output::Last => &[],
         Output::Top(lists) => lists,
@@ -357,10 +290,7 @@ fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> 
             s.last
         }
     };
-    for shard in &m.lm_head.shards {
-        let (weight, row0) = (shard.tensor, shard.row0);
-        exec.run(&MatVec { x, weight, row0, scale, cap, out: s.logits })?;
-    }
+    product(exec, Form::Vector, s.head_step, x, &m.lm_head, s.logits, end)?;
     if let Some(first) = lists.first() {
         let [_, len] = lists[lists.len() - 1].values.dims()?;
         exec.run(&TopK { logits: s.logits, count: len, values: first.values, ids: first.ids })?;
@@ -377,7 +307,7 @@ fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> 
     Ok(())
 }
 
-/// `out = x weightᵀ`, one dispatch for each shard of the matrix: GEMV in decode, GEMM in prefill.
+/// `out = x weightᵀ`: GEMV in decode, GEMM in prefill.
 fn matmul(
     exec: &mut dyn Executor,
     s: &Scratch,
@@ -385,14 +315,32 @@ fn matmul(
     weight: &Matrix,
     out: Tensor,
 ) -> Result<()> {
+    product(exec, s.phase.form(), s.step, x, weight, out, PLAIN)
+}
+
+/// What follows a product: `softcap(scale * dot, cap)`.
+#[derive(Clone, Copy)]
+struct End {
+    scale: f32,
+    cap: f32,
+}
+
+/// Nothing follows.
+const PLAIN: End = End { scale: 1.0, cap: 0.0 };
+
+/// One dispatch for each shard of the matrix.
+fn product(
+    exec: &mut dyn Executor,
+    form: Form,
+    step: Tensor,
+    x: Tensor,
+    weight: &Matrix,
+    out: Tensor,
+    End { scale, cap }: End,
+) -> Result<()> {
     for shard in &weight.shards {
-        let (weight, row0, scale, cap) = (shard.tensor, shard.row0, 1.0, 0.0);
-        match s.phase {
-            Phase::Decode => exec.run(&MatVec { x, weight, row0, scale, cap, out })?,
-            Phase::Prefill => {
-                exec.run(&MatMul { step: s.step, x, weight, row0, scale, cap, out })?;
-            }
-        }
+        let (weight, row0) = (shard.tensor, shard.row0);
+        exec.run(&MatMul { form, step, x, weight, row0, scale, cap, out })?;
     }
     Ok(())
 }

@@ -43,16 +43,6 @@ pub struct Shard {
     pub tensor: Tensor,
 }
 
-impl Matrix {
-    /// Whether another matrix has the same element type and is split into shards at the same rows.
-    pub(super) fn is_cut_like(&self, other: &Self) -> bool {
-        let cuts = |matrix: &Self| -> Vec<_> {
-            matrix.shards.iter().map(|shard| (shard.row0, shard.tensor.dtype)).collect()
-        };
-        cuts(self) == cuts(other)
-    }
-}
-
 #[derive(Clone, Debug)]
 struct Source {
     name: String,

@@ -11,6 +11,7 @@ use crate::{
     kernels::max_tiles,
     machine::{BufferRole, Machine, step::STEP_LEN},
     model::config::Config,
+    variants::Form,
 };
 
 /// Positions in one split of decode attention: enough work for a workgroup, and enough splits to
@@ -22,8 +23,18 @@ pub const SPLIT_LEN: u32 = 128;
 pub enum Phase {
     /// Many tokens, by GEMM kernels. The result of a token does not depend on how many there are.
     Prefill,
-    /// One token, by GEMV kernels.
+    /// Generated tokens, by GEMV kernels.
     Decode,
+}
+
+impl Phase {
+    /// The form of its products.
+    pub fn form(self) -> Form {
+        match self {
+            Self::Prefill => Form::Matrix,
+            Self::Decode => Form::Vector,
+        }
+    }
 }
 
 /// The KV cache of a layer, split by position into as many tensors as the binding limit needs.
@@ -79,6 +90,8 @@ pub struct Scratch {
     pub ids: Tensor,
     /// Step record: position of row 0, number of rows that are not padding, two unused words: `[4]`
     pub step: Tensor,
+    /// Step record of the rows whose logits are computed, for the head: `[4]`
+    pub head_step: Tensor,
     /// Cosine and sine of each rotary angle, for each rope: `[tokens, head_dim]`
     pub cos_sin: Vec<Tensor>,
     /// Attention temperature: `[tokens]`
@@ -114,14 +127,14 @@ pub struct Scratch {
     pub no_dense: Tensor,
     /// The chosen experts of each layer that has experts, in order.
     pub routes: Vec<Routes>,
-    /// (token, choice) slots sorted by expert, in prefill: `[tokens num_experts_per_tok]`
+    /// (token, choice) slots sorted by expert: `[tokens num_experts_per_tok]`
     pub order: Tensor,
-    /// Tiles of slots, in prefill: `[max_tiles, 4]`
+    /// Tiles of slots: `[max_tiles, 4]`
     pub tiles: Tensor,
     /// Gated activations of the chosen experts:
     /// `[tokens, num_experts_per_tok, moe_intermediate_size]`
     pub expert_act: Tensor,
-    /// Outputs of the chosen experts, in prefill: `[tokens, num_experts_per_tok, hidden_size]`
+    /// Outputs of the chosen experts: `[tokens, num_experts_per_tok, hidden_size]`
     pub routed: Tensor,
     /// In prefill, the row of `h` whose logits are wanted: `[1, hidden_size]`
     pub last: Tensor,
@@ -157,7 +170,7 @@ impl Scratch {
             [c.num_experts_per_tok(), c.num_local_experts(), c.moe_intermediate_size()]
                 .map(|count| count.max(1));
         let dense_width = c.dense_width().unwrap_or(expert_width);
-        let tiles = max_tiles(tokens * chosen, experts);
+        let tiles = max_tiles(tokens * chosen, experts, phase.form().tile());
         let with_experts = c.layers.iter().filter(|layer| layer.routed);
         let qkv = (heads + 2 * c.num_key_value_heads) * head_dim;
         let mut make = |role, dtype, shape: Shape| {
@@ -206,15 +219,26 @@ impl Scratch {
             .into_iter()
             .map(|probs| Ok(Routes { ids: ints([tokens, chosen].into())?, probs }))
             .collect::<Result<_>>()?;
+        let ids = ints([tokens].into())?;
+        let last_row = ints([1].into())?;
+        let order = ints([tokens * chosen].into())?;
+        let tiles = ints([tiles, 4].into())?;
+        let step = make(BufferRole::Uniform, U32, [STEP_LEN].into())?;
+        // Every row of decode is read.
+        let head_step = match phase {
+            Phase::Decode => step,
+            Phase::Prefill => make(BufferRole::Uniform, U32, [STEP_LEN].into())?,
+        };
         Ok(Self {
             phase,
             tokens,
             split_len,
-            ids: ints([tokens].into())?,
-            last_row: ints([1].into())?,
-            order: ints([tokens * chosen].into())?,
-            tiles: ints([tiles, 4].into())?,
-            step: make(BufferRole::Uniform, U32, [STEP_LEN].into())?,
+            ids,
+            last_row,
+            order,
+            tiles,
+            step,
+            head_step,
             cos_sin,
             temperature,
             x,

@@ -29,7 +29,7 @@ use crate::{
         tensor::Tensor,
     },
     checkpoint::synthetic::fnv_1a,
-    kernels::{self, Case},
+    kernels::{self, Case, LETTERS},
     machine::{
         BufferRole, Machine,
         binder::{Access, Binder, Dispatch},
@@ -211,6 +211,12 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
             }
         };
         let written = dispatch.operands.iter().filter(|o| o.access == Access::Write);
+        if case.alike {
+            let named = written.clone().map(|o| o.name).zip(&outputs);
+            if let Some(failure) = named.filter_map(|(name, bytes)| unlike(name, bytes)).next() {
+                report.failure.get_or_insert(failure);
+            }
+        }
         for (operand, bytes) in written.clone().zip(&outputs) {
             let untouched = Untouched { poison, before: &inputs[&operand.tensor.id] };
             let found =
@@ -363,6 +369,22 @@ fn is_poison(word: &[u8]) -> bool {
 fn masked(bytes: &[u8], poison: u32) -> Vec<u8> {
     let word = poison.to_le_bytes();
     bytes.chunks(4).flat_map(|w| if w == word { vec![0xff; 4] } else { w.to_vec() }).collect()
+}
+
+/// What is wrong where tokens of one kind, as [`LETTERS`] has them, got other bits.
+fn unlike(name: &str, bytes: &[u8]) -> Option<String> {
+    let tokens: Vec<&[u8]> = bytes.chunks_exact(bytes.len() / LETTERS.len()).collect();
+    (0..tokens.len()).find_map(|t| {
+        let first = LETTERS.iter().position(|&kind| kind == LETTERS[t])?;
+        let mut words = tokens[first].chunks(4).zip(tokens[t].chunks(4)).enumerate();
+        let (at, (before, after)) = words.find(|(_, (before, after))| before != after)?;
+        Some(format!(
+            "equal tokens have other bits: element {at} of `{name}` is {:#010x} for token {first} \
+             and {:#010x} for token {t}",
+            word(before),
+            word(after)
+        ))
+    })
 }
 
 /// What differs between the outputs of a run and those of the first.

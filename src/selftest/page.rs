@@ -85,8 +85,8 @@ impl Summary {
             let _ = writeln!(
                 page,
                 "<article><h3>{kernel} <small>{} [{}]</small></h3><p>{}</p>{}\
-                 <p>The shader is <code>shaders/kernels/{kernel}.wgsl</code>, with its main in \
-                 <code>{}</code>; its reference is in <code>src/kernels/{kernel}.rs</code>. To run \
+                 <p>The shader is <code>shaders/kernels/{stem}.wgsl</code>, with its main in \
+                 <code>{}</code>; its reference is in <code>src/kernels/{stem}.rs</code>. To run \
                  this row alone:</p>\
                  <pre>{}</pre></article>",
                 text(&row.case),
@@ -96,6 +96,7 @@ impl Summary {
                 row.shader.main(),
                 text(&self.replay.of(row, &self.caps)),
                 kernel = row.kernel,
+                stem = row.shader.own.stem(),
             );
         }
         let more = self.failed_rows().count().saturating_sub(SHOWN);

@@ -3,7 +3,7 @@
 //!
 //! Known as: GEMV with a workgroup reduction (split along K).
 
-use super::{Capabilities, Form, Product, Program, Sizes, Sums, Variant, Why};
+use super::{COLUMNS, Capabilities, Form, Parts, Product, Program, Sizes, Sums, Variant, Why};
 use crate::{base::tensor::DType, wgsl};
 
 /// `lanes` invocations compute an output row together; a workgroup has `rows` rows.
@@ -44,18 +44,35 @@ impl Variant for Lanes {
 
     fn program(&self, _product: &Product, [lanes, rows]: Sizes) -> Program {
         Program {
-            files: const { &[wgsl!("lib/term"), wgsl!("lib/lanes_tree"), wgsl!("variants/lanes")] },
+            files: const {
+                &[
+                    wgsl!("lib/part"),
+                    wgsl!("lib/columns"),
+                    wgsl!("lib/starts"),
+                    wgsl!("lib/lanes_tree"),
+                    wgsl!("variants/lanes"),
+                ]
+            },
             features: &[],
             constants: vec![("WG", lanes * rows), ("LANES", lanes)],
         }
     }
 
     fn grid(&self, product: &Product, count: u32, [_, rows]: Sizes) -> [u32; 3] {
-        [product.rows().div_ceil(rows), count, 1]
+        [blocks(product, count), product.rows().div_ceil(rows), 1]
     }
 
     fn sums(&self, product: &Product, cols: u32, [lanes, _]: Sizes) -> Sums {
         Sums { depth: depth(product.dtype(), cols, lanes), rounds: false }
+    }
+}
+
+/// Workgroups for the rows of activations of a matrix-vector product: those that share weights are
+/// neighbours, so that these come from memory once.
+pub(super) fn blocks(product: &Product, count: u32) -> u32 {
+    match product.parts {
+        Parts::Tokens => count.div_ceil(COLUMNS),
+        Parts::Tile => count,
     }
 }
 

@@ -13,7 +13,7 @@ mod tuning;
 
 use std::fmt;
 
-pub use product::{Form, Parts, Product, TILE, Weights};
+pub use product::{COLUMNS, Form, Parts, Product, TILE, Weights};
 pub use program::{Feature, Program, ShaderFile, Source};
 pub use setting::Setting;
 pub use store::Store;
@@ -161,7 +161,7 @@ pub trait Variant: fmt::Debug + Sync {
     /// The WGSL files to link with the product's own, and their constants.
     fn program(&self, product: &Product, sizes: Sizes) -> Program;
 
-    /// Workgroups for `count` tokens, (token, expert) choices, or tiles of slots.
+    /// Workgroups for `count` tokens or tiles of slots.
     fn grid(&self, product: &Product, count: u32, sizes: Sizes) -> [u32; 3];
 
     /// How a row of `cols` columns is summed.

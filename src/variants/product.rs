@@ -3,14 +3,18 @@
 use super::Source;
 use crate::base::tensor::{DType, Tensor};
 
-/// Rows of activations in a tile: slots of an expert, or tokens.
+/// Rows of activations in a tile of a matrix product: slots of an expert, or tokens.
 pub const TILE: u32 = 32;
+
+/// Rows of activations that a workgroup of a matrix-vector product takes at once; slots in a tile
+/// of an expert.
+pub const COLUMNS: u32 = 4;
 
 /// How a product is dispatched: for few rows of activations, or for many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
-    /// Matrix-vector products (GEMV), of generated tokens (decode): each row of activations loads
-    /// the weights by itself.
+    /// Matrix-vector products (GEMV), of generated tokens (decode): up to [`COLUMNS`] rows of
+    /// activations share a loaded weight. Any number gives the same bits.
     Vector,
     /// Matrix products (GEMM), of prompts (prefill): many rows of activations share a loaded
     /// weight.
@@ -28,6 +32,23 @@ impl Form {
             Self::Matrix => "matrix product",
         }
     }
+
+    /// The files of a kernel under the name that it has in this form: in programs' labels, in the
+    /// table of rows, and in what was measured.
+    pub const fn source(self, source: Source, vector: &'static str) -> Source {
+        match self {
+            Self::Vector => Source { kernel: vector, ..source },
+            Self::Matrix => source,
+        }
+    }
+
+    /// The most slots in a tile of an expert.
+    pub const fn tile(self) -> u32 {
+        match self {
+            Self::Vector => COLUMNS,
+            Self::Matrix => TILE,
+        }
+    }
 }
 
 /// The weight matrices that a product multiplies by.
@@ -37,16 +58,14 @@ pub enum Weights {
     One,
     /// Two of the same shape, gate and up, with the same activations. `finish` gets both sums.
     Pair,
-    /// Two with the same number of rows, each with its own activations. `finish` gets both sums.
-    Beside,
 }
 
-/// The rows of activations of a matrix product that share weights.
+/// The rows of activations of a product that share weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
     /// Tokens of a step, any number.
     Tokens,
-    /// (token, expert) slots of one expert, up to [`TILE`].
+    /// (token, expert) slots of one expert, up to [`Form::tile`].
     Tile,
 }
 
@@ -62,7 +81,7 @@ pub struct Product {
     pub weight: Tensor,
     /// Whether there is a second, and of which kind.
     pub weights: Weights,
-    /// What shares a loaded weight. In vector products nothing does.
+    /// What shares a loaded weight.
     pub parts: Parts,
 }
 
@@ -82,11 +101,11 @@ impl Product {
         self.weight.dtype
     }
 
-    /// Floating-point operations for `count` tokens, (token, expert) choices, or tiles of slots:
+    /// Floating-point operations for `count` tokens or tiles of slots:
     /// two for each multiply-add. Tiles count as full.
     pub fn operations(&self, count: u32) -> u64 {
-        let slots = if self.parts == Parts::Tile { TILE } else { 1 };
-        let matrices = if self.weights == Weights::One { 1 } else { 2 };
+        let slots = if self.parts == Parts::Tile { self.form.tile() } else { 1 };
+        let matrices = if self.is_pair() { 2 } else { 1 };
         let of_one = u64::from(self.rows()) * u64::from(self.cols());
         2 * matrices * u64::from(count) * u64::from(slots) * of_one
     }

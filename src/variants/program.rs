@@ -12,10 +12,18 @@ pub struct ShaderFile {
 /// The files of a kernel: the libraries that all its variants link, then its own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Stem of the kernel's files.
+    /// Stem of the kernel's files; of a product for generated tokens, its name in that form.
     pub kernel: &'static str,
     /// The files in link order.
     pub files: &'static [ShaderFile],
+}
+
+impl Source {
+    /// Stem of the kernel's own file, and of its Rust file.
+    pub fn stem(&self) -> &'static str {
+        let path = self.files.last().map_or("", |file| file.path);
+        path.rsplit('/').next().and_then(|name| name.strip_suffix(".wgsl")).unwrap_or(path)
+    }
 }
 
 /// An optional feature that a program uses. WGSL turns each on by an `enable` directive.

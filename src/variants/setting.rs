@@ -58,7 +58,7 @@ impl Setting {
         self.variant.program(product, self.sizes)
     }
 
-    /// Workgroups for `count` tokens, (token, expert) choices, or tiles of slots.
+    /// Workgroups for `count` tokens or tiles of slots.
     pub fn grid(self, product: &Product, count: u32) -> [u32; 3] {
         self.variant.grid(product, count, self.sizes)
     }

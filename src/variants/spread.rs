@@ -14,7 +14,7 @@ use crate::{base::tensor::DType, wgsl};
 pub(super) struct Spread;
 
 /// The register tile of an invocation: output rows, and groups of four tokens; 0 in vector
-/// products, which have one token.
+/// products, which have up to four tokens.
 struct Share {
     rows: u32,
     fours: u32,
@@ -84,7 +84,9 @@ impl Variant for Spread {
             Form::Vector => Program {
                 files: const {
                     &[
-                        wgsl!("lib/term"),
+                        wgsl!("lib/part"),
+                        wgsl!("lib/columns"),
+                        wgsl!("lib/starts"),
                         wgsl!("lib/shuffle"),
                         wgsl!("lib/spread"),
                         wgsl!("lib/spread_loads"),
@@ -99,6 +101,7 @@ impl Variant for Spread {
                     &[
                         wgsl!("lib/part"),
                         wgsl!("lib/tile_height"),
+                        wgsl!("lib/starts"),
                         wgsl!("lib/shuffle"),
                         wgsl!("lib/spread"),
                         wgsl!("lib/spread_loads"),
@@ -116,20 +119,19 @@ impl Variant for Spread {
         let Share { rows, fours } = Share::of(product);
         let rows = product.rows().div_ceil(width * rows);
         match (product.form, product.parts) {
-            (Form::Vector, _) => [rows, count, 1],
+            (Form::Vector, _) => [lanes::blocks(product, count), rows, 1],
             (Form::Matrix, Parts::Tokens) => [count.div_ceil(4 * fours), rows, 1],
             (Form::Matrix, Parts::Tile) => [count * TILE.div_ceil(4 * fours), rows, 1],
         }
     }
 
     fn sums(&self, product: &Product, cols: u32, _sizes: Sizes) -> Sums {
-        let depth = match product.form {
-            Form::Vector => lanes::depth(product.dtype(), cols, 1),
-            // At most 2 roundings for eight columns, 3 to add the eights of a chunk, 1 for its
-            // scale, and 3 to add the chunks of a block.
-            Form::Matrix => tiles::depth(cols, 2.0 + 3.0 + 1.0 + 3.0),
-        };
-        Sums { depth, rounds: false }
+        // At most 2 roundings for eight columns, 3 to add the eights of a chunk, 1 for its scale,
+        // and 3 to add the chunks of a block.
+        let inside = 2.0 + 3.0 + 1.0 + 3.0;
+        // In vector products, 2 more to add the components of the vectors.
+        let last = if product.form == Form::Vector { 2.0 } else { 0.0 };
+        Sums { depth: tiles::depth(cols, inside + last), rounds: false }
     }
 
     /// Only where a subgroup of eight invocations is a workgroup.

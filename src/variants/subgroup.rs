@@ -49,7 +49,13 @@ impl Variant for Subgroup {
         Program {
             files: const {
                 // The `main` of `lanes`: only the reduction differs.
-                &[wgsl!("lib/term"), wgsl!("lib/lanes_subgroup"), wgsl!("variants/lanes")]
+                &[
+                    wgsl!("lib/part"),
+                    wgsl!("lib/columns"),
+                    wgsl!("lib/starts"),
+                    wgsl!("lib/lanes_subgroup"),
+                    wgsl!("variants/lanes"),
+                ]
             },
             features: &[Feature::Subgroups],
             constants: vec![("WG", lanes), ("LANES", lanes)],
@@ -57,7 +63,7 @@ impl Variant for Subgroup {
     }
 
     fn grid(&self, product: &Product, count: u32, _sizes: Sizes) -> [u32; 3] {
-        [product.rows(), count, 1]
+        [lanes::blocks(product, count), product.rows(), 1]
     }
 
     fn sums(&self, product: &Product, cols: u32, [lanes, _]: Sizes) -> Sums {

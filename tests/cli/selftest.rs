@@ -174,7 +174,7 @@ fn words<const N: usize>(file: &Path) -> Vec<[u8; N]> {
 fn a_dump_needs_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("repro");
-    let row = "matvec/Q4 5x1024 outliers";
+    let row = "matvec/Q4 9x5x1024 outliers";
     let said = good(&["selftest", "--row", row, "--dump", path(&dir)]);
     assert!(said.contains(" passes\n"), "{said}");
     let text = fs::read_to_string(dir.join("dump.json")).expect("it is there");

@@ -15,7 +15,7 @@ fn what_was_measured_is_kept_and_heeded() {
 
     let report = json(&[&tune[..], &keep].concat());
     let products = report["products"].as_array().expect("a list");
-    let kernels = ["matvec ", "matmul ", "expert_gated_matmul ", "dense_expert_matvec "];
+    let kernels = ["matvec ", "matmul ", "expert_gated_matmul ", "expert_matvec "];
     for kernel in kernels {
         let of = |p: &Value| p["product"].as_str().is_some_and(|name| name.starts_with(kernel));
         let of = products.iter().find(|p| of(p)).unwrap_or_else(|| panic!("{kernel}: {report}"));

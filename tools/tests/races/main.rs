@@ -30,8 +30,6 @@ const REDUNDANT: &[(&str, &str, usize, &str)] = &[
     ("expert_matvec.lanes", "cpu", 1, ONE_LANE),
     ("expert_gated_matvec.lanes", "cpu", 0, ONE_LANE),
     ("expert_gated_matvec.lanes", "cpu", 1, ONE_LANE),
-    ("dense_expert_matvec.lanes", "cpu", 0, ONE_LANE),
-    ("dense_expert_matvec.lanes", "cpu", 1, ONE_LANE),
     ("rms_norm", "gpu", 0, ONE_SUM),
     ("rms_norm", "cpu", 0, ONE_SUM),
 ];
