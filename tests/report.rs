@@ -79,7 +79,7 @@ fn a_stranger_is_led_to_the_fault() {
 
     // Kernel, row, element with both values, and the command to repeat it.
     let row =
-        failed.iter().find(|row| row.case == "Q4 5x1024 outliers").expect("blocks beyond four");
+        failed.iter().find(|row| row.case == "Q4 9x5x1024 outliers").expect("blocks beyond four");
     let page = summary.html();
     let failure = row.report.failure.as_deref().expect("it failed");
     assert!(failure.contains("element [0, 0] of [9, 5]: got "), "{failure}");

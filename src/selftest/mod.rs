@@ -379,8 +379,8 @@ fn unlike(name: &str, bytes: &[u8]) -> Option<String> {
         let mut words = tokens[first].chunks(4).zip(tokens[t].chunks(4)).enumerate();
         let (at, (before, after)) = words.find(|(_, (before, after))| before != after)?;
         Some(format!(
-            "equal tokens have other bits: element {at} of `{name}` is {:#010x} for token {first} \
-             and {:#010x} for token {t}",
+            "equal tokens have other bits: in `{name}`, element [{at}] of token {first} is {:#010x} \
+             and of token {t} {:#010x}",
             word(before),
             word(after)
         ))
