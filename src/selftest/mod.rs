@@ -212,8 +212,8 @@ async fn run(gpu: &mut Gpu, case: &Case, tuning: &Tuning, profile: Profile) -> R
         };
         let written = dispatch.operands.iter().filter(|o| o.access == Access::Write);
         if case.alike {
-            let named = written.clone().map(|o| o.name).zip(&outputs);
-            if let Some(failure) = named.filter_map(|(name, bytes)| unlike(name, bytes)).next() {
+            let mut named = written.clone().map(|o| o.name).zip(&outputs);
+            if let Some(failure) = named.find_map(|(name, bytes)| unlike(name, bytes)) {
                 report.failure.get_or_insert(failure);
             }
         }
@@ -379,8 +379,8 @@ fn unlike(name: &str, bytes: &[u8]) -> Option<String> {
         let mut words = tokens[first].chunks(4).zip(tokens[t].chunks(4)).enumerate();
         let (at, (before, after)) = words.find(|(_, (before, after))| before != after)?;
         Some(format!(
-            "equal tokens have other bits: in `{name}`, element [{at}] of token {first} is {:#010x} \
-             and of token {t} {:#010x}",
+            "equal tokens have other bits: in `{name}`, element [{at}] of token {first} is \
+             {:#010x}, and of token {t} {:#010x}",
             word(before),
             word(after)
         ))
