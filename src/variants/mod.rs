@@ -34,6 +34,7 @@ macro_rules! variants {
 variants! {
     lanes::Lanes,
     subgroup::Subgroup,
+    rows::Rows,
     tiles::Tiles,
     packed::Packed,
     spread::Spread,

@@ -26,17 +26,21 @@ impl Setting {
 
     /// The setting for products of a form that runs on every device.
     pub(super) fn plain(form: Form) -> Self {
-        Self::preferred(form, &Capabilities::default())
+        Self::meant(form, &Capabilities::default()).next().expect("every form has a plain variant")
     }
 
     /// The setting for products of a form on a device where nothing was measured: of the variants
     /// that are meant for it, the last.
     pub(super) fn preferred(form: Form, on: &Capabilities) -> Self {
-        let meant = |&variant: &&'static dyn Variant| {
+        Self::meant(form, on).next_back().expect("every form has a plain variant")
+    }
+
+    /// Those that are meant for such a device, the plain one first.
+    fn meant(form: Form, on: &Capabilities) -> impl DoubleEndedIterator<Item = Self> {
+        VARIANTS.iter().filter_map(move |&variant| {
             let sizes = variant.preferred(on).filter(|_| variant.forms().contains(&form))?;
             Some(Self { variant, sizes })
-        };
-        VARIANTS.iter().filter_map(meant).next_back().expect("every form has a plain variant")
+        })
     }
 
     /// The variant.

@@ -1,0 +1,98 @@
+//! Matrix-vector products of quantized weights in which a group of 32 invocations shares several
+//! output rows, so that activations, which wait in workgroup memory, are read once for two rows.
+//! Needs nothing optional. For GPUs: it has many loads in flight, and few operations for a weight.
+//!
+//! Known as: GEMV with several rows per warp and activations staged in shared memory.
+
+use super::{
+    Capabilities, Form, Product, Program, ShaderFile, Sizes, Sums, Variant, Why, lanes,
+};
+use crate::wgsl;
+
+/// A group of 32 lanes has `rows` rows of the weights, or half as many of each of a pair of
+/// matrices. A workgroup has eight groups.
+#[derive(Debug)]
+pub(super) struct Rows;
+
+/// Lanes of a group.
+const LANES: u32 = 32;
+/// Groups of a workgroup.
+const GROUPS: u32 = 8;
+
+/// The files of a program, with those for the scales of one matrix or of two.
+macro_rules! files {
+    ($scales:literal) => {
+        const {
+            &[
+                wgsl!("lib/part"),
+                wgsl!("lib/columns"),
+                wgsl!("lib/starts"),
+                wgsl!("lib/scale_word"),
+                wgsl!($scales),
+                wgsl!("variants/rows"),
+            ]
+        }
+    };
+}
+
+impl Variant for Rows {
+    fn name(&self) -> &'static str {
+        "rows"
+    }
+
+    fn sizes(&self) -> &'static [&'static str] {
+        &["ROWS"]
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Vector]
+    }
+
+    fn takes(&self, sizes: Sizes) -> bool {
+        SIZES.contains(&sizes)
+    }
+
+    /// Whole weights need few operations, and loads of them are large: lanes serve them well.
+    fn fits(&self, product: &Product) -> bool {
+        product.dtype().is_quantized()
+    }
+
+    fn needs(&self, _on: &Capabilities) -> Result<(), Why> {
+        Ok(())
+    }
+
+    fn preferred(&self, on: &Capabilities) -> Option<Sizes> {
+        (!on.is_cpu).then_some(SIZES[0])
+    }
+
+    fn settings(&self, _on: &Capabilities) -> Vec<Sizes> {
+        SIZES.to_vec()
+    }
+
+    fn checked(&self, _on: &Capabilities) -> Vec<Sizes> {
+        SIZES.to_vec()
+    }
+
+    fn program(&self, product: &Product, [rows, _]: Sizes) -> Program {
+        let files: &[ShaderFile] =
+            if product.is_pair() { files!("lib/scales_pair") } else { files!("lib/scales_one") };
+        Program { files, features: &[], constants: vec![("ROWS", rows)] }
+    }
+
+    fn grid(&self, product: &Product, count: u32, [rows, _]: Sizes) -> [u32; 3] {
+        let own = if product.is_pair() { rows / 2 } else { rows };
+        [lanes::blocks(product, count), product.rows().div_ceil(GROUPS * own), 1]
+    }
+
+    /// A chain of the products of a chunk, its scale, an addition for each of a lane's chunks, the
+    /// tree over the lanes, and the product.
+    fn sums(&self, product: &Product, cols: u32, _sizes: Sizes) -> Sums {
+        let chunk = product.dtype().integers().map_or(8, |integers| 128 / integers.bits);
+        let chunks = cols.div_ceil(chunk).div_ceil(LANES);
+        let depth = f64::from(chunk) + 1.0 + f64::from(chunks) + f64::from(LANES).log2() + 1.0;
+        Sums { depth, rounds: false }
+    }
+}
+
+/// Most rows, and half as many for devices with fewer registers.
+const SIZES: [Sizes; 2] = [[4, 1], [2, 1]];
