@@ -1,9 +1,10 @@
-// The same as lib/scales_one.wgsl for two matrices, `gate` and `up`. Links: lib/scale_word.wgsl.
+// The same as lib/scales_one.wgsl for two matrices, `gate` and `up`.
 
 fn scale_in(which: u32, base: u32, c: u32) -> f32 {
-    let at = scale_place(base, c);
+    let half = scale_half(c);
+    let at = base + scale_at(params.cols8, c);
     if which == 0u {
-        return scale_in_word(gate[at.chunk][at.word], at);
+        return half_of(gate[at][half / 2u], half);
     }
-    return scale_in_word(up[at.chunk][at.word], at);
+    return half_of(up[at][half / 2u], half);
 }

@@ -1,6 +1,7 @@
 
 // Weights in blocks of 32 four-bit integers with a common f16 scale, a block to a chunk. A row is
 // its chunks, then its scales. What is stored is the integer plus 8.
+// Links: lib/weight_quantized.wgsl.
 
 alias Chunk = vec4<u32>;
 
@@ -12,21 +13,14 @@ struct Eight {
 // Groups of eight weights in a chunk.
 const PARTS: u32 = 4u;
 
-// Chunks from one row to the next: one for each block, and one for each eight scales.
-fn row_stride(cols8: u32) -> u32 {
-    return cols8 / PARTS + (cols8 / 4u + 7u) / 8u;
-}
-
 // Index, in a row, of the chunk that has the scale of chunk c.
 fn scale_at(cols8: u32, c: u32) -> u32 {
     return cols8 / PARTS + c / 8u;
 }
 
-// The scale of chunk c; w is the chunk that has it.
-fn scale_of(w: Chunk, c: u32) -> f32 {
-    let block = c % 8u;
-    let pair = unpack2x16float(w[block / 2u]);
-    return select(pair.x, pair.y, block % 2u == 1u);
+// Which of the eight scales in it is that of chunk c.
+fn scale_half(c: u32) -> u32 {
+    return c % 8u;
 }
 
 // Numbers whose last bits are 1, 1/16, 1/256 ... : an integer below 16 in bits 4k to 4k + 3 of such

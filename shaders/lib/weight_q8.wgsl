@@ -1,6 +1,7 @@
 
 // Weights in blocks of 32 signed bytes with a common f16 scale, sixteen bytes to a chunk. A row is
 // its chunks and then its scales.
+// Links: lib/weight_quantized.wgsl.
 
 alias Chunk = vec4<u32>;
 
@@ -12,21 +13,14 @@ struct Eight {
 // Groups of eight weights in a chunk.
 const PARTS: u32 = 2u;
 
-// Chunks from one row to the next: two for each block, and one for each eight scales.
-fn row_stride(cols8: u32) -> u32 {
-    return cols8 / PARTS + (cols8 / 4u + 7u) / 8u;
-}
-
 // Index, in a row, of the chunk that has the scale of chunk c.
 fn scale_at(cols8: u32, c: u32) -> u32 {
     return cols8 / PARTS + c / 16u;
 }
 
-// The scale of chunk c; w is the chunk that has it.
-fn scale_of(w: Chunk, c: u32) -> f32 {
-    let block = c / 2u % 8u;
-    let pair = unpack2x16float(w[block / 2u]);
-    return select(pair.x, pair.y, block % 2u == 1u);
+// Which of the eight scales in it is that of chunk c.
+fn scale_half(c: u32) -> u32 {
+    return c / 2u % 8u;
 }
 
 // Eight neighbouring weights of a chunk, without their scale.

@@ -4,8 +4,8 @@
 // first, and cover the barriers around the stores of x.
 // Known as: GEMV with several rows per warp and activations staged in shared memory.
 // Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, finish.
-// Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/scale_word.wgsl, lib/scales_one.wgsl
-// or lib/scales_pair.wgsl.
+// Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/scales_one.wgsl or
+// lib/scales_pair.wgsl.
 
 // 2 or 4. Of a pair of matrices, half are rows of the first, and half are the same of the second.
 override ROWS: u32 = 4u;

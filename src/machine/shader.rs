@@ -77,8 +77,8 @@ impl Shader {
             None => &[],
             Some(DType::BF16) => const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_bf16")] },
             Some(DType::F16) => const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_f16")] },
-            Some(DType::Q8) => const { &[wgsl!("lib/unknown"), wgsl!("lib/weight_q8")] },
-            Some(DType::Q4) => const { &[wgsl!("lib/unknown"), wgsl!("lib/weight_q4")] },
+            Some(DType::Q8) => const { &[wgsl!("lib/weight_quantized"), wgsl!("lib/weight_q8")] },
+            Some(DType::Q4) => const { &[wgsl!("lib/weight_quantized"), wgsl!("lib/weight_q4")] },
             Some(DType::F32 | DType::U32) => {
                 const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_f32")] }
             }

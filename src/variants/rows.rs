@@ -27,7 +27,6 @@ macro_rules! files {
                 wgsl!("lib/part"),
                 wgsl!("lib/columns"),
                 wgsl!("lib/starts"),
-                wgsl!("lib/scale_word"),
                 wgsl!($scales),
                 wgsl!("variants/rows"),
             ]

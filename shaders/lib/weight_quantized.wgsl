@@ -1,0 +1,23 @@
+// Common to quantized weights. A row is its chunks, then its scales: f16, eight to a chunk, one for
+// each 32 integers.
+// lib/weight_q8.wgsl and lib/weight_q4.wgsl link it, with PARTS and `scale_half`.
+
+// Zero. A program may set it to a zero that compilers do not know: NVIDIA's takes two operations
+// for two constants of which one could be a register.
+var<private> unknown: u32;
+
+// Chunks from one row to the next: those of the integers, and one for each eight scales.
+fn row_stride(cols8: u32) -> u32 {
+    return cols8 / PARTS + (cols8 / 4u + 7u) / 8u;
+}
+
+// The scale of chunk c; w is the chunk that has it.
+fn scale_of(w: Chunk, c: u32) -> f32 {
+    let half = scale_half(c);
+    return half_of(w[half / 2u], half);
+}
+
+// Number `half` of a chunk of scales, from the word that has it.
+fn half_of(word: u32, half: u32) -> f32 {
+    return unpack2x16float(word >> (16u * (half % 2u))).x;
+}
