@@ -4,5 +4,5 @@
 // The scale of chunk c of the row that begins at `base`.
 fn scale_in(which: u32, base: u32, c: u32) -> f32 {
     let half = scale_half(c);
-    return half_of(weight[base + scale_at(params.cols8, c)][half / 2u], half);
+    return scale_of_half(weight[base + scale_at(params.cols8, c)][half / 2u], half);
 }

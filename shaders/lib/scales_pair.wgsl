@@ -4,7 +4,7 @@ fn scale_in(which: u32, base: u32, c: u32) -> f32 {
     let half = scale_half(c);
     let at = base + scale_at(params.cols8, c);
     if which == 0u {
-        return half_of(gate[at][half / 2u], half);
+        return scale_of_half(gate[at][half / 2u], half);
     }
-    return half_of(up[at][half / 2u], half);
+    return scale_of_half(up[at][half / 2u], half);
 }

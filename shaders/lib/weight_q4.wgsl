@@ -23,20 +23,18 @@ fn scale_half(c: u32) -> u32 {
     return c % 8u;
 }
 
-// Numbers whose last bits are 1, 1/16, 1/256 ... : an integer below 16 in bits 4k to 4k + 3 of such
-// a number adds itself, and the difference to the number plus 8 is exact.
-const MAGIC: vec4<u32> = vec4(0x4b000000u, 0x49000000u, 0x47000000u, 0x45000000u);
-const MAGIC_4: u32 = 0x43000000u;
-
-// Eight neighbouring weights of a chunk, without their scale.
+// Eight neighbouring weights of a chunk, without their scale. `magic` has numbers whose last bits
+// are 1, 1/16, 1/256 and so on: an integer below 16 in bits 4k to 4k + 3 of such a number adds
+// itself, and the difference to the number plus 8 is exact.
 fn decode(w: Chunk, part: u32) -> Eight {
+    let magic = vec4(0x4b000000u, 0x49000000u, 0x47000000u, 0x45000000u) + unknown;
     let word = w[part];
-    let lo = (vec4(word) & vec4(0xfu, 0xf0u, 0xf00u, 0xf000u)) | (MAGIC + unknown);
-    let top = vec3(word >> 20u);
-    let hi_0 = (word & 0xf0000u) | (MAGIC_4 + unknown);
-    let hi = (top & vec3(0xfu, 0xf0u, 0xf00u)) | (MAGIC.xyz + unknown);
+    let lo = (vec4(word) & vec4(0xfu, 0xf0u, 0xf00u, 0xf000u)) | magic;
+    let fourth = (word & 0xf0000u) | (0x43000000u + unknown);
+    let top = (vec3(word >> 20u) & vec3(0xfu, 0xf0u, 0xf00u)) | magic.xyz;
+    let eights = vec4(8388616.0, 524296.0, 32776.0, 2056.0);
     return Eight(
-        bitcast<vec4<f32>>(lo) - vec4(8388616.0, 524296.0, 32776.0, 2056.0),
-        vec4(bitcast<f32>(hi_0) - 136.0, bitcast<vec3<f32>>(hi) - vec3(8388616.0, 524296.0, 32776.0)),
+        bitcast<vec4<f32>>(lo) - eights,
+        vec4(bitcast<f32>(fourth) - 136.0, bitcast<vec3<f32>>(top) - eights.xyz),
     );
 }

@@ -14,10 +14,10 @@ fn row_stride(cols8: u32) -> u32 {
 // The scale of chunk c; w is the chunk that has it.
 fn scale_of(w: Chunk, c: u32) -> f32 {
     let half = scale_half(c);
-    return half_of(w[half / 2u], half);
+    return scale_of_half(w[half / 2u], half);
 }
 
 // Number `half` of a chunk of scales, from the word that has it.
-fn half_of(word: u32, half: u32) -> f32 {
+fn scale_of_half(word: u32, half: u32) -> f32 {
     return unpack2x16float(word >> (16u * (half % 2u))).x;
 }

@@ -48,14 +48,14 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    unknown = group.z;
+    let lane = local % LANES;
+    let owner = local / LANES;
     let part = part_of(group.x, COLUMNS);
     if part.begin >= part.end {
         return;
     }
-    unknown = group.z;
     let count = part.end - part.begin;
-    let lane = local % LANES;
-    let owner = local / LANES;
     let slot = slot_of(lane, owner);
     let matrices = 1u + u32(PAIR);
     let row = (group.y * GROUPS + owner) * (ROWS / matrices);

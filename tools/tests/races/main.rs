@@ -33,6 +33,15 @@ const REDUNDANT: &[(&str, &str, usize, &str)] = &[
     ("rms_norm", "gpu", 0, ONE_SUM),
     ("rms_norm", "cpu", 0, ONE_SUM),
 ];
+/// Clamps that can be dropped without an index out of bounds: program, index in it, reason.
+const REDUNDANT_CLAMPS: &[(&str, usize, &str)] = &[
+    ("matvec.subgroup", 0, NO_SUCH_COLUMN),
+    ("matvec.spread", 0, NO_SUCH_COLUMN),
+    ("gated_matvec.subgroup", 0, NO_SUCH_COLUMN),
+    ("gated_matvec.spread", 0, NO_SUCH_COLUMN),
+];
+const NO_SUCH_COLUMN: &str =
+    "columns that are not there are not read; only slots of experts are looked up before that";
 const ONE_LANE: &str = "with LANES = 1 an invocation reads back only its own word";
 const ONE_SUM: &str = "it lets `reduce_sum` be called again, which `norm_add` does and this not";
 
@@ -234,7 +243,13 @@ fn every_clamp_of_a_variant_is_missed() {
             let faults = row.run(&unclamped(&row.source())[which]).faults;
             faults.iter().any(|fault| fault.starts_with("index "))
         });
-        (!missed).then(|| format!("{kernel}: clamp {which} is not missed by {} rows", rows.len()))
+        let excused = REDUNDANT_CLAMPS.iter().any(|&(k, w, _)| (k, w) == (kernel.as_str(), which));
+        let name = format!("{kernel}: clamp {which}");
+        match (missed, excused) {
+            (true, true) => Some(format!("{name} is listed as redundant, and is not")),
+            (false, false) => Some(format!("{name} is not missed by {} rows", rows.len())),
+            _ => None,
+        }
     });
     assert!(wrong.is_empty(), "{} clamps:\n{}", wrong.len(), wrong.join("\n"));
 }
