@@ -7,9 +7,11 @@ use std::{
 };
 
 use clap::Parser;
+use grok_wgpu::lab::variants::Form;
 
 use super::{
     driver::{self, FAMILIES, Family},
+    figures::Figures,
     programs,
     report::{self, Report, Row, Work},
     spirv::Checks,
@@ -21,10 +23,10 @@ use super::{
 ///
 /// The columns: vector instructions for each weight, on the shortest path through an iteration and
 /// on the longest; multiply-adds among vector operations; loads from memory; the most of them in
-/// flight at once; waits for memory that follow each other; vector registers; waves of 32
-/// invocations on a SIMD; bytes of workgroup memory; spilled registers. Where a program has no
-/// weights, the first two are vector instructions, in brackets. A `*` marks a loop around others of
-/// which it is not known how often they run: they count once.
+/// flight at once; waits for all of them; round trips to memory that follow each other; vector
+/// registers; waves of 32 invocations on a SIMD; bytes of workgroup memory; spilled registers. Where
+/// a program is no matrix-vector product, the first two are vector instructions, in brackets. A `*`
+/// marks a loop around others of which it is not known how often they run: they count once.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 struct Options {
@@ -55,6 +57,9 @@ struct Options {
     /// Be the process that compiles for the family of the environment
     #[arg(long, hide = true)]
     worker: bool,
+    /// As that process, only print the version of the driver
+    #[arg(long, hide = true, requires = "worker")]
+    version_of_driver: bool,
 }
 
 fn family(name: &str) -> Result<Family, String> {
@@ -90,6 +95,9 @@ fn run(options: &Options) -> Result<String, (u8, String)> {
         },
         dump: options.dump.clone(),
     };
+    if options.version_of_driver {
+        return report::version().map_err(failed);
+    }
     if options.worker {
         let report = report::make(&work).map_err(failed)?;
         return serde_json::to_string(&report).map_err(|error| failed(error.to_string()));
@@ -143,10 +151,15 @@ fn write(reports: &[(Family, Report)]) -> Result<String, String> {
 
 /// A report as people read it; only what GPUs run by default, if so wanted.
 pub fn print(family: Family, report: &Report, default: bool) -> String {
-    let meant: Vec<String> =
-        programs::all().into_iter().filter(|one| one.default).map(|one| one.name).collect();
-    let rows = report.rows.iter().filter(|(name, _)| !default || meant.contains(name));
-    let rows: Vec<_> = rows.map(|(name, row)| (name.as_str(), line(row))).collect();
+    let programs = programs::all();
+    let rows: Vec<(&str, String)> = programs
+        .iter()
+        .filter(|program| !default || program.default)
+        .filter_map(|program| {
+            let row = report.rows.get(&program.name)?;
+            Some((program.name.as_str(), line(row, program.form() == Some(Form::Vector))))
+        })
+        .collect();
     let wide = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let Report { version, device, .. } = report;
     let mut text = format!("{}: {device}, {version}\n", family.name);
@@ -155,25 +168,20 @@ pub fn print(family: Family, report: &Report, default: bool) -> String {
     text + "\n"
 }
 
-const HEAD: &str = "   least    most  adds  loads  flight  waits  VGPRs  waves  shared  spills";
+const HEAD: &str = "   least    most  adds  loads flight  waits  trips  VGPRs  waves shared spills";
 
-fn line(row: &Row) -> String {
+fn line(row: &Row, of_weights: bool) -> String {
     let Row { vgprs, waves, shared, spills, .. } = row;
-    let end = format!("{vgprs:6} {waves:6} {shared:7} {spills:7}");
-    let Some(main) = &row.main else { return format!("{:44} {end}", "       -") };
-    let each = |figures: &super::figures::Figures| match figures.vector_per_weight() {
-        Some(number) => format!("{number:.2}"),
-        None => format!("({})", figures.vector),
+    let end = format!("{vgprs:6} {waves:6} {shared:6} {spills:6}");
+    let Some(main) = &row.main else { return format!("{:>8}{:42} {end}", "-", "") };
+    let each = |figures: &Figures| match figures.vector_per_weight() {
+        Some(number) if of_weights => format!("{number:.2}"),
+        _ => format!("({})", figures.vector),
     };
     let most = main.most;
     let unknown = if main.inner.contains(&0) { "*" } else { " " };
-    format!(
-        "{:>8}{:>8}{unknown}{:4.0}% {:6} {:7} {:6} {end}",
-        each(&main.least),
-        each(&most),
-        most.share(),
-        most.loads,
-        most.in_flight,
-        most.waits,
-    )
+    let all = [most.loads, most.in_flight, most.waits, most.trips];
+    let all: Vec<String> = all.iter().map(|number| format!("{number:6}")).collect();
+    let (least, longest) = (each(&main.least), each(&most));
+    format!("{least:>8}{longest:>8}{unknown}{:4.0}% {} {end}", most.share(), all.join(" "))
 }

@@ -117,7 +117,8 @@ fn figures(row: &Row) -> Vec<Figure> {
         ("percent of multiply-adds", More, TOLERANCE, of(&|m| Some(m.most.share()))),
         ("loads", Less, TOLERANCE, of(&|m| per(m.most.loads, &m.most))),
         ("loads in flight", More, 0.0, of(&|m| number(m.most.in_flight))),
-        ("waits", Less, 0.0, of(&|m| number(m.most.waits))),
+        ("waits for all loads", Less, 0.0, of(&|m| number(m.most.waits))),
+        ("round trips", Less, 0.0, of(&|m| number(m.most.trips))),
         ("accesses to workgroup memory", Less, TOLERANCE, of(&|m| per(m.most.shared, &m.most))),
         ("barriers", Less, 0.0, of(&|m| number(m.most.barriers))),
     ]
@@ -146,6 +147,7 @@ mod tests {
         loads: 50,
         in_flight: 8,
         waits: 1,
+        trips: 1,
         shared: 50,
         barriers: 2,
         weights: 100,
@@ -161,7 +163,7 @@ mod tests {
         );
         assert_eq!(
             told(&before, &row(Figures { in_flight: 7, waits: 2, ..BASE })),
-            ["a: loads in flight: 8 -> 7, worse", "a: waits: 1 -> 2, worse"]
+            ["a: loads in flight: 8 -> 7, worse", "a: waits for all loads: 1 -> 2, worse"]
         );
         assert_eq!(
             told(&before, &row(Figures { vector: 205, ..BASE })),
@@ -201,7 +203,7 @@ mod tests {
     fn programs_and_loops_that_come_and_go_are_told() {
         let before = row(BASE);
         let gone = told(&before, &Row { main: None, ..before.clone() });
-        assert_eq!(gone.len(), 8, "{gone:?}");
+        assert_eq!(gone.len(), 9, "{gone:?}");
         assert!(gone.iter().all(|line| line.ends_with("-> none, worse")), "{gone:?}");
         let rows = Rows::from([("a".to_owned(), before)]);
         let only = changes(&rows, &Rows::new());

@@ -134,7 +134,7 @@ fn follow(blocks: &[Block], path: &[usize]) -> Figures {
     // The numbers of the loads that are not there yet, the oldest first.
     let mut flying: Vec<u32> = Vec::new();
     let mut issued = 0;
-    // Loads before this one were issued before the last wait.
+    // Loads before this one were issued before the last round trip was waited for.
     let mut waited = 0;
     let mut figures = Figures::default();
     for _ in 0..2 {
@@ -160,8 +160,9 @@ fn follow(blocks: &[Block], path: &[usize]) -> Figures {
             }
             if let Some(left) = left_in_flight(one) {
                 let there: Vec<u32> = flying.drain(..flying.len().saturating_sub(left)).collect();
+                figures.waits += u32::from(flying.is_empty() && !there.is_empty());
                 if there.last().is_some_and(|&last| last >= waited) {
-                    figures.waits += 1;
+                    figures.trips += 1;
                     waited = issued;
                 }
             }
@@ -275,6 +276,7 @@ BB6:
             loads: 2,
             in_flight: 2,
             waits: 1,
+            trips: 1,
             shared: 1,
             barriers: 1,
             // Sixteen bytes of four bits each: the other load is of the scale.
@@ -296,8 +298,8 @@ BB6:
         assert_eq!(counted(OPTIONAL, &floats).least.weights, 5);
     }
 
-    /// Waits of an iteration that begins with a load, for a body of loads and waits.
-    fn waits(body: &[&str]) -> (u32, u32) {
+    /// The most loads in flight, waits and round trips of a body of loads and waits.
+    fn waits(body: &[&str]) -> (u32, u32, u32) {
         let lines: Vec<String> = body
             .iter()
             .map(|&line| match line {
@@ -307,18 +309,20 @@ BB6:
             .collect();
         let text = format!("BB1:\n\tv_fma_f32 v2, v2, v2, v2\n{}\ts_branch BB1\n", lines.concat());
         let MainLoop { most, .. } = counted(&text, &Weights::default());
-        (most.in_flight, most.waits)
+        (most.in_flight, most.waits, most.trips)
     }
 
     #[test]
     fn loads_that_are_waited_for_together_are_one_round_trip() {
-        assert_eq!(waits(&["load", "load", "1", "0"]), (2, 1));
-        assert_eq!(waits(&["load", "0", "load", "0"]), (1, 2));
-        assert_eq!(waits(&["load", "load", "1", "load", "0"]), (2, 2));
+        assert_eq!(waits(&["load", "load", "1", "0"]), (2, 1, 1));
+        assert_eq!(waits(&["load", "0", "load", "0"]), (1, 2, 2));
+        assert_eq!(waits(&["load", "load", "1", "load", "0"]), (2, 1, 2));
+        // One after another, although something is always in flight.
+        assert_eq!(waits(&["load", "1", "load", "1", "load", "1"]), (2, 0, 3));
         // What the next iteration needs is loaded before this one waits.
-        assert_eq!(waits(&["load", "load", "2"]), (4, 1));
-        assert_eq!(waits(&["0", "load", "load"]), (2, 1));
-        assert_eq!(waits(&[]), (0, 0));
+        assert_eq!(waits(&["load", "load", "2"]), (4, 0, 1));
+        assert_eq!(waits(&["0", "load", "load"]), (2, 1, 1));
+        assert_eq!(waits(&[]), (0, 0, 0));
     }
 
     /// The loop with the multiply-adds loads nothing: the one around it does, and another loop with

@@ -48,17 +48,14 @@ const DEBUG: [(&str, &str); 2] = [
     ("MESA_SHADER_CACHE_DISABLE", "true"),
 ];
 
-/// Has `program`, which is `isa`, compile for a family in a process of its own.
-///
-/// # Errors
-///
-/// What that process says.
-pub fn compile(
+/// Runs `program`, which is `isa`, as the process of a family, with these options. Returns what it
+/// prints.
+fn run(
     program: &Path,
     manifest: &Path,
     family: Family,
     options: &[String],
-) -> Result<Report, String> {
+) -> Result<Vec<u8>, String> {
     let mut said = Vec::new();
     for forced in family.forced {
         let output = Command::new(program)
@@ -73,8 +70,7 @@ pub fn compile(
             .output()
             .map_err(|error| format!("{}: {error}", program.display()))?;
         if output.status.success() {
-            return serde_json::from_slice(&output.stdout)
-                .map_err(|error| format!("{forced}: what was compiled cannot be read: {error}"));
+            return Ok(output.stdout);
         }
         let error = String::from_utf8_lossy(&output.stderr);
         said.push(format!("{forced}: {}: {}", output.status, error.trim()));
@@ -84,6 +80,31 @@ pub fn compile(
         }
     }
     Err(said.join("\n"))
+}
+
+/// The driver's version, such as `Mesa 22.3.6`. `program` is `isa`.
+///
+/// # Errors
+///
+/// Why the driver cannot be used.
+pub fn version(program: &Path, manifest: &Path) -> Result<String, String> {
+    let printed = run(program, manifest, FAMILIES[0], &["--version-of-driver".to_owned()])?;
+    Ok(String::from_utf8_lossy(&printed).trim().to_owned())
+}
+
+/// Has `program`, which is `isa`, compile for a family in a process of its own.
+///
+/// # Errors
+///
+/// What that process says.
+pub fn compile(
+    program: &Path,
+    manifest: &Path,
+    family: Family,
+    options: &[String],
+) -> Result<Report, String> {
+    serde_json::from_slice(&run(program, manifest, family, options)?)
+        .map_err(|error| format!("what was compiled cannot be read: {error}"))
 }
 
 /// Has all families compiled, each in a process of its own, at the same time.

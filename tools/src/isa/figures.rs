@@ -20,9 +20,11 @@ pub struct Figures {
     pub loads: u32,
     /// The most loads that are waited for at once.
     pub in_flight: u32,
-    /// How often it waits for loads that were issued after it waited last: the round trips to
-    /// memory that follow each other.
+    /// Waits for all loads that are in flight.
     pub waits: u32,
+    /// Round trips to memory that follow each other: waits for a load that was issued after the
+    /// last such wait. What is computed between may hide a part of one.
+    pub trips: u32,
     /// Accesses to workgroup memory.
     pub shared: u32,
     /// Barriers.
@@ -44,8 +46,24 @@ pub struct MainLoop {
 }
 
 impl Figures {
+    /// Names of [`Figures::numbers`], as tables have them.
+    pub const NAMES: [&str; 12] = [
+        "vector",
+        "operations",
+        "multiply-adds",
+        "scalar",
+        "scalar-loads",
+        "loads",
+        "in-flight",
+        "waits",
+        "trips",
+        "shared",
+        "barriers",
+        "weights",
+    ];
+
     /// All of them, in the order of the fields.
-    pub fn numbers(&self) -> [u32; 11] {
+    pub fn numbers(&self) -> [u32; 12] {
         [
             self.vector,
             self.operations,
@@ -55,6 +73,7 @@ impl Figures {
             self.loads,
             self.in_flight,
             self.waits,
+            self.trips,
             self.shared,
             self.barriers,
             self.weights,
@@ -62,7 +81,7 @@ impl Figures {
     }
 
     /// The figures with these [`Figures::numbers`].
-    pub fn of_numbers(all: [u32; 11]) -> Self {
+    pub fn of_numbers(all: [u32; 12]) -> Self {
         let [
             vector,
             operations,
@@ -72,6 +91,7 @@ impl Figures {
             loads,
             in_flight,
             waits,
+            trips,
             shared,
             barriers,
             weights,
@@ -85,6 +105,7 @@ impl Figures {
             loads,
             in_flight,
             waits,
+            trips,
             shared,
             barriers,
             weights,

@@ -6,7 +6,7 @@
 //! read and renew the tables.
 
 pub mod bounds;
-mod command;
+pub mod command;
 pub mod compare;
 pub mod count;
 pub mod driver;

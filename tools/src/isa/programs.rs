@@ -23,7 +23,7 @@ use grok_wgpu::lab::{
         kernel::{Executor, Kernel},
     },
     model::{Model, config::Config},
-    variants::{Capabilities, Feature, Setting, Tuning, VARIANTS, Variant},
+    variants::{Capabilities, Feature, Form, Setting, Tuning, VARIANTS, Variant},
 };
 use pollster::block_on;
 
@@ -54,6 +54,11 @@ impl Program {
     /// Stem of the kernel's files.
     pub fn kernel(&self) -> &'static str {
         self.dispatch.shader.own.kernel
+    }
+
+    /// The form of the product, if it is one.
+    pub fn form(&self) -> Option<Form> {
+        self.dispatch.class.as_ref().map(|class| class.form)
     }
 
     /// Names of the operands that are quantized, if any are.

@@ -112,6 +112,16 @@ pub fn make(work: &Work) -> Result<Report, String> {
     Ok(Report { version: about.version, device: about.device, rows })
 }
 
+/// The version of the driver that the environment names.
+///
+/// # Errors
+///
+/// If there is no such driver.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+pub fn version() -> Result<String, String> {
+    super::radv::Driver::open().map(|driver| driver.about.version.clone())
+}
+
 /// There is no such driver on this system.
 ///
 /// # Errors
@@ -119,6 +129,16 @@ pub fn make(work: &Work) -> Result<Report, String> {
 /// Always.
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
 pub fn make(_work: &Work) -> Result<Report, String> {
+    version().map(|_| unreachable!("there is no driver"))
+}
+
+/// There is no such driver on this system.
+///
+/// # Errors
+///
+/// Always.
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+pub fn version() -> Result<String, String> {
     Err("Mesa's driver for AMD GPUs does not exist for this system".into())
 }
 

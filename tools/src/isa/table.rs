@@ -31,19 +31,24 @@ pub fn file(version: &str) -> PathBuf {
 
 /// What stands above the rows.
 const HEAD: &str = "\
-# What Mesa's compiler makes of every program that a GPU may be given; `isa --help` says how this is
-# read and renewed. Columns, between bars:
-# program | vgprs sgprs spills scratch shared code waves | inner loops |
-# of the path with the most vector instructions: vector operations multiply_adds scalar scalar_loads
-# loads in_flight waits shared barriers weights | the same of that with the fewest, if it is another
+# What Mesa's compiler makes of every program that a GPU may be given: registers and memory, how often
+# the loops inside of the main loop run (0: not known), and what an iteration takes on the path with
+# the most vector instructions; after these numbers, on that with the fewest, if it is another.
+# `isa --help` says how it is shown and written again, tools/src/isa/figures.rs what the names mean.
 ";
+
+/// Names of the numbers before the loop.
+const OF_ROW: [&str; 7] = ["vgprs", "sgprs", "spills", "scratch", "shared", "code", "waves"];
 
 /// The text of a table.
 pub fn write(table: &Table) -> String {
     let mut text = HEAD.to_owned();
     for (family, rows) in table {
         let wide = rows.keys().map(String::len).max().unwrap_or(0);
-        writeln!(text, "\n[{family}]").expect("a string takes all");
+        let (of_row, of_loop) = (OF_ROW.join(" "), Figures::NAMES.join(" "));
+        let name = "# program";
+        writeln!(text, "\n[{family}]\n{name:wide$} | {of_row} | {:11} | {of_loop}", "inner loops")
+            .expect("a string takes all");
         for (name, row) in rows {
             writeln!(text, "{name:wide$} | {}", line(row)).expect("a string takes all");
         }
@@ -53,20 +58,24 @@ pub fn write(table: &Table) -> String {
 
 fn line(row: &Row) -> String {
     let Row { vgprs, sgprs, spills, scratch, shared, code, waves, main } = row;
-    let head = [vgprs, sgprs, spills, scratch, shared, code, waves];
-    let mut groups = vec![numbers(&head.map(|&number| number))];
+    let of_row = [vgprs, sgprs, spills, scratch, shared, code, waves].map(|&number| number);
+    let mut groups = vec![columns(&OF_ROW, &of_row)];
     if let Some(MainLoop { least, most, inner }) = main {
-        groups.push(if inner.is_empty() { "-".into() } else { numbers(inner) });
-        groups.push(numbers(&most.numbers()));
+        let inner: Vec<String> = inner.iter().map(u32::to_string).collect();
+        let inner = if inner.is_empty() { "-".to_owned() } else { inner.join(" ") };
+        groups.push(format!("{inner:11}"));
+        groups.push(columns(&Figures::NAMES, &most.numbers()));
         if least != most {
-            groups.push(numbers(&least.numbers()));
+            groups.push(columns(&Figures::NAMES, &least.numbers()));
         }
     }
     groups.join(" | ")
 }
 
-fn numbers(all: &[u32]) -> String {
-    all.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+/// Numbers below their names.
+fn columns(names: &[&str], numbers: &[u32]) -> String {
+    let column = |(name, number): (&&str, &u32)| format!("{number:>0$}", name.len());
+    names.iter().zip(numbers).map(column).collect::<Vec<_>>().join(" ")
 }
 
 /// Reads what [`write`] has written.
@@ -124,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let most = Figures::of_numbers([11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
+        let most = Figures::of_numbers([12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
         let least = Figures { vector: 1, ..most };
         let same = MainLoop { least: most, most, inner: vec![4, 0] };
         let row = Row { vgprs: 1, sgprs: 2, spills: 3, scratch: 4, shared: 5, ..Row::default() };
