@@ -19,7 +19,7 @@ pub const TOLERANCE: f64 = 0.02;
 pub struct Change {
     /// The program.
     pub program: String,
-    /// The figure, or what else has changed.
+    /// The figure, or what else has changed; then there are no numbers.
     pub what: &'static str,
     /// What the table has; `None` if it has no such figure.
     pub before: Option<f64>,
@@ -37,6 +37,9 @@ impl fmt::Display for Change {
             Some(number) => format!("{number:.2}"),
         };
         let Self { program, what, before, after, worse } = self;
+        if before.is_none() && after.is_none() {
+            return write!(f, "{program}: {what}");
+        }
         let how = if *worse { "worse" } else { "better" };
         write!(f, "{program}: {what}: {} -> {}, {how}", number(*before), number(*after))
     }
@@ -63,7 +66,7 @@ pub fn changes(before: &Rows, after: &Rows) -> Vec<Change> {
         worse: true,
     };
     for program in before.keys().filter(|program| !after.contains_key(*program)) {
-        changes.push(alone(program, "is in the table, and no program any more"));
+        changes.push(alone(program, "is in the table, and is no program any more"));
     }
     for (program, after) in after {
         let Some(before) = before.get(program) else {
@@ -208,7 +211,9 @@ mod tests {
         let rows = Rows::from([("a".to_owned(), before)]);
         let only = changes(&rows, &Rows::new());
         assert!(only.len() == 1 && only[0].worse);
+        assert_eq!(only[0].to_string(), "a: is in the table, and is no program any more");
         let only = changes(&Rows::new(), &rows);
         assert!(only.len() == 1 && only[0].worse);
+        assert_eq!(only[0].to_string(), "a: is not in the table");
     }
 }

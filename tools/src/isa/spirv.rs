@@ -35,15 +35,27 @@ impl Checks {
 ///
 /// naga's message, if it refuses the program or a constant.
 pub fn of(dispatch: &Dispatch, checks: Checks) -> Result<Vec<u32>, String> {
-    let source = dispatch.shader.source();
+    of_source(&dispatch.shader.source(), &dispatch.constants, checks)
+}
+
+/// Linked WGSL with the values of its `override` declarations, as words of SPIR-V.
+///
+/// # Errors
+///
+/// Those of [`of`].
+pub fn of_source(
+    source: &str,
+    constants: &[(&str, u32)],
+    checks: Checks,
+) -> Result<Vec<u32>, String> {
     let module =
-        naga::front::wgsl::parse_str(&source).map_err(|error| error.emit_to_string(&source))?;
+        naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
     // naga has a capability for `unpack2x16float`, which is core WGSL.
     let used = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
     let info = Validator::new(ValidationFlags::all(), used)
         .validate(&module)
-        .map_err(|error| error.emit_to_string(&source))?;
-    let constants = dispatch.constants.iter();
+        .map_err(|error| error.emit_to_string(source))?;
+    let constants = constants.iter();
     let constants = constants.map(|&(name, value)| (name.to_owned(), f64::from(value))).collect();
     let entry = Some((ShaderStage::Compute, ENTRY));
     let (module, info) =
