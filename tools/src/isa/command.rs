@@ -162,10 +162,10 @@ pub fn print(family: Family, report: &Report, default: bool) -> String {
         .collect();
     let wide = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let Report { version, device, .. } = report;
-    let mut text = format!("{}: {device}, {version}\n", family.name);
-    text += &format!("{:wide$} {HEAD}\n", "");
-    rows.iter().for_each(|(name, line)| text += &format!("{name:wide$} {line}\n"));
-    text + "\n"
+    let first =
+        [format!("{}: {device}, {version}\n", family.name), format!("{:wide$} {HEAD}\n", "")];
+    let rows = rows.iter().map(|(name, line)| format!("{name:wide$} {line}\n"));
+    first.into_iter().chain(rows).chain(["\n".to_owned()]).collect()
 }
 
 const HEAD: &str = "   least    most  adds  loads flight  waits  trips  VGPRs  waves shared spills";

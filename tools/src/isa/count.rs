@@ -21,7 +21,7 @@ pub struct Weights {
     /// The bindings that weights are in.
     pub bindings: Vec<u32>,
     /// Bits of a weight.
-    pub bits: u64,
+    pub bits: u32,
     /// Whether scales are among them, as f16: what is loaded from a weight and converted from f16
     /// is a scale.
     pub scaled: bool,
@@ -41,20 +41,20 @@ pub fn main_loop(text: &str, weights: &Weights) -> Result<Option<MainLoop>, Stri
         one.binding.is_some_and(|binding| weights.bindings.contains(&binding))
             && !scales.contains(&place)
     };
-    let bytes = |at: usize| -> u64 {
+    let bytes = |at: usize| -> u32 {
         let all = blocks[at].instructions.iter().enumerate();
         all.filter(|&(i, one)| is_weight((at, i), one)).map(|(_, one)| one.bytes()).sum()
     };
     let along = |sign: i64| {
         let value = |at: usize| {
-            let vector = blocks[at].instructions.iter().filter(|one| is_vector(&one.op)).count();
-            let number = |count: u64| i64::try_from(count).expect("a program is short");
-            (number(bytes(at)), sign * number(vector as u64))
+            let all = blocks[at].instructions.iter();
+            let vector: i64 = all.map(|one| i64::from(is_vector(&one.op))).sum();
+            (i64::from(bytes(at)), sign * vector)
         };
         let path = flow::path(&blocks, &loops, at, &value)?;
         let mut figures = follow(&blocks, &path);
-        let loaded: u64 = path.iter().map(|&at| bytes(at)).sum();
-        figures.weights = u32::try_from(loaded * 8 / weights.bits.max(1)).expect("a few");
+        let loaded: u32 = path.iter().map(|&at| bytes(at)).sum();
+        figures.weights = loaded * 8 / weights.bits.max(1);
         Some(figures)
     };
     let (Some(least), Some(most)) = (along(-1), along(1)) else { return Ok(None) };

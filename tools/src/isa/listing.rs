@@ -55,8 +55,8 @@ impl Instruction {
     }
 
     /// Bytes that an invocation loads or stores with it, by its name.
-    pub fn bytes(&self) -> u64 {
-        const SIZES: [(&str, u64); 12] = [
+    pub fn bytes(&self) -> u32 {
+        const SIZES: [(&str, u32); 12] = [
             ("dwordx4", 16),
             ("dwordx3", 12),
             ("dwordx2", 8),
@@ -145,10 +145,10 @@ pub fn parse(text: &str) -> Result<Vec<Block>, String> {
         let target = labels.get(&target).ok_or_else(|| format!("no label is called {target}"))?;
         blocks[at].jumps = Some(*target).filter(|&target| target < end);
     }
-    for at in 0..end {
-        let last = blocks[at].instructions.last().map(|last| last.op.as_str());
+    for (at, block) in blocks.iter_mut().enumerate() {
+        let last = block.instructions.last().map(|last| last.op.as_str());
         let goes_on = !matches!(last, Some("s_branch" | "s_endpgm"));
-        blocks[at].falls = Some(at + 1).filter(|&next| goes_on && next < end);
+        block.falls = Some(at + 1).filter(|&next| goes_on && next < end);
     }
     if blocks.iter().all(|block| block.instructions.is_empty()) {
         return Err("the listing has no instructions".into());

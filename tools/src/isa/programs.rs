@@ -154,6 +154,7 @@ fn tell_weights(all: &mut [Program]) {
             .collect();
         let Some(&(_, dtype)) = weights.first() else { continue };
         let bits = dtype.integers().map_or(8 * dtype.row_bytes(1), |one| one.bits.into());
+        let bits = u32::try_from(bits).expect("an element has a few bytes");
         program.weights = Weights {
             bindings: weights.into_iter().map(|(binding, _)| binding).collect(),
             bits,
