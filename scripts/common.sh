@@ -55,10 +55,14 @@ first_file() {
     return 1
 }
 
-# Vulkan manifests of the two software drivers.
+# Vulkan manifests of the two software drivers, and of Mesa's driver for AMD GPUs.
 lavapipe_icd() {
     first_file /usr/share/vulkan/icd.d/lvp_icd*.json /usr/local/share/vulkan/icd.d/lvp_icd*.json \
         /etc/vulkan/icd.d/lvp_icd*.json
+}
+radeon_icd() {
+    first_file "${RADEON_ICD:-}" /etc/vulkan/icd.d/radeon_icd*.json \
+        /usr/local/share/vulkan/icd.d/radeon_icd*.json /usr/share/vulkan/icd.d/radeon_icd*.json
 }
 swiftshader_icd() {
     first_file "${SWIFTSHADER_ICD:-}" \

@@ -10,5 +10,6 @@
 
 pub mod edited;
 pub mod interpret;
+pub mod isa;
 pub mod mutate;
 pub mod programs;

@@ -25,7 +25,7 @@ pub(super) struct Translation {
     /// Name of its file.
     pub(super) file: &'static str,
     /// For whom it is, in a few words.
-    pub(super) about: &'static str,
+    pub(super) about: String,
     /// The file, or why there is none.
     pub(super) code: Result<Vec<u8>, String>,
     /// Its entry point, and where it finds the bindings.
@@ -67,7 +67,8 @@ impl Parsed {
 
     /// The program for all interfaces.
     pub(super) fn translate(&self) -> [Translation; 4] {
-        [self.spirv(true), self.spirv(false), self.metal(), self.direct()]
+        let (spirv, checked) = (self.spirv(true), self.spirv(false));
+        [spirv, checked, self.metal((3, 0)), self.direct(hlsl::ShaderModel::V6_6)]
     }
 
     /// The numbers of the bindings, and whether each is a uniform and is written.
@@ -156,13 +157,14 @@ impl Parsed {
         };
         Translation {
             file,
-            about,
+            about: about.to_owned(),
             code: words.map(bytes).map_err(|error| error.to_string()),
             places: json!({ "entry_point": ENTRY, "bindings": places.collect::<Value>() }),
         }
     }
 
-    fn metal(&self) -> Translation {
+    /// For Metal, in this version of its language. wgpu takes the newest that the system has.
+    fn metal(&self, version: (u8, u8)) -> Translation {
         let bindings = self.bindings();
         let slot = |at: usize| u8::try_from(at).unwrap_or(u8::MAX);
         let resources = bindings.iter().enumerate().map(|(at, &(place, _, mutable))| {
@@ -176,7 +178,7 @@ impl Parsed {
             sizes_buffer: Some(slot(bindings.len())),
         };
         let options = msl::Options {
-            lang_version: (3, 0),
+            lang_version: version,
             fake_missing_bindings: false,
             per_entry_point_map: [(ENTRY.to_owned(), resources)].into(),
             bounds_check_policies: BoundsCheckPolicies {
@@ -208,7 +210,7 @@ impl Parsed {
         let places = bindings.iter().enumerate().map(|(at, _)| json!({ "buffer": at }));
         Translation {
             file: "shader.metal",
-            about: "Metal Shading Language 3.0",
+            about: format!("Metal Shading Language {}.{}", version.0, version.1),
             code,
             places: json!({
                 "entry_point": entry,
@@ -219,7 +221,9 @@ impl Parsed {
         }
     }
 
-    fn direct(&self) -> Translation {
+    /// For Direct3D 12, in this shader model. wgpu takes 5.1 for the compiler FXC, and for DXC the
+    /// newest that it and the device have.
+    fn direct(&self, model: hlsl::ShaderModel) -> Translation {
         let bindings = self.bindings();
         // Registers of a kind are counted in the order of bindings.
         let mut next = [0; 3];
@@ -233,7 +237,7 @@ impl Parsed {
             places.push(json!({ "register": format!("{}{register}", ["b", "t", "u"][kind]) }));
         }
         let options = hlsl::Options {
-            shader_model: hlsl::ShaderModel::V6_6,
+            shader_model: model,
             binding_map: map,
             fake_missing_bindings: false,
             ..hlsl::Options::default()
@@ -253,7 +257,7 @@ impl Parsed {
         };
         Translation {
             file: "shader.hlsl",
-            about: "HLSL for shader model 6.6 (`dxc -T cs_6_6 -E main`), all in space 0",
+            about: format!("HLSL (`dxc -T cs_{} -E main`), all in space 0", model.to_str()),
             code,
             places: json!({ "entry_point": entry, "bindings": places }),
         }
@@ -262,34 +266,35 @@ impl Parsed {
 
 #[cfg(test)]
 mod tests {
-    use grok_wgpu::lab::{kernels, machine::host::Host, variants::Tuning};
+    use grok_wgpu_tools::programs;
 
     use super::*;
 
-    /// One row of each kernel with each tuning of a device that has everything.
+    /// Every program that is ever dispatched, for every interface. Of Metal's language the version
+    /// of macOS 11, the first on Apple's processors, and the newest that wgpu knows; of shader models
+    /// that of FXC, which has no subgroups, the first of DXC, and the first with dp4a.
     #[test]
-    fn every_kernel_can_be_translated() {
-        let mut cases = kernels::cases();
-        cases.dedup_by_key(|case| case.kernel);
-        assert!(cases.len() > 20, "{}", cases.len());
-        let on =
-            grok_wgpu::lab::variants::Capabilities { is_cpu: false, subgroups: Some((32, 32)) };
-        for (name, tuning) in Tuning::all(&on) {
-            for case in &cases {
-                let dispatch = case
-                    .build(&mut Host::of_shapes())
-                    .record(&tuning)
-                    .expect("rows can be dispatched");
-                let source = dispatch.shader.source();
-                let parsed = Parsed::of(&source, &dispatch.constants).expect("naga reads it");
-                assert!(parsed.workgroup_size()[0] > 0);
-                for Translation { file, code, places, .. } in parsed.translate() {
-                    let id = format!("{case:?} [{name}], {file}");
-                    let code = code.unwrap_or_else(|error| panic!("{id}: {error}"));
-                    assert!(code.len() > 500 && places["entry_point"].is_string(), "{id}");
-                    let bindings = places["bindings"].as_array().map(Vec::len);
-                    assert_eq!(bindings, Some(1 + dispatch.operands.len()), "{id}");
-                }
+    fn every_program_can_be_translated() {
+        use hlsl::ShaderModel as M;
+        let all = programs::all();
+        assert!(all.len() > 100, "{}", all.len());
+        for (name, dispatch) in &all {
+            let source = dispatch.shader.source();
+            let parsed = Parsed::of(&source, &dispatch.constants)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(parsed.workgroup_size()[0] > 0);
+            let mut made: Vec<Translation> = parsed.translate().into();
+            made.extend([(2, 3), (4, 0)].map(|version| parsed.metal(version)));
+            made.extend([M::V6_0, M::V6_4].map(|model| parsed.direct(model)));
+            if dispatch.shader.features.is_empty() {
+                made.push(parsed.direct(M::V5_1));
+            }
+            for Translation { about, code, places, .. } in made {
+                let id = format!("{name}, {about}");
+                let code = code.unwrap_or_else(|error| panic!("{id}: {error}"));
+                assert!(code.len() > 500 && places["entry_point"].is_string(), "{id}");
+                let bindings = places["bindings"].as_array().map(Vec::len);
+                assert_eq!(bindings, Some(1 + dispatch.operands.len()), "{id}");
             }
         }
     }
