@@ -271,8 +271,8 @@ mod tests {
     use super::*;
 
     /// Every program that is ever dispatched, for every interface. Of Metal's language the version
-    /// of macOS 11, the first on Apple's processors, and the newest that wgpu knows; of shader models
-    /// that of FXC, which has no subgroups, the first of DXC, and the first with dp4a.
+    /// of macOS 11, the first on Apple's processors, and the newest that wgpu knows; of shader
+    /// models that of FXC, which has no subgroups, the first of DXC, and the first with dp4a.
     #[test]
     fn every_program_can_be_translated() {
         use hlsl::ShaderModel as M;

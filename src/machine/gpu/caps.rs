@@ -181,8 +181,8 @@ fn describe(name: &str, info: &wgpu::AdapterInfo) -> String {
 fn instance(backends: wgpu::Backends) -> wgpu::Instance {
     let mut options = wgpu::BackendOptions::default();
     options.noop.enable = backends.contains(wgpu::Backends::NOOP);
-    // Direct3D: Microsoft's DXC where somebody has put its library beside the program, for subgroups
-    // and dp4a; else FXC, which is part of Windows. See ARCHITECTURE.md.
+    // Direct3D: Microsoft's DXC where somebody has put its library beside the program, for
+    // subgroups and dp4a; else FXC, which is part of Windows. See ARCHITECTURE.md.
     options.dx12.shader_compiler = wgpu::Dx12Compiler::Auto;
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,

@@ -18,14 +18,14 @@ use super::{
     table::{self, Table},
 };
 
-/// Compiles every program that a GPU may be given with Mesa's compiler for AMD GPUs, and prints what
-/// an iteration of its main loop takes. Needs no GPU, but Mesa's drivers for Vulkan.
+/// Compiles every program that a GPU may be given with Mesa's compiler for AMD GPUs, and prints
+/// what an iteration of its main loop takes. Needs no GPU, but Mesa's drivers for Vulkan.
 ///
 /// The columns: vector instructions for each weight, on the shortest path through an iteration and
 /// on the longest; multiply-adds among vector operations; loads from memory; the most of them in
 /// flight at once; waits for all of them; round trips to memory that follow each other; vector
-/// registers; waves of 32 invocations on a SIMD; bytes of workgroup memory; spilled registers. Where
-/// a program is no matrix-vector product, the first two are vector instructions, in brackets. A `*`
+/// registers; waves of 32 invocations on a SIMD; bytes of workgroup memory; spilled registers.
+/// Where a program is no matrix-vector product, the first two are vector instructions, in brackets. A `*`
 /// marks a loop around others of which it is not known how often they run: they count once.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]

@@ -1,9 +1,9 @@
 //! What a real compiler for GPUs makes of the shaders, without a GPU.
 //!
-//! Mesa's driver for AMD GPUs compiles for a GPU that is not there, and shows statistics and machine
-//! code. The program `isa` prints figures of every program that a GPU may be given; the test of this
-//! name compares them with a table in `tools/isa/` and with bounds. `CONTRIBUTING.md` says how to
-//! read and renew the tables.
+//! Mesa's driver for AMD GPUs compiles for a GPU that is not there, and shows statistics and
+//! machine code. The program `isa` prints figures of every program that a GPU may be given; the
+//! test of this name compares them with a table in `tools/isa/` and with bounds. `CONTRIBUTING.md`
+//! says how to read and renew the tables.
 
 pub mod bounds;
 pub mod command;

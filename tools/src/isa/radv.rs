@@ -136,7 +136,8 @@ fn first(instance: &Instance) -> Result<(vk::PhysicalDevice, About), String> {
     Ok((physical, About { device, version }))
 }
 
-/// A device with the features that wgpu asks for, as far as a compute shader's code depends on them.
+/// A device with the features that wgpu asks for, as far as a compute shader's code depends on
+/// them.
 #[expect(unsafe_code, reason = "a call of Vulkan")]
 fn device(instance: &Instance, physical: vk::PhysicalDevice) -> Result<Device, String> {
     let extensions =

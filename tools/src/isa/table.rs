@@ -31,9 +31,10 @@ pub fn file(version: &str) -> PathBuf {
 
 /// What stands above the rows.
 const HEAD: &str = "\
-# What Mesa's compiler makes of every program that a GPU may be given: registers and memory, how often
-# the loops inside of the main loop run (0: not known), and what an iteration takes on the path with
-# the most vector instructions; after these numbers, on that with the fewest, if it is another.
+# What Mesa's compiler makes of every program that a GPU may be given: registers and memory, how
+# often the loops inside of the main loop run (0: not known), and what an iteration takes on the
+# path with the most vector instructions; after these numbers, on that with the fewest, if it is
+# another.
 # `isa --help` says how it is shown and written again, tools/src/isa/figures.rs what the names mean.
 ";
 
