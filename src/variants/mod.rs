@@ -26,7 +26,8 @@ macro_rules! variants {
     ($($module:ident::$variant:ident,)*) => {
         $(mod $module;)*
 
-        /// Every variant. Where several are meant for a device, the last is used.
+        /// Every variant. The first of each form is the plain one, which takes the place of those
+        /// that a device refuses. Where several are meant for a device, the last is used.
         pub static VARIANTS: &[&dyn Variant] = &[$(&$module::$variant),*];
     };
 }
@@ -37,6 +38,7 @@ variants! {
     rows::Rows,
     tiles::Tiles,
     packed::Packed,
+    blocks::Blocks,
     spread::Spread,
 }
 

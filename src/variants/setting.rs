@@ -11,6 +11,9 @@ use super::{
     Attention, Capabilities, Form, Heads, Product, Program, Sizes, Sums, VARIANTS, Variant, Why,
 };
 
+/// What panics if [`VARIANTS`] lacks it.
+const PLAIN: &str = "every form has a plain variant";
+
 /// A variant and its sizes. As text: the variant's name and the sizes, as in `lanes 32 4`.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -24,23 +27,26 @@ impl Setting {
         Self { variant, sizes }
     }
 
-    /// The setting for products of a form that runs on every device.
+    /// The setting for products of a form that runs on every device: of the variants that are
+    /// meant for one without optional features, the first.
     pub(super) fn plain(form: Form) -> Self {
-        Self::meant(form, &Capabilities::default()).next().expect("every form has a plain variant")
+        Self::meant(form, &Capabilities::default()).next().expect(PLAIN)
     }
 
     /// The setting for products of a form on a device where nothing was measured: of the variants
     /// that are meant for it, the last.
     pub(super) fn preferred(form: Form, on: &Capabilities) -> Self {
-        Self::meant(form, on).next_back().expect("every form has a plain variant")
+        Self::meant(form, on).last().expect(PLAIN)
     }
 
-    /// Those that are meant for such a device, the plain one first.
-    fn meant(form: Form, on: &Capabilities) -> impl DoubleEndedIterator<Item = Self> {
-        VARIANTS.iter().filter_map(move |&variant| {
-            let sizes = variant.preferred(on).filter(|_| variant.forms().contains(&form))?;
-            Some(Self { variant, sizes })
-        })
+    /// The variants that are meant for such a device, in the order of the table.
+    fn meant(form: Form, on: &Capabilities) -> impl Iterator<Item = Self> {
+        VARIANTS.iter().filter(move |variant| variant.forms().contains(&form)).filter_map(
+            move |&variant| {
+                let sizes = variant.preferred(on)?;
+                Some(Self { variant, sizes })
+            },
+        )
     }
 
     /// The variant.
@@ -62,7 +68,7 @@ impl Setting {
         self.variant.program(product, self.sizes)
     }
 
-    /// Workgroups for `count` tokens or tiles of slots.
+    /// Workgroups for `count` tokens, (token, expert) choices, or tiles of slots.
     pub fn grid(self, product: &Product, count: u32) -> [u32; 3] {
         self.variant.grid(product, count, self.sizes)
     }

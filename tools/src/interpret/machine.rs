@@ -29,6 +29,9 @@ const WIDEST: usize = 48;
 /// Words of the widest value in most programs: a matrix of 4 x 4. Smaller values are faster.
 const USUAL: usize = 16;
 
+/// Words of the widest value in programs with 32 sums in a structure.
+const WIDE: usize = 32;
+
 /// A value of any type, in its memory layout.
 pub(crate) type Value<const W: usize> = [u32; W];
 
@@ -81,7 +84,11 @@ pub fn dispatch(
     workgroups: [u32; 3],
     subgroups: Subgroups,
 ) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
-    let dispatch = if program.widest() > USUAL { in_words::<WIDEST> } else { in_words::<USUAL> };
+    let dispatch = match program.widest() {
+        ..=USUAL => in_words::<USUAL>,
+        ..=WIDE => in_words::<WIDE>,
+        _ => in_words::<WIDEST>,
+    };
     dispatch(program, bindings, workgroups, subgroups)
 }
 
