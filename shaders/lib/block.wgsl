@@ -134,7 +134,8 @@ fn eight_of(w: Chunk, scale: f32, sharer: u32, k: u32) -> Eight {
     return e;
 }
 
-// Stores a quad of row t of x: number `quad` of the tile, which begins at number `first` of the row.
+// Stores a quad of row t of x: number `quad` of the tile, which begins at number `first` of the
+// row.
 // Zero beyond its end.
 fn store_x(t: u32, first: u32, quad: u32, x: vec4<f32>) {
     let at = t ^ quad * TURN;

@@ -25,8 +25,8 @@ use super::{
 /// on the longest; multiply-adds among vector operations; loads from memory; the most of them in
 /// flight at once; waits for all of them; round trips to memory that follow each other; vector
 /// registers; waves of 32 invocations on a SIMD; bytes of workgroup memory; spilled registers.
-/// Where a program is no matrix-vector product, the first two are vector instructions, in brackets. A `*`
-/// marks a loop around others of which it is not known how often they run: they count once.
+/// Where a program is no matrix-vector product, the first two are vector instructions, in
+/// brackets. A `*` marks a loop around others of which it is not known how often they run: they count once.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 struct Options {

@@ -81,8 +81,8 @@ fn rows(largest: usize) -> Vec<Prepared> {
     let in_order = Tuning::all(&with((8, 8)));
     // Several subgroups in a workgroup, and subgroups larger than a quantized block needs.
     let scattered = Tuning::all(&with((8, 32)));
-    // Infinity takes the same paths as NaN, and in products all numbers take the same, so small sets
-    // leave the others out.
+    // Infinity takes the same paths as NaN, and in products all numbers take the same, so small
+    // sets leave the others out.
     let twice = |case: &Case| {
         let is_product = case.kernel.contains("matvec") || case.kernel.contains("matmul");
         let is_other = |fill: &str| is_product && case.name.ends_with(fill);
@@ -227,8 +227,8 @@ fn every_barrier_is_missed() {
 }
 
 /// Dropping any clamp must show an index out of bounds in some row. Devices that clamp indices hide
-/// this, so no row on a device can show it. Products, and variants with optional features, read past
-/// their rows by design.
+/// this, so no row on a device can show it. Products, and variants with optional features, read
+/// past their rows by design.
 #[test]
 fn every_clamp_of_a_variant_is_missed() {
     let rows = rows(SMALL);
