@@ -1,6 +1,6 @@
 //! What must hold of the programs whatever the version of the compiler: WebGPU's default limit of
-//! workgroup memory; of those that a GPU runs by default hardly any spills; and of products among these
-//! bounds by form and type of the weights.
+//! workgroup memory; of those that a GPU runs by default hardly any spills; and of products among
+//! these bounds by form and type of the weights.
 //!
 //! The tables of known versions see small changes. These bounds are wider, so that another version
 //! keeps to them, and see a kernel that has lost its shape.
@@ -15,8 +15,9 @@ use super::{figures::MainLoop, programs::Program, report::Row};
 /// WebGPU's default limit on the workgroup memory of a program, in bytes.
 pub const SHARED: u32 = 16 << 10;
 
-/// Waves of 32 invocations that fit a SIMD at least, so that some run while others wait.
-pub const WAVES: u32 = 8;
+/// Waves of 32 invocations that fit a SIMD at least, so that some run while others wait. On RDNA3,
+/// whose SIMDs have half as many registers again, it is 8.
+pub const WAVES: u32 = 6;
 
 /// Registers that a default program may spill, and bytes of scratch memory for them. The 32 results
 /// of an invocation of `blocks` leave no room for up to this many others, outside of products.
