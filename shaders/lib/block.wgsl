@@ -52,11 +52,11 @@ struct Places {
 // of x, and neighbours by two the same rows of w, so that few of the words that a quarter of a
 // subgroup reads at once are different.
 fn x_of(local: u32) -> u32 {
-    return ((local >> 1u & 1u) | (local >> 3u & 2u) | (local >> 4u & 4u)) % X_GROUPS;
+    return (((local >> 1u) & 1u) | ((local >> 3u) & 2u) | ((local >> 4u) & 4u)) % X_GROUPS;
 }
 
 fn w_of(local: u32) -> u32 {
-    return ((local & 1u) | (local >> 1u & 6u) | (local >> 2u & 24u)) % W_GROUPS;
+    return ((local & 1u) | ((local >> 1u) & 6u) | ((local >> 2u) & 24u)) % W_GROUPS;
 }
 
 // Rows beyond the last are clamped to it.
@@ -135,10 +135,9 @@ fn eight_of(w: Chunk, scale: f32, sharer: u32, k: u32) -> Eight {
 }
 
 // Stores a quad of row t of x: number `quad` of the tile, which begins at number `first` of the
-// row.
-// Zero beyond its end.
+// row. Zero beyond its end.
 fn store_x(t: u32, first: u32, quad: u32, x: vec4<f32>) {
-    let at = t ^ quad * TURN;
+    let at = t ^ (quad * TURN);
     let is_there = PARTS > 1u || first + quad < 2u * params.cols8;
     x_tile[quad][at / X_GROUPS][at % X_GROUPS] = select(vec4<f32>(), x, is_there);
 }
@@ -178,7 +177,7 @@ fn mul_quad(q: u32, a: u32, b: u32, s: Sums) -> Sums {
         vec4(w0.w, w1.w, w2.w, w3.w),
     );
     let i = q * TURN / X_GROUPS;
-    let g = a ^ q * TURN % X_GROUPS;
+    let g = a ^ (q * TURN % X_GROUPS);
     return Sums(
         mul_add(x_tile[q][i][g], w, s.s0),
         mul_add(x_tile[q][i ^ 1u][g], w, s.s1),
@@ -230,7 +229,7 @@ fn put_all(local: u32, part: Part, row: u32, sums: Sums) {
 }
 
 fn put(s: u32, end: u32, row: u32, first: f32, second: f32) {
-    if s < end && row < params.rows {
+    if row < params.rows && s < end {
         let at = out_row(s) * params.out_rows + params.row0 + row;
         out[at] = finish(at, first, second);
     }

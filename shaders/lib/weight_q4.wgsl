@@ -27,10 +27,10 @@ fn scale_half(c: u32) -> u32 {
 // are 1, 1/16, 1/256 and so on: an integer below 16 in bits 4k to 4k + 3 of such a number adds
 // itself, and the difference to the number plus 8 is exact.
 fn decode(w: Chunk, part: u32) -> Eight {
-    let magic = vec4(0x4b000000u, 0x49000000u, 0x47000000u, 0x45000000u) + unknown;
+    let magic = vec4(0x4b000000u, 0x49000000u, 0x47000000u, 0x45000000u);
     let word = w[part];
     let lo = (vec4(word) & vec4(0xfu, 0xf0u, 0xf00u, 0xf000u)) | magic;
-    let fourth = (word & 0xf0000u) | (0x43000000u + unknown);
+    let fourth = (word & 0xf0000u) | 0x43000000u;
     let top = (vec3(word >> 20u) & vec3(0xfu, 0xf0u, 0xf00u)) | magic.xyz;
     let eights = vec4(8388616.0, 524296.0, 32776.0, 2056.0);
     return Eight(

@@ -35,6 +35,6 @@ fn bytes_of(word: u32) -> vec4<f32> {
     let low = word ^ 0x80808080u;
     let high = low >> 16u;
     let places = vec4(low, low, high, high) & vec4(0xffu, 0xff00u, 0xffu, 0xff00u);
-    let magic = vec4(0x4b000000u, 0x47000000u, 0x4b000000u, 0x47000000u) + unknown;
+    let magic = vec4(0x4b000000u, 0x47000000u, 0x4b000000u, 0x47000000u);
     return bitcast<vec4<f32>>(places | magic) - vec4(8388736.0, 32896.0, 8388736.0, 32896.0);
 }

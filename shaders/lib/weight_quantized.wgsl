@@ -2,10 +2,6 @@
 // each 32 integers.
 // lib/weight_q8.wgsl and lib/weight_q4.wgsl link it, with PARTS and `scale_half`.
 
-// Zero. A program may set it to a zero that compilers do not know: NVIDIA's takes two operations
-// for two constants of which one could be a register.
-var<private> unknown: u32;
-
 // Chunks from one row to the next: those of the integers, and one for each eight scales.
 fn row_stride(cols8: u32) -> u32 {
     return cols8 / PARTS + (cols8 / 4u + 7u) / 8u;

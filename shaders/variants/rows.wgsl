@@ -48,7 +48,6 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    unknown = group.z;
     let lane = local % LANES;
     let owner = local / LANES;
     let part = part_of(group.x, COLUMNS);

@@ -192,9 +192,7 @@ fn every_operand_is_used_as_declared() {
         for (handle, variable) in module.global_variables.iter() {
             let used = entry[handle];
             let variable_name = variable.name.as_deref().unwrap_or_default();
-            // A library that several programs link may have a private variable for some of them.
-            let private = variable.space == AddressSpace::Private;
-            assert!(private || !used.is_empty(), "{name}: `{variable_name}` is never used");
+            assert!(!used.is_empty(), "{name}: `{variable_name}` is never used");
             if let AddressSpace::Storage { access } = variable.space {
                 assert_eq!(
                     access.contains(StorageAccess::STORE),
