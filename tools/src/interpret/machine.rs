@@ -84,10 +84,13 @@ pub fn dispatch(
     workgroups: [u32; 3],
     subgroups: Subgroups,
 ) -> Result<(BTreeSet<String>, Vec<Memory>), String> {
-    let dispatch = match program.widest() {
-        ..=USUAL => in_words::<USUAL>,
-        ..=WIDE => in_words::<WIDE>,
-        _ => in_words::<WIDEST>,
+    let widest = program.widest();
+    let dispatch = if widest <= USUAL {
+        in_words::<USUAL>
+    } else if widest <= WIDE {
+        in_words::<WIDE>
+    } else {
+        in_words::<WIDEST>
     };
     dispatch(program, bindings, workgroups, subgroups)
 }
