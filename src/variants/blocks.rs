@@ -59,24 +59,28 @@ impl Variant for Blocks {
 
     fn program(&self, product: &Product, _sizes: Sizes) -> Program {
         let files: &[_] = match product.parts {
-            Parts::Tokens => const {
-                &[
-                    wgsl!("lib/part"),
-                    wgsl!("lib/tile_height"),
-                    wgsl!("lib/block"),
-                    wgsl!("lib/block_square"),
-                    wgsl!("variants/blocks"),
-                ]
-            },
-            Parts::Tile => const {
-                &[
-                    wgsl!("lib/part"),
-                    wgsl!("lib/tile_height"),
-                    wgsl!("lib/block"),
-                    wgsl!("lib/block_wide"),
-                    wgsl!("variants/blocks"),
-                ]
-            },
+            Parts::Tokens => {
+                const {
+                    &[
+                        wgsl!("lib/part"),
+                        wgsl!("lib/tile_height"),
+                        wgsl!("lib/block"),
+                        wgsl!("lib/block_square"),
+                        wgsl!("variants/blocks"),
+                    ]
+                }
+            }
+            Parts::Tile => {
+                const {
+                    &[
+                        wgsl!("lib/part"),
+                        wgsl!("lib/tile_height"),
+                        wgsl!("lib/block"),
+                        wgsl!("lib/block_wide"),
+                        wgsl!("variants/blocks"),
+                    ]
+                }
+            }
         };
         Program { files, features: &[], constants: Vec::new() }
     }

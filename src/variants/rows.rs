@@ -4,9 +4,7 @@
 //!
 //! Known as: GEMV with several rows per warp and activations staged in shared memory.
 
-use super::{
-    Capabilities, Form, Product, Program, ShaderFile, Sizes, Sums, Variant, Why, lanes,
-};
+use super::{Capabilities, Form, Product, Program, ShaderFile, Sizes, Sums, Variant, Why, lanes};
 use crate::wgsl;
 
 /// A group of 32 lanes has `rows` rows of the weights, or half as many of each of a pair of

@@ -26,7 +26,8 @@ use super::{
 /// flight at once; waits for all of them; round trips to memory that follow each other; vector
 /// registers; waves of 32 invocations on a SIMD; bytes of workgroup memory; spilled registers.
 /// Where a program is no matrix-vector product, the first two are vector instructions, in
-/// brackets. A `*` marks a loop around others of which it is not known how often they run: they count once.
+/// brackets. A `*` marks a loop around others of which it is not known how often they run: they
+/// count once.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 struct Options {
