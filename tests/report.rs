@@ -122,7 +122,7 @@ fn a_stranger_is_led_to_the_fault() {
         assert!(failure.contains(bits) && page.contains(bits), "{bits}");
     }
     assert!(first["ulps"].as_u64().is_some_and(|ulps| ulps > 0), "{first}");
-    let program = "matvec.lanes/q4 scales of other blocks.lanes";
+    let program = "matvec.rows/q4 scales of other blocks.rows";
     let digest = &json["programs"][program]["sha256"];
     assert!(digest.as_str().is_some_and(|digest| page.contains(digest)), "{}", json["programs"]);
 
@@ -249,7 +249,7 @@ fn a_device_that_is_not_replaced_ends_the_test_and_keeps_its_rows() {
 
 #[test]
 fn a_shader_that_the_device_refuses_fails_its_rows_and_no_others() {
-    let refused = BROKEN.replacen("let block = c % 8u;", "let block: f32 = c % 8u;", 1);
+    let refused = BROKEN.replacen("return c % 8u;", "return f32(c % 8u);", 1);
     assert_ne!(refused, BROKEN);
     let edit = Arc::new(Edit::new("refused".into(), BROKEN.into(), refused));
     let mut runner = runner(selftest::Profile::Quick);
