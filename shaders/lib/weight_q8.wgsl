@@ -30,7 +30,7 @@ fn decode(w: Chunk, part: u32) -> Eight {
 
 // The signed bytes of a word. A sign bit that is turned over adds 128. Numbers whose last bits are
 // 1 and 1/256: a byte in the place of those bits, or eight above, adds itself, and the difference
-// is exact. GPUs convert integers slowly.
+// is exact. Some GPUs convert integers slowly.
 fn bytes_of(word: u32) -> vec4<f32> {
     let low = word ^ 0x80808080u;
     let high = low >> 16u;

@@ -20,7 +20,7 @@ pub const SHARED: u32 = 16 << 10;
 pub const WAVES: u32 = 6;
 
 /// Registers that a default program may spill, and bytes of scratch memory for them. The 32 results
-/// of an invocation of `blocks` leave no room for up to this many others, outside of products.
+/// of an invocation of `blocks` leave no room for up to this many others.
 pub const SPILLS: u32 = 6;
 /// See [`SPILLS`].
 pub const SCRATCH: u32 = 2048;
