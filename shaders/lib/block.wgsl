@@ -65,15 +65,6 @@ fn places_of(local: u32, part: Part, row: u32) -> Places {
     return Places(starts_of(local, part), own * row_stride(params.cols8));
 }
 
-// Loads an invocation's part of 32 columns of the second matrix, from column 8 c on. Where there is
-// one matrix, it is `first`, which is not used.
-fn second_of(local: u32, places: Places, c: u32, first: Piece) -> Piece {
-    if PAIR {
-        return piece_of(local, 1u, places, c);
-    }
-    return first;
-}
-
 // Quad number `quad` of the row of x whose first is `start`. Only the last of several steps can go
 // beyond the end, where it is the last; with blocks of 32 columns none does.
 fn quad_of(start: u32, quad: u32) -> vec4<f32> {
@@ -83,7 +74,8 @@ fn quad_of(start: u32, quad: u32) -> vec4<f32> {
     return x[start + min(quad, 2u * params.cols8 - 1u)];
 }
 
-// The same of one matrix. The groups of eight columns of a piece may be in one chunk.
+// Loads an invocation's part of 32 columns of a matrix, from column 8 c on. The groups of eight
+// columns of a piece may be in one chunk.
 fn piece_of(local: u32, which: u32, places: Places, c: u32) -> Piece {
     let eight = c + local / OUT_ROWS * SHARER_STEP;
     let c0 = chunk_of(which, places.w, eight);
@@ -105,6 +97,14 @@ fn piece_of(local: u32, which: u32, places: Places, c: u32) -> Piece {
         scale = w_chunk(which, places.w + scale_at(params.cols8, c / PARTS));
     }
     return Piece(c0, c1, c2, c3, scale);
+}
+
+// The same of the second matrix. Where there is one matrix, it is `first`, which is not used.
+fn second_of(local: u32, places: Places, c: u32, first: Piece) -> Piece {
+    if PAIR {
+        return piece_of(local, 1u, places, c);
+    }
+    return first;
 }
 
 // The chunk with these eight columns. Beyond the row's end it is its last, whose columns of x are

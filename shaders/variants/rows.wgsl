@@ -75,19 +75,13 @@ fn main(
     for (var c = 0u; c < params.cols8 / PARTS; c += 2u * LANES) {
         let quad_near = quad_of(x_at.x, slot, c);
         let quad_far = quad_of(x_at.x, slot, c + LANES);
-        var near = load(first, c + lane);
-        var far = load(first, c + LANES + lane);
+        let near = load(first, c + lane, group.z);
+        let far = load(first, c + LANES + lane, group.z);
         var near_1 = near;
         var far_1 = far;
         if ROWS == 4u {
-            near_1 = load(later, c + lane);
-            far_1 = load(later, c + LANES + lane);
-        }
-        near = held(near, group.z);
-        far = held(far, group.z);
-        if ROWS == 4u {
-            near_1 = held(near_1, group.z);
-            far_1 = held(far_1, group.z);
+            near_1 = load(later, c + lane, group.z);
+            far_1 = load(later, c + LANES + lane, group.z);
         }
         let x_near = kept(quad_near, slot, c);
         let x_far = kept(quad_far, slot, c + LANES);
@@ -151,28 +145,25 @@ fn slot_of(lane: u32, owner: u32) -> Slot {
     return Slot(chunk % LANES, (lane % 8u + lane / 8u + 4u * owner) % QUADS, chunk < LANES);
 }
 
-// Chunks beyond the rows are clamped to the last; their activations are zero.
-fn load(rows: Rows, chunk: u32) -> Loaded {
+// Chunks beyond the rows are clamped to the last; their activations are zero. `zero` is zero, which
+// compilers do not know: Mesa's moves a load to the block of its first use, and would wait for
+// memory after each barrier.
+fn load(rows: Rows, chunk: u32, zero: u32) -> Loaded {
     let c = min(chunk, params.cols8 / PARTS - 1u);
     return Loaded(
-        w_chunk(rows.matrix_a, rows.a + c),
-        w_chunk(rows.matrix_b, rows.b + c),
+        w_chunk(rows.matrix_a, rows.a + c) ^ vec4(zero),
+        w_chunk(rows.matrix_b, rows.b + c) ^ vec4(zero),
         vec2(scale_in(rows.matrix_a, rows.a, c), scale_in(rows.matrix_b, rows.b, c)),
     );
 }
 
-// The same; `zero` is zero, which compilers do not know. Mesa's moves a load to the block of its
-// first use, so that one would wait for memory after each barrier.
-fn held(loaded: Loaded, zero: u32) -> Loaded {
-    return Loaded(loaded.a ^ vec4(zero), loaded.b ^ vec4(zero), loaded.scales);
-}
-
-// This invocation's quad of the span from chunk c on, of the row of x that begins at `start`.
+// This invocation's quad of the span from chunk c on, of the row of x that begins at `start`;
+// beyond the row, its last.
 fn quad_of(start: u32, slot: Slot, c: u32) -> vec4<f32> {
     return x[start + min(c + slot.chunk, params.cols8 / PARTS - 1u) * QUADS + slot.quad];
 }
 
-// The same with zeros beyond the row.
+// That quad with zeros beyond the row.
 fn kept(quad: vec4<f32>, slot: Slot, c: u32) -> vec4<f32> {
     return select(vec4<f32>(), quad, c + slot.chunk < params.cols8 / PARTS);
 }
