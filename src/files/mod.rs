@@ -8,7 +8,7 @@ pub(crate) mod log;
 pub mod native;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod replace;
-pub(crate) mod threads;
+pub mod threads;
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod web;
 

@@ -3,11 +3,12 @@
 use std::sync::mpsc;
 
 /// Runs `work` on each item, on as many threads as there are cores. Results keep the items' order.
+///
+/// # Panics
+///
+/// As `work` does.
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn map_on_all_cores<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> R + Sync,
-) -> Vec<R> {
+pub fn map_on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let mut made: Vec<(&T, Option<R>)> = items.iter().map(|item| (item, None)).collect();
     each_on_all_cores(&mut made, |(item, result)| *result = Some(work(item)));
     made.into_iter().map(|(_, result)| result.expect("every item was worked on")).collect()
@@ -44,7 +45,7 @@ pub(crate) fn each_on_all_cores<T: Send>(items: &mut [T], work: impl Fn(&mut T) 
 
 /// Runs `work` on each item, in order, on the caller's thread.
 #[cfg(target_arch = "wasm32")]
-pub(crate) fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
+pub fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
     items.iter().map(work).collect()
 }
 

@@ -1,15 +1,8 @@
 //! What the compiler makes of every program, on one family of GPUs.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    path::PathBuf,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
+use grok_wgpu::lab::files::threads::map_on_all_cores;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -79,31 +72,15 @@ pub fn make(work: &Work) -> Result<Report, String> {
         let row = row(&compiled.statistics, &compiled.assembly, program)?;
         Ok::<_, String>((row, compiled.assembly))
     };
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    // One such process runs for each family.
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let made = compile(program);
-                    let made = made.map_err(|error| format!("{}: {error}", program.name));
-                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.push((program.name.clone(), made));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let done = map_on_all_cores(&programs, compile);
     let mut rows = BTreeMap::new();
     let mut dump = String::new();
-    for (name, made) in done {
-        let (row, assembly) = made?;
+    for (Program { name, .. }, made) in programs.iter().zip(done) {
+        let (row, assembly) = made.map_err(|error| format!("{name}: {error}"))?;
         if work.dump.is_some() {
             writeln!(dump, "; {name}\n{assembly}").expect("a string takes all");
         }
-        rows.insert(name, row);
+        rows.insert(name.clone(), row);
     }
     if let Some(file) = &work.dump {
         std::fs::write(file, dump).map_err(|error| format!("{}: {error}", file.display()))?;

@@ -5,14 +5,11 @@ mod planted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::Arc,
 };
 
 use grok_wgpu::lab::{
+    files::threads::map_on_all_cores,
     kernels::{self, Case},
     machine::host::{self, Host, POISON},
     selftest::{CaseData, Expected, OperandData, ways},
@@ -116,20 +113,7 @@ fn rows(largest: usize) -> Vec<Prepared> {
 
 /// Runs a check on all items in parallel and returns its findings.
 fn wrong<T: Sync>(items: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut found = Vec::new();
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            found.extend(check(item));
-        }
-        found
-    };
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        let found = threads.into_iter().map(|thread| thread.join().expect("a check panicked"));
-        found.flatten().collect()
-    })
+    map_on_all_cores(items, check).into_iter().flatten().collect()
 }
 
 /// Compares an output with its oracle by the rules for devices.
