@@ -2,35 +2,59 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What an iteration takes along a path. Loads, waits and so on are those of one subgroup;
-/// weights are those of one invocation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Figures {
+/// Declares [`Figures`] by its fields, each with its name in tables.
+macro_rules! figures {
+    ($($(#[$doc:meta])* $field:ident $name:literal,)+) => {
+        /// What an iteration takes along a path. Loads, waits and so on are those of one subgroup;
+        /// weights are those of one invocation.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Figures {
+            $($(#[$doc])* pub $field: u32,)+
+        }
+
+        impl Figures {
+            /// Names of [`Figures::numbers`], as tables have them.
+            pub const NAMES: [&str; 12] = [$($name),+];
+
+            /// All of them, in the order of the fields.
+            pub fn numbers(&self) -> [u32; 12] {
+                [$(self.$field),+]
+            }
+
+            /// The figures with these [`Figures::numbers`].
+            pub fn of_numbers([$($field),+]: [u32; 12]) -> Self {
+                Self { $($field),+ }
+            }
+        }
+    };
+}
+
+figures! {
     /// Vector instructions.
-    pub vector: u32,
+    vector "vector",
     /// Operations of them: two for a dual instruction.
-    pub operations: u32,
+    operations "operations",
     /// Those of the operations that multiply and add floats, or bytes (dp4a).
-    pub multiply_adds: u32,
+    multiply_adds "multiply-adds",
     /// Scalar instructions, without branches, waits and loads.
-    pub scalar: u32,
+    scalar "scalar",
     /// Loads into scalar registers.
-    pub scalar_loads: u32,
+    scalar_loads "scalar-loads",
     /// Loads from memory.
-    pub loads: u32,
+    loads "loads",
     /// The most loads that are waited for at once.
-    pub in_flight: u32,
+    in_flight "in-flight",
     /// Waits for all loads that are in flight.
-    pub waits: u32,
+    waits "waits",
     /// Round trips to memory that follow each other: waits for a load that was issued after the
     /// last such wait. What is computed between may hide a part of one.
-    pub trips: u32,
+    trips "trips",
     /// Accesses to workgroup memory.
-    pub shared: u32,
+    shared "shared",
     /// Barriers.
-    pub barriers: u32,
+    barriers "barriers",
     /// Weights that an invocation loads.
-    pub weights: u32,
+    weights "weights",
 }
 
 /// The main loop of a program.
@@ -46,72 +70,6 @@ pub struct MainLoop {
 }
 
 impl Figures {
-    /// Names of [`Figures::numbers`], as tables have them.
-    pub const NAMES: [&str; 12] = [
-        "vector",
-        "operations",
-        "multiply-adds",
-        "scalar",
-        "scalar-loads",
-        "loads",
-        "in-flight",
-        "waits",
-        "trips",
-        "shared",
-        "barriers",
-        "weights",
-    ];
-
-    /// All of them, in the order of the fields.
-    pub fn numbers(&self) -> [u32; 12] {
-        [
-            self.vector,
-            self.operations,
-            self.multiply_adds,
-            self.scalar,
-            self.scalar_loads,
-            self.loads,
-            self.in_flight,
-            self.waits,
-            self.trips,
-            self.shared,
-            self.barriers,
-            self.weights,
-        ]
-    }
-
-    /// The figures with these [`Figures::numbers`].
-    pub fn of_numbers(all: [u32; 12]) -> Self {
-        let [
-            vector,
-            operations,
-            multiply_adds,
-            scalar,
-            scalar_loads,
-            loads,
-            in_flight,
-            waits,
-            trips,
-            shared,
-            barriers,
-            weights,
-        ] = all;
-        Self {
-            vector,
-            operations,
-            multiply_adds,
-            scalar,
-            scalar_loads,
-            loads,
-            in_flight,
-            waits,
-            trips,
-            shared,
-            barriers,
-            weights,
-        }
-    }
-
     /// Vector instructions for each weight that is loaded; `None` if none are.
     pub fn vector_per_weight(&self) -> Option<f64> {
         (self.weights > 0).then(|| f64::from(self.vector) / f64::from(self.weights))
