@@ -137,3 +137,57 @@ impl Machine for Counting {
         self.limits.binding.min(self.limits.buffer).min(u64::from(u32::MAX)) / 32 * 32
     }
 }
+
+/// A machine that has limits and no memory, and calls `see` with each kernel that is recorded.
+#[derive(Debug)]
+pub struct Watching<F> {
+    /// What has the limits.
+    pub counting: Counting,
+    /// What is done with a kernel.
+    pub see: F,
+}
+
+/// The executor of a [`Watching`].
+struct Seen<'a, F>(&'a mut F);
+
+impl<F: FnMut(&dyn Kernel) -> Result<()>> Executor for Seen<'_, F> {
+    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
+        (self.0)(kernel)
+    }
+}
+
+impl<F: FnMut(&dyn Kernel) -> Result<()>> Machine for Watching<F> {
+    type Plan = ();
+
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
+        self.counting.alloc(role, dtype, shape)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.counting.write(tensor, offset, bytes)
+    }
+
+    fn record(&mut self, program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<()> {
+        program(&mut Seen(&mut self.see))
+    }
+
+    async fn run_plan(&mut self, (): &(), read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        self.counting.run_plan(&Counted::default(), read).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.counting.flush().await
+    }
+
+    fn tensor_count(&self) -> usize {
+        self.counting.tensor_count()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        self.counting.truncate(keep);
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        self.counting.max_binding_bytes()
+    }
+}

@@ -178,77 +178,28 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::tensor::{Shape, Tensor},
         checkpoint::Synthetic,
-        machine::{
-            BufferRole,
-            binder::MAX_WORKGROUPS,
-            kernel::{Executor, Kernel},
-        },
+        machine::{binder::MAX_WORKGROUPS, counting::Watching, kernel::Kernel},
         variants::{Capabilities, Tuning},
     };
 
-    /// A machine that has every kernel recorded for each tuning, and compared with the limits.
-    struct Strict {
-        counting: Counting,
-        tunings: Vec<(String, Tuning)>,
-    }
-
-    struct Checks<'a>(&'a Strict);
-
-    impl Executor for Checks<'_> {
-        fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-            for (name, tuning) in &self.0.tunings {
-                let dispatch = kernel.record(tuning)?;
-                let label = dispatch.shader.label();
-                let groups = dispatch.workgroups;
-                assert!(groups.iter().all(|n| *n <= MAX_WORKGROUPS), "{label} {name}: {groups:?}");
-                for operand in &dispatch.operands {
-                    let bytes = operand.tensor.size_bytes();
-                    assert!(bytes <= self.0.max_binding_bytes(), "{label} {name}: {bytes}");
-                }
+    /// Records a kernel for each tuning, and compares it with the limits.
+    fn keeps_to_the_limits(
+        kernel: &dyn Kernel,
+        tunings: &[(String, Tuning)],
+        binding: u64,
+    ) -> Result<()> {
+        for (name, tuning) in tunings {
+            let dispatch = kernel.record(tuning)?;
+            let label = dispatch.shader.label();
+            let groups = dispatch.workgroups;
+            assert!(groups.iter().all(|n| *n <= MAX_WORKGROUPS), "{label} {name}: {groups:?}");
+            for operand in &dispatch.operands {
+                let bytes = operand.tensor.size_bytes();
+                assert!(bytes <= binding, "{label} {name}: {bytes}");
             }
-            Ok(())
         }
-    }
-
-    impl crate::machine::Machine for Strict {
-        type Plan = ();
-
-        fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-            self.counting.alloc(role, dtype, shape)
-        }
-
-        fn write(&mut self, _: Tensor, _: u64, _: &[u8]) -> Result<()> {
-            Ok(())
-        }
-
-        fn record(
-            &mut self,
-            program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
-        ) -> Result<()> {
-            program(&mut Checks(self))
-        }
-
-        async fn run_plan(&mut self, (): &(), _: &[Tensor]) -> Result<Vec<Vec<u8>>> {
-            unreachable!("nothing is run")
-        }
-
-        async fn flush(&mut self) -> Result<()> {
-            Ok(())
-        }
-
-        fn tensor_count(&self) -> usize {
-            self.counting.tensor_count()
-        }
-
-        fn truncate(&mut self, keep: usize) {
-            self.counting.truncate(keep);
-        }
-
-        fn max_binding_bytes(&self) -> u64 {
-            self.counting.max_binding_bytes()
-        }
+        Ok(())
     }
 
     /// Long contexts, long chunks and millions of tokens: what is planned keeps to the limits, and
@@ -273,7 +224,9 @@ mod tests {
             config.max_position_embeddings = config.max_position_embeddings.max(context);
             let weights = Synthetic::new(&config, DType::Q4, 0).expect("weights");
             let counting = Counting::new(DeviceLimits::BASELINE);
-            let mut machine = Strict { counting, tunings: tunings.clone() };
+            let binding = counting.max_binding_bytes();
+            let see = |kernel: &dyn Kernel| keeps_to_the_limits(kernel, &tunings, binding);
+            let mut machine = Watching { counting, see };
             let model = Model::alloc(&mut machine, &config, &weights).expect("rows are short");
             let sizes = SessionOptions { context, prefill, cache: DType::Q8 };
             let rows = prefill as usize;

@@ -8,19 +8,15 @@
 use std::collections::{HashMap, HashSet};
 
 use grok_wgpu::lab::{
-    base::{
-        error::Result,
-        tensor::{DType, Shape, Tensor},
-    },
+    base::{error::Result, tensor::DType},
     checkpoint::Synthetic,
     engine::{Engine, SessionOptions, step::Readback},
     kernels::{self, CACHES},
     machine::{
-        BufferRole, Machine,
         binder::{Access, Dispatch},
-        counting::{Counting, DeviceLimits},
+        counting::{Counting, DeviceLimits, Watching},
         host::Host,
-        kernel::{Executor, Kernel},
+        kernel::Kernel,
     },
     model::{Model, config::Config},
     variants::{Capabilities, Feature, Form, Setting, Tuning, VARIANTS, Variant},
@@ -174,7 +170,7 @@ impl Found {
         let weights = Synthetic::new(config, weights, 0).expect("weights have a type");
         // Under larger limits the head has more workgroups than some settings may dispatch.
         let counting = Counting::new(DeviceLimits::BASELINE);
-        let mut machine = Recording { counting, found: self };
+        let mut machine = Watching { counting, see: |kernel: &dyn Kernel| self.add(kernel) };
         let model = Model::alloc(&mut machine, config, &weights).expect("it fits");
         let sizes = SessionOptions::new(4096, 256, cache);
         let mut engine = Engine::with_model(machine, model, sizes).expect("it fits");
@@ -221,54 +217,4 @@ impl Found {
 fn name(dispatch: &Dispatch) -> String {
     let label = dispatch.shader.label();
     dispatch.constants.iter().fold(label, |name, (key, value)| format!("{name} {key}={value}"))
-}
-
-/// A machine without memory that has every kernel recorded under each tuning.
-struct Recording<'a> {
-    counting: Counting,
-    found: &'a mut Found,
-}
-
-struct Recorder<'a>(&'a mut Found);
-
-impl Executor for Recorder<'_> {
-    fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        self.0.add(kernel)
-    }
-}
-
-impl Machine for Recording<'_> {
-    type Plan = ();
-
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.counting.alloc(role, dtype, shape)
-    }
-
-    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.counting.write(tensor, offset, bytes)
-    }
-
-    fn record(&mut self, program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<()> {
-        program(&mut Recorder(self.found))
-    }
-
-    async fn run_plan(&mut self, (): &(), _: &[Tensor]) -> Result<Vec<Vec<u8>>> {
-        unreachable!("plans are recorded, and not run")
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.counting.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.counting.truncate(keep);
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.counting.max_binding_bytes()
-    }
 }
