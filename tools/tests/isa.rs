@@ -5,7 +5,7 @@
 //! and says so. `cargo run -p grok-wgpu-tools --bin isa -- --help` tells what the figures are.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::Path,
     sync::LazyLock,
@@ -14,8 +14,8 @@ use std::{
 use grok_wgpu::lab::{
     base::tensor::DType,
     kernels,
-    machine::{binder::Dispatch, host::Host},
-    variants::{Capabilities, Tuning, VARIANTS},
+    machine::{binder::Dispatch, host::Host, kernel::Kernel},
+    variants::{Capabilities, Setting, Sizes, Tuning, VARIANTS},
 };
 use grok_wgpu_tools::isa::{
     bounds, command, compare,
@@ -100,6 +100,9 @@ fn gate(version: &str) -> Vec<Trial> {
     trials
 }
 
+/// The programs, recorded once.
+static PROGRAMS: LazyLock<Vec<Program>> = LazyLock::new(programs::all);
+
 /// All programs on all families, compiled once.
 static REPORTS: LazyLock<Result<Vec<(Family, Report)>, String>> = LazyLock::new(|| {
     let manifest = driver::manifest().ok_or("the driver is gone")?;
@@ -123,9 +126,9 @@ fn within_bounds(family: Family, show: bool) -> Result<(), Failed> {
         eprintln!("{}", command::print(family, report, true));
     }
     let mut broken = Vec::new();
-    for program in programs::all() {
+    for program in PROGRAMS.iter() {
         let row = report.rows.get(&program.name).ok_or("a program was not compiled")?;
-        let lines = bounds::broken(&program, row);
+        let lines = bounds::broken(program, row);
         broken.extend(lines.into_iter().map(|line| format!("{}: {line}", program.name)));
     }
     none(&broken, "these are bounds of tools/src/isa/bounds.rs")
@@ -153,7 +156,7 @@ fn as_the_table_says(family: Family) -> Result<(), Failed> {
 /// Each kernel; and each variant that is not for CPUs, with each type of weights that it takes, in
 /// each setting that `tune` would measure.
 fn all_are_there() -> Result<(), Failed> {
-    let programs = programs::all();
+    let programs = &*PROGRAMS;
     let mut missing = Vec::new();
     let compiled: HashSet<&str> = programs.iter().map(Program::kernel).collect();
     let kernels: BTreeSet<&str> = kernels::cases().iter().map(|case| case.kernel).collect();
@@ -169,22 +172,25 @@ fn all_are_there() -> Result<(), Failed> {
     };
     let products: BTreeSet<_> =
         programs.iter().filter_map(|program| class_of(&program.dispatch)).collect();
-    let of_rows: BTreeSet<_> = kernels::cases()
+    let record =
+        |kernel: &dyn Kernel, tuning| kernel.record(tuning).expect("rows can be dispatched");
+    // A row of each product.
+    let of_rows: BTreeMap<_, Box<dyn Kernel>> = kernels::cases()
         .iter()
         .filter_map(|case| {
             let kernel = case.build(&mut Host::of_shapes());
-            class_of(&kernel.record(&Tuning::default()).expect("rows can be dispatched"))
+            Some((class_of(&record(kernel.as_ref(), &Tuning::default()))?, kernel))
         })
         .collect();
-    assert!(of_rows.len() >= 2 * DType::WEIGHTS.len(), "{of_rows:?}");
-    for (kernel, _, dtype) in of_rows.difference(&products) {
+    assert!(of_rows.len() >= 2 * DType::WEIGHTS.len(), "{:?}", of_rows.keys());
+    for (kernel, _, dtype) in of_rows.keys().filter(|product| !products.contains(product)) {
         missing.push(format!("{kernel} with weights of {dtype} is in no program"));
     }
     let left_out = programs::left_out();
     // The subgroups that a variant takes which needs them to have one size.
     let on = Capabilities { is_cpu: false, subgroups: Some((32, 32)) };
     for variant in VARIANTS.iter().filter(|variant| !left_out.contains(&variant.name())) {
-        for &(kernel, form, dtype) in &products {
+        for (&(kernel, form, dtype), row) in &of_rows {
             if !variant.forms().contains(&form) {
                 continue;
             }
@@ -195,8 +201,11 @@ fn all_are_there() -> Result<(), Failed> {
             let of_variant = |one: &&Program| one.dispatch.shader.variant == Some(variant.name());
             let found = programs.iter().filter(of_kernel).filter(of_variant).count();
             // What it cannot divide has the plain variant instead.
-            let fits = dtype.is_quantized() || !QUANTIZED.contains(&variant.name());
-            let wanted = if fits { variant.settings(&on).len() } else { 0 };
+            let divides = |sizes: &Sizes| {
+                let tuning = Tuning::by(&on, Setting::new(*variant, *sizes));
+                record(row.as_ref(), &tuning).shader.variant == Some(variant.name())
+            };
+            let wanted = variant.settings(&on).iter().filter(|sizes| divides(sizes)).count();
             if found != wanted {
                 let name = variant.name();
                 missing.push(format!("{kernel}.{name}/{dtype}: {found} of {wanted} settings"));
@@ -209,12 +218,9 @@ fn all_are_there() -> Result<(), Failed> {
     none(&missing, "see tools/src/isa/programs.rs")
 }
 
-/// Variants for quantized weights alone.
-const QUANTIZED: [&str; 2] = ["packed", "rows"];
-
 fn products_are_known() -> Result<(), Failed> {
     let mut unknown = Vec::new();
-    for program in programs::all().iter().filter(|program| program.form().is_some()) {
+    for program in PROGRAMS.iter().filter(|program| program.form().is_some()) {
         if program.weights.bindings.is_empty() || program.weights.bits == 0 {
             unknown.push(format!("{}: which operands are weights?", program.name));
         }
