@@ -12,7 +12,7 @@ use std::{
 
 use grok_wgpu::lab::{
     machine::binder::{Access, Dispatch},
-    variants::{Feature, TILE},
+    variants::{COLUMNS, Feature, TILE},
 };
 use grok_wgpu_tools::programs;
 use naga::{
@@ -494,11 +494,18 @@ fn own_lines(text: &str) -> Vec<&str> {
 fn tiles_are_as_high_as_rust_says() {
     let mut seen = 0;
     for Parsed { name, dispatch, module, .. } in parsed() {
-        let links = dispatch.shader.linked().any(|file| file.path.ends_with("tile_height.wgsl"));
-        for (_, constant) in module.constants.iter().filter(|_| links) {
-            if constant.name.as_deref() == Some("TILE") {
+        let links = |file: &str| dispatch.shader.linked().any(|one| one.path.ends_with(file));
+        let wanted = if links("tile_height.wgsl") {
+            ("TILE", TILE)
+        } else if links("columns.wgsl") {
+            ("COLUMNS", COLUMNS)
+        } else {
+            continue;
+        };
+        for (_, constant) in module.constants.iter() {
+            if constant.name.as_deref() == Some(wanted.0) {
                 let value = &module.global_expressions[constant.init];
-                assert_eq!(*value, Expression::Literal(Literal::U32(TILE)), "{name}");
+                assert_eq!(*value, Expression::Literal(Literal::U32(wanted.1)), "{name}");
                 seen += 1;
             }
         }
