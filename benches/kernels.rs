@@ -20,7 +20,7 @@ use grok_wgpu::lab::{
         gpu::{AdapterChoice, Gpu, LimitProfile},
         host::{Fill, Host},
         kernel::Kernel,
-        step::STEP_LEN,
+        step::{self, PAGE, STEP_LEN},
     },
     variants::Form,
 };
@@ -175,31 +175,46 @@ fn attention(criterion: &mut Criterion) {
     let [n_heads, n_kv, dim] = HEADS;
     let cache = [0, 1].map(|_| bench.floats(DType::F32, [POSITIONS, n_kv * dim]));
     let [k, v] = cache;
-    for (name, tokens, split_len) in [("token", 1, SPLIT_LEN), ("prompt", TOKENS, POSITIONS)] {
-        let step = bench.step(POSITIONS - tokens, tokens);
-        let splits = POSITIONS / split_len;
+    let table = bench.ints([POSITIONS / PAGE], (0..POSITIONS / PAGE).rev().collect());
+    for (name, tokens, tile, least) in
+        [("token", 1, 1, SPLIT_LEN), ("prompt", TOKENS, 32, POSITIONS)]
+    {
+        let records: Vec<_> = step::rows_of(0, 0, POSITIONS - tokens..POSITIONS).collect();
+        let [rows, tiles] = [
+            bench.host.records(&records),
+            bench.host.records(&step::tiles_of(&records, tile)),
+        ]
+        .map(|list| bench.upload(BufferRole::Uniform, list));
+        let step = bench.step(tokens.div_ceil(tile), tokens);
+        let splits = step::most_splits(POSITIONS, least);
         let q = bench.floats(DType::F32, [tokens, n_heads, dim]);
         let kernel = RopeCache {
             step,
+            rows,
+            table,
             qkv: bench.floats(DType::F32, [tokens, (n_heads + 2 * n_kv) * dim]),
             cos_sin: bench.floats(DType::F32, [tokens, dim]),
             q,
             k,
             v,
-            pos0: 0,
+            slot0: 0,
         };
         bench.time(criterion, "rope_cache", name, &kernel);
         let acc = bench.floats(DType::F32, [tokens, n_heads, splits, dim]);
         let stats = bench.floats(DType::F32, [tokens, n_heads, splits, 2]);
         let kernel = Attention {
             step,
+            tiles,
+            table,
             q,
             k,
             v,
             temperature: bench.floats(DType::F32, [tokens]),
-            pos0: 0,
-            split_len,
-            splits,
+            tile,
+            texts: 1,
+            positions: POSITIONS,
+            slot0: 0,
+            least,
             scale: 0.1,
             cap: 30.0,
             acc,
@@ -207,7 +222,7 @@ fn attention(criterion: &mut Criterion) {
         };
         bench.time(criterion, "attention", name, &kernel);
         let out = bench.floats(DType::F32, [tokens, n_heads * dim]);
-        let kernel = AttentionMerge { step, acc, stats, split_len, out };
+        let kernel = AttentionMerge { step, rows, acc, stats, least, out };
         bench.time(criterion, "attention_merge", name, &kernel);
     }
 }

@@ -15,6 +15,7 @@ use grok_wgpu::lab::{
         BufferRole, Machine as _,
         gpu::{AdapterChoice, Gpu, LimitProfile},
         host::Host,
+        step::{self, RECORDS, STEP_LEN},
     },
     model::config::Config,
     variants::Tuning,
@@ -279,15 +280,18 @@ fn a_cache_shows_what_is_not_finite() -> Result<()> {
         let angles = [[0.6f32, 0.8]; DIM / 2];
         let mut make = |role, dtype, shape: Shape| gpu.alloc(role, dtype, shape);
         let kernel = RopeCache {
-            step: make(BufferRole::Uniform, DType::U32, [4].into())?,
+            step: make(BufferRole::Uniform, DType::U32, [STEP_LEN].into())?,
+            rows: make(BufferRole::Uniform, DType::U32, [RECORDS, 4].into())?,
+            table: make(BufferRole::Storage, DType::U32, [1].into())?,
             qkv: make(BufferRole::Storage, DType::F32, [1, 96].into())?,
             cos_sin: make(BufferRole::Storage, DType::F32, [1, 32].into())?,
             q: make(BufferRole::Storage, DType::F32, [1, 1, 32].into())?,
             k: make(BufferRole::Storage, cache, [1, 32].into())?,
             v: make(BufferRole::Storage, cache, [1, 32].into())?,
-            pos0: 0,
+            slot0: 0,
         };
-        gpu.write(kernel.step, 0, bytemuck::cast_slice(&[0u32, 1, 0, 0]))?;
+        // All zeros: position 0, and page 0.
+        gpu.write(kernel.step, 0, bytemuck::cast_slice(&step::header(1, 1)))?;
         gpu.write(kernel.qkv, 0, bytemuck::cast_slice(&qkv))?;
         gpu.write(kernel.cos_sin, 0, bytemuck::cast_slice(&angles))?;
         let plan = gpu.record(&mut |exec| exec.run(&kernel))?;

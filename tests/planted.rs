@@ -47,9 +47,9 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "a cached position is late by one",
         file: "kernels/rope_cache.wgsl",
-        find: "let slot = step.pos + token - params.pos0;",
-        replace: "let slot = step.pos + token - params.pos0 + 1u;",
-        rows: &["rope_cache/F32 one token normal", "rope_cache/Q8 positions straddle"],
+        find: "rows[token].pos) - params.slot0;",
+        replace: "rows[token].pos) - params.slot0 + 1u;",
+        rows: &["rope_cache/F32 one token normal", "rope_cache/Q8 a text goes on in another page"],
         variant: None,
     },
     Bug {
@@ -371,8 +371,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "the causal mask of spread attention is late by one",
         file: "variants/spread_attention.wgsl",
-        find: "step.pos + tokens + 1u);",
-        replace: "step.pos + tokens + 2u);",
+        find: "work.pos + later + 1u);",
+        replace: "work.pos + later + 2u);",
         rows: &["attention/F32 prefill, cap 30"],
         variant: Some("spread"),
     },

@@ -2,20 +2,21 @@
 // to the cache; `cos_sin` holds (cos, sin) of each pair's angle.
 // Known as: RoPE (`rotate_half` layout) fused with the KV cache write.
 //
-//     q[t, h, :]                   = rotate(qkv[t, h, :])
-//     k[step.pos + t - pos0, h, :] = rotate(qkv[t, n_heads + h, :])
-//     v[step.pos + t - pos0, h, :] = qkv[t, n_heads + n_kv_heads + h, :]        for t < step.rows
+//     q[t, h, :]               = rotate(qkv[t, h, :])
+//     k[slot(t) - slot0, h, :] = rotate(qkv[t, n_heads + h, :])
+//     v[slot(t) - slot0, h, :] = qkv[t, n_heads + n_kv_heads + h, :]        for t < step.rows
 //
-// A cache may be cut by position into shards; this dispatch writes positions pos0 .. pos0 + len.
+// `slot(t)` is where the cache holds the token's position, as `table` says. A cache may be cut into
+// shards; this dispatch writes slots slot0 .. slot0 + len.
 // One invocation per element of q, then one per unit of the rows of k and of v: an invocation owns
 // the words that it writes.
-// Links: lib/step.wgsl, lib/cache_store_*.wgsl.
+// Links: lib/step.wgsl, lib/records.wgsl, lib/pages.wgsl, lib/cache_store_*.wgsl.
 
 struct Params {
     n_heads: u32,
     n_kv_heads: u32,
     half: u32,    // head_dim / 2
-    pos0: u32,
+    slot0: u32,
     len: u32,
     write_q: u32, // 1 in the dispatch for the first shard
 }
@@ -23,11 +24,13 @@ struct Params {
 // Shapes: T tokens, H = n_heads, KV = n_kv_heads, D = head_dim. Words are as stored in the cache.
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
-@group(0) @binding(2) var<storage, read> qkv: array<f32>;           // [T, (H + 2 KV) D]
-@group(0) @binding(3) var<storage, read> cos_sin: array<vec2<f32>>; // [T, D]
-@group(0) @binding(4) var<storage, read_write> q: array<f32>;       // [T, H, D]
-@group(0) @binding(5) var<storage, read_write> k: array<u32>;       // [len, KV * D]
-@group(0) @binding(6) var<storage, read_write> v: array<u32>;       // [len, KV * D]
+@group(0) @binding(2) var<uniform> rows: array<RowRecord, RECORDS>;
+@group(0) @binding(3) var<storage, read> table: array<u32>;         // pages
+@group(0) @binding(4) var<storage, read> qkv: array<f32>;           // [T, (H + 2 KV) D]
+@group(0) @binding(5) var<storage, read> cos_sin: array<vec2<f32>>; // [T, D]
+@group(0) @binding(6) var<storage, read_write> q: array<f32>;       // [T, H, D]
+@group(0) @binding(7) var<storage, read_write> k: array<u32>;       // [len, KV * D]
+@group(0) @binding(8) var<storage, read_write> v: array<u32>;       // [len, KV * D]
 
 // A token's row of the cache: its keys or its values.
 struct Row {
@@ -55,7 +58,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let units = (kv_cols + UNIT - 1u) / UNIT;
     let unit = id.x - q_cols;
-    let slot = step.pos + token - params.pos0;
+    let slot = slot_of(rows[token].table, rows[token].pos) - params.slot0;
     if slot >= params.len || unit >= 2u * units {
         return;
     }

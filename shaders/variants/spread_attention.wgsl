@@ -86,23 +86,18 @@ fn main(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
+    let work = work_of(group_id);
+    if work.begin >= work.end {
+        return;
+    }
     let group = params.n_heads / params.n_kv_heads;
     let kv_head = group_id.y;
-    let row0 = group_id.x * 4u;
-    let n_rows = step.rows * group; // query rows of this key head
-    if row0 >= n_rows {
-        return;
-    }
+    let row0 = work.row0;
+    let n_rows = work.n_rows;
     // Padding rows are clamped to the last real one, which sees the most positions.
     let rows = min(row0 + vec4(0u, 1u, 2u, 3u), vec4(n_rows - 1u));
-    let tokens = rows / group;
-    let begin = params.pos0 + group_id.z * params.split_len;
-    let end =
-        min(min(begin + params.split_len, params.pos0 + params.len), step.pos + tokens.w + 1u);
-    if begin >= end {
-        return;
-    }
-
+    let later = rows / group; // tokens after the first of the tile
+    let tokens = work.first + later;
     let heads = tokens * params.n_heads + kv_head * group + rows % group;
     let at = heads * params.dim4;
     let q0 = queries(at, 0u, lane);
@@ -124,7 +119,7 @@ fn main(
         temperature[tokens.z],
         temperature[tokens.w],
     );
-    let limits = min(vec4(end), step.pos + tokens + 1u);
+    let limits = min(vec4(work.end), work.pos + later + 1u);
 
     var largest = vec4(-3.0e38);
     var total = vec4<f32>();
@@ -132,9 +127,12 @@ fn main(
     var sum1 = mat4x4<f32>();
     var sum2 = mat4x4<f32>();
     var sum3 = mat4x4<f32>();
-    for (var base = begin; base < end; base += 8u) {
+    for (var base = work.begin; base < work.end; base += 8u) {
         let pos = base + lane;
-        let key = ((min(pos, end - 1u) - params.pos0) * params.n_kv_heads + kv_head) * params.dim4;
+        // A block has one page. What follows the last position in it may be anything.
+        let slot = slot_of(work.pages, base) - params.slot0;
+        let last = work.end - base - 1u;
+        let key = ((slot + min(lane, last)) * params.n_kv_heads + kv_head) * params.dim4;
         var dots = mul_key(key, q0);
         if OWN > 1u {
             dots += mul_key(key + 8u, q1);
@@ -165,14 +163,14 @@ fn main(
         sums += subgroupShuffleXor(sums, 4u);
         sums += subgroupShuffleXor(sums, 2u);
         sums += subgroupShuffleXor(sums, 1u);
-        let shrink = select(vec4<f32>(), exp_four(largest - most), base > begin);
+        let shrink = select(vec4<f32>(), exp_four(largest - most), base > work.begin);
         total = total * shrink + sums;
         largest = most;
 
         var values: array<u32, 8>;
         for (var j = 0u; j < 8u; j++) {
-            let slot = min(base + j, end - 1u) - params.pos0;
-            values[j] = (slot * params.n_kv_heads + kv_head) * params.dim4 + lane;
+            let value = (slot + min(j, last)) * params.n_kv_heads + kv_head;
+            values[j] = value * params.dim4 + lane;
         }
         sum0 = scale_columns(sum0, shrink) + mul_values(weights, values, 0u);
         if OWN > 1u {
@@ -187,8 +185,8 @@ fn main(
     }
 
     for (var r = 0u; r < 4u; r++) {
-        if row0 + r < n_rows && begin <= step.pos + tokens[r] {
-            let split = heads[r] * params.splits + params.split0 + group_id.z;
+        if row0 + r < n_rows && work.begin <= work.pos + later[r] {
+            let split = heads[r] * params.splits + group_id.z;
             let to = split * params.dim4 + lane;
             acc[to] = sum0[r];
             if OWN > 1u {

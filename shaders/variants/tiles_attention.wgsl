@@ -1,13 +1,14 @@
 // Attention in blocks of workgroup memory: each workgroup has `rows` query rows, a key head and a
-// split. rows * dim4 is at most 256 and rows at most 8; block * dim4 is at most 512 and
-// rows * block at most 256.
+// split. rows * dim4 is at most 256 and rows at most 8; block * dim4 is at most 512, block at most
+// 32, and rows * block at most 256.
 // Known as: flash attention (KV blocks in shared memory, online softmax).
 // Links: lib/cache_tile_f32.wgsl or lib/cache_tile_packed.wgsl.
 
 const WG: u32 = 256u;
 
 var<workgroup> q_tile: array<vec4<f32>, 256>;  // [rows, dim4]
-var<workgroup> kv_tile: array<vec4<f32>, 512>; // [block, dim4]
+// A row is longer than dim4, so that quads of several positions are in different banks of memory.
+var<workgroup> kv_tile: array<vec4<f32>, 544>; // [block, dim4 + 1]
 var<workgroup> scores: array<f32, 256>;        // [rows, block]
 var<workgroup> row_max: array<f32, 8>;
 var<workgroup> row_sum: array<f32, 8>;
@@ -18,29 +19,23 @@ fn main(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    let work = work_of(group_id);
+    if work.begin >= work.end {
+        return;
+    }
     let group = params.n_heads / params.n_kv_heads;
     let kv_head = group_id.y;
-    let row0 = group_id.x * params.rows;
-    let n_rows = step.rows * group; // query rows of this key head
-    if row0 >= n_rows {
-        return;
-    }
-    // The last row of the tile sees the most positions.
-    let last_token = (min(row0 + params.rows, n_rows) - 1u) / group;
-    let begin = params.pos0 + group_id.z * params.split_len;
-    let end =
-        min(min(begin + params.split_len, params.pos0 + params.len), step.pos + last_token + 1u);
-    if begin >= end {
-        return;
-    }
+    let row0 = work.row0;
+    let n_rows = work.n_rows;
 
     let chunks = params.dim4 / QUADS; // of a head
+    let wide = params.dim4 + 1u;      // quads from one position to the next in the tile
 
     // This invocation's row and quad of channels, in loads of q and in the weighted sum.
     let row = local / params.dim4;
     let quad = local % params.dim4;
     let live = row < params.rows && row0 + row < n_rows;
-    let token = (row0 + row) / group;
+    let token = work.first + (row0 + row) / group;
     let head = kv_head * group + (row0 + row) % group;
     if live {
         q_tile[local] = q[(token * params.n_heads + head) * params.dim4 + quad];
@@ -51,16 +46,19 @@ fn main(
     }
 
     var sum = vec4<f32>();
-    for (var base = begin; base < end; base += params.block) {
+    for (var base = work.begin; base < work.end; base += params.block) {
+        // A block has one page.
+        let slot = slot_of(work.pages, base) - params.slot0;
         workgroupBarrier();
         for (var i = local; i < params.block * chunks; i += WG) {
-            let pos = base + i / chunks;
-            if pos < end {
-                let at = (pos - params.pos0) * params.stride;
+            let j = i / chunks;
+            let to = j * wide + QUADS * (i % chunks);
+            if base + j < work.end {
+                let at = (slot + j) * params.stride;
                 let c = kv_head * chunks + i % chunks;
-                unpack(QUADS * i, k[at + c], scale_of(k[at + scale_at(params.cols8, c)], c));
+                unpack(to, k[at + c], scale_of(k[at + scale_at(params.cols8, c)], c));
             } else {
-                clear(QUADS * i);
+                clear(to);
             }
         }
         workgroupBarrier();
@@ -71,13 +69,13 @@ fn main(
             let j = local % params.block;
             var s = vec4<f32>();
             for (var c = 0u; c < params.dim4; c++) {
-                s += q_tile[score_row * params.dim4 + c] * kv_tile[j * params.dim4 + c];
+                s += q_tile[score_row * params.dim4 + c] * kv_tile[j * wide + c];
             }
             // Scores reach tens, and their rounding errors become relative errors of the weights:
             // as few operations as possible follow the dot product.
             let product = (s.x + s.y) + (s.z + s.w);
             let inner = product * params.inner;
-            let heat = temperature[(row0 + score_row) / group];
+            let heat = temperature[work.first + (row0 + score_row) / group];
             // The cap must not hide a product that is not a finite number.
             if params.cap > 0.0 && is_finite(product) {
                 scores[local] = tanh_bounded(inner) * (params.cap * heat);
@@ -89,7 +87,7 @@ fn main(
 
         // One invocation per row turns scores into weights; the others load values meanwhile.
         if local < params.rows && row0 + local < n_rows {
-            let limit = min(end, step.pos + (row0 + local) / group + 1u);
+            let limit = min(work.end, work.pos + (row0 + local) / group + 1u);
             let valid = min(params.block, limit - min(limit, base));
             let at = local * params.block;
             var largest = row_max[local];
@@ -105,19 +103,20 @@ fn main(
                 scores[at + j] = weight;
                 total += weight;
             }
-            let shrink = select(0.0, exp_bounded(row_max[local] - largest), base > begin);
+            let shrink = select(0.0, exp_bounded(row_max[local] - largest), base > work.begin);
             row_scale[local] = shrink;
             row_sum[local] = row_sum[local] * shrink + total;
             row_max[local] = largest;
         }
         for (var i = local; i < params.block * chunks; i += WG) {
-            let pos = base + i / chunks;
-            if pos < end {
-                let at = (pos - params.pos0) * params.stride;
+            let j = i / chunks;
+            let to = j * wide + QUADS * (i % chunks);
+            if base + j < work.end {
+                let at = (slot + j) * params.stride;
                 let c = kv_head * chunks + i % chunks;
-                unpack(QUADS * i, v[at + c], scale_of(v[at + scale_at(params.cols8, c)], c));
+                unpack(to, v[at + c], scale_of(v[at + scale_at(params.cols8, c)], c));
             } else {
-                clear(QUADS * i);
+                clear(to);
             }
         }
         workgroupBarrier();
@@ -125,13 +124,13 @@ fn main(
         if live {
             sum *= row_scale[row];
             for (var j = 0u; j < params.block; j++) {
-                sum += scores[row * params.block + j] * kv_tile[j * params.dim4 + quad];
+                sum += scores[row * params.block + j] * kv_tile[j * wide + quad];
             }
         }
     }
 
-    if live && begin <= step.pos + token {
-        let at = (token * params.n_heads + head) * params.splits + params.split0 + group_id.z;
+    if live && work.begin <= work.pos + (row0 + row) / group {
+        let at = (token * params.n_heads + head) * params.splits + group_id.z;
         acc[at * params.dim4 + quad] = sum;
         if quad == 0u {
             let total = row_sum[row];

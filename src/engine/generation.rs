@@ -543,7 +543,7 @@ mod tests {
         while left > 0 {
             left = 0;
             for (text, sequence) in &mut texts {
-                // The cache has one slot, so each turn restores its sequence.
+                // The cache has room for one text, so each turn restores its sequence.
                 pollster::block_on(engine.restore(sequence)).expect("there is room");
                 loop {
                     match text.advance().expect("a token") {

@@ -18,7 +18,7 @@ use crate::{
     },
     engine::{
         plans::{Key, Plans, Wanted},
-        sequence::{Kind, Sequence, Slot},
+        sequence::{Kind, Pages, Sequence},
         step::{Answer, Input, Readback, Row, Run, StepOutput, stage},
     },
     kernels::{CACHES, elements_of_chunk},
@@ -107,7 +107,7 @@ impl SessionOptions {
 }
 
 /// A model on a machine, with its buffers, recorded plans and KV cache. It knows no texts: the
-/// tokens in the cache are listed by the [`Sequence`]s that have a slot in it.
+/// tokens in the cache are listed by the [`Sequence`]s that have pages of it.
 #[derive(Debug)]
 pub struct Engine<M: Machine> {
     machine: M,
@@ -115,8 +115,8 @@ pub struct Engine<M: Machine> {
     options: SessionOptions,
     angles: Vec<rope::Angles>,
     caches: Vec<LayerCache>,
-    /// Slots for sequences in the caches.
-    slots: Vec<Slot>,
+    /// Pages of the caches, for as many sequences as they hold.
+    pages: Vec<Pages>,
     plans: Plans<M::Plan>,
 }
 
@@ -192,8 +192,8 @@ impl<M: Machine> Engine<M> {
             model,
             options,
             caches,
-            // The caches are a single run of positions, so there is one slot.
-            slots: vec![Slot::default()],
+            // The caches hold one sequence, whose positions lie in order.
+            pages: vec![Pages::first(options.context)],
             plans,
         }
     }
@@ -257,20 +257,20 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Runs one step: tokens of several sequences, as many as the cache has slots, which is one.
+    /// Runs one step: tokens of several sequences, as many as the cache has room for, which is one.
     /// Returns the outputs in order. A run that fails leaves its sequence as it was.
     ///
     /// # Errors
     ///
     /// Those of [`Engine::check`], [`Error::Usage`] if there are more runs or tokens than a step
-    /// takes or if a sequence has no slot in the cache, [`Error::NonFinite`] if a logit that was
+    /// takes or if a sequence has no pages of the cache, [`Error::NonFinite`] if a logit that was
     /// read is not finite, and errors of the machine.
     pub async fn step(&mut self, runs: &mut [Run<'_>]) -> Result<Vec<StepOutput>> {
-        if runs.len() > self.slots.len() {
+        if runs.len() > self.pages.len() {
             return Err(Error::Usage(format!(
                 "{} texts in a step, where the cache holds {}",
                 runs.len(),
-                self.slots.len()
+                self.pages.len()
             )));
         }
         let mut outputs = Vec::with_capacity(runs.len());
@@ -281,8 +281,8 @@ impl<M: Machine> Engine<M> {
     }
 
     /// Replays the tokens of a sequence the way they went through the model before, after its
-    /// engine was lost or its slot in the cache was taken. If that fails, the sequence keeps its
-    /// tokens, but has no slot.
+    /// engine was lost or its pages of the cache were taken. If that fails, the sequence keeps its
+    /// tokens, but has no pages.
     ///
     /// # Errors
     ///
@@ -354,7 +354,7 @@ impl<M: Machine> Engine<M> {
 
     /// Whether no sequence is in the cache.
     fn is_empty(&self) -> bool {
-        self.slots.iter().all(Slot::is_free)
+        self.pages.iter().all(Pages::are_free)
     }
 
     /// Has every program that [`Engine::prepare`] compiles with these arguments run once, on next
@@ -424,7 +424,8 @@ impl<M: Machine> Engine<M> {
         let rows: Vec<Row> =
             ids.iter().zip(first..).map(|(&id, position)| Row { id, position }).collect();
         let config = &self.model.config;
-        stage(&mut self.machine, config, &self.angles, self.plans.scratch(key), &rows)?;
+        let scratch = self.plans.scratch(key);
+        stage(&mut self.machine, config, &self.angles, scratch, &rows, sequence.pages())?;
 
         let mut wanted = self.plans.logits(key);
         let logits = wanted.len();
@@ -458,9 +459,9 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Gives a new sequence a slot in the cache. One that has tokens and no slot is an error.
+    /// Gives a new sequence pages of the cache. One that has tokens and no pages is an error.
     fn place(&self, sequence: &mut Sequence) -> Result<()> {
-        if self.slots.iter().any(|slot| sequence.is_in(slot)) {
+        if self.pages.iter().any(|pages| sequence.is_on(pages)) {
             return Ok(());
         }
         if !sequence.tokens().is_empty() {
@@ -469,13 +470,13 @@ impl<M: Machine> Engine<M> {
                 sequence.tokens().len()
             )));
         }
-        let Some(slot) = self.slots.iter().find(|slot| slot.is_free()) else {
+        let Some(pages) = self.pages.iter().find(|pages| pages.are_free()) else {
             return Err(Error::Usage(format!(
                 "the cache holds {} text, and another one is in it",
-                self.slots.len()
+                self.pages.len()
             )));
         };
-        sequence.take_slot(slot);
+        sequence.take(pages);
         Ok(())
     }
 
@@ -546,7 +547,7 @@ mod tests {
         let generated = Input::generated(&9, READ);
         assert_eq!(step(&mut engine, &mut a, generated).expect("runs"), alone[0][1]);
 
-        // The first sequence frees the slot, and is restored.
+        // The first sequence frees the pages, and is restored.
         a.release();
         assert_eq!(step(&mut engine, &mut b, other).expect("runs"), alone[1][0]);
         let error = step(&mut engine, &mut a, generated).expect_err("it is not there");

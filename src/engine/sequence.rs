@@ -1,6 +1,8 @@
-//! A text as the model has seen it: its tokens, and its slot in a KV cache.
+//! A text as the model has seen it: its tokens, and its pages of a KV cache.
 
 use std::sync::Arc;
+
+use crate::machine::step::PAGE;
 
 /// How tokens go through the model. It decides which kernels run, and so the order of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +15,7 @@ pub enum Kind {
 
 /// The tokens of one text that are in the KV cache of an [`Engine`](super::Engine).
 ///
-/// It has no machine. Its first step gives it a slot in the engine's cache, which it keeps until it
+/// It has no machine. Its first step gives it pages of the engine's cache, which it keeps until it
 /// is dropped or [released](Self::release). It outlives its engine, and another engine can
 /// [restore](super::Engine::restore) it.
 #[derive(Debug, Default)]
@@ -21,7 +23,7 @@ pub struct Sequence {
     tokens: Vec<u32>,
     /// The kind of each token.
     kinds: Vec<Kind>,
-    slot: Option<Slot>,
+    pages: Option<Pages>,
 }
 
 impl Sequence {
@@ -57,9 +59,9 @@ impl Sequence {
         self.kinds.truncate(keep);
     }
 
-    /// Frees its slot in the cache for another sequence. The tokens are kept, to be restored.
+    /// Frees its pages of the cache for another sequence. The tokens are kept, to be restored.
     pub fn release(&mut self) {
-        self.slot = None;
+        self.pages = None;
     }
 
     pub(super) fn extend(&mut self, ids: &[u32], kind: Kind) {
@@ -67,24 +69,34 @@ impl Sequence {
         self.kinds.resize(self.tokens.len(), kind);
     }
 
-    /// Whether it holds this slot.
-    pub(super) fn is_in(&self, slot: &Slot) -> bool {
-        self.slot.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &slot.0))
+    /// Whether it holds these pages.
+    pub(super) fn is_on(&self, pages: &Pages) -> bool {
+        self.pages.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &pages.0))
     }
 
-    pub(super) fn take_slot(&mut self, slot: &Slot) {
-        self.slot = Some(slot.clone());
+    pub(super) fn take(&mut self, pages: &Pages) {
+        self.pages = Some(pages.clone());
+    }
+
+    /// The numbers of its pages, in the order of its positions; none if it has no room in a cache.
+    pub(super) fn pages(&self) -> &[u32] {
+        self.pages.as_ref().map_or(&[], |pages| &pages.0)
     }
 }
 
-/// Room for one sequence in a cache. The engine has one reference to it, the sequence in it
-/// another.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Slot(Arc<()>);
+/// Pages for one sequence in a cache. The engine has one reference to them, the sequence that is on
+/// them another.
+#[derive(Clone, Debug)]
+pub(super) struct Pages(Arc<[u32]>);
 
-impl Slot {
-    /// Whether no sequence holds it.
-    pub(super) fn is_free(&self) -> bool {
+impl Pages {
+    /// The first pages of a cache, for so many positions.
+    pub(super) fn first(positions: u32) -> Self {
+        Self((0..positions.div_ceil(PAGE)).collect())
+    }
+
+    /// Whether no sequence is on them.
+    pub(super) fn are_free(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 }
@@ -120,15 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_free_again_when_its_sequence_leaves() {
-        let (slot, other) = (Slot::default(), Slot::default());
+    fn pages_are_free_again_when_their_sequence_leaves() {
+        let (pages, other) = (Pages::first(40), Pages::first(40));
         let mut sequence = Sequence::new();
-        sequence.take_slot(&slot);
-        assert!(!slot.is_free() && sequence.is_in(&slot) && !sequence.is_in(&other));
+        assert!(sequence.pages().is_empty());
+        sequence.take(&pages);
+        assert!(!pages.are_free() && sequence.is_on(&pages) && !sequence.is_on(&other));
+        assert_eq!(sequence.pages(), [0, 1]);
         sequence.release();
-        assert!(slot.is_free() && !sequence.is_in(&slot));
-        sequence.take_slot(&slot);
+        assert!(pages.are_free() && !sequence.is_on(&pages));
+        sequence.take(&pages);
         drop(sequence);
-        assert!(slot.is_free());
+        assert!(pages.are_free());
     }
 }

@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     base::error::{Error, Result},
-    machine::Machine,
+    machine::{
+        Machine,
+        step::{self, PAGE, RowRecord},
+    },
     model::{Scratch, config::Config, rope},
     text::sampler::{Candidate, Needs},
 };
@@ -137,14 +140,14 @@ pub(super) struct Row {
 /// Writes the inputs of a pass into its buffers. The buffers may have more rows than `rows`: the
 /// rest is padding.
 ///
-/// The rows must be consecutive positions of one text, because the step record holds only the
-/// first.
+/// The rows are tokens of one text, which has its positions on `pages`.
 pub(super) fn stage<M: Machine>(
     machine: &mut M,
     c: &Config,
     angles: &[rope::Angles],
     s: &Scratch,
     rows: &[Row],
+    pages: &[u32],
 ) -> Result<()> {
     let tokens = s.tokens as usize;
     let head_dim = c.head_dim as usize;
@@ -161,13 +164,22 @@ pub(super) fn stage<M: Machine>(
         }
         machine.write(table, 0, bytemuck::cast_slice(&cos_sin))?;
     }
-    let first = rows.first().map_or(0, |row| row.position);
+    let records: Vec<RowRecord> = rows
+        .iter()
+        .map(|row| RowRecord { position: row.position, table: 0, flags: 0, sequence: 0 })
+        .collect();
+    let tiles = step::tiles_of(&records, s.tile_rows);
+    let end = rows.iter().map(|row| row.position + 1).max().unwrap_or_default();
+    let pages = &pages[..end.div_ceil(PAGE) as usize];
     let count = u32::try_from(rows.len()).expect("a step has few tokens");
     machine.write(s.ids, 0, bytemuck::cast_slice(&ids))?;
-    machine.write(s.step, 0, bytemuck::cast_slice(&[first, count, 0, 0]))?;
+    machine.write(s.step, 0, bytemuck::cast_slice(&step::header(tiles.len(), rows.len())))?;
     if s.head_step != s.step {
-        machine.write(s.head_step, 0, bytemuck::cast_slice(&[first + count - 1, 1, 0, 0]))?;
+        machine.write(s.head_step, 0, bytemuck::cast_slice(&step::header(0, 1)))?;
     }
+    machine.write(s.rows, 0, bytemuck::cast_slice(&records))?;
+    machine.write(s.row_tiles, 0, bytemuck::cast_slice(&tiles))?;
+    machine.write(s.table, 0, bytemuck::cast_slice(pages))?;
     machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
     machine.write(s.last_row, 0, bytemuck::cast_slice(&[count - 1]))
 }

@@ -16,6 +16,7 @@ mod pick;
 mod rms_norm;
 mod rms_norm_add;
 mod rope_cache;
+mod texts;
 mod topk;
 mod topk_merge;
 

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::{FILLS, WEIGHTS};
+use super::{FILLS, WEIGHTS, texts::Texts};
 use crate::{base::tensor::DType, machine::host::Fill};
 
 /// Sizes at which tiles, vectors and workgroups end, and their neighbours, and primes.
@@ -82,5 +82,19 @@ impl Pick {
         let rows = self.size(131.min(most / cols));
         let tokens = self.size(most_tokens.min(most / (cols * rows)));
         [tokens, rows, cols]
+    }
+
+    /// Up to four texts with at most `tokens` rows together, at positions below `most` or beyond by
+    /// their rows, one after another or by turns.
+    pub(super) fn texts(&mut self, tokens: u32, most: u32) -> Texts {
+        let mut left = tokens - if self.once_in(4) { self.below(tokens) } else { 0 };
+        let mut texts = Vec::new();
+        while left > 0 && texts.len() < 4 {
+            let rows = if texts.len() == 3 || self.once_in(2) { left } else { self.size(left) };
+            texts.push((self.below(most), rows));
+            left -= rows;
+        }
+        let texts = Texts::new(&texts);
+        if self.once_in(3) { texts.by_turns() } else { texts }
     }
 }

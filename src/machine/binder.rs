@@ -5,7 +5,10 @@ use crate::{
         error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
-    machine::{shader::Shader, step::STEP_LEN},
+    machine::{
+        shader::Shader,
+        step::{RECORDS, STEP_LEN},
+    },
     variants::{Class, Product, Tuning},
 };
 
@@ -184,13 +187,23 @@ impl<'a> Binder<'a> {
         self
     }
 
-    /// Binds the record of the current step: see [`STEP_LEN`].
+    /// Binds the header of the current step's record: see [`STEP_LEN`].
     ///
     /// # Errors
     ///
     /// Those of [`Binder::read`].
     pub fn step(self, tensor: Tensor) -> Result<Self> {
         self.bind(Access::Uniform, "step", tensor, DType::U32, [STEP_LEN].into())
+    }
+
+    /// Binds the list of the step's rows or of its tiles, of which there are at most `count`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Binder::read`].
+    pub fn records(self, name: &'static str, tensor: Tensor, count: u32) -> Result<Self> {
+        let bound = self.bind(Access::Uniform, name, tensor, DType::U32, [RECORDS, 4].into())?;
+        Ok(bound.touching(count, RECORDS))
     }
 
     /// Sets several `override`s of the shader.

@@ -293,7 +293,7 @@ mod tests {
         let plan = planner.plan(sizes).expect("fits");
         let none = Remedies { weights: None, context: None, q8: false, prefill: None };
         // Whatever is held, what is proposed takes no more.
-        for held in [plan.total() - 1, plan.weights + plan.cache / 2, plan.weights + 1] {
+        for held in [plan.total() - 1, plan.total() - plan.cache / 2, plan.weights + 1] {
             let found = planner.remedies(held, sizes);
             assert_eq!(found.weights, None);
             let of = |sizes| planner.plan(sizes).expect("fits").total();

@@ -3,7 +3,8 @@
 //! Order and constants are `SGLang`'s `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
 
 use super::{
-    FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed, Routes, Scratch, TopList,
+    FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed, Routes, Scratch, TEXTS,
+    TopList,
 };
 use crate::{
     base::{
@@ -157,27 +158,35 @@ fn attention(
     positions: u32,
 ) -> Result<()> {
     matmul(exec, s, s.h, &w.qkv_proj, s.qkv)?;
-    for shard in kv.shards.iter().filter(|shard| shard.pos0 < positions) {
+    // With one text, a position's slot is the position.
+    let shards = || kv.shards.iter().filter(|shard| shard.slot0 < positions);
+    for shard in shards() {
         exec.run(&RopeCache {
             step: s.step,
+            rows: s.rows,
+            table: s.table,
             qkv: s.qkv,
             cos_sin,
             q: s.q,
             k: shard.k,
             v: shard.v,
-            pos0: shard.pos0,
+            slot0: shard.slot0,
         })?;
     }
-    for shard in kv.shards.iter().filter(|shard| shard.pos0 < positions) {
+    for shard in shards() {
         exec.run(&Attention {
             step: s.step,
+            tiles: s.row_tiles,
+            table: s.table,
             q: s.q,
             k: shard.k,
             v: shard.v,
             temperature: s.temperature,
-            pos0: shard.pos0,
-            split_len: s.split_len,
-            splits: shard.len.min(positions - shard.pos0).div_ceil(s.split_len),
+            tile: s.tile_rows,
+            texts: TEXTS,
+            positions,
+            slot0: shard.slot0,
+            least: s.least_split,
             scale: round(c.attention.scale),
             cap: round(c.attention.softcap),
             acc: s.split_acc,
@@ -186,9 +195,10 @@ fn attention(
     }
     exec.run(&AttentionMerge {
         step: s.step,
+        rows: s.rows,
         acc: s.split_acc,
         stats: s.split_stats,
-        split_len: s.split_len,
+        least: s.least_split,
         out: s.heads,
     })?;
     matmul(exec, s, s.heads, &w.o_proj, s.block)

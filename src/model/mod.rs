@@ -12,7 +12,7 @@ pub mod weights;
 pub use forward::{Output, Pass, forward};
 pub use matrices::{Matrix, Shard};
 pub use scratch::{
-    CacheShard, LayerCache, Phase, Routes, SPLIT_LEN, Scratch, TopList, alloc_cache,
+    CacheShard, LayerCache, Phase, Routes, SPLIT_LEN, Scratch, TEXTS, TopList, alloc_cache,
 };
 
 use crate::{

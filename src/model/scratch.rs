@@ -2,21 +2,30 @@
 
 use crate::{
     base::{
-        error::Result,
+        error::{Error, Result},
         tensor::{
             DType::{self, F32, U32},
             Shape, Tensor,
         },
     },
     kernels::max_tiles,
-    machine::{BufferRole, Machine, step::STEP_LEN},
+    machine::{
+        BufferRole, Machine,
+        step::{self, PAGE, RECORDS, SPLITS, STEP_LEN},
+    },
     model::config::Config,
     variants::Form,
 };
 
-/// Positions in one split of decode attention: enough work for a workgroup, and enough splits to
-/// fill a device at long contexts.
+/// Positions of the shortest split of decode attention: enough work for a workgroup. At later
+/// positions splits are longer: see [`step::split_len`].
 pub const SPLIT_LEN: u32 = 128;
+
+/// Most rows of a tile of a prompt.
+const PROMPT_TILE: u32 = 32;
+
+/// Texts that a step's rows may be of.
+pub const TEXTS: u32 = 1;
 
 /// Prefill or decode: which kernels a pass uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,19 +46,26 @@ impl Phase {
     }
 }
 
-/// The KV cache of a layer, split by position into as many tensors as the binding limit needs.
+/// The KV cache of a layer: slots for positions, in pages of [`PAGE`], cut into as many tensors as
+/// the binding limit needs.
+///
+/// A text has its positions on pages of its own, which its page table lists. The positions of a
+/// text are cut into segments of `segment` positions, and all pages of a segment must be in one
+/// shard, since a dispatch of attention reads one.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
-    /// In the order of positions.
+    /// In the order of slots. All but the last have `segment` slots.
     pub shards: Vec<CacheShard>,
+    /// Slots of a shard: a power of two, which follows from the binding limit alone.
+    pub segment: u32,
 }
 
-/// Keys and values of some positions.
+/// Keys and values in some slots.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheShard {
-    /// First position.
-    pub pos0: u32,
-    /// Number of positions.
+    /// First slot.
+    pub slot0: u32,
+    /// Number of slots, whole pages.
     pub len: u32,
     /// `[len, num_key_value_heads head_dim]`
     pub k: Tensor,
@@ -82,16 +98,25 @@ pub struct Scratch {
     pub phase: Phase,
     /// Rows of the buffers; a step may fill fewer.
     pub tokens: u32,
-    /// Positions in one split of attention.
-    pub split_len: u32,
+    /// Positions of the shortest split of attention.
+    pub least_split: u32,
+    /// Most rows of a tile of attention.
+    pub tile_rows: u32,
 
     // Written by the host before each step.
     /// Token ids: `[tokens]`
     pub ids: Tensor,
-    /// Step record: position of row 0, number of rows that are not padding, two unused words: `[4]`
+    /// Header of the step record: numbers of tiles and of rows that are not padding, and two words
+    /// that are not used: `[4]`
     pub step: Tensor,
-    /// Step record of the rows whose logits are computed, for the head: `[4]`
+    /// Header of the step record of the rows whose logits are computed, for the head: `[4]`
     pub head_step: Tensor,
+    /// Rows of the step, a [`step::RowRecord`] each: `[RECORDS, 4]`
+    pub rows: Tensor,
+    /// Tiles of the step, a [`step::TileRecord`] each: `[RECORDS, 4]`
+    pub row_tiles: Tensor,
+    /// Page table: the pages of each text: `[pages of the context]`
+    pub table: Tensor,
     /// Cosine and sine of each rotary angle, for each rope: `[tokens, head_dim]`
     pub cos_sin: Vec<Tensor>,
     /// Attention temperature: `[tokens]`
@@ -157,12 +182,12 @@ impl Scratch {
         cache: &LayerCache,
     ) -> Result<Self> {
         let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
-        // Prefill has enough rows to fill a device, so each shard of the cache is one split.
-        let split_len = match phase {
-            Phase::Decode => SPLIT_LEN,
-            Phase::Prefill => cache.shards[0].len.next_multiple_of(SPLIT_LEN),
+        // Prefill has enough rows to fill a device, so each segment is one split.
+        let (least_split, tile_rows) = match phase {
+            Phase::Decode => (SPLIT_LEN, 1),
+            Phase::Prefill => (cache.segment, PROMPT_TILE),
         };
-        let splits = context.div_ceil(split_len);
+        let splits = step::most_splits(context, least_split);
         let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
         // A model without experts, or without a dense MLP, still gets those buffers, which nothing
         // uses.
@@ -223,7 +248,10 @@ impl Scratch {
         let last_row = ints([1].into())?;
         let order = ints([tokens * chosen].into())?;
         let tiles = ints([tiles, 4].into())?;
+        let table = ints([TEXTS * context / PAGE].into())?;
         let step = make(BufferRole::Uniform, U32, [STEP_LEN].into())?;
+        let rows = make(BufferRole::Uniform, U32, [RECORDS, 4].into())?;
+        let row_tiles = make(BufferRole::Uniform, U32, [RECORDS, 4].into())?;
         // Every row of decode is read.
         let head_step = match phase {
             Phase::Decode => step,
@@ -232,10 +260,14 @@ impl Scratch {
         Ok(Self {
             phase,
             tokens,
-            split_len,
+            least_split,
+            tile_rows,
             ids,
             step,
             head_step,
+            rows,
+            row_tiles,
+            table,
             cos_sin,
             temperature,
             last_row,
@@ -261,12 +293,13 @@ impl Scratch {
     }
 }
 
-/// Allocates the KV cache of one layer for `context` positions of element type `dtype`. Every shard
-/// but the last holds a multiple of [`SPLIT_LEN`] positions.
+/// Allocates the KV cache of one layer for `context` positions, rounded up to whole pages, of
+/// element type `dtype`.
 ///
 /// # Errors
 ///
-/// Errors of the machine's allocation.
+/// [`Error::Limit`] if the binding limit would cut it into more shards than a row has splits;
+/// errors of the machine's allocation.
 pub fn alloc_cache<M: Machine>(
     machine: &mut M,
     c: &Config,
@@ -274,23 +307,30 @@ pub fn alloc_cache<M: Machine>(
     dtype: DType,
 ) -> Result<LayerCache> {
     let width = c.num_key_value_heads * c.head_dim;
-    let position_bytes = dtype.row_bytes(width.into());
-    let fit = machine.max_binding_bytes() / position_bytes / u64::from(SPLIT_LEN);
-    let fit = u32::try_from(fit).unwrap_or(u32::MAX / SPLIT_LEN).max(1) * SPLIT_LEN;
-    let shards = (0..context)
-        .step_by(fit as usize)
-        .map(|pos0| {
-            let len = fit.min(context - pos0);
+    let what = || format!("the key-value cache of a layer for {context} tokens in {dtype}");
+    // A power of two is a multiple of every split that is not longer. It does not depend on the
+    // context, so that the bits of a prompt, which has a split a segment, do not either.
+    let fit = machine.max_binding_bytes() / dtype.row_bytes(width.into());
+    let fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(SPLIT_LEN, 1 << 30);
+    let segment = 1 << fit.ilog2();
+    let slots = context.checked_next_multiple_of(PAGE).unwrap_or(u32::MAX / PAGE * PAGE);
+    if slots.div_ceil(segment) > SPLITS {
+        return Err(Error::Limit {
+            what: what(),
+            got: context.into(),
+            limit: u64::from(SPLITS) * u64::from(segment),
+        });
+    }
+    let shards = (0..slots)
+        .step_by(segment as usize)
+        .map(|slot0| {
+            let len = segment.min(slots - slot0);
             let mut half = || {
                 let alloc = machine.alloc(BufferRole::Storage, dtype, [len, width].into());
-                alloc.map_err(|error| {
-                    error.storing(|| {
-                        format!("the key-value cache of a layer for {context} tokens in {dtype}")
-                    })
-                })
+                alloc.map_err(|error| error.storing(what))
             };
-            Ok(CacheShard { pos0, len, k: half()?, v: half()? })
+            Ok(CacheShard { slot0, len, k: half()?, v: half()? })
         })
         .collect::<Result<_>>()?;
-    Ok(LayerCache { shards })
+    Ok(LayerCache { shards, segment })
 }

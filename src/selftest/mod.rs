@@ -310,7 +310,9 @@ async fn run_once(
             BufferRole::Storage
         };
         let Tensor { dtype, shape, .. } = operand.tensor;
-        let tensor = gpu.alloc_guarded(role, dtype, shape, guard, guard)?;
+        // A uniform may be as large as a device can bind, and no kernel can write to one.
+        let tail = if role == BufferRole::Uniform { 0 } else { guard };
+        let tensor = gpu.alloc_guarded(role, dtype, shape, guard, tail)?;
         gpu.poison(tensor, poison);
         let bytes = &inputs[&operand.tensor.id];
         if operand.access == Access::Write {

@@ -61,14 +61,17 @@ class Arena {
   length = 0;
   parts = [];
 
-  /** Reserves space for `bytes` with a guard on both sides. Offsets are relative to the arena. */
-  place(bytes, guard, poison) {
+  /**
+   * Reserves space for `bytes` with a guard on both sides; `tail` bytes of the one after them are bound with them.
+   * Offsets are relative to the arena.
+   */
+  place(bytes, guard, poison, tail = guard) {
     const start = roundUp(this.length, ALIGN);
     const offset = start + guard;
     // A binding holds at least one element, and the largest elements have 32 bytes.
     const size = bytes.length || 32;
     const end = roundUp(offset + size + guard, ALIGN);
-    const part = { start, offset, length: bytes.length, size: size + guard, end, bytes, poison };
+    const part = { start, offset, length: bytes.length, size: size + tail, end, bytes, poison };
     this.parts.push(part);
     this.length = end;
     return part;
@@ -135,7 +138,8 @@ export class Runner {
           });
         }
         const arena = operand.access === "write" ? batch.write : batch.read;
-        return arena.place(initial, guard, poison);
+        // A uniform may be as large as a device can bind.
+        return arena.place(initial, guard, poison, operand.access === "uniform" ? 0 : guard);
       });
       return { poison, parts: [batch.read.place(params, guard, poison), ...operands] };
     });

@@ -17,6 +17,7 @@ use crate::{
     machine::{
         BufferRole, Machine,
         kernel::{Executor, Kernel},
+        step::{RECORDS, STEP_LEN},
     },
     variants::Tuning,
 };
@@ -144,9 +145,31 @@ impl Host {
         };
     }
 
-    /// The record of a step: `rows` real rows, the first at position `pos`.
+    /// The header of a step with `rows` real rows of one text, for kernels that read nothing else
+    /// of the step. The other words depend on `pos`, which no result may.
     pub fn step(&mut self, pos: u32, rows: u32) -> Tensor {
-        self.ints_from([crate::machine::step::STEP_LEN], vec![pos, rows, 0, 0])
+        self.ints_from([STEP_LEN], vec![pos, rows, pos, pos])
+    }
+
+    /// A list of a step's rows or tiles.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`RECORDS`]: a bug in a test row.
+    pub fn records<T: bytemuck::Pod>(&mut self, records: &[T]) -> Tensor {
+        let mut words: Vec<u32> = bytemuck::cast_slice(records).to_vec();
+        assert!(words.len() <= 4 * RECORDS as usize, "a step has too many rows");
+        words.resize(4 * RECORDS as usize, POISON);
+        self.ints_from([RECORDS, 4], words)
+    }
+
+    /// The records in a tensor that [`Host::records`] made, or that a machine was given.
+    ///
+    /// # Panics
+    ///
+    /// If `tensor` holds floats: a bug in an oracle.
+    pub fn records_of<T: bytemuck::Pod>(&self, tensor: Tensor) -> Vec<T> {
+        bytemuck::cast_slice(self.ints(tensor)).to_vec()
     }
 
     /// An uninitialized `f32` tensor: elements that a kernel fails to write are noticed.

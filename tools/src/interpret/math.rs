@@ -64,6 +64,9 @@ pub(crate) fn binary(op: B, kind: K, a: u32, b: u32) -> Word {
 
 /// Builtin functions that work on each component by itself.
 pub(crate) fn math(fun: M, kind: K, [a, b, c]: [u32; 3]) -> Word {
+    if (kind, fun) == (K::Uint, M::CountLeadingZeros) {
+        return Ok(a.leading_zeros());
+    }
     let float = match fun {
         M::Abs => f(a).abs(),
         M::Min => f(a).min(f(b)),

@@ -14,5 +14,13 @@ pub use memory::Memory;
 pub use program::Program;
 pub use subgroups::Subgroups;
 
-/// Rows with at most so many bytes of operands are interpreted in every run of the tests.
+use grok_wgpu::lab::{machine::binder::Access, selftest::CaseData};
+
+/// Rows with at most so many bytes of storage operands are interpreted in every run of the tests.
 pub const SMALL: usize = 48 << 10;
+
+/// Bytes of a row's operands but uniforms, whose size is no measure of the work.
+pub fn storage_bytes(row: &CaseData) -> usize {
+    let storage = row.data.iter().filter(|data| data.operand.access != Access::Uniform);
+    storage.map(|data| data.initial.len()).sum()
+}

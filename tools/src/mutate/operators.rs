@@ -343,7 +343,7 @@ impl Found<'_> {
     fn declared(&mut self) {
         let source = self.source;
         let mut fields: BTreeMap<&str, Vec<(&str, String)>> = BTreeMap::new();
-        fields.insert("step", vec![("pos", "u32".into()), ("rows", "u32".into())]);
+        fields.insert("step", vec![("tiles", "u32".into()), ("rows", "u32".into())]);
         let mut variables: Vec<(&str, String)> = Vec::new();
         for i in 0..source.tokens.len() {
             if source.word(i) == "struct" && source.word(i + 1) == "Params" {

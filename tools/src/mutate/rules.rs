@@ -17,7 +17,7 @@ use super::{
     Error,
     worker::{LAVAPIPE, SUBGROUP},
 };
-use crate::interpret::{self, Program, SMALL, Subgroups};
+use crate::interpret::{self, Program, SMALL, Subgroups, storage_bytes};
 
 /// Subgroups as lavapipe forms them.
 const IN_ORDER: Subgroups = Subgroups::InOrder(SUBGROUP as usize);
@@ -37,7 +37,7 @@ pub(crate) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Error> {
     for case in kernels::cases().into_iter().filter(|case| wanted(case.kernel)) {
         for (tuning_name, tuning) in selftest::ways(&case, &tunings)? {
             let mut data = CaseData::of(&case, &tuning)?;
-            let bytes = data.data.iter().map(|operand| operand.initial.len()).sum();
+            let bytes = storage_bytes(&data);
             if bytes <= SMALL {
                 let name = format!("{} [{tuning_name}]", case.full_name());
                 let source = data.dispatch.shader.source();

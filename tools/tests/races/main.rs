@@ -15,7 +15,7 @@ use grok_wgpu::lab::{
     selftest::{CaseData, Expected, OperandData, ways},
     variants::{Capabilities, Feature, Tuning},
 };
-use grok_wgpu_tools::interpret::{Outcome, Program, SMALL, Subgroups, run};
+use grok_wgpu_tools::interpret::{Outcome, Program, SMALL, Subgroups, run, storage_bytes};
 
 /// Barriers that can be dropped without a race: program, tuning, index in the program, reason.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[
@@ -71,7 +71,7 @@ impl Prepared {
     }
 }
 
-/// Rows with at most `largest` bytes of operands, sorted by size.
+/// Rows with at most `largest` bytes of storage operands, sorted by size.
 fn rows(largest: usize) -> Vec<Prepared> {
     let mut rows = Vec::new();
     let with = |subgroups| Capabilities { is_cpu: true, subgroups: Some(subgroups) };
@@ -91,7 +91,7 @@ fn rows(largest: usize) -> Vec<Prepared> {
         let mut add = |tuning: String, value: &Tuning, subgroups| {
             let row =
                 CaseData::of(&case, value).unwrap_or_else(|error| panic!("{case:?}: {error}"));
-            let bytes = row.data.iter().map(|data| data.initial.len()).sum();
+            let bytes = storage_bytes(&row);
             let case = case.clone();
             if bytes <= largest {
                 rows.push(Prepared { case, tuning, row, subgroups, bytes });

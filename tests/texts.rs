@@ -1,0 +1,385 @@
+//! Several texts in one step: what a text gets has the same bits alone and among others, wherever
+//! its pages lie, in whatever order the rows are, and however many positions a plan covers.
+
+mod common;
+
+use grok_wgpu::lab::{
+    base::tensor::{DType, Tensor},
+    kernels::{Attention, AttentionMerge, CACHES, RopeCache},
+    machine::{
+        BufferRole, Machine as _,
+        gpu::{Gpu, LimitProfile},
+        host::Host,
+        kernel::Kernel,
+        step::{self, PAGE, RowRecord},
+    },
+    variants::Tuning,
+};
+use pollster::block_on;
+
+/// Query heads, key heads, head size.
+const HEADS: [u32; 3] = [6, 2, 32];
+const WIDTH: u32 = HEADS[1] * HEADS[2];
+
+/// Rows of a text that is in the cache up to the first of them.
+#[derive(Clone, Copy, Debug)]
+struct Text {
+    /// What its numbers follow from.
+    seed: u32,
+    pos: u32,
+    rows: u32,
+}
+
+impl Text {
+    fn end(&self) -> u32 {
+        self.pos + self.rows
+    }
+}
+
+/// How texts lie in a step and in the cache.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    /// Slots of a shard of the cache, which is also the length of a text's segments.
+    segment: u32,
+    /// Whether texts and pages lie in reverse.
+    reversed: bool,
+    /// Whether the texts' rows take turns.
+    by_turns: bool,
+    /// Positions that the plan covers beyond those that are there.
+    spare: u32,
+    /// Rows that are padding.
+    padding: u32,
+}
+
+/// Shortest split and most rows of a tile.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    least: u32,
+    tile: u32,
+}
+
+/// A number between -1 and 1 that is always the same.
+fn number(text: u32, position: u32, which: u32) -> f64 {
+    let mut z = (u64::from(text) << 48) ^ (u64::from(position) << 20) ^ u64::from(which);
+    for _ in 0..2 {
+        z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z ^= z >> 29;
+    }
+    (z >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+}
+
+/// What the kernels give a text: keys and values of its positions, and for each row the rotated
+/// queries, maxima, sums and weighted sums of its splits, and the result.
+type Bits = Vec<Vec<u32>>;
+
+struct Run<'a> {
+    gpu: &'a mut Gpu,
+    host: Host,
+}
+
+impl Run<'_> {
+    fn upload(&mut self, role: BufferRole, tensor: Tensor) -> Tensor {
+        let there = self.gpu.alloc(role, tensor.dtype, tensor.shape).expect("it is small");
+        self.gpu.write(there, 0, &self.host.bytes(tensor)).expect("it fits");
+        there
+    }
+
+    fn floats(&mut self, shape: &[u32], values: Vec<f64>, dtype: DType) -> Tensor {
+        let tensor = match *shape {
+            [a] => self.host.floats_from(dtype, [a], values),
+            [a, b] => self.host.floats_from(dtype, [a, b], values),
+            _ => panic!("one or two extents"),
+        };
+        self.upload(BufferRole::Storage, tensor)
+    }
+
+    fn empty<const N: usize>(&mut self, shape: [u32; N]) -> Tensor {
+        self.gpu.alloc(BufferRole::Storage, DType::F32, shape.into()).expect("it is small")
+    }
+
+    /// Runs rotation, attention and merge for these texts.
+    fn texts(&mut self, texts: &[Text], layout: Layout, phase: Phase, cache: DType) -> Vec<Bits> {
+        let [n_heads, n_kv, dim] = HEADS;
+        let Placed { table, first, shards } = place(texts, layout);
+        let order = rows(texts, &first, layout);
+        let real = u32::try_from(order.len()).expect("few rows");
+        let tokens = real + layout.padding;
+
+        // What the cache holds before, with NaN where nobody has written.
+        let slot_of = |text: usize, position: u32| {
+            table[(first[text] + position / PAGE) as usize] * PAGE + position % PAGE
+        };
+        let mut before = [0, 1].map(|_| vec![f64::NAN; (shards * layout.segment * WIDTH) as usize]);
+        for (i, text) in texts.iter().enumerate() {
+            for position in 0..text.pos {
+                let at = (slot_of(i, position) * WIDTH) as usize;
+                for (which, half) in before.iter_mut().enumerate() {
+                    for (j, element) in (0..).zip(&mut half[at..at + WIDTH as usize]) {
+                        *element = number(text.seed, position, 1000 * (which as u32 + 1) + j);
+                    }
+                }
+            }
+        }
+        let shard = (layout.segment * WIDTH) as usize;
+        let shards: Vec<[Tensor; 2]> = (0..shards as usize)
+            .map(|i| {
+                [0, 1].map(|which: usize| {
+                    let values = before[which][i * shard..][..shard].to_vec();
+                    self.floats(&[layout.segment, WIDTH], values, cache)
+                })
+            })
+            .collect();
+
+        let qkv_width = (n_heads + 2 * n_kv) * dim;
+        let of_rows = |width: u32, value: &dyn Fn(&Text, u32, u32) -> f64| -> Vec<f64> {
+            let real = order.iter().flat_map(|row| {
+                let text = &texts[row.sequence as usize];
+                (0..width).map(move |i| value(text, row.position, i))
+            });
+            real.chain((0..layout.padding * width).map(|_| f64::NAN)).collect()
+        };
+        let qkv = of_rows(qkv_width, &|text, position, i| 4.0 * number(text.seed, position, i));
+        let angles = of_rows(dim, &|_, position, i| {
+            let angle = f64::from(position) / f64::from(1 + i / 2);
+            if i % 2 == 0 { angle.cos() } else { angle.sin() }
+        });
+        let temperature = of_rows(1, &|_, position, _| 1.0 + f64::from(position) / 1000.0);
+
+        let tiles = step::tiles_of(&order, phase.tile);
+        let header = step::header(tiles.len(), order.len());
+        let header = self.host.ints_from([step::STEP_LEN], header.to_vec());
+        let step = self.upload(BufferRole::Uniform, header);
+        let list = self.host.records(&order);
+        let rows = self.upload(BufferRole::Uniform, list);
+        let list = self.host.records(&tiles);
+        let tiles = self.upload(BufferRole::Uniform, list);
+        let pages = u32::try_from(table.len()).expect("few pages");
+        let pages = self.host.ints_from([pages], table.clone());
+        let pages = self.upload(BufferRole::Storage, pages);
+        let qkv = self.floats(&[tokens, qkv_width], qkv, DType::F32);
+        let cos_sin = self.floats(&[tokens, dim], angles, DType::F32);
+        let temperature = self.floats(&[tokens], temperature, DType::F32);
+
+        let end = texts.iter().map(Text::end).max().expect("there are texts");
+        let positions = end + layout.spare;
+        let splits = step::most_splits(positions, phase.least);
+        let q = self.empty([tokens, n_heads, dim]);
+        let acc = self.empty([tokens, n_heads, splits, dim]);
+        let stats = self.empty([tokens, n_heads, splits, 2]);
+        let out = self.empty([tokens, n_heads * dim]);
+        let mut kernels: Vec<Box<dyn Kernel>> = Vec::new();
+        for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
+            kernels.push(Box::new(RopeCache {
+                step,
+                rows,
+                table: pages,
+                qkv,
+                cos_sin,
+                q,
+                k,
+                v,
+                slot0,
+            }));
+        }
+        for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
+            kernels.push(Box::new(Attention {
+                step,
+                tiles,
+                table: pages,
+                q,
+                k,
+                v,
+                temperature,
+                tile: phase.tile,
+                texts: tokens,
+                positions,
+                slot0,
+                least: phase.least,
+                scale: 0.5,
+                cap: 30.0,
+                acc,
+                stats,
+            }));
+        }
+        kernels.push(Box::new(AttentionMerge { step, rows, acc, stats, least: phase.least, out }));
+        let plan = self
+            .gpu
+            .record(&mut |exec| kernels.iter().try_for_each(|kernel| exec.run(kernel.as_ref())))
+            .expect("shapes agree");
+        let mut read = vec![q, acc, stats, out];
+        read.extend(shards.iter().flatten());
+        let bytes = block_on(self.gpu.run_plan(&plan, &read)).expect("the device lives");
+
+        // The parts of each text.
+        let words: Vec<Vec<u32>> = bytes[..4].iter().map(|bytes| words(bytes)).collect();
+        let row_bytes = usize::try_from(cache.row_bytes(WIDTH.into())).expect("short rows");
+        let part = |text: usize| -> Bits {
+            let mut bits = Bits::new();
+            for position in 0..texts[text].end() {
+                let slot = slot_of(text, position);
+                let [shard, slot] = [slot / layout.segment, slot % layout.segment];
+                for which in 0..2 {
+                    let bytes = &bytes[4 + 2 * shard as usize + which];
+                    bits.push(self::words(&bytes[slot as usize * row_bytes..][..row_bytes]));
+                }
+            }
+            let own = (0..).zip(&order).filter(|(_, row)| row.sequence as usize == text);
+            let mut own: Vec<(usize, &RowRecord)> = own.collect();
+            own.sort_by_key(|(_, row)| row.position);
+            for (at, row) in own {
+                let used = step::splits(row.position, phase.least) as usize;
+                for head in 0..n_heads as usize {
+                    let head = at * n_heads as usize + head;
+                    for (words, cols) in [(&words[0], dim), (&words[3], dim)] {
+                        let cols = cols as usize;
+                        bits.push(words[head * cols..][..cols].to_vec());
+                    }
+                    for (words, cols) in [(&words[1], dim), (&words[2], 2)] {
+                        let cols = cols as usize;
+                        let first = head * splits as usize * cols;
+                        bits.push(words[first..][..used * cols].to_vec());
+                    }
+                }
+            }
+            bits
+        };
+        let parts = (0..texts.len()).map(part).collect();
+        self.gpu.truncate(0);
+        parts
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks(4).map(|b| b.iter().rev().fold(0, |word, &b| word << 8 | u32::from(b))).collect()
+}
+
+/// The page table, where each text's pages begin in it, and the number of shards.
+struct Placed {
+    table: Vec<u32>,
+    first: Vec<u32>,
+    shards: u32,
+}
+
+/// Gives each segment of each text a shard of its own.
+fn place(texts: &[Text], layout: Layout) -> Placed {
+    let pages_of = |text: &Text| text.end().div_ceil(PAGE);
+    let each = layout.segment / PAGE;
+    let shards = texts.iter().map(|text| pages_of(text).div_ceil(each)).sum::<u32>();
+    let (mut table, mut first, mut used) = (Vec::new(), Vec::new(), 0);
+    for text in texts {
+        first.push(u32::try_from(table.len()).expect("few pages"));
+        for page in 0..pages_of(text) {
+            let (shard, page) = (used + page / each, page % each);
+            table.push(if layout.reversed {
+                (shards - 1 - shard) * each + (each - 1 - page)
+            } else {
+                shard * each + page
+            });
+        }
+        used += pages_of(text).div_ceil(each);
+    }
+    Placed { table, first, shards }
+}
+
+/// The rows of a step.
+fn rows(texts: &[Text], first: &[u32], layout: Layout) -> Vec<RowRecord> {
+    let rows_of = |i: usize| {
+        let sequence = u32::try_from(i).expect("few texts");
+        step::rows_of(sequence, first[i], texts[i].pos..texts[i].end())
+    };
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    if layout.reversed {
+        order.reverse();
+    }
+    let mut rows: Vec<(usize, RowRecord)> =
+        order.into_iter().flat_map(|i| rows_of(i).enumerate()).collect();
+    if layout.by_turns {
+        rows.sort_by_key(|(turn, _)| *turn);
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Runs `check` for every way in which the adapter may divide attention.
+fn with_each_tuning(mut check: impl FnMut(&mut Gpu, &str)) {
+    let mut gpu = common::open(LimitProfile::Baseline);
+    let mut seen = Vec::new();
+    for (name, tuning) in Tuning::all(&gpu.caps().capabilities()) {
+        let heads = grok_wgpu::lab::variants::Heads { head_dim: HEADS[2], cache: DType::F32 };
+        let variant = tuning.attention(heads).variant;
+        if !seen.contains(&variant) {
+            seen.push(variant);
+            gpu.set_tuning(Tuning { strict: true, ..tuning });
+            check(&mut gpu, &format!("{variant} ({name})"));
+        }
+    }
+    assert!(!seen.is_empty());
+}
+
+/// Compares each text alone with the same text among others, in several layouts.
+fn neighbours_change_no_bit(texts: &[Text], phase: Phase, segments: [u32; 2]) {
+    let [whole, cut] = segments;
+    let plain = Layout { segment: whole, reversed: false, by_turns: false, spare: 0, padding: 0 };
+    let layouts = [
+        Layout { reversed: true, ..plain },
+        Layout { by_turns: true, padding: 3, ..plain },
+        Layout { segment: cut, spare: 2000, ..plain },
+        Layout { segment: cut, reversed: true, by_turns: true, spare: 77, padding: 1 },
+    ];
+    with_each_tuning(|gpu, variant| {
+        for cache in CACHES {
+            let mut run = Run { gpu: &mut *gpu, host: Host::default() };
+            let alone: Vec<Bits> =
+                texts.iter().flat_map(|&text| run.texts(&[text], plain, phase, cache)).collect();
+            let flat = || alone.iter().flatten().flatten();
+            assert!(flat().any(|&word| word != 0) && alone.len() == texts.len());
+            // No NaN of a page that is not the text's own.
+            if cache == DType::F32 {
+                assert!(flat().all(|&word| f32::from_bits(word).is_finite()), "{variant}");
+            }
+            for layout in layouts {
+                let among = run.texts(texts, layout, phase, cache);
+                for (i, text) in texts.iter().enumerate() {
+                    let same = alone[i] == among[i];
+                    assert!(same, "{variant}, a cache of {cache}, {text:?} in {layout:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_generated_token_has_the_same_bits_among_others() {
+    let texts = [(5, 1), (127, 1), (700, 1), (0, 1), (4200, 1), (128, 1)];
+    let texts: Vec<Text> =
+        (0..).zip(texts).map(|(seed, (pos, rows))| Text { seed, pos, rows }).collect();
+    neighbours_change_no_bit(&texts, Phase { least: 128, tile: 1 }, [8192, 1024]);
+}
+
+#[test]
+fn a_prompt_has_the_same_bits_among_others() {
+    let texts = [(0, 33), (100, 7), (31, 2), (64, 1), (900, 40)];
+    let texts: Vec<Text> =
+        (0..).zip(texts).map(|(seed, (pos, rows))| Text { seed, pos, rows }).collect();
+    neighbours_change_no_bit(&texts, Phase { least: 1024, tile: 32 }, [1024, 1024]);
+    // Segments that are shorter than the texts.
+    neighbours_change_no_bit(&texts, Phase { least: 256, tile: 32 }, [1024, 256]);
+}
+
+/// How rows are cut into tiles changes no bit either.
+#[test]
+fn tiles_change_no_bit() {
+    let layout = Layout { segment: 512, reversed: true, by_turns: false, spare: 0, padding: 0 };
+    with_each_tuning(|gpu, variant| {
+        for cache in CACHES {
+            let mut run = Run { gpu: &mut *gpu, host: Host::default() };
+            let text = [Text { seed: 9, pos: 40, rows: 70 }];
+            let whole = run.texts(&text, layout, Phase { least: 512, tile: 32 }, cache);
+            for tile in [1, 5, 7, 64] {
+                let phase = Phase { least: 512, tile };
+                let other = run.texts(&text, layout, phase, cache);
+                assert!(whole == other, "{variant}, a cache of {cache}, tiles of {tile}");
+            }
+        }
+    });
+}
