@@ -144,6 +144,101 @@ fn a_run_is_compared_with_an_earlier_one() {
     }
 }
 
+/// Checks what `--device` and `--kernels` have of the device.
+fn check_device(report: &Value) {
+    for key in ["read_bytes_per_second", "copy_bytes_per_second", "flops_per_second"] {
+        assert!(number(&report["ceilings"], key) > 1e6, "{key}: {}", report["ceilings"][key]);
+    }
+    assert!(number(report, "round_trip_seconds") > 0.0);
+    for kind in ["dependent", "independent", "apart"] {
+        for key in ["host_seconds", "device_seconds"] {
+            let seconds = number(&report["dispatch"][kind], key);
+            // A thousand of them take less than a minute on anything.
+            assert!(seconds > 0.0 && seconds < 0.06, "{kind} {key}: {seconds}");
+        }
+    }
+    assert!(report["device"]["name"].is_string() && report["adapter"].is_string());
+}
+
+#[test]
+fn a_device_is_measured_without_a_model() {
+    let report = json(&["bench", "--device", "--repeats", "1", "--json"]);
+    assert_eq!(report["format"], "grok-wgpu device");
+    assert_eq!(report["version"], 1);
+    check_device(&report);
+    let output = run(&["bench", "models/demo", "--device"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+const KERNELS: [&str; 13] = [
+    "bench",
+    "--kernels",
+    "--random",
+    "--preset",
+    "tiny",
+    "--type",
+    "q4",
+    "--prompt",
+    "37",
+    "--positions",
+    "300",
+    "--repeats",
+    "1",
+];
+
+#[test]
+fn every_kernel_of_a_pass_is_measured() {
+    let report = json(&[&KERNELS[..], &["--json"]].concat());
+    assert_eq!(report["format"], "grok-wgpu kernels");
+    check_device(&report);
+    let passes = report["passes"].as_array().expect("a list");
+    let loads = [("decode", 1), ("decode", 4), ("prefill", 37)];
+    assert_eq!(passes.len(), loads.len());
+    for (pass, (phase, tokens)) in passes.iter().zip(loads) {
+        assert_eq!((pass["phase"].as_str(), pass["tokens"].as_u64()), (Some(phase), Some(tokens)));
+        assert_eq!(pass["positions"], 300);
+        assert!(number(pass, "seconds") > 0.0);
+        let kernels = pass["kernels"].as_array().expect("a list");
+        let runs: u64 = kernels.iter().filter_map(|kernel| kernel["runs"].as_u64()).sum();
+        assert_eq!(Some(runs), pass["dispatches"].as_u64());
+        for kernel in kernels {
+            let [seconds, bytes] = ["seconds", "bytes"].map(|key| number(kernel, key));
+            assert!(seconds > 0.0 && bytes > 0.0, "{kernel}");
+            let rate = number(kernel, "gigabytes_per_second");
+            assert!((rate * seconds * 1e9 - bytes).abs() < 1e-6 * bytes, "{kernel}");
+            let rate = number(kernel, "gigaflops_per_second");
+            let flops = number(kernel, "flops");
+            assert!((rate * seconds * 1e9 - flops).abs() <= 1e-6 * flops, "{kernel}");
+            // Least times are of this device's own limits.
+            let ceilings = &report["ceilings"];
+            let least = (bytes / number(ceilings, "read_bytes_per_second"))
+                .max(flops / number(ceilings, "flops_per_second"));
+            let share = number(kernel, "share");
+            assert!((share * seconds - least).abs() < 1e-6 * least, "{kernel}");
+            assert!(kernel["limit"] == "bytes" || kernel["limit"] == "flops", "{kernel}");
+        }
+        // The head, [256, 64]: one row of logits for each generated token, and one for a prompt.
+        let rows = if phase == "decode" { tokens } else { 1 };
+        let of = |kernel: &Value| {
+            kernel["kernel"].as_str().is_some_and(|name| name.starts_with("matvec"))
+                && kernel["shape"] == serde_json::json!([256, 64])
+        };
+        let head = kernels.iter().find(|kernel| of(kernel));
+        let head = head.expect("a head");
+        assert_eq!(head["flops"].as_u64(), Some(rows * 2 * 256 * 64));
+    }
+    let text = good(&KERNELS);
+    for wanted in [
+        "computes",
+        "needs the one before it",
+        "decode, 1 token up to position 300",
+        "prefill, 37 tokens",
+        "8x64x64",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
 #[test]
 fn what_is_no_report_is_refused_before_the_work() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -35,6 +35,22 @@ struct Bug {
 
 const BUGS: &[Bug] = &[
     Bug {
+        name: "the last vectors of a workgroup are left out",
+        file: "kernels/multiply_adds.wgsl",
+        find: "    store(first + 3u * WIDE, d);",
+        replace: "",
+        rows: &["multiply_adds/4096, 0 rounds", "multiply_adds/4100, 5 rounds up"],
+        variant: None,
+    },
+    Bug {
+        name: "a chain skips a multiply-add",
+        file: "kernels/multiply_adds.wgsl",
+        find: "    store(first, a);",
+        replace: "    store(first, a - addend);",
+        rows: &["multiply_adds/4, 1 rounds up", "multiply_adds/64, 5 rounds doubled"],
+        variant: None,
+    },
+    Bug {
         name: "rope pairs neighbours",
         file: "kernels/rope_cache.wgsl",
         find: "    let a = qkv[head + d];

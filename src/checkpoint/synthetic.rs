@@ -1,6 +1,10 @@
 //! Synthetic weights from a formula, so that two programs can build the same model without a file.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use half::{bf16, f16};
 
@@ -24,9 +28,30 @@ use crate::{
 /// hold values around zero of about unit gain; the router, the head and the query and key
 /// projections hold larger ones, so that soft caps have an effect and routing is not uniform. Gains
 /// of norms lie in 0.5 .. 1.5.
-#[derive(Clone, Debug)]
+///
+/// Tensors of more than four million values repeat their first rows, so that a layer of any width
+/// is made in a second or two: a hash for each of a billion values would take half a minute.
+#[derive(Debug)]
 pub struct Synthetic {
     tensors: HashMap<String, Recipe>,
+    /// The rows that a large tensor repeats, of the tensor that was read last.
+    repeated: Mutex<Option<Repeated>>,
+}
+
+/// Values after which the rows of a tensor repeat.
+const WINDOW: u64 = 1 << 22;
+
+/// The first rows of a tensor, as they are stored.
+#[derive(Debug)]
+struct Repeated {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Clone for Synthetic {
+    fn clone(&self) -> Self {
+        Self { tensors: self.tensors.clone(), repeated: Mutex::default() }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +86,7 @@ impl Synthetic {
                 (want.name, Recipe { shape: want.shape, dtype, hash, scale })
             })
             .collect();
-        Ok(Self { tensors })
+        Ok(Self { tensors, repeated: Mutex::default() })
     }
 
     /// Bytes of all tensors.
@@ -81,7 +106,38 @@ impl Synthetic {
 }
 
 impl Recipe {
-    fn quantized_row(&self, indices: std::ops::Range<u64>, into: &mut Vec<u8>) {
+    /// Values of a row.
+    fn cols(&self) -> u64 {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// Rows after which the rows repeat, if they do.
+    fn window(&self) -> Option<u64> {
+        let all: u64 = self.shape.iter().product();
+        (all > WINDOW).then(|| (WINDOW / self.cols()).max(1))
+    }
+
+    /// Adds these rows as they are stored, from the formula.
+    fn store(&self, rows: Range<u64>, into: &mut Vec<u8>) {
+        let cols = self.cols();
+        if self.dtype.is_quantized() {
+            for row in rows {
+                self.quantized_row(row * cols..(row + 1) * cols, into);
+            }
+            return;
+        }
+        // A weight has one of 256 values.
+        let table: Vec<f32> = (0..=255).map(|byte| value(byte, self.scale)).collect();
+        let values =
+            (rows.start * cols..rows.end * cols).map(|i| table[usize::from(byte(self.hash, i))]);
+        match self.dtype {
+            DType::F16 => into.extend(values.flat_map(|v| f16::from_f32(v).to_le_bytes())),
+            DType::BF16 => into.extend(values.flat_map(|v| bf16::from_f32(v).to_le_bytes())),
+            _ => into.extend(values.flat_map(f32::to_le_bytes)),
+        }
+    }
+
+    fn quantized_row(&self, indices: Range<u64>, into: &mut Vec<u8>) {
         let scale = self.scale.unwrap_or(1.0);
         let format = self.dtype.integers().expect("the recipe is of a quantized type");
         let (shift, least) = (8 - format.bits, format.least);
@@ -97,6 +153,19 @@ impl Recipe {
     }
 }
 
+/// Adds the rows `rows` of a tensor that repeats `bytes`, which are `window` rows.
+fn repeat(bytes: &[u8], window: u64, rows: Range<u64>, into: &mut Vec<u8>) {
+    let of_row = bytes.len() as u64 / window;
+    let index = |row: u64| usize::try_from(row * of_row).expect("a row of the window");
+    let mut row = rows.start;
+    while row < rows.end {
+        let from = row % window;
+        let count = (window - from).min(rows.end - row);
+        into.extend_from_slice(&bytes[index(from)..index(from + count)]);
+        row += count;
+    }
+}
+
 impl Weights for Synthetic {
     fn dtype(&self, name: &str) -> Result<DType> {
         self.recipe(name).map(|recipe| recipe.dtype)
@@ -105,23 +174,23 @@ impl Weights for Synthetic {
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
         let recipe = self.recipe(name)?;
         check_rows(name, &recipe.shape, row0, rows)?;
-        let row_elements: u64 = recipe.shape.iter().skip(1).product();
         into.clear();
-        // A weight has one of 256 values.
-        let table: Vec<f32> = (0..=255).map(|byte| value(byte, recipe.scale)).collect();
-        if recipe.dtype.is_quantized() {
-            for row in row0..row0 + rows {
-                recipe.quantized_row(row * row_elements..(row + 1) * row_elements, into);
-            }
+        let rows = row0..row0 + rows;
+        let Some(window) = recipe.window() else {
+            recipe.store(rows, into);
             return Ok(());
-        }
-        let values = (row0 * row_elements..(row0 + rows) * row_elements)
-            .map(|i| table[usize::from(byte(recipe.hash, i))]);
-        match recipe.dtype {
-            DType::F16 => into.extend(values.flat_map(|v| f16::from_f32(v).to_le_bytes())),
-            DType::BF16 => into.extend(values.flat_map(|v| bf16::from_f32(v).to_le_bytes())),
-            _ => into.extend(values.flat_map(f32::to_le_bytes)),
-        }
+        };
+        let mut kept = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeated = match kept.take() {
+            Some(repeated) if repeated.name == name => repeated,
+            _ => {
+                let mut bytes = Vec::new();
+                recipe.store(0..window, &mut bytes);
+                Repeated { name: name.to_owned(), bytes }
+            }
+        };
+        repeat(&repeated.bytes, window, rows, into);
+        *kept = Some(repeated);
         Ok(())
     }
 }
@@ -222,5 +291,37 @@ mod tests {
             let read = pollster::block_on(weights.read_rows(name, row0, rows, &mut bytes));
             assert!(matches!(read, Err(Error::Usage(_))));
         }
+    }
+
+    #[test]
+    fn large_tensors_repeat_their_first_rows() {
+        let mut config = Config::preset("tiny").expect("a preset");
+        // 64 columns: the rows of the head repeat after 65,536.
+        config.vocab_size = 200_000;
+        for dtype in [DType::F32, DType::BF16, DType::Q8, DType::Q4] {
+            let weights = Synthetic::new(&config, dtype, 0).expect("weights");
+            let (window, name) = (65_536, "lm_head.weight");
+            let first = read(&weights, name, 0, 3);
+            let row = first.len() / 3;
+            assert_eq!(read(&weights, name, window, 3), first);
+            assert_eq!(read(&weights, name, 3 * window, 2), first[..2 * row]);
+            // Rows on both sides of the place where they begin again.
+            let across = read(&weights, name, 2 * window - 1, 3);
+            assert_eq!(across[..row], read(&weights, name, window - 1, 1));
+            assert_eq!(across[row..], first[..2 * row]);
+            assert_ne!(across[..row], first[..row]);
+            // Another tensor, and this one again.
+            assert_ne!(read(&weights, "model.embed_tokens.weight", window, 3), first);
+            assert_eq!(read(&weights.clone(), name, window + 1, 1), first[row..2 * row]);
+            assert_eq!(read(&weights, name, 199_999, 1), read(&weights, name, 3_391, 1));
+        }
+    }
+
+    #[test]
+    fn tensors_of_the_size_of_the_window_do_not() {
+        let of = |rows| Recipe { shape: vec![rows, 8192], dtype: DType::F32, hash: 0, scale: None };
+        assert_eq!([512, 513].map(|rows| of(rows).window()), [None, Some(512)]);
+        let wide = Recipe { shape: vec![2, WINDOW + 8], ..of(1) };
+        assert_eq!(wide.window(), Some(1));
     }
 }

@@ -1,6 +1,7 @@
 //! `bench`: how fast a model runs on this adapter, what that takes, and where the time goes.
 
 mod compare;
+mod device;
 mod figures;
 mod measure;
 mod show;
@@ -36,11 +37,17 @@ A prompt is measured as a whole, generated tokens one by one. What is printed of
   host time         to stage, encode and submit
   device time       by kernel, where the device has timestamps
 
+With --kernels, every kernel is measured by itself: for one generated token, for four at once, and
+for a prompt, at the end of --positions. A share is that of the time which the device needs at the
+least, by what --device measures, in the time that the kernel took.
+
 Examples:
   grok-wgpu bench models/demo
   grok-wgpu bench --random --preset bench --type q4 --json > before.json
   grok-wgpu bench --random --preset bench --type q4 --compare before.json
-  grok-wgpu bench --random --config config.json --prompt 512 --tokens 64";
+  grok-wgpu bench --random --config config.json --prompt 512 --tokens 64
+  grok-wgpu bench --device
+  grok-wgpu bench --kernels --random --preset bench --type q4 --json";
 
 /// Measure the speed of a model on this adapter
 #[derive(Args, Debug)]
@@ -75,6 +82,17 @@ pub(super) struct Options {
     /// Print each figure beside that of an earlier run, which --json wrote
     #[arg(long, value_name = "BASE.json")]
     compare: Option<PathBuf>,
+    /// Measure the device and no model: how fast it reads, copies and computes at the most, and
+    /// what a dispatch costs
+    #[arg(long, conflicts_with_all = ["model", "random", "kernels", "compare"])]
+    device: bool,
+    /// Measure the device, and then every kernel of the model by itself
+    #[arg(long, conflicts_with = "compare")]
+    kernels: bool,
+    /// With --kernels: tokens in the cache, where attention is measured
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "kernels")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    positions: u32,
 }
 
 /// What is measured, for reports.
@@ -91,6 +109,9 @@ struct Subject<'a> {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     // Before the work, so that a wrong path costs nothing.
     let base = options.compare.as_deref().map(Base::open).transpose()?;
+    if options.device {
+        return device::run(globals, options).await;
+    }
     if let Some((config, weights)) = options.of.made_up(globals).await? {
         let dtype = options.of.element.dtype();
         let bytes = weights.bytes();
@@ -114,6 +135,9 @@ async fn bench<W: Weights>(
     config: &Config,
     (weights, bytes): (&W, u64),
 ) -> Result<()> {
+    if options.kernels {
+        return device::kernels(globals, options, name, config, (weights, bytes)).await;
+    }
     let most = config.max_position_embeddings;
     let context = options.prompt.checked_add(options.tokens).filter(|&context| context <= most);
     let context = context.ok_or(Error::ContextLength {

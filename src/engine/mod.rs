@@ -11,6 +11,8 @@ pub mod sequence;
 pub mod session;
 pub mod step;
 
+pub(crate) use plans::top_lists;
+
 use crate::{
     base::{
         error::{Error, Result},

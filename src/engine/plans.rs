@@ -211,7 +211,11 @@ impl<P> Plans<P> {
 }
 
 /// Allocates the lists of each level of the top-k search: the `count` largest of `vocab` logits.
-fn top_lists<M: Machine>(machine: &mut M, vocab: u32, count: u32) -> Result<Vec<TopList>> {
+pub(crate) fn top_lists<M: Machine>(
+    machine: &mut M,
+    vocab: u32,
+    count: u32,
+) -> Result<Vec<TopList>> {
     // Each level must at least halve what is left.
     let most = (CHUNK / 2).min(vocab);
     if count == 0 || count > most {

@@ -132,16 +132,16 @@ pub trait Stepper {
 
 /// A token of a step, and its position.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) id: u32,
-    pub(super) position: u32,
+pub(crate) struct Row {
+    pub(crate) id: u32,
+    pub(crate) position: u32,
 }
 
 /// Writes the inputs of a pass into its buffers. The buffers may have more rows than `rows`: the
 /// rest is padding.
 ///
 /// The rows are tokens of one text, which has its positions on `pages`.
-pub(super) fn stage<M: Machine>(
+pub(crate) fn stage<M: Machine>(
     machine: &mut M,
     c: &Config,
     angles: &[rope::Angles],

@@ -11,6 +11,7 @@ mod expert_matmul;
 mod gated_matmul;
 mod gather;
 mod matmul;
+mod multiply_adds;
 mod norm_route;
 mod pick;
 mod rms_norm;
@@ -31,6 +32,7 @@ pub use expert_matmul::ExpertMatMul;
 pub use gated_matmul::GatedMatMul;
 pub use gather::Gather;
 pub use matmul::MatMul;
+pub use multiply_adds::MultiplyAdds;
 pub use norm_route::NormRoute;
 pub use rms_norm::RmsNorm;
 pub use rms_norm_add::RmsNormAdd;
@@ -329,7 +331,7 @@ macro_rules! tables {
 }
 
 // Of a product, the kernel's own name, and that of its form for generated tokens.
-const TABLES: [Table; 20] = tables![
+const TABLES: [Table; 21] = tables![
     plain:
         attention,
         attention_merge,
@@ -337,6 +339,7 @@ const TABLES: [Table; 20] = tables![
         embed,
         expert_groups,
         gather,
+        multiply_adds,
         norm_route,
         rms_norm,
         rms_norm_add,

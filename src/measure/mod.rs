@@ -3,6 +3,8 @@
 pub mod autotune;
 pub mod bandwidth;
 pub mod capacity;
+pub mod device;
 pub mod fit;
+pub mod kernels;
 pub mod perplexity;
 pub mod work;

@@ -16,6 +16,7 @@ const CHARACTERS = {
   gather: ["c += 64u", "c += 65u"],
   matmul: ["params.row0 + r;", "params.row0 - r;"],
   matvec: ["(quad.z + quad.w)", "(quad.z + quad.z)"],
+  multiply_adds: ["group.x * 4u * WIDE", "group.x * 3u * WIDE"],
   norm_route: ["e > last_id", "e < last_id"],
   rms_norm: ["mean + params.eps", "mean - params.eps"],
   rms_norm_add: ["dot(s, s)", "dot(s, s) + 1"],

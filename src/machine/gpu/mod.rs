@@ -19,7 +19,7 @@ use std::{ops::Range, time::Duration};
 
 pub use make::Refusal;
 pub use pipelines::Compiled;
-pub use plan::{Counters, RecordedPass, StepTime};
+pub use plan::{Counters, RecordedPass, StepTime, WholeTime};
 
 use self::{failure::Failure, make::Maker, pace::Pace};
 use crate::{

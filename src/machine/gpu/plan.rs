@@ -78,6 +78,15 @@ pub struct StepTime {
     pub bytes_touched: u64,
 }
 
+/// How long all of a plan takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WholeTime {
+    /// Seconds of the host, to encode and submit.
+    pub host_seconds: f64,
+    /// Seconds of the device, from its first dispatch to the end of its last.
+    pub device_seconds: f64,
+}
+
 impl RecordedPass {
     /// Dispatches of one run.
     pub fn dispatches(&self) -> u64 {
@@ -114,11 +123,16 @@ impl RecordedPass {
     /// Encodes some of the dispatches.
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, some: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        let mut before = None;
-        for step in &self.steps[some] {
-            step.encode(&mut pass, before);
-            before = Some(&step.pipeline);
-        }
+        encode_all(&mut pass, &self.steps[some]);
+    }
+}
+
+/// Adds dispatches to a pass that has none yet.
+fn encode_all(pass: &mut wgpu::ComputePass<'_>, steps: &[Step]) {
+    let mut before = None;
+    for step in steps {
+        step.encode(pass, before);
+        before = Some(&step.pipeline);
     }
 }
 
@@ -324,66 +338,122 @@ impl Gpu {
     ///
     /// [`Error::Usage`] if the device has no timestamps, or what the device reports, such as
     /// [`Error::Lost`].
-    ///
-    /// # Panics
-    ///
-    /// Never: what it expects of sizes holds by construction.
     pub async fn time_plan(&mut self, plan: &RecordedPass) -> Result<Vec<StepTime>> {
         // A query set holds at most 4096 queries, two for a dispatch.
         const MOST: usize = 2048;
-        if !self.caps.timestamps {
-            return Err(Error::Usage("this device has no timestamps".into()));
-        }
-        let period = f64::from(self.queue.get_timestamp_period());
         let mut times = Vec::with_capacity(plan.steps.len());
         for steps in plan.steps.chunks(MOST) {
-            let count = 2 * u32::try_from(steps.len()).expect("at most MOST");
-            let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: None,
-                ty: wgpu::QueryType::Timestamp,
-                count,
-            });
-            let size = u64::from(count) * 8;
-            let resolved = self.make.buffer(&wgpu::BufferDescriptor {
-                label: Some("timestamps"),
-                size,
-                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            });
-            let staging = self.staging(size)?;
-            let mut encoder =
-                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            for (i, step) in (0u32..).zip(steps) {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: None,
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: &queries,
-                        beginning_of_pass_write_index: Some(2 * i),
-                        end_of_pass_write_index: Some(2 * i + 1),
-                    }),
-                });
-                step.encode(&mut pass, None);
-            }
-            encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
-            self.queue.submit([encoder.finish()]);
-            let bytes = wait::read_staging(&self.device, &staging, size, self.patience).await;
-            if bytes.is_err() {
-                self.staging = None;
-            }
-            self.check()?;
-            let bytes = bytes?;
-            let stamps: Vec<u64> = bytes
-                .chunks_exact(8)
-                .map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")))
-                .collect();
-            times.extend(steps.iter().zip(stamps.chunks_exact(2)).map(|(step, stamp)| StepTime {
-                label: step.label.clone(),
-                class: step.class.clone(),
-                nanoseconds: stamp[1].saturating_sub(stamp[0]) as f64 * period,
-                bytes_touched: step.bytes_touched,
+            let passes: Vec<Passed<'_>> =
+                (0..).step_by(2).zip(steps).map(|(i, step)| Passed::timed(step, i)).collect();
+            let Stamps { nanoseconds, .. } = self.stamped(&passes).await?;
+            times.extend(steps.iter().zip(nanoseconds.chunks_exact(2)).map(|(step, stamp)| {
+                StepTime {
+                    label: step.label.clone(),
+                    class: step.class.clone(),
+                    nanoseconds: (stamp[1] - stamp[0]).max(0.0),
+                    bytes_touched: step.bytes_touched,
+                }
             }));
         }
         Ok(times)
     }
+
+    /// Runs a plan in one submission, and times all of it. The dispatches are in one compute pass,
+    /// or `apart`, each in its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the device has no timestamps or the plan is empty, or what the device
+    /// reports, such as [`Error::Lost`].
+    pub async fn time_whole(&mut self, plan: &RecordedPass, apart: bool) -> Result<WholeTime> {
+        let of_pass = if apart { 1 } else { plan.steps.len().max(1) };
+        let mut passes: Vec<Passed<'_>> = plan
+            .steps
+            .chunks(of_pass)
+            .map(|steps| Passed { steps, begin: None, end: None })
+            .collect();
+        let none = || Error::Usage("a plan without dispatches takes no time".into());
+        passes.first_mut().ok_or_else(none)?.begin = Some(0);
+        passes.last_mut().ok_or_else(none)?.end = Some(1);
+        let Stamps { nanoseconds, host_seconds } = self.stamped(&passes).await?;
+        let device_seconds = 1e-9 * (nanoseconds[1] - nanoseconds[0]).max(0.0);
+        Ok(WholeTime { host_seconds, device_seconds })
+    }
+
+    /// Submits compute passes, and waits for their timestamps.
+    async fn stamped(&mut self, passes: &[Passed<'_>]) -> Result<Stamps> {
+        if !self.caps.timestamps {
+            return Err(Error::Usage("this device has no timestamps".into()));
+        }
+        let count = passes.iter().filter_map(|pass| pass.begin.max(pass.end)).max();
+        let count = count.map_or(0, |last| last + 1);
+        let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: None,
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        let size = u64::from(count) * 8;
+        let resolved = self.make.buffer(&wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let staging = self.staging(size)?;
+        let start = wait::now();
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for &Passed { steps, begin, end } in passes {
+            let writes = wgpu::ComputePassTimestampWrites {
+                query_set: &queries,
+                beginning_of_pass_write_index: begin,
+                end_of_pass_write_index: end,
+            };
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: begin.or(end).is_some().then_some(writes),
+            });
+            encode_all(&mut pass, steps);
+        }
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
+        self.queue.submit([encoder.finish()]);
+        let host_seconds = wait::now() - start;
+        let bytes = wait::read_staging(&self.device, &staging, size, self.patience).await;
+        if bytes.is_err() {
+            self.staging = None;
+        }
+        self.check()?;
+        let bytes = bytes?;
+        let stamps: Vec<u64> =
+            bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+        // Differences are small, whatever the clock began with.
+        let first = stamps.iter().copied().min().unwrap_or_default();
+        let period = f64::from(self.queue.get_timestamp_period());
+        let nanoseconds = stamps.iter().map(|stamp| (stamp - first) as f64 * period).collect();
+        Ok(Stamps { nanoseconds, host_seconds })
+    }
+}
+
+/// Dispatches of one compute pass, and the timestamps that it writes.
+#[derive(Clone, Copy)]
+struct Passed<'a> {
+    steps: &'a [Step],
+    begin: Option<u32>,
+    end: Option<u32>,
+}
+
+impl<'a> Passed<'a> {
+    /// One dispatch between the timestamps `at` and the next.
+    fn timed(step: &'a Step, at: u32) -> Self {
+        Self { steps: std::slice::from_ref(step), begin: Some(at), end: Some(at + 1) }
+    }
+}
+
+/// What passes with timestamps gave.
+struct Stamps {
+    /// The timestamps, in nanoseconds since the first.
+    nanoseconds: Vec<f64>,
+    /// Time to encode and submit.
+    host_seconds: f64,
 }
