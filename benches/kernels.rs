@@ -12,8 +12,8 @@ use grok_wgpu::lab::{
     },
     kernels::{
         Attention, AttentionMerge, CombineNorm, Embed, ExpertGatedMatMul, ExpertGroups,
-        ExpertMatMul, GatedMatMul, Gather, MatMul, NormRoute, RmsNorm, RmsNormAdd, RopeCache, TopK,
-        TopKMerge, max_tiles,
+        ExpertMatMul, GatedMatMul, Gather, MatMul, MultiplyAdds, NormRoute, RmsNorm, RmsNormAdd,
+        RopeCache, TopK, TopKMerge, max_tiles,
     },
     machine::{
         BufferRole, Machine,
@@ -266,6 +266,9 @@ fn rows(criterion: &mut Criterion) {
         let last = bench.floats(DType::F32, [1, HIDDEN]);
         bench.time(criterion, "gather", name, &Gather { x, rows: picked, out: last });
     }
+    let [x, out] = [0, 1].map(|_| bench.floats(DType::F32, [WIDE * HIDDEN]));
+    let kernel = MultiplyAdds { x, rounds: 64, factor: 0.5, addend: 1.0, out };
+    bench.time(criterion, "multiply_adds", "256 of an element", &kernel);
     for dtype in TYPES {
         let table = bench.floats(dtype, [WIDE, HIDDEN]);
         let ids = bench.ints([TOKENS], (0..TOKENS).map(|i| i * 31 % WIDE).collect());
