@@ -36,6 +36,13 @@ async function measure(sequence, prompt, made) {
 try {
   // The packages contain compiled libraries: build and download nothing.
   const llama = await getLlama({ gpu, build: "never", skipDownload: true, maxThreads: 1, vramPadding: 0 });
+  const devices = gpu === false ? [] : await llama.getGpuDeviceNames();
+  const release = llama.llamaCppRelease?.release ?? "";
+  if (gpu !== false && devices.length === 0) {
+    // It would compute on the CPU.
+    process.send({ devices, release }, () => process.exit(0));
+    await new Promise(() => {});
+  }
   const model = await llama.loadModel({
     modelPath,
     gpuLayers: gpu === false ? 0 : "max",
@@ -50,9 +57,8 @@ try {
   const sequence = context.getSequence();
   const vocab = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
   const [given, made] = [ids(prompt, vocab), ids(tokens, vocab)];
-  const devices = gpu === false ? [] : await llama.getGpuDeviceNames();
   await measure(sequence, given.slice(0, warmUp), made.slice(0, 1));
-  process.send({ ready: true, devices, release: llama.llamaCppRelease?.release ?? "" });
+  process.send({ devices, release });
   process.on("message", async () => {
     try {
       process.send(await measure(sequence, given, made));

@@ -1,4 +1,4 @@
-// Measures grok-wgpu and llama.cpp on one file, alternating, and prints rates, ratios and bars.
+// Measures grok-wgpu, llama.cpp and wllama on one file, alternating, and prints rates, ratios and bars.
 // `scripts/bench_peers` installs what it needs and starts it.
 
 import { execFile, fork } from "node:child_process";
@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 
+import { Browser, Wllama } from "./browser.mjs";
 import { rate, svg, text } from "./plot.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -26,6 +27,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "3" },
     adapter: { type: "string" },
     out: { type: "string" },
+    "no-browser": { type: "boolean", default: false },
     json: { type: "boolean", default: false },
   },
 });
@@ -45,7 +47,7 @@ function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Rates from the median step, as in `grok-wgpu bench`. */
+/** Rates from the seconds of a prompt and of each token, by the median step, as in `grok-wgpu bench`. */
 const rates = ({ prefill, decode }) => ({ prefill: prompt / prefill, decode: 1 / median(decode) });
 
 /** grok-wgpu on a device. */
@@ -64,7 +66,7 @@ class Ours {
     const { stdout } = await promisify(execFile)(options.program, args, { maxBuffer: 1 << 26 });
     const report = JSON.parse(stdout);
     this.device = report.adapter;
-    return Object.fromEntries(PHASES.map((phase) => [phase, report[phase].tokens_per_second]));
+    return { rates: Object.fromEntries(PHASES.map((phase) => [phase, report[phase].tokens_per_second])) };
   }
 
   stop() {}
@@ -77,24 +79,35 @@ class Llama {
   }
 
   async start() {
+    const { devices, release } = await this.begin({});
+    this.release = release;
+    this.device = devices.join(", ") || "CPU, 1 thread";
+    if (this.gpu === false || devices.length > 0) return;
+    // llama.cpp takes a GPU where there is one, and ignores devices that are CPUs unless they are named.
+    this.stop();
+    const { devices: named } = await this.begin({ GGML_VK_VISIBLE_DEVICES: "0" });
+    if (named.length === 0) throw new Error("it found no device, and computes on the CPU");
+    this.device = named.join(", ");
+  }
+
+  /** Starts the process; returns its first answer. */
+  begin(more) {
     const job = { gpu: this.gpu, model: options.model, prompt, tokens, warmUp: WARM_UP };
-    // llama.cpp ignores CPU devices unless they are named. Busy-waiting threads stall it on few cores.
-    const env = { GGML_VK_VISIBLE_DEVICES: "0", OMP_WAIT_POLICY: "passive", ...process.env };
+    // Busy-waiting threads stall it on few cores.
+    const env = { OMP_WAIT_POLICY: "passive", ...more, ...process.env };
     this.child = fork(join(here, "llama.mjs"), [JSON.stringify(job)], {
       env,
       stdio: ["ignore", "ignore", "pipe", "ipc"],
     });
     this.log = "";
     this.child.stderr.on("data", (data) => (this.log = (this.log + data).slice(-2000)));
-    const { devices, release } = await this.answer();
-    this.device = devices.join(", ") || "CPU, 1 thread";
-    this.release = release;
+    return this.answer();
   }
 
   measure() {
     const answer = this.answer();
     this.child.send("measure");
-    return answer.then(rates);
+    return answer;
   }
 
   /** The child's next message, or the error that ended it. */
@@ -116,8 +129,20 @@ class Llama {
   }
 }
 
+/** Chromium, which is opened once for all engines in it. */
+const inBrowser = () => {
+  browser ??= Browser.open(options.model, { "/wllama/": join(here, "node_modules/@wllama/wllama/esm") });
+  return browser;
+};
+let browser;
+
 const [api, apiName] = process.platform === "darwin" ? ["metal", "Metal"] : ["vulkan", "Vulkan"];
 const engines = [new Ours(), new Llama(api, `llama.cpp, ${apiName}`, api), new Llama("cpu", "llama.cpp, CPU", false)];
+if (!options["no-browser"]) {
+  const job = { prompt, tokens, warmUp: Math.min(prompt, WARM_UP) };
+  engines.push(new Wllama("wllama-webgpu", "wllama, WebGPU", true, inBrowser, job));
+  engines.push(new Wllama("wllama-cpu", "wllama, CPU", false, inBrowser, job));
+}
 function stop() {
   for (const engine of engines) engine.stop();
 }
@@ -141,7 +166,8 @@ for (const engine of engines) {
 for (let round = 1; round <= rounds; round += 1) {
   for (const engine of engines.filter((engine) => !engine.reason)) {
     try {
-      const result = await engine.measure();
+      const measured = await engine.measure(round);
+      const result = measured.rates ?? rates(measured);
       engine.rounds.push(result);
       note(`round ${round}: ${engine.name}: prefill ${rate(result.prefill)}, decode ${rate(result.decode)} tokens/s`);
     } catch (error) {
@@ -150,6 +176,7 @@ for (let round = 1; round <= rounds; round += 1) {
   }
 }
 stop();
+await browser?.then((it) => it.close()).catch(() => {});
 
 const [ours] = engines;
 const ran = engines.filter((engine) => !engine.reason);
