@@ -172,8 +172,9 @@ fn all_are_there() -> Result<(), Failed> {
     };
     let products: BTreeSet<_> =
         programs.iter().filter_map(|program| class_of(&program.dispatch)).collect();
-    let record =
-        |kernel: &dyn Kernel, tuning| kernel.record(tuning).expect("rows can be dispatched");
+    let record = |kernel: &dyn Kernel, tuning: &Tuning| {
+        kernel.record(tuning).expect("rows can be dispatched")
+    };
     // A row of each product.
     let of_rows: BTreeMap<_, Box<dyn Kernel>> = kernels::cases()
         .iter()

@@ -79,7 +79,7 @@ fn columns(names: &[&str], numbers: &[u32]) -> String {
     names.iter().zip(numbers).map(column).collect::<Vec<_>>().join(" ")
 }
 
-/// Reads what [`write`] has written.
+/// Reads what [`write()`] has written.
 ///
 /// # Errors
 ///
