@@ -180,11 +180,9 @@ fn attention(criterion: &mut Criterion) {
         [("token", 1, 1, SPLIT_LEN), ("prompt", TOKENS, 32, POSITIONS)]
     {
         let records: Vec<_> = step::rows_of(0, 0, POSITIONS - tokens..POSITIONS).collect();
-        let [rows, tiles] = [
-            bench.host.records(&records),
-            bench.host.records(&step::tiles_of(&records, tile)),
-        ]
-        .map(|list| bench.upload(BufferRole::Uniform, list));
+        let [rows, tiles] =
+            [bench.host.records(&records), bench.host.records(&step::tiles_of(&records, tile))]
+                .map(|list| bench.upload(BufferRole::Uniform, list));
         let step = bench.step(tokens.div_ceil(tile), tokens);
         let splits = step::most_splits(POSITIONS, least);
         let q = bench.floats(DType::F32, [tokens, n_heads, dim]);

@@ -15,6 +15,7 @@ use crate::{
         gpu::{Gpu, RecordedPass},
         host::{Fill, Host},
         kernel::{Executor, Kernel},
+        step::PAGE,
     },
     model::{CacheShard, Model, Output, Pass, Phase, Scratch, alloc_cache, forward, rope},
     variants::Tuning,
@@ -149,7 +150,8 @@ fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, V
             position: before + i,
         })
         .collect();
-    stage(gpu, c, &rope::Angles::of(c), &s, &rows)?;
+    let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();
+    stage(gpu, c, &rope::Angles::of(c), &s, &rows, &pages)?;
     let tuning = gpu.tuning().clone();
     let mut works = Vec::new();
     let pass = Pass { output, positions };
