@@ -277,8 +277,9 @@ fn kernels_pair_up_and_have_rows() {
         .map(|stem| stem.split('.').next().unwrap_or(stem).to_owned())
         .collect();
     let mut rust = stems(&files, "src/kernels/", ".rs");
-    // `mod` lists kernels, `bounds` has error bounds for oracles, `pick` chooses random rows.
-    for shared in ["mod", "bounds", "pick"] {
+    // `mod` lists kernels, `bounds` has error bounds for oracles, `pick` chooses random rows, and
+    // `texts` has steps of several texts for rows.
+    for shared in ["mod", "bounds", "pick", "texts"] {
         assert!(rust.remove(shared), "src/kernels/{shared}.rs is missing");
     }
     assert_eq!(shaders, rust, "a kernel is shaders/kernels/x.wgsl and src/kernels/x.rs");

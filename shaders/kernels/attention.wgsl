@@ -35,7 +35,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<uniform> tiles: array<TileRecord, RECORDS>;
-@group(0) @binding(3) var<storage, read> table: array<u32>;             // pages
+@group(0) @binding(3) var<storage, read> table: array<u32>;             // [pages]
 @group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;           // [T, H, D]
 @group(0) @binding(5) var<storage, read> k: array<Chunk>;               // [len, KV * D]
 @group(0) @binding(6) var<storage, read> v: array<Chunk>;               // [len, KV * D]

@@ -25,7 +25,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<uniform> rows: array<RowRecord, RECORDS>;
-@group(0) @binding(3) var<storage, read> table: array<u32>;         // pages
+@group(0) @binding(3) var<storage, read> table: array<u32>;         // [pages]
 @group(0) @binding(4) var<storage, read> qkv: array<f32>;           // [T, (H + 2 KV) D]
 @group(0) @binding(5) var<storage, read> cos_sin: array<vec2<f32>>; // [T, D]
 @group(0) @binding(6) var<storage, read_write> q: array<f32>;       // [T, H, D]

@@ -92,10 +92,8 @@ fn main(
     }
     let group = params.n_heads / params.n_kv_heads;
     let kv_head = group_id.y;
-    let row0 = work.row0;
-    let n_rows = work.n_rows;
     // Padding rows are clamped to the last real one, which sees the most positions.
-    let rows = min(row0 + vec4(0u, 1u, 2u, 3u), vec4(n_rows - 1u));
+    let rows = min(work.row0 + vec4(0u, 1u, 2u, 3u), vec4(work.n_rows - 1u));
     let later = rows / group; // tokens after the first of the tile
     let tokens = work.first + later;
     let heads = tokens * params.n_heads + kv_head * group + rows % group;
@@ -185,7 +183,7 @@ fn main(
     }
 
     for (var r = 0u; r < 4u; r++) {
-        if row0 + r < n_rows && work.begin <= work.pos + later[r] {
+        if work.row0 + r < work.n_rows && work.begin <= work.pos + later[r] {
             let split = heads[r] * params.splits + group_id.z;
             let to = split * params.dim4 + lane;
             acc[to] = sum0[r];

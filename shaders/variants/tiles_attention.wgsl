@@ -25,8 +25,6 @@ fn main(
     }
     let group = params.n_heads / params.n_kv_heads;
     let kv_head = group_id.y;
-    let row0 = work.row0;
-    let n_rows = work.n_rows;
 
     let chunks = params.dim4 / QUADS; // of a head
     let wide = params.dim4 + 1u;      // quads from one position to the next in the tile
@@ -34,9 +32,9 @@ fn main(
     // This invocation's row and quad of channels, in loads of q and in the weighted sum.
     let row = local / params.dim4;
     let quad = local % params.dim4;
-    let live = row < params.rows && row0 + row < n_rows;
-    let token = work.first + (row0 + row) / group;
-    let head = kv_head * group + (row0 + row) % group;
+    let live = row < params.rows && work.row0 + row < work.n_rows;
+    let token = work.first + (work.row0 + row) / group;
+    let head = kv_head * group + (work.row0 + row) % group;
     if live {
         q_tile[local] = q[(token * params.n_heads + head) * params.dim4 + quad];
     }
@@ -65,7 +63,7 @@ fn main(
 
         // One score per invocation.
         let score_row = local / params.block;
-        if score_row < params.rows && row0 + score_row < n_rows {
+        if score_row < params.rows && work.row0 + score_row < work.n_rows {
             let j = local % params.block;
             var s = vec4<f32>();
             for (var c = 0u; c < params.dim4; c++) {
@@ -75,7 +73,7 @@ fn main(
             // as few operations as possible follow the dot product.
             let product = (s.x + s.y) + (s.z + s.w);
             let inner = product * params.inner;
-            let heat = temperature[work.first + (row0 + score_row) / group];
+            let heat = temperature[work.first + (work.row0 + score_row) / group];
             // The cap must not hide a product that is not a finite number.
             if params.cap > 0.0 && is_finite(product) {
                 scores[local] = tanh_bounded(inner) * (params.cap * heat);
@@ -86,8 +84,8 @@ fn main(
         workgroupBarrier();
 
         // One invocation per row turns scores into weights; the others load values meanwhile.
-        if local < params.rows && row0 + local < n_rows {
-            let limit = min(work.end, work.pos + (row0 + local) / group + 1u);
+        if local < params.rows && work.row0 + local < work.n_rows {
+            let limit = min(work.end, work.pos + (work.row0 + local) / group + 1u);
             let valid = min(params.block, limit - min(limit, base));
             let at = local * params.block;
             var largest = row_max[local];
@@ -129,7 +127,7 @@ fn main(
         }
     }
 
-    if live && work.begin <= work.pos + (row0 + row) / group {
+    if live && work.begin <= work.pos + (work.row0 + row) / group {
         let at = (token * params.n_heads + head) * params.splits + group_id.z;
         acc[at * params.dim4 + quad] = sum;
         if quad == 0u {
