@@ -9,7 +9,7 @@ use crate::{
         shader::Shader,
         step::{RECORDS, STEP_LEN},
     },
-    variants::{Class, Product, Tuning},
+    variants::{Class, MAX_WORKGROUPS, Product, Tuning},
 };
 
 /// How a kernel touches an operand. Mirrors the WGSL address space and access mode.
@@ -95,9 +95,6 @@ impl Dispatch {
         self.operands.iter().map(|operand| operand.touched).sum()
     }
 }
-
-/// WebGPU's default limit on workgroups along each axis. Larger limits are not used.
-pub const MAX_WORKGROUPS: u32 = 65_535;
 
 /// Collects and checks operands, in WGSL binding order.
 #[derive(Debug)]

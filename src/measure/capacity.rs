@@ -179,8 +179,8 @@ mod tests {
     use super::*;
     use crate::{
         checkpoint::Synthetic,
-        machine::{binder::MAX_WORKGROUPS, counting::Watching, kernel::Kernel},
-        variants::{Capabilities, Tuning},
+        machine::{counting::Watching, kernel::Kernel},
+        variants::{Capabilities, MAX_WORKGROUPS, Setting, Tuning, VARIANTS},
     };
 
     /// Records a kernel for each tuning, and compares it with the limits.
@@ -242,6 +242,31 @@ mod tests {
             }
         }
         assert!(planned >= 4 && refused >= 1, "{planned} planned, {refused} refused");
+    }
+
+    /// With large bindings the head of Grok-2 has more rows than some settings have workgroups.
+    #[test]
+    fn what_tune_measures_keeps_to_the_limits() {
+        let on = Capabilities::default();
+        let settings = VARIANTS.iter().filter(|variant| variant.needs(&on).is_ok()).flat_map(
+            |&variant| variant.settings(&on).into_iter().map(move |of| Setting::new(variant, of)),
+        );
+        let tunings: Vec<_> =
+            settings.map(|setting| (setting.to_string(), Tuning::by(&on, setting))).collect();
+        assert!(tunings.iter().any(|(name, _)| name == "lanes 32 1"), "{tunings:?}");
+        let config = Config::preset("grok-2").expect("a preset").with_layers(1);
+        let weights = Synthetic::new(&config, DType::Q4, 0).expect("weights");
+        let counting = Counting::new(DeviceLimits { binding: 1 << 31, buffer: 1 << 31 });
+        let binding = counting.max_binding_bytes();
+        let see = |kernel: &dyn Kernel| keeps_to_the_limits(kernel, &tunings, binding);
+        let mut machine = Watching { counting, see };
+        let model = Model::alloc(&mut machine, &config, &weights).expect("rows are short");
+        assert_eq!(model.lm_head.shards.len(), 1, "its rows are not cut");
+        let sizes = SessionOptions { context: 1024, prefill: 256, cache: DType::F32 };
+        let mut engine = Engine::with_model(machine, model, sizes).expect("it fits");
+        for rows in [256, 1] {
+            block_on(engine.prepare(0, rows, Readback::Top(40))).expect("all settings divide it");
+        }
     }
 
     fn planner(name: &str, limits: DeviceLimits) -> Planner {

@@ -73,6 +73,9 @@ impl Why {
     }
 }
 
+/// WebGPU's default limit on workgroups along each axis. Larger limits are not used.
+pub const MAX_WORKGROUPS: u32 = 65_535;
+
 /// Sizes of a variant, in the order of [`Variant::sizes`]; those that it lacks are 1. Powers of
 /// two, whose product is at most 256.
 pub type Sizes = [u32; 2];

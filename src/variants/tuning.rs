@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{Attention, Capabilities, Form, Heads, Product, Setting, VARIANTS};
+use super::{Attention, Capabilities, Form, Heads, MAX_WORKGROUPS, Product, Setting, VARIANTS};
 use crate::base::tensor::DType;
 
 /// How work is divided on a device. It changes the speed, and of results only the last bits, unless
@@ -179,7 +179,10 @@ impl Tuning {
         let refused = self.refuses(kernel, variant.name(), product.dtype(), || {
             setting.program(product).constants
         });
-        if variant.fits(product) && !refused { setting } else { Setting::plain(product.form) }
+        // Rows decide over the longest axis; the others follow from the rows of a step, which are few.
+        let divides =
+            variant.fits(product) && setting.grid(product, 1).iter().all(|&n| n <= MAX_WORKGROUPS);
+        if divides && !refused { setting } else { Setting::plain(product.form) }
     }
 
     /// Whether the device refused this program.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Seconds of the longest submission that is aimed at where nothing else is asked for. Windows
 /// resets a device after two seconds; an estimate may be wrong by half.
-pub(super) const BUDGET: f64 = 1.0;
+pub(super) const BUDGET: f64 = 0.5;
 
 /// What a device is expected to read or write in a second before anything was measured. Few are
 /// slower.
