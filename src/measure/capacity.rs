@@ -248,9 +248,10 @@ mod tests {
     #[test]
     fn what_tune_measures_keeps_to_the_limits() {
         let on = Capabilities::default();
-        let settings = VARIANTS.iter().filter(|variant| variant.needs(&on).is_ok()).flat_map(
-            |&variant| variant.settings(&on).into_iter().map(move |of| Setting::new(variant, of)),
-        );
+        let settings =
+            VARIANTS.iter().filter(|variant| variant.needs(&on).is_ok()).flat_map(|&variant| {
+                variant.settings(&on).into_iter().map(move |of| Setting::new(variant, of))
+            });
         let tunings: Vec<_> =
             settings.map(|setting| (setting.to_string(), Tuning::by(&on, setting))).collect();
         assert!(tunings.iter().any(|(name, _)| name == "lanes 32 1"), "{tunings:?}");

@@ -179,7 +179,7 @@ impl Tuning {
         let refused = self.refuses(kernel, variant.name(), product.dtype(), || {
             setting.program(product).constants
         });
-        // Rows decide over the longest axis; the others follow from the rows of a step, which are few.
+        // Rows decide over the longest axis. The others follow from a step's rows, which are few.
         let divides =
             variant.fits(product) && setting.grid(product, 1).iter().all(|&n| n <= MAX_WORKGROUPS);
         if divides && !refused { setting } else { Setting::plain(product.form) }
