@@ -181,9 +181,9 @@ def summary(report):
     yield f"self-test  {right}"
     if ceilings := report["ceilings"]:
         yield (
-            f"ceilings   {ceilings['read_bytes_per_second'] / 1e9:.0f} GB/s read, "
-            f"{ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s copied, "
-            f"{ceilings['flops_per_second'] / 1e9:.0f} GFLOP/s"
+            f"ceilings   {ceilings['read_bytes_per_second'] / 1e9:,.1f} GB/s read, "
+            f"{ceilings['copy_bytes_per_second'] / 1e9:,.1f} GB/s copied, "
+            f"{ceilings['flops_per_second'] / 1e9:,.1f} GFLOP/s"
         )
     if dispatch := report["dispatch"]:
         costs = (f"{1e6 * dispatch[kind]['device_seconds']:.2f} us {kind}" for kind in dispatch)
