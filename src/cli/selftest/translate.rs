@@ -126,11 +126,8 @@ impl Parsed {
                 image_load: BoundsCheckPolicy::Restrict,
                 binding_array: BoundsCheckPolicy::Unchecked,
             },
-            zero_initialize_workgroup_memory: if newest {
-                spv::ZeroInitializeWorkgroupMemoryMode::Native
-            } else {
-                spv::ZeroInitializeWorkgroupMemoryMode::Polyfill
-            },
+            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+            force_loop_bounding: false,
             ..spv::Options::default()
         };
         let pipeline = spv::PipelineOptions {
@@ -146,13 +143,13 @@ impl Parsed {
             (
                 "shader.spv",
                 "SPIR-V 1.6 for Vulkan 1.3 with robustBufferAccess2: accesses to buffers are not \
-                 checked, workgroup memory is zeroed by the driver, and dp4a is an instruction",
+                 checked, and dp4a is an instruction",
             )
         } else {
             (
                 "shader.checked.spv",
                 "SPIR-V 1.3 for Vulkan 1.1 without extensions: every index into a buffer is \
-                 limited to its length, and code zeroes workgroup memory",
+                 limited to its length",
             )
         };
         Translation {
@@ -187,6 +184,8 @@ impl Parsed {
                 image_load: BoundsCheckPolicy::Restrict,
                 binding_array: BoundsCheckPolicy::Unchecked,
             },
+            zero_initialize_workgroup_memory: false,
+            force_loop_bounding: false,
             ..msl::Options::default()
         };
         let pipeline = msl::PipelineOptions {
@@ -240,6 +239,8 @@ impl Parsed {
             shader_model: model,
             binding_map: map,
             fake_missing_bindings: false,
+            zero_initialize_workgroup_memory: false,
+            force_loop_bounding: false,
             ..hlsl::Options::default()
         };
         let pipeline =

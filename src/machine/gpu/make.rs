@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::failure::{Failure, no_memory};
+use super::{
+    failure::{Failure, no_memory},
+    trusted,
+};
 use crate::machine::{gpu::wait, shader::Shader};
 
 /// What a device refuses to create, to test what follows. The number is that of objects of the
@@ -105,10 +108,11 @@ impl Maker {
             let enables = if wait::SHADERS_ENABLE { shader.enables() } else { String::new() };
             enables + &shader.source()
         };
-        self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&shader.label()),
             source: wgpu::ShaderSource::Wgsl(source.into()),
-        })
+        };
+        trusted::module(&self.device, descriptor)
     }
 
     pub(super) fn pipeline(

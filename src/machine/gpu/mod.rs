@@ -12,6 +12,7 @@ mod pace;
 mod pipeline_cache;
 mod pipelines;
 mod plan;
+mod trusted;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, WGPU, adapters};

@@ -1,4 +1,5 @@
-//! The driver's pipeline cache, as bytes that can be stored. The only module with `unsafe`.
+//! The driver's pipeline cache, as bytes that can be stored. With `trusted.rs` the
+//! only module with `unsafe`.
 
 use sha2::{Digest, Sha256};
 

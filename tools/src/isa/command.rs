@@ -47,14 +47,14 @@ struct Options {
     #[arg(long, requires = "family")]
     dump: Option<PathBuf>,
     /// Write the table of this version of Mesa to tools/isa/
-    #[arg(long, conflicts_with_all = ["kernel", "family", "no_loop_bounding", "no_zero_init"])]
+    #[arg(long, conflicts_with_all = ["kernel", "family", "loop_bounding", "zero_init"])]
     write: bool,
-    /// Without the counters that naga adds to loops
+    /// With the counters that naga adds to loops of shaders that it does not trust
     #[arg(long)]
-    no_loop_bounding: bool,
-    /// Without the zeros that workgroup memory begins with
+    loop_bounding: bool,
+    /// With the zeros that workgroup memory may begin with
     #[arg(long)]
-    no_zero_init: bool,
+    zero_init: bool,
     /// Be the process that compiles for the family of the environment
     #[arg(long, hide = true)]
     worker: bool,
@@ -91,8 +91,8 @@ fn run(options: &Options) -> Result<String, (u8, String)> {
     let work = Work {
         kernel: options.kernel.clone(),
         checks: Checks {
-            loop_bounding: engine.loop_bounding && !options.no_loop_bounding,
-            zero_init: engine.zero_init && !options.no_zero_init,
+            loop_bounding: engine.loop_bounding || options.loop_bounding,
+            zero_init: engine.zero_init || options.zero_init,
         },
         dump: options.dump.clone(),
     };
@@ -126,10 +126,7 @@ fn run(options: &Options) -> Result<String, (u8, String)> {
 /// What the process that compiles is told.
 fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = vec!["--kernel".to_owned(), options.kernel.clone()];
-    let switches = [
-        (options.no_loop_bounding, "--no-loop-bounding"),
-        (options.no_zero_init, "--no-zero-init"),
-    ];
+    let switches = [(options.loop_bounding, "--loop-bounding"), (options.zero_init, "--zero-init")];
     arguments.extend(switches.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()));
     if let Some((file, family)) = options.dump.as_ref().zip(options.family) {
         let both = ["--dump", &file.to_string_lossy(), "--family", family.name].map(str::to_owned);
