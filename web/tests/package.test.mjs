@@ -33,6 +33,12 @@ function manifest() {
   return Buffer.from(JSON.stringify({ files }));
 }
 
+/** Bytes of the files before this one, in the order in which a page with a manifest fetches them. */
+function bytesBefore(name) {
+  const names = Object.keys(FILES);
+  return names.slice(0, names.indexOf(name)).reduce((sum, earlier) => sum + FILES[earlier].length, 0);
+}
+
 /** A server on another origin that has a model and fails on demand. */
 function moody(request, response) {
   const name = new URL(request.url, "http://localhost").pathname.split("/").pop();
@@ -59,7 +65,11 @@ function moody(request, response) {
     response.end();
   } else if (mood.cuts > 0 && part.length > mood.cutAt) {
     mood.cuts -= 1;
-    response.write(part.subarray(0, mood.cutAt), () => setTimeout(() => response.destroy(), 50));
+    response.write(part.subarray(0, mood.cutAt));
+    const cut = () => response.destroy();
+    const end = Number(range?.[1] ?? 0) + mood.cutAt;
+    // A stream that breaks drops what the page has not read yet, so it breaks once the page has read all.
+    page.waitForFunction((bytes) => arrived >= bytes, bytesBefore(name) + end).then(cut, cut);
   } else {
     response.end(part);
   }
@@ -105,8 +115,12 @@ async function fresh() {
     window.fetchFiles = async (source, options) => {
       const progress = [];
       const stop = new AbortController();
+      window.arrived = 0;
       const onProgress = (news) => {
         progress.push(news);
+        if (news.phase === "files") {
+          window.arrived = news.done;
+        }
         if (news.phase === "weights") {
           stop.abort();
         }
