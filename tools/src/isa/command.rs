@@ -27,7 +27,7 @@ use super::{
 /// registers; waves of 32 invocations on a SIMD; bytes of workgroup memory; spilled registers.
 /// Where a program is no matrix-vector product, the first two are vector instructions, in
 /// brackets. A `*` marks a loop around others of which it is not known how often they run: they
-/// count once.
+/// count once. A program with loops that load nothing is counted as a whole.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 struct Options {

@@ -61,6 +61,17 @@ pub fn loops(blocks: &[Block]) -> Vec<Loop> {
     found
 }
 
+/// The loops inside of another one before them, which stands for the whole program: its path begins
+/// at the first block and ends where the program does.
+pub fn within_whole(blocks: &[Block], mut loops: Vec<Loop>) -> Vec<Loop> {
+    for one in &mut loops {
+        one.parent = Some(one.parent.map_or(0, |parent| parent + 1));
+    }
+    let all = (0..blocks.len()).collect();
+    loops.insert(0, Loop { header: 0, blocks: all, parent: None, trips: Some(1) });
+    loops
+}
+
 /// The blocks of a loop that are in no loop inside of it.
 pub fn own(loops: &[Loop], at: usize) -> BTreeSet<usize> {
     let mut own = loops[at].blocks.clone();
@@ -106,7 +117,7 @@ fn trips(blocks: &[Block], of: &Loop, own: &BTreeSet<usize>) -> Option<u32> {
 pub type Value = (i64, i64);
 
 /// The path through an iteration of the loop with the largest value, as blocks; `None` if no
-/// iteration comes to an end.
+/// iteration comes to an end. Where the program ends, its path does.
 pub fn path(
     blocks: &[Block],
     loops: &[Loop],
@@ -152,6 +163,9 @@ fn route(
                 loops[inner].blocks.iter().copied().collect()
             }
         };
+        if from.iter().any(|&block| blocks[block].next().next().is_none()) {
+            keep_larger(&mut ends, &route_here);
+        }
         for next in from.iter().flat_map(|&block| taken(blocks, of, block)) {
             if next == of.header {
                 keep_larger(&mut ends, &route_here);

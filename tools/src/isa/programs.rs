@@ -179,16 +179,16 @@ impl Found {
         }
     }
 
-    /// The kernels that no model has run, with each type of weights.
+    /// The kernels that no model has run: each program of their rows.
     fn rows(&mut self) {
         let known: HashSet<_> = self.programs.values().map(Program::kernel).collect();
         let mut largest: HashMap<_, (u64, Box<dyn Kernel>)> = HashMap::new();
         for case in kernels::cases().into_iter().filter(|case| !known.contains(case.kernel)) {
             let kernel = case.build(&mut Host::of_shapes());
             let dispatch = kernel.record(&Tuning::default()).expect("rows can be dispatched");
-            let (bytes, label) = (dispatch.bytes_bound(), dispatch.shader.label());
-            if largest.get(&label).is_none_or(|(most, _)| *most < bytes) {
-                largest.insert(label, (bytes, kernel));
+            let (bytes, name) = (dispatch.bytes_bound(), name(&dispatch));
+            if largest.get(&name).is_none_or(|(most, _)| *most < bytes) {
+                largest.insert(name, (bytes, kernel));
             }
         }
         for (_, kernel) in largest.into_values() {

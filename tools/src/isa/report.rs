@@ -30,7 +30,7 @@ pub struct Row {
     /// Waves that a SIMD holds at once, as registers and workgroup memory allow. RADV counts waves
     /// of 32 invocations: one of 64 counts as two.
     pub waves: u32,
-    /// The main loop, if it has loops.
+    /// The main loop, or the whole program if its loops load nothing; if it has loops.
     pub main: Option<MainLoop>,
 }
 

@@ -34,7 +34,7 @@ const HEAD: &str = "\
 # What Mesa's compiler makes of every program that a GPU may be given: registers and memory, how
 # often the loops inside of the main loop run (0: not known), and what an iteration takes on the
 # path with the most vector instructions; after these numbers, on that with the fewest, if it is
-# another.
+# another. A program with loops that load nothing is counted as a whole.
 # `isa --help` says how it is shown and written again, tools/src/isa/figures.rs what the names mean.
 ";
 
