@@ -6,11 +6,10 @@
 //     sum[t, :] += h / sqrt(mean(h^2) + eps) * weight
 //     out[t, :]  = sum[t, :] / sqrt(mean(sum[t, :]^2) + eps) * next_weight
 //
-// Links: lib/step.wgsl, lib/reduce.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
+// Links: lib/step.wgsl, lib/reduce.wgsl, lib/quads.wgsl, lib/norm_add.wgsl, lib/math.wgsl.
 
 struct Params {
-    cols4: u32,  // columns / 4
-    chosen: u32, // experts per token
+    cols4: u32, // columns / 4
     scale: f32,
     eps: f32,
 }
@@ -25,7 +24,32 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> sum: array<vec4<f32>>;   // [tokens, cols]
 @group(0) @binding(8) var<storage, read_write> out: array<vec4<f32>>;   // [tokens, cols]
 
-// `out` holds h until it gets the result.
+// Experts of a token. It is a constant so that a compiler can have the loads of all of them under
+// way at once.
+override CHOSEN: u32 = 2u;
+
+const DENSE: u32 = 5u;
+
+fn input(which: u32, at: u32) -> vec4<f32> {
+    if which == DENSE {
+        return dense[at];
+    }
+    return routed[at];
+}
+
+// What an invocation owns of h.
+fn own_block(local: u32, token: u32) -> Quads {
+    var h = own_of(DENSE, token * params.cols4, local);
+    for (var i = 0u; i < CHOSEN; i++) {
+        let choice = token * CHOSEN + i;
+        let own = own_of(BLOCK, choice * params.cols4, local);
+        h.low += probs[choice] * own.low;
+        h.high += probs[choice] * own.high;
+    }
+    return Quads(h.low * params.scale, h.high * params.scale);
+}
+
+// Where the row does not fit registers, `out` holds h until it gets the result.
 fn block(at: u32) -> vec4<f32> {
     return out[at];
 }
@@ -39,14 +63,16 @@ fn main(
     if token >= step.rows {
         return;
     }
-    let row = token * params.cols4;
-    for (var c = local; c < params.cols4; c += WG) {
-        var h = dense[row + c];
-        for (var i = 0u; i < params.chosen; i++) {
-            let choice = token * params.chosen + i;
-            h += probs[choice] * routed[choice * params.cols4 + c];
+    if OWN == 0u {
+        let row = token * params.cols4;
+        for (var c = local; c < params.cols4; c += WG) {
+            var h = dense[row + c];
+            for (var i = 0u; i < CHOSEN; i++) {
+                let choice = token * CHOSEN + i;
+                h += probs[choice] * routed[choice * params.cols4 + c];
+            }
+            out[row + c] = h * params.scale;
         }
-        out[row + c] = h * params.scale;
     }
-    norm_add(local, row);
+    norm_add(local, token);
 }

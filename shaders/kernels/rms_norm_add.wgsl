@@ -5,7 +5,7 @@
 //     sum[r, :] += h[r, :] / sqrt(mean(h[r, :]^2) + eps) * weight
 //     out[r, :]  = sum[r, :] / sqrt(mean(sum[r, :]^2) + eps) * next_weight
 //
-// Links: lib/reduce.wgsl, lib/norm_add.wgsl, lib/norm_input.wgsl, lib/math.wgsl.
+// Links: lib/reduce.wgsl, lib/quads.wgsl, lib/norm_add.wgsl, lib/norm_input.wgsl, lib/math.wgsl.
 
 struct Params {
     cols4: u32, // columns / 4
@@ -24,5 +24,5 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    norm_add(local, group.x * params.cols4);
+    norm_add(local, group.x);
 }

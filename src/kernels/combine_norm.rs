@@ -3,7 +3,11 @@
 //!
 //! Known as: `MoE` combine, fused with residual add and `RMSNorm`.
 
-use super::{Pick, Rows, rms_norm_add::norm_add};
+use super::{
+    Pick, Rows,
+    rms_norm::{SPOILED_WIDTHS, constants},
+    rms_norm_add::norm_add,
+};
 use crate::{
     base::{
         error::Result,
@@ -46,11 +50,11 @@ pub struct CombineNorm {
     pub out: Tensor,
 }
 
-params! { cols4: u32, chosen: u32, scale: f32, eps: f32 }
+params! { cols4: u32, scale: f32, eps: f32 }
 
 impl Kernel for CombineNorm {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("combine_norm", "step", "reduce", "norm_add", "math")
+        shader!("combine_norm", "step", "reduce", "quads", "norm_add", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -65,11 +69,9 @@ impl Kernel for CombineNorm {
             .read("next_weight", self.next_weight, F32, [cols])?
             .write("sum", self.sum, F32, [tokens, cols])?
             .write("out", self.out, F32, [tokens, cols])?
-            .constant("WG", wide)
-            .dispatch(
-                Params { cols4: cols / 4, chosen, scale: self.scale, eps: self.eps },
-                [tokens, 1, 1],
-            )
+            .constants(constants(wide, cols))
+            .constant("CHOSEN", chosen)
+            .dispatch(Params { cols4: cols / 4, scale: self.scale, eps: self.eps }, [tokens, 1, 1])
     }
 
     fn oracle(&self, host: &mut Host) {
@@ -106,9 +108,15 @@ impl Kernel for CombineNorm {
 
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("combine_norm");
-    for [tokens, real, chosen, cols] in
-        [[1, 1, 2, 8], [5, 3, 2, 260], [33, 33, 1, 64], [2, 2, 8, 8192], [7, 1, 2, 1000]]
-    {
+    for [tokens, real, chosen, cols] in [
+        [1, 1, 2, 8],
+        [5, 3, 2, 260],
+        [33, 33, 1, 64],
+        [2, 2, 8, 8192],
+        [7, 1, 2, 1000],
+        [2, 1, 2, 6140],
+        [2, 1, 3, 8196],
+    ] {
         for (fill_name, fill) in super::FILLS {
             rows.add(format!("{real} of {tokens}, {chosen}x{cols} {fill_name}"), move |host| {
                 case(host, [tokens, real, chosen, cols], fill)
@@ -138,9 +146,11 @@ pub(super) fn cases() -> Rows {
         let kernel = case(host, [2, 2, 3, 64], Fill::Index);
         CombineNorm { probs: host.f32([2, 3], Fill::Constant(0.0)), ..kernel }
     });
-    rows.spoiled(&super::SPOILS, "3 tokens, 264 wide", |host| {
-        case(host, [3, 3, 2, 264], Fill::Normal)
-    });
+    for cols in SPOILED_WIDTHS {
+        rows.spoiled(&super::SPOILS, format!("3 tokens, {cols} wide"), move |host| {
+            case(host, [3, 3, 2, cols], Fill::Normal)
+        });
+    }
     rows
 }
 

@@ -6,6 +6,7 @@
 use super::{
     Pick, Rows,
     bounds::{U, dot_bounded},
+    rms_norm::{SPOILED_WIDTHS, constants},
     rms_norm_add::norm_add,
 };
 use crate::{
@@ -60,32 +61,21 @@ params! {
     cols4: u32,
     eps: f32,
     experts: u32,
-    lanes: u32,
     chosen: u32,
     cap: f32,
     renormalize: u32,
 }
 
-/// Invocations of the workgroup: at least one for each expert.
-fn workgroup(tuning: &Tuning, experts: u32) -> u32 {
-    tuning.norm_workgroup.max(experts.next_power_of_two())
-}
-
-/// Invocations that share an expert.
-fn lanes(tuning: &Tuning, experts: u32) -> u32 {
-    workgroup(tuning, experts) / experts.next_power_of_two()
-}
-
 impl Kernel for NormRoute {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("norm_route", "reduce", "norm_add", "norm_input", "math")
+        shader!("norm_route", "reduce", "quads", "norm_add", "norm_input", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, cols] = self.h.dims()?;
         let [experts, _] = self.router.dims()?;
         let [_, chosen] = self.ids.dims()?;
-        let tuning = binder.tuning();
+        let wide = binder.tuning().norm_workgroup;
         binder
             .read("h", self.h, F32, [tokens, cols])?
             .read("weight", self.weight, F32, [cols])?
@@ -95,13 +85,12 @@ impl Kernel for NormRoute {
             .write("out", self.out, F32, [tokens, cols])?
             .write("ids", self.ids, U32, [tokens, chosen])?
             .write("probs", self.probs, F32, [tokens, chosen])?
-            .constant("WG", workgroup(tuning, experts))
+            .constants(constants(wide, cols))
             .dispatch(
                 Params {
                     cols4: cols / 4,
                     eps: self.eps,
                     experts,
-                    lanes: lanes(tuning, experts),
                     chosen,
                     cap: self.cap,
                     renormalize: self.renormalize.into(),
@@ -118,10 +107,12 @@ impl Kernel for NormRoute {
         let chosen = self.ids.shape.extents()[1] as usize;
         let mut sum = host.current(self.sum);
         let gains = [host.floats(self.weight), host.floats(self.next_weight)];
-        let wide = workgroup(&host.tuning, experts);
+        let wide = host.tuning.norm_workgroup;
         let out = norm_add(&host.current(self.h), &mut sum, gains, self.eps.into(), wide);
 
-        let lanes = f64::from(lanes(&host.tuning, experts));
+        // An addition for each quad that an invocation owns, the sum of a vector, the tree, the
+        // product.
+        let lanes = f64::from(wide);
         let depth = (cols as f64 / 4.0 / lanes).ceil() + 4.0 + lanes.log2() + 1.0;
         let router = host.floats(self.router);
         let (mut ids, mut also, mut probs) = (Vec::new(), Vec::new(), Vec::new());
@@ -207,6 +198,9 @@ pub(super) fn cases() -> Rows {
         [1, 3, 2, 1032],
         [2, 64, 8, 512],
         [2, 5, 5, 32],
+        [2, 9, 3, 32],
+        [1, 9, 2, 6140],
+        [1, 10, 3, 8196],
         [1, 1, 1, 8],
     ] {
         for cap in [0.0, 30.0, 1.0] {
@@ -288,6 +282,12 @@ pub(super) fn cases() -> Rows {
             },
         );
     }
+    let [_, wide] = SPOILED_WIDTHS;
+    rows.spoiled(
+        &super::SPOILS_OF_SOFTMAX,
+        format!("2 tokens, 2 of 3, {wide} wide"),
+        move |host| case(host, [2, 3, 2, wide], 30.0, Fill::Normal, 3.0),
+    );
     rows
 }
 

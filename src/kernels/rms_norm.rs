@@ -38,7 +38,7 @@ params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNorm {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("rms_norm", "reduce", "math")
+        shader!("rms_norm", "reduce", "quads", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -48,7 +48,7 @@ impl Kernel for RmsNorm {
             .read("x", self.x, F32, [rows, cols])?
             .read("weight", self.weight, F32, [cols])?
             .write("out", self.out, F32, [rows, cols])?
-            .constant("WG", wide)
+            .constants(constants(wide, cols))
             .dispatch(Params { cols4: cols / 4, eps: self.eps }, [rows, 1, 1])
     }
 
@@ -65,6 +65,14 @@ impl Kernel for RmsNorm {
     fn boxed(&self) -> Box<dyn Kernel> {
         Box::new(*self)
     }
+}
+
+/// The constants of programs that link `shaders/lib/quads.wgsl`, for rows of `cols` columns and
+/// workgroups of `wide` invocations: its width, and the quads that an invocation owns, if there are
+/// so few that they fit registers.
+pub(super) fn constants(wide: u32, cols: u32) -> Vec<(&'static str, u32)> {
+    let own = (cols / 4).div_ceil(wide);
+    vec![("WG", wide), ("OWN", if own <= 8 { own } else { 0 })]
 }
 
 /// A row normalized by a workgroup of `wide` invocations.
@@ -89,9 +97,18 @@ pub(super) fn normalize(row: &[Bounded], weight: &[f64], eps: f64, wide: u32) ->
     row.iter().zip(weight).map(|(&x, &w)| x.times(scale).scaled(w)).collect()
 }
 
+/// Rows and columns: around a vector and a workgroup; as large as models, with quads that not every
+/// invocation has; one quad beyond what registers hold on GPUs; and far beyond it.
+pub(super) const SIZES: [(u32, u32); 7] =
+    [(1, 8), (3, 264), (7, 1000), (2, 6140), (2, 8192), (1, 8196), (1, 32768)];
+
+/// Widths of rows with an element that is not finite: the first fits registers under every tuning,
+/// the second not under that of CPUs.
+pub(super) const SPOILED_WIDTHS: [u32; 2] = [264, 516];
+
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("rms_norm");
-    for (n, cols) in [(1, 8), (3, 264), (7, 1000), (2, 8192), (1, 32768)] {
+    for (n, cols) in SIZES {
         for (fill_name, fill) in super::FILLS {
             rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
         }
@@ -101,7 +118,11 @@ pub(super) fn cases() -> Rows {
         rows.add(format!("{n}x{cols} zero"), move |host| case(host, n, cols, Fill::Constant(0.0)));
         rows.add(format!("{n}x{cols} index"), move |host| case(host, n, cols, Fill::Index));
     }
-    rows.spoiled(&super::SPOILS, "3x264", |host| case(host, 3, 264, Fill::Normal));
+    for cols in SPOILED_WIDTHS {
+        rows.spoiled(&super::SPOILS, format!("3x{cols}"), move |host| {
+            case(host, 3, cols, Fill::Normal)
+        });
+    }
     rows.add("squares beyond f32", |host| case(host, 2, 264, Fill::Constant(1e20)));
     rows
 }

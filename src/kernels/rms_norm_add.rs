@@ -2,7 +2,10 @@
 //!
 //! Known as: `RMSNorm` fused with residual add (post-norm, then the next pre-norm).
 
-use super::{Pick, Rows, rms_norm::normalize};
+use super::{
+    Pick, Rows,
+    rms_norm::{SIZES, SPOILED_WIDTHS, constants, normalize},
+};
 use crate::{
     base::{
         error::Result,
@@ -40,7 +43,7 @@ params! { cols4: u32, eps: f32 }
 
 impl Kernel for RmsNormAdd {
     fn shader(&self, _: &Tuning) -> Shader {
-        shader!("rms_norm_add", "reduce", "norm_add", "norm_input", "math")
+        shader!("rms_norm_add", "reduce", "quads", "norm_add", "norm_input", "math")
     }
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
@@ -52,7 +55,7 @@ impl Kernel for RmsNormAdd {
             .read("next_weight", self.next_weight, F32, [cols])?
             .write("sum", self.sum, F32, [rows, cols])?
             .write("out", self.out, F32, [rows, cols])?
-            .constant("WG", wide)
+            .constants(constants(wide, cols))
             .dispatch(Params { cols4: cols / 4, eps: self.eps }, [rows, 1, 1])
     }
 
@@ -92,7 +95,7 @@ pub(super) fn norm_add(
 
 pub(super) fn cases() -> Rows {
     let mut rows = Rows::of("rms_norm_add");
-    for (n, cols) in [(1, 8), (3, 264), (7, 1000), (2, 8192), (1, 32768)] {
+    for (n, cols) in SIZES {
         for (fill_name, fill) in super::FILLS {
             rows.add(format!("{n}x{cols} {fill_name}"), move |host| case(host, n, cols, fill));
         }
@@ -107,7 +110,11 @@ pub(super) fn cases() -> Rows {
             });
         }
     }
-    rows.spoiled(&super::SPOILS, "3x264", |host| case(host, 3, 264, Fill::Normal));
+    for cols in SPOILED_WIDTHS {
+        rows.spoiled(&super::SPOILS, format!("3x{cols}"), move |host| {
+            case(host, 3, cols, Fill::Normal)
+        });
+    }
     rows.add("squares beyond f32", |host| case(host, 2, 264, Fill::Constant(1e20)));
     rows
 }

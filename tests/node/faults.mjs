@@ -4,7 +4,7 @@
 const CHARACTERS = {
   attention: ["shrink + total", "shrink - total"],
   attention_merge: ["sum / total", "sum * total"],
-  combine_norm: ["h * params.scale", "h + params.scale"],
+  combine_norm: ["probs[choice] * own.low", "probs[choice] + own.low"],
   embed: ["ids[group.x] - params.row0", "ids[group.x] + params.row0"],
   expert_gated_matmul: ["second[i][j]", "second[j][i]"],
   expert_gated_matvec: ["loaded.other_scale", "(loaded.other_scale + 1)"],
@@ -19,7 +19,7 @@ const CHARACTERS = {
   multiply_adds: ["group.x * 4u * WIDE", "group.x * 3u * WIDE"],
   norm_route: ["e > last_id", "e < last_id"],
   rms_norm: ["mean + params.eps", "mean - params.eps"],
-  rms_norm_add: ["dot(s, s)", "dot(s, s) + 1"],
+  rms_norm_add: ["s.low + change.low", "s.low - change.low"],
   rope_cache: ["a * angle.x - b", "a * angle.x + b"],
   topk: ["sort_ids[b] < sort_ids[a]", "sort_ids[b] > sort_ids[a]"],
   topk_merge: ["vb > va", "vb < va"],
