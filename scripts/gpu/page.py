@@ -184,7 +184,7 @@ def roofline(report):
         f'<text class="says mid" transform="translate({x_of(middle):.1f} '
         f'{y_of(middle * read) - 8:.1f}) rotate({-slope:.1f})">{" ".join(si(read, "B/s"))}</text>'
     )
-    for (one, kernel), (x, y) in zip(dots, points, strict=True):
+    for (one, kernel), (x, y) in zip(dots, points):
         svg.append(mark(one, kernel, x_of(x), y_of(y)))
     svg.append(
         f'<text class="mid" x="{(left + right) / 2}" y="{below + 38}">'

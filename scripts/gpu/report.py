@@ -41,7 +41,7 @@ def collect(folder, predicted):
     return {
         "format": FORMAT,
         "version": VERSION,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "program": any_of.get("program"),
         "commit": ((selftest or {}).get("build") or {}).get("commit"),
         "adapter": any_of.get("adapter") or ((selftest or {}).get("adapter") or {}).get("summary"),
