@@ -100,21 +100,79 @@ impl Run<'_> {
 
     /// Runs rotation, attention and merge for these texts.
     fn texts(&mut self, texts: &[Text], layout: Layout, phase: Phase, cache: DType) -> Vec<Bits> {
-        let [n_heads, n_kv, dim] = HEADS;
-        let Placed { table, first, shards } = place(texts, layout);
-        let order = rows(texts, &first, layout);
-        let real = u32::try_from(order.len()).expect("few rows");
-        let tokens = real + layout.padding;
+        let [n_heads, _, dim] = HEADS;
+        let placed = place(texts, layout);
+        let order = rows(texts, &placed.first, layout);
+        let tokens = u32::try_from(order.len()).expect("few rows") + layout.padding;
+        let shards = self.cached(texts, &placed, layout, cache);
+        let inputs = self.inputs(texts, &placed, &order, layout, phase);
+        let Inputs { step, rows, tiles, table, qkv, cos_sin, temperature } = inputs;
 
-        // What the cache holds before, with NaN where nobody has written.
-        let slot_of = |text: usize, position: u32| {
-            table[(first[text] + position / PAGE) as usize] * PAGE + position % PAGE
+        let end = texts.iter().map(Text::end).max().expect("there are texts");
+        let positions = end + layout.spare;
+        let splits = step::most_splits(positions, phase.least);
+        let q = self.empty([tokens, n_heads, dim]);
+        let acc = self.empty([tokens, n_heads, splits, dim]);
+        let stats = self.empty([tokens, n_heads, splits, 2]);
+        let out = self.empty([tokens, n_heads * dim]);
+        let least = phase.least;
+        let real_texts = u32::try_from(texts.len()).expect("few texts");
+        let side_by_side = if layout.by_turns { tokens } else { real_texts };
+        let mut kernels: Vec<Box<dyn Kernel>> = Vec::new();
+        for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
+            kernels.push(Box::new(RopeCache { step, rows, table, qkv, cos_sin, q, k, v, slot0 }));
+        }
+        for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
+            kernels.push(Box::new(Attention {
+                step,
+                tiles,
+                table,
+                q,
+                k,
+                v,
+                temperature,
+                tile: phase.tile,
+                texts: side_by_side,
+                positions,
+                slot0,
+                least,
+                scale: 0.5,
+                cap: 30.0,
+                acc,
+                stats,
+            }));
+        }
+        kernels.push(Box::new(AttentionMerge { step, rows, acc, stats, least, out }));
+        let plan = self
+            .gpu
+            .record(&mut |exec| kernels.iter().try_for_each(|kernel| exec.run(kernel.as_ref())))
+            .expect("shapes agree");
+        let mut read = vec![q, acc, stats, out];
+        read.extend(shards.iter().flatten());
+        let bytes = block_on(self.gpu.run_plan(&plan, &read)).expect("the device lives");
+        self.gpu.truncate(0);
+        let part = |text: usize| {
+            let mut bits = cached_bits(&bytes[4..], &texts[text], text, &placed, layout, cache);
+            bits.extend(row_bits(&bytes[..4], text, &order, splits, least));
+            bits
         };
-        let shard_slots = layout.segment as usize;
-        let row_bytes = usize::try_from(cache.row_bytes(WIDTH.into())).expect("short rows");
+        (0..texts.len()).map(part).collect()
+    }
+
+    /// What the cache holds before, with NaN where nobody has written: keys and values of each
+    /// shard.
+    fn cached(
+        &mut self,
+        texts: &[Text],
+        placed: &Placed,
+        layout: Layout,
+        cache: DType,
+    ) -> Vec<[Tensor; 2]> {
+        let slots = layout.segment as usize;
+        let row_bytes = row_bytes(cache);
         let mut before = [0, 1].map(|_| {
             let nothing = self.host.floats_from(cache, [1, WIDTH], vec![f64::NAN; WIDTH as usize]);
-            self.host.bytes(nothing).repeat(shards as usize * shard_slots)
+            self.host.bytes(nothing).repeat(placed.shards as usize * slots)
         });
         for (i, text) in texts.iter().enumerate().filter(|(_, text)| text.pos > 0) {
             for (which, half) in (1..).zip(&mut before) {
@@ -122,25 +180,35 @@ impl Run<'_> {
                 let values = (0..text.pos * WIDTH).map(value).collect();
                 let rows = self.host.floats_from(cache, [text.pos, WIDTH], values);
                 for (position, row) in (0..).zip(self.host.bytes(rows).chunks(row_bytes)) {
-                    let slot = slot_of(i, position) as usize;
+                    let slot = placed.slot(i, position) as usize;
                     half[slot * row_bytes..][..row_bytes].copy_from_slice(row);
                 }
             }
         }
-        let shards: Vec<[Tensor; 2]> = (0..shards as usize)
-            .map(|i| {
-                [0, 1].map(|which: usize| {
-                    let bytes = &before[which][i * shard_slots * row_bytes..];
-                    let shape = [layout.segment, WIDTH].into();
-                    let there = self.gpu.alloc(BufferRole::Storage, cache, shape);
-                    let there = there.expect("it is small");
-                    let bytes = &bytes[..shard_slots * row_bytes];
-                    self.gpu.write(there, 0, bytes).expect("it fits");
-                    there
-                })
+        let shard = |i: usize| {
+            [0, 1].map(|which: usize| {
+                let shape = [layout.segment, WIDTH].into();
+                let there = self.gpu.alloc(BufferRole::Storage, cache, shape);
+                let there = there.expect("it is small");
+                let bytes = &before[which][i * slots * row_bytes..][..slots * row_bytes];
+                self.gpu.write(there, 0, bytes).expect("it fits");
+                there
             })
-            .collect();
+        };
+        (0..placed.shards as usize).map(shard).collect()
+    }
 
+    /// What the kernels read beside the cache.
+    fn inputs(
+        &mut self,
+        texts: &[Text],
+        placed: &Placed,
+        order: &[RowRecord],
+        layout: Layout,
+        phase: Phase,
+    ) -> Inputs {
+        let [n_heads, n_kv, dim] = HEADS;
+        let tokens = u32::try_from(order.len()).expect("few rows") + layout.padding;
         let qkv_width = (n_heads + 2 * n_kv) * dim;
         let of_rows = |width: u32, value: &dyn Fn(&Text, u32, u32) -> f64| -> Vec<f64> {
             let real = order.iter().flat_map(|row| {
@@ -155,109 +223,78 @@ impl Run<'_> {
             if i % 2 == 0 { angle.cos() } else { angle.sin() }
         });
         let temperature = of_rows(1, &|_, position, _| 1.0 + f64::from(position) / 1000.0);
-
-        let tiles = step::tiles_of(&order, phase.tile);
+        let tiles = step::tiles_of(order, phase.tile);
         let header = step::header(tiles.len(), order.len());
         let header = self.host.ints_from([step::STEP_LEN], header.to_vec());
-        let step = self.upload(BufferRole::Uniform, header);
-        let list = self.host.records(&order);
-        let rows = self.upload(BufferRole::Uniform, list);
-        let list = self.host.records(&tiles);
-        let tiles = self.upload(BufferRole::Uniform, list);
-        let pages = u32::try_from(table.len()).expect("few pages");
-        let pages = self.host.ints_from([pages], table.clone());
-        let pages = self.upload(BufferRole::Storage, pages);
-        let qkv = self.floats(&[tokens, qkv_width], qkv, DType::F32);
-        let cos_sin = self.floats(&[tokens, dim], angles, DType::F32);
-        let temperature = self.floats(&[tokens], temperature, DType::F32);
-
-        let end = texts.iter().map(Text::end).max().expect("there are texts");
-        let real_texts = u32::try_from(texts.len()).expect("few texts");
-        let positions = end + layout.spare;
-        let splits = step::most_splits(positions, phase.least);
-        let q = self.empty([tokens, n_heads, dim]);
-        let acc = self.empty([tokens, n_heads, splits, dim]);
-        let stats = self.empty([tokens, n_heads, splits, 2]);
-        let out = self.empty([tokens, n_heads * dim]);
-        let mut kernels: Vec<Box<dyn Kernel>> = Vec::new();
-        for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
-            kernels.push(Box::new(RopeCache {
-                step,
-                rows,
-                table: pages,
-                qkv,
-                cos_sin,
-                q,
-                k,
-                v,
-                slot0,
-            }));
+        let [rows, tiles] = [self.host.records(order), self.host.records(&tiles)];
+        let pages = u32::try_from(placed.table.len()).expect("few pages");
+        let table = self.host.ints_from([pages], placed.table.clone());
+        Inputs {
+            step: self.upload(BufferRole::Uniform, header),
+            rows: self.upload(BufferRole::Uniform, rows),
+            tiles: self.upload(BufferRole::Uniform, tiles),
+            table: self.upload(BufferRole::Storage, table),
+            qkv: self.floats(&[tokens, qkv_width], qkv, DType::F32),
+            cos_sin: self.floats(&[tokens, dim], angles, DType::F32),
+            temperature: self.floats(&[tokens], temperature, DType::F32),
         }
-        for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
-            kernels.push(Box::new(Attention {
-                step,
-                tiles,
-                table: pages,
-                q,
-                k,
-                v,
-                temperature,
-                tile: phase.tile,
-                texts: if layout.by_turns { tokens } else { real_texts },
-                positions,
-                slot0,
-                least: phase.least,
-                scale: 0.5,
-                cap: 30.0,
-                acc,
-                stats,
-            }));
-        }
-        kernels.push(Box::new(AttentionMerge { step, rows, acc, stats, least: phase.least, out }));
-        let plan = self
-            .gpu
-            .record(&mut |exec| kernels.iter().try_for_each(|kernel| exec.run(kernel.as_ref())))
-            .expect("shapes agree");
-        let mut read = vec![q, acc, stats, out];
-        read.extend(shards.iter().flatten());
-        let bytes = block_on(self.gpu.run_plan(&plan, &read)).expect("the device lives");
-
-        // The parts of each text.
-        let words: Vec<Vec<u32>> = bytes[..4].iter().map(|bytes| words(bytes)).collect();
-        let part = |text: usize| -> Bits {
-            let mut bits = Bits::new();
-            for position in 0..texts[text].end() {
-                let slot = slot_of(text, position);
-                let [shard, slot] = [slot / layout.segment, slot % layout.segment];
-                for which in 0..2 {
-                    let bytes = &bytes[4 + 2 * shard as usize + which];
-                    bits.push(self::words(&bytes[slot as usize * row_bytes..][..row_bytes]));
-                }
-            }
-            let own = (0..).zip(&order).filter(|(_, row)| row.sequence as usize == text);
-            let mut own: Vec<(usize, &RowRecord)> = own.collect();
-            own.sort_by_key(|(_, row)| row.position);
-            for (at, row) in own {
-                let used = step::splits(row.position, phase.least) as usize;
-                for head in 0..n_heads as usize {
-                    let head = at * n_heads as usize + head;
-                    for (words, cols) in [(&words[0], dim), (&words[3], dim)] {
-                        let cols = cols as usize;
-                        bits.push(words[head * cols..][..cols].to_vec());
-                    }
-                    for (words, cols) in [(&words[1], dim), (&words[2], 2)] {
-                        let cols = cols as usize;
-                        let first = head * splits as usize * cols;
-                        bits.push(words[first..][..used * cols].to_vec());
-                    }
-                }
-            }
-            bits
-        };
-        let parts = (0..texts.len()).map(part).collect();
-        self.gpu.truncate(0);
-        parts
     }
+}
+
+/// What the kernels read beside the cache.
+struct Inputs {
+    step: Tensor,
+    rows: Tensor,
+    tiles: Tensor,
+    table: Tensor,
+    qkv: Tensor,
+    cos_sin: Tensor,
+    temperature: Tensor,
+}
+
+/// Bytes of a position's keys or values.
+fn row_bytes(cache: DType) -> usize {
+    usize::try_from(cache.row_bytes(WIDTH.into())).expect("short rows")
+}
+
+/// A text's keys and values, of the shards' bytes.
+fn cached_bits(
+    bytes: &[Vec<u8>],
+    text: &Text,
+    number: usize,
+    placed: &Placed,
+    layout: Layout,
+    cache: DType,
+) -> Bits {
+    let row_bytes = row_bytes(cache);
+    let of = |position: u32| {
+        let slot = placed.slot(number, position);
+        let [shard, slot] = [slot / layout.segment, slot % layout.segment].map(|at| at as usize);
+        [0, 1].map(|which| words(&bytes[2 * shard + which][slot * row_bytes..][..row_bytes]))
+    };
+    (0..text.end()).flat_map(of).collect()
+}
+
+/// What a text's rows have in the queries, the splits' sums, maxima and totals, and the result.
+fn row_bits(bytes: &[Vec<u8>], text: usize, order: &[RowRecord], splits: u32, least: u32) -> Bits {
+    let [n_heads, dim] = [HEADS[0], HEADS[2]].map(|count| count as usize);
+    let words: Vec<Vec<u32>> = bytes.iter().map(|bytes| words(bytes)).collect();
+    let own = (0..).zip(order).filter(|(_, row)| row.sequence as usize == text);
+    let mut own: Vec<(usize, &RowRecord)> = own.collect();
+    own.sort_by_key(|(_, row)| row.position);
+    let mut bits = Bits::new();
+    for (at, row) in own {
+        let used = step::splits(row.position, least) as usize;
+        for head in at * n_heads..(at + 1) * n_heads {
+            for words in [&words[0], &words[3]] {
+                bits.push(words[head * dim..][..dim].to_vec());
+            }
+            for (words, cols) in [(&words[1], dim), (&words[2], 2)] {
+                bits.push(words[head * splits as usize * cols..][..used * cols].to_vec());
+            }
+        }
+    }
+    bits
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
@@ -269,6 +306,13 @@ struct Placed {
     table: Vec<u32>,
     first: Vec<u32>,
     shards: u32,
+}
+
+impl Placed {
+    /// Where the cache holds a position of a text.
+    fn slot(&self, text: usize, position: u32) -> u32 {
+        self.table[(self.first[text] + position / PAGE) as usize] * PAGE + position % PAGE
+    }
 }
 
 /// Gives each segment of each text a shard of its own.

@@ -122,7 +122,7 @@ pub(super) fn slot_of(table: &[u32], first: u32, position: u32) -> u32 {
 fn scattered(count: u32) -> Vec<u32> {
     let divides = |n: u32, d: u32| n.is_multiple_of(d);
     let coprime = |a: u32| (2..=a).all(|d| !(divides(a, d) && divides(count, d)));
-    let stride = (count / 2 + 1..).find(|&a| coprime(a)).unwrap_or(1);
+    let stride = (count / 2 + 1..=count + 1).find(|&a| coprime(a)).unwrap_or(1);
     (0..count).map(|i| (i * stride + count / 2) % count).collect()
 }
 

@@ -93,6 +93,10 @@ pub fn most_tiles(rows: u32, most: u32, sequences: u32) -> u32 {
 }
 
 /// The header of a step with so many tiles and real rows.
+///
+/// # Panics
+///
+/// If there are more than a step can have.
 pub fn header(tiles: usize, rows: usize) -> [u32; STEP_LEN as usize] {
     let count = |len: usize| u32::try_from(len).expect("a step has at most RECORDS rows");
     [count(tiles), count(rows), 0, 0]

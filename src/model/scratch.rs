@@ -44,6 +44,15 @@ impl Phase {
             Self::Decode => Form::Vector,
         }
     }
+
+    /// Positions of the shortest split of attention over such a cache, and most rows of a tile.
+    /// Prefill has enough rows to fill a device, so each segment is one split.
+    fn attention(self, cache: &LayerCache) -> (u32, u32) {
+        match self {
+            Self::Decode => (SPLIT_LEN, 1),
+            Self::Prefill => (cache.segment, PROMPT_TILE),
+        }
+    }
 }
 
 /// The KV cache of a layer: slots for positions, in pages of [`PAGE`], cut into as many tensors as
@@ -182,11 +191,7 @@ impl Scratch {
         cache: &LayerCache,
     ) -> Result<Self> {
         let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
-        // Prefill has enough rows to fill a device, so each segment is one split.
-        let (least_split, tile_rows) = match phase {
-            Phase::Decode => (SPLIT_LEN, 1),
-            Phase::Prefill => (cache.segment, PROMPT_TILE),
-        };
+        let (least_split, tile_rows) = phase.attention(cache);
         let splits = step::most_splits(context, least_split);
         let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
         // A model without experts, or without a dense MLP, still gets those buffers, which nothing

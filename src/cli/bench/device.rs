@@ -96,8 +96,8 @@ pub(super) async fn kernels<W: Weights>(
         json.insert("passes".into(), passes.into());
         return out_json(&json.into());
     }
-    let mut text = describe(gpu, &device);
-    text += &format!("\nmodel    {name}: {} of weights\n", size(model.bytes()));
+    let weights = format!("\nmodel    {name}: {} of weights\n", size(model.bytes()));
+    let mut text = describe(gpu, &device) + &weights;
     text.extend(passes.iter().map(|measured| pass_table(measured, &device.ceilings)));
     out(&text)
 }
