@@ -229,8 +229,9 @@ fn attention(dispatch: &Dispatch, before: u32) -> u64 {
         operand.map_or(&[] as &[u32], |operand| operand.tensor.shape.extents())
     };
     let (&[tokens, heads, head_dim], &[len, _]) = (extents("q"), extents("k")) else { return 0 };
-    let pos0 = param(dispatch, "pos0").unwrap_or(0);
-    let seen = |i: u32| u64::from((before + i + 1).saturating_sub(pos0).min(len));
+    // The text lies on the first pages of the cache, in order.
+    let slot0 = param(dispatch, "slot0").unwrap_or(0);
+    let seen = |i: u32| u64::from((before + i + 1).saturating_sub(slot0).min(len));
     4 * u64::from(heads) * u64::from(head_dim) * (0..tokens).map(seen).sum::<u64>()
 }
 
@@ -291,11 +292,15 @@ mod tests {
     #[test]
     fn operations_are_those_of_the_model() {
         for (phase, tokens) in [(Phase::Decode, 1), (Phase::Prefill, 37)] {
-            for binding in [DeviceLimits::BASELINE.binding, 40 << 10] {
-                let (c, works) = works(phase, tokens, 300, binding);
+            // The cache is whole, and in shards.
+            for (binding, shards) in [(DeviceLimits::BASELINE.binding, 1), (64 << 10, 3)] {
+                let (c, works) = works(phase, tokens, 1200, binding);
+                let limits = DeviceLimits { binding, ..DeviceLimits::BASELINE };
+                let cache = alloc_cache(&mut Counting::new(limits), &c, 1200, DType::F32);
+                assert_eq!(cache.expect("fits").shards.len(), shards);
                 // The router is a matrix that `flops` counts, as it is here.
                 let sum: u64 = works.iter().map(|work| work.operations).sum();
-                assert_eq!(sum, flops(&c, tokens, 300 - tokens), "{phase:?} {binding}");
+                assert_eq!(sum, flops(&c, tokens, 1200 - tokens), "{phase:?} {binding}");
             }
         }
     }
