@@ -4,7 +4,7 @@
 const CHARACTERS = {
   attention: ["shrink + total", "shrink - total"],
   attention_merge: ["sum / total", "sum * total"],
-  combine_norm: ["probs[choice] * own.low", "probs[choice] + own.low"],
+  combine_norm: ["h.low += probs", "h.low -= probs"],
   embed: ["ids[group.x] - params.row0", "ids[group.x] + params.row0"],
   expert_gated_matmul: ["second[i][j]", "second[j][i]"],
   expert_gated_matvec: ["loaded.other_scale", "(loaded.other_scale + 1)"],
@@ -16,7 +16,7 @@ const CHARACTERS = {
   gather: ["c += 64u", "c += 65u"],
   matmul: ["params.row0 + r;", "params.row0 - r;"],
   matvec: ["(quad.z + quad.w)", "(quad.z + quad.z)"],
-  multiply_adds: ["group.x * 4u * WIDE", "group.x * 3u * WIDE"],
+  multiply_adds: ["store(first, a)", "store(first, -a)"],
   norm_route: ["e > last_id", "e < last_id"],
   rms_norm: ["mean + params.eps", "mean - params.eps"],
   rms_norm_add: ["s.low + change.low", "s.low - change.low"],
