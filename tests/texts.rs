@@ -311,7 +311,7 @@ struct Placed {
 impl Placed {
     /// Where the cache holds a position of a text.
     fn slot(&self, text: usize, position: u32) -> u32 {
-        self.table[(self.first[text] + position / PAGE) as usize] * PAGE + position % PAGE
+        step::slot_of(&self.table, self.first[text], position)
     }
 }
 

@@ -5,7 +5,7 @@
 use super::{
     Pick, Rows,
     bounds::{FLUSHED, U, dot},
-    texts::{Staged, Texts, slot_of},
+    texts::{Staged, Texts},
 };
 use crate::{
     base::{
@@ -193,7 +193,7 @@ impl Kernel for Attention {
             for split in 0..step::splits(pos, self.least) {
                 let begin = split * split_len;
                 let end = (begin + split_len).min(pos + 1);
-                let slot = |j: u32| slot_of(table, pages, j).wrapping_sub(self.slot0);
+                let slot = |j: u32| step::slot_of(table, pages, j).wrapping_sub(self.slot0);
                 if slot(begin) >= *len {
                     continue;
                 }
@@ -519,7 +519,7 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
                 } else {
                     // Only the first text's rows are in the step; the other's page is there.
                     setup.texts.rows.truncate(last.div_ceil(2));
-                    (0..PAGE).map(|j| slot_of(&setup.texts.table, 2, j)).collect()
+                    (0..PAGE).map(|j| step::slot_of(&setup.texts.table, 2, j)).collect()
                 };
                 let kernel = setup.build(host, Fill::Normal);
                 let width = setup.width() as usize;

@@ -263,7 +263,7 @@ fn case(host: &mut Host, shape: [u32; 4], positions: &[u32], fill: Fill) -> Atte
         .map(|(sequence, &position)| RowRecord { position, sequence, ..RowRecord::default() })
         .collect();
     AttentionMerge {
-        step: host.ints_from([step::STEP_LEN], step::header(0, positions.len()).to_vec()),
+        step: host.step(0, u32::try_from(positions.len()).expect("few rows")),
         rows: host.records(&records),
         acc: host.f32(shape, fill),
         stats: host.floats_from(F32, [tokens, n_heads, splits, 2], stats.collect()),

@@ -5,7 +5,7 @@
 use super::{
     Pick, Rows,
     bounds::stored,
-    texts::{Staged, Texts, slot_of},
+    texts::{Staged, Texts},
 };
 use crate::{
     base::{
@@ -20,7 +20,7 @@ use crate::{
         host::{Bounded, Fill, Host},
         kernel::Kernel,
         shader::Shader,
-        step::{PAGE, RowRecord},
+        step::{self, PAGE, RowRecord},
     },
     params, shader,
     variants::Tuning,
@@ -131,7 +131,8 @@ impl Kernel for RopeCache {
             if self.slot0 == 0 {
                 q[t * q_cols..][..q_cols].copy_from_slice(&rotate(queries, angles));
             }
-            let slot = slot_of(table, rows[t].table, rows[t].position).wrapping_sub(self.slot0);
+            let slot =
+                step::slot_of(table, rows[t].table, rows[t].position).wrapping_sub(self.slot0);
             if slot < len {
                 let slot = slot as usize;
                 let keys = stored(self.k.dtype, &rotate(keys, angles));

@@ -69,7 +69,7 @@ impl Texts {
 
     /// Where the cache holds a position of the text that has this row.
     pub(super) fn slot(&self, row: usize, position: u32) -> u32 {
-        slot_of(&self.table, self.rows[row].table, position)
+        step::slot_of(&self.table, self.rows[row].table, position)
     }
 
     /// Runs of rows of one text side by side.
@@ -111,11 +111,6 @@ impl fmt::Display for Texts {
         }
         Ok(())
     }
-}
-
-/// Where the cache holds a position of the text whose pages begin at `first` in `table`.
-pub(super) fn slot_of(table: &[u32], first: u32, position: u32) -> u32 {
-    table[(first + position / PAGE) as usize] * PAGE + position % PAGE
 }
 
 /// The numbers below `count` in an order that keeps no two neighbours together, where it can.

@@ -60,6 +60,15 @@ pub fn rows_of(
     positions.map(move |position| RowRecord { position, table, flags: 0, sequence })
 }
 
+/// Where the cache holds a position of the text whose pages begin at `first` in the page table.
+///
+/// # Panics
+///
+/// If the table has no page for it.
+pub fn slot_of(table: &[u32], first: u32, position: u32) -> u32 {
+    table[(first + position / PAGE) as usize] * PAGE + position % PAGE
+}
+
 /// Cuts rows into tiles of at most `most` each, in the order of the rows.
 ///
 /// # Panics

@@ -168,7 +168,8 @@ struct Found {
 impl Found {
     fn model(&mut self, config: &Config, weights: DType, cache: DType) {
         let weights = Synthetic::new(config, weights, 0).expect("weights have a type");
-        // Under larger limits the head has more workgroups than some settings may dispatch.
+        // Under larger limits the plain variant takes the place of some settings in the head, which
+        // has more rows than they may have workgroups.
         let counting = Counting::new(DeviceLimits::BASELINE);
         let mut machine = Watching { counting, see: |kernel: &dyn Kernel| self.add(kernel) };
         let model = Model::alloc(&mut machine, config, &weights).expect("it fits");
