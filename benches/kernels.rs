@@ -201,6 +201,7 @@ fn attention(criterion: &mut Criterion) {
         let acc = bench.floats(DType::F32, [tokens, n_heads, splits, dim]);
         let stats = bench.floats(DType::F32, [tokens, n_heads, splits, 2]);
         let kernel = Attention {
+            form: if tile == 1 { Form::Vector } else { Form::Matrix },
             step,
             tiles,
             table,

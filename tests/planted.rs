@@ -2,6 +2,8 @@
 //! rows must fail with the bug and pass without it. Bugs in variants that the adapter cannot run
 //! are listed as ignored; with `--ignored` they fail.
 
+#[path = "planted/attention.rs"]
+mod attention;
 mod common;
 #[path = "common/devices.rs"]
 mod devices;
@@ -85,78 +87,6 @@ const BUGS: &[Bug] = &[
         variant: None,
     },
     Bug {
-        name: "two blocks of the cache exchange their scales",
-        file: "lib/cache_store_q8.wgsl",
-        find: "scale << (16u * half)",
-        replace: "scale << (16u - 16u * half)",
-        rows: &["rope_cache/Q8 Grok-2 heads normal", "rope_cache/Q8 ragged normal"],
-        variant: None,
-    },
-    Bug {
-        name: "the largest values of a small block are cut off",
-        file: "lib/cache_store_q8.wgsl",
-        find: "* 1.0009765625",
-        replace: "* 2.0",
-        rows: &["rope_cache/Q8 one token at 1e-5"],
-        variant: None,
-    },
-    Bug {
-        name: "values have the scale of another block",
-        file: "variants/tiles_attention.wgsl",
-        find: "v[at + scale_at(params.cols8, c)], c)",
-        replace: "v[at + scale_at(params.cols8, c)], c ^ 2u)",
-        rows: &["attention/Q8 prefill, cap 30", "attention/Q8 wide head, equal keys sum integers"],
-        variant: None,
-    },
-    Bug {
-        name: "texts have the pages of the first",
-        file: "kernels/attention.wgsl",
-        find: "return Work(tile.first, tile.pos, tile.table,",
-        replace: "return Work(tile.first, tile.pos, 0u,",
-        rows: &["attention/F32 six texts, 4 heads", "attention/Q8 prompts side by side, 6 heads"],
-        variant: None,
-    },
-    Bug {
-        name: "a text has one page",
-        file: "lib/pages.wgsl",
-        find: "table[pages + pos / PAGE]",
-        replace: "table[pages]",
-        rows: &["attention/F16 decode in splits, outliers", "rope_cache/F32 a text goes on in"],
-        variant: None,
-    },
-    Bug {
-        name: "splits do not grow",
-        file: "lib/records.wgsl",
-        find: "max(least, 1u << (32u - countLeadingZeros(pos / SPLITS)))",
-        replace: "least",
-        rows: &["attention/F32 a text beyond 32 splits", "attention_merge/longer splits normal"],
-        variant: None,
-    },
-    Bug {
-        name: "rows have the splits of the first",
-        file: "kernels/attention_merge.wgsl",
-        find: "let pos = rows[token].pos;",
-        replace: "let pos = rows[0].pos;",
-        rows: &["attention_merge/ten texts normal", "attention_merge/integers sum"],
-        variant: None,
-    },
-    Bug {
-        name: "every eighth split is left out",
-        file: "kernels/attention_merge.wgsl",
-        find: "part < 8u",
-        replace: "part < 7u",
-        rows: &["attention_merge/all of eight splits normal", "attention_merge/integers sum"],
-        variant: None,
-    },
-    Bug {
-        name: "what follows a text in its page is multiplied",
-        file: "variants/spread_attention.wgsl",
-        find: "slot + min(j, last)",
-        replace: "slot + j",
-        rows: &["attention/F32 decode beside NaN in what follows"],
-        variant: Some("spread"),
-    },
-    Bug {
         name: "the router renormalizes",
         file: "kernels/norm_route.wgsl",
         find: "params.renormalize != 0u",
@@ -170,38 +100,6 @@ const BUGS: &[Bug] = &[
         find: "c > best)",
         replace: "c >= best)",
         rows: &["norm_route/ties go to the lower index"],
-        variant: None,
-    },
-    Bug {
-        name: "heads find their keys by modulo",
-        file: "variants/tiles_attention.wgsl",
-        find: "kv_head * group + (work.row0 + row) % group",
-        replace: "(work.row0 + row) % group * params.n_kv_heads + kv_head",
-        rows: &["attention/F32 prefill, cap 30"],
-        variant: None,
-    },
-    Bug {
-        name: "the causal mask is late by one",
-        file: "variants/tiles_attention.wgsl",
-        find: "(work.row0 + local) / group + 1u);",
-        replace: "(work.row0 + local) / group + 2u);",
-        rows: &["attention/F32 prefill, cap 30", "attention/F32 prefill in splits, cap 2"],
-        variant: None,
-    },
-    Bug {
-        name: "attention's maximum is not subtracted",
-        file: "variants/tiles_attention.wgsl",
-        find: "weight_below(scores[at + j], largest)",
-        replace: "weight_below(scores[at + j], 0.0)",
-        rows: &["attention/F32 prefill, outliers"],
-        variant: None,
-    },
-    Bug {
-        name: "attention's soft cap is left out",
-        file: "variants/tiles_attention.wgsl",
-        find: "tanh_bounded(inner) * (params.cap * heat)",
-        replace: "inner * (params.cap * heat)",
-        rows: &["attention/F32 prefill, cap 2"],
         variant: None,
     },
     Bug {
@@ -234,17 +132,6 @@ const BUGS: &[Bug] = &[
         variant: None,
     },
     Bug {
-        name: "attention's soft cap hides what is not a number",
-        file: "variants/tiles_attention.wgsl",
-        find: "params.cap > 0.0 && is_finite(product)",
-        replace: "params.cap > 0.0",
-        rows: &[
-            "attention/F32 decode in splits, cap 30, q Inf",
-            "attention/F16 prefill in splits, cap 30, k Inf",
-        ],
-        variant: None,
-    },
-    Bug {
         name: "the chosen experts hide what is not a number of the others",
         file: "kernels/norm_route.wgsl",
         find: "let shown = !is_finite(total);",
@@ -258,14 +145,6 @@ const BUGS: &[Bug] = &[
         find: "return select(x, inverseSqrt(x), is_finite(x));",
         replace: "return inverseSqrt(x);",
         rows: &["rms_norm/squares beyond f32", "rms_norm_add/squares beyond f32"],
-        variant: None,
-    },
-    Bug {
-        name: "a total beyond all numbers makes zeros",
-        file: "kernels/attention_merge.wgsl",
-        find: "select(vec4(total), sum / total, is_finite(total))",
-        replace: "sum / total",
-        rows: &["attention_merge/the first sum is infinite"],
         variant: None,
     },
     Bug {
@@ -455,30 +334,6 @@ const BUGS: &[Bug] = &[
         variant: None,
     },
     Bug {
-        name: "a value has the weight of its neighbour",
-        file: "variants/spread_attention.wgsl",
-        find: "subgroupShuffle(weights, 3u)",
-        replace: "subgroupShuffle(weights, 2u)",
-        rows: &["attention/F32 prefill, cap 30", "attention/F32 three parts of a head, cap 2"],
-        variant: Some("spread"),
-    },
-    Bug {
-        name: "the causal mask of spread attention is late by one",
-        file: "variants/spread_attention.wgsl",
-        find: "work.pos + later + 1u);",
-        replace: "work.pos + later + 2u);",
-        rows: &["attention/F32 prefill, cap 30"],
-        variant: Some("spread"),
-    },
-    Bug {
-        name: "the soft cap of spread attention hides what is not a number",
-        file: "variants/spread_attention.wgsl",
-        find: "select(products, capped, finite)",
-        replace: "capped",
-        rows: &["attention/F32 decode in splits, cap 30, q Inf"],
-        variant: Some("spread"),
-    },
-    Bug {
         name: "activations come from another lane",
         file: "lib/spread.wgsl",
         find: "subgroupShuffle(held, first + 1u) * e.hi",
@@ -536,7 +391,7 @@ const BUGS: &[Bug] = &[
 fn main() {
     let args = Arguments::from_args();
     let on = on_gpu(|gpu| Ok(gpu.caps().capabilities())).expect("nothing that fails");
-    let trials = BUGS.iter().map(|bug| {
+    let trials = BUGS.iter().chain(attention::BUGS).map(|bug| {
         let tunings = tunings(bug, &on);
         let applies = !tunings.is_empty();
         let trial = Trial::test(bug.name, move || {

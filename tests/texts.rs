@@ -13,7 +13,7 @@ use grok_wgpu::lab::{
         kernel::Kernel,
         step::{self, PAGE, RowRecord},
     },
-    variants::Tuning,
+    variants::{Form, Heads, Tuning},
 };
 use pollster::block_on;
 
@@ -51,9 +51,10 @@ struct Layout {
     padding: u32,
 }
 
-/// Shortest split and most rows of a tile.
+/// What tokens are, shortest split, and most rows of a tile.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
+    form: Form,
     least: u32,
     tile: u32,
 }
@@ -124,6 +125,7 @@ impl Run<'_> {
         }
         for (slot0, &[k, v]) in (0..).step_by(layout.segment as usize).zip(&shards) {
             kernels.push(Box::new(Attention {
+                form: phase.form,
                 step,
                 tiles,
                 table,
@@ -359,7 +361,7 @@ fn with_each_tuning(mut check: impl FnMut(&mut Gpu, &str)) {
     let mut gpu = common::open(LimitProfile::Baseline);
     let mut seen = Vec::new();
     for (name, tuning) in Tuning::all(&gpu.caps().capabilities()) {
-        let heads = grok_wgpu::lab::variants::Heads { head_dim: HEADS[2], cache: DType::F32 };
+        let heads = Heads { head_dim: HEADS[2], cache: DType::F32, form: Form::Matrix };
         let variant = tuning.attention(heads).variant;
         if !seen.contains(&variant) {
             seen.push(variant);
@@ -409,7 +411,7 @@ fn a_generated_token_has_the_same_bits_among_others() {
     let texts = [(5, 1), (31, 1), (300, 1), (0, 1), (1030, 1), (32, 1)];
     let texts: Vec<Text> =
         (0..).zip(texts).map(|(seed, (pos, rows))| Text { seed, pos, rows }).collect();
-    neighbours_change_no_bit(&texts, Phase { least: 32, tile: 1 }, [2048, 256]);
+    neighbours_change_no_bit(&texts, Phase { form: Form::Vector, least: 32, tile: 1 }, [2048, 256]);
 }
 
 #[test]
@@ -418,7 +420,7 @@ fn a_prompt_has_the_same_bits_among_others() {
     let texts: Vec<Text> =
         (0..).zip(texts).map(|(seed, (pos, rows))| Text { seed, pos, rows }).collect();
     // Segments as long as the texts, and shorter ones.
-    neighbours_change_no_bit(&texts, Phase { least: 64, tile: 8 }, [128, 64]);
+    neighbours_change_no_bit(&texts, Phase { form: Form::Matrix, least: 64, tile: 8 }, [128, 64]);
 }
 
 /// How rows are cut into tiles changes no bit either.
@@ -426,14 +428,14 @@ fn a_prompt_has_the_same_bits_among_others() {
 fn tiles_change_no_bit() {
     let layout = Layout { segment: 64, reversed: true, by_turns: false, spare: 0, padding: 0 };
     with_each_tuning(|gpu, variant| {
-        for cache in CACHES {
+        for (cache, form) in CACHES.into_iter().flat_map(|c| Form::ALL.map(|form| (c, form))) {
             let mut run = Run { gpu: &mut *gpu, host: Host::default() };
             let text = [Text { seed: 9, pos: 25, rows: 20 }];
-            let whole = run.texts(&text, layout, Phase { least: 64, tile: 32 }, cache);
+            let whole = run.texts(&text, layout, Phase { form, least: 64, tile: 32 }, cache);
             for tile in [1, 3, 7, 64] {
-                let phase = Phase { least: 64, tile };
+                let phase = Phase { form, least: 64, tile };
                 let other = run.texts(&text, layout, phase, cache);
-                assert!(whole == other, "{variant}, a cache of {cache}, tiles of {tile}");
+                assert!(whole == other, "{variant}, a cache of {cache}, {form:?}, tiles of {tile}");
             }
         }
     });

@@ -3,7 +3,7 @@
 // eight positions. For the scores, an invocation has a position, and queries are broadcast by
 // shuffles. For the weighted sum, it has `OWN` quads of the channels, and weights are broadcast.
 // Known as: flash attention within a subgroup (online softmax, register tiling).
-// Links: lib/shuffle.wgsl.
+// Links: lib/shuffle.wgsl, lib/fours.wgsl.
 
 // Quads of a head's channels for each invocation: quad 8 i + lane is quad i of its own.
 override OWN: u32 = 4u;
@@ -21,11 +21,6 @@ fn mul_key(key: u32, held: mat4x4<f32>) -> vec4<f32> {
         + k[key + 7u] * spread_four(held, 7u);
 }
 
-// Weights of four rows times a quad of a value: a column for each row.
-fn mul_value(weights: vec4<f32>, value: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4(weights.x * value, weights.y * value, weights.z * value, weights.w * value);
-}
-
 // Quad `i` of this invocation's own, of eight values; each value is weighted by what its invocation
 // holds.
 fn mul_values(weights: vec4<f32>, at: array<u32, 8>, i: u32) -> mat4x4<f32> {
@@ -39,46 +34,10 @@ fn mul_values(weights: vec4<f32>, at: array<u32, 8>, i: u32) -> mat4x4<f32> {
         + mul_value(subgroupShuffle(weights, 7u), v[at[7] + 8u * i]);
 }
 
-// Columns scaled, one by each component.
-fn scale_columns(m: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4(by.x * m[0], by.y * m[1], by.z * m[2], by.w * m[3]);
-}
-
 // Quad `i` of this invocation's own, of four queries, a column each.
 fn queries(at: vec4<u32>, i: u32, lane: u32) -> mat4x4<f32> {
     let quad = at + 8u * i + lane;
     return mat4x4(q[quad.x], q[quad.y], q[quad.z], q[quad.w]);
-}
-
-// The weights of four scores, one in each of four rows.
-fn weights_below(x: vec4<f32>, largest: vec4<f32>) -> vec4<f32> {
-    return vec4(
-        weight_below(x.x, largest.x),
-        weight_below(x.y, largest.y),
-        weight_below(x.z, largest.z),
-        weight_below(x.w, largest.w),
-    );
-}
-
-// `tanh` of `inner`, four scaled products; of a product that is not a finite number, the product.
-fn cap_four(products: vec4<f32>, inner: vec4<f32>) -> vec4<f32> {
-    let finite = vec4(
-        is_finite(products.x),
-        is_finite(products.y),
-        is_finite(products.z),
-        is_finite(products.w),
-    );
-    let capped = vec4(
-        tanh_bounded(inner.x),
-        tanh_bounded(inner.y),
-        tanh_bounded(inner.z),
-        tanh_bounded(inner.w),
-    );
-    return select(products, capped, finite);
-}
-
-fn exp_four(x: vec4<f32>) -> vec4<f32> {
-    return vec4(exp_bounded(x.x), exp_bounded(x.y), exp_bounded(x.z), exp_bounded(x.w));
 }
 
 @compute @workgroup_size(8)
@@ -141,14 +100,7 @@ fn main(
         if OWN > 3u {
             dots += mul_key(key + 24u, q3);
         }
-        // Scores reach tens, and their rounding errors become relative errors of the weights: as
-        // few operations as possible follow the dot product.
-        let inner = dots * params.inner;
-        var scores = inner * heat;
-        if params.cap > 0.0 {
-            // The cap must not hide a product that is not a finite number.
-            scores = cap_four(dots, inner) * (params.cap * heat);
-        }
+        let scores = scores_of(dots, heat);
         let valid = vec4(pos) < limits;
 
         var most = select(vec4(-3.0e38), scores, valid);

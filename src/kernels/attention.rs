@@ -23,13 +23,15 @@ use crate::{
         step::{self, PAGE, TileRecord},
     },
     params, shader,
-    variants::{self, Heads, Tuning},
+    variants::{self, Form, Heads, Tuning},
 };
 
 /// For each token, head and split of the positions: the running maximum and sum of the softmax, and
 /// the weighted sum of the values. [`super::AttentionMerge`] joins the splits.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
+    /// Whether the tokens are generated or of prompts, which decides how the work is divided.
+    pub form: Form,
     /// Header of the step record.
     pub step: Tensor,
     /// Tiles of the step: see [`TileRecord`].
@@ -74,7 +76,8 @@ params! {
 impl Attention {
     /// How the work is divided.
     fn divided(&self, tuning: &Tuning) -> variants::Attention {
-        tuning.attention(Heads { head_dim: self.q.shape.extents()[2], cache: self.k.dtype })
+        let head_dim = self.q.shape.extents()[2];
+        tuning.attention(Heads { head_dim, cache: self.k.dtype, form: self.form })
     }
 }
 
@@ -297,6 +300,7 @@ pub(super) fn cases() -> Rows {
 #[derive(Clone, Debug)]
 struct Setup {
     dtype: DType,
+    form: Form,
     /// Tokens, query heads, key heads, head size.
     shape: [u32; 4],
     texts: Texts,
@@ -314,9 +318,14 @@ impl Setup {
     fn new(dtype: DType, shape: [u32; 4], texts: Texts, least: u32) -> Self {
         let [tokens, n_heads, n_kv, dim] = shape;
         let shape = [tokens, n_heads, n_kv, dim.next_multiple_of(elements_of_chunk(dtype))];
-        let tile = if tokens == 1 { 1 } else { 32 };
         let shard = [0, texts.slots()];
-        Self { dtype, shape, texts, tile, least, shard, cap: 30.0 }
+        let of = Self { dtype, form: Form::Vector, shape, texts, tile: 1, least, shard, cap: 30.0 };
+        if tokens == 1 { of } else { of.in_tiles(32) }
+    }
+
+    /// The same in tiles of at most so many rows: one for generated tokens, more for prompts.
+    fn in_tiles(self, tile: u32) -> Self {
+        Self { form: if tile == 1 { Form::Vector } else { Form::Matrix }, tile, ..self }
     }
 
     /// Elements of a row of the cache.
@@ -342,6 +351,7 @@ impl Setup {
         let temperature = (0..tokens).map(|t| 1.0 + f64::from(t) / 8.0).collect();
         let Staged { step, tiles, table, .. } = self.texts.stage(host, self.tile);
         Attention {
+            form: self.form,
             step,
             tiles,
             table,
@@ -379,9 +389,11 @@ fn of_type(rows: &mut Rows, dtype: DType) {
         ("decode", [1, 8, 2, 16], 45, 64),
         ("decode in splits", [1, 8, 2, 16], 100, 32),
         ("decode, Grok-2 group", [1, 16, 2, 128], 40, 32),
+        ("decode, heads of 64", [1, 6, 2, 64], 75, 128),
         ("decode at a page's end", [1, 8, 2, 32], 63, 32),
         ("decode at a page's beginning", [1, 8, 2, 32], 64, 32),
         ("prefill", [7, 6, 2, 32], 0, 64),
+        ("prefill, Grok-2 group", [5, 16, 2, 128], 20, 64),
         ("prefill after a prefix", [9, 6, 2, 32], 30, 64),
         ("prefill in splits", [33, 4, 1, 64], 5, 32),
         ("three parts of a head", [5, 6, 2, 96], 20, 64),
@@ -494,7 +506,7 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
         for heads in [[4, 2, 32], [6, 2, 16]] {
             let shape = [texts.len(), heads[0], heads[1], heads[2]];
             let least = if tile == 1 { 32 } else { 64 };
-            let setup = Setup { tile, ..Setup::new(dtype, shape, texts.clone(), least) };
+            let setup = Setup::new(dtype, shape, texts.clone(), least).in_tiles(tile);
             let name = format!("{dtype} {name}, {} heads", heads[0]);
             let normal = setup.clone();
             rows.add(name.clone(), move |host| normal.build(host, Fill::Normal));
@@ -502,12 +514,21 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
         }
     }
 
+    // The same program has several tokens of one text, each of which sees itself last.
+    for dim in [32, 64] {
+        let setup = Setup::new(dtype, [3, 6, 2, dim], Texts::one(40, 3), 64);
+        let setup = Setup { form: Form::Vector, tile: 3, ..setup };
+        rows.add(format!("{dtype} generated tokens in a tile, heads of {dim}"), move |host| {
+            setup.build(host, Fill::Normal)
+        });
+    }
+
     // What other texts have, and what is in a page after a text's end, is not looked at.
     for (name, tile) in [("decode", 1), ("prefill", 32)] {
         let count = if tile == 1 { 1 } else { 4 };
         let texts = Texts::new(&[(40, count), (9, count)]);
         let shape = [2 * count, 4, 2, 32];
-        let setup = Setup { tile, ..Setup::new(dtype, shape, texts, 32) };
+        let setup = Setup::new(dtype, shape, texts, 32).in_tiles(tile);
         for (what, own) in [("pages that no row has", false), ("what follows in its page", true)] {
             let setup = setup.clone();
             rows.add(format!("{dtype} {name} beside NaN in {what}"), move |host| {
@@ -542,7 +563,7 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
             let texts = Texts::new(&[(70, count), (100, count)]).on(pages);
             let shape = [2 * count, 6, 2, 32];
             let shard = [slot0, 64];
-            let setup = Setup { tile, shard, ..Setup::new(dtype, shape, texts, 64) };
+            let setup = Setup { shard, ..Setup::new(dtype, shape, texts, 64).in_tiles(tile) };
             rows.add(format!("{dtype} {name} in the shard from {slot0}"), move |host| {
                 setup.build(host, Fill::Normal)
             });
@@ -555,7 +576,8 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
         let (text, page) = (page / pages, page % pages);
         if page < 126_976 / PAGE as usize { 9 } else { u32::try_from(text).expect("0 or 1") }
     }));
-    let setup = Setup { tile: 1, shard: [0, 64], ..Setup::new(dtype, [2, 4, 2, 32], far, 32) };
+    let far = Setup::new(dtype, [2, 4, 2, 32], far, 32).in_tiles(1);
+    let setup = Setup { shard: [0, 64], ..far };
     rows.add(format!("{dtype} positions beyond 100,000"), move |host| {
         setup.build(host, Fill::Normal)
     });
@@ -579,6 +601,6 @@ pub(super) fn random(rows: &mut Rows, pick: &mut Pick) {
         "{dtype} {texts} of {tokens} tokens, {n_heads} on {n_kv} heads of {dim}, tiles of {tile}, \
          splits of {least}, cap {cap}, {fill_name}"
     );
-    let setup = Setup { tile, cap, ..Setup::new(dtype, shape, texts, least) };
+    let setup = Setup { cap, ..Setup::new(dtype, shape, texts, least).in_tiles(tile) };
     rows.add(name, move |host| setup.build(host, fill));
 }

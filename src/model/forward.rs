@@ -175,6 +175,7 @@ fn attention(
     }
     for shard in shards() {
         exec.run(&Attention {
+            form: s.phase.form(),
             step: s.step,
             tiles: s.row_tiles,
             table: s.table,

@@ -2,8 +2,24 @@
 //!
 //! Known as: tiled GEMM (shared-memory tiles, register tiles of 8 x 4 results, software prefetch).
 
-use super::{Capabilities, Form, Parts, Product, Program, Sizes, Sums, TILE, Variant, Why};
-use crate::wgsl;
+use super::{
+    Attention, Capabilities, Form, Heads, Parts, Product, Program, ShaderFile, Sizes, Sums, TILE,
+    Variant, Why,
+};
+use crate::{base::tensor::DType, wgsl};
+
+/// The WGSL files of attention with these loads of the cache.
+macro_rules! attention_files {
+    ($cache:literal, $main:literal) => {
+        const {
+            &[
+                wgsl!("lib/fours"),
+                wgsl!(concat!("lib/", $cache)),
+                wgsl!(concat!("variants/", $main)),
+            ]
+        }
+    };
+}
 
 /// Blocks of 64 tokens by 64 rows of weights, or of a tile of slots by 128 rows.
 #[derive(Debug)]
@@ -101,5 +117,27 @@ impl Variant for Blocks {
     /// as well; their sums are another chain.
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
         Sums { depth: 1.0 + 32.0 + (f64::from(cols) / 32.0).ceil(), rounds: false }
+    }
+
+    fn attention(&self, heads: Heads, _sizes: Sizes) -> Option<Attention> {
+        let Heads { head_dim, cache, form } = heads;
+        // A generated token has few queries, so loads must be many at once; a prompt's tokens share
+        // what is loaded.
+        let files: &[ShaderFile] = match (form, cache) {
+            (Form::Vector, DType::F32) => {
+                attention_files!("cache_quad_f32", "blocks_attention_decode")
+            }
+            (Form::Vector, _) => attention_files!("cache_quad_packed", "blocks_attention_decode"),
+            (Form::Matrix, DType::F32) => {
+                attention_files!("cache_tile_f32", "blocks_attention_prompt")
+            }
+            (Form::Matrix, _) => attention_files!("cache_tile_packed", "blocks_attention_prompt"),
+        };
+        [32, 64, 128].contains(&head_dim).then(|| Attention {
+            variant: if form == Form::Vector { "blocks_decode" } else { "blocks_prompt" },
+            program: Program { files, features: &[], constants: vec![("OWN", head_dim / 32)] },
+            rows: if form == Form::Vector { 8 } else { 32 },
+            block: if form == Form::Vector { 32 } else { 16 },
+        })
     }
 }

@@ -96,12 +96,14 @@ pub struct Heads {
     pub head_dim: u32,
     /// Type of the cache.
     pub cache: DType,
+    /// Whether queries are of generated tokens or of prompts.
+    pub form: Form,
 }
 
 /// How attention over some heads is divided.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    /// Name of the variant.
+    /// Name of the program.
     pub variant: &'static str,
     /// What the variant adds to the kernel's own files.
     pub program: Program,

@@ -135,12 +135,14 @@ impl Variant for Spread {
     }
 
     /// Only where a subgroup of eight invocations is a workgroup.
-    fn attention(&self, Heads { head_dim, cache }: Heads, sizes: Sizes) -> Option<Attention> {
+    fn attention(&self, Heads { head_dim, cache, .. }: Heads, sizes: Sizes) -> Option<Attention> {
         let fits = matches!(head_dim, 32 | 64 | 96 | 128) && cache == DType::F32 && sizes == [8, 1];
         fits.then(|| Attention {
             variant: self.name(),
             program: Program {
-                files: const { &[wgsl!("lib/shuffle"), wgsl!("variants/spread_attention")] },
+                files: const {
+                    &[wgsl!("lib/shuffle"), wgsl!("lib/fours"), wgsl!("variants/spread_attention")]
+                },
                 features: &[Feature::Subgroups],
                 constants: vec![("OWN", head_dim / 32)],
             },

@@ -62,7 +62,7 @@ impl Variant for Tiles {
         Sums { depth: depth(cols, 8.0), rounds: false }
     }
 
-    fn attention(&self, Heads { head_dim, cache }: Heads, _sizes: Sizes) -> Option<Attention> {
+    fn attention(&self, Heads { head_dim, cache, .. }: Heads, _sizes: Sizes) -> Option<Attention> {
         let dim4 = head_dim / 4;
         // The largest powers of two that fit `q_tile` (256 vectors) and `kv_tile` (512).
         let fit = |room: u32| 1 << (room / dim4).ilog2();

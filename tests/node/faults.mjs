@@ -2,7 +2,7 @@
 
 /** For each kernel, a piece of its program and the replacement that breaks it. */
 const CHARACTERS = {
-  attention: ["shrink + total", "shrink - total"],
+  attention: ["shrink + weight", "shrink - weight"],
   attention_merge: ["sum / total", "sum * total"],
   combine_norm: ["h.low += probs", "h.low -= probs"],
   embed: ["ids[group.x] - params.row0", "ids[group.x] + params.row0"],
