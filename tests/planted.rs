@@ -278,6 +278,22 @@ const BUGS: &[Bug] = &[
         variant: None,
     },
     Bug {
+        name: "runs of slots far ahead are not counted",
+        file: "kernels/expert_groups.wgsl",
+        find: "by <<= 2u",
+        replace: "by <<= 3u",
+        rows: &["expert_groups/40 of 40", "expert_groups/2047 of 2048", "expert_groups/33 of 33"],
+        variant: None,
+    },
+    Bug {
+        name: "an id beyond the last expert is taken for one",
+        file: "kernels/expert_groups.wgsl",
+        find: "slot < end && id < params.experts",
+        replace: "slot < end",
+        rows: &["expert_groups/257 of 300 tokens, 3 of 20, tiles of 4, some ids"],
+        variant: None,
+    },
+    Bug {
         name: "the joined paths are not scaled",
         file: "kernels/combine_norm.wgsl",
         find: "h.low * params.scale",

@@ -6,7 +6,7 @@
 use super::{Pick, Rows};
 use crate::{
     base::{
-        error::Result,
+        error::{Error, Result},
         tensor::{DType::U32, Tensor},
     },
     machine::{
@@ -37,6 +37,9 @@ pub struct ExpertGroups {
     pub tiles: Tensor,
 }
 
+/// The shader counts slots in 16 bits. A step has at most 4,096 rows of eight choices.
+const MAX_SLOTS: u32 = 1 << 16;
+
 params! { experts: u32, chosen: u32, tiles: u32, height: u32 }
 
 /// The most tiles of `height` slots that `slots` slots of `experts` experts can need.
@@ -51,12 +54,19 @@ impl Kernel for ExpertGroups {
 
     fn dispatch(&self, binder: Binder<'_>) -> Result<Dispatch> {
         let [tokens, chosen] = self.ids.dims()?;
-        let tiles = max_tiles(tokens * chosen, self.experts, self.height);
+        let slots = tokens.saturating_mul(chosen);
+        if slots >= MAX_SLOTS {
+            return Err(Error::Usage(format!(
+                "expert_groups: {slots} slots, expected fewer than {MAX_SLOTS}"
+            )));
+        }
+        let tiles = max_tiles(slots, self.experts, self.height);
         binder
             .step(self.step)?
             .read("ids", self.ids, U32, [tokens, chosen])?
-            .write("order", self.order, U32, [tokens * chosen])?
+            .write("order", self.order, U32, [slots])?
             .write("tiles", self.tiles, U32, [tiles, 4])?
+            .constant("WG", slots.next_power_of_two().clamp(32, 256))
             .dispatch(
                 Params { experts: self.experts, chosen, tiles, height: self.height },
                 [1, 1, 1],
@@ -97,6 +107,8 @@ pub(super) fn cases() -> Rows {
         (40, 40, 8, 2),
         (64, 33, 8, 2),
         (256, 256, 8, 2),
+        (2048, 2047, 8, 2),
+        (300, 257, 20, 3),
         (32, 32, 1, 1),
         (33, 33, 64, 8),
         (64, 64, 2, 2),
@@ -111,6 +123,10 @@ pub(super) fn cases() -> Rows {
             });
             rows.exact(format!("{name}, one expert takes all"), move |host| {
                 let pick = |_, i| (experts - 1 + i) % experts;
+                case(host, [tokens, real, experts, chosen], height, pick)
+            });
+            rows.exact(format!("{name}, some ids of no expert"), move |host| {
+                let pick = |t, i| if t % 3 == 0 { experts + t } else { (t + i) % experts };
                 case(host, [tokens, real, experts, chosen], height, pick)
             });
         }
