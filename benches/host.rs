@@ -1,9 +1,9 @@
 //! Host time per token of a model with as many dispatches as Grok-2: `cargo bench --bench host`.
+//! It ends when the token's work is submitted, with commands that were encoded ahead and without.
 //!
 //! The model has all 64 layers, 1/64 of each width, and bindings of 1/64² of their size, so that
 //! matrices split into as many shards as the released model's. No weights are loaded. Without
-//! `GROK_WGPU_ADAPTER` the device runs nothing, so only the host is measured; with one, a step is
-//! timed until its work is submitted.
+//! `GROK_WGPU_ADAPTER` the device runs nothing.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,6 @@ use grok_wgpu::lab::{
     checkpoint::Synthetic,
     engine::{Engine, SessionOptions, session::Session, step::Readback},
     machine::{
-        Machine,
         counting::DeviceLimits,
         gpu::{AdapterChoice, Gpu, LimitProfile},
     },
@@ -74,25 +73,24 @@ fn token(criterion: &mut Criterion, name: &str, binding: u64) {
         released(binding),
         1e3 * start.elapsed().as_secs_f64()
     );
-    // A device that runs nothing returns results at once; a real one is only measured up to
-    // submission.
-    let nothing = std::env::var_os("GROK_WGPU_ADAPTER").is_none();
-    let read = if nothing { Readback::Top(40) } else { Readback::Nothing };
     let mut group = criterion.benchmark_group("host");
     group.sample_size(20);
-    group.bench_function(name, |bencher| {
-        bencher.iter_custom(|count| {
-            let mut time = Duration::ZERO;
-            for _ in 0..count {
-                session.rewind(0);
-                let start = Instant::now();
-                block_on(session.decode(1, read)).expect("runs");
-                time += start.elapsed();
-                block_on(session.machine_mut().flush()).expect("the device lives");
-            }
-            time
+    for (ahead, how) in [(true, "encoded ahead"), (false, "not encoded ahead")] {
+        session.machine_mut().encode_ahead(ahead);
+        group.bench_function(format!("{name}, {how}"), |bencher| {
+            bencher.iter_custom(|count| {
+                let mut time = Duration::ZERO;
+                for _ in 0..count {
+                    session.rewind(0);
+                    let (start, waited) = (Instant::now(), session.machine().waited());
+                    block_on(session.decode(1, Readback::Top(40))).expect("runs");
+                    let waited = session.machine().waited() - waited;
+                    time += start.elapsed().saturating_sub(Duration::from_secs_f64(waited));
+                }
+                time
+            });
         });
-    });
+    }
     group.finish();
 }
 

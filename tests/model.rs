@@ -163,6 +163,126 @@ fn a_token_is_one_submission_and_reads_back_only_its_candidates() -> Result<()> 
     Ok(())
 }
 
+/// Runs a token, and returns its candidates, and how many of its submissions were encoded before.
+fn decoded(session: &mut Session<Gpu>, id: u32, read: Readback) -> Result<(Vec<f32>, u64, u64)> {
+    let before = session.machine().counters();
+    let reply = block_on(session.decode(id, read))?;
+    let counted = session.machine().counters() - before;
+    let logits = reply.candidates.iter().map(|candidate| candidate.logit).collect();
+    Ok((logits, counted.submissions, counted.encoded_ahead))
+}
+
+#[test]
+fn a_token_is_encoded_while_the_one_before_runs_and_has_the_same_bits() -> Result<()> {
+    let config = tiny("tiny");
+    let sizes = SessionOptions::new(64, 32, DType::F32);
+    let run = |on: bool| -> Result<Vec<_>> {
+        let mut gpu = common::open(LimitProfile::Baseline);
+        gpu.encode_ahead(on);
+        let mut session = session(gpu, &config, sizes);
+        block_on(session.prefill(&IDS, Readback::Nothing))?;
+        (0..6).map(|id| decoded(&mut session, 40 * id, Readback::Top(3))).collect()
+    };
+    let (each, ahead) = (run(false)?, run(true)?);
+    let counted = |runs: &[(Vec<f32>, u64, u64)]| -> Vec<(u64, u64)> {
+        runs.iter().map(|&(_, submissions, ahead)| (submissions, ahead)).collect()
+    };
+    assert_eq!(counted(&each), [(1, 0); 6]);
+    assert_eq!(counted(&ahead), [(1, 0), (1, 0), (1, 1), (1, 1), (1, 1), (1, 1)]);
+    for (at, (each, ahead)) in each.iter().zip(&ahead).enumerate() {
+        assert_eq!(each.0, ahead.0, "token {at}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_encoded_ahead_is_dropped_where_it_does_not_fit() -> Result<()> {
+    const READ: Readback = Readback::Top(1);
+    type Between = fn(&mut Session<Gpu>) -> Result<()>;
+    let config = tiny("tiny");
+    let sizes = SessionOptions::new(200, 32, DType::F32);
+    let cases: [(&str, Between, u64); 7] = [
+        ("nothing", |_| Ok(()), 1),
+        ("a prompt", |s| block_on(s.prefill(&[5], Readback::Nothing)).map(drop), 0),
+        ("another readback", |s| block_on(s.decode(5, Readback::Logits)).map(drop), 0),
+        (
+            "routes as well",
+            |s| {
+                s.report_routes(true);
+                Ok(())
+            },
+            0,
+        ),
+        (
+            "memory that is freed",
+            |s| {
+                let gpu = s.machine_mut();
+                let keep = gpu.tensor_count();
+                gpu.alloc(BufferRole::Storage, DType::F32, [1].into())?;
+                gpu.truncate(keep);
+                Ok(())
+            },
+            0,
+        ),
+        (
+            "a larger result",
+            |s| {
+                let gpu = s.machine_mut();
+                let large = gpu.alloc(BufferRole::Storage, DType::F32, [1 << 12].into())?;
+                block_on(gpu.read_buffers(&[large])).map(drop)
+            },
+            0,
+        ),
+        (
+            "shorter submissions",
+            |s| {
+                s.machine_mut().limit_submissions(Some(0.0));
+                Ok(())
+            },
+            0,
+        ),
+    ];
+    for (what, between, used) in cases {
+        let [mut with, mut without] = [true, false].map(|on| {
+            let mut gpu = common::open(LimitProfile::Baseline);
+            gpu.encode_ahead(on);
+            session(gpu, &config, sizes)
+        });
+        for session in [&mut with, &mut without] {
+            block_on(session.prefill(&IDS, Readback::Nothing))?;
+            for id in [3, 77, 201] {
+                decoded(session, id, READ)?;
+            }
+            between(session)?;
+        }
+        let (logits, submissions, ahead) = decoded(&mut with, 9, READ)?;
+        assert_eq!(ahead, used, "{what}");
+        assert_eq!((logits, submissions, 0), decoded(&mut without, 9, READ)?, "{what}");
+        // After two tokens it is used again, whatever the submissions are.
+        decoded(&mut with, 10, READ)?;
+        let (_, submissions, ahead) = decoded(&mut with, 11, READ)?;
+        assert_eq!(ahead, submissions, "{what}");
+        assert!(what != "shorter submissions" || submissions > 10, "{submissions}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_lost_with_commands_encoded_ahead_is_lost() -> Result<()> {
+    let config = tiny("tiny");
+    let sizes = SessionOptions::new(64, 32, DType::F32);
+    let mut session = session(common::open(LimitProfile::Baseline), &config, sizes);
+    for id in 0..3 {
+        block_on(session.decode(id, Readback::Top(1)))?;
+    }
+    session.machine().destroyer()();
+    for id in 0..2 {
+        let error = block_on(session.decode(id, Readback::Top(1))).expect_err("it is destroyed");
+        assert_eq!(error.code(), "device_lost", "{error}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_layer_takes_twelve_dispatches() -> Result<()> {
     // Grok-1 has experts only, and no dense MLP beside them.

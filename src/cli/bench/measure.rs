@@ -165,7 +165,8 @@ pub(super) async fn measure(
     })
 }
 
-/// Measures the host's time. Without a readback, a step returns as soon as it is submitted.
+/// Measures the host's time: of a token that which its work is not submitted before; of a prompt
+/// all of it, since without a readback a step returns as soon as it is submitted.
 async fn host_times(
     session: &mut Session<Gpu>,
     prompt: &[u32],
@@ -176,11 +177,10 @@ async fn host_times(
     session.rewind(prompt.len());
     for &id in made {
         check_interrupt()?;
-        session.decode_plan(Readback::Nothing)?;
-        session.machine_mut().flush().await?;
-        let start = Instant::now();
-        session.decode(id, Readback::Nothing).await?;
-        times.push(start.elapsed().as_secs_f64());
+        let (start, waited) = (Instant::now(), session.machine().waited());
+        session.decode(id, READ).await?;
+        let waited = session.machine().waited() - waited;
+        times.push(start.elapsed().as_secs_f64() - waited);
     }
     decode.host = Some(median(&times));
     // The timed prompts made the plans of all chunks but the last, which had a readback. Record

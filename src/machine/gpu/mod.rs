@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "all of wgpu is here")]
 
+mod ahead;
 mod caps;
 mod failure;
 mod fallback;
@@ -16,13 +17,13 @@ mod trusted;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, WGPU, adapters};
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
 pub use make::Refusal;
 pub use pipelines::Compiled;
 pub use plan::{Counters, RecordedPass, StepTime, WholeTime};
 
-use self::{failure::Failure, make::Maker, pace::Pace};
+use self::{ahead::Ahead, failure::Failure, make::Maker, pace::Pace};
 use crate::{
     base::{
         error::{Error, Result},
@@ -56,14 +57,17 @@ pub struct Gpu {
     make: Maker,
     notices: fallback::Notices,
     pace: Pace,
+    ahead: Ahead,
     counters: Counters,
+    /// Seconds that results were waited for.
+    waited: f64,
     binding_limit: u64,
     /// The longest wait for the device.
     patience: Duration,
 }
 
 /// Bytes to read back: a part of a tensor's buffer, in multiples of four.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Region {
     slot: usize,
     offset: u64,
@@ -105,7 +109,9 @@ impl Gpu {
             make,
             notices: fallback::Notices::default(),
             pace,
+            ahead: Ahead::default(),
             counters: Counters::default(),
+            waited: 0.0,
             binding_limit: u64::MAX,
             patience: wait::PATIENCE,
         })
@@ -277,36 +283,37 @@ impl Gpu {
             .iter()
             .map(|t| Region { slot: t.id, offset: 0, size: self.slots[t.id].buffer.size() })
             .collect();
-        let encoder =
+        let total: u64 = regions.iter().map(|region| region.size).sum();
+        if total == 0 {
+            return Ok(Vec::new());
+        }
+        let staging = self.staging(total)?;
+        let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.submit_and_read(encoder, &regions).await
+        self.copy(&mut encoder, &regions, &staging);
+        self.queue.submit([encoder.finish()]);
+        let mapped = wait::map(&staging, total);
+        self.read_mapped(&staging, mapped, &regions).await
     }
 
-    /// Submits the encoded work, then reads `regions` back through the staging buffer.
-    async fn submit_and_read(
+    /// Copies `regions` to a staging buffer, one after another.
+    fn copy(&self, encoder: &mut wgpu::CommandEncoder, regions: &[Region], staging: &wgpu::Buffer) {
+        let mut at = 0;
+        for &Region { slot, offset, size } in regions {
+            encoder.copy_buffer_to_buffer(&self.slots[slot].buffer, offset, staging, at, size);
+            at += size;
+        }
+    }
+
+    /// The bytes of `regions`, which are in a staging buffer that is being mapped.
+    async fn read_mapped(
         &mut self,
-        mut encoder: wgpu::CommandEncoder,
+        staging: &wgpu::Buffer,
+        mapped: wait::Mapped,
         regions: &[Region],
     ) -> Result<Vec<Vec<u8>>> {
         let total: u64 = regions.iter().map(|region| region.size).sum();
-        if total == 0 {
-            self.queue.submit([encoder.finish()]);
-            return self.check().map(|()| vec![Vec::new(); regions.len()]);
-        }
-        let staging = self.staging(total)?;
-        let mut at = 0;
-        for &Region { slot, offset, size } in regions {
-            encoder.copy_buffer_to_buffer(&self.slots[slot].buffer, offset, &staging, at, size);
-            at += size;
-        }
-        self.queue.submit([encoder.finish()]);
-        let bytes = wait::read_staging(&self.device, &staging, total, self.patience).await;
-        if bytes.is_err() {
-            self.staging = None;
-        }
-        // A lost device may still map the buffer; its content means nothing then.
-        self.check()?;
-        let bytes = bytes?;
+        let bytes = self.mapped(staging, mapped, total).await?;
         let mut rest = bytes.as_slice();
         let take = |region: &Region| {
             let (head, tail) =
@@ -317,15 +324,20 @@ impl Gpu {
         Ok(regions.iter().map(take).collect())
     }
 
-    /// Encodes some dispatches of a plan, which are about to be submitted.
-    fn encode(&mut self, plan: &RecordedPass, some: Range<usize>) -> wgpu::CommandEncoder {
-        let mut encoder =
-            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let now = wait::now();
-        let costs = plan.costs().skip(some.start).take(some.len());
-        costs.for_each(|cost| self.pace.submitted(cost, now));
-        plan.encode(&mut encoder, some);
-        encoder
+    /// The first `size` bytes of a staging buffer that is being mapped.
+    async fn mapped(
+        &mut self,
+        staging: &wgpu::Buffer,
+        mapped: wait::Mapped,
+        size: u64,
+    ) -> Result<Vec<u8>> {
+        let bytes = wait::read(&self.device, staging, mapped, size, self.patience).await;
+        if bytes.is_err() {
+            self.staging = None;
+        }
+        // A lost device may still map the buffer; its content means nothing then.
+        self.check()?;
+        bytes
     }
 
     /// The first error since the last call.
@@ -379,6 +391,7 @@ impl Gpu {
             return Ok(staging.clone());
         }
         if let Some(small) = self.staging.take() {
+            self.ahead.forget();
             small.destroy();
         }
         let size = size.next_multiple_of(256);
@@ -463,26 +476,7 @@ impl Machine for Gpu {
                 size: t.size_bytes().next_multiple_of(4),
             })
             .collect();
-        let mut ranges = self.pace.divide(plan.costs());
-        let last = ranges.pop().expect("there is one at the least");
-        self.counters.submissions += ranges.len() as u64 + 1;
-        for some in ranges {
-            let encoder = self.encode(plan, some);
-            self.queue.submit([encoder.finish()]);
-        }
-        let encoder = self.encode(plan, last);
-        self.counters.dispatches += plan.dispatches();
-        self.counters.bytes_bound += plan.bytes_bound();
-        self.counters.bytes_touched += plan.bytes_touched();
-        let total: u64 = regions.iter().map(|region| region.size).sum();
-        if total > 0 {
-            self.counters.read_backs += 1;
-            self.counters.read_back_bytes += total;
-        }
-        let mut bytes = self.submit_and_read(encoder, &regions).await?;
-        if total > 0 {
-            self.pace.done(wait::now());
-        }
+        let mut bytes = self.run(plan, regions).await?;
         for (tensor, bytes) in read.iter().zip(&mut bytes) {
             bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
         }
@@ -502,6 +496,9 @@ impl Machine for Gpu {
     }
 
     fn truncate(&mut self, keep: usize) {
+        if keep < self.slots.len() {
+            self.ahead.forget();
+        }
         // Without this, browsers would free the memory only when they next collect garbage.
         for slot in self.slots.drain(keep.min(self.slots.len())..) {
             slot.buffer.destroy();

@@ -1,6 +1,6 @@
 //! Recorded plans: pipelines, bind groups and workgroups, made once and encoded each step.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Gpu, Slot, pace::Cost, pipelines};
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 pub struct Counters {
     /// Command buffers submitted with work of a plan.
     pub submissions: u64,
+    /// Those of them that were encoded ahead, while an earlier one ran.
+    pub encoded_ahead: u64,
     /// Dispatches in them.
     pub dispatches: u64,
     /// Times that results were read back.
@@ -37,6 +39,7 @@ impl std::ops::Sub for Counters {
     fn sub(self, earlier: Self) -> Self {
         Self {
             submissions: self.submissions - earlier.submissions,
+            encoded_ahead: self.encoded_ahead - earlier.encoded_ahead,
             dispatches: self.dispatches - earlier.dispatches,
             read_backs: self.read_backs - earlier.read_backs,
             read_back_bytes: self.read_back_bytes - earlier.read_back_bytes,
@@ -50,19 +53,19 @@ impl std::ops::Sub for Counters {
 /// objects on the device.
 #[derive(Clone, Debug)]
 pub struct RecordedPass {
-    steps: Vec<Step>,
+    pub(super) steps: Arc<[Step]>,
     bytes_bound: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Step {
+pub(super) struct Step {
     label: String,
     class: Option<Class>,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
     bytes_touched: u64,
-    cost: Cost,
+    pub(super) cost: Cost,
 }
 
 /// Time on the device of one dispatch.
@@ -106,7 +109,7 @@ impl RecordedPass {
     /// How often each kernel runs, in order of first use.
     pub fn kernels(&self) -> Vec<(String, u64)> {
         let mut counts: Vec<(String, u64)> = Vec::new();
-        for step in &self.steps {
+        for step in self.steps.iter() {
             match counts.iter_mut().find(|(label, _)| *label == step.label) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((step.label.clone(), 1)),
@@ -119,12 +122,12 @@ impl RecordedPass {
     pub(super) fn costs(&self) -> impl Iterator<Item = Cost> {
         self.steps.iter().map(|step| step.cost)
     }
+}
 
-    /// Encodes some of the dispatches.
-    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, some: Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        encode_all(&mut pass, &self.steps[some]);
-    }
+/// Encodes dispatches as one pass.
+pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Step]) {
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    encode_all(&mut pass, steps);
 }
 
 /// Adds dispatches to a pass that has none yet.
@@ -248,7 +251,7 @@ impl Recorder {
                 cost: Cost::of(dispatch.bytes_touched(), dispatch.operations),
             });
         }
-        RecordedPass { steps, bytes_bound }
+        RecordedPass { steps: steps.into(), bytes_bound }
     }
 }
 
@@ -294,7 +297,7 @@ impl Gpu {
         plans: &[&RecordedPass],
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
-        let steps = || plans.iter().flat_map(|plan| &plan.steps);
+        let steps = || plans.iter().flat_map(|plan| plan.steps.iter());
         // There are some dozens.
         let mut pipelines: Vec<&wgpu::ComputePipeline> = Vec::new();
         for step in steps() {
@@ -419,12 +422,8 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
         self.queue.submit([encoder.finish()]);
         let host_seconds = wait::now() - start;
-        let bytes = wait::read_staging(&self.device, &staging, size, self.patience).await;
-        if bytes.is_err() {
-            self.staging = None;
-        }
-        self.check()?;
-        let bytes = bytes?;
+        let mapped = wait::map(&staging, size);
+        let bytes = self.mapped(&staging, mapped, size).await?;
         let stamps: Vec<u64> =
             bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
         // Differences are small, whatever the clock began with.

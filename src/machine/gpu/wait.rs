@@ -54,25 +54,34 @@ pub(crate) async fn wait(
     }
 }
 
-/// Maps the first `size` bytes of a staging buffer, copies them out and unmaps it. After an error
-/// the buffer may still be about to be mapped, and must not be used again.
-pub(crate) async fn read_staging(
-    device: &wgpu::Device,
-    staging: &wgpu::Buffer,
-    size: u64,
-    patience: Duration,
-) -> Result<Vec<u8>> {
+/// The answer to a request to map a buffer.
+pub(super) type Mapped = futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>;
+
+/// Asks for the first `size` bytes of a staging buffer, once the work that was submitted is done.
+pub(super) fn map(staging: &wgpu::Buffer, size: u64) -> Mapped {
     let (sender, receiver) = futures_channel::oneshot::channel();
     staging.map_async(wgpu::MapMode::Read, 0..size, move |result| {
         // The receiver is gone only if the whole read was dropped.
         let _ = sender.send(result);
     });
+    receiver
+}
+
+/// Waits for what [`map`] asked for, copies it out and unmaps it. After an error the buffer may
+/// still be about to be mapped, and must not be used again.
+pub(super) async fn read(
+    device: &wgpu::Device,
+    staging: &wgpu::Buffer,
+    mapped: Mapped,
+    size: u64,
+    patience: Duration,
+) -> Result<Vec<u8>> {
     #[cfg(not(target_arch = "wasm32"))]
     poll(device, patience)?;
     #[cfg(target_arch = "wasm32")]
     let _ = (device, patience);
     let lost = |what: String| Error::Lost(format!("results could not be read back: {what}"));
-    let mapped = receiver
+    let mapped = mapped
         .await
         .map_err(|_| lost("the request was dropped".into()))
         .and_then(|mapped| mapped.map_err(|error| lost(error.to_string())));
