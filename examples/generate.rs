@@ -34,7 +34,7 @@ async fn run(folder: &str, prompt: &str) -> Result<(), Box<dyn Error>> {
         eprint!("\rloading: {} %", 100 * done / total.max(1));
         Ok(())
     };
-    let sizes = SessionOptions::of(&model.config);
+    let sizes = SessionOptions::of(&model.config).on(&gpu);
     let mut engine = Engine::load(gpu, &model.config, &model.weights, sizes, &mut progress).await?;
     eprintln!();
 

@@ -13,7 +13,7 @@ use grok_wgpu::lab::{
     kernels::{CACHES, RopeCache},
     machine::{
         BufferRole, Machine as _,
-        gpu::{AdapterChoice, Gpu, LimitProfile},
+        gpu::{AdapterChoice, Gpu, LimitProfile, Refusal},
         host::Host,
         step::{self, RECORDS, STEP_LEN},
     },
@@ -133,7 +133,8 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
     let config = tiny("tiny");
     for cache in CACHES {
         let mut first: Option<Vec<f32>> = None;
-        for prefill in [1, 5, 32, 33, 256] {
+        // 300 has plans of 32, 256 and 300 rows.
+        for prefill in [1, 5, 32, 33, 256, 300] {
             let sizes = SessionOptions::new(64, prefill, cache);
             let now = logits(&mut session(common::open(LimitProfile::Baseline), &config, sizes))?;
             match &first {
@@ -142,6 +143,92 @@ fn chunks_of_any_size_give_the_same_bits() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Prompts of several lengths take plans of several lengths, which share buffers: what longer ones
+/// leave in them must not matter.
+#[test]
+fn plans_of_any_length_give_the_same_bits() -> Result<()> {
+    let config = tiny("tiny");
+    let prompt: Vec<u32> = IDS.iter().copied().cycle().take(290).collect();
+    let after = |session: &mut Session<Gpu>, length: usize| -> Result<Vec<f32>> {
+        session.rewind(0);
+        let reply = block_on(session.prefill(&prompt[..length], Readback::Logits))?;
+        Ok(reply.candidates.iter().map(|candidate| candidate.logit).collect())
+    };
+    let open = |prefill| {
+        let sizes = SessionOptions::new(300, prefill, DType::F32);
+        session(common::open(LimitProfile::Baseline), &config, sizes)
+    };
+    let (mut short, mut long) = (open(32), open(300));
+    let mut dispatches = Vec::new();
+    for length in [290, 3, 200, 290, 40] {
+        assert_eq!(after(&mut short, length)?, after(&mut long, length)?, "{length} tokens");
+        dispatches.push(long.machine().counters().bytes_bound);
+    }
+    // A short prompt does not bind what a long one does.
+    let each: Vec<u64> = dispatches.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(each[0] < each[1] && each[1] < each[2], "{each:?}");
+    // The buffers of all lengths are those of the longest.
+    let sizes = [32, 256, 300].map(|prefill| open(prefill).machine().allocated_bytes());
+    let per_row = (sizes[1] - sizes[0]) as f64 / 224.0;
+    let more = (sizes[2] - sizes[1]) as f64 / 44.0;
+    assert!((more / per_row - 1.0).abs() < 0.1, "{sizes:?}");
+    Ok(())
+}
+
+/// A chunk of 1024 tokens is four times the work of one of 256, and is divided by its time as well.
+#[test]
+fn a_long_chunk_is_several_submissions_where_it_would_take_too_long() -> Result<()> {
+    let config = tiny("tiny");
+    let prompt: Vec<u32> = IDS.iter().copied().cycle().take(1024).collect();
+    let run = |seconds, prefill| -> Result<(Vec<f32>, u64)> {
+        let mut gpu = common::open(LimitProfile::Baseline);
+        gpu.limit_submissions(seconds);
+        let mut session = session(gpu, &config, SessionOptions::new(1024, prefill, DType::F32));
+        let reply = block_on(session.prefill(&prompt, Readback::Logits))?;
+        let logits = reply.candidates.iter().map(|candidate| candidate.logit).collect();
+        Ok((logits, session.machine().counters().submissions))
+    };
+    let (whole, one) = run(None, 1024)?;
+    // A device that was not measured is taken to be slow.
+    let (divided, several) = run(Some(0.01), 1024)?;
+    let (_, of_quarters) = run(Some(0.01), 256)?;
+    assert_eq!((one, divided), (1, whole));
+    assert!(several > 8 && of_quarters > 4, "{several}, in quarters {of_quarters}");
+    Ok(())
+}
+
+#[test]
+fn the_adapter_decides_how_long_chunks_are_and_the_context_ends_them() {
+    let gpu = common::open(LimitProfile::Baseline);
+    assert!(gpu.caps().is_cpu && !gpu.caps().is_discrete(), "{}", gpu.caps().describe());
+    let chunk = |context| SessionOptions::new(context, 1, DType::Q8).on(&gpu);
+    assert_eq!(chunk(4096), SessionOptions::new(4096, SessionOptions::PREFILL, DType::Q8));
+    assert_eq!(chunk(100).prefill, 100);
+}
+
+#[test]
+fn an_engine_takes_other_sizes_and_keeps_its_weights() -> Result<()> {
+    let config = tiny("tiny");
+    let sizes = SessionOptions::new(64, 40, DType::F32);
+    let mut session = session(common::open(LimitProfile::Baseline), &config, sizes);
+    let before = logits(&mut session)?;
+    let bytes = session.machine().allocated_bytes();
+    session.resize(SessionOptions::new(640, 512, DType::F32))?;
+    assert!(session.machine().allocated_bytes() > bytes && session.tokens().is_empty());
+    assert_eq!(logits(&mut session)?, before);
+    // What is refused leaves the sizes from before.
+    let wrong = SessionOptions::new(1 << 20, 512, DType::F32);
+    assert!(session.resize(wrong).is_err());
+    session.machine_mut().refuse(Some(Refusal::Buffer(9)));
+    let more = SessionOptions::new(700, 512, DType::F32);
+    let error = session.resize(more).expect_err("memory is out");
+    session.machine_mut().refuse(None);
+    assert_eq!(error.code(), "out_of_memory");
+    assert_eq!(session.options().context, 640);
+    assert_eq!(logits(&mut session)?, before);
     Ok(())
 }
 

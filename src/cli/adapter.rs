@@ -74,19 +74,29 @@ pub(super) fn bandwidth(globals: &Globals, device: &str) -> Option<u64> {
     read_store(&globals.tuning_file()?).ok()?.bandwidths.get(device).copied()
 }
 
+/// How many tokens of a prompt should go through a model of this class at once, if `tune` has
+/// measured that.
+pub(super) fn chunk(globals: &Globals, device: &str, class: &str) -> Option<u32> {
+    read_store(&globals.tuning_file()?).ok()?.chunks.get(device)?.get(class).copied()
+}
+
 /// Adds what was measured on a device to the file, to what other processes have written to it
-/// meanwhile.
+/// meanwhile. `chunk` is a class of models, and how many tokens of a prompt suit them.
 pub(super) fn keep(
     path: &Path,
     device: &str,
     measured: Measured,
     bandwidth: Option<u64>,
+    chunk: Option<(String, u32)>,
 ) -> Result<()> {
     make_parent(path)?;
     alone(path, || {
         let mut store = read_store(path)?;
         if let Some(rate) = bandwidth {
             store.bandwidths.insert(device.to_owned(), rate);
+        }
+        if let Some((class, length)) = chunk {
+            store.chunks.entry(device.to_owned()).or_default().insert(class, length);
         }
         store.devices.entry(device.to_owned()).or_default().extend(measured);
         write_store(path, &store)
@@ -102,6 +112,7 @@ pub(super) fn forget(path: &Path, device: &str) -> Result<bool> {
         let mut store = read_store(path)?;
         let known = store.devices.remove(device).is_some();
         store.bandwidths.remove(device);
+        store.chunks.remove(device);
         if known {
             write_store(path, &store)?;
         }
@@ -132,15 +143,17 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..EACH {
                         let device = format!("device {writer} {i}");
-                        keep(path, &device, Measured::new(), Some(1)).expect("kept");
+                        let chunk = Some(("a class".to_owned(), 512));
+                        keep(path, &device, Measured::new(), Some(1), chunk).expect("kept");
                     }
                 });
             }
         });
         let stored = read_store(&path).expect("read");
-        assert_eq!(stored.devices.len(), 4 * EACH);
+        assert_eq!((stored.devices.len(), stored.chunks.len()), (4 * EACH, 4 * EACH));
         assert!(forget(&path, "device 0 0").expect("forgotten"));
         assert!(!forget(&path, "device 0 0").expect("forgotten"));
-        assert_eq!(read_store(&path).expect("read").devices.len(), 4 * EACH - 1);
+        let left = read_store(&path).expect("read");
+        assert_eq!((left.devices.len(), left.chunks.len()), (4 * EACH - 1, 4 * EACH - 1));
     }
 }

@@ -11,7 +11,6 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    engine::SessionOptions,
     model::{config::Config, weights::Weights},
 };
 
@@ -22,7 +21,7 @@ use self::{
 };
 use super::{
     globals::Globals,
-    model::{CacheOption, ModelOptions, load_weights, locate, open},
+    model::{CacheOption, ModelOptions, PrefillOption, Sizes, load_weights, locate, open},
     terminal::{out, out_json},
 };
 
@@ -71,9 +70,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     warm_up: Option<u32>,
-    /// Tokens of the prompt that go through the model at once
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    prefill: u32,
+    #[command(flatten)]
+    prefill: PrefillOption,
     #[command(flatten)]
     cache: CacheOption,
     /// Leave out what needs more runs: the times of the host and of the kernels
@@ -146,8 +144,7 @@ async fn bench<W: Weights>(
         context: most as usize,
     })?;
     let start = Instant::now();
-    let prefill = options.prefill.min(options.prompt);
-    let sizes = SessionOptions::new(context, prefill, options.cache.dtype());
+    let sizes = Sizes::new(context, options.prefill, options.cache).with_chunks_to(options.prompt);
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;

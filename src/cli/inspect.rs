@@ -217,9 +217,10 @@ async fn show(
     known: &Known,
     weights: &impl Weights,
 ) -> Result<()> {
-    let sizes =
-        options.sizes.sizes(&known.config, SessionOptions::of(&known.config).context.into());
+    let usual = SessionOptions::of(&known.config).context;
+    let sizes = options.sizes.sizes(&known.config, usual.into());
     let device = device(globals, options).await?;
+    let (sizes, rule) = sizes.on(globals, device.as_ref(), &known.config, weights)?;
     let mut all = Vec::new();
     if let Some(gpu) = &device {
         all.push((gpu.caps().describe(), DeviceLimits::of(gpu.caps())));
@@ -236,7 +237,7 @@ async fn show(
         }
     }
     if globals.json {
-        return out_json(&show::as_json(options, known, &verdict, &plans, sizes));
+        return out_json(&show::as_json(options, known, &verdict, &plans, (sizes, rule)));
     }
     let mut text = verdict.describe();
     if options.all {
@@ -245,7 +246,7 @@ async fn show(
     }
     text += &show::describe_more(options, known);
     if options.all {
-        text += &show::describe_plans(&plans, sizes, options.memory);
+        text += &show::describe_plans(&plans, (sizes, rule), options.memory);
     }
     out(&text)?;
     let more = verdict.more(options.all);

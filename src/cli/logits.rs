@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    engine::{SessionOptions, step::Readback},
+    engine::step::Readback,
     files::replace::replace_file,
     text::{sampler::top_logprobs, tokenizer::Tokenizer},
 };
@@ -13,7 +13,7 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
     globals::Globals,
-    model::{CacheOption, load, locate, open, tokenizer},
+    model::{CacheOption, PrefillOption, Sizes, load, locate, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
 };
@@ -43,9 +43,8 @@ pub(super) struct Options {
     /// Write a safetensors file with a tensor `logits`, F32 [positions, vocab]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Tokens that go through the model at once
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    prefill: u32,
+    #[command(flatten)]
+    prefill: PrefillOption,
     #[command(flatten)]
     cache: CacheOption,
 }
@@ -75,12 +74,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
                 vocab.saturating_sub(1)
             )));
     }
-    let sizes = SessionOptions::new(context, options.prefill, options.cache.dtype());
+    let sizes = Sizes::new(context, options.prefill, options.cache);
     let mut session = load(globals, &opened, sizes).await?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     if options.all {
         let bar = terminal.bar("computing", ids.len() as u64, false);
-        for part in ids.chunks(options.prefill as usize) {
+        for part in ids.chunks(session.options().prefill as usize) {
             check_interrupt()?;
             rows.extend(session.prefill(part, Readback::AllLogits).await?.rows);
             bar.inc(part.len() as u64);

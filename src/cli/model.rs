@@ -34,7 +34,7 @@ use grok_wgpu::lab::{
             kept::{restore_pipelines, save_pipelines},
         },
     },
-    measure::capacity::Planner,
+    measure::{capacity::Planner, chunks::class},
     model::{
         config::{Config, PRESETS},
         weights::Weights,
@@ -43,7 +43,11 @@ use grok_wgpu::lab::{
 };
 
 use super::{
-    adapter::gpu, builtin, globals::Globals, signals::check_interrupt, terminal::Terminal,
+    adapter::{chunk, gpu},
+    builtin,
+    globals::Globals,
+    signals::check_interrupt,
+    terminal::Terminal,
 };
 
 /// Sizes of a session.
@@ -53,11 +57,19 @@ pub(crate) struct SizeOptions {
     /// Positions of the key-value cache. The default is what the command needs
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<u32>,
-    /// Tokens of a prompt that go through the model at once
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    pub(crate) prefill: u32,
+    #[command(flatten)]
+    pub(crate) prefill: PrefillOption,
     #[command(flatten)]
     pub(crate) cache: CacheOption,
+}
+
+/// How long chunks of a prompt are.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct PrefillOption {
+    /// Tokens of a prompt that go through the model at once. The default is what `tune` found best
+    /// on this adapter for such a model; else 1024 on a discrete GPU, and 256 on any other adapter
+    #[arg(long, value_name = "TOKENS")]
+    prefill: Option<u32>,
 }
 
 /// A model, or weights that are made up.
@@ -126,10 +138,96 @@ impl CacheOption {
 
 impl SizeOptions {
     /// The sizes asked for; `enough` positions if no context was.
-    pub(crate) fn sizes(self, config: &Config, enough: u64) -> SessionOptions {
+    pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
         let most = config.max_position_embeddings;
         let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        SessionOptions::new(self.context.unwrap_or(enough), self.prefill, self.cache.dtype())
+        Sizes::new(self.context.unwrap_or(enough), self.prefill, self.cache)
+    }
+}
+
+/// Sizes of a session. Unless somebody asked for chunks of a length, the device decides it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) context: u32,
+    prefill: Option<u32>,
+    /// Longest chunk, where the device decides.
+    most: u32,
+    cache: DType,
+}
+
+/// What says how many tokens of a prompt go through the model at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkRule {
+    Asked,
+    Measured,
+    Discrete,
+    Usual,
+}
+
+impl ChunkRule {
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Asked => "as asked",
+            Self::Measured => "as `tune` measured",
+            Self::Discrete => "the default of discrete GPUs",
+            Self::Usual => "the default",
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Measured => "tune",
+            Self::Discrete => "discrete_gpu",
+            Self::Usual => "default",
+        }
+    }
+}
+
+impl From<SessionOptions> for Sizes {
+    fn from(sizes: SessionOptions) -> Self {
+        let SessionOptions { context, prefill, cache, .. } = sizes;
+        Self { context, prefill: Some(prefill), most: context, cache }
+    }
+}
+
+impl Sizes {
+    pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
+        Self { context, prefill: prefill.prefill, most: context, cache: cache.dtype() }
+    }
+
+    /// The same with chunks of at most so many tokens, also where longer ones were asked for.
+    pub(crate) fn with_chunks_to(self, most: u32) -> Self {
+        Self { prefill: self.prefill.map(|prefill| prefill.min(most)), most, ..self }
+    }
+
+    /// The sizes for any device, before it is open.
+    fn usual(self) -> SessionOptions {
+        let usual = SessionOptions::PREFILL.min(self.most).max(1);
+        SessionOptions::new(self.context, self.prefill.unwrap_or(usual), self.cache)
+    }
+
+    /// The sizes for a device, or for an unknown one, and what says how long chunks are.
+    pub(crate) fn on(
+        self,
+        globals: &Globals,
+        gpu: Option<&Gpu>,
+        config: &Config,
+        weights: &impl Weights,
+    ) -> Result<(SessionOptions, ChunkRule)> {
+        let usual = self.usual();
+        let Some(gpu) = gpu.filter(|_| self.prefill.is_none()) else {
+            let rule = if self.prefill.is_some() { ChunkRule::Asked } else { ChunkRule::Usual };
+            return Ok((usual, rule));
+        };
+        let class = class(config, weights)?;
+        let (length, rule) = match chunk(globals, &gpu.caps().describe(), &class) {
+            Some(length) => (length, ChunkRule::Measured),
+            None if gpu.is_discrete() => (usual.on(gpu).prefill, ChunkRule::Discrete),
+            None => (usual.prefill, ChunkRule::Usual),
+        };
+        let prefill = length.min(self.most).max(1);
+        Ok((SessionOptions::new(usual.context, prefill, usual.cache), rule))
     }
 }
 
@@ -208,7 +306,7 @@ pub(crate) async fn tokenizer(globals: &Globals, opened: &Opened<FileSource>) ->
 pub(crate) async fn load(
     globals: &Globals,
     opened: &Opened<FileSource>,
-    sizes: SessionOptions,
+    sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
     let weights = &opened.weights;
     load_weights(globals, &opened.config, weights, weights.bytes(), sizes).await
@@ -220,11 +318,13 @@ pub(crate) async fn load_weights(
     config: &Config,
     weights: &impl Weights,
     bytes: u64,
-    sizes: SessionOptions,
+    sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
+    let sizes = sizes.into();
     // Before a device is opened, which may take long.
-    sizes.check(config)?;
+    sizes.usual().check(config)?;
     let mut gpu = gpu(globals).await?;
+    let (sizes, _) = sizes.on(globals, Some(&gpu), config, weights)?;
     if let Some(folder) = globals.pipeline_folder() {
         globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
     }
@@ -352,7 +452,7 @@ pub(crate) async fn prepare(
 pub(crate) struct Reload<'a> {
     pub(crate) globals: &'a Globals,
     pub(crate) opened: &'a Opened<FileSource>,
-    pub(crate) sizes: SessionOptions,
+    pub(crate) sizes: Sizes,
     /// Tokens of the prompt, for which pipelines are compiled.
     pub(crate) prompt: usize,
     /// What its steps read back.

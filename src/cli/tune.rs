@@ -12,6 +12,7 @@ use grok_wgpu::lab::{
     measure::{
         autotune::{self as tune, Found, choose, measure},
         bandwidth::bandwidth,
+        chunks::{self, Timed},
     },
     model::{config::Config, weights::Weights},
 };
@@ -30,7 +31,8 @@ use super::{
 ///
 /// A device has several ways to compute a product: how many invocations share a row, how high tiles
 /// are, whether subgroups exchange values. Each way runs on all products of the model; the fastest
-/// for each size of product is kept by adapter and driver, and so is how fast the device reads its
+/// for each size of product is kept by adapter and driver, and so are how many tokens of a prompt
+/// should go through such a model at once, of 256, 512 and 1024, and how fast the device reads its
 /// memory, by which `inspect` bounds the speed of a model. Results are as right in every way, but
 /// their last bits may differ; only `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
@@ -100,12 +102,17 @@ async fn run_on(
     let rounding = options.round_activations;
     let ways = tune::ways(session.machine().caps(), rounding).len();
     let ids: Vec<u32> = (0..prompt).map(|i| i.wrapping_mul(7919) % config.vocab_size).collect();
-    let bar = terminal.bar("measuring", ways as u64, false);
-    let mut progress = |_| {
+    let prompts = chunks::LENGTHS.len() as u64 * u64::from(options.rounds + 1);
+    let bar = terminal.bar("measuring", ways as u64 + prompts, false);
+    let progress = || {
         bar.inc(1);
         check_interrupt()
     };
-    let found = measure(&mut session, &ids, options.rounds, rounding, &mut progress).await?;
+    let found = measure(&mut session, &ids, options.rounds, rounding, &mut |_| progress()).await?;
+    let timed = chunks::measure(&mut session, options.rounds, &mut || progress()).await?;
+    let usual = SessionOptions::of(config).on(session.machine()).prefill;
+    let chunk = chunks::best(&timed, usual);
+    let class = chunks::class(config, weights)?;
     let left_out = tune::left_out(session.machine().caps());
     // The model makes room for the matrix that is read.
     let mut gpu = session.into_machine();
@@ -120,13 +127,17 @@ async fn run_on(
     };
     bar.finish_and_clear();
     if let Some(path) = &keep {
-        adapter::keep(path, &device, choose(&found), rate)?;
+        let chunk = chunk.map(|length| (class.clone(), length));
+        adapter::keep(path, &device, choose(&found), rate, chunk)?;
     }
     if globals.json {
-        return out_json(&as_json(&device, keep.as_deref(), &found, rate));
+        return out_json(&as_json(&device, keep.as_deref(), &found, rate, (&class, &timed, chunk)));
     }
     terminal.note(&device);
     out(&table(&found))?;
+    if let Some(length) = chunk {
+        out(&format!("{}prompts by {length} tokens are best for {class}\n", chunk_times(&timed)))?;
+    }
     if let Some(rate) = rate {
         out(&format!("memory is read at {}\n", units::rate(rate)))?;
     }
@@ -157,6 +168,16 @@ fn table(found: &[Found]) -> String {
     lines.concat()
 }
 
+/// A line for each length of chunks.
+fn chunk_times(timed: &[Timed]) -> String {
+    let tokens = timed.iter().map(|of| of.length).max().unwrap_or_default();
+    let line = |&Timed { length, seconds }: &Timed| {
+        let rate = f64::from(tokens) / seconds;
+        format!("a prompt of {tokens} tokens by {length:>4}: {rate:.0} tokens/s\n")
+    };
+    timed.iter().map(line).collect()
+}
+
 /// The nearest whole number.
 #[expect(
     clippy::cast_possible_truncation,
@@ -167,7 +188,17 @@ fn whole(rate: f64) -> u64 {
     rate.round() as u64
 }
 
-fn as_json(device: &str, kept: Option<&Path>, found: &[Found], rate: Option<u64>) -> Value {
+fn as_json(
+    device: &str,
+    kept: Option<&Path>,
+    found: &[Found],
+    rate: Option<u64>,
+    (class, timed, chunk): (&str, &[Timed], Option<u32>),
+) -> Value {
+    let timed: Vec<Value> = timed
+        .iter()
+        .map(|&Timed { length, seconds }| json!({ "tokens": length, "seconds": seconds }))
+        .collect();
     let products: Vec<Value> = found
         .iter()
         .map(|of| {
@@ -185,6 +216,9 @@ fn as_json(device: &str, kept: Option<&Path>, found: &[Found], rate: Option<u64>
         "file": kept.map(Path::to_string_lossy),
         "bytes_per_second": rate,
         "products": products,
+        "model": class,
+        "chunk": chunk,
+        "chunks": timed,
     })
 }
 

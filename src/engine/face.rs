@@ -19,14 +19,15 @@ use crate::{
 };
 
 impl<M: Machine> Engine<M> {
-    /// Loads a model onto `machine` with [`SessionOptions::of`] its configuration.
+    /// Loads a model onto `machine` with [`SessionOptions::of`] its configuration, as they suit the
+    /// machine ([`SessionOptions::on`]).
     /// [`Engine::load`] takes other sizes and reports progress.
     ///
     /// # Errors
     ///
     /// Those of [`Engine::load`].
     pub async fn of<S: Source>(machine: M, model: &Opened<S>) -> Result<Self> {
-        let options = SessionOptions::of(&model.config);
+        let options = SessionOptions::of(&model.config).on(&machine);
         Self::load(machine, &model.config, &model.weights, options, &mut |_| Ok(())).await
     }
 

@@ -9,104 +9,22 @@ pub mod resume;
 pub mod segments;
 pub mod sequence;
 pub mod session;
+mod sizes;
 pub mod step;
 
 pub(crate) use plans::top_lists;
+pub use sizes::SessionOptions;
 
 use crate::{
-    base::{
-        error::{Error, Result},
-        tensor::DType,
-    },
+    base::error::{Error, Result},
     engine::{
         plans::{Key, Plans, Wanted},
         sequence::{Kind, Pages, Sequence},
         step::{Answer, Input, Readback, Row, Run, StepOutput, stage},
     },
-    kernels::{CACHES, elements_of_chunk},
     machine::Machine,
     model::{LayerCache, Model, alloc_cache, config::Config, rope, weights::Weights},
 };
-
-/// Sizes of an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SessionOptions {
-    /// Positions of the key-value cache.
-    pub context: u32,
-    /// Most tokens of a prompt in one prefill pass.
-    pub prefill: u32,
-    /// Element type of the key-value cache, one of [`CACHES`].
-    pub cache: DType,
-}
-
-impl SessionOptions {
-    /// Longest context by default: the KV cache takes memory for every position.
-    const DEFAULT_CONTEXT: u32 = 4096;
-    /// Most tokens in a pass that returns the logits of every token, because of their size.
-    const ALL_LOGITS_ROWS: u32 = 32;
-
-    /// These sizes, which are checked when an engine is made.
-    pub const fn new(context: u32, prefill: u32, cache: DType) -> Self {
-        Self { context, prefill, cache }
-    }
-
-    /// The model's own context up to 4096, prefill by 256 tokens, and an F32 cache.
-    pub fn of(config: &Config) -> Self {
-        Self {
-            context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),
-            prefill: 256,
-            cache: DType::F32,
-        }
-    }
-
-    /// Most tokens of a prompt in one step with this readback.
-    pub fn chunk(&self, read: Readback) -> usize {
-        let rows = match read {
-            Readback::AllLogits => self.prefill.min(Self::ALL_LOGITS_ROWS),
-            _ => self.prefill,
-        };
-        rows as usize
-    }
-
-    /// Checks the sizes against the model, as an engine does when it is made.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] if they do not suit the model.
-    pub fn check(&self, c: &Config) -> Result<()> {
-        let most = c.max_position_embeddings;
-        if self.context == 0 || self.context > most {
-            return Err(Error::Usage(format!(
-                "the context is {}, expected 1 to max_position_embeddings ({most})",
-                self.context
-            )));
-        }
-        if self.prefill == 0 || self.prefill > 4096 {
-            return Err(Error::Usage(format!(
-                "the prefill chunk is {}, expected 1 to 4096",
-                self.prefill
-            )));
-        }
-        let dtype = self.cache;
-        if !CACHES.contains(&dtype) {
-            return Err(Error::Usage(format!(
-                "the cache's element type is {dtype}, expected one of {CACHES:?}"
-            )));
-        }
-        let width = c.num_key_value_heads * c.head_dim;
-        let chunk = elements_of_chunk(dtype);
-        if !width.is_multiple_of(dtype.block()) || !c.head_dim.is_multiple_of(chunk) {
-            return Err(Error::Usage(format!(
-                "a cache of {dtype} needs a head_dim that is a multiple of {chunk} and \
-                 num_key_value_heads * head_dim a multiple of {}: they are {} and {width}",
-                dtype.block(),
-                c.head_dim
-            )));
-        }
-        Ok(())
-    }
-}
 
 /// A model on a machine, with its buffers, recorded plans and KV cache. It knows no texts: the
 /// tokens in the cache are listed by the [`Sequence`]s that have pages of it.
@@ -120,6 +38,8 @@ pub struct Engine<M: Machine> {
     /// Pages of the caches, for as many sequences as they hold.
     pages: Vec<Pages>,
     plans: Plans<M::Plan>,
+    /// Tensors of the machine before the caches.
+    weights: usize,
 }
 
 impl<M: Machine> Engine<M> {
@@ -141,14 +61,17 @@ impl<M: Machine> Engine<M> {
         let keep = machine.tensor_count();
         let loaded = async {
             let model = Model::alloc(&mut machine, config, weights)?;
+            let tensors = machine.tensor_count();
             let (caches, plans) = Self::buffers(&mut machine, &model.config, options)?;
             // Browsers report errors of allocations only here, and weights may take long to read.
             machine.flush().await?;
             model.fill(&mut machine, weights, progress).await?;
-            Ok((model, caches, plans))
+            Ok((model, caches, plans, tensors))
         };
         match loaded.await {
-            Ok((model, caches, plans)) => Ok(Self::new(machine, model, options, caches, plans)),
+            Ok((model, caches, plans, tensors)) => {
+                Ok(Self::new(machine, model, options, (caches, plans), tensors))
+            }
             Err(error) => {
                 machine.truncate(keep);
                 Err(error)
@@ -163,8 +86,9 @@ impl<M: Machine> Engine<M> {
     ///
     /// [`Error::Usage`] if `options` do not suit the model; errors of the machine's allocation.
     pub fn with_model(mut machine: M, model: Model, options: SessionOptions) -> Result<Self> {
-        let (caches, plans) = Self::buffers(&mut machine, &model.config, options)?;
-        Ok(Self::new(machine, model, options, caches, plans))
+        let weights = machine.tensor_count();
+        let buffers = Self::buffers(&mut machine, &model.config, options)?;
+        Ok(Self::new(machine, model, options, buffers, weights))
     }
 
     /// Allocates everything but weights.
@@ -185,8 +109,8 @@ impl<M: Machine> Engine<M> {
         machine: M,
         model: Model,
         options: SessionOptions,
-        caches: Vec<LayerCache>,
-        plans: Plans<M::Plan>,
+        (caches, plans): (Vec<LayerCache>, Plans<M::Plan>),
+        weights: usize,
     ) -> Self {
         Self {
             angles: rope::Angles::of(&model.config),
@@ -197,7 +121,32 @@ impl<M: Machine> Engine<M> {
             // The caches hold one sequence, whose positions lie in order.
             pages: vec![Pages::first(options.context)],
             plans,
+            weights,
         }
+    }
+
+    /// Gives the engine other sizes, with a new cache and new buffers: sequences lose their pages.
+    /// If the device refuses them, those of before are made again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::with_model`].
+    pub fn resize(&mut self, options: SessionOptions) -> Result<()> {
+        options.check(&self.model.config)?;
+        let before = self.options;
+        let made = self.make_buffers(options);
+        if made.is_err() {
+            self.make_buffers(before)?;
+        }
+        made
+    }
+
+    fn make_buffers(&mut self, options: SessionOptions) -> Result<()> {
+        self.machine.truncate(self.weights);
+        (self.caches, self.plans) = Self::buffers(&mut self.machine, &self.model.config, options)?;
+        self.pages = vec![Pages::first(options.context)];
+        self.options = options;
+        Ok(())
     }
 
     /// The model's configuration.
@@ -500,12 +449,16 @@ impl<M: Machine> Engine<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{checkpoint::Synthetic, machine::host::Host};
+    use crate::{base::tensor::DType, checkpoint::Synthetic, machine::host::Host};
 
     fn engine() -> Engine<Host> {
+        of_sizes(16, 4)
+    }
+
+    fn of_sizes(context: u32, prefill: u32) -> Engine<Host> {
         let config = Config::preset("small").expect("a preset").with_layers(1);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let options = SessionOptions { context: 16, prefill: 4, cache: DType::F32 };
+        let options = SessionOptions { context, prefill, cache: DType::F32 };
         let mut progress = |_| Ok(());
         let load = Engine::load(Host::default(), &config, &weights, options, &mut progress);
         pollster::block_on(load).expect("an engine")
@@ -560,6 +513,23 @@ mod tests {
         assert_eq!(a.tokens(), [200, 201, 202, 9]);
         let last = Input::prompt(&[8], READ);
         assert_eq!(step(&mut engine, &mut a, last).expect("runs"), alone[0][2]);
+    }
+
+    /// The first rows of a buffer are a tensor of their own, on the host as on a device.
+    #[test]
+    fn a_short_prompt_takes_rows_that_a_long_one_has_filled() {
+        let (mut engine, mut text) = (of_sizes(64, 33), Sequence::new());
+        let long: Vec<u32> = (100..133).collect();
+        step(&mut engine, &mut text, Input::prompt(&long, READ)).expect("runs");
+        let tensors = engine.machine().tensor_count();
+        drop(text);
+        let short = |engine: &mut Engine<Host>| {
+            let input = Input::prompt(&[5, 6, 7], READ).with_routes(true);
+            step(engine, &mut Sequence::new(), input).expect("runs")
+        };
+        let after = short(&mut engine);
+        assert_eq!(after, short(&mut self::engine()));
+        assert_eq!(engine.machine().tensor_count(), tensors, "no other buffers");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) struct Key {
 pub(super) struct Plans<P> {
     context: u32,
     vocab: u32,
-    /// The decode buffers first, then prefill buffers of rising size.
+    /// The decode buffers, then the prefill buffers by rising number of rows. They share memory.
     scratches: Vec<Scratch>,
     all_logits: Tensor,
     lists: HashMap<u32, Vec<TopList>>,
@@ -57,13 +57,9 @@ impl<P> Plans<P> {
         options: SessionOptions,
         cache: &LayerCache,
     ) -> Result<Self> {
-        let few = SessionOptions::ALL_LOGITS_ROWS;
-        let mut rows = vec![options.prefill.min(few)];
-        rows.extend((options.prefill > few).then_some(options.prefill));
         let mut scratches = vec![Scratch::alloc(machine, c, Phase::Decode, 1, cache)?];
-        for tokens in rows {
-            scratches.push(Scratch::alloc(machine, c, Phase::Prefill, tokens, cache)?);
-        }
+        let lengths = lengths(options.prefill);
+        scratches.extend(Scratch::alloc_shared(machine, c, Phase::Prefill, &lengths, cache)?);
         let shape = [scratches[1].tokens, c.vocab_size];
         Ok(Self {
             context: options.context,
@@ -208,6 +204,13 @@ impl<P> Plans<P> {
         };
         Pass { output, positions: key.positions }
     }
+}
+
+/// Rows of the plans of prompts: a short prompt must not cost what a whole chunk does. The first is
+/// that of passes which return the logits of every token.
+fn lengths(chunk: u32) -> Vec<u32> {
+    const SHORTER: [u32; 4] = [SessionOptions::ALL_LOGITS_ROWS, 256, 512, 1024];
+    SHORTER.into_iter().filter(|&rows| rows < chunk).chain([chunk]).collect()
 }
 
 /// Allocates the lists of each level of the top-k search: the `count` largest of `vocab` logits.

@@ -273,6 +273,10 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
         self.machine.is_lost()
     }
 
+    fn is_discrete(&self) -> bool {
+        self.machine.is_discrete()
+    }
+
     fn max_binding_bytes(&self) -> u64 {
         self.machine.max_binding_bytes()
     }

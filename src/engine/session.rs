@@ -89,6 +89,16 @@ impl<M: Machine> Session<M> {
         self.engine.options()
     }
 
+    /// Gives the engine other sizes: see [`Engine::resize`]. The sequence is empty then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::resize`].
+    pub fn resize(&mut self, options: SessionOptions) -> Result<()> {
+        self.sequence = Sequence::new();
+        self.engine.resize(options)
+    }
+
     /// Tokens in the cache.
     pub fn tokens(&self) -> &[u32] {
         self.sequence.tokens()

@@ -135,6 +135,11 @@ pub trait Machine {
         false
     }
 
+    /// Whether it is a GPU with memory of its own.
+    fn is_discrete(&self) -> bool {
+        false
+    }
+
     /// Bytes of the largest storage binding.
     fn max_binding_bytes(&self) -> u64;
 }
@@ -200,6 +205,10 @@ impl<M: Machine> Machine for &mut M {
 
     fn is_lost(&self) -> bool {
         (**self).is_lost()
+    }
+
+    fn is_discrete(&self) -> bool {
+        (**self).is_discrete()
     }
 
     fn max_binding_bytes(&self) -> u64 {

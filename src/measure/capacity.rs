@@ -113,7 +113,7 @@ impl Planner {
 
     /// What would have fit in the `held` bytes that a device gave before it ran out of memory.
     pub fn remedies(&self, held: u64, sizes: SessionOptions) -> Remedies {
-        const FEW: u32 = 32;
+        const FEWER: [u32; 2] = [SessionOptions::PREFILL, 32];
         let fits = |sizes| self.plan(sizes).is_ok_and(|plan| plan.total() <= held);
         let weights = self.machine.bytes();
         let context = self.longest_context(held, sizes).unwrap_or_default();
@@ -121,8 +121,9 @@ impl Planner {
             weights: (weights > held).then_some(weights),
             context: Some(context).filter(|&context| context > 0 && context < sizes.context),
             q8: sizes.cache != DType::Q8 && fits(SessionOptions { cache: DType::Q8, ..sizes }),
-            prefill: (sizes.prefill > FEW && fits(SessionOptions { prefill: FEW, ..sizes }))
-                .then_some(FEW),
+            prefill: FEWER.into_iter().find(|&prefill| {
+                sizes.prefill > prefill && fits(SessionOptions { prefill, ..sizes })
+            }),
         }
     }
 
@@ -331,6 +332,9 @@ mod tests {
         }
         let nearly = planner.remedies(plan.total() - 1, sizes);
         assert!(nearly.q8 && nearly.prefill == Some(32) && nearly.context > Some(4000));
+        let long = SessionOptions { prefill: 1024, ..sizes };
+        let total = planner.plan(long).expect("fits").total();
+        assert_eq!(planner.remedies(total - 1, long).prefill, Some(256));
         let nothing = planner.remedies(plan.weights - 1, sizes);
         assert_eq!(nothing, Remedies { weights: Some(plan.weights), ..none });
     }

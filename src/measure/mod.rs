@@ -1,8 +1,9 @@
-//! What a model needs of a device, and which variants are fastest on one.
+//! What a model needs of a device, and which variants and chunks are fastest on one.
 
 pub mod autotune;
 pub mod bandwidth;
 pub mod capacity;
+pub mod chunks;
 pub mod device;
 pub mod fit;
 pub mod kernels;

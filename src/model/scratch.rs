@@ -190,6 +190,53 @@ impl Scratch {
         tokens: u32,
         cache: &LayerCache,
     ) -> Result<Self> {
+        let mut alloc = |role, dtype, shape| machine.alloc(role, dtype, shape);
+        Self::made_of(c, phase, tokens, cache, &mut alloc)
+    }
+
+    /// Allocates buffers for the largest of some numbers of rows. Returns for each number, in
+    /// order, buffers that are the first rows of those: they share memory, so a pass may use any,
+    /// one after another.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Scratch::alloc`].
+    pub fn alloc_shared<M: Machine>(
+        machine: &mut M,
+        c: &Config,
+        phase: Phase,
+        numbers: &[u32],
+        cache: &LayerCache,
+    ) -> Result<Vec<Self>> {
+        let largest = numbers.iter().copied().max().unwrap_or(1);
+        let mut made = Vec::new();
+        let mut alloc = |role, dtype, shape| {
+            let tensor: Tensor = machine.alloc(role, dtype, shape)?;
+            made.push(tensor.id);
+            Ok(tensor)
+        };
+        Self::made_of(c, phase, largest, cache, &mut alloc)?;
+        let of = |&tokens: &u32| {
+            let mut ids = made.iter();
+            let mut first_rows = |_, dtype, shape| {
+                let none = || Error::Usage("some numbers of rows have more buffers".into());
+                let &id = ids.next().ok_or_else(none)?;
+                Ok(Tensor { id, shape, dtype })
+            };
+            Self::made_of(c, phase, tokens, cache, &mut first_rows)
+        };
+        numbers.iter().map(of).collect()
+    }
+
+    /// Buffers for `tokens` rows, each from `make`. Their rows are the outermost axis, and their
+    /// order does not depend on `tokens`.
+    fn made_of(
+        c: &Config,
+        phase: Phase,
+        tokens: u32,
+        cache: &LayerCache,
+        make: &mut dyn FnMut(BufferRole, DType, Shape) -> Result<Tensor>,
+    ) -> Result<Self> {
         let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
         let (least_split, tile_rows) = phase.attention(cache);
         let splits = step::most_splits(context, least_split);
@@ -204,8 +251,7 @@ impl Scratch {
         let with_experts = c.layers.iter().filter(|layer| layer.routed);
         let qkv = (heads + 2 * c.num_key_value_heads) * head_dim;
         let mut make = |role, dtype, shape: Shape| {
-            let alloc = machine.alloc(role, dtype, shape);
-            alloc.map_err(|error| {
+            make(role, dtype, shape).map_err(|error| {
                 error.storing(|| match phase {
                     Phase::Prefill => format!("activations of {tokens} tokens of a prompt"),
                     Phase::Decode => "activations of a generated token".to_owned(),

@@ -17,10 +17,19 @@ pub struct Store {
     pub devices: BTreeMap<String, Measured>,
     /// Bytes that a device reads in a second, by the same name.
     pub bandwidths: BTreeMap<String, u64>,
+    /// How many tokens of a prompt should go through a model at once, by device and class of models
+    /// ([`crate::measure::chunks::class`]).
+    pub chunks: BTreeMap<String, BTreeMap<String, u32>>,
 }
 
 /// The file's key for the bytes that a device reads in a second.
 const BANDWIDTH: &str = "bytes_per_second";
+
+/// The file's key for lengths of chunks.
+const CHUNKS: &str = "chunks";
+
+/// Most tokens of a chunk.
+const MOST: u32 = 4096;
 
 /// Version of the file's layout. Files with another version are refused.
 const VERSION: u64 = 1;
@@ -47,6 +56,9 @@ impl Store {
                 measured.extend(read(form, entry).map_err(bad)?);
             }
             store.devices.insert(device.clone(), measured);
+            if let Some(chunks) = entry.get(CHUNKS) {
+                store.chunks.insert(device.clone(), read_chunks(chunks).map_err(bad)?);
+            }
             if let Some(rate) = entry.get(BANDWIDTH) {
                 let rate = rate.as_u64().filter(|&rate| rate > 0);
                 let rate = rate.ok_or_else(|| bad(format!("`{BANDWIDTH}` is no whole number")))?;
@@ -66,6 +78,9 @@ impl Store {
                 let mut entry = Map::from_iter(parts);
                 if let Some(&rate) = self.bandwidths.get(device) {
                     entry.insert(BANDWIDTH.into(), rate.into());
+                }
+                if let Some(chunks) = self.chunks.get(device) {
+                    entry.insert(CHUNKS.into(), json!(chunks));
                 }
                 (device.clone(), Value::Object(entry))
             })
@@ -94,6 +109,18 @@ fn read(form: Form, entry: &Value) -> Result<Measured, String> {
             return Err(format!("`{way}` is no way to divide a {}", form.name()));
         }
         Ok((Class::parse(form, class)?, setting))
+    };
+    pairs.iter().map(pair).collect()
+}
+
+/// Lengths of chunks, by class of models.
+fn read_chunks(chunks: &Value) -> Result<BTreeMap<String, u32>, String> {
+    let pairs = chunks.as_object().ok_or_else(|| format!("`{CHUNKS}` is no object"))?;
+    let pair = |(class, length): (&String, &Value)| {
+        let length = length.as_u64().and_then(|length| u32::try_from(length).ok());
+        let length = length.filter(|length| (1..=MOST).contains(length));
+        let wrong = || format!("`{class}` is no chunk of 1 to {MOST} tokens");
+        Ok((class.clone(), length.ok_or_else(wrong)?))
     };
     pairs.iter().map(pair).collect()
 }
@@ -133,7 +160,9 @@ mod tests {
         let text = store.to_json().to_string();
         assert!(!text.contains(BANDWIDTH), "{text}");
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
-        store.bandwidths.insert(name, 936_000_000_000);
+        assert!(!text.contains(CHUNKS), "{text}");
+        store.bandwidths.insert(name.clone(), 936_000_000_000);
+        store.chunks.insert(name, [("Q4 8192".to_owned(), 1024), ("a".to_owned(), 1)].into());
         let text = store.to_json().to_string();
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
     }
@@ -143,6 +172,11 @@ mod tests {
         let with = |class: &str, way: &str| {
             json!({ "version": 1, "devices": { "d": {
                 "vectors": { class: way }, "matrices": {} } } })
+            .to_string()
+        };
+        let of_chunks = |chunks: Value| {
+            json!({ "version": 1, "devices": { "d": {
+                "vectors": {}, "matrices": {}, "chunks": chunks } } })
             .to_string()
         };
         for (text, what) in [
@@ -156,6 +190,10 @@ mod tests {
                 .to_string(),
                 "`d`: `bytes_per_second` is no whole number",
             ),
+            (of_chunks(json!([1])), "`d`: `chunks` is no object"),
+            (of_chunks(json!({ "c": 0 })), "`d`: `c` is no chunk of 1 to 4096 tokens"),
+            (of_chunks(json!({ "c": 4097 })), "`c` is no chunk"),
+            (of_chunks(json!({ "c": "256" })), "`c` is no chunk"),
             (with("matvec Q4", "spread 8"), "`matvec Q4` is no kind of product"),
             (with("matvec Q5 4x4", "spread 8"), "`matvec Q5 4x4` is no kind of product"),
             (with("matvec Q4 4x4", "lanes 32"), "`lanes 32` is no way"),

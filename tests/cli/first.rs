@@ -17,7 +17,7 @@ fn the_verdict_comes_first() {
     let mut told = text.lines();
     let first = "grok-2: 269.5 billion parameters, 113.8 billion of them for each token";
     assert_eq!(told.next(), Some(first));
-    assert_eq!(told.next(), Some("In 192 GiB: q4 fits, with a context of up to 101536 tokens."));
+    assert_eq!(told.next(), Some("In 192 GiB: q4 fits, with a context of up to 101568 tokens."));
     for row in ["bf16        502 GiB          504.2 GiB", "14.5 tokens/s at most", "at 936 GB/s"] {
         assert!(text.contains(row), "{row}: {text}");
     }

@@ -25,7 +25,7 @@ fn what_was_measured_is_kept_and_heeded() {
         assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
     }
     let stored = std::fs::read_to_string(&file).expect("it was kept");
-    let Store { devices: stored, bandwidths } =
+    let Store { devices: stored, bandwidths, chunks } =
         Store::parse(&file, &stored).expect("it can be read");
     let rate = bandwidths[report["device"].as_str().expect("a name")];
     assert_eq!(report["bytes_per_second"], rate);
@@ -39,6 +39,20 @@ fn what_was_measured_is_kept_and_heeded() {
     let token = verdict["types"][0]["token_bytes"].as_f64().expect("bytes");
     let bound = verdict["types"][0]["most_tokens_per_second"].as_f64().expect("a rate");
     assert!((bound * token / rate as f64 - 1.0).abs() < 1e-9, "{verdict}");
+    // So does the length of chunks.
+    let timed = report["chunks"].as_array().expect("a list");
+    assert_eq!(timed.len(), 3, "{report}");
+    assert!(timed.iter().all(|of| of["seconds"].as_f64() > Some(0.0)), "{report}");
+    let class = report["model"].as_str().expect("a text");
+    let length = chunks[report["device"].as_str().expect("a name")][class];
+    assert_eq!(report["chunk"], length);
+    assert!(timed.iter().any(|of| of["tokens"] == length), "{report}");
+    assert_eq!((&known["prefill"], &known["prefill_rule"]), (&length.into(), &"tune".into()));
+    let asked = with(&["inspect", path(model()), "--json", "--prefill", "33"]);
+    let asked: Value = serde_json::from_slice(&asked.stdout).expect("JSON");
+    assert_eq!((&asked["prefill"], &asked["prefill_rule"]), (&33.into(), &"asked".into()));
+    let unknown = json(&["inspect", path(model()), "--json", "--no-device"]);
+    assert_eq!((&unknown["prefill"], &unknown["prefill_rule"]), (&256.into(), &"default".into()));
     let measured = &stored[report["device"].as_str().expect("a name")];
     assert_eq!(measured.len(), products.len());
 

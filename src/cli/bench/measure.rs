@@ -185,9 +185,8 @@ async fn host_times(
     decode.host = Some(median(&times));
     // The timed prompts made the plans of all chunks but the last, which had a readback. Record
     // that one.
-    let chunk = session.options().prefill as usize;
-    session.rewind((prompt.len() - 1) / chunk * chunk);
-    session.prefill_plan(Readback::Nothing)?;
+    session.rewind(0);
+    session.prefill(prompt, Readback::Nothing).await?;
     session.rewind(0);
     session.machine_mut().flush().await?;
     let start = Instant::now();

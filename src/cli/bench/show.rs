@@ -35,7 +35,7 @@ pub(super) fn as_json(subject: &Subject<'_>, m: &Measured) -> Value {
         "prompt": options.prompt,
         "tokens": options.tokens,
         "repeats": options.repeats,
-        "chunk": options.prefill,
+        "chunk": m.prefill.timed_tokens,
         "prefill": phase_json(&m.prefill),
         "decode": phase_json(&m.decode),
     })

@@ -11,7 +11,11 @@ use grok_wgpu::lab::{
 };
 use serde_json::{Value, json};
 
-use super::{super::scan::Scan, Known, Options, Planned, verdict::Verdict};
+use super::{
+    super::{model::ChunkRule, scan::Scan},
+    Known, Options, Planned,
+    verdict::Verdict,
+};
 
 /// Tensors of one kind together.
 #[derive(Default)]
@@ -117,7 +121,7 @@ pub(super) fn describe_more(options: &Options, known: &Known) -> String {
 /// What the model takes under the limits of each device.
 pub(super) fn describe_plans(
     plans: &[Planned],
-    sizes: SessionOptions,
+    (sizes, rule): (SessionOptions, ChunkRule),
     memory: Option<u64>,
 ) -> String {
     let mut lines = Vec::new();
@@ -143,9 +147,10 @@ pub(super) fn describe_plans(
                     size(plan.cache_position),
                 ));
                 lines.push(format!(
-                    "  scratch      {} for prompts by {} tokens",
+                    "  scratch      {} for prompts by {} tokens, {}",
                     size(plan.scratch),
-                    sizes.prefill
+                    sizes.prefill,
+                    rule.describe()
                 ));
                 lines.push(format!("  total        {} ({})", plan.total(), size(plan.total())));
                 lines.push(format!(
@@ -176,7 +181,7 @@ pub(super) fn as_json(
     known: &Known,
     verdict: &Verdict,
     plans: &[Planned],
-    sizes: SessionOptions,
+    (sizes, rule): (SessionOptions, ChunkRule),
 ) -> Value {
     let Parameters { total, active } = known.config.parameters();
     let kinds: BTreeMap<_, _> = kinds(known)
@@ -208,6 +213,7 @@ pub(super) fn as_json(
         "sampling": known.sampling.to_json(),
         "context": sizes.context,
         "prefill": sizes.prefill,
+        "prefill_rule": rule.name(),
         "cache": sizes.cache.name(),
         "plans": plans
             .iter()

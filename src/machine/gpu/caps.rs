@@ -87,6 +87,11 @@ impl Caps {
         Tuning::of(&self.capabilities())
     }
 
+    /// Whether the adapter is a GPU with memory of its own. Browsers do not tell.
+    pub fn is_discrete(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::DiscreteGpu
+    }
+
     /// One line: name, kind, backend, driver.
     pub fn describe(&self) -> String {
         describe(&self.name, &self.info)

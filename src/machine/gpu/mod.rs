@@ -514,6 +514,10 @@ impl Machine for Gpu {
         self.failure.is_lost()
     }
 
+    fn is_discrete(&self) -> bool {
+        self.caps.is_discrete()
+    }
+
     fn max_binding_bytes(&self) -> u64 {
         // Element indices in the shaders are 32-bit words, so a binding stays below 4 GiB; whole
         // 32-byte units keep every weight chunk inside.

@@ -206,7 +206,7 @@ impl Host {
     /// If `tensor` holds integers: a bug in an oracle.
     pub fn floats(&self, tensor: Tensor) -> &[f64] {
         match &self.data[tensor.id] {
-            Data::Floats { values, .. } => values,
+            Data::Floats { values, .. } => first(values, tensor),
             Data::Ints { .. } => panic!("an oracle read integers as floats"),
         }
     }
@@ -218,7 +218,7 @@ impl Host {
     /// If `tensor` holds floats: a bug in an oracle.
     pub fn ints(&self, tensor: Tensor) -> &[u32] {
         match &self.data[tensor.id] {
-            Data::Ints { values, .. } => values,
+            Data::Ints { values, .. } => first(values, tensor),
             Data::Floats { .. } => panic!("an oracle read floats as integers"),
         }
     }
@@ -264,7 +264,12 @@ impl Host {
     /// If there are too few or too many values: a bug in an oracle.
     pub fn write(&mut self, tensor: Tensor, results: Vec<Bounded>) {
         assert_eq!(results.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
-        let (values, bounds) = results.into_iter().map(|r| (r.value, r.bound)).unzip();
+        let (mut values, mut bounds): (Vec<f64>, Vec<f64>) =
+            results.into_iter().map(|r| (r.value, r.bound)).unzip();
+        if let Data::Floats { values: before, .. } = &self.data[tensor.id] {
+            values.extend(before.get(values.len()..).unwrap_or_default());
+            bounds.resize(values.len(), 0.0);
+        }
         self.data[tensor.id] = Data::Floats { values, bounds: Some(bounds), stored: None };
     }
 
@@ -275,6 +280,7 @@ impl Host {
     /// If there are too few or too many values: a bug in an oracle.
     pub fn write_ints(&mut self, tensor: Tensor, values: Vec<u32>) {
         assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
+        let values = self.with_rest(tensor, values);
         self.data[tensor.id] = Data::Ints { values, also: None };
     }
 
@@ -287,7 +293,16 @@ impl Host {
     pub fn write_choices(&mut self, tensor: Tensor, values: Vec<u32>, also: Vec<Vec<u32>>) {
         assert_eq!(values.len(), len(tensor.shape), "an oracle wrote the wrong number of values");
         assert_eq!(also.len(), values.len(), "an oracle gave the wrong number of alternatives");
+        let values = self.with_rest(tensor, values);
         self.data[tensor.id] = Data::Ints { values, also: Some(also) };
+    }
+
+    /// These values, and what the memory has after them: a tensor may be the first rows of it.
+    fn with_rest(&self, tensor: Tensor, mut values: Vec<u32>) -> Vec<u32> {
+        if let Data::Ints { values: before, .. } = &self.data[tensor.id] {
+            values.extend(before.get(values.len()..).unwrap_or_default());
+        }
+        values
     }
 
     /// Replaces an element by a value that is not finite. In a quantized block it replaces the
@@ -418,7 +433,12 @@ impl Machine for Host {
         for kernel in &plan.0 {
             kernel.oracle(self);
         }
-        Ok(read.iter().map(|&tensor| self.bytes(tensor)).collect())
+        let of = |&tensor: &Tensor| {
+            let mut bytes = self.bytes(tensor);
+            bytes.truncate(usize::try_from(tensor.size_bytes()).unwrap_or(usize::MAX));
+            bytes
+        };
+        Ok(read.iter().map(of).collect())
     }
 
     fn tensor_count(&self) -> usize {
@@ -441,6 +461,11 @@ impl Machine for Host {
 /// Elements of a row.
 fn cols(shape: Shape) -> usize {
     shape.extents().last().map_or(1, |&cols| cols as usize)
+}
+
+/// Those of the memory's values that are the tensor's: it may be the first rows.
+fn first<T>(values: &[T], tensor: Tensor) -> &[T] {
+    &values[..len(tensor.shape).min(values.len())]
 }
 
 fn len(shape: Shape) -> usize {

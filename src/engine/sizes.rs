@@ -1,0 +1,107 @@
+//! Sizes of an engine.
+
+use super::step::Readback;
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    kernels::{CACHES, elements_of_chunk},
+    machine::Machine,
+    model::config::Config,
+};
+
+/// Sizes of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Positions of the key-value cache.
+    pub context: u32,
+    /// Most tokens of a prompt in one prefill pass.
+    pub prefill: u32,
+    /// Element type of the key-value cache, one of [`CACHES`].
+    pub cache: DType,
+}
+
+impl SessionOptions {
+    /// Most tokens of a prompt in a pass, where nothing else is known.
+    pub const PREFILL: u32 = 256;
+    /// The same on a GPU with memory of its own: more tokens share a loaded weight, and more of them
+    /// choose the same expert.
+    pub const PREFILL_OF_DISCRETE: u32 = 1024;
+    /// Longest context by default: the KV cache takes memory for every position.
+    const DEFAULT_CONTEXT: u32 = 4096;
+    /// Most tokens in a pass that returns the logits of every token, because of their size.
+    pub(super) const ALL_LOGITS_ROWS: u32 = 32;
+
+    /// These sizes, which are checked when an engine is made.
+    pub const fn new(context: u32, prefill: u32, cache: DType) -> Self {
+        Self { context, prefill, cache }
+    }
+
+    /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, and an F32
+    /// cache.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),
+            prefill: Self::PREFILL,
+            cache: DType::F32,
+        }
+    }
+
+    /// The same with the prefill that suits `machine`, as far as the context is that long:
+    /// [`SessionOptions::PREFILL_OF_DISCRETE`] tokens for a discrete GPU, else
+    /// [`SessionOptions::PREFILL`].
+    #[must_use]
+    pub fn on<M: Machine>(self, machine: &M) -> Self {
+        let usual = if machine.is_discrete() { Self::PREFILL_OF_DISCRETE } else { Self::PREFILL };
+        Self { prefill: usual.min(self.context.max(1)), ..self }
+    }
+
+    /// Most tokens of a prompt in one step with this readback.
+    pub fn chunk(&self, read: Readback) -> usize {
+        let rows = match read {
+            Readback::AllLogits => self.prefill.min(Self::ALL_LOGITS_ROWS),
+            _ => self.prefill,
+        };
+        rows as usize
+    }
+
+    /// Checks the sizes against the model, as an engine does when it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if they do not suit the model.
+    pub fn check(&self, c: &Config) -> Result<()> {
+        let most = c.max_position_embeddings;
+        if self.context == 0 || self.context > most {
+            return Err(Error::Usage(format!(
+                "the context is {}, expected 1 to max_position_embeddings ({most})",
+                self.context
+            )));
+        }
+        if self.prefill == 0 || self.prefill > 4096 {
+            return Err(Error::Usage(format!(
+                "the prefill chunk is {}, expected 1 to 4096",
+                self.prefill
+            )));
+        }
+        let dtype = self.cache;
+        if !CACHES.contains(&dtype) {
+            return Err(Error::Usage(format!(
+                "the cache's element type is {dtype}, expected one of {CACHES:?}"
+            )));
+        }
+        let width = c.num_key_value_heads * c.head_dim;
+        let chunk = elements_of_chunk(dtype);
+        if !width.is_multiple_of(dtype.block()) || !c.head_dim.is_multiple_of(chunk) {
+            return Err(Error::Usage(format!(
+                "a cache of {dtype} needs a head_dim that is a multiple of {chunk} and \
+                 num_key_value_heads * head_dim a multiple of {}: they are {} and {width}",
+                dtype.block(),
+                c.head_dim
+            )));
+        }
+        Ok(())
+    }
+}
