@@ -10,6 +10,7 @@ use grok_wgpu::lab::{
     machine::Machine as _,
     machine::gpu::Gpu,
     measure::{
+        attention,
         autotune::{self as tune, Found, choose, measure},
         bandwidth::bandwidth,
         chunks::{self, Timed},
@@ -30,11 +31,12 @@ use super::{
 /// Measure how this adapter divides its work best, and keep it for the other commands
 ///
 /// A device has several ways to compute a product: how many invocations share a row, how high tiles
-/// are, whether subgroups exchange values. Each way runs on all products of the model; the fastest
-/// for each size of product is kept by adapter and driver, and so are how many tokens of a prompt
-/// should go through such a model at once, of 256, 512 and 1024, and how fast the device reads its
-/// memory, by which `inspect` bounds the speed of a model. Results are as right in every way, but
-/// their last bits may differ; only `--round-activations` lets them differ by more.
+/// are, whether subgroups exchange values. Each way runs on all products of the model, and on its
+/// attention to 4096 positions; the fastest for each size of product and for attention is kept by
+/// adapter and driver, and so are how many tokens of a prompt should go through such a model at
+/// once, of 256, 512 and 1024, and how fast the device reads its memory, by which `inspect` bounds
+/// the speed of a model. Results are as right in every way, but their last bits may differ; only
+/// `--round-activations` lets them differ by more.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -100,7 +102,11 @@ async fn run_on(
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let device = session.machine().caps().describe();
     let rounding = options.round_activations;
-    let ways = tune::ways(session.machine().caps(), rounding).len();
+    let caps = session.machine().caps().clone();
+    let mut ways = tune::ways(&caps, rounding).len();
+    for heads in attention::heads(config, sizes.cache) {
+        ways += attention::ways(&caps, heads).len();
+    }
     let ids: Vec<u32> = (0..prompt).map(|i| i.wrapping_mul(7919) % config.vocab_size).collect();
     let prompts = chunks::LENGTHS.len() as u64 * u64::from(options.rounds + 1);
     let bar = terminal.bar("measuring", ways as u64 + prompts, false);
@@ -108,15 +114,24 @@ async fn run_on(
         bar.inc(1);
         check_interrupt()
     };
-    let found = measure(&mut session, &ids, options.rounds, rounding, &mut |_| progress()).await?;
+    let mut found =
+        measure(&mut session, &ids, options.rounds, rounding, &mut |_| progress()).await?;
     let timed = chunks::measure(&mut session, options.rounds, &mut || progress()).await?;
     let usual = SessionOptions::of(config).on(session.machine()).prefill;
     let chunk = chunks::best(&timed, usual);
     let class = chunks::class(config, weights)?;
-    let left_out = tune::left_out(session.machine().caps());
-    // The model makes room for the matrix that is read.
+    let left_out = tune::left_out(&caps);
+    // The model makes room for a cache of many positions, and for the matrix that is read.
     let mut gpu = session.into_machine();
     gpu.truncate(0);
+    let (cache, rounds) = (sizes.cache, options.rounds);
+    match attention::measure(&mut gpu, config, cache, prompt, rounds, &mut |_| progress()).await {
+        Ok(of) => found.extend(of),
+        Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {
+            terminal.warn(format!("attention was not measured: {error}"));
+        }
+        Err(error) => return Err(error),
+    }
     let rate = match bandwidth(&mut gpu, options.rounds).await {
         Ok(rate) => Some(whole(rate)),
         Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {

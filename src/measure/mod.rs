@@ -1,5 +1,6 @@
 //! What a model needs of a device, and which variants and chunks are fastest on one.
 
+pub mod attention;
 pub mod autotune;
 pub mod bandwidth;
 pub mod capacity;

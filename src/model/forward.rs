@@ -3,8 +3,8 @@
 //! Order and constants are `SGLang`'s `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
 
 use super::{
-    FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed, Routes, Scratch, TEXTS,
-    TopList,
+    CacheShard, FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed, Routes, Scratch,
+    TEXTS, TopList,
 };
 use crate::{
     base::{
@@ -158,9 +158,7 @@ fn attention(
     positions: u32,
 ) -> Result<()> {
     matmul(exec, s, s.h, &w.qkv_proj, s.qkv)?;
-    // With one text, a position's slot is the position.
-    let shards = || kv.shards.iter().filter(|shard| shard.slot0 < positions);
-    for shard in shards() {
+    for shard in shards(kv, positions) {
         exec.run(&RopeCache {
             step: s.step,
             rows: s.rows,
@@ -173,7 +171,19 @@ fn attention(
             slot0: shard.slot0,
         })?;
     }
-    for shard in shards() {
+    attend(exec, c, s, kv, positions)?;
+    matmul(exec, s, s.heads, &w.o_proj, s.block)
+}
+
+/// The attention of the rows of `s.q` to the positions in a layer's cache: `s.heads`.
+pub(crate) fn attend(
+    exec: &mut dyn Executor,
+    c: &Config,
+    s: &Scratch,
+    kv: &LayerCache,
+    positions: u32,
+) -> Result<()> {
+    for shard in shards(kv, positions) {
         exec.run(&Attention {
             form: s.phase.form(),
             step: s.step,
@@ -201,8 +211,13 @@ fn attention(
         stats: s.split_stats,
         least: s.least_split,
         out: s.heads,
-    })?;
-    matmul(exec, s, s.heads, &w.o_proj, s.block)
+    })
+}
+
+/// The shards of a cache that have some of the positions. With one text, a position's slot is the
+/// position.
+fn shards(kv: &LayerCache, positions: u32) -> impl Iterator<Item = &CacheShard> {
+    kv.shards.iter().filter(move |shard| shard.slot0 < positions)
 }
 
 /// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.dense` and

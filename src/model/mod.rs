@@ -9,6 +9,7 @@ pub mod schema;
 mod scratch;
 pub mod weights;
 
+pub(crate) use forward::attend;
 pub use forward::{Output, Pass, forward};
 pub use matrices::{Matrix, Shard};
 pub use scratch::{

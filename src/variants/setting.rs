@@ -78,14 +78,9 @@ impl Setting {
         self.variant.sums(product, cols, self.sizes)
     }
 
-    /// How attention over such heads is divided: by this setting if it can, else by the plain one.
-    pub(super) fn attention(self, heads: Heads) -> Attention {
-        let own = self.variant.attention(heads, self.sizes);
-        own.or_else(|| {
-            let Self { variant, sizes } = Self::plain(Form::Matrix);
-            variant.attention(heads, sizes)
-        })
-        .expect("the plain variant of matrix products divides attention over any heads")
+    /// How it divides attention over such heads, if it does.
+    pub fn attention(self, heads: Heads) -> Option<Attention> {
+        self.variant.attention(heads, self.sizes)
     }
 
     /// What equality, order and hash are based on.

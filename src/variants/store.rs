@@ -31,6 +31,9 @@ const CHUNKS: &str = "chunks";
 /// Most tokens of a chunk.
 const MOST: u32 = 4096;
 
+/// The file's key for attention. Files of earlier versions have none.
+const ATTENTION: &str = "attention";
+
 /// Version of the file's layout. Files with another version are refused.
 const VERSION: u64 = 1;
 
@@ -55,6 +58,7 @@ impl Store {
             for form in Form::ALL {
                 measured.extend(read(form, entry).map_err(bad)?);
             }
+            measured.extend(read_attention(entry).map_err(bad)?);
             store.devices.insert(device.clone(), measured);
             if let Some(chunks) = entry.get(CHUNKS) {
                 store.chunks.insert(device.clone(), read_chunks(chunks).map_err(bad)?);
@@ -76,6 +80,10 @@ impl Store {
             .map(|(device, measured)| {
                 let parts = Form::ALL.map(|form| (key(form).to_owned(), write(form, measured)));
                 let mut entry = Map::from_iter(parts);
+                let attention = texts(measured, |class| class.heads().is_some());
+                if !attention.is_empty() {
+                    entry.insert(ATTENTION.into(), attention.into());
+                }
                 if let Some(&rate) = self.bandwidths.get(device) {
                     entry.insert(BANDWIDTH.into(), rate.into());
                 }
@@ -126,8 +134,24 @@ fn read_chunks(chunks: &Value) -> Result<BTreeMap<String, u32>, String> {
 }
 
 fn write(form: Form, measured: &Measured) -> Value {
-    let of = measured.iter().filter(|(class, _)| class.form == form);
-    Value::Object(of.map(|(class, way)| (class.to_string(), way.to_string().into())).collect())
+    texts(measured, |class| class.heads().is_none() && class.form == form).into()
+}
+
+/// The measurements of attention.
+fn read_attention(entry: &Value) -> Result<Measured, String> {
+    let Some(pairs) = entry.get(ATTENTION) else { return Ok(Measured::new()) };
+    let pairs = pairs.as_object().ok_or_else(|| format!("`{ATTENTION}` is no object"))?;
+    let pair = |(class, way): (&String, &Value)| {
+        let way = way.as_str().ok_or_else(|| format!("`{class}` has no text"))?;
+        Ok((Class::parse_attention(class)?, way.parse()?))
+    };
+    pairs.iter().map(pair).collect()
+}
+
+/// Some of the measurements.
+fn texts(measured: &Measured, which: impl Fn(&Class) -> bool) -> Map<String, Value> {
+    let of = measured.iter().filter(|(class, _)| which(class));
+    of.map(|(class, way)| (class.to_string(), way.to_string().into())).collect()
 }
 
 #[cfg(test)]
@@ -161,10 +185,19 @@ mod tests {
         assert!(!text.contains(BANDWIDTH), "{text}");
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
         assert!(!text.contains(CHUNKS), "{text}");
+        assert!(!text.contains(ATTENTION), "{text}");
         store.bandwidths.insert(name.clone(), 936_000_000_000);
-        store.chunks.insert(name, [("Q4 8192".to_owned(), 1024), ("a".to_owned(), 1)].into());
+        let chunks = [("Q4 8192".to_owned(), 1024), ("a".to_owned(), 1)].into();
+        store.chunks.insert(name.clone(), chunks);
         let text = store.to_json().to_string();
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
+        let class = Class::parse_attention("attention decode F16 128").expect("a class");
+        let measured = store.devices.get_mut(&name).expect("it is there");
+        measured.insert(class, "tiles 32".parse().expect("a setting"));
+        let json = store.to_json();
+        let kept = &json["devices"][&name][ATTENTION]["attention decode F16 128"];
+        assert_eq!(kept, "tiles 32");
+        assert_eq!(Store::parse(Path::new("t"), &json.to_string()).expect("it was written"), store);
     }
 
     #[test]
@@ -194,6 +227,12 @@ mod tests {
             (of_chunks(json!({ "c": 0 })), "`d`: `c` is no chunk of 1 to 4096 tokens"),
             (of_chunks(json!({ "c": 4097 })), "`c` is no chunk"),
             (of_chunks(json!({ "c": "256" })), "`c` is no chunk"),
+            (
+                json!({ "version": 1, "devices": { "d": { "vectors": {}, "matrices": {},
+                    "attention": { "attention decode F32": "tiles 32" } } } })
+                .to_string(),
+                "`attention decode F32` is no attention",
+            ),
             (with("matvec Q4", "spread 8"), "`matvec Q4` is no kind of product"),
             (with("matvec Q5 4x4", "spread 8"), "`matvec Q5 4x4` is no kind of product"),
             (with("matvec Q4 4x4", "lanes 32"), "`lanes 32` is no way"),

@@ -15,12 +15,21 @@ fn what_was_measured_is_kept_and_heeded() {
 
     let report = json(&[&tune[..], &keep].concat());
     let products = report["products"].as_array().expect("a list");
-    let kernels = ["matvec ", "matmul ", "expert_gated_matmul ", "expert_matvec "];
+    let kernels = [
+        "matvec ",
+        "matmul ",
+        "expert_gated_matmul ",
+        "expert_matvec ",
+        "attention decode ",
+        "attention prefill ",
+    ];
     for kernel in kernels {
         let of = |p: &Value| p["product"].as_str().is_some_and(|name| name.starts_with(kernel));
         let of = products.iter().find(|p| of(p)).unwrap_or_else(|| panic!("{kernel}: {report}"));
         let ways = of["ways"].as_array().expect("a list");
-        assert!(ways.len() > 2, "{of}");
+        // Only some variants divide attention over heads as narrow as these.
+        let fewest = if kernel.starts_with("attention") { 1 } else { 3 };
+        assert!(ways.len() >= fewest, "{of}");
         assert!(ways.iter().all(|way| way["nanoseconds"].as_f64() > Some(0.0)), "{of}");
         assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
     }
