@@ -166,10 +166,13 @@ fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, V
 
 /// What a dispatch does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Work {
-    shape: Shape,
-    bytes: u64,
-    operations: u64,
+pub struct Work {
+    /// As in [`Timed`].
+    pub shape: Shape,
+    /// As in [`Timed`].
+    pub bytes: u64,
+    /// As in [`Timed`].
+    pub operations: u64,
 }
 
 /// Notes the work of what it passes on.
@@ -189,7 +192,8 @@ impl Executor for Noting<'_> {
 }
 
 impl Work {
-    fn of(dispatch: &Dispatch, before: u32) -> Self {
+    /// Of a dispatch in a pass whose tokens have `before` positions before them.
+    pub fn of(dispatch: &Dispatch, before: u32) -> Self {
         let named = |name: &str| dispatch.operands.iter().find(|operand| operand.name == name);
         let matrix = named("gate").or(named("weight")).filter(|_| dispatch.class.is_some());
         let largest = || dispatch.operands.iter().max_by_key(|o| o.tensor.size_bytes());

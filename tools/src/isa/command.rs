@@ -14,6 +14,7 @@ use super::{
     figures::Figures,
     programs,
     report::{self, Report, Row, Work},
+    roofline,
     spirv::Checks,
     table::{self, Table},
 };
@@ -49,6 +50,9 @@ struct Options {
     /// Write the table of this version of Mesa to tools/isa/
     #[arg(long, conflicts_with_all = ["kernel", "family", "loop_bounding", "zero_init"])]
     write: bool,
+    /// Print what five cards would give, estimated from the committed table, without a driver
+    #[arg(long, conflicts_with_all = ["kernel", "family", "all", "json", "dump", "write"])]
+    estimate: bool,
     /// With the counters that naga adds to loops of shaders that it does not trust
     #[arg(long)]
     loop_bounding: bool,
@@ -96,6 +100,9 @@ fn run(options: &Options) -> Result<String, (u8, String)> {
         },
         dump: options.dump.clone(),
     };
+    if options.estimate {
+        return roofline::report().map_err(failed);
+    }
     if options.version_of_driver {
         return report::version().map_err(failed);
     }

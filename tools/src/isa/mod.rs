@@ -6,6 +6,7 @@
 //! says how to read and renew the tables.
 
 pub mod bounds;
+pub mod cards;
 pub mod command;
 pub mod compare;
 pub mod count;
@@ -17,7 +18,9 @@ pub mod programs;
 #[cfg(all(unix, not(target_vendor = "apple")))]
 pub mod radv;
 pub mod report;
+pub mod roofline;
 pub mod spirv;
 pub mod table;
+pub mod tasks;
 
 pub use command::main;

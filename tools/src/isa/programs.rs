@@ -215,7 +215,8 @@ impl Found {
     }
 }
 
-fn name(dispatch: &Dispatch) -> String {
+/// The name of a dispatch's program: shader, weight type and constants.
+pub fn name(dispatch: &Dispatch) -> String {
     let label = dispatch.shader.label();
     dispatch.constants.iter().fold(label, |name, (key, value)| format!("{name} {key}={value}"))
 }

@@ -3,13 +3,13 @@
 
 use grok_wgpu::lab::machine::binder::Dispatch;
 use naga::{
-    ShaderStage,
+    Module, ShaderStage,
     back::{
         pipeline_constants::process_overrides,
         spv::{self, Capability},
     },
     proc::{BoundsCheckPolicies, BoundsCheckPolicy},
-    valid::{Capabilities, ValidationFlags, Validator},
+    valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
 };
 
 /// The entry point of every program.
@@ -48,6 +48,26 @@ pub fn of_source(
     constants: &[(&str, u32)],
     checks: Checks,
 ) -> Result<Vec<u32>, String> {
+    let (module, info) = resolved(source, constants)?;
+    let pipeline =
+        spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: ENTRY.to_owned() };
+    spv::write_vec(&module, &info, &options(checks), Some(&pipeline))
+        .map_err(|error| error.to_string())
+}
+
+/// Invocations of a workgroup of a dispatch.
+///
+/// # Errors
+///
+/// Those of [`of`].
+pub fn workgroup_size(dispatch: &Dispatch) -> Result<u32, String> {
+    let (module, _) = resolved(&dispatch.shader.source(), &dispatch.constants)?;
+    let entry = module.entry_points.first().ok_or("it has no entry point")?;
+    Ok(entry.workgroup_size.iter().product())
+}
+
+/// The module with values in place of its `override` declarations.
+fn resolved(source: &str, constants: &[(&str, u32)]) -> Result<(Module, ModuleInfo), String> {
     let module =
         naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
     // naga has a capability for `unpack2x16float`, which is core WGSL.
@@ -60,10 +80,7 @@ pub fn of_source(
     let entry = Some((ShaderStage::Compute, ENTRY));
     let (module, info) =
         process_overrides(&module, &info, entry, &constants).map_err(|error| error.to_string())?;
-    let pipeline =
-        spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: ENTRY.to_owned() };
-    spv::write_vec(&module, &info, &options(checks), Some(&pipeline))
-        .map_err(|error| error.to_string())
+    Ok((module.into_owned(), info.into_owned()))
 }
 
 fn options(checks: Checks) -> spv::Options<'static> {
