@@ -1,6 +1,6 @@
 //! Evaluation of expressions, loads and stores.
 
-use naga::{BinaryOperator, Expression, Handle, MathFunction, ScalarKind, TypeInner};
+use naga::{BinaryOperator, Expression, Handle, MathFunction, Scalar, ScalarKind, TypeInner};
 
 use super::{
     machine::{Frame, LOCAL, Machine, Value},
@@ -33,6 +33,7 @@ impl<'a, const W: usize> Machine<'a, W> {
             Expression::AccessIndex { base, index } => {
                 self.access(frame, (handle, base), mask, &mut values, |_, _, _| Ok(index))?;
             }
+            _ if self.matrix(frame, handle, mask, &mut values)? => {}
             _ => self.calculate(frame, handle, mask, &mut values)?,
         }
         frame.values[handle.index()] = values;
@@ -100,6 +101,13 @@ impl<'a, const W: usize> Machine<'a, W> {
         mask: Mask,
         values: &mut [Value<W>],
     ) -> Result<(), String> {
+        if let Expression::Binary { left: operand, .. }
+        | Expression::Math { arg: operand, .. }
+        | Expression::Unary { expr: operand, .. } = frame.function.expressions[handle]
+            && self.inner(frame, operand).scalar() == Some(Scalar::F16)
+        {
+            return Err("arithmetic of halves".into());
+        }
         let mut undefined = None;
         let mut word = |result: math::Word| {
             result.unwrap_or_else(|why| {
@@ -181,7 +189,9 @@ impl<'a, const W: usize> Machine<'a, W> {
                     let a = self.get(frame, expr, lane)?;
                     (0..len).for_each(|i| {
                         let converted = convert.map_or(Ok(a[i]), |_| math::convert(from, to, a[i]));
-                        values[lane][i] = word(converted);
+                        let converted = word(converted);
+                        let is_half = convert == Some(2);
+                        values[lane][i] = if is_half { math::half(converted) } else { converted };
                     });
                 }
             }
@@ -214,8 +224,8 @@ impl<'a, const W: usize> Machine<'a, W> {
             let base = self.get(frame, base, lane)?;
             let index = index(self, frame, lane)?;
             let (stride, len) = match *target {
-                TypeInner::Array { size, stride, .. } => {
-                    let stride = stride / 4;
+                TypeInner::Array { base: element, size, stride } => {
+                    let stride = self.program.stride_words(element, stride);
                     let len = self.program.len(size)?.unwrap_or_else(|| {
                         let words = self.memories[base[1] as usize].words().len();
                         u32::try_from(words).expect("rows are small") / stride
@@ -258,7 +268,7 @@ impl<'a, const W: usize> Machine<'a, W> {
     }
 
     /// Size in words of what a pointer points to.
-    fn pointee_words(
+    pub(crate) fn pointee_words(
         &self,
         frame: &Frame<'a, W>,
         pointer: Handle<Expression>,
@@ -272,7 +282,7 @@ impl<'a, const W: usize> Machine<'a, W> {
     }
 
     /// Decodes a pointer: address space, variable, and word.
-    fn target(
+    pub(crate) fn target(
         &self,
         frame: &Frame<'a, W>,
         pointer: Handle<Expression>,
@@ -349,7 +359,7 @@ impl<'a, const W: usize> Machine<'a, W> {
 
     /// The invocation, source line and phase of an access. No barrier orders workgroups, and
     /// `workgroupBarrier` does not order storage, so all accesses to storage are in one phase.
-    fn stamp(
+    pub(crate) fn stamp(
         &self,
         frame: &Frame<'a, W>,
         pointer: Handle<Expression>,

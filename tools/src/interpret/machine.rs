@@ -18,6 +18,7 @@ use naga::{
 
 use super::{
     mask::Mask,
+    matrices::Matrices,
     memory::{Conflict, Memory, Stamp},
     program::{Program, column_words},
     subgroups::Subgroups,
@@ -135,6 +136,7 @@ fn in_words<const W: usize>(
         full: Mask::first(lanes),
         subgroups,
         members: subgroups.members(lanes),
+        matrices: Matrices::new(),
         group: [0; 3],
         first: 0,
         phase: 0,
@@ -185,6 +187,7 @@ pub(crate) struct Machine<'a, const W: usize> {
     pub(crate) subgroups: Subgroups,
     /// Invocations of each subgroup, by `subgroup_invocation_id`.
     pub(crate) members: Vec<Vec<usize>>,
+    pub(crate) matrices: Matrices,
     pub(crate) group: [u32; 3],
     /// Index in the dispatch of this workgroup's first invocation.
     pub(crate) first: u32,
@@ -206,6 +209,7 @@ impl<'a, const W: usize> Machine<'a, W> {
             }
         }
         self.phase += 1;
+        self.matrices.clear();
         let entry = &program.module.entry_points[0];
         let lanes = index(self.lanes);
         let arguments = entry.function.arguments.iter().map(|argument| {
@@ -220,9 +224,11 @@ impl<'a, const W: usize> Machine<'a, W> {
                     BuiltIn::LocalInvocationIndex | BuiltIn::LocalInvocationId => [lane, 0, 0],
                     BuiltIn::GlobalInvocationId => [x * lanes + lane, y, z],
                     BuiltIn::SubgroupSize => [index(self.subgroups.size()), 0, 0],
-                    BuiltIn::SubgroupInvocationId => {
-                        let (_, number) = self.subgroups.place(self.lanes, lane as usize);
-                        [index(number), 0, 0]
+                    BuiltIn::NumSubgroups => [index(self.members.len()), 0, 0],
+                    BuiltIn::SubgroupId | BuiltIn::SubgroupInvocationId => {
+                        let (which, number) = self.subgroups.place(self.lanes, lane as usize);
+                        let is_id = builtin == BuiltIn::SubgroupId;
+                        [index(if is_id { which } else { number }), 0, 0]
                     }
                     _ => return Err(format!("the builtin {builtin:?}")),
                 };
@@ -372,6 +378,9 @@ impl<'a, const W: usize> Machine<'a, W> {
                 Statement::SubgroupGather { mode, argument, result } => {
                     self.gather(frame, mode, argument, result, mask)?;
                 }
+                Statement::CooperativeStore { target, ref data } => {
+                    self.store_matrix(frame, target, data, mask)?;
+                }
                 ref other => return Err(format!("the statement {other:?}")),
             }
         }
@@ -475,6 +484,7 @@ impl<'a, const W: usize> Machine<'a, W> {
             Expression::Literal(literal) => {
                 value[0] = match literal {
                     Literal::F32(number) => number.to_bits(),
+                    Literal::F16(number) => number.to_f32().to_bits(),
                     Literal::U32(number) => number,
                     Literal::I32(number) => number.cast_unsigned(),
                     Literal::Bool(truth) => truth.into(),

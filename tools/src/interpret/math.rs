@@ -126,6 +126,18 @@ pub(crate) fn convert(from: K, to: K, a: u32) -> Word {
     })
 }
 
+/// A float as the nearest half, and that as an f32. A device may take halves below the normal ones
+/// for zeros, and assume that there are no infinities and no NaN, so here they are zeros as well.
+pub(crate) fn half(a: u32) -> u32 {
+    if !f(a).is_finite() {
+        return 0;
+    }
+    let half = half::f16::from_f32(f(a));
+    let is_small = half.classify() == std::num::FpCategory::Subnormal;
+    let half = if is_small { half::f16::ZERO } else { half };
+    half.to_f32().to_bits()
+}
+
 /// `unpack2x16float`.
 pub(crate) fn unpack_halves(a: u32) -> [u32; 2] {
     let [b0, b1, b2, b3] = a.to_le_bytes();

@@ -85,11 +85,26 @@ impl Memory {
     }
 }
 
+/// From here on, in place of an invocation: a matrix that a subgroup stores.
+const MATRIX: u32 = 1 << 31;
+
 impl Stamp {
+    /// The same access by any invocations of a subgroup.
+    pub(crate) fn several(self) -> Self {
+        Self { who: SEVERAL, ..self }
+    }
+
+    /// In place of an invocation: the store of a matrix with this number.
+    pub(crate) fn matrix(number: u32) -> u32 {
+        MATRIX + number
+    }
+
     /// The invocation, for messages.
     pub(crate) fn name(self) -> String {
         if self.who == SEVERAL {
             "several invocations".into()
+        } else if self.who >= MATRIX {
+            "a subgroup".into()
         } else {
             format!("invocation {}", self.who)
         }

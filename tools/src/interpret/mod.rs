@@ -5,6 +5,7 @@ mod evaluate;
 mod machine;
 mod mask;
 mod math;
+mod matrices;
 mod memory;
 mod program;
 mod subgroups;

@@ -1,7 +1,7 @@
 //! Programs for the interpreter: parsed, with pipeline constants filled in and types laid out.
 
 use naga::{
-    ArraySize, Function, Handle, Module, Type, VectorSize,
+    ArraySize, Function, Handle, Module, Scalar, Type, TypeInner, VectorSize,
     proc::{IndexableLength, Layouter},
     valid::ModuleInfo,
 };
@@ -28,7 +28,10 @@ impl Program {
         use naga::valid::{Capabilities, ValidationFlags, Validator};
         let module =
             naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+        let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32
+            | Capabilities::SUBGROUP
+            | Capabilities::SHADER_FLOAT16
+            | Capabilities::COOPERATIVE_MATRIX;
         let info = Validator::new(ValidationFlags::all(), core)
             .validate(&module)
             .map_err(|error| error.emit_to_string(source))?;
@@ -50,9 +53,32 @@ impl Program {
         Ok(Self { module, info, layouter, source, function_lines, entry_lines })
     }
 
+    /// Words of a value. A half is kept as an f32, and of a matrix that a subgroup has, its number.
     pub(crate) fn words(&self, ty: Handle<Type>) -> usize {
-        // A bool is one byte in naga's layout.
-        (self.layouter[ty].size as usize).div_ceil(4)
+        match self.module.types[ty].inner {
+            TypeInner::CooperativeMatrix { .. } => 1,
+            TypeInner::Vector { size, scalar: Scalar::F16 } => size as usize,
+            TypeInner::Array { base, size, .. } if self.is_half(base) => {
+                let len = self.len(size).ok().flatten().expect("only workgroups have halves");
+                len as usize * self.words(base)
+            }
+            // A bool is one byte in naga's layout.
+            _ => (self.layouter[ty].size as usize).div_ceil(4),
+        }
+    }
+
+    /// Words from one element of an array to the next.
+    pub(crate) fn stride_words(&self, base: Handle<Type>, stride: u32) -> u32 {
+        if self.is_half(base) {
+            u32::try_from(self.words(base)).expect("at most 4")
+        } else {
+            stride / 4
+        }
+    }
+
+    /// Whether it is a half or a vector of halves.
+    fn is_half(&self, ty: Handle<Type>) -> bool {
+        self.module.types[ty].inner.scalar() == Some(Scalar::F16)
     }
 
     /// Words of the widest value of an expression.

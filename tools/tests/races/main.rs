@@ -1,6 +1,7 @@
 //! Every kernel in the interpreter at small shapes: no races, divergent barriers, accesses out of
 //! bounds or reads of unwritten memory. Needs no device.
 
+mod matrices;
 mod planted;
 
 use std::{
