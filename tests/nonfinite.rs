@@ -25,8 +25,12 @@ use grok_wgpu::lab::{
 };
 use pollster::block_on;
 
-/// Subgroups of eight invocations: the smallest size that every variant supports.
-const EIGHT: Capabilities = Capabilities { is_cpu: false, subgroups: Some((8, 8)) };
+/// Subgroups of eight invocations, and of 32 that multiply matrices: the smallest sizes with which
+/// every variant runs on one of the two.
+const EACH: [Capabilities; 2] = [
+    Capabilities { is_cpu: false, subgroups: Some((8, 8)), matrices: false },
+    Capabilities { is_cpu: false, subgroups: Some((32, 32)), matrices: true },
+];
 
 /// The values that rows contain; rows of softmaxes have -Inf as well.
 const VALUES: [&str; 2] = ["NaN", "Inf"];
@@ -39,7 +43,7 @@ fn float_operands(case: &Case) -> Vec<(String, &'static str, DType)> {
     let mut host = Host::of_shapes();
     let kernel = case.build(&mut host);
     let mut found = Vec::new();
-    for (_, tuning) in Tuning::all(&EIGHT) {
+    for (_, tuning) in EACH.iter().flat_map(Tuning::all) {
         let dispatch = kernel.record(&tuning).expect("rows are sound");
         let floats = dispatch.operands.iter().filter(|operand| holds_floats(&host, operand));
         found.extend(floats.map(|o| (dispatch.shader.label(), o.name, o.tensor.dtype)));
@@ -94,8 +98,9 @@ fn what_is_not_finite_shows_in_the_oracle_of_its_row() {
     let mut count = 0;
     let spoiled =
         |case: &Case| VALUES.iter().any(|value| case.name.ends_with(&format!(" {value}")));
+    let tunings: Vec<_> = EACH.iter().flat_map(Tuning::all).collect();
     for case in kernels::cases().into_iter().filter(spoiled) {
-        for (_, tuning) in ways(&case, &Tuning::all(&EIGHT)).expect("rows are sound") {
+        for (_, tuning) in ways(&case, &tunings).expect("rows are sound") {
             let row = CaseData::of(&case, &tuning).expect("rows are sound");
             let shown = row.data.iter().any(|data| shows(&case, data));
             assert!(shown, "{}: nothing shows", case.full_name());

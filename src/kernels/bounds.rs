@@ -143,8 +143,27 @@ impl Sums {
                 sum.bound += half_step(x) * w.iter().map(|w| w.abs()).sum::<f64>();
             }
         }
+        if let Some(integer) = self.halves {
+            sum.bound += lost_of_halves(x, w, integer);
+        }
         sum
     }
+}
+
+/// What a dot product loses where `variants/coop.wgsl` has halves (f16) too small to be normal,
+/// which a device may take for zero.
+///
+/// Each row of x and w is multiplied by a power of two, its largest element to less than 2^15; a
+/// `unit` is one of the product in numbers of the row. The power of quantized weights follows from
+/// their largest scale, as if it were multiplied by the largest `integer`; at least one is.
+fn lost_of_halves(x: &[f64], w: &[f64], integer: f64) -> f64 {
+    const SMALLEST: f64 = 1.0 / 16_384.0;
+    let largest = |row: &[f64]| row.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+    let sum = |row: &[f64]| row.iter().map(|v| v.abs()).sum::<f64>();
+    let unit = |largest: f64| (largest * SMALLEST).max(f64::from(f32::MIN_POSITIVE));
+    let (of_x, of_w) = (unit(largest(x)), unit(integer * largest(w)));
+    let both = 1.0 + x.len() as f64 * SMALLEST * SMALLEST;
+    SMALLEST * (of_x * sum(w) + of_w * sum(x)) + of_x * of_w * both
 }
 
 /// The most by which rounding a block of activations to int8 changes each of them.

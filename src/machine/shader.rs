@@ -61,14 +61,21 @@ impl Shader {
         self.added.last().or(self.own.files.last()).map_or("", |file| file.path)
     }
 
-    /// The linked source, without the `enable` directives that browsers require above it.
+    /// The linked source, without the `enable` directives that only browsers require above it.
     pub fn source(self) -> String {
-        self.linked().map(|file| file.text).collect()
+        let files = self.linked().map(|file| file.text);
+        std::iter::once(self.enabled(true).as_str()).chain(files).collect()
     }
 
-    /// The `enable` directives for its features, for compilers other than wgpu's own.
+    /// The `enable` directives that only compilers other than wgpu's own require.
     pub fn enables(self) -> String {
-        self.features.iter().flat_map(|feature| ["enable ", feature.name(), ";\n"]).collect()
+        self.enabled(false)
+    }
+
+    fn enabled(self, everywhere: bool) -> String {
+        let features = self.features.iter();
+        let those = features.filter(|feature| feature.is_enabled_everywhere() == everywhere);
+        those.flat_map(|feature| ["enable ", feature.name(), ";\n"]).collect()
     }
 
     /// All files in link order.

@@ -116,7 +116,7 @@ impl Variant for Blocks {
     /// The 32 columns of a step are a chain of multiply-adds, each of which may round its product
     /// as well; their sums are another chain.
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
-        Sums { depth: 1.0 + 32.0 + (f64::from(cols) / 32.0).ceil(), rounds: false }
+        Sums { depth: 1.0 + 32.0 + (f64::from(cols) / 32.0).ceil(), rounds: false, halves: None }
     }
 
     fn attention(&self, heads: Heads, _sizes: Sizes) -> Option<Attention> {

@@ -63,7 +63,7 @@ impl Variant for Lanes {
     }
 
     fn sums(&self, product: &Product, cols: u32, [lanes, _]: Sizes) -> Sums {
-        Sums { depth: depth(product.dtype(), cols, lanes), rounds: false }
+        Sums { depth: depth(product.dtype(), cols, lanes), rounds: false, halves: None }
     }
 }
 

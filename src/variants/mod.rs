@@ -40,6 +40,7 @@ variants! {
     packed::Packed,
     blocks::Blocks,
     spread::Spread,
+    coop::Coop,
 }
 
 /// Features of a device that variants may use. The default is a GPU without optional features.
@@ -49,6 +50,9 @@ pub struct Capabilities {
     pub is_cpu: bool,
     /// The smallest and the largest subgroup size, if shaders may use subgroup operations.
     pub subgroups: Option<(u32, u32)>,
+    /// Whether a subgroup multiplies matrices of 16 x 16 halves (f16) and adds them up in f32, and
+    /// shaders may have halves.
+    pub matrices: bool,
 }
 
 /// Why a device cannot run a variant.
@@ -87,6 +91,9 @@ pub struct Sums {
     pub depth: f64,
     /// Whether activations are rounded to bytes first, in blocks of 32.
     pub rounds: bool,
+    /// Whether both sides are split into halves (f16) first. It is the largest integer that a
+    /// weight's scale is multiplied by; 1 if weights are not integers.
+    pub halves: Option<f64>,
 }
 
 /// What decides how attention can be divided.
@@ -126,6 +133,12 @@ pub trait Variant: fmt::Debug + Sync {
 
     /// Whether it rounds activations to bytes (int8). Such a variant is used only on request.
     fn rounds(&self) -> bool {
+        false
+    }
+
+    /// Whether it is measured only on devices that pass its rows: where WebGPU promises less about
+    /// its arithmetic than its error bound assumes.
+    fn is_on_trial(&self) -> bool {
         false
     }
 

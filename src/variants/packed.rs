@@ -68,6 +68,6 @@ impl Variant for Packed {
     /// (half a step becomes a whole one), so that is 5 units, less than the eight additions inside
     /// a block of a float tile.
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
-        Sums { depth: tiles::depth(cols, 8.0), rounds: true }
+        Sums { depth: tiles::depth(cols, 8.0), rounds: true, halves: None }
     }
 }

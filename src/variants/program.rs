@@ -31,13 +31,25 @@ impl Source {
 pub enum Feature {
     /// Operations between the invocations of a subgroup.
     Subgroups,
+    /// The type `f16`.
+    Halves,
+    /// Matrices that the invocations of a subgroup hold and multiply together. Only wgpu has them
+    /// under this name, so no browser gets such a program.
+    Matrices,
 }
 
 impl Feature {
+    /// Whether wgpu's own compiler wants its `enable` directive too. It takes subgroups without.
+    pub const fn is_enabled_everywhere(self) -> bool {
+        !matches!(self, Self::Subgroups)
+    }
+
     /// Its name in WGSL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Subgroups => "subgroups",
+            Self::Halves => "f16",
+            Self::Matrices => "wgpu_cooperative_matrix",
         }
     }
 }

@@ -87,7 +87,7 @@ impl Variant for Rows {
         let chunk = product.dtype().integers().map_or(8, |integers| 128 / integers.bits);
         let chunks = cols.div_ceil(chunk).div_ceil(LANES);
         let depth = f64::from(chunk) + 1.0 + f64::from(chunks) + f64::from(LANES).log2() + 1.0;
-        Sums { depth, rounds: false }
+        Sums { depth, rounds: false, halves: None }
     }
 }
 

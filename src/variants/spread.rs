@@ -131,7 +131,7 @@ impl Variant for Spread {
         let inside = 2.0 + 3.0 + 1.0 + 3.0;
         // In vector products, 2 more to add the components of the vectors.
         let last = if product.form == Form::Vector { 2.0 } else { 0.0 };
-        Sums { depth: tiles::depth(cols, inside + last), rounds: false }
+        Sums { depth: tiles::depth(cols, inside + last), rounds: false, halves: None }
     }
 
     /// Only where a subgroup of eight invocations is a workgroup.

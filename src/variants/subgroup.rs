@@ -67,6 +67,6 @@ impl Variant for Subgroup {
     }
 
     fn sums(&self, product: &Product, cols: u32, [lanes, _]: Sizes) -> Sums {
-        Sums { depth: lanes::depth(product.dtype(), cols, lanes), rounds: false }
+        Sums { depth: lanes::depth(product.dtype(), cols, lanes), rounds: false, halves: None }
     }
 }

@@ -59,7 +59,7 @@ impl Variant for Tiles {
     }
 
     fn sums(&self, _product: &Product, cols: u32, _sizes: Sizes) -> Sums {
-        Sums { depth: depth(cols, 8.0), rounds: false }
+        Sums { depth: depth(cols, 8.0), rounds: false, halves: None }
     }
 
     fn attention(&self, Heads { head_dim, cache, .. }: Heads, _sizes: Sizes) -> Option<Attention> {

@@ -171,7 +171,7 @@ impl Tuning {
 
     /// For adapters that run on a CPU and have no optional features.
     pub fn cpu() -> Self {
-        Self::of(&Capabilities { is_cpu: true, subgroups: None })
+        Self::of(&Capabilities { is_cpu: true, ..Capabilities::default() })
     }
 
     /// The same, with `setting` for products of this form whose class was not measured.
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn attention_is_divided_as_measured_then_as_products() {
-        let on = Capabilities { is_cpu: true, subgroups: Some((8, 8)) };
+        let on = Capabilities { is_cpu: true, subgroups: Some((8, 8)), matrices: false };
         let plain = Tuning::of(&on);
         let [decode, prefill] =
             Form::ALL.map(|form| Heads { head_dim: 64, cache: DType::F32, form });

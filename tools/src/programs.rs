@@ -5,8 +5,29 @@ use std::collections::BTreeMap;
 use grok_wgpu::lab::{
     kernels,
     machine::{binder::Dispatch, host::Host},
-    variants::{Capabilities, Tuning},
+    variants::{Capabilities, Feature, Tuning},
 };
+
+/// Devices that together run every variant: with subgroups of eight invocations, the smallest size
+/// of the others, and with matrices of halves, which need subgroups of 32.
+const EACH: [Capabilities; 2] = [
+    Capabilities { is_cpu: false, subgroups: Some((8, 8)), matrices: false },
+    Capabilities { is_cpu: false, subgroups: Some((32, 32)), matrices: true },
+];
+
+/// The tunings that only devices with matrices of halves have. No software driver is one.
+pub fn tunings_with_matrices() -> Vec<(String, Tuning)> {
+    let without = Capabilities { matrices: false, ..EACH[1] };
+    let mut all = Tuning::all(&EACH[1]);
+    all.retain(|(_, tuning)| tuning.matrices.variant().needs(&without).is_err());
+    all
+}
+
+/// Whether a compiler for browsers takes the program. Matrices have another name there, and no
+/// browser has them: such a program is for wgpu alone.
+pub fn is_for_browsers(dispatch: &Dispatch) -> bool {
+    !dispatch.shader.features.contains(&Feature::Matrices)
+}
 
 /// One dispatch for each program, sorted by name.
 ///
@@ -15,13 +36,13 @@ use grok_wgpu::lab::{
 /// If two rows of a program bind different operands, as pipelines are cached by program.
 pub fn all() -> Vec<(String, Dispatch)> {
     let mut found: BTreeMap<String, Dispatch> = BTreeMap::new();
+    let tunings = [Tuning::all(&EACH[0]), tunings_with_matrices()].concat();
     for case in kernels::cases() {
         let mut host = Host::of_shapes();
         let kernel = case.build(&mut host);
-        // Subgroups of eight invocations: the smallest size that every variant supports.
-        for (_, tuning) in Tuning::all(&Capabilities { is_cpu: false, subgroups: Some((8, 8)) }) {
+        for (_, tuning) in &tunings {
             let dispatch = kernel
-                .record(&tuning)
+                .record(tuning)
                 .unwrap_or_else(|error| panic!("{}: {error}", case.full_name()));
             let name = name(&dispatch);
             match found.get(&name) {

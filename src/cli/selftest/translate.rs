@@ -48,7 +48,10 @@ impl Parsed {
         let module =
             naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
         // naga has a capability for `unpack2x16float`, which is core WGSL.
-        let used = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+        let used = Capabilities::SHADER_FLOAT16_IN_FLOAT32
+            | Capabilities::SUBGROUP
+            | Capabilities::SHADER_FLOAT16
+            | Capabilities::COOPERATIVE_MATRIX;
         let info = Validator::new(ValidationFlags::all(), used)
             .validate(&module)
             .map_err(|error| error.emit_to_string(source))?;
@@ -65,10 +68,19 @@ impl Parsed {
         self.module.entry_points.first().map_or([1; 3], |entry| entry.workgroup_size)
     }
 
-    /// The program for all interfaces.
-    pub(super) fn translate(&self) -> [Translation; 4] {
-        let (spirv, checked) = (self.spirv(true), self.spirv(false));
-        [spirv, checked, self.metal((3, 0)), self.direct(hlsl::ShaderModel::V6_6)]
+    /// The program for all interfaces that have what it uses.
+    pub(super) fn translate(&self) -> Vec<Translation> {
+        let mut made = vec![self.spirv(true), self.spirv(false)];
+        if !self.has_matrices() {
+            made.extend([self.metal((3, 0)), self.direct(hlsl::ShaderModel::V6_6)]);
+        }
+        made
+    }
+
+    /// Whether invocations multiply matrices together. Metal has smaller ones, and Direct3D none.
+    fn has_matrices(&self) -> bool {
+        let mut types = self.module.types.iter();
+        types.any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. }))
     }
 
     /// The numbers of the bindings, and whether each is a uniform and is written.
@@ -113,6 +125,15 @@ impl Parsed {
                 C::DotProductInput4x8Bit,
                 C::DotProductInput4x8BitPacked,
                 C::Int8,
+            ]);
+        }
+        if self.has_matrices() {
+            capabilities.extend([
+                C::Float16,
+                C::StorageBuffer16BitAccess,
+                C::UniformAndStorageBuffer16BitAccess,
+                C::CooperativeMatrixKHR,
+                C::VulkanMemoryModel,
             ]);
         }
         let options = spv::Options {
@@ -284,9 +305,12 @@ mod tests {
             let parsed = Parsed::of(&source, &dispatch.constants)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(parsed.workgroup_size()[0] > 0);
-            let mut made: Vec<Translation> = parsed.translate().into();
-            made.extend([(2, 3), (4, 0)].map(|version| parsed.metal(version)));
-            made.extend([M::V6_0, M::V6_4].map(|model| parsed.direct(model)));
+            let mut made = parsed.translate();
+            assert_eq!(parsed.has_matrices(), !programs::is_for_browsers(dispatch), "{name}");
+            if !parsed.has_matrices() {
+                made.extend([(2, 3), (4, 0)].map(|version| parsed.metal(version)));
+                made.extend([M::V6_0, M::V6_4].map(|model| parsed.direct(model)));
+            }
             if dispatch.shader.features.is_empty() {
                 made.push(parsed.direct(M::V5_1));
             }

@@ -1,6 +1,9 @@
 //! Adapters, and the limits and features a device is opened with.
 
-use super::failure::{is_of_memory, no_memory};
+use super::{
+    experimental,
+    failure::{is_of_memory, no_memory},
+};
 use crate::{
     base::error::{Error, Result},
     variants::{Capabilities, Tuning},
@@ -47,7 +50,7 @@ pub struct Caps {
     pub profile: LimitProfile,
     /// Whether dispatches can be timed on the device, by timestamp queries.
     pub timestamps: bool,
-    /// Whether the adapter supports `f16` in shaders. No shader uses it.
+    /// Whether the adapter supports `f16` in shaders. Only shaders with matrices use it.
     pub f16: bool,
     /// The smallest and the largest subgroup size, if shaders may use subgroup operations. No
     /// kernel depends on them.
@@ -79,7 +82,13 @@ pub const WGPU: &str = "30.0.1";
 impl Caps {
     /// The features that variants may use.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities { is_cpu: self.is_cpu, subgroups: self.subgroups }
+        let Self { is_cpu, subgroups, .. } = *self;
+        Capabilities { is_cpu, subgroups, matrices: self.matrices() }
+    }
+
+    /// Whether shaders may multiply matrices of 16 x 16 halves with sums in f32.
+    pub fn matrices(&self) -> bool {
+        self.features.contains(experimental::MATRICES)
     }
 
     /// How to divide work where nothing was measured.
@@ -294,11 +303,14 @@ pub(super) async fn open(
     };
     let wanted =
         wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE;
-    let features = adapter.features() & wanted;
+    let matrices = experimental::multiplies_matrices(adapter);
+    let matrices = if matrices { experimental::MATRICES } else { wgpu::Features::empty() };
+    let features = adapter.features() & wanted | matrices;
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {
             label: Some("grok-wgpu"),
             required_features: features,
+            experimental_features: experimental::token(features),
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod caps;
+mod experimental;
 mod failure;
 mod fallback;
 #[cfg(not(target_arch = "wasm32"))]

@@ -1,5 +1,4 @@
-//! The driver's pipeline cache, as bytes that can be stored. With `trusted.rs` the
-//! only module with `unsafe`.
+//! The driver's pipeline cache, as bytes that can be stored. One of the few modules with `unsafe`.
 
 use sha2::{Digest, Sha256};
 

@@ -1,5 +1,5 @@
-//! Shader modules without the counters that end endless loops. With the driver's pipeline cache the
-//! only module with `unsafe`.
+//! Shader modules without the counters that end endless loops. One of the few modules with
+//! `unsafe`.
 
 /// Creates a module whose loops end by themselves. In a browser, which trusts nobody, it has the
 /// counters all the same.

@@ -81,7 +81,7 @@ fn sizes(option: &str) -> Result<Option<(u32, u32)>> {
 fn export(folder: &Path, kernel: Option<&str>, subgroups: Option<(u32, u32)>) -> Result<usize> {
     std::fs::create_dir_all(folder)?;
     let cases = kernels::cases();
-    let tunings = Tuning::all(&Capabilities { is_cpu: true, subgroups });
+    let tunings = Tuning::all(&Capabilities { is_cpu: true, subgroups, ..Capabilities::default() });
     let mut count = 0;
     for cases in cases.chunk_by(|one, other| one.kernel == other.kernel) {
         let name = cases[0].kernel;

@@ -1,5 +1,5 @@
 //! Writes every linked shader to a folder as input for WGSL compilers, with pipeline constants
-//! filled in. Includes variants that need optional features.
+//! filled in. Includes variants that need optional features, but those that no browser has.
 //!
 //! `cargo run -p grok-wgpu-tools --bin export_shaders -- DIR`
 
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
 
 fn export(folder: &std::path::Path) -> std::io::Result<usize> {
     std::fs::create_dir_all(folder)?;
-    let all = programs::all();
+    let mut all = programs::all();
+    all.retain(|(_, dispatch)| programs::is_for_browsers(dispatch));
     for (name, dispatch) in &all {
         std::fs::write(folder.join(format!("{name}.wgsl")), programs::expanded(dispatch))?;
     }

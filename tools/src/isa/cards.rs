@@ -32,7 +32,7 @@ pub struct Card {
 impl Card {
     /// What decides over its default tuning.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities { is_cpu: false, subgroups: Some(self.subgroups) }
+        Capabilities { is_cpu: false, subgroups: Some(self.subgroups), matrices: false }
     }
 }
 

@@ -296,7 +296,10 @@ fn differs(programs: &[Program], file: &str, mutant: &str) -> bool {
 fn compiled(source: &str) -> Option<naga::Module> {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(source).ok()?;
-    let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+    let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SUBGROUP
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::COOPERATIVE_MATRIX;
     Validator::new(ValidationFlags::all(), core).validate(&module).ok()?;
     Some(module)
 }

@@ -29,7 +29,7 @@ pub(crate) const SUBGROUP: u32 = 8;
 
 /// The capabilities of lavapipe.
 pub(crate) const LAVAPIPE: Capabilities =
-    Capabilities { is_cpu: true, subgroups: Some((SUBGROUP, SUBGROUP)) };
+    Capabilities { is_cpu: true, subgroups: Some((SUBGROUP, SUBGROUP)), matrices: false };
 
 /// The rows, numbered by position: a case with a tuning.
 pub(crate) fn rows() -> Vec<(Case, String, Tuning)> {

@@ -1,6 +1,7 @@
 //! Every kernel in the interpreter at small shapes: no races, divergent barriers, accesses out of
 //! bounds or reads of unwritten memory. Needs no device.
 
+mod bugs;
 mod matrices;
 mod planted;
 
@@ -17,6 +18,7 @@ use grok_wgpu::lab::{
     variants::{Capabilities, Feature, Tuning},
 };
 use grok_wgpu_tools::interpret::{Outcome, Program, SMALL, Subgroups, run, storage_bytes};
+use grok_wgpu_tools::programs::tunings_with_matrices;
 
 /// Barriers that can be dropped without a race: program, tuning, index in the program, reason.
 const REDUNDANT: &[(&str, &str, usize, &str)] = &[
@@ -75,10 +77,12 @@ impl Prepared {
 /// Rows with at most `largest` bytes of storage operands, sorted by size.
 fn rows(largest: usize) -> Vec<Prepared> {
     let mut rows = Vec::new();
-    let with = |subgroups| Capabilities { is_cpu: true, subgroups: Some(subgroups) };
+    let with =
+        |subgroups| Capabilities { is_cpu: true, subgroups: Some(subgroups), matrices: false };
     let in_order = Tuning::all(&with((8, 8)));
     // Several subgroups in a workgroup, and subgroups larger than a quantized block needs.
     let scattered = Tuning::all(&with((8, 32)));
+    let matrices = tunings_with_matrices();
     // Infinity takes the same paths as NaN, and in products all numbers take the same, so small
     // sets leave the others out.
     let twice = |case: &Case| {
@@ -105,6 +109,16 @@ fn rows(largest: usize) -> Vec<Prepared> {
             let shader = case.build(&mut Host::of_shapes()).shader(&value);
             if shader.features.contains(&Feature::Subgroups) {
                 add(format!("{tuning}, scattered"), &value, Subgroups::Scattered(16));
+            }
+        }
+        for (tuning, value) in ways(&case, &matrices).expect("rows are sound") {
+            let shader = case.build(&mut Host::of_shapes()).shader(&value);
+            if shader.features.contains(&Feature::Matrices) {
+                add(tuning.clone(), &value, Subgroups::InOrder(32));
+                // Two subgroups, which take turns: what one leaves out shows in any numbers.
+                if case.exact {
+                    add(format!("{tuning}, scattered"), &value, Subgroups::Scattered(64));
+                }
             }
         }
     }
