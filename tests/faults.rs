@@ -17,15 +17,18 @@ use grok_wgpu::lab::{
     },
     checkpoint::{Synthetic, folder::open_model},
     engine::{Engine, SessionOptions, sequence::Kind, session::Session, step::Readback},
+    kernels::{self, Case},
     machine::{
         Machine as _,
         gpu::{Gpu, LimitProfile, Refusal},
         shader::Shader,
     },
-    measure::autotune::measure,
+    measure::autotune::{measure, ways},
     model::config::{Compat, Config},
-    variants::{Form, Tuning},
+    selftest::{failed_trials, trial},
+    variants::{Form, Tuning, VARIANTS, Variant},
 };
+use grok_wgpu_tools::edited::{Edit, Edited};
 use pollster::block_on;
 
 const PROMPT: [u32; 5] = [11, 48, 85, 122, 159];
@@ -282,7 +285,7 @@ fn variants_that_are_refused_are_not_measured() -> Result<()> {
     let mut gpu = open();
     gpu.refuse(Some(Refusal::Programs(refuses_all_but_plain)));
     let mut session = block_on(Session::load(gpu, &config, &weights, SIZES, &mut |_| Ok(())))?;
-    let found = block_on(measure(&mut session, &PROMPT, 1, false, &mut |_| Ok(())))?;
+    let found = block_on(measure(&mut session, &PROMPT, 1, false, &[], &mut |_| Ok(())))?;
     assert!(found.len() > 5, "{found:#?}");
     for of in found {
         assert!(!of.times.is_empty());
@@ -290,6 +293,60 @@ fn variants_that_are_refused_are_not_measured() -> Result<()> {
             let variant = way.setting.variant().name();
             assert!(PLAIN.contains(&variant), "{}: {way}", of.class);
         }
+    }
+    Ok(())
+}
+
+/// Variants on trial are measured only where their rows pass. No software driver runs one, so
+/// another variant stands for them.
+#[test]
+fn a_trial_finds_wrong_results_and_refused_programs() -> Result<()> {
+    let named = |variant: &&&dyn Variant| variant.name() == "packed";
+    let packed = *VARIANTS.iter().find(named).expect("it is there");
+    let rows = || kernels::cases().into_iter().filter(|case| case.is_meant_by("matmul/Q8 2x3x96"));
+    let of = |gpu: &mut Gpu, cases: &[Case]| -> Result<(Option<String>, u32)> {
+        let mut count = 0;
+        let mut progress = || {
+            count += 1;
+            Ok(())
+        };
+        let failure = block_on(trial(gpu, packed, cases, &mut progress))?;
+        Ok((failure, count))
+    };
+    let mut gpu = open();
+    let cases: Vec<Case> = rows().collect();
+    let (failure, count) = of(&mut gpu, &cases)?;
+    assert_eq!(failure, None);
+    assert!(count > 3, "{count} rows");
+
+    let (find, replace) = ("scale = bitcast<f32>(largest) / 127.0;", "scale = 1.0;");
+    let edit = Arc::new(Edit::new("no scale".into(), find.into(), replace.into()));
+    let broken = rows().map(|case| {
+        let edit = edit.clone();
+        case.map(move |kernel| Box::new(Edited::new(kernel, edit.clone())))
+    });
+    let broken: Vec<Case> = broken.collect();
+    let (failure, count) = of(&mut gpu, &broken)?;
+    let failure = failure.expect("a scale is missing");
+    assert!(failure.contains("[packed 32]: ") && failure.contains("element ["), "{failure}");
+    assert_eq!(count, 1);
+
+    let mut gpu = open();
+    gpu.refuse(Some(Refusal::Programs(refuses_all_but_plain)));
+    let (failure, _) = of(&mut gpu, &cases)?;
+    assert!(failure.is_some_and(|failure| failure.contains("a test refuses it")));
+
+    // What failed is not among what is measured, and what cannot run is on no trial.
+    let names = |without: &[&str]| -> BTreeSet<&'static str> {
+        let ways = ways(gpu.caps(), true, without);
+        ways.into_iter().map(|way| way.setting.variant().name()).collect()
+    };
+    assert!(names(&[]).contains("packed") && !names(&["packed"]).contains("packed"));
+    let on_trial = VARIANTS.iter().filter(|variant| variant.is_on_trial()).count();
+    assert_eq!(on_trial, 1, "`coop`");
+    if !gpu.caps().matrices() {
+        let mut never = || panic!("no row runs");
+        assert_eq!(block_on(failed_trials(&mut gpu, &cases, &mut never))?, []);
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::SessionOptions,
     files::replace::set_aside,
+    kernels,
     machine::Machine as _,
     machine::gpu::Gpu,
     measure::{
@@ -16,6 +17,7 @@ use grok_wgpu::lab::{
         chunks::{self, Timed},
     },
     model::{config::Config, weights::Weights},
+    selftest::failed_trials,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +38,8 @@ use super::{
 /// adapter and driver, and so are how many tokens of a prompt should go through such a model at
 /// once, of 256, 512 and 1024, and how fast the device reads its memory, by which `inspect` bounds
 /// the speed of a model. Results are as right in every way, but their last bits may differ; only
-/// `--round-activations` lets them differ by more.
+/// `--round-activations` lets them differ by more. A way on trial (`coop`) is measured only where
+/// the rows of the self-test pass with it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -103,7 +106,10 @@ async fn run_on(
     let device = session.machine().caps().describe();
     let rounding = options.round_activations;
     let caps = session.machine().caps().clone();
-    let mut ways = tune::ways(&caps, rounding).len();
+    let gpu = session.machine_mut();
+    let failed = failed_trials(gpu, &kernels::cases(), &mut check_interrupt).await?;
+    let without: Vec<&str> = failed.iter().map(|&(variant, _)| variant).collect();
+    let mut ways = tune::ways(&caps, rounding, &without).len();
     for heads in attention::heads(config, sizes.cache) {
         ways += attention::ways(&caps, heads).len();
     }
@@ -114,9 +120,10 @@ async fn run_on(
         bar.inc(1);
         check_interrupt()
     };
+    let rounds = options.rounds;
     let mut found =
-        measure(&mut session, &ids, options.rounds, rounding, &mut |_| progress()).await?;
-    let timed = chunks::measure(&mut session, options.rounds, &mut || progress()).await?;
+        measure(&mut session, &ids, rounds, rounding, &without, &mut |_| progress()).await?;
+    let timed = chunks::measure(&mut session, rounds, &mut || progress()).await?;
     let usual = SessionOptions::of(config).on(session.machine()).prefill;
     let chunk = chunks::best(&timed, usual);
     let class = chunks::class(config, weights)?;
@@ -124,7 +131,7 @@ async fn run_on(
     // The model makes room for a cache of many positions, and for the matrix that is read.
     let mut gpu = session.into_machine();
     gpu.truncate(0);
-    let (cache, rounds) = (sizes.cache, options.rounds);
+    let cache = sizes.cache;
     match attention::measure(&mut gpu, config, cache, prompt, rounds, &mut |_| progress()).await {
         Ok(of) => found.extend(of),
         Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {
@@ -141,6 +148,9 @@ async fn run_on(
         Err(error) => return Err(error),
     };
     bar.finish_and_clear();
+    for (variant, failure) in &failed {
+        terminal.warn(format!("not measured: {variant} is wrong on this device: {failure}"));
+    }
     if let Some(path) = &keep {
         let chunk = chunk.map(|length| (class.clone(), length));
         adapter::keep(path, &device, choose(&found), rate, chunk)?;

@@ -26,8 +26,9 @@ impl std::fmt::Display for Way {
 }
 
 /// The candidates that a device can run; for each form the default comes first. Variants that round
-/// activations to 8-bit integers are included only if `rounding` is set.
-pub fn ways(caps: &Caps, rounding: bool) -> Vec<Way> {
+/// activations to 8-bit integers are included only if `rounding` is set. Those called `without` are
+/// left out.
+pub fn ways(caps: &Caps, rounding: bool, without: &[&str]) -> Vec<Way> {
     let (on, default) = (caps.capabilities(), caps.tuning());
     let mut ways: Vec<Way> = Vec::new();
     for form in Form::ALL {
@@ -40,7 +41,7 @@ pub fn ways(caps: &Caps, rounding: bool) -> Vec<Way> {
         add(default.default_of(form));
         for &variant in VARIANTS {
             let may = variant.forms().contains(&form) && (rounding || !variant.rounds());
-            if may && variant.needs(&on).is_ok() {
+            if may && !without.contains(&variant.name()) && variant.needs(&on).is_ok() {
                 for sizes in variant.settings(&on) {
                     add(Setting::new(variant, sizes));
                 }
@@ -97,7 +98,8 @@ pub fn choose(found: &[Found]) -> Measured {
 /// Measures the products of a session's model: `rounds` times each candidate, after one round of
 /// warm-up. `prompt` goes through the model first, so that the router chooses real experts. The
 /// session is left with the fastest candidates; `rounding` allows those that round activations to
-/// 8-bit integers. `progress` is called after each candidate; an error from it stops the work.
+/// 8-bit integers, and variants called `without` are left out. `progress` is called after each
+/// candidate; an error from it stops the work.
 ///
 /// # Errors
 ///
@@ -108,6 +110,7 @@ pub async fn measure(
     prompt: &[u32],
     rounds: u32,
     rounding: bool,
+    without: &[&str],
     progress: &mut dyn FnMut(Way) -> Result<()>,
 ) -> Result<Vec<Found>> {
     let caps = session.machine().caps().clone();
@@ -116,7 +119,7 @@ pub async fn measure(
     }
     let default = caps.tuning();
     let mut found: BTreeMap<Class, Vec<(Way, f64)>> = BTreeMap::new();
-    let ways = ways(&caps, rounding);
+    let ways = ways(&caps, rounding, without);
     for &way in &ways {
         let tuning = default.clone().with(way.form, way.setting);
         session.engine().change_machine(|gpu| gpu.set_tuning(tuning));

@@ -59,7 +59,7 @@ async fn fastest(gpu: &mut Gpu, rounds: u32) -> Result<f64> {
     }
     gpu.flush().await?;
     let mut least: Option<f64> = None;
-    for way in ways(gpu.caps(), false).into_iter().filter(|way| way.form == Form::Vector) {
+    for way in ways(gpu.caps(), false, &[]).into_iter().filter(|way| way.form == Form::Vector) {
         let tuning = Tuning { strict: true, ..gpu.caps().tuning() };
         gpu.set_tuning(tuning.with(way.form, way.setting));
         let (row0, scale, cap) = (0, 1.0, 0.0);

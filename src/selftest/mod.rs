@@ -9,6 +9,7 @@ mod page;
 mod place;
 mod report;
 mod runner;
+mod trial;
 
 use std::collections::HashMap;
 
@@ -22,6 +23,7 @@ pub use report::{
     FORMAT, Replay, Row, Summary, Suspect, Totals, VERSION, adapter, build, describe,
 };
 pub use runner::{LOSSES, Runner};
+pub use trial::{failed_trials, trial};
 
 use crate::{
     base::{

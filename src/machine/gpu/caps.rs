@@ -291,6 +291,23 @@ fn rank(kind: wgpu::DeviceType) -> u8 {
     }
 }
 
+/// Asks an adapter for a device.
+async fn request(
+    adapter: &wgpu::Adapter,
+    features: wgpu::Features,
+    limits: &wgpu::Limits,
+) -> std::result::Result<(wgpu::Device, wgpu::Queue), wgpu::RequestDeviceError> {
+    let wanted = wgpu::DeviceDescriptor {
+        label: Some("grok-wgpu"),
+        required_features: features,
+        experimental_features: experimental::token(features),
+        required_limits: limits.clone(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    };
+    adapter.request_device(&wanted).await
+}
+
 pub(super) async fn open(
     adapter: &wgpu::Adapter,
     profile: LimitProfile,
@@ -305,30 +322,26 @@ pub(super) async fn open(
         wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE;
     let matrices = experimental::multiplies_matrices(adapter);
     let matrices = if matrices { experimental::MATRICES } else { wgpu::Features::empty() };
-    let features = adapter.features() & wanted | matrices;
-    let (device, queue) = adapter
-        .request_device(&wgpu::DeviceDescriptor {
-            label: Some("grok-wgpu"),
-            required_features: features,
-            experimental_features: experimental::token(features),
-            required_limits: limits,
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            ..Default::default()
-        })
-        .await
-        .map_err(|error| {
-            // In browsers it is the debug text of a JavaScript error: only the first line matters,
-            // the others are its stack.
-            let said = error.to_string();
-            let line = said.lines().next().unwrap_or_default();
-            let line =
-                line.strip_prefix("JsValue(").map_or(line, |inner| inner.trim_end_matches(')'));
-            let name = describe(&info.name, &info);
-            if is_of_memory(line) {
-                return no_memory(&format!("a device on {name}"), line.to_owned());
-            }
-            Error::Adapter(format!("{name}: {line}"))
-        })?;
+    let plain = adapter.features() & wanted;
+    let mut features = plain | matrices;
+    let mut made = request(adapter, features, &limits).await;
+    // What is on trial must not keep anybody from a device.
+    if made.is_err() && features != plain {
+        features = plain;
+        made = request(adapter, features, &limits).await;
+    }
+    let (device, queue) = made.map_err(|error| {
+        // In browsers it is the debug text of a JavaScript error: only the first line matters, the
+        // others are its stack.
+        let said = error.to_string();
+        let line = said.lines().next().unwrap_or_default();
+        let line = line.strip_prefix("JsValue(").map_or(line, |inner| inner.trim_end_matches(')'));
+        let name = describe(&info.name, &info);
+        if is_of_memory(line) {
+            return no_memory(&format!("a device on {name}"), line.to_owned());
+        }
+        Error::Adapter(format!("{name}: {line}"))
+    })?;
     let caps = Caps {
         name: info.name.clone(),
         limits: device.limits(),
