@@ -36,7 +36,7 @@ use super::{
 /// are, whether subgroups exchange values. Each way runs on all products of the model, and on its
 /// attention to 4096 positions; the fastest for each size of product and for attention is kept by
 /// adapter and driver, and so are how many tokens of a prompt should go through such a model at
-/// once, of 256, 512 and 1024, and how fast the device reads its memory, by which `inspect` bounds
+/// once (`--chunks`), and how fast the device reads its memory, by which `inspect` bounds
 /// the speed of a model. Results are as right in every way, but their last bits may differ; only
 /// `--round-activations` lets them differ by more. A way on trial (`coop`) is measured only where
 /// the rows of the self-test pass with it.
@@ -58,6 +58,12 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     prompt: u32,
+    /// Tokens of a prompt that may go through at once: each is measured, as far as the context and
+    /// the device's memory allow
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(default_values_t = chunks::LENGTHS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    chunks: Vec<u32>,
     /// Also measure products that round activations to 8 bits, where weights are quantized
     ///
     /// Devices that multiply bytes in hardware may read prompts faster with it, at some cost in
@@ -114,7 +120,7 @@ async fn run_on(
         ways += attention::ways(&caps, heads).len();
     }
     let ids: Vec<u32> = (0..prompt).map(|i| i.wrapping_mul(7919) % config.vocab_size).collect();
-    let prompts = chunks::LENGTHS.len() as u64 * u64::from(options.rounds + 1);
+    let prompts = options.chunks.len() as u64 * u64::from(options.rounds + 1);
     let bar = terminal.bar("measuring", ways as u64 + prompts, false);
     let progress = || {
         bar.inc(1);
@@ -123,7 +129,7 @@ async fn run_on(
     let rounds = options.rounds;
     let mut found =
         measure(&mut session, &ids, rounds, rounding, &without, &mut |_| progress()).await?;
-    let timed = chunks::measure(&mut session, rounds, &mut || progress()).await?;
+    let timed = chunks::measure(&mut session, &options.chunks, rounds, &mut || progress()).await?;
     let usual = SessionOptions::of(config).on(session.machine()).prefill;
     let chunk = chunks::best(&timed, usual);
     let class = chunks::class(config, weights)?;

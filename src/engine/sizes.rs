@@ -26,8 +26,8 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// Most tokens of a prompt in a pass, where nothing else is known.
     pub const PREFILL: u32 = 256;
-    /// The same on a GPU with memory of its own: more tokens share a loaded weight, and more of them
-    /// choose the same expert.
+    /// The same on a GPU with memory of its own: more tokens share a loaded weight, and more choose
+    /// the same expert.
     pub const PREFILL_OF_DISCRETE: u32 = 1024;
     /// Longest context by default: the KV cache takes memory for every position.
     const DEFAULT_CONTEXT: u32 = 4096;
@@ -39,8 +39,8 @@ impl SessionOptions {
         Self { context, prefill, cache }
     }
 
-    /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, and an F32
-    /// cache.
+    /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, and an
+    /// F32 cache.
     pub fn of(config: &Config) -> Self {
         Self {
             context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),

@@ -7,7 +7,7 @@ use crate::{
     model::{config::Config, schema, weights::Weights},
 };
 
-/// The lengths that are compared: a plan of each has no padding.
+/// The lengths that are compared unless others are asked for.
 pub const LENGTHS: [u32; 3] = [256, 512, 1024];
 
 /// Seconds after which no more rounds are needed: a long run is hardly disturbed.
@@ -48,9 +48,9 @@ pub fn best(timed: &[Timed], usual: u32) -> Option<u32> {
     Some(if usual.seconds < 1.03 * fastest.seconds { usual } else { fastest }.length)
 }
 
-/// Measures a prompt in chunks of each length that the context and the device's memory allow:
+/// Measures a prompt in chunks of each of `lengths` that context and memory allow:
 /// `rounds` times, or until they have taken ten seconds, after one that does not count. The session
-/// is left with sizes for the longest of them. Nothing is measured where there is no choice.
+/// is left with sizes for one of them. Nothing is measured where there is no choice.
 /// `progress` is called after each prompt; an error from it stops the work.
 ///
 /// # Errors
@@ -58,17 +58,17 @@ pub fn best(timed: &[Timed], usual: u32) -> Option<u32> {
 /// Errors of the device and of `progress`.
 pub async fn measure(
     session: &mut Session<Gpu>,
+    lengths: &[u32],
     rounds: u32,
     progress: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Timed>> {
-    let most = session.config().max_position_embeddings;
-    let mut lengths = LENGTHS.to_vec();
-    lengths.retain(|&length| length <= most);
+    let (most, cache) = (session.config().max_position_embeddings, session.options().cache);
+    let mut lengths: Vec<u32> = lengths.iter().copied().filter(|&rows| rows <= most).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
     let longest = loop {
         let [.., _, longest] = lengths[..] else { return Ok(Vec::new()) };
-        let sizes =
-            SessionOptions { context: longest, prefill: longest, cache: session.options().cache };
-        match session.resize(sizes) {
+        match session.resize(SessionOptions::new(longest, longest, cache)) {
             Ok(()) => break longest,
             Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => lengths.pop(),
             Err(error) => return Err(error),
@@ -78,6 +78,8 @@ pub async fn measure(
     let prompt: Vec<u32> = (0..longest).map(|i| i.wrapping_mul(7919) % vocab).collect();
     let mut timed = Vec::new();
     for length in lengths {
+        // A plan of this length has no padding then.
+        session.resize(SessionOptions::new(longest, length, cache))?;
         let (mut seconds, mut all) = (f64::INFINITY, 0.0);
         for round in 0..=rounds {
             session.rewind(0);

@@ -217,6 +217,10 @@ impl Tuning {
 
     /// How to divide attention over such heads: by the setting that was measured, else by that of
     /// matrix products, else by the plain one: by the first of these that can.
+    ///
+    /// # Panics
+    ///
+    /// Never: the plain variant divides attention over any heads.
     pub fn attention(&self, heads: Heads) -> Attention {
         let attention = self.attention_setting(heads).attention(heads).expect(DIVIDES);
         let Attention { variant, program, .. } = &attention;

@@ -11,6 +11,7 @@ fn what_was_measured_is_kept_and_heeded() {
     let file = folder.path().join("new").join("tuning.json");
     let keep = ["--tuning-file", path(&file)];
     let tune = ["tune", path(model()), "--prompt", "8", "--rounds", "1", "--json"];
+    let tune = [&tune[..], &["--chunks", "8,24,16"]].concat();
     let with = |args: &[&str]| run(&[args, &keep].concat());
 
     let report = json(&[&tune[..], &keep].concat());
@@ -50,7 +51,8 @@ fn what_was_measured_is_kept_and_heeded() {
     assert!((bound * token / rate as f64 - 1.0).abs() < 1e-9, "{verdict}");
     // So does the length of chunks.
     let timed = report["chunks"].as_array().expect("a list");
-    assert_eq!(timed.len(), 3, "{report}");
+    let lengths: Vec<_> = timed.iter().map(|of| of["tokens"].as_u64()).collect();
+    assert_eq!(lengths, [Some(8), Some(16), Some(24)]);
     assert!(timed.iter().all(|of| of["seconds"].as_f64() > Some(0.0)), "{report}");
     let class = report["model"].as_str().expect("a text");
     let length = chunks[report["device"].as_str().expect("a name")][class];

@@ -18,13 +18,11 @@ mod trusted;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, WGPU, adapters};
-use std::time::Duration;
-
 pub use make::Refusal;
 pub use pipelines::Compiled;
 pub use plan::{Counters, RecordedPass, StepTime, WholeTime};
 
-use self::{ahead::Ahead, failure::Failure, make::Maker, pace::Pace};
+use self::{ahead::Ahead, failure::Failure, make::Maker, pace::Pace, wait::Duration};
 use crate::{
     base::{
         error::{Error, Result},

@@ -1,6 +1,6 @@
 //! Waiting for a device: natively by polling, in browsers by their event loop.
 
-use std::time::Duration;
+pub(super) use std::time::Duration;
 #[cfg(not(target_arch = "wasm32"))]
 use std::{sync::LazyLock, time::Instant};
 

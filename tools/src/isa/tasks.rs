@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use grok_wgpu::lab::{
     base::{
         error::Result,
-        tensor::{DType, Tensor},
+        tensor::{DType, Shape, Tensor},
     },
     checkpoint::Synthetic,
     machine::{
@@ -87,14 +87,10 @@ pub fn of(load: Load, tuning: &Tuning) -> std::result::Result<Tasks, String> {
     let mut sizes = HashMap::new();
     for dispatch in &dispatches {
         let program = programs::name(dispatch);
-        let invocations = match sizes.get(&program) {
-            Some(&known) => known,
-            None => {
-                let size = spirv::workgroup_size(dispatch)?;
-                sizes.insert(program.clone(), size);
-                size
-            }
-        };
+        if !sizes.contains_key(&program) {
+            sizes.insert(program.clone(), spirv::workgroup_size(dispatch)?);
+        }
+        let invocations = sizes[&program];
         let task = task(dispatch, program, invocations, load);
         match tasks.iter_mut().find(|known| Task { runs: task.runs, ..(*known).clone() } == task) {
             Some(known) => known.runs += 1,
@@ -161,7 +157,7 @@ fn task(dispatch: &Dispatch, program: String, invocations: u32, load: Load) -> T
     let slots = named("ids").or(named("order")).map_or(0.0, |o| o.tensor.shape.len() as f64);
     // On average the last tile of each expert is half empty.
     let experts = named("gate").or(named("weight")).map(|matrix| matrix.tensor.shape);
-    let padded = match (form, experts.as_ref().map(|shape| shape.extents())) {
+    let padded = match (form, experts.as_ref().map(Shape::extents)) {
         (Some(Form::Matrix), Some(&[experts, _, _])) => {
             let tiles = slots / f64::from(Form::Matrix.tile());
             (tiles + f64::from(experts) / 2.0) / tiles
