@@ -86,11 +86,11 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     if let Some((config, weights)) = options.of.made_up(globals).await? {
         let bytes = weights.bytes();
-        return run_on(globals, options, &config, &weights, bytes).await;
+        return Box::pin(run_on(globals, options, &config, &weights, bytes)).await;
     }
     let opened = open(&locate(options.of.model.as_deref()), globals).await?;
     let bytes = opened.weights.bytes();
-    run_on(globals, options, &opened.config, &opened.weights, bytes).await
+    Box::pin(run_on(globals, options, &opened.config, &opened.weights, bytes)).await
 }
 
 async fn run_on(

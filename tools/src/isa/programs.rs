@@ -104,7 +104,7 @@ fn ways() -> Vec<Way> {
     ways
 }
 
-/// Variants that no program here has: those for CPUs, and those that need what [`GPUS`] lack.
+/// Variants that no program here has: those for CPUs, and what no GPU here can run.
 pub fn left_out() -> Vec<&'static str> {
     let out = |variant: &&&'static dyn Variant| {
         GPUS.iter().all(|on| is_for_cpus(**variant, on) || variant.needs(on).is_err())
