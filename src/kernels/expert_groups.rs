@@ -61,12 +61,14 @@ impl Kernel for ExpertGroups {
             )));
         }
         let tiles = max_tiles(slots, self.experts, self.height);
+        // All prompts have one program, however long their buffers are.
+        let invocations = if self.height <= Form::Vector.tile() { 32 } else { 256 };
         binder
             .step(self.step)?
             .read("ids", self.ids, U32, [tokens, chosen])?
             .write("order", self.order, U32, [slots])?
             .write("tiles", self.tiles, U32, [tiles, 4])?
-            .constant("WG", slots.next_power_of_two().clamp(32, 256))
+            .constant("WG", invocations)
             .dispatch(
                 Params { experts: self.experts, chosen, tiles, height: self.height },
                 [1, 1, 1],
