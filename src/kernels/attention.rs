@@ -394,6 +394,7 @@ fn of_type(rows: &mut Rows, dtype: DType) {
         ("decode at a page's beginning", [1, 8, 2, 32], 64, 32),
         ("prefill", [7, 6, 2, 32], 0, 64),
         ("prefill, Grok-2 group", [5, 16, 2, 128], 20, 64),
+        ("prefill, heads of 64", [2, 2, 1, 64], 25, 64),
         ("prefill after a prefix", [9, 6, 2, 32], 30, 64),
         ("prefill in splits", [33, 4, 1, 64], 5, 32),
         ("three parts of a head", [5, 6, 2, 96], 20, 64),
