@@ -1,4 +1,4 @@
-// Loads of chunks of f32 into the `kv_tile` of variants/tiles_attention.wgsl.
+// Loads of chunks of f32 into the variant's `kv_tile`.
 // Links: lib/cache_f32.wgsl.
 
 // Quads (vec4) in a chunk.

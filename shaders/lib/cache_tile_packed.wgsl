@@ -1,5 +1,5 @@
-// Loads of chunks of packed elements, which lib/weight_*.wgsl decodes, into the `kv_tile` of
-// variants/tiles_attention.wgsl.
+// Loads of chunks of packed elements, which lib/weight_*.wgsl decodes, into the variant's
+// `kv_tile`.
 // Links: lib/weight_f16.wgsl or lib/weight_q8.wgsl.
 
 // Quads (vec4) in a chunk.

@@ -107,8 +107,8 @@ fn main(
         }
         workgroupBarrier();
 
-        low = scale_columns(low, four(shrinks[0], shrinks[1], shrinks[2], shrinks[3]));
-        high = scale_columns(high, four(shrinks[4], shrinks[5], shrinks[6], shrinks[7]));
+        low = scale_columns(low, vec4(shrinks[0], shrinks[1], shrinks[2], shrinks[3]));
+        high = scale_columns(high, vec4(shrinks[4], shrinks[5], shrinks[6], shrinks[7]));
         let values = quads_of(held_values, local);
         low += mul_values(local, 0u, values);
         high += mul_values(local, 4u, values);
@@ -129,10 +129,6 @@ fn main(
     put_two(local, 2u, low[2], low[3], work, group_id);
     put_two(local, 4u, high[0], high[1], work, group_id);
     put_two(local, 6u, high[2], high[3], work, group_id);
-}
-
-fn four(x: f32, y: f32, z: f32, w: f32) -> vec4<f32> {
-    return vec4(x, y, z, w);
 }
 
 // Loads an invocation's quads of the key of a position, in a block whose first is in this slot.
@@ -265,7 +261,7 @@ fn mul_values(local: u32, first: u32, values: mat4x4<f32>) -> mat4x4<f32> {
 
 // The weights of four rows at a position.
 fn weights_at(j: u32) -> vec4<f32> {
-    return four(weights[j], weights[j + BLOCK], weights[j + 2u * BLOCK], weights[j + 3u * BLOCK]);
+    return vec4(weights[j], weights[j + BLOCK], weights[j + 2u * BLOCK], weights[j + 3u * BLOCK]);
 }
 
 // Adds up the sums of all invocations for two rows, from `first` on, and writes them. Call it from

@@ -165,8 +165,8 @@ pub(super) async fn measure(
     })
 }
 
-/// Measures the host's time: of a token that which its work is not submitted before; of a prompt
-/// all of it, since without a readback a step returns as soon as it is submitted.
+/// Measures the host's time: of a token all but the wait for its results; of a prompt all of it,
+/// since without a readback a step returns as soon as it is submitted.
 async fn host_times(
     session: &mut Session<Gpu>,
     prompt: &[u32],
