@@ -4,7 +4,7 @@
 // invocations share a position, each with every eighth quad of its key. For the weighted sum an
 // invocation has a quad of the values of some positions, and the results of all rows for it.
 // Known as: flash decoding (online softmax, register tiles over the heads of a group).
-// Links: lib/fours.wgsl, lib/cache_quad_f32.wgsl or lib/cache_quad_packed.wgsl.
+// Links: lib/fours.wgsl, lib/score.wgsl, lib/cache_quad_f32.wgsl or lib/cache_quad_packed.wgsl.
 
 // Quads of a key for each of the eight, and positions of a block for an invocation that sums: the
 // eighth part of a head's quads, 1, 2 or 4.
@@ -234,14 +234,7 @@ fn score(row: u32, at: u32, heat: f32) -> f32 {
             + (parts[first + 2u * SHARE][c] + parts[first + 3u * SHARE][c]))
         + ((parts[first + 4u * SHARE][c] + parts[first + 5u * SHARE][c])
             + (parts[first + 6u * SHARE][c] + parts[first + 7u * SHARE][c]));
-    // Scores reach tens, and their rounding errors become relative errors of the weights: as few
-    // operations as possible follow the dot product.
-    let inner = product * params.inner;
-    // The cap must not hide a product that is not a finite number.
-    if params.cap > 0.0 && is_finite(product) {
-        return tanh_bounded(inner) * (params.cap * heat);
-    }
-    return inner * heat;
+    return score_of(product, heat);
 }
 
 // What an invocation's positions add to the sums of four rows, from `first` on.

@@ -2,7 +2,7 @@
 // split. rows * dim4 is at most 256 and rows at most 8; block * dim4 is at most 512, block at most
 // 32, and rows * block at most 256.
 // Known as: flash attention (KV blocks in shared memory, online softmax).
-// Links: lib/cache_tile_f32.wgsl or lib/cache_tile_packed.wgsl.
+// Links: lib/score.wgsl, lib/cache_tile_f32.wgsl or lib/cache_tile_packed.wgsl.
 
 const WG: u32 = 256u;
 
@@ -69,17 +69,8 @@ fn main(
             for (var c = 0u; c < params.dim4; c++) {
                 s += q_tile[score_row * params.dim4 + c] * kv_tile[j * wide + c];
             }
-            // Scores reach tens, and their rounding errors become relative errors of the weights:
-            // as few operations as possible follow the dot product.
-            let product = (s.x + s.y) + (s.z + s.w);
-            let inner = product * params.inner;
             let heat = temperature[work.first + (work.row0 + score_row) / group];
-            // The cap must not hide a product that is not a finite number.
-            if params.cap > 0.0 && is_finite(product) {
-                scores[local] = tanh_bounded(inner) * (params.cap * heat);
-            } else {
-                scores[local] = inner * heat;
-            }
+            scores[local] = score_of((s.x + s.y) + (s.z + s.w), heat);
         }
         workgroupBarrier();
 

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{base::tensor::DType, wgsl};
 
-/// The WGSL files of attention with these loads of the cache.
+/// The WGSL files of attention: the libraries beside `fours`, and the kernel.
 macro_rules! attention_files {
-    ($cache:literal, $main:literal) => {
+    ($($lib:literal),+; $main:literal) => {
         const {
             &[
                 wgsl!("lib/fours"),
-                wgsl!(concat!("lib/", $cache)),
+                $(wgsl!(concat!("lib/", $lib)),)+
                 wgsl!(concat!("variants/", $main)),
             ]
         }
@@ -125,13 +125,15 @@ impl Variant for Blocks {
         // what is loaded.
         let files: &[ShaderFile] = match (form, cache) {
             (Form::Vector, DType::F32) => {
-                attention_files!("cache_quad_f32", "blocks_attention_decode")
+                attention_files!("score", "cache_quad_f32"; "blocks_attention_decode")
             }
-            (Form::Vector, _) => attention_files!("cache_quad_packed", "blocks_attention_decode"),
+            (Form::Vector, _) => {
+                attention_files!("score", "cache_quad_packed"; "blocks_attention_decode")
+            }
             (Form::Matrix, DType::F32) => {
-                attention_files!("cache_tile_f32", "blocks_attention_prompt")
+                attention_files!("cache_tile_f32"; "blocks_attention_prompt")
             }
-            (Form::Matrix, _) => attention_files!("cache_tile_packed", "blocks_attention_prompt"),
+            (Form::Matrix, _) => attention_files!("cache_tile_packed"; "blocks_attention_prompt"),
         };
         [32, 64, 128].contains(&head_dim).then(|| Attention {
             variant: if form == Form::Vector { "blocks_decode" } else { "blocks_prompt" },

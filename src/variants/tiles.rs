@@ -67,9 +67,21 @@ impl Variant for Tiles {
         // The largest powers of two that fit `q_tile` (256 vectors) and `kv_tile` (512).
         let fit = |room: u32| 1 << (room / dim4).ilog2();
         let files: &[ShaderFile] = if cache == DType::F32 {
-            const { &[wgsl!("lib/cache_tile_f32"), wgsl!("variants/tiles_attention")] }
+            const {
+                &[
+                    wgsl!("lib/score"),
+                    wgsl!("lib/cache_tile_f32"),
+                    wgsl!("variants/tiles_attention"),
+                ]
+            }
         } else {
-            const { &[wgsl!("lib/cache_tile_packed"), wgsl!("variants/tiles_attention")] }
+            const {
+                &[
+                    wgsl!("lib/score"),
+                    wgsl!("lib/cache_tile_packed"),
+                    wgsl!("variants/tiles_attention"),
+                ]
+            }
         };
         Some(Attention {
             variant: self.name(),

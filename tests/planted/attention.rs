@@ -120,7 +120,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the soft cap of attention by blocks hides what is not a number",
-        file: "variants/blocks_attention_decode.wgsl",
+        file: "lib/score.wgsl",
         find: "params.cap > 0.0 && is_finite(product)",
         replace: "params.cap > 0.0",
         rows: &["attention/F32 decode in splits, cap 30, q Inf"],
@@ -174,7 +174,7 @@ pub(super) const BUGS: &[Bug] = &[
         file: "variants/blocks_attention_prompt.wgsl",
         find: "kv_tile[share * PRODUCTS + (place ^ share)]",
         replace: "kv_tile[share * PRODUCTS + place]",
-        rows: &["attention/F32 prefill, cap 30"],
+        rows: &["attention/F32 prefill, cap 2"],
         variant: Some("blocks"),
     },
     Bug {
@@ -211,7 +211,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap is left out",
-        file: "variants/tiles_attention.wgsl",
+        file: "lib/score.wgsl",
         find: "tanh_bounded(inner) * (params.cap * heat)",
         replace: "inner * (params.cap * heat)",
         rows: &["attention/F32 prefill, cap 2"],
@@ -219,7 +219,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "attention's soft cap hides what is not a number",
-        file: "variants/tiles_attention.wgsl",
+        file: "lib/score.wgsl",
         find: "params.cap > 0.0 && is_finite(product)",
         replace: "params.cap > 0.0",
         rows: &[
