@@ -89,6 +89,9 @@ class Arena {
   }
 }
 
+/** Equal for rows that have one pipeline. */
+export const pipelineKey = ({ code, constants }) => JSON.stringify([code, constants]);
+
 /** Runs rows on a device and caches its pipelines. */
 export class Runner {
   #pipelines = new Map();
@@ -200,7 +203,7 @@ export class Runner {
   }
 
   async #pipeline(row) {
-    const key = JSON.stringify([row.code, row.constants]);
+    const key = pipelineKey(row);
     let built = this.#pipelines.get(key);
     if (!built) {
       built = await this.#build(row);

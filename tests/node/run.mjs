@@ -5,8 +5,8 @@
 //     node run.mjs DIR [--kernel NAME] [--case TEXT] [--tuning NAME] [--every N] [--json]
 //         [--part I/N] [--check-itself]
 //
-// `--every N` runs each N-th row of every program, and `--part I/N` the I-th of N parts of what is chosen, so that
-// several processes share the rows. Rows say which subgroup sizes they need. Rows for other sizes than the device's are
+// `--every N` runs each N-th row of every program, and `--part I/N` the rows of the I-th of N parts of the pipelines that
+// are needed, so that several processes share the rows and each compiles its own. Rows say which subgroup sizes they need. Rows for other sizes than the device's are
 // skipped and counted. On SwiftShader, which has subgroups of 4, `subgroup` variants run, while `spread` variants, which
 // need 8, are only compiled, by `check.mjs`.
 //
@@ -16,7 +16,7 @@
 import { parseArgs } from "node:util";
 import { openDevice } from "./device.mjs";
 import { checkItself } from "./faults.mjs";
-import { Runner, readRows } from "./rows.mjs";
+import { pipelineKey, Runner, readRows } from "./rows.mjs";
 
 const usage = (text) => {
   console.error(text);
@@ -71,7 +71,12 @@ rows = rows.filter((row) => {
 });
 const [part, parts] = (/^([1-9]\d*)\/([1-9]\d*)$/.exec(options.part) ?? []).slice(1).map(Number);
 if (!(part <= parts)) usage(`--part is ${options.part}, expected I/N with I from 1 to N`);
-rows = rows.filter((_, i) => i % parts === part - 1);
+const pipelines = new Map();
+for (const row of rows) {
+  const key = pipelineKey(row);
+  if (!pipelines.has(key)) pipelines.set(key, pipelines.size);
+}
+rows = rows.filter((row) => pipelines.get(pipelineKey(row)) % parts === part - 1);
 if (rows.length === 0) usage(`${folder}: no row of that name`);
 
 const opened = await openDevice();
