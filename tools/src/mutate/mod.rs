@@ -50,6 +50,12 @@ struct Options {
     /// Take about so many mutants, evenly over files and operators; the choice is always the same
     #[arg(long)]
     sample: Option<usize>,
+    /// Only the I-th of N parts, so that several processes share the work
+    ///
+    /// Each needs a `--state` of its own. `--resume` on all of their lines in one file writes the
+    /// tables.
+    #[arg(long, value_name = "I/N", value_parser = part)]
+    part: Option<(usize, usize)>,
     /// List the mutants that compile, and run nothing
     #[arg(long)]
     list: bool,
@@ -155,6 +161,9 @@ impl<'a> Work<'a> {
             chosen = sample(self.all, chosen, count);
             eprintln!("{} of them are taken", chosen.len());
         }
+        if let Some((part, parts)) = self.options.part {
+            chosen = chosen.into_iter().skip(part - 1).step_by(parts).collect();
+        }
         self.chosen = chosen;
     }
 
@@ -237,6 +246,16 @@ impl<'a> Work<'a> {
         }
         Ok(faults.is_empty() && unfinished == 0)
     }
+}
+
+/// Reads `I/N` with I from 1 to N.
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let read = || {
+        let (part, parts) = text.split_once('/')?;
+        let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
+        (1..=parts).contains(&part).then_some((part, parts))
+    };
+    read().ok_or_else(|| "expected I/N with I from 1 to N".into())
 }
 
 /// Files of kernels, of variants and of libraries, each sorted by name.
