@@ -171,7 +171,7 @@ fn pass_json(Measured { load, pass }: &Measured, ceilings: &Ceilings) -> Value {
 
 fn kernel_json(timed: &Timed, ceilings: &Ceilings) -> Value {
     let &Timed { ref label, shape, runs, seconds, bytes, operations } = timed;
-    let giga = |count: u64| (seconds > 0.0).then(|| 1e-9 * count as f64 / seconds);
+    let giga = |count| giga(count, seconds);
     json!({
         "kernel": label,
         "shape": shape.extents(),
@@ -184,6 +184,11 @@ fn kernel_json(timed: &Timed, ceilings: &Ceilings) -> Value {
         "share": share(timed, ceilings),
         "limit": limit(timed, ceilings),
     })
+}
+
+/// Billions a second of something that was counted in so many seconds.
+fn giga(count: u64, seconds: f64) -> Option<f64> {
+    (seconds > 0.0).then(|| 1e-9 * count as f64 / seconds)
 }
 
 /// The part of the device's least time in a kernel's time, from 0 to 1.
@@ -238,7 +243,7 @@ fn pass_table(Measured { load, pass }: &Measured, ceilings: &Ceilings) -> String
     let head = format!("{}, {tokens} up to position {}", phase(load.phase), load.positions);
     let head = [&head, "matrix", "runs", "time", "GB/s", "GFLOP/s", "share"].map(String::from);
     let rows = pass.kernels.iter().map(|timed| {
-        let giga = |count: u64| plain(1e-9 * count as f64 / timed.seconds.max(1e-9));
+        let giga = |count| giga(count, timed.seconds).map_or("-".into(), plain);
         let share = share(timed, ceilings);
         [
             format!("  {}", timed.label),
