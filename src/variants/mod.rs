@@ -16,7 +16,7 @@ use std::{fmt, ops::RangeInclusive};
 pub use product::{COLUMNS, Form, Parts, Product, TILE, Weights};
 pub use program::{Feature, Program, ShaderFile, Source};
 pub use setting::Setting;
-pub use store::Store;
+pub use store::{Kept, Store};
 pub use tuning::{Class, Measured, Refused, Tuning};
 
 use crate::base::tensor::DType;
