@@ -10,6 +10,7 @@ use grok_wgpu::lab::{
         activation::Gelu,
         tensor::{DType, Tensor},
     },
+    engine::SessionOptions,
     kernels::{
         Attention, AttentionMerge, CombineNorm, Embed, ExpertGatedMatMul, ExpertGroups,
         ExpertMatMul, GatedMatMul, Gather, MatMul, MultiplyAdds, NormRoute, RmsNorm, RmsNormAdd,
@@ -37,7 +38,6 @@ const CHUNK: u32 = 1024;
 const TOKENS: u32 = 64;
 /// Positions in the KV cache.
 const POSITIONS: u32 = 1024;
-const SPLIT_LEN: u32 = 128;
 const HEADS: [u32; 3] = [8, 2, 128];
 
 /// A device, and the host whose tensors are copied to it.
@@ -177,7 +177,7 @@ fn attention(criterion: &mut Criterion) {
     let [k, v] = cache;
     let table = bench.ints([POSITIONS / PAGE], (0..POSITIONS / PAGE).rev().collect());
     for (name, tokens, tile, least) in
-        [("token", 1, 1, SPLIT_LEN), ("prompt", TOKENS, 32, POSITIONS)]
+        [("token", 1, 1, SessionOptions::SPLIT), ("prompt", TOKENS, 32, POSITIONS)]
     {
         let records: Vec<_> = step::rows_of(0, 0, POSITIONS - tokens..POSITIONS).collect();
         let [rows, tiles] =

@@ -1,6 +1,6 @@
 //! The adapter that the options name, with what `tune` measured on it.
 
-use std::{io::ErrorKind, path::Path, sync::Arc};
+use std::{io::ErrorKind, mem::take, path::Path, sync::Arc};
 
 use grok_wgpu::lab::{
     base::error::{Error, Result},
@@ -10,7 +10,7 @@ use grok_wgpu::lab::{
     },
     machine::gpu::Gpu,
     measure::autotune,
-    variants::{Measured, Store, Tuning},
+    variants::{Kept, Store, Tuning},
 };
 
 use pollster::block_on;
@@ -22,6 +22,12 @@ const MAX_STORE: u64 = 16 << 20;
 
 /// Opens the adapter that the options name, with its work divided as `tune` found best.
 pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
+    Ok(measured(globals).await?.0)
+}
+
+/// The same, with what else `tune` measured on this adapter: its bandwidth, and lengths by class of
+/// models. Nothing where the file has nothing or cannot be read.
+pub(super) async fn measured(globals: &Globals) -> Result<(Gpu, Kept)> {
     let mut gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
     let terminal = globals.terminal();
     gpu.on_notice(move |notice| {
@@ -30,24 +36,23 @@ pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
     if let Some(milliseconds) = globals.submission_ms {
         gpu.limit_submissions((milliseconds > 0).then(|| f64::from(milliseconds) / 1e3));
     }
-    apply(globals, &mut gpu);
-    Ok(gpu)
+    let mut kept = known(globals, &gpu.caps().describe()).unwrap_or_default();
+    if !kept.settings.is_empty() {
+        let measured = autotune::possible(gpu.caps(), take(&mut kept.settings));
+        gpu.set_tuning(Tuning { measured: Some(Arc::new(measured)), ..gpu.caps().tuning() });
+    }
+    Ok((gpu, kept))
 }
 
-/// Applies what `tune` measured on this adapter. A file that cannot be read gives a warning, and
-/// the default tuning stays.
-fn apply(globals: &Globals, gpu: &mut Gpu) {
-    let Some(path) = globals.tuning_file() else { return };
-    match read_store(&path) {
-        Ok(mut store) => {
-            if let Some(measured) = store.devices.remove(&gpu.caps().describe()) {
-                let measured = Some(Arc::new(autotune::possible(gpu.caps(), measured)));
-                gpu.set_tuning(Tuning { measured, ..gpu.caps().tuning() });
-            }
-        }
+/// What `tune` measured on a device. A file that cannot be read gives a warning, and nothing of it
+/// is heeded.
+fn known(globals: &Globals, device: &str) -> Option<Kept> {
+    match read_store(&globals.tuning_file()?) {
+        Ok(mut store) => store.devices.remove(device),
         Err(error) => {
             let hint = error.hint();
             globals.terminal().warn(format!("{error}; `tune` was not heeded. {hint}"));
+            None
         }
     }
 }
@@ -68,36 +73,12 @@ fn damaged(error: Error) -> Error {
     error.with_hint("`tune --forget` puts the file aside, and `tune` measures anew.")
 }
 
-/// Bytes that a device reads in a second, if `tune` has measured that. A file that cannot be read
-/// was told of when the device was opened.
-pub(super) fn bandwidth(globals: &Globals, device: &str) -> Option<u64> {
-    read_store(&globals.tuning_file()?).ok()?.bandwidths.get(device).copied()
-}
-
-/// How many tokens of a prompt should go through a model of this class at once, if `tune` has
-/// measured that.
-pub(super) fn chunk(globals: &Globals, device: &str, class: &str) -> Option<u32> {
-    read_store(&globals.tuning_file()?).ok()?.chunks.get(device)?.get(class).copied()
-}
-
 /// Adds what was measured on a device to the file, to what other processes have written to it
-/// meanwhile. `chunk` is a class of models, and how many tokens of a prompt suit them.
-pub(super) fn keep(
-    path: &Path,
-    device: &str,
-    measured: Measured,
-    bandwidth: Option<u64>,
-    chunk: Option<(String, u32)>,
-) -> Result<()> {
+/// meanwhile.
+pub(super) fn keep(path: &Path, device: &str, measured: Kept) -> Result<()> {
     make_parent(path)?;
     alone(path, || {
         let mut store = read_store(path)?;
-        if let Some(rate) = bandwidth {
-            store.bandwidths.insert(device.to_owned(), rate);
-        }
-        if let Some((class, length)) = chunk {
-            store.chunks.entry(device.to_owned()).or_default().insert(class, length);
-        }
         store.devices.entry(device.to_owned()).or_default().extend(measured);
         write_store(path, &store)
     })
@@ -111,8 +92,6 @@ pub(super) fn forget(path: &Path, device: &str) -> Result<bool> {
     alone(path, || {
         let mut store = read_store(path)?;
         let known = store.devices.remove(device).is_some();
-        store.bandwidths.remove(device);
-        store.chunks.remove(device);
         if known {
             write_store(path, &store)?;
         }
@@ -143,17 +122,19 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..EACH {
                         let device = format!("device {writer} {i}");
-                        let chunk = Some(("a class".to_owned(), 512));
-                        keep(path, &device, Measured::new(), Some(1), chunk).expect("kept");
+                        let chunks = [("a class".to_owned(), 512)].into();
+                        let measured = Kept { bandwidth: Some(1), chunks, ..Kept::default() };
+                        keep(path, &device, measured).expect("kept");
                     }
                 });
             }
         });
         let stored = read_store(&path).expect("read");
-        assert_eq!((stored.devices.len(), stored.chunks.len()), (4 * EACH, 4 * EACH));
+        assert_eq!(stored.devices.len(), 4 * EACH);
+        assert!(stored.devices.values().all(|kept| kept.chunks["a class"] == 512));
         assert!(forget(&path, "device 0 0").expect("forgotten"));
         assert!(!forget(&path, "device 0 0").expect("forgotten"));
         let left = read_store(&path).expect("read");
-        assert_eq!((left.devices.len(), left.chunks.len()), (4 * EACH - 1, 4 * EACH - 1));
+        assert_eq!(left.devices.len(), 4 * EACH - 1);
     }
 }

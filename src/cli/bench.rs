@@ -101,6 +101,8 @@ struct Subject<'a> {
     options: &'a Options,
     compat: &'static str,
     adapter: String,
+    /// Positions of the shortest split of decode attention.
+    split: u32,
 }
 
 /// Runs the command.
@@ -149,7 +151,8 @@ async fn bench<W: Weights>(
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;
     let adapter = session.machine().caps().describe();
-    let subject = Subject { name, config, options, compat: globals.compat.name(), adapter };
+    let (compat, split) = (globals.compat.name(), session.options().split);
+    let subject = Subject { name, config, options, compat, adapter, split };
     let mut json = as_json(&subject, &measured);
     if globals.json {
         if let Some(base) = base {

@@ -22,13 +22,14 @@ use grok_wgpu::lab::{
         weights::Weights,
     },
     text::{chat::choose, sampler::Sampling},
+    variants::Kept,
 };
 
 use self::verdict::{Bandwidth, Verdict};
 use super::{
-    adapter::{bandwidth, gpu},
+    adapter,
     globals::Globals,
-    model::{Element, SizeOptions, locate, open, preset, tokenizer},
+    model::{Decided, Element, SizeOptions, locate, open, preset, tokenizer},
     scan::Scan,
     terminal::{out, out_json},
     units,
@@ -220,15 +221,17 @@ async fn show(
     let usual = SessionOptions::of(&known.config).context;
     let sizes = options.sizes.sizes(&known.config, usual.into());
     let device = device(globals, options).await?;
-    let (sizes, rule) = sizes.on(globals, device.as_ref(), &known.config, weights)?;
+    let device = device.as_ref().map(|(gpu, kept)| (gpu, kept));
+    let decided = sizes.on(device, &known.config, weights)?;
+    let Decided { sizes, .. } = decided;
     let mut all = Vec::new();
-    if let Some(gpu) = &device {
+    if let Some((gpu, _)) = device {
         all.push((gpu.caps().describe(), DeviceLimits::of(gpu.caps())));
     }
     all.push(("WebGPU's default limits".into(), DeviceLimits::BASELINE));
-    let measured = || bandwidth(globals, &device.as_ref()?.caps().describe());
+    let measured = device.and_then(|(_, kept)| kept.bandwidth);
     let given = options.bandwidth.map(|rate| Bandwidth { rate, measured: false });
-    let rate = given.or_else(|| Some(Bandwidth { rate: measured()?, measured: true }));
+    let rate = given.or(measured.map(|rate| Bandwidth { rate, measured: true }));
     let verdict = Verdict::new(known, weights, all[0].1, sizes, options.memory, rate)?;
     let mut plans = Vec::new();
     if globals.json || options.all {
@@ -237,7 +240,7 @@ async fn show(
         }
     }
     if globals.json {
-        return out_json(&show::as_json(options, known, &verdict, &plans, (sizes, rule)));
+        return out_json(&show::as_json(options, known, &verdict, &plans, decided));
     }
     let mut text = verdict.describe();
     if options.all {
@@ -246,7 +249,7 @@ async fn show(
     }
     text += &show::describe_more(options, known);
     if options.all {
-        text += &show::describe_plans(&plans, (sizes, rule), options.memory);
+        text += &show::describe_plans(&plans, decided, options.memory);
     }
     out(&text)?;
     let more = verdict.more(options.all);
@@ -256,14 +259,14 @@ async fn show(
     Ok(())
 }
 
-/// The device to plan for. `None` without an adapter: WebGPU's default limits are planned for
-/// anyway.
-async fn device(globals: &Globals, options: &Options) -> Result<Option<Gpu>> {
+/// The device to plan for, with what was measured on it. `None` without an adapter: WebGPU's
+/// default limits are planned for anyway.
+async fn device(globals: &Globals, options: &Options) -> Result<Option<(Gpu, Kept)>> {
     if options.no_device {
         return Ok(None);
     }
-    match gpu(globals).await {
-        Ok(gpu) => Ok(Some(gpu)),
+    match adapter::measured(globals).await {
+        Ok(device) => Ok(Some(device)),
         Err(error @ Error::Adapter(_)) if globals.adapter.is_none() => {
             globals.terminal().warn(error);
             Ok(None)

@@ -34,20 +34,17 @@ use grok_wgpu::lab::{
             kept::{restore_pipelines, save_pipelines},
         },
     },
-    measure::{capacity::Planner, chunks::class},
+    measure::{capacity::Planner, chunks, splits},
     model::{
         config::{Config, PRESETS},
         weights::Weights,
     },
     text::tokenizer::Tokenizer,
+    variants::Kept,
 };
 
 use super::{
-    adapter::{chunk, gpu},
-    builtin,
-    globals::Globals,
-    signals::check_interrupt,
-    terminal::Terminal,
+    adapter::measured, builtin, globals::Globals, signals::check_interrupt, terminal::Terminal,
 };
 
 /// Sizes of a session.
@@ -145,26 +142,37 @@ impl SizeOptions {
     }
 }
 
-/// Sizes of a session. Unless somebody asked for chunks of a length, the device decides it.
+/// Sizes of a session. Unless somebody asked for chunks of a length, the device decides it, as it
+/// does how long splits of decode attention are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) context: u32,
     prefill: Option<u32>,
-    /// Longest chunk, where the device decides.
+    /// Longest chunk, where the device decides, if the context is not shorter.
     most: u32,
     cache: DType,
 }
 
-/// What says how many tokens of a prompt go through the model at once.
+/// The sizes for a device, and what says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Decided {
+    pub(crate) sizes: SessionOptions,
+    /// Of how many tokens of a prompt go through the model at once.
+    pub(crate) chunk: Rule,
+    /// Of how many positions the shortest split of decode attention has.
+    pub(crate) split: Rule,
+}
+
+/// What says how long something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ChunkRule {
+pub(crate) enum Rule {
     Asked,
     Measured,
     Discrete,
     Usual,
 }
 
-impl ChunkRule {
+impl Rule {
     pub(crate) const fn describe(self) -> &'static str {
         match self {
             Self::Asked => "as asked",
@@ -187,13 +195,13 @@ impl ChunkRule {
 impl From<SessionOptions> for Sizes {
     fn from(sizes: SessionOptions) -> Self {
         let SessionOptions { context, prefill, cache, .. } = sizes;
-        Self { context, prefill: Some(prefill), most: context, cache }
+        Self { context, prefill: Some(prefill), most: u32::MAX, cache }
     }
 }
 
 impl Sizes {
     pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
-        Self { context, prefill: prefill.prefill, most: context, cache: cache.dtype() }
+        Self { context, prefill: prefill.prefill, most: u32::MAX, cache: cache.dtype() }
     }
 
     /// The same with chunks of at most so many tokens, also where longer ones were asked for.
@@ -203,31 +211,45 @@ impl Sizes {
 
     /// The sizes for any device, before it is open.
     fn usual(self) -> SessionOptions {
-        let usual = SessionOptions::PREFILL.min(self.most).max(1);
-        SessionOptions::new(self.context, self.prefill.unwrap_or(usual), self.cache)
+        let usual = self.in_chunks_of(SessionOptions::PREFILL);
+        let prefill = self.prefill.unwrap_or(usual.prefill);
+        SessionOptions::new(self.context, prefill, self.cache)
     }
 
-    /// The sizes for a device, or for an unknown one, and what says how long chunks are.
+    /// The sizes with chunks of a length that a device decided.
+    fn in_chunks_of(self, length: u32) -> SessionOptions {
+        SessionOptions::new(self.context, 1, self.cache).in_chunks_of(length.min(self.most))
+    }
+
+    /// The sizes for a device with what was measured on it, or for an unknown device.
     pub(crate) fn on(
         self,
-        globals: &Globals,
-        gpu: Option<&Gpu>,
+        device: Option<(&Gpu, &Kept)>,
         config: &Config,
         weights: &impl Weights,
-    ) -> Result<(SessionOptions, ChunkRule)> {
+    ) -> Result<Decided> {
         let usual = self.usual();
-        let Some(gpu) = gpu.filter(|_| self.prefill.is_none()) else {
-            let rule = if self.prefill.is_some() { ChunkRule::Asked } else { ChunkRule::Usual };
-            return Ok((usual, rule));
+        let asked = self.prefill.map(|_| (usual, Rule::Asked));
+        let Some((gpu, kept)) = device else {
+            let (sizes, chunk) = asked.unwrap_or((usual, Rule::Usual));
+            return Ok(Decided { sizes, chunk, split: Rule::Usual });
         };
-        let class = class(config, weights)?;
-        let (length, rule) = match chunk(globals, &gpu.caps().describe(), &class) {
-            Some(length) => (length, ChunkRule::Measured),
-            None if gpu.is_discrete() => (usual.on(gpu).prefill, ChunkRule::Discrete),
-            None => (usual.prefill, ChunkRule::Usual),
+        let (sizes, chunk) = match asked {
+            Some(asked) => asked,
+            None => match kept.chunks.get(&chunks::class(config, weights)?) {
+                Some(&length) => (self.in_chunks_of(length), Rule::Measured),
+                None if gpu.is_discrete() => {
+                    (self.in_chunks_of(usual.on(gpu).prefill), Rule::Discrete)
+                }
+                None => (usual, Rule::Usual),
+            },
         };
-        let prefill = length.min(self.most).max(1);
-        Ok((SessionOptions::new(usual.context, prefill, usual.cache), rule))
+        Ok(match kept.splits.get(&splits::class(config, self.cache)) {
+            Some(&split) => {
+                Decided { sizes: sizes.with_split(split), chunk, split: Rule::Measured }
+            }
+            None => Decided { sizes, chunk, split: Rule::Usual },
+        })
     }
 }
 
@@ -323,8 +345,8 @@ pub(crate) async fn load_weights(
     let sizes = sizes.into();
     // Before a device is opened, which may take long.
     sizes.usual().check(config)?;
-    let mut gpu = gpu(globals).await?;
-    let (sizes, _) = sizes.on(globals, Some(&gpu), config, weights)?;
+    let (mut gpu, kept) = measured(globals).await?;
+    let Decided { sizes, .. } = sizes.on(Some((&gpu, &kept)), config, weights)?;
     if let Some(folder) = globals.pipeline_folder() {
         globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
     }

@@ -1,6 +1,9 @@
 //! `tune`: measures how this adapter divides its work best, and keeps it for the other commands.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use grok_wgpu::lab::{
@@ -14,19 +17,22 @@ use grok_wgpu::lab::{
         attention,
         autotune::{self as tune, Found, choose, measure},
         bandwidth::bandwidth,
-        chunks::{self, Timed},
+        chunks,
+        lengths::{Timed, best},
+        splits::{self, Split},
     },
     model::{config::Config, weights::Weights},
     selftest::failed_trials,
+    variants::{Kept, Tuning, Why},
 };
 use serde_json::{Value, json};
 
 use super::{
     adapter::{self, read_store},
     globals::Globals,
-    model::{ModelOptions, load_weights, locate, open},
+    model::{CacheOption, ModelOptions, load_weights, locate, open},
     signals::check_interrupt,
-    terminal::{out, out_json},
+    terminal::{Terminal, out, out_json},
     units,
 };
 
@@ -36,8 +42,9 @@ use super::{
 /// are, whether subgroups exchange values. Each way runs on all products of the model, and on its
 /// attention to 4096 positions; the fastest for each size of product and for attention is kept by
 /// adapter and driver, and so are how many tokens of a prompt should go through such a model at
-/// once (`--chunks`), and how fast the device reads its memory, by which `inspect` bounds
-/// the speed of a model. Results are as right in every way, but their last bits may differ; only
+/// once (`--chunks`), how many positions the shortest split of a generated token's attention should
+/// have, and how fast the device reads its memory, by which `inspect` bounds the speed of a model.
+/// Results are as right in every way, but their last bits may differ; only
 /// `--round-activations` lets them differ by more. A way on trial (`coop`) is measured only where
 /// the rows of the self-test pass with it.
 #[derive(Args, Debug)]
@@ -64,6 +71,8 @@ pub(super) struct Options {
     #[arg(default_values_t = chunks::LENGTHS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     chunks: Vec<u32>,
+    #[command(flatten)]
+    cache: CacheOption,
     /// Also measure products that round activations to 8 bits, where weights are quantized
     ///
     /// Devices that multiply bytes in hardware may read prompts faster with it, at some cost in
@@ -93,6 +102,25 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     Box::pin(run_on(globals, options, &opened.config, &opened.weights, bytes)).await
 }
 
+/// What was measured.
+struct Results {
+    device: String,
+    /// Products and attention.
+    found: Vec<Found>,
+    /// The variants that the device cannot run, each with the reason.
+    left_out: Vec<(&'static str, Why)>,
+    /// Bytes that are read in a second.
+    rate: Option<u64>,
+    /// The class of models, the time of a prompt by each length of chunks, and the best length.
+    model: String,
+    chunks: Vec<Timed>,
+    chunk: Option<u32>,
+    /// The class of heads, the times of attention by each length of splits, and the best length.
+    heads: String,
+    splits: Vec<Split>,
+    split: Option<u32>,
+}
+
 async fn run_on(
     globals: &Globals,
     options: &Options,
@@ -104,75 +132,16 @@ async fn run_on(
     let keep = if options.dry_run { None } else { globals.tuning_file() };
     // Fails before the measurement if the file cannot be read.
     keep.as_deref().map(read_store).transpose()?;
-    let most = config.max_position_embeddings.saturating_sub(1).max(1);
-    let prompt = options.prompt.min(most);
-    let mut sizes = SessionOptions::of(config);
-    (sizes.context, sizes.prefill) = (prompt + 1, prompt);
-    let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
-    let device = session.machine().caps().describe();
-    let rounding = options.round_activations;
-    let caps = session.machine().caps().clone();
-    let gpu = session.machine_mut();
-    let failed = failed_trials(gpu, &kernels::cases(), &mut check_interrupt).await?;
-    let without: Vec<&str> = failed.iter().map(|&(variant, _)| variant).collect();
-    let mut ways = tune::ways(&caps, rounding, &without).len();
-    for heads in attention::heads(config, sizes.cache) {
-        ways += attention::ways(&caps, heads).len();
-    }
-    let ids: Vec<u32> = (0..prompt).map(|i| i.wrapping_mul(7919) % config.vocab_size).collect();
-    let prompts = options.chunks.len() as u64 * u64::from(options.rounds + 1);
-    let bar = terminal.bar("measuring", ways as u64 + prompts, false);
-    let progress = || {
-        bar.inc(1);
-        check_interrupt()
-    };
-    let rounds = options.rounds;
-    let mut found =
-        measure(&mut session, &ids, rounds, rounding, &without, &mut |_| progress()).await?;
-    let timed = chunks::measure(&mut session, &options.chunks, rounds, &mut || progress()).await?;
-    let usual = SessionOptions::of(config).on(session.machine()).prefill;
-    let chunk = chunks::best(&timed, usual);
-    let class = chunks::class(config, weights)?;
-    let left_out = tune::left_out(&caps);
-    // The model makes room for a cache of many positions, and for the matrix that is read.
-    let mut gpu = session.into_machine();
-    gpu.truncate(0);
-    let cache = sizes.cache;
-    match attention::measure(&mut gpu, config, cache, prompt, rounds, &mut |_| progress()).await {
-        Ok(of) => found.extend(of),
-        Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {
-            terminal.warn(format!("attention was not measured: {error}"));
-        }
-        Err(error) => return Err(error),
-    }
-    let rate = match bandwidth(&mut gpu, options.rounds).await {
-        Ok(rate) => Some(whole(rate)),
-        Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {
-            terminal.warn(format!("how fast memory is read was not measured: {error}"));
-            None
-        }
-        Err(error) => return Err(error),
-    };
-    bar.finish_and_clear();
-    for (variant, failure) in &failed {
-        terminal.warn(format!("not measured: {variant} is wrong on this device: {failure}"));
-    }
+    let results = Box::pin(measured(globals, options, config, weights, bytes)).await?;
     if let Some(path) = &keep {
-        let chunk = chunk.map(|length| (class.clone(), length));
-        adapter::keep(path, &device, choose(&found), rate, chunk)?;
+        adapter::keep(path, &results.device, results.kept())?;
     }
     if globals.json {
-        return out_json(&as_json(&device, keep.as_deref(), &found, rate, (&class, &timed, chunk)));
+        return out_json(&results.as_json(keep.as_deref()));
     }
-    terminal.note(&device);
-    out(&table(&found))?;
-    if let Some(length) = chunk {
-        out(&format!("{}prompts by {length} tokens are best for {class}\n", chunk_times(&timed)))?;
-    }
-    if let Some(rate) = rate {
-        out(&format!("memory is read at {}\n", units::rate(rate)))?;
-    }
-    for (variant, why) in left_out {
+    terminal.note(&results.device);
+    out(&results.describe())?;
+    for (variant, why) in &results.left_out {
         terminal.note(format!("not measured: {variant} {why}"));
     }
     match &keep {
@@ -180,6 +149,154 @@ async fn run_on(
         None => terminal.note("not kept"),
     }
     Ok(())
+}
+
+/// Measures all of it, with a progress bar.
+async fn measured(
+    globals: &Globals,
+    options: &Options,
+    config: &Config,
+    weights: &impl Weights,
+    bytes: u64,
+) -> Result<Results> {
+    let terminal = globals.terminal();
+    let most = config.max_position_embeddings.saturating_sub(1).max(1);
+    let prompt = options.prompt.min(most);
+    let cache = options.cache.dtype();
+    let sizes = SessionOptions::new(prompt + 1, prompt, cache);
+    let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
+    let caps = session.machine().caps().clone();
+    let rounding = options.round_activations;
+    let gpu = session.machine_mut();
+    let failed = failed_trials(gpu, &kernels::cases(), &mut check_interrupt).await?;
+    let without: Vec<&str> = failed.iter().map(|&(variant, _)| variant).collect();
+    let mut ways = tune::ways(&caps, rounding, &without).len();
+    for heads in attention::heads(config, cache) {
+        ways += attention::ways(&caps, heads).len();
+    }
+    let lengths = options.chunks.len() + splits::LENGTHS.len();
+    let ids: Vec<u32> = (0..prompt).map(|i| i.wrapping_mul(7919) % config.vocab_size).collect();
+    let runs = lengths as u64 * u64::from(options.rounds + 1);
+    let bar = terminal.bar("measuring", ways as u64 + runs, false);
+    let progress = || {
+        bar.inc(1);
+        check_interrupt()
+    };
+    let rounds = options.rounds;
+    let mut found =
+        measure(&mut session, &ids, rounds, rounding, &without, &mut |_| progress()).await?;
+    let chunks = chunks::measure(&mut session, &options.chunks, rounds, &mut || progress()).await?;
+    let usual = SessionOptions::of(config).on(session.machine()).prefill;
+    // The model makes room for a cache of many positions, and for the matrix that is read.
+    let mut gpu = session.into_machine();
+    gpu.truncate(0);
+    let of = attention::measure(&mut gpu, config, cache, prompt, rounds, &mut |_| progress()).await;
+    let of = unless_memory_is_out(of, "attention was", terminal)?;
+    found.extend(of.unwrap_or_default());
+    // Attention is divided in the way that was just found.
+    let measured = Some(Arc::new(choose(&found)));
+    gpu.set_tuning(Tuning { measured, ..gpu.tuning().clone() });
+    let of = splits::measure(&mut gpu, config, cache, rounds, &mut || progress()).await;
+    let splits = unless_memory_is_out(of, "splits of attention were", terminal)?;
+    let splits = splits.unwrap_or_default();
+    let rate = bandwidth(&mut gpu, rounds).await.map(whole);
+    let rate = unless_memory_is_out(rate, "how fast memory is read was", terminal)?;
+    bar.finish_and_clear();
+    for (variant, failure) in &failed {
+        terminal.warn(format!("not measured: {variant} is wrong on this device: {failure}"));
+    }
+    let timed: Vec<Timed> = splits.iter().map(Split::timed).collect();
+    Ok(Results {
+        device: caps.describe(),
+        found,
+        left_out: tune::left_out(&caps),
+        rate,
+        model: chunks::class(config, weights)?,
+        chunk: best(&chunks, usual),
+        chunks,
+        heads: splits::class(config, cache),
+        split: best(&timed, SessionOptions::SPLIT),
+        splits,
+    })
+}
+
+/// `None` with a warning if the device had no memory for a measurement.
+fn unless_memory_is_out<T>(of: Result<T>, what: &str, terminal: Terminal) -> Result<Option<T>> {
+    match of {
+        Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. })) => {
+            terminal.warn(format!("{what} not measured: {error}"));
+            Ok(None)
+        }
+        of => of.map(Some),
+    }
+}
+
+impl Results {
+    /// What other commands heed.
+    fn kept(&self) -> Kept {
+        let entry = |class: &String, length: Option<u32>| {
+            length.map(|length| (class.clone(), length)).into_iter().collect()
+        };
+        Kept {
+            settings: choose(&self.found),
+            bandwidth: self.rate,
+            chunks: entry(&self.model, self.chunk),
+            splits: entry(&self.heads, self.split),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut text = table(&self.found);
+        text.extend(self.chunk.map(|length| {
+            let best = format!("prompts by {length} tokens are best for {}\n", self.model);
+            chunk_times(&self.chunks) + &best
+        }));
+        text.extend(self.split.map(|length| {
+            let best = format!("splits of {length} positions are best for {}\n", self.heads);
+            split_times(&self.splits) + &best
+        }));
+        text.extend(self.rate.map(|rate| format!("memory is read at {}\n", units::rate(rate))));
+        text
+    }
+
+    fn as_json(&self, kept: Option<&Path>) -> Value {
+        let chunks: Vec<Value> = self
+            .chunks
+            .iter()
+            .map(|&Timed { length, seconds }| json!({ "tokens": length, "seconds": seconds }))
+            .collect();
+        json!({
+            "device": self.device,
+            "file": kept.map(Path::to_string_lossy),
+            "bytes_per_second": self.rate,
+            "products": self.found.iter().map(product_json).collect::<Vec<_>>(),
+            "model": self.model,
+            "chunk": self.chunk,
+            "chunks": chunks,
+            "heads": self.heads,
+            "split": self.split,
+            "splits": self.splits.iter().map(split_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn product_json(of: &Found) -> Value {
+    let ways: Vec<Value> = of
+        .times
+        .iter()
+        .map(|(way, time)| json!({ "way": way.to_string(), "nanoseconds": time }))
+        .collect();
+    let best = of.best().map(|(way, _)| way.to_string());
+    json!({ "product": of.class.to_string(), "best": best, "ways": ways })
+}
+
+fn split_json(split: &Split) -> Value {
+    let times: Vec<Value> = split
+        .times
+        .iter()
+        .map(|(positions, seconds)| json!({ "positions": positions, "seconds": seconds }))
+        .collect();
+    json!({ "positions": split.length, "seconds": split.timed().seconds, "texts": times })
 }
 
 fn table(found: &[Found]) -> String {
@@ -209,6 +326,18 @@ fn chunk_times(timed: &[Timed]) -> String {
     timed.iter().map(line).collect()
 }
 
+/// A line for each length of splits.
+fn split_times(splits: &[Split]) -> String {
+    let line = |split: &Split| {
+        let at = |&(positions, seconds): &(u32, f64)| {
+            format!("{:.3} ms at {positions} positions", 1e3 * seconds)
+        };
+        let times: Vec<String> = split.times.iter().map(at).collect();
+        format!("attention in splits of {:>4}: {}\n", split.length, times.join(", "))
+    };
+    splits.iter().map(line).collect()
+}
+
 /// The nearest whole number.
 #[expect(
     clippy::cast_possible_truncation,
@@ -217,40 +346,6 @@ fn chunk_times(timed: &[Timed]) -> String {
 )]
 fn whole(rate: f64) -> u64 {
     rate.round() as u64
-}
-
-fn as_json(
-    device: &str,
-    kept: Option<&Path>,
-    found: &[Found],
-    rate: Option<u64>,
-    (class, timed, chunk): (&str, &[Timed], Option<u32>),
-) -> Value {
-    let timed: Vec<Value> = timed
-        .iter()
-        .map(|&Timed { length, seconds }| json!({ "tokens": length, "seconds": seconds }))
-        .collect();
-    let products: Vec<Value> = found
-        .iter()
-        .map(|of| {
-            let ways: Vec<Value> = of
-                .times
-                .iter()
-                .map(|(way, time)| json!({ "way": way.to_string(), "nanoseconds": time }))
-                .collect();
-            let best = of.best().map(|(way, _)| way.to_string());
-            json!({ "product": of.class.to_string(), "best": best, "ways": ways })
-        })
-        .collect();
-    json!({
-        "device": device,
-        "file": kept.map(Path::to_string_lossy),
-        "bytes_per_second": rate,
-        "products": products,
-        "model": class,
-        "chunk": chunk,
-        "chunks": timed,
-    })
 }
 
 async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {

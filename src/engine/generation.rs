@@ -337,7 +337,7 @@ mod tests {
     fn session(context: u32) -> Session<Host> {
         let config = Config::preset("small").expect("a preset").with_layers(1);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let sizes = SessionOptions { context, prefill: 2, cache: DType::F32 };
+        let sizes = SessionOptions::new(context, 2, DType::F32);
         pollster::block_on(async {
             Session::load(Host::default(), &config, &weights, sizes, &mut |_| Ok(())).await
         })

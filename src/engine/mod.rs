@@ -458,7 +458,7 @@ mod tests {
     fn of_sizes(context: u32, prefill: u32) -> Engine<Host> {
         let config = Config::preset("small").expect("a preset").with_layers(1);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let options = SessionOptions { context, prefill, cache: DType::F32 };
+        let options = SessionOptions::new(context, prefill, DType::F32);
         let mut progress = |_| Ok(());
         let load = Engine::load(Host::default(), &config, &weights, options, &mut progress);
         pollster::block_on(load).expect("an engine")

@@ -10,10 +10,7 @@ use crate::{
     },
     kernels::CHUNK,
     machine::{BufferRole, Machine, kernel::Executor},
-    model::{
-        LayerCache, Model, Output, Pass, Phase, SPLIT_LEN, Scratch, TopList, config::Config,
-        forward,
-    },
+    model::{LayerCache, Model, Output, Pass, Phase, Scratch, TopList, config::Config, forward},
 };
 
 /// The pass that a step needs.
@@ -57,9 +54,11 @@ impl<P> Plans<P> {
         options: SessionOptions,
         cache: &LayerCache,
     ) -> Result<Self> {
-        let mut scratches = vec![Scratch::alloc(machine, c, Phase::Decode, 1, cache)?];
+        let split = options.split;
+        let mut scratches = vec![Scratch::alloc(machine, c, Phase::Decode, 1, cache, split)?];
         let lengths = lengths(options.prefill);
-        scratches.extend(Scratch::alloc_shared(machine, c, Phase::Prefill, &lengths, cache)?);
+        let prefill = Scratch::alloc_shared(machine, c, Phase::Prefill, &lengths, cache, split)?;
+        scratches.extend(prefill);
         let shape = [scratches[1].tokens, c.vocab_size];
         Ok(Self {
             context: options.context,
@@ -81,8 +80,9 @@ impl<P> Plans<P> {
     ) -> Result<Key> {
         // The number of splits is rounded up to a power of two, so that there are few plans.
         let end = u32::try_from(end).expect("the context is a u32");
-        let positions =
-            end.div_ceil(SPLIT_LEN).next_power_of_two().saturating_mul(SPLIT_LEN).min(self.context);
+        let split = self.scratches[0].least_split;
+        let splits = end.div_ceil(split).next_power_of_two();
+        let positions = splits.saturating_mul(split).min(self.context);
         if let Readback::Top(count) = read
             && !self.lists.contains_key(&count)
         {

@@ -296,7 +296,7 @@ mod tests {
             };
             let config = Config::preset("small").expect("one").with_layers(1);
             let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-            let options = SessionOptions { context: 64, prefill: 2, cache: DType::Q8 };
+            let options = SessionOptions::new(64, 2, DType::Q8);
             let machine =
                 Mortal { host: Host::default(), left, of_memory: self.of_memory, lost: false };
             Engine::load(machine, &config, &weights, options, &mut |_| Ok(())).await

@@ -9,6 +9,7 @@ use crate::{
     kernels::{CACHES, elements_of_chunk},
     machine::Machine,
     model::config::Config,
+    variants::{SPLITS, is_split},
 };
 
 /// Sizes of an engine.
@@ -21,6 +22,9 @@ pub struct SessionOptions {
     pub prefill: u32,
     /// Element type of the key-value cache, one of [`CACHES`].
     pub cache: DType,
+    /// Positions of the shortest split of decode attention: a power of two from 32 to 1024. Shorter
+    /// splits are more workgroups with less work each. The last bits of results depend on it.
+    pub split: u32,
 }
 
 impl SessionOptions {
@@ -29,24 +33,39 @@ impl SessionOptions {
     /// The same on a GPU with memory of its own: more tokens share a loaded weight, and more choose
     /// the same expert.
     pub const PREFILL_OF_DISCRETE: u32 = 1024;
+    /// Positions of the shortest split of decode attention, where nothing else is known: enough
+    /// work for a workgroup.
+    pub const SPLIT: u32 = 128;
     /// Longest context by default: the KV cache takes memory for every position.
     const DEFAULT_CONTEXT: u32 = 4096;
     /// Most tokens in a pass that returns the logits of every token, because of their size.
     pub(super) const ALL_LOGITS_ROWS: u32 = 32;
 
-    /// These sizes, which are checked when an engine is made.
+    /// These sizes, with splits of [`SessionOptions::SPLIT`] positions. All are checked when an
+    /// engine is made.
     pub const fn new(context: u32, prefill: u32, cache: DType) -> Self {
-        Self { context, prefill, cache }
+        Self { context, prefill, cache, split: Self::SPLIT }
     }
 
-    /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, and an
-    /// F32 cache.
+    /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, an F32
+    /// cache, and splits of [`SessionOptions::SPLIT`] positions.
     pub fn of(config: &Config) -> Self {
-        Self {
-            context: config.max_position_embeddings.min(Self::DEFAULT_CONTEXT),
-            prefill: Self::PREFILL,
-            cache: DType::F32,
-        }
+        let context = config.max_position_embeddings.min(Self::DEFAULT_CONTEXT);
+        Self::new(context, Self::PREFILL, DType::F32)
+    }
+
+    /// The same with splits of decode attention of at least `split` positions: a power of two from
+    /// 32 to 1024, which is checked when an engine is made. `tune` of the program measures which
+    /// suits a device.
+    #[must_use]
+    pub const fn with_split(self, split: u32) -> Self {
+        Self { split, ..self }
+    }
+
+    /// The same with prefill by `length` tokens, as far as the context is that long.
+    #[must_use]
+    pub fn in_chunks_of(self, length: u32) -> Self {
+        Self { prefill: length.min(self.context).max(1), ..self }
     }
 
     /// The same with the prefill that suits `machine`, as far as the context is that long:
@@ -55,7 +74,7 @@ impl SessionOptions {
     #[must_use]
     pub fn on<M: Machine>(self, machine: &M) -> Self {
         let usual = if machine.is_discrete() { Self::PREFILL_OF_DISCRETE } else { Self::PREFILL };
-        Self { prefill: usual.min(self.context.max(1)), ..self }
+        self.in_chunks_of(usual)
     }
 
     /// Most tokens of a prompt in one step with this readback.
@@ -84,6 +103,15 @@ impl SessionOptions {
             return Err(Error::Usage(format!(
                 "the prefill chunk is {}, expected 1 to 4096",
                 self.prefill
+            )));
+        }
+        if !is_split(self.split) {
+            return Err(Error::Usage(format!(
+                "the shortest split of decode attention has {} positions, expected a power of two \
+                 from {} to {}",
+                self.split,
+                SPLITS.start(),
+                SPLITS.end()
             )));
         }
         let dtype = self.cache;

@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn prompts_are_cut_into_chunks_and_read_at_their_end() {
-        let options = SessionOptions { context: 256, prefill: 40, cache: DType::F32 };
+        let options = SessionOptions::new(256, 40, DType::F32);
         let prompt: Vec<u32> = (0..100).collect();
         let chunks = |read| {
             let (mut rest, mut chunks) = (&prompt[..], Vec::new());

@@ -494,19 +494,19 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
     let many = [(70, 1), (5, 1), (1100, 1), (33, 1), (31, 1), (2047, 1)];
     let three = [(30, 5), (0, 33), (64, 1)];
     let shared = Texts::new(&[(33, 1), (50, 3)]).on([1, 0, 1, 2]);
-    // Most rows of a tile.
-    for (name, texts, tile) in [
-        ("six texts", Texts::new(&many), 1),
-        ("a text beyond 32 splits", far(1023, 2), 1),
-        ("a text beyond 64 splits", far(2100, 1), 1),
-        ("prompts side by side", Texts::new(&three), 32),
-        ("prompts in tiles of two", Texts::new(&three), 2),
-        ("prompts by turns", Texts::new(&three).by_turns(), 32),
-        ("two texts share their first page", shared, 32),
+    // Most rows of a tile; shortest split.
+    for (name, texts, tile, least) in [
+        ("six texts", Texts::new(&many), 1, 32),
+        ("a text beyond 32 splits", far(1023, 2), 1, 32),
+        ("a text beyond 64 splits", far(2100, 1), 1, 32),
+        ("prompts side by side", Texts::new(&three), 32, 64),
+        ("prompts in tiles of two", Texts::new(&three), 2, 64),
+        ("prompts by turns", Texts::new(&three).by_turns(), 32, 64),
+        ("two texts share their first page", shared, 32, 64),
+        ("texts in long splits", Texts::new(&[(1023, 1), (300, 1), (512, 1)]), 1, 256),
     ] {
         for heads in [[4, 2, 32], [6, 2, 16]] {
             let shape = [texts.len(), heads[0], heads[1], heads[2]];
-            let least = if tile == 1 { 32 } else { 64 };
             let setup = Setup::new(dtype, shape, texts.clone(), least).in_tiles(tile);
             let name = format!("{dtype} {name}, {} heads", heads[0]);
             let normal = setup.clone();

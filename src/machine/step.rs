@@ -176,17 +176,20 @@ mod tests {
 
     #[test]
     fn splits_are_few_and_whole_pages() {
-        let mut longest = 0;
-        for position in (0..5000).chain([8191, 8192, 131_071, 131_072, 1 << 20, u32::MAX]) {
-            let len = split_len(position, 128);
+        let least = (5..=10).map(|bits| 1 << bits);
+        let far = [8191, 8192, 131_071, 131_072, 1 << 20, u32::MAX];
+        for (least, position) in
+            least.flat_map(|least| (0..5000).chain(far).map(move |p| (least, p)))
+        {
+            let len = split_len(position, least);
             assert!(len.is_power_of_two() && len.is_multiple_of(PAGE), "{position}: {len}");
-            let count = splits(position, 128);
+            let count = splits(position, least);
             assert!((1..=SPLITS).contains(&count), "{position}: {count} splits");
-            assert!(len == 128 || count > SPLITS / 2, "{position}: {count} splits of {len}");
-            assert!(count <= most_splits(position.saturating_add(1), 128), "{position}");
-            longest = longest.max(count);
+            assert!(len == least || count > SPLITS / 2, "{position}: {count} splits of {len}");
+            assert!(count <= most_splits(position.saturating_add(1), least), "{position}");
         }
-        assert_eq!(longest, SPLITS);
+        assert_eq!(splits(4095, 32), SPLITS);
+        assert_eq!([0, 31, 32, 1023, 1024].map(|p| splits(p, 32)), [1, 1, 2, 32, 17]);
         assert_eq!([0, 127, 128, 4095, 4096].map(|p| splits(p, 128)), [1, 1, 2, 32, 17]);
     }
 }

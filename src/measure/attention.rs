@@ -8,7 +8,10 @@ use crate::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::step::{Row, stage},
+    engine::{
+        SessionOptions,
+        step::{Row, stage},
+    },
     machine::{
         Machine as _,
         gpu::{Caps, Gpu, RecordedPass},
@@ -47,7 +50,8 @@ pub fn ways(caps: &Caps, heads: Heads) -> Vec<Way> {
 }
 
 /// Measures attention over the last of 4096 positions, or of all that the model has: of a generated
-/// token, and of `tokens` tokens of a prompt. `rounds` times each candidate, after one round of
+/// token, in splits of [`SessionOptions::SPLIT`] positions, and of `tokens` tokens of a prompt.
+/// `rounds` times each candidate, after one round of
 /// warm-up. The device's tensors and tuning are those from before. `progress` is called after each
 /// candidate; an error from it stops the work.
 ///
@@ -93,7 +97,7 @@ async fn measured_of(
     let caps = gpu.caps().clone();
     let one = c.clone().with_layers(1);
     let kv = alloc_cache(gpu, &one, positions, heads.cache)?;
-    let s = Scratch::alloc(gpu, &one, phase, tokens, &kv)?;
+    let s = Scratch::alloc(gpu, &one, phase, tokens, &kv, SessionOptions::SPLIT)?;
     let before = positions - tokens;
     let rows: Vec<Row> = (0..tokens).map(|i| Row { id: 0, position: before + i }).collect();
     let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();

@@ -229,7 +229,7 @@ mod tests {
             let see = |kernel: &dyn Kernel| keeps_to_the_limits(kernel, &tunings, binding);
             let mut machine = Watching { counting, see };
             let model = Model::alloc(&mut machine, &config, &weights).expect("rows are short");
-            let sizes = SessionOptions { context, prefill, cache: DType::Q8 };
+            let sizes = SessionOptions::new(context, prefill, DType::Q8);
             let rows = prefill as usize;
             let made = Engine::with_model(machine, model, sizes).and_then(|mut engine| {
                 [0, context as usize - rows].into_iter().try_for_each(|before| {
@@ -264,7 +264,7 @@ mod tests {
         let mut machine = Watching { counting, see };
         let model = Model::alloc(&mut machine, &config, &weights).expect("rows are short");
         assert_eq!(model.lm_head.shards.len(), 1, "its rows are not cut");
-        let sizes = SessionOptions { context: 1024, prefill: 256, cache: DType::F32 };
+        let sizes = SessionOptions::new(1024, 256, DType::F32);
         let mut engine = Engine::with_model(machine, model, sizes).expect("it fits");
         for rows in [256, 1] {
             block_on(engine.prepare(0, rows, Readback::Top(40))).expect("all settings divide it");
@@ -280,9 +280,7 @@ mod tests {
     #[test]
     fn the_released_model_is_laid_out_without_a_device() {
         let planner = planner("grok-2", DeviceLimits::BASELINE);
-        let plan = planner
-            .plan(SessionOptions { context: 4096, prefill: 256, cache: DType::F32 })
-            .expect("fits");
+        let plan = planner.plan(SessionOptions::new(4096, 256, DType::F32)).expect("fits");
         // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
         assert_eq!(plan.weights, 539_030_994_944 + widened);
@@ -290,7 +288,7 @@ mod tests {
         assert_eq!(plan.cache, 4096 * 524_288);
         // Q8 has a scale of two bytes for every 32 keys or values.
         for (cache, position) in [(DType::F16, 262_144), (DType::Q8, 131_072 + 131_072 / 16)] {
-            let sizes = SessionOptions { context: 4096, prefill: 256, cache };
+            let sizes = SessionOptions::new(4096, 256, cache);
             let smaller = planner.plan(sizes).expect("fits");
             assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
             assert_eq!(smaller.scratch, plan.scratch, "{cache}");
@@ -303,7 +301,7 @@ mod tests {
     #[test]
     fn the_longest_context_is_the_last_that_fits() {
         let planner = planner("tiny", DeviceLimits::BASELINE);
-        let sizes = SessionOptions { context: 1, prefill: 64, cache: DType::F32 };
+        let sizes = SessionOptions::new(1, 64, DType::F32);
         let total =
             |context| planner.plan(SessionOptions { context, ..sizes }).expect("fits").total();
         let memory = total(1000) + 1;
@@ -316,7 +314,7 @@ mod tests {
     #[test]
     fn remedies_are_those_that_fit() {
         let planner = planner("tiny", DeviceLimits::BASELINE);
-        let sizes = SessionOptions { context: 4096, prefill: 256, cache: DType::F32 };
+        let sizes = SessionOptions::new(4096, 256, DType::F32);
         let plan = planner.plan(sizes).expect("fits");
         let none = Remedies { weights: None, context: None, q8: false, prefill: None };
         // Whatever is held, what is proposed takes no more.
@@ -343,9 +341,7 @@ mod tests {
     fn a_layer_has_few_dispatches() {
         for (name, want) in [("tiny", 12.0), ("tiny-grok-1", 10.0)] {
             let planner = planner(name, DeviceLimits::BASELINE);
-            let plan = planner
-                .plan(SessionOptions { context: 128, prefill: 64, cache: DType::F32 })
-                .expect("fits");
+            let plan = planner.plan(SessionOptions::new(128, 64, DType::F32)).expect("fits");
             let each = layer_dispatches(planner.model(), &plan.decode.kernels);
             assert!((each - want).abs() < 1e-9, "{name}: {each}");
         }

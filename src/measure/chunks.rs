@@ -1,5 +1,6 @@
 //! How many tokens of a prompt should go through a model at once on a device: measured.
 
+use super::lengths::Timed;
 use crate::{
     base::error::{Error, Result},
     engine::{SessionOptions, session::Session, step::Readback},
@@ -12,15 +13,6 @@ pub const LENGTHS: [u32; 3] = [256, 512, 1024];
 
 /// Seconds after which no more rounds are needed: a long run is hardly disturbed.
 const LONG: f64 = 10.0;
-
-/// The time of a prompt in chunks of one length.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timed {
-    /// Tokens of a chunk.
-    pub length: u32,
-    /// Seconds of the whole prompt, the least of all rounds.
-    pub seconds: f64,
-}
 
 /// What models have in common for which one length is measured: the type of most weights of a
 /// layer, and the widths of its products. How many layers there are makes no difference.
@@ -40,17 +32,10 @@ pub fn class(config: &Config, weights: &impl Weights) -> Result<String> {
     Ok(format!("{dtype} {}, dense {dense}, {chosen} of {experts}x{width}", config.hidden_size))
 }
 
-/// The fastest length. The `usual` one, or the first if it was not measured, wins unless another is
-/// at least 3 % faster, since smaller differences may be noise.
-pub fn best(timed: &[Timed], usual: u32) -> Option<u32> {
-    let usual = timed.iter().find(|of| of.length == usual).or(timed.first())?;
-    let fastest = timed.iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
-    Some(if usual.seconds < 1.03 * fastest.seconds { usual } else { fastest }.length)
-}
-
 /// Measures a prompt in chunks of each of `lengths` that context and memory allow:
 /// `rounds` times, or until they have taken ten seconds, after one that does not count. The session
-/// is left with sizes for one of them. Nothing is measured where there is no choice.
+/// is left with sizes for one of them. Nothing is measured where there is no choice. The times are
+/// seconds of the whole prompt, the least of all rounds.
 /// `progress` is called after each prompt; an error from it stops the work.
 ///
 /// # Errors
@@ -62,13 +47,14 @@ pub async fn measure(
     rounds: u32,
     progress: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Timed>> {
-    let (most, cache) = (session.config().max_position_embeddings, session.options().cache);
+    let (most, sizes) = (session.config().max_position_embeddings, session.options());
+    let of = |context, prefill| SessionOptions { context, prefill, ..sizes };
     let mut lengths: Vec<u32> = lengths.iter().copied().filter(|&rows| rows <= most).collect();
     lengths.sort_unstable();
     lengths.dedup();
     let longest = loop {
         let [.., _, longest] = lengths[..] else { return Ok(Vec::new()) };
-        match session.resize(SessionOptions::new(longest, longest, cache)) {
+        match session.resize(of(longest, longest)) {
             Ok(()) => break longest,
             Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => lengths.pop(),
             Err(error) => return Err(error),
@@ -79,7 +65,7 @@ pub async fn measure(
     let mut timed = Vec::new();
     for length in lengths {
         // A plan of this length has no padding then.
-        session.resize(SessionOptions::new(longest, length, cache))?;
+        session.resize(of(longest, length))?;
         let (mut seconds, mut all) = (f64::INFINITY, 0.0);
         for round in 0..=rounds {
             session.rewind(0);
@@ -108,26 +94,6 @@ pub async fn measure(
 mod tests {
     use super::*;
     use crate::{base::tensor::DType, checkpoint::Synthetic};
-
-    #[test]
-    fn the_usual_length_wins_unless_another_is_clearly_faster() {
-        let timed = |times: [f64; 3]| {
-            let of = |(length, seconds)| Timed { length, seconds };
-            LENGTHS.into_iter().zip(times).map(of).collect::<Vec<_>>()
-        };
-        for (times, usual, want) in [
-            ([1.0, 0.98, 0.99], 256, 256),
-            ([1.0, 0.9, 0.95], 256, 512),
-            ([1.0, 0.99, 0.98], 1024, 1024),
-            ([0.9, 1.0, 1.1], 1024, 256),
-            ([1.0, 0.5, 0.49], 100, 1024),
-            ([0.99, 1.0, 0.98], 100, 256),
-        ] {
-            assert_eq!(best(&timed(times), usual), Some(want), "{times:?}, usually {usual}");
-        }
-        assert_eq!(best(&timed([1.0, 0.5, 0.6])[..1], 1024), Some(256), "the only one");
-        assert_eq!(best(&[], 256), None);
-    }
 
     #[test]
     fn models_of_one_shape_are_a_class() {

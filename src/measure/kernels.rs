@@ -32,6 +32,8 @@ pub struct Load {
     pub positions: u32,
     /// Element type of the key-value cache.
     pub cache: DType,
+    /// Positions of the shortest split of decode attention.
+    pub split: u32,
 }
 
 /// A kernel of a pass.
@@ -124,7 +126,7 @@ async fn timed(gpu: &mut Gpu, model: &Model, load: Load, rounds: u32) -> Result<
 
 /// A plan of the pass, with its inputs written, and what each dispatch does.
 fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, Vec<Work>)> {
-    let Load { phase, tokens, positions, cache } = load;
+    let Load { phase, tokens, positions, cache, split } = load;
     let c = &model.config;
     let caches = (0..c.num_hidden_layers())
         .map(|_| alloc_cache(gpu, c, positions, cache))
@@ -132,7 +134,7 @@ fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, V
     for &CacheShard { k, v, .. } in caches.iter().flat_map(|cache| &cache.shards) {
         [k, v].into_iter().try_for_each(|tensor| fill(gpu, tensor))?;
     }
-    let s = Scratch::alloc(gpu, c, phase, tokens, &caches[0])?;
+    let s = Scratch::alloc(gpu, c, phase, tokens, &caches[0], split)?;
     // A prompt has the logits of its last token; generated tokens have one row each.
     let all = phase == Phase::Decode && tokens > 1;
     let lists = if all { Vec::new() } else { top_lists(gpu, c.vocab_size, 1)? };
@@ -261,6 +263,7 @@ mod tests {
     use super::*;
     use crate::{
         checkpoint::Synthetic,
+        engine::SessionOptions,
         machine::counting::{Counting, DeviceLimits},
         measure::work::flops,
         model::config::Config,
@@ -283,7 +286,8 @@ mod tests {
         let mut machine = Counting::new(limits);
         let model = Model::alloc(&mut machine, &config, &weights).expect("fits");
         let cache = alloc_cache(&mut machine, &config, positions, DType::F32).expect("fits");
-        let s = Scratch::alloc(&mut machine, &config, phase, tokens, &cache).expect("fits");
+        let split = SessionOptions::SPLIT;
+        let s = Scratch::alloc(&mut machine, &config, phase, tokens, &cache, split).expect("fits");
         let caches = vec![cache; model.layers.len()];
         let mut works = Vec::new();
         let (tuning, before) = (Tuning::default(), positions - tokens);

@@ -1,4 +1,4 @@
-//! What a model needs of a device, and which variants and chunks are fastest on one.
+//! What a model needs of a device, and which variants, chunks and splits are fastest on one.
 
 pub mod attention;
 pub mod autotune;
@@ -8,5 +8,7 @@ pub mod chunks;
 pub mod device;
 pub mod fit;
 pub mod kernels;
+pub mod lengths;
 pub mod perplexity;
+pub mod splits;
 pub mod work;

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
     use crate::{
         checkpoint::Synthetic, engine::SessionOptions, machine::counting::DeviceLimits,
-        measure::capacity::Planner, model::SPLIT_LEN,
+        measure::capacity::Planner,
     };
 
     fn planner(name: &str, dtype: DType) -> Planner {
@@ -85,12 +85,11 @@ mod tests {
     fn a_token_touches_hardly_more_than_it_must() {
         for dtype in [DType::Q4, DType::Q8, DType::BF16] {
             let planner = planner("bench", dtype);
-            let plan = planner
-                .plan(SessionOptions { context: 288, prefill: 256, cache: DType::F32 })
-                .expect("fits");
+            let plan = planner.plan(SessionOptions::new(288, 256, DType::F32)).expect("fits");
             // The plan is that of the first step, which is also used while the positions fill one
             // split.
-            let least = least_bytes(planner.model(), DType::F32, 1, SPLIT_LEN - 1) as f64;
+            let least =
+                least_bytes(planner.model(), DType::F32, 1, SessionOptions::SPLIT - 1) as f64;
             let ratio = plan.decode.bytes_touched as f64 / least;
             assert!((1.0..=1.05).contains(&ratio), "{dtype}: {ratio}");
             assert!(plan.decode.bytes_bound > plan.decode.bytes_touched);

@@ -12,9 +12,7 @@ pub mod weights;
 pub(crate) use forward::attend;
 pub use forward::{Output, Pass, forward};
 pub use matrices::{Matrix, Shard};
-pub use scratch::{
-    CacheShard, LayerCache, Phase, Routes, SPLIT_LEN, Scratch, TEXTS, TopList, alloc_cache,
-};
+pub use scratch::{CacheShard, LayerCache, Phase, Routes, Scratch, TEXTS, TopList, alloc_cache};
 
 use crate::{
     base::tensor::Tensor,

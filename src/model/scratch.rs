@@ -17,9 +17,8 @@ use crate::{
     variants::Form,
 };
 
-/// Positions of the shortest split of decode attention: enough work for a workgroup. At later
-/// positions splits are longer: see [`step::split_len`].
-pub const SPLIT_LEN: u32 = 128;
+/// Slots of the shortest segment of a cache, however little a binding may hold.
+const SHORTEST_SEGMENT: u32 = 128;
 
 /// Most rows of a tile of a prompt.
 const PROMPT_TILE: u32 = 32;
@@ -46,10 +45,11 @@ impl Phase {
     }
 
     /// Positions of the shortest split of attention over such a cache, and most rows of a tile.
-    /// Prefill has enough rows to fill a device, so each segment is one split.
-    fn attention(self, cache: &LayerCache) -> (u32, u32) {
+    /// Decode has splits of `split` positions, though none is longer than a segment. Prefill has
+    /// enough rows to fill a device, so each segment is one split, whatever `split` is.
+    fn attention(self, cache: &LayerCache, split: u32) -> (u32, u32) {
         match self {
-            Self::Decode => (SPLIT_LEN, 1),
+            Self::Decode => (split.min(cache.segment), 1),
             Self::Prefill => (cache.segment, PROMPT_TILE),
         }
     }
@@ -177,7 +177,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Allocates buffers for `tokens` rows, for attention over the positions of `cache`.
+    /// Allocates buffers for `tokens` rows, for attention over the positions of `cache`, in decode
+    /// in splits of at least `split` positions: a power of two and a multiple of [`PAGE`]. At later
+    /// positions splits are longer: see [`step::split_len`].
     ///
     /// # Errors
     ///
@@ -189,9 +191,10 @@ impl Scratch {
         phase: Phase,
         tokens: u32,
         cache: &LayerCache,
+        split: u32,
     ) -> Result<Self> {
         let mut alloc = |role, dtype, shape| machine.alloc(role, dtype, shape);
-        Self::made_of(c, phase, tokens, cache, &mut alloc)
+        Self::made_of(c, phase, tokens, cache, split, &mut alloc)
     }
 
     /// Allocates buffers for the largest of some numbers of rows. Returns for each number, in
@@ -207,6 +210,7 @@ impl Scratch {
         phase: Phase,
         numbers: &[u32],
         cache: &LayerCache,
+        split: u32,
     ) -> Result<Vec<Self>> {
         let largest = numbers.iter().copied().max().unwrap_or(1);
         let mut made = Vec::new();
@@ -215,7 +219,7 @@ impl Scratch {
             made.push(tensor.id);
             Ok(tensor)
         };
-        Self::made_of(c, phase, largest, cache, &mut alloc)?;
+        Self::made_of(c, phase, largest, cache, split, &mut alloc)?;
         let of = |&tokens: &u32| {
             let mut ids = made.iter();
             let mut first_rows = |_, dtype, shape| {
@@ -223,7 +227,7 @@ impl Scratch {
                 let &id = ids.next().ok_or_else(none)?;
                 Ok(Tensor { id, shape, dtype })
             };
-            Self::made_of(c, phase, tokens, cache, &mut first_rows)
+            Self::made_of(c, phase, tokens, cache, split, &mut first_rows)
         };
         numbers.iter().map(of).collect()
     }
@@ -235,10 +239,11 @@ impl Scratch {
         phase: Phase,
         tokens: u32,
         cache: &LayerCache,
+        split: u32,
         make: &mut dyn FnMut(BufferRole, DType, Shape) -> Result<Tensor>,
     ) -> Result<Self> {
         let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
-        let (least_split, tile_rows) = phase.attention(cache);
+        let (least_split, tile_rows) = phase.attention(cache, split);
         let splits = step::most_splits(context, least_split);
         let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
         // A model without experts, or without a dense MLP, still gets those buffers, which nothing
@@ -359,10 +364,11 @@ pub fn alloc_cache<M: Machine>(
 ) -> Result<LayerCache> {
     let width = c.num_key_value_heads * c.head_dim;
     let what = || format!("the key-value cache of a layer for {context} tokens in {dtype}");
-    // A power of two is a multiple of every split that is not longer. It does not depend on the
-    // context, so that the bits of a prompt, which has a split a segment, do not either.
+    // A power of two is a multiple of every split that is not longer. It depends neither on the
+    // context nor on the splits of decode, so that the bits of a prompt, which has a split a
+    // segment, do not either.
     let fit = machine.max_binding_bytes() / dtype.row_bytes(width.into());
-    let fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(SPLIT_LEN, 1 << 30);
+    let fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(SHORTEST_SEGMENT, 1 << 30);
     let segment = 1 << fit.ilog2();
     let slots = context.checked_next_multiple_of(PAGE).unwrap_or(u32::MAX / PAGE * PAGE);
     if slots.div_ceil(segment) > SPLITS {

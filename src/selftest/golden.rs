@@ -140,7 +140,7 @@ impl Golden {
     ) -> Result<Session<M>> {
         let weights = Synthetic::new(&self.config, dtype, 0)?;
         let context = u32::try_from(self.ids.len()).unwrap_or(u32::MAX).max(16);
-        let sizes = SessionOptions { context, prefill, cache: DType::F32 };
+        let sizes = SessionOptions::new(context, prefill, DType::F32);
         Session::load(machine, &self.config, &weights, sizes, &mut |_| Ok(())).await
     }
 

@@ -11,12 +11,12 @@ mod setting;
 mod store;
 mod tuning;
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 pub use product::{COLUMNS, Form, Parts, Product, TILE, Weights};
 pub use program::{Feature, Program, ShaderFile, Source};
 pub use setting::Setting;
-pub use store::Store;
+pub use store::{Kept, Store};
 pub use tuning::{Class, Measured, Refused, Tuning};
 
 use crate::base::tensor::DType;
@@ -75,6 +75,15 @@ impl Why {
         };
         Self(format!("needs subgroups {what}; {has}"))
     }
+}
+
+/// Positions that the shortest split of decode attention may have.
+pub const SPLITS: RangeInclusive<u32> = 32..=1024;
+
+/// Whether the shortest split of decode attention may have so many positions: a power of two in
+/// [`SPLITS`], and so whole pages of the cache.
+pub fn is_split(positions: u32) -> bool {
+    SPLITS.contains(&positions) && positions.is_power_of_two()
 }
 
 /// WebGPU's default limit on workgroups along each axis. Larger limits are not used.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::{Class, Form, Measured, Setting};
+use super::{Class, Form, Measured, SPLITS, Setting, is_split};
 use crate::base::{
     error::{Error, Result},
     json::parse_object,
@@ -14,12 +14,33 @@ use crate::base::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
     /// By [`crate::machine::gpu::Caps::describe`].
-    pub devices: BTreeMap<String, Measured>,
-    /// Bytes that a device reads in a second, by the same name.
-    pub bandwidths: BTreeMap<String, u64>,
-    /// How many tokens of a prompt should go through a model at once, by device and class of models
+    pub devices: BTreeMap<String, Kept>,
+}
+
+/// What was measured on a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The settings for products and attention.
+    pub settings: Measured,
+    /// Bytes that the device reads in a second.
+    pub bandwidth: Option<u64>,
+    /// How many tokens of a prompt should go through a model at once, by class of models
     /// ([`crate::measure::chunks::class`]).
-    pub chunks: BTreeMap<String, BTreeMap<String, u32>>,
+    pub chunks: BTreeMap<String, u32>,
+    /// Positions of the shortest split of decode attention, by class of heads
+    /// ([`crate::measure::splits::class`]).
+    pub splits: BTreeMap<String, u32>,
+}
+
+impl Kept {
+    /// Adds what was measured later, which holds where both have a value.
+    pub fn extend(&mut self, later: Self) {
+        let Self { settings, bandwidth, chunks, splits } = later;
+        self.settings.extend(settings);
+        self.bandwidth = bandwidth.or(self.bandwidth);
+        self.chunks.extend(chunks);
+        self.splits.extend(splits);
+    }
 }
 
 /// The file's key for the bytes that a device reads in a second.
@@ -30,6 +51,9 @@ const CHUNKS: &str = "chunks";
 
 /// Most tokens of a chunk.
 const MOST: u32 = 4096;
+
+/// The file's key for splits of decode attention. Files of earlier versions have none.
+const SPLIT: &str = "splits";
 
 /// The file's key for attention. Files of earlier versions have none.
 const ATTENTION: &str = "attention";
@@ -54,20 +78,7 @@ impl Store {
         let mut store = Self::default();
         for (device, entry) in devices {
             let bad = |what| bad(format!("`{device}`: {what}"));
-            let mut measured = Measured::new();
-            for form in Form::ALL {
-                measured.extend(read(form, entry).map_err(bad)?);
-            }
-            measured.extend(read_attention(entry).map_err(bad)?);
-            store.devices.insert(device.clone(), measured);
-            if let Some(chunks) = entry.get(CHUNKS) {
-                store.chunks.insert(device.clone(), read_chunks(chunks).map_err(bad)?);
-            }
-            if let Some(rate) = entry.get(BANDWIDTH) {
-                let rate = rate.as_u64().filter(|&rate| rate > 0);
-                let rate = rate.ok_or_else(|| bad(format!("`{BANDWIDTH}` is no whole number")))?;
-                store.bandwidths.insert(device.clone(), rate);
-            }
+            store.devices.insert(device.clone(), read_device(entry).map_err(bad)?);
         }
         Ok(store)
     }
@@ -77,24 +88,49 @@ impl Store {
         let devices: Map<String, Value> = self
             .devices
             .iter()
-            .map(|(device, measured)| {
-                let parts = Form::ALL.map(|form| (key(form).to_owned(), write(form, measured)));
-                let mut entry = Map::from_iter(parts);
-                let attention = texts(measured, |class| class.heads().is_some());
-                if !attention.is_empty() {
-                    entry.insert(ATTENTION.into(), attention.into());
-                }
-                if let Some(&rate) = self.bandwidths.get(device) {
-                    entry.insert(BANDWIDTH.into(), rate.into());
-                }
-                if let Some(chunks) = self.chunks.get(device) {
-                    entry.insert(CHUNKS.into(), json!(chunks));
-                }
-                (device.clone(), Value::Object(entry))
-            })
+            .map(|(device, kept)| (device.clone(), write_device(kept)))
             .collect();
         json!({ "version": VERSION, "devices": devices })
     }
+}
+
+/// The measurements of a device.
+fn read_device(entry: &Value) -> Result<Kept, String> {
+    let mut kept = Kept::default();
+    for form in Form::ALL {
+        kept.settings.extend(read(form, entry)?);
+    }
+    kept.settings.extend(read_attention(entry)?);
+    if let Some(rate) = entry.get(BANDWIDTH) {
+        let rate = rate.as_u64().filter(|&rate| rate > 0);
+        kept.bandwidth = Some(rate.ok_or_else(|| format!("`{BANDWIDTH}` is no whole number"))?);
+    }
+    let is_chunk = |tokens: u32| (1..=MOST).contains(&tokens);
+    kept.chunks = read_lengths(entry, CHUNKS, is_chunk, || format!("chunk of 1 to {MOST} tokens"))?;
+    kept.splits = read_lengths(entry, SPLIT, is_split, || {
+        let (least, most) = (SPLITS.start(), SPLITS.end());
+        format!("power of two from {least} to {most} positions")
+    })?;
+    Ok(kept)
+}
+
+fn write_device(kept: &Kept) -> Value {
+    let Kept { settings, bandwidth, chunks, splits } = kept;
+    let parts = Form::ALL.map(|form| (key(form).to_owned(), write(form, settings)));
+    let mut entry = Map::from_iter(parts);
+    let attention = texts(settings, |class| class.heads().is_some());
+    if !attention.is_empty() {
+        entry.insert(ATTENTION.into(), attention.into());
+    }
+    if let &Some(rate) = bandwidth {
+        entry.insert(BANDWIDTH.into(), rate.into());
+    }
+    for (key, lengths) in [(CHUNKS, chunks), (SPLIT, splits)] {
+        if !lengths.is_empty() {
+            entry.insert(key.into(), json!(lengths));
+        }
+    }
+    Value::Object(entry)
 }
 
 /// The file's key for the products of a form.
@@ -121,13 +157,19 @@ fn read(form: Form, entry: &Value) -> Result<Measured, String> {
     pairs.iter().map(pair).collect()
 }
 
-/// Lengths of chunks, by class of models.
-fn read_chunks(chunks: &Value) -> Result<BTreeMap<String, u32>, String> {
-    let pairs = chunks.as_object().ok_or_else(|| format!("`{CHUNKS}` is no object"))?;
+/// Lengths by class, none if the entry has no such key: each as `may` says, which `wanted` tells.
+fn read_lengths(
+    entry: &Value,
+    key: &str,
+    may: impl Fn(u32) -> bool,
+    wanted: impl Fn() -> String,
+) -> Result<BTreeMap<String, u32>, String> {
+    let Some(pairs) = entry.get(key) else { return Ok(BTreeMap::new()) };
+    let pairs = pairs.as_object().ok_or_else(|| format!("`{key}` is no object"))?;
     let pair = |(class, length): (&String, &Value)| {
         let length = length.as_u64().and_then(|length| u32::try_from(length).ok());
-        let length = length.filter(|length| (1..=MOST).contains(length));
-        let wrong = || format!("`{class}` is no chunk of 1 to {MOST} tokens");
+        let length = length.filter(|&length| may(length));
+        let wrong = || format!("`{class}` is no {}", wanted());
         Ok((class.clone(), length.ok_or_else(wrong)?))
     };
     pairs.iter().map(pair).collect()
@@ -180,24 +222,42 @@ mod tests {
             of(Form::Matrix, "matmul", DType::Q4, "packed 32"),
         ]);
         let name = "a device (driver 1)".to_owned();
-        let mut store = Store { devices: [(name.clone(), measured)].into(), ..Store::default() };
+        let kept = Kept { settings: measured, ..Kept::default() };
+        let mut store = Store { devices: [(name.clone(), kept)].into() };
         let text = store.to_json().to_string();
         assert!(!text.contains(BANDWIDTH), "{text}");
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
-        assert!(!text.contains(CHUNKS), "{text}");
+        assert!(!text.contains(CHUNKS) && !text.contains(SPLIT), "{text}");
         assert!(!text.contains(ATTENTION), "{text}");
-        store.bandwidths.insert(name.clone(), 936_000_000_000);
-        let chunks = [("Q4 8192".to_owned(), 1024), ("a".to_owned(), 1)].into();
-        store.chunks.insert(name.clone(), chunks);
+        let kept = store.devices.get_mut(&name).expect("it is there");
+        kept.bandwidth = Some(936_000_000_000);
+        kept.chunks = [("Q4 8192".to_owned(), 1024), ("a".to_owned(), 1)].into();
+        kept.splits = [("64 on 8 heads of 128, F32".to_owned(), 32), ("a".to_owned(), 1024)].into();
         let text = store.to_json().to_string();
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
         let class = Class::parse_attention("attention decode F16 128").expect("a class");
-        let measured = store.devices.get_mut(&name).expect("it is there");
-        measured.insert(class, "tiles 32".parse().expect("a setting"));
+        let kept = store.devices.get_mut(&name).expect("it is there");
+        kept.settings.insert(class, "tiles 32".parse().expect("a setting"));
         let json = store.to_json();
         let kept = &json["devices"][&name][ATTENTION]["attention decode F16 128"];
         assert_eq!(kept, "tiles 32");
         assert_eq!(Store::parse(Path::new("t"), &json.to_string()).expect("it was written"), store);
+    }
+
+    #[test]
+    fn later_measurements_hold_and_others_stay() {
+        let lengths = |pairs: &[(&str, u32)]| {
+            pairs.iter().map(|&(class, length)| (class.to_owned(), length)).collect()
+        };
+        let mut kept = Kept {
+            bandwidth: Some(1),
+            chunks: lengths(&[("a", 256)]),
+            splits: lengths(&[("a", 64), ("b", 128)]),
+            ..Kept::default()
+        };
+        kept.extend(Kept { splits: lengths(&[("b", 32), ("c", 512)]), ..Kept::default() });
+        assert_eq!((kept.bandwidth, &kept.chunks), (Some(1), &lengths(&[("a", 256)])));
+        assert_eq!(kept.splits, lengths(&[("a", 64), ("b", 32), ("c", 512)]));
     }
 
     #[test]
@@ -207,11 +267,13 @@ mod tests {
                 "vectors": { class: way }, "matrices": {} } } })
             .to_string()
         };
-        let of_chunks = |chunks: Value| {
+        let of = |key: &str, lengths: Value| {
             json!({ "version": 1, "devices": { "d": {
-                "vectors": {}, "matrices": {}, "chunks": chunks } } })
+                "vectors": {}, "matrices": {}, key: lengths } } })
             .to_string()
         };
+        let of_chunks = |chunks| of("chunks", chunks);
+        let of_splits = |splits| of("splits", splits);
         for (text, what) in [
             ("{".to_owned(), "not the expected JSON"),
             ("{}".to_owned(), "`version` is not 1"),
@@ -227,6 +289,10 @@ mod tests {
             (of_chunks(json!({ "c": 0 })), "`d`: `c` is no chunk of 1 to 4096 tokens"),
             (of_chunks(json!({ "c": 4097 })), "`c` is no chunk"),
             (of_chunks(json!({ "c": "256" })), "`c` is no chunk"),
+            (of_splits(json!(32)), "`d`: `splits` is no object"),
+            (of_splits(json!({ "h": 16 })), "`h` is no power of two from 32 to 1024 positions"),
+            (of_splits(json!({ "h": 96 })), "`h` is no power of two"),
+            (of_splits(json!({ "h": 2048 })), "`h` is no power of two"),
             (
                 json!({ "version": 1, "devices": { "d": { "vectors": {}, "matrices": {},
                     "attention": { "attention decode F32": "tiles 32" } } } })

@@ -62,11 +62,11 @@ impl LoadOptions {
 
     pub(super) fn sizes(&self, config: &Config) -> SessionOptions {
         let usual = SessionOptions::of(config);
-        SessionOptions {
-            context: self.context.unwrap_or(usual.context),
-            prefill: self.prefill.unwrap_or(Self::PREFILL),
-            cache: self.kv_cache.map_or(usual.cache, CacheType::dtype),
-        }
+        SessionOptions::new(
+            self.context.unwrap_or(usual.context),
+            self.prefill.unwrap_or(Self::PREFILL),
+            self.kv_cache.map_or(usual.cache, CacheType::dtype),
+        )
     }
 }
 

@@ -35,9 +35,10 @@ fn what_was_measured_is_kept_and_heeded() {
         assert!(ways.iter().any(|way| way["way"] == of["best"]), "{of}");
     }
     let stored = std::fs::read_to_string(&file).expect("it was kept");
-    let Store { devices: stored, bandwidths, chunks } =
-        Store::parse(&file, &stored).expect("it can be read");
-    let rate = bandwidths[report["device"].as_str().expect("a name")];
+    let stored = Store::parse(&file, &stored).expect("it can be read");
+    let device = report["device"].as_str().expect("a name");
+    let kept = &stored.devices[device];
+    let rate = kept.bandwidth.expect("it was measured");
     assert_eq!(report["bytes_per_second"], rate);
     // It bounds the speed that `inspect` tells.
     let known = json(&[&["inspect", path(model()), "--json"][..], &keep].concat());
@@ -55,7 +56,7 @@ fn what_was_measured_is_kept_and_heeded() {
     assert_eq!(lengths, [Some(8), Some(16), Some(24)]);
     assert!(timed.iter().all(|of| of["seconds"].as_f64() > Some(0.0)), "{report}");
     let class = report["model"].as_str().expect("a text");
-    let length = chunks[report["device"].as_str().expect("a name")][class];
+    let length = kept.chunks[class];
     assert_eq!(report["chunk"], length);
     assert!(timed.iter().any(|of| of["tokens"] == length), "{report}");
     assert_eq!((&known["prefill"], &known["prefill_rule"]), (&length.into(), &"tune".into()));
@@ -64,8 +65,7 @@ fn what_was_measured_is_kept_and_heeded() {
     assert_eq!((&asked["prefill"], &asked["prefill_rule"]), (&33.into(), &"asked".into()));
     let unknown = json(&["inspect", path(model()), "--json", "--no-device"]);
     assert_eq!((&unknown["prefill"], &unknown["prefill_rule"]), (&256.into(), &"default".into()));
-    let measured = &stored[report["device"].as_str().expect("a name")];
-    assert_eq!(measured.len(), products.len());
+    assert_eq!(kept.settings.len(), products.len());
 
     let heeded = with(&["generate", path(model()), PROMPT, "--max-tokens", "4"]);
     assert!(heeded.status.success() && !text_of(&heeded).contains("heeded"), "{heeded:?}");
@@ -82,9 +82,67 @@ fn what_was_measured_is_kept_and_heeded() {
         assert!(forgot.status.success(), "{damaged:?}: {forgot:?}");
         assert!(text_of(&forgot).contains("tuning.json.damaged now") && !file.exists());
     }
-    let stored = serde_json::to_string(&Store { devices: stored, ..Store::default() }.to_json())
-        .expect("JSON");
-    std::fs::write(&file, stored).expect("written");
+    std::fs::write(&file, stored.to_json().to_string()).expect("written");
     assert!(text_of(&with(&["tune", "--forget"])).contains("forgot what was measured"));
     assert!(text_of(&with(&["tune", "--forget"])).contains("nothing was measured"));
+}
+
+/// Splits of decode attention, as chunks, are measured and kept by the model's heads and the type
+/// of the cache.
+#[test]
+fn splits_of_attention_are_measured_and_heeded() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let file = folder.path().join("tuning.json");
+    let keep = ["--tuning-file", path(&file)];
+    let with = |args: &[&str]| json(&[args, &["--json"], &keep].concat());
+    let held = |args: &[&str]| {
+        let known = with(&[&["inspect", path(model())], args].concat());
+        (known["split"].clone(), known["split_rule"].clone())
+    };
+    let default = (Value::from(128), Value::from("default"));
+
+    // A file of an earlier version has no splits.
+    std::fs::write(&file, r#"{ "version": 1, "devices": {} }"#).expect("written");
+    assert_eq!(held(&[]), default);
+
+    let tune = ["tune", path(model()), "--prompt", "8", "--rounds", "1", "--chunks", "8"];
+    let report = with(&[&tune[..], &["--cache", "f16"]].concat());
+    let splits = report["splits"].as_array().expect("a list");
+    let lengths: Vec<_> = splits.iter().map(|of| of["positions"].as_u64()).collect();
+    assert_eq!(lengths, [32, 64, 128, 256, 512].map(Some));
+    for of in splits {
+        let texts = of["texts"].as_array().expect("a list");
+        let at: Vec<_> = texts.iter().map(|text| text["positions"].as_u64()).collect();
+        assert_eq!(at, [512, 2048, 4096].map(Some), "{of}");
+        let seconds = texts.iter().map(|text| text["seconds"].as_f64().expect("a time"));
+        let sum: f64 = seconds.inspect(|&seconds| assert!(seconds > 0.0, "{of}")).sum();
+        assert!((sum - of["seconds"].as_f64().expect("a sum")).abs() < 1e-9 * sum, "{of}");
+    }
+    let best = report["split"].as_u64().expect("a length");
+    assert!(lengths.contains(&Some(best)), "{report}");
+    let text = std::fs::read_to_string(&file).expect("it was kept");
+    let mut stored = Store::parse(&file, &text).expect("it can be read");
+    let device = report["device"].as_str().expect("a name");
+    let class = report["heads"].as_str().expect("a text");
+    assert!(class.ends_with(", F16"), "{class}");
+    let kept = stored.devices.get_mut(device).expect("it was measured");
+    assert_eq!(kept.splits.get(class).map(|&split| u64::from(split)), Some(best));
+
+    // What rules does so for these heads with this cache, on this device.
+    kept.splits.insert(class.to_owned(), 64);
+    std::fs::write(&file, stored.to_json().to_string()).expect("written");
+    let of_f16 = ["--cache", "f16"];
+    assert_eq!(held(&of_f16), (64.into(), "tune".into()));
+    assert_eq!(held(&[]), default);
+    assert_eq!(held(&["--cache", "f16", "--no-device"]), default);
+    let shown = run(&[&["inspect", path(model()), "--all"][..], &of_f16, &keep].concat());
+    let line = "attention    of a generated token in splits of at least 64 positions, as `tune`";
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(line), "{shown:?}");
+    let bench = ["bench", path(model()), "--prompt", "8", "--tokens", "2", "--repeats", "1"];
+    assert_eq!(with(&[&bench[..], &of_f16].concat())["split"], 64);
+    assert_eq!(with(&bench)["split"], 128);
+
+    // It is forgotten with all else.
+    assert!(text_of(&run(&[&["tune", "--forget"][..], &keep].concat())).contains("forgot"));
+    assert_eq!(held(&of_f16), default);
 }

@@ -74,10 +74,10 @@ pub(super) async fn kernels<W: Weights>(
     let cache = options.cache.dtype();
     let sizes = SessionOptions::new(1, 1, cache);
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
-    let model = session.model().clone();
+    let (model, split) = (session.model().clone(), session.options().split);
     let gpu = session.machine_mut();
     let device = measure(globals, options, gpu).await?;
-    let loads = loads(options, config, cache);
+    let loads = loads(options, config, (cache, split));
     let bar = globals.terminal().bar("measuring", loads.len() as u64, false);
     let mut passes = Vec::new();
     for load in loads {
@@ -103,13 +103,16 @@ pub(super) async fn kernels<W: Weights>(
 }
 
 /// The passes to measure: no longer than the model allows.
-fn loads(options: &Options, config: &Config, cache: DType) -> Vec<Load> {
+fn loads(options: &Options, config: &Config, (cache, split): (DType, u32)) -> Vec<Load> {
     let positions = options.positions.min(config.max_position_embeddings);
     let decoded = DECODED.map(|tokens| (Phase::Decode, tokens));
     decoded
         .into_iter()
         .chain([(Phase::Prefill, options.prompt)])
-        .map(|(phase, tokens)| Load { phase, tokens: tokens.min(positions), positions, cache })
+        .map(|(phase, tokens)| {
+            let tokens = tokens.min(positions);
+            Load { phase, tokens, positions, cache, split }
+        })
         .collect()
 }
 
@@ -159,6 +162,7 @@ fn pass_json(Measured { load, pass }: &Measured, ceilings: &Ceilings) -> Value {
         "tokens": load.tokens,
         "positions": load.positions,
         "cache": load.cache.name(),
+        "split": load.split,
         "dispatches": pass.dispatches,
         "seconds": pass.seconds,
         "kernels": kernels,
@@ -167,7 +171,7 @@ fn pass_json(Measured { load, pass }: &Measured, ceilings: &Ceilings) -> Value {
 
 fn kernel_json(timed: &Timed, ceilings: &Ceilings) -> Value {
     let &Timed { ref label, shape, runs, seconds, bytes, operations } = timed;
-    let giga = |count: u64| (seconds > 0.0).then(|| 1e-9 * count as f64 / seconds);
+    let giga = |count| giga(count, seconds);
     json!({
         "kernel": label,
         "shape": shape.extents(),
@@ -180,6 +184,11 @@ fn kernel_json(timed: &Timed, ceilings: &Ceilings) -> Value {
         "share": share(timed, ceilings),
         "limit": limit(timed, ceilings),
     })
+}
+
+/// Billions a second of something that was counted in so many seconds.
+fn giga(count: u64, seconds: f64) -> Option<f64> {
+    (seconds > 0.0).then(|| 1e-9 * count as f64 / seconds)
 }
 
 /// The part of the device's least time in a kernel's time, from 0 to 1.
@@ -234,7 +243,7 @@ fn pass_table(Measured { load, pass }: &Measured, ceilings: &Ceilings) -> String
     let head = format!("{}, {tokens} up to position {}", phase(load.phase), load.positions);
     let head = [&head, "matrix", "runs", "time", "GB/s", "GFLOP/s", "share"].map(String::from);
     let rows = pass.kernels.iter().map(|timed| {
-        let giga = |count: u64| plain(1e-9 * count as f64 / timed.seconds.max(1e-9));
+        let giga = |count| giga(count, timed.seconds).map_or("-".into(), plain);
         let share = share(timed, ceilings);
         [
             format!("  {}", timed.label),

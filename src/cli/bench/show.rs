@@ -19,7 +19,7 @@ pub(super) const PHASES: [&str; 2] = ["prefill", "decode"];
 
 /// The report as JSON.
 pub(super) fn as_json(subject: &Subject<'_>, m: &Measured) -> Value {
-    let Subject { name, config, options, compat, adapter } = subject;
+    let Subject { name, config, options, compat, adapter, split } = subject;
     json!({
         "format": FORMAT,
         "version": VERSION,
@@ -36,6 +36,7 @@ pub(super) fn as_json(subject: &Subject<'_>, m: &Measured) -> Value {
         "tokens": options.tokens,
         "repeats": options.repeats,
         "chunk": m.prefill.timed_tokens,
+        "split": split,
         "prefill": phase_json(&m.prefill),
         "decode": phase_json(&m.decode),
     })

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grok_wgpu::lab::{
     base::{num::size, tensor::DType},
-    engine::SessionOptions,
     machine::counting::DeviceLimits,
     model::{config::Parameters, rope, schema},
     text::sampler::Sampling,
@@ -12,7 +11,7 @@ use grok_wgpu::lab::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{model::ChunkRule, scan::Scan},
+    super::{model::Decided, scan::Scan},
     Known, Options, Planned,
     verdict::Verdict,
 };
@@ -121,7 +120,7 @@ pub(super) fn describe_more(options: &Options, known: &Known) -> String {
 /// What the model takes under the limits of each device.
 pub(super) fn describe_plans(
     plans: &[Planned],
-    (sizes, rule): (SessionOptions, ChunkRule),
+    Decided { sizes, chunk, split }: Decided,
     memory: Option<u64>,
 ) -> String {
     let mut lines = Vec::new();
@@ -150,7 +149,12 @@ pub(super) fn describe_plans(
                     "  scratch      {} for prompts by {} tokens, {}",
                     size(plan.scratch),
                     sizes.prefill,
-                    rule.describe()
+                    chunk.describe()
+                ));
+                lines.push(format!(
+                    "  attention    of a generated token in splits of at least {} positions, {}",
+                    sizes.split,
+                    split.describe()
                 ));
                 lines.push(format!("  total        {} ({})", plan.total(), size(plan.total())));
                 lines.push(format!(
@@ -181,7 +185,7 @@ pub(super) fn as_json(
     known: &Known,
     verdict: &Verdict,
     plans: &[Planned],
-    (sizes, rule): (SessionOptions, ChunkRule),
+    Decided { sizes, chunk, split }: Decided,
 ) -> Value {
     let Parameters { total, active } = known.config.parameters();
     let kinds: BTreeMap<_, _> = kinds(known)
@@ -213,7 +217,9 @@ pub(super) fn as_json(
         "sampling": known.sampling.to_json(),
         "context": sizes.context,
         "prefill": sizes.prefill,
-        "prefill_rule": rule.name(),
+        "prefill_rule": chunk.name(),
+        "split": sizes.split,
+        "split_rule": split.name(),
         "cache": sizes.cache.name(),
         "plans": plans
             .iter()

@@ -106,7 +106,7 @@ mod tests {
     fn session() -> Session<Host> {
         let config = Config::preset("small").expect("a preset").with_layers(1);
         let weights = Synthetic::new(&config, DType::F32, 0).expect("weights");
-        let sizes = SessionOptions { context: 12, prefill: 4, cache: DType::F32 };
+        let sizes = SessionOptions::new(12, 4, DType::F32);
         pollster::block_on(Session::load(
             Host::default(),
             &config,

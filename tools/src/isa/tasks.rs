@@ -8,6 +8,7 @@ use grok_wgpu::lab::{
         tensor::{DType, Shape, Tensor},
     },
     checkpoint::Synthetic,
+    engine::SessionOptions,
     machine::{
         BufferRole, Machine as _,
         binder::{Dispatch, Operand},
@@ -125,7 +126,8 @@ fn record(load: Load, tuning: &Tuning, dispatches: &mut Vec<Dispatch>) -> Result
         Counting::new(DeviceLimits { binding: u32::MAX.into(), buffer: u32::MAX.into() });
     let model = Model::alloc(&mut machine, &config, &synthetic)?;
     let cache = alloc_cache(&mut machine, &config, positions, DType::F32)?;
-    let s = Scratch::alloc(&mut machine, &config, phase, tokens, &cache)?;
+    let split = SessionOptions::SPLIT;
+    let s = Scratch::alloc(&mut machine, &config, phase, tokens, &cache, split)?;
     let caches = vec![cache; model.layers.len()];
     let output = if phase == Phase::Decode && tokens > 1 {
         let shape = [tokens, config.vocab_size].into();
