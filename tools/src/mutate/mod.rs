@@ -10,10 +10,11 @@ mod tokens;
 mod worker;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -106,8 +107,14 @@ fn run(options: &Options) -> Result<bool, Error> {
     if options.worker {
         return worker::serve(&files, &all, &options.adapter).map(|()| true);
     }
-    let mut work =
-        Work { options, files: &files, all: &all, chosen: Vec::new(), started: Instant::now() };
+    let mut work = Work {
+        options,
+        files: &files,
+        all: &all,
+        chosen: Vec::new(),
+        unlinked: Vec::new(),
+        started: Instant::now(),
+    };
     work.choose();
     if options.list {
         for &i in &work.chosen {
@@ -128,6 +135,8 @@ struct Work<'a> {
     all: &'a [Mutant],
     /// The mutants to run, all of which compile to another program.
     chosen: Vec<usize>,
+    /// Names of files that no row links on this adapter. Their mutants do not run.
+    unlinked: Vec<&'a str>,
     started: Instant,
 }
 
@@ -149,13 +158,29 @@ impl<'a> Work<'a> {
     fn choose(&mut self) {
         let Options { kernel, operator, .. } = self.options;
         let programs = programs();
+        let linked =
+            |file: &File| programs.iter().any(|program| program.source.contains(&file.text));
+        self.unlinked =
+            self.files.iter().filter(|file| !linked(file)).map(|file| &*file.name).collect();
+        for file in &self.unlinked {
+            eprintln!("no row on this adapter links {file}, and its mutants do not run");
+        }
         let wanted: Vec<usize> = (0..self.all.len())
             .filter(|&i| self.all[i].file.contains(kernel))
             .filter(|&i| self.all[i].operator.contains(operator))
             .collect();
         let differs =
             |&i: &usize| differs(&programs, self.text(i), &self.all[i].apply(self.text(i)));
-        let mut chosen: Vec<usize> = wanted.iter().copied().filter(differs).collect();
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let mut chosen: Vec<usize> = thread::scope(|scope| {
+            let parts: Vec<_> = wanted
+                .chunks(wanted.len().div_ceil(threads).max(1))
+                .map(|part| {
+                    scope.spawn(|| part.iter().copied().filter(differs).collect::<Vec<_>>())
+                })
+                .collect();
+            parts.into_iter().flat_map(|part| part.join().expect("shaders compile")).collect()
+        });
         eprintln!("{} mutants, {} compile to other programs", wanted.len(), chosen.len());
         if let Some(count) = self.options.sample {
             chosen = sample(self.all, chosen, count);
@@ -235,10 +260,8 @@ impl<'a> Work<'a> {
             eprintln!("{unfinished} mutants have not run; --resume goes on");
         }
         if let Some(path) = &self.options.report {
-            fs::write(
-                path,
-                tables.document(&self.options.adapter, self.options.sample, self.options.rows),
-            )?;
+            let Options { adapter, sample, rows, .. } = self.options;
+            fs::write(path, tables.document(adapter, *sample, *rows, &self.unlinked))?;
         }
         let faults = tables.faults(self.all);
         for fault in &faults {
@@ -278,6 +301,7 @@ fn files(shaders: &Path) -> Result<Vec<File>, Error> {
 
 /// A linked program's text, and its IR for comparisons.
 struct Program {
+    kernel: &'static str,
     source: String,
     meaning: String,
 }
@@ -288,24 +312,28 @@ fn programs() -> Vec<Program> {
     for (case, _, tuning) in worker::rows() {
         let mut host = grok_wgpu::lab::machine::host::Host::of_shapes();
         let shader = case.build(&mut host).shader(&tuning);
-        found.entry(shader.label()).or_insert_with(|| shader.source());
+        found.entry(shader.label()).or_insert_with(|| (case.kernel, shader.source()));
     }
-    let program = |source: String| {
+    let program = |(kernel, source): (&'static str, String)| {
         let module = compiled(&source).expect("shaders compile");
-        Program { source, meaning: meaning(&module) }
+        Program { kernel, source, meaning: meaning(&module) }
     };
     found.into_values().map(program).collect()
 }
 
-/// Whether naga accepts the mutant in every program that links the file, and the IR of at least one
-/// program changes. Without a change, the mutant is equivalent.
+/// Whether the IR of at least one program changes, and naga accepts the mutant in one program of
+/// each kernel that links the file, or in all if there is no change. Without a change, the mutant is
+/// equivalent. What only other programs refuse shows when their rows run.
 fn differs(programs: &[Program], file: &str, mutant: &str) -> bool {
     let mut differs = false;
+    let mut seen = BTreeSet::new();
     for program in programs.iter().filter(|program| program.source.contains(file)) {
+        if !seen.insert(program.kernel) && differs {
+            continue;
+        }
         let Some(module) = compiled(&program.source.replacen(file, mutant, 1)) else {
             return false;
         };
-        // One difference is enough.
         differs = differs || meaning(&module) != program.meaning;
     }
     differs

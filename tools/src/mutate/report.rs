@@ -153,12 +153,13 @@ impl<'a> Tables<'a> {
         without.map(|id| format!("no row sees {id}")).chain(stale).collect()
     }
 
-    /// The report in Markdown.
+    /// The report in Markdown. `unlinked` are the files that no row links on the adapter.
     pub(crate) fn document(
         &self,
         adapter: &str,
         sample: Option<usize>,
         rows: Option<usize>,
+        unlinked: &[&str],
     ) -> String {
         let mut text = String::from(INTRODUCTION);
         let total = self.total;
@@ -178,6 +179,13 @@ impl<'a> Tables<'a> {
             total.raw(),
             total.score()
         );
+        if !unlinked.is_empty() {
+            let _ = writeln!(
+                text,
+                "No row on this adapter links {}: no mutants of them were made.",
+                unlinked.join(", ")
+            );
+        }
         let _ = writeln!(text, "\n{self}\n## Survivors");
         let here: BTreeSet<&str> = self.survivors.iter().copied().collect();
         for (verdict, title) in
@@ -229,6 +237,7 @@ operators
     scripts/mutate --kernel matvec    # all of the files whose names contain this
     scripts/mutate --sample 300       # fewer
     scripts/mutate --list             # the mutants, without running any
+    scripts/mutate --part 1/2 --state target/mutate/1.jsonl    # every second one
 
 The mutants are made from tokens (`tools/src/mutate/operators.rs` has the operators) and run in \
 child processes, so that one that never ends costs a child.

@@ -34,11 +34,13 @@ pub(crate) const LAVAPIPE: Capabilities =
 /// The rows, numbered by position: a case with a tuning.
 pub(crate) fn rows() -> Vec<(Case, String, Tuning)> {
     let tunings = Tuning::all(&LAVAPIPE);
+    let cases = || kernels::cases().into_iter().chain(kernels::random_cases(RANDOM));
+    let ways: Vec<_> =
+        cases().map(|case| selftest::ways(&case, &tunings).expect("rows are sound")).collect();
     let mut rows = Vec::new();
     for (name, tuning) in &tunings {
         // Cases cannot be cloned, so the list is built for each tuning.
-        for case in kernels::cases().into_iter().chain(kernels::random_cases(RANDOM)) {
-            let ways = selftest::ways(&case, &tunings).expect("rows are sound");
+        for (case, ways) in cases().zip(&ways) {
             if ways.iter().any(|(other, _)| other == name) {
                 rows.push((case, name.clone(), tuning.clone()));
             }
