@@ -48,7 +48,7 @@ struct Options {
     /// Adapter, by a part of its name
     #[arg(long, default_value = "llvmpipe")]
     adapter: String,
-    /// Take about so many mutants, evenly over files and operators; the choice is always the same
+    /// Take so many mutants, evenly over files and operators; the choice is always the same
     #[arg(long)]
     sample: Option<usize>,
     /// Only the I-th of N parts, so that several processes share the work
@@ -357,23 +357,33 @@ fn meaning(module: &naga::Module) -> String {
     format!("{module:?}")
 }
 
-/// About `count` of the mutants, spread evenly over files and operators.
+/// At most `count` of the mutants, spread evenly over pairs of a file and an operator.
 fn sample(all: &[Mutant], mut chosen: Vec<usize>, count: usize) -> Vec<usize> {
     if chosen.len() <= count {
         return chosen;
     }
     let mut random = ChaCha8Rng::seed_from_u64(4);
+    let mut any = |len: usize| random.next_u32() as usize % len;
     let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
     for i in chosen.drain(..) {
         groups.entry((&all[i].file, all[i].operator)).or_default().push(i);
     }
-    // In turns, so that no file and no operator is left out.
-    while chosen.len() < count && !groups.is_empty() {
-        for group in groups.values_mut() {
-            let at = random.next_u32() as usize % group.len();
-            chosen.push(group.swap_remove(at));
-        }
+    // In turns, so that no pair is left out before another has its second. A last turn that is not
+    // whole has some of them.
+    while chosen.len() < count {
+        let mut turn: Vec<usize> = groups
+            .values_mut()
+            .map(|group| {
+                let at = any(group.len());
+                group.swap_remove(at)
+            })
+            .collect();
         groups.retain(|_, group| !group.is_empty());
+        while turn.len() > count - chosen.len() {
+            let at = any(turn.len());
+            turn.swap_remove(at);
+        }
+        chosen.extend(turn);
     }
     chosen.sort_unstable();
     chosen
