@@ -322,8 +322,8 @@ fn programs() -> Vec<Program> {
 }
 
 /// Whether the IR of at least one program changes, and naga accepts the mutant in one program of
-/// each kernel that links the file, or in all if there is no change. Without a change, the mutant is
-/// equivalent. What only other programs refuse shows when their rows run.
+/// each kernel that links the file, or in all if there is no change. Without a change, the mutant
+/// is equivalent. What only other programs refuse shows when their rows run.
 fn differs(programs: &[Program], file: &str, mutant: &str) -> bool {
     let mut differs = false;
     let mut seen = BTreeSet::new();
