@@ -235,7 +235,7 @@ A mutant that no row sees is either equivalent, or a row is missing.
     scripts/mutate                    # the result below: a fixed choice, even over files and \
 operators
     scripts/mutate --kernel matvec    # all of the files whose names contain this
-    scripts/mutate --sample 300       # fewer
+    scripts/mutate --sample 1000      # more
     scripts/mutate --list             # the mutants, without running any
     scripts/mutate --part 1/2 --state target/mutate/1.jsonl    # every second one
 
