@@ -72,11 +72,11 @@ rows = rows.filter((row) => {
 const [part, parts] = (/^([1-9]\d*)\/([1-9]\d*)$/.exec(options.part) ?? []).slice(1).map(Number);
 if (!(part <= parts)) usage(`--part is ${options.part}, expected I/N with I from 1 to N`);
 const pipelines = new Map();
-for (const row of rows) {
+rows = rows.filter((row) => {
   const key = pipelineKey(row);
   if (!pipelines.has(key)) pipelines.set(key, pipelines.size);
-}
-rows = rows.filter((row) => pipelines.get(pipelineKey(row)) % parts === part - 1);
+  return pipelines.get(key) % parts === part - 1;
+});
 if (rows.length === 0) usage(`${folder}: no row of that name`);
 
 const opened = await openDevice();
