@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use super::autotune::{Found, Way};
+use super::{
+    autotune::{Found, Way},
+    stage_last,
+};
 use crate::{
     base::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::{
-        SessionOptions,
-        step::{Row, stage},
-    },
+    engine::SessionOptions,
     machine::{
         Machine as _,
         gpu::{Caps, Gpu, RecordedPass},
-        step::PAGE,
     },
-    model::{LayerCache, Phase, Scratch, alloc_cache, attend, config::Config, rope},
+    model::{LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
     variants::{Class, Form, Heads, Setting, Tuning, VARIANTS},
 };
 
@@ -51,9 +50,8 @@ pub fn ways(caps: &Caps, heads: Heads) -> Vec<Way> {
 
 /// Measures attention over the last of 4096 positions, or of all that the model has: of a generated
 /// token, in splits of [`SessionOptions::SPLIT`] positions, and of `tokens` tokens of a prompt.
-/// `rounds` times each candidate, after one round of
-/// warm-up. The device's tensors and tuning are those from before. `progress` is called after each
-/// candidate; an error from it stops the work.
+/// `rounds` times each candidate, after one round of warm-up. The device's tensors and tuning are
+/// those from before. `progress` is called after each candidate; an error from it stops the work.
 ///
 /// # Errors
 ///
@@ -98,10 +96,7 @@ async fn measured_of(
     let one = c.clone().with_layers(1);
     let kv = alloc_cache(gpu, &one, positions, heads.cache)?;
     let s = Scratch::alloc(gpu, &one, phase, tokens, &kv, SessionOptions::SPLIT)?;
-    let before = positions - tokens;
-    let rows: Vec<Row> = (0..tokens).map(|i| Row { id: 0, position: before + i }).collect();
-    let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();
-    stage(gpu, &one, &rope::Angles::of(&one), &s, &rows, &pages)?;
+    stage_last(gpu, &one, &s, &vec![0; tokens as usize], positions)?;
 
     let class = Class::of_attention(heads);
     let mut times = Vec::new();

@@ -1,23 +1,20 @@
 //! Times every kernel of a pass by itself, with the bytes and operations that it cannot avoid.
 
+use super::stage_last;
 use crate::{
     base::{
         error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
-    engine::{
-        step::{Row, stage},
-        top_lists,
-    },
+    engine::top_lists,
     machine::{
         BufferRole, Machine as _,
         binder::{Dispatch, Operand},
         gpu::{Gpu, RecordedPass},
         host::{Fill, Host},
         kernel::{Executor, Kernel},
-        step::PAGE,
     },
-    model::{CacheShard, Model, Output, Pass, Phase, Scratch, alloc_cache, forward, rope},
+    model::{CacheShard, Model, Output, Pass, Phase, Scratch, alloc_cache, forward},
     variants::Tuning,
 };
 
@@ -145,15 +142,9 @@ fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, V
         Output::Top(&lists)
     };
     let before = positions - tokens;
-    let rows: Vec<Row> = (0..tokens)
-        .map(|i| Row {
-            // Spread over the vocabulary, so that experts are chosen as differently as they can be.
-            id: i.wrapping_mul(0x9E37_79B9).rotate_left(15) % c.vocab_size,
-            position: before + i,
-        })
-        .collect();
-    let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();
-    stage(gpu, c, &rope::Angles::of(c), &s, &rows, &pages)?;
+    // Spread over the vocabulary, so that experts are chosen as differently as they can be.
+    let id = |i: u32| i.wrapping_mul(0x9E37_79B9).rotate_left(15) % c.vocab_size;
+    stage_last(gpu, c, &s, &(0..tokens).map(id).collect::<Vec<_>>(), positions)?;
     let tuning = gpu.tuning().clone();
     let mut works = Vec::new();
     let pass = Pass { output, positions };

@@ -2,22 +2,19 @@
 //!
 //! Known as: choosing `num_splits` of flash decoding (split-K over KV positions).
 
-use super::lengths::Timed;
+use super::{lengths::Timed, stage_last};
 use crate::{
     base::{
         error::{Error, Result},
         tensor::DType,
     },
-    engine::{
-        SessionOptions,
-        step::{Row, stage},
-    },
+    engine::SessionOptions,
     machine::{
         Machine as _,
         gpu::{Gpu, RecordedPass},
-        step::{self, PAGE},
+        step,
     },
-    model::{LayerCache, Phase, Scratch, alloc_cache, attend, config::Config, rope},
+    model::{LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
 };
 
 /// The lengths that are compared, in positions.
@@ -95,21 +92,24 @@ async fn measured_at(
         return Ok(Vec::new());
     }
     let mut splits = Vec::new();
-    let mut scratches = Vec::new();
+    let mut plans = Vec::new();
     for length in lengths {
         splits.push(Split { length, times: all.iter().map(|&at| (at, f64::INFINITY)).collect() });
-        scratches.push(Scratch::alloc(gpu, &one, Phase::Decode, 1, &caches[0], length)?);
+        let s = Scratch::alloc(gpu, &one, Phase::Decode, 1, &caches[0], length)?;
+        let plan = |&positions: &u32| {
+            gpu.record(&mut |exec| {
+                caches.iter().try_for_each(|kv| attend(exec, &one, &s, kv, positions))
+            })
+        };
+        let of_length = all.iter().map(plan).collect::<Result<Vec<RecordedPass>>>()?;
+        plans.push((s, of_length));
     }
-    let angles = rope::Angles::of(&one);
+    gpu.flush().await?;
     for round in 0..=rounds {
-        for (split, s) in splits.iter_mut().zip(&scratches) {
-            for (positions, least) in &mut split.times {
-                let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();
-                stage(gpu, &one, &angles, s, &[Row { id: 0, position: *positions - 1 }], &pages)?;
-                let plan: RecordedPass = gpu.record(&mut |exec| {
-                    caches.iter().try_for_each(|kv| attend(exec, &one, s, kv, *positions))
-                })?;
-                let time = gpu.time_whole(&plan, false).await?.device_seconds / LAYERS as f64;
+        for (split, (s, of_length)) in splits.iter_mut().zip(&plans) {
+            for ((positions, least), plan) in split.times.iter_mut().zip(of_length) {
+                stage_last(gpu, &one, s, &[0], *positions)?;
+                let time = gpu.time_whole(plan, false).await?.device_seconds / LAYERS as f64;
                 if round > 0 {
                     *least = least.min(time);
                 }
