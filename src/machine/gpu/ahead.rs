@@ -118,7 +118,7 @@ impl Gpu {
         self.counters.read_backs += 1;
         self.counters.read_back_bytes += total;
         let submitted = wait::now();
-        let mapped = wait::map(&staging, total);
+        let mapped = wait::map(&staging, wgpu::MapMode::Read, total);
         if again && self.ahead.on {
             let parts = 0..run.ranges.len();
             self.ahead.commands = parts.map(|part| self.commands(&run, part)).collect();

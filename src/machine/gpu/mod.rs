@@ -15,6 +15,7 @@ mod pipeline_cache;
 mod pipelines;
 mod plan;
 mod trusted;
+mod upload;
 pub(crate) mod wait;
 
 pub use caps::{AdapterChoice, Caps, Identity, LimitProfile, Listed, WGPU, adapters};
@@ -22,7 +23,9 @@ pub use make::Refusal;
 pub use pipelines::Compiled;
 pub use plan::{Counters, RecordedPass, StepTime, WholeTime};
 
-use self::{ahead::Ahead, failure::Failure, make::Maker, pace::Pace, wait::Duration};
+use self::{
+    ahead::Ahead, failure::Failure, make::Maker, pace::Pace, upload::Uploads, wait::Duration,
+};
 use crate::{
     base::{
         error::{Error, Result},
@@ -52,6 +55,7 @@ pub struct Gpu {
     pipelines: pipelines::Cache,
     slots: Vec<Slot>,
     staging: Option<wgpu::Buffer>,
+    uploads: Uploads,
     failure: Failure,
     make: Maker,
     notices: fallback::Notices,
@@ -104,6 +108,7 @@ impl Gpu {
             pipelines: pipelines::Cache::default(),
             slots: Vec::new(),
             staging: None,
+            uploads: Uploads::default(),
             failure,
             make,
             notices: fallback::Notices::default(),
@@ -291,7 +296,7 @@ impl Gpu {
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.copy(&mut encoder, &regions, &staging);
         self.queue.submit([encoder.finish()]);
-        let mapped = wait::map(&staging, total);
+        let mapped = wait::map(&staging, wgpu::MapMode::Read, total);
         self.read_mapped(&staging, mapped, &regions).await
     }
 
@@ -422,6 +427,10 @@ impl Machine for Gpu {
                 limit: slot.size,
             });
         }
+        if self.uploads.take(bytes) {
+            let (buffer, at) = (slot.buffer.clone(), slot.offset + offset);
+            return self.upload(&buffer, at, bytes);
+        }
         self.queue.write_buffer(&slot.buffer, slot.offset + offset, bytes);
         Ok(())
     }
@@ -502,10 +511,11 @@ impl Machine for Gpu {
         for slot in self.slots.drain(keep.min(self.slots.len())..) {
             slot.buffer.destroy();
         }
-        if self.slots.is_empty()
-            && let Some(staging) = self.staging.take()
-        {
-            staging.destroy();
+        if self.slots.is_empty() {
+            self.uploads.free();
+            if let Some(staging) = self.staging.take() {
+                staging.destroy();
+            }
         }
     }
 

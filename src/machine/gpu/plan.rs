@@ -265,6 +265,8 @@ impl Executor for Recorder {
 impl Gpu {
     /// Makes a plan of what was recorded. Its pipelines must have been prepared.
     pub(super) fn plan(&mut self, recorder: Recorder) -> Result<RecordedPass> {
+        // Loading is over. Who uploads between passes as well has new ones after this.
+        self.uploads.free();
         let Params { bytes, offsets } = recorder.params();
         let size = bytes.len() as u64;
         let uniforms = self.make.buffer(&wgpu::BufferDescriptor {
@@ -422,7 +424,7 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
         self.queue.submit([encoder.finish()]);
         let host_seconds = wait::now() - start;
-        let mapped = wait::map(&staging, size);
+        let mapped = wait::map(&staging, wgpu::MapMode::Read, size);
         let bytes = self.mapped(&staging, mapped, size).await?;
         let stamps: Vec<u64> =
             bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();

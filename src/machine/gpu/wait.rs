@@ -40,7 +40,7 @@ pub(crate) async fn wait(
     #[cfg(not(target_arch = "wasm32"))]
     {
         let _ = queue;
-        poll(device, patience)
+        poll(device, None, patience)
     }
     #[cfg(target_arch = "wasm32")]
     {
@@ -58,10 +58,10 @@ pub(crate) async fn wait(
 pub(super) type Mapped = futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>;
 
 /// Asks for the first `size` bytes of a staging buffer, once the work that was submitted is done.
-pub(super) fn map(staging: &wgpu::Buffer, size: u64) -> Mapped {
+pub(super) fn map(staging: &wgpu::Buffer, mode: wgpu::MapMode, size: u64) -> Mapped {
     let (sender, receiver) = futures_channel::oneshot::channel();
-    staging.map_async(wgpu::MapMode::Read, 0..size, move |result| {
-        // The receiver is gone only if the whole read was dropped.
+    staging.map_async(mode, 0..size, move |result| {
+        // The receiver is gone only if nobody wants the buffer any more.
         let _ = sender.send(result);
     });
     receiver
@@ -77,7 +77,7 @@ pub(super) async fn read(
     patience: Duration,
 ) -> Result<Vec<u8>> {
     #[cfg(not(target_arch = "wasm32"))]
-    poll(device, patience)?;
+    poll(device, None, patience)?;
     #[cfg(target_arch = "wasm32")]
     let _ = (device, patience);
     let lost = |what: String| Error::Lost(format!("results could not be read back: {what}"));
@@ -98,10 +98,24 @@ pub(super) async fn read(
     Ok(bytes)
 }
 
-#[cfg(not(target_arch = "wasm32"))]
-fn poll(device: &wgpu::Device, patience: Duration) -> Result<()> {
+/// Waits until the device has done a submission, for `patience` at the most. Browsers cannot: there
+/// it returns at once.
+pub(super) fn until(
+    device: &wgpu::Device,
+    submission: wgpu::SubmissionIndex,
+    patience: Duration,
+) -> Result<()> {
+    poll(device, Some(submission), patience)
+}
+
+/// The same for all submissions if none is named.
+fn poll(
+    device: &wgpu::Device,
+    submission: Option<wgpu::SubmissionIndex>,
+    patience: Duration,
+) -> Result<()> {
     device
-        .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(patience) })
+        .poll(wgpu::PollType::Wait { submission_index: submission, timeout: Some(patience) })
         .map(|_| ())
         .map_err(|error| Error::Device(format!("the device did not finish: {error}")))
 }

@@ -1,0 +1,139 @@
+//! Large writes to the device, through a ring of staging buffers that stay mapped between them.
+//!
+//! wgpu's `write_buffer` allocates staging memory for each call, and the first use of new memory
+//! costs more than the copy into it. The ring's memory is used again and again.
+//!
+//! Each part of a write is copied to a staging buffer, and from there by a submission of its own.
+//! wgpu puts the writes of `write_buffer` before the submission that follows them. So all writes
+//! and passes happen in the order of the calls, whichever way a write goes.
+
+use std::collections::VecDeque;
+
+use super::{Gpu, wait};
+use crate::base::error::{Error, Result};
+
+/// Bytes of the smallest write that goes through the ring.
+const LARGE: usize = 64 << 10;
+
+/// Bytes of a staging buffer.
+const STAGED: usize = 2 << 20;
+
+/// Staging buffers of the ring.
+const COUNT: usize = 4;
+
+/// The staging buffers for large writes.
+#[derive(Debug)]
+pub(super) struct Uploads {
+    on: bool,
+    /// The one that was used first is at the front.
+    ring: VecDeque<Staged>,
+}
+
+/// A staging buffer whose bytes are being copied.
+#[derive(Debug)]
+struct Staged {
+    buffer: wgpu::Buffer,
+    /// The submission that copies them.
+    copied: wgpu::SubmissionIndex,
+    /// The answer to the request to map the buffer after that.
+    mapped: wait::Mapped,
+}
+
+impl Default for Uploads {
+    /// Browsers write in wgpu's way: they must not be waited for, and wgpu gives Rust a copy of
+    /// their mapped memory, so that each byte would be copied three times.
+    fn default() -> Self {
+        Self { on: !cfg!(target_arch = "wasm32"), ring: VecDeque::new() }
+    }
+}
+
+impl Uploads {
+    /// Whether a write of `bytes` goes through the ring.
+    pub(super) fn take(&self, bytes: &[u8]) -> bool {
+        // wgpu has an error for lengths that are no multiples of four.
+        self.on && bytes.len() >= LARGE && bytes.len().is_multiple_of(4)
+    }
+
+    /// Frees the ring, as soon as the device has copied what is in it.
+    pub(super) fn free(&mut self) {
+        self.ring.clear();
+    }
+}
+
+impl Gpu {
+    /// Bytes of staging buffers for large writes that there are at the most.
+    pub const MOST_STAGED_BYTES: u64 = (STAGED * COUNT) as u64;
+
+    /// Whether large writes go through staging buffers that are used again, as they do natively
+    /// unless this says otherwise. Frees those that there are.
+    pub fn stage_uploads(&mut self, on: bool) {
+        self.uploads = Uploads { on, ring: VecDeque::new() };
+    }
+
+    /// Bytes of the staging buffers for large writes. They are made with the first such writes, and
+    /// freed when a plan is recorded or all tensors are freed.
+    pub fn staged_bytes(&self) -> u64 {
+        self.uploads.ring.iter().map(|staged| staged.buffer.size()).sum()
+    }
+
+    /// Writes bytes to a buffer through the ring. Waits for the device where all of the ring is in
+    /// use. After an error a part of them may be written.
+    pub(super) fn upload(&mut self, to: &wgpu::Buffer, mut at: u64, bytes: &[u8]) -> Result<()> {
+        for part in bytes.chunks(STAGED) {
+            let size = part.len() as u64;
+            match self.mapped_staging()? {
+                Some(buffer) => {
+                    let view = buffer.get_mapped_range_mut(0..size);
+                    view.map_err(|error| self.unmapped(&error.to_string()))?.copy_from_slice(part);
+                    buffer.unmap();
+                    let mut encoder = self
+                        .device
+                        .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                    encoder.copy_buffer_to_buffer(&buffer, 0, to, at, size);
+                    let copied = self.queue.submit([encoder.finish()]);
+                    let mapped = wait::map(&buffer, wgpu::MapMode::Write, buffer.size());
+                    self.uploads.ring.push_back(Staged { buffer, copied, mapped });
+                }
+                None => self.queue.write_buffer(to, at, part),
+            }
+            at += size;
+        }
+        Ok(())
+    }
+
+    /// A staging buffer that is mapped and not in the ring. `None` if all are in use and cannot be
+    /// waited for, as in browsers.
+    fn mapped_staging(&mut self) -> Result<Option<wgpu::Buffer>> {
+        if self.uploads.ring.len() < COUNT {
+            let size = STAGED as u64;
+            let buffer = self.make.buffer(&wgpu::BufferDescriptor {
+                label: Some("upload"),
+                size,
+                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: true,
+            });
+            self.check_made(|| "a staging buffer for uploads".to_owned(), size)?;
+            return Ok(Some(buffer));
+        }
+        let Some(Staged { buffer, copied, mut mapped }) = self.uploads.ring.pop_front() else {
+            return Ok(None);
+        };
+        let waited = wait::until(&self.device, copied.clone(), self.patience);
+        match mapped.try_recv() {
+            Ok(Some(Ok(()))) => Ok(Some(buffer)),
+            Ok(None) => {
+                self.uploads.ring.push_front(Staged { buffer, copied, mapped });
+                waited.map(|()| None)
+            }
+            Ok(Some(Err(error))) => Err(self.unmapped(&error.to_string())),
+            Err(_) => Err(self.unmapped("the request was dropped")),
+        }
+    }
+
+    /// The error for a staging buffer that was not mapped.
+    fn unmapped(&mut self, why: &str) -> Error {
+        self.uploads.free();
+        let lost = || Error::Lost(format!("weights could not be uploaded: {why}"));
+        self.check().err().unwrap_or_else(lost)
+    }
+}
