@@ -1,62 +1,102 @@
-//! Time to write weights to an adapter: `GROK_WGPU_ADAPTER=NAME cargo bench --bench upload`.
+//! Rate of writing weights to an adapter: `GROK_WGPU_ADAPTER=NAME cargo bench --bench upload`. With
+//! the folder of a model it loads that instead: `cargo bench --bench upload -- FOLDER`.
 //!
-//! An iteration writes 256 MiB in windows, and waits after every 64 MiB, as a model is loaded: once
-//! through the ring of staging buffers, once as wgpu writes without it.
+//! Writes go through the ring of staging buffers, and in wgpu's own way, in turns, since a machine
+//! that does other work would else favour one of them. Each prints its median and its extremes.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
+
+use std::{path::Path, time::Instant};
+
 use grok_wgpu::lab::{
-    base::tensor::DType,
+    base::{error::Result, tensor::DType},
+    checkpoint::folder::open_model,
     machine::{
         BufferRole, Machine,
         gpu::{AdapterChoice, Gpu, LimitProfile},
     },
+    model::{Model, config::Compat},
 };
 use pollster::block_on;
 
-const TOTAL: u64 = 256 << 20;
-const FLUSH: u64 = 64 << 20;
-/// Bytes of the tensors that are written, one after another.
-const TENSOR: u64 = 64 << 20;
-/// Bytes of a window where weights are f32, and about those where they are q4.
-const WINDOWS: [u64; 2] = [8 << 20, 1 << 20];
+/// Bytes that are written for a figure, to tensors of this size in turn.
+const TOTAL: u64 = 1 << 30;
+const TENSOR: u64 = 128 << 20;
 
-fn upload(criterion: &mut Criterion) {
-    let choice =
-        std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
-    let mut gpu = block_on(Gpu::open(&choice, LimitProfile::Full)).expect("needs an adapter");
-    eprintln!("{}", gpu.caps().describe());
+/// Bytes after which it is waited for the device, as when a model is loaded.
+const FLUSH: u64 = 64 << 20;
+
+/// Bytes of a write: those of a model in f32, bf16, q8 and q4, which are read in windows of
+/// as many weights.
+const WINDOWS: [u64; 4] = [8 << 20, 4 << 20, 2 << 20, 1 << 20];
+
+const ROUNDS: usize = 7;
+
+/// Has `run` return bytes, in turns with the ring and without it, and prints how many GiB/s each
+/// were.
+fn compare(gpu: &mut Gpu, what: &str, mut run: impl FnMut(&mut Gpu) -> Result<u64>) -> Result<()> {
+    let ways = [("ring", true), ("write_buffer", false)];
+    let mut rates = [Vec::new(), Vec::new()];
+    // The first round makes the memory of tensors and of drivers, and is left out.
+    for round in 0..=ROUNDS {
+        for ((_, on), rates) in ways.iter().zip(&mut rates) {
+            gpu.stage_uploads(*on);
+            let start = Instant::now();
+            let bytes = run(gpu)?;
+            let rate = bytes as f64 / f64::from(1 << 30) / start.elapsed().as_secs_f64();
+            if round > 0 {
+                rates.push(rate);
+            }
+        }
+    }
+    for ((name, _), rates) in ways.iter().zip(&mut rates) {
+        rates.sort_by(f64::total_cmp);
+        let [least, median, most] = [0, ROUNDS / 2, ROUNDS - 1].map(|i| rates[i]);
+        println!("{what}, {name}: {median:.2} GiB/s ({least:.2} to {most:.2})");
+    }
+    Ok(())
+}
+
+fn writes(gpu: &mut Gpu) -> Result<()> {
     let shape = [u32::try_from(TENSOR / 4).expect("small")];
-    let tensors: Vec<_> = (0..TOTAL / TENSOR)
-        .map(|_| gpu.alloc(BufferRole::Storage, DType::U32, shape.into()).expect("it fits"))
-        .collect();
-    let mut group = criterion.benchmark_group("upload");
-    group.sample_size(10).throughput(Throughput::Bytes(TOTAL));
+    let tensor = gpu.alloc(BufferRole::Storage, DType::U32, shape.into())?;
     for window in WINDOWS {
         let bytes: Vec<u8> =
             (0..window).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 7) as u8).collect();
-        for (on, way) in [(true, "ring"), (false, "write_buffer")] {
-            gpu.stage_uploads(on);
-            let id = BenchmarkId::new(way, format!("windows of {} MiB", window >> 20));
-            group.bench_function(id, |bencher| {
-                let all = || {
-                    let mut waiting = 0;
-                    for &tensor in &tensors {
-                        for at in (0..TENSOR).step_by(bytes.len()) {
-                            gpu.write(tensor, at, &bytes).expect("it fits");
-                            waiting += window;
-                            if waiting >= FLUSH {
-                                block_on(gpu.flush()).expect("the device works");
-                                waiting = 0;
-                            }
-                        }
-                    }
-                };
-                bencher.iter(all);
-            });
-        }
+        compare(gpu, &format!("writes of {} MiB", window >> 20), |gpu| {
+            for done in (0..TOTAL).step_by(bytes.len()) {
+                gpu.write(tensor, done % TENSOR, &bytes)?;
+                if (done + window) % FLUSH == 0 {
+                    block_on(gpu.flush())?;
+                }
+            }
+            Ok(TOTAL)
+        })?;
     }
-    group.finish();
+    Ok(())
 }
 
-criterion_group!(benches, upload);
-criterion_main!(benches);
+fn loads(gpu: &mut Gpu, folder: &Path) -> Result<()> {
+    let opened = block_on(open_model(folder, Compat::Reference))?;
+    let model = Model::alloc(gpu, &opened.config, &opened.weights)?;
+    compare(gpu, &format!("loads of {}", folder.display()), |gpu| {
+        let mut bytes = 0;
+        let mut progress = |done| {
+            bytes = done;
+            Ok(())
+        };
+        block_on(model.fill(gpu, &opened.weights, &mut progress))?;
+        Ok(bytes)
+    })
+}
+
+fn main() -> Result<()> {
+    let choice =
+        std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
+    let mut gpu = block_on(Gpu::open(&choice, LimitProfile::Full))?;
+    println!("{}", gpu.caps().describe());
+    match std::env::args().nth(1).filter(|argument| !argument.starts_with('-')) {
+        Some(folder) => loads(&mut gpu, Path::new(&folder)),
+        None => writes(&mut gpu),
+    }
+}
