@@ -16,7 +16,7 @@ use grok_wgpu::lab::{
         pickle::{self, Pickled},
         safetensors::{MAX_HEADER, header_len, parse},
     },
-    files::Source,
+    files::{Source, hub::read_page},
     model::config::{Compat, Config},
     text::tokenizer::Tokenizer,
     variants::Store,
@@ -27,7 +27,7 @@ use pollster::block_on;
 pub(crate) type Target = fn(&[u8]) -> bool;
 
 /// All targets by name, which is also the name of their folder in `seeds/`.
-pub(crate) const TARGETS: [(&str, Target); 10] = [
+pub(crate) const TARGETS: [(&str, Target); 11] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -38,6 +38,7 @@ pub(crate) const TARGETS: [(&str, Target); 10] = [
     ("tuning", tuning),
     ("journal", journal),
     ("pickle", pickle),
+    ("listing", listing),
 ];
 
 /// Upper bound on the length of a simulated file.
@@ -286,6 +287,20 @@ pub(crate) fn pickle(bytes: &[u8]) -> bool {
     for array in arrays {
         assert!(array.offset + array.len < len);
         assert_eq!(array.shape.iter().product::<u64>() * array.element.bytes(), array.len);
+    }
+    true
+}
+
+/// A listing of a model on the hub. No path leads out of a folder, and no hash is one.
+pub(crate) fn listing(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Some(files) = accepted(read_page(text)) else { return false };
+    for file in &files {
+        assert!(Path::new(&file.path).is_relative() && !file.path.contains(['\\', '\0']));
+        let plain = |part| matches!(part, std::path::Component::Normal(_));
+        assert!(Path::new(&file.path).components().all(plain), "{}", file.path);
+        assert!([40, 64].contains(&file.etag.len()));
+        assert!(file.etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
     true
 }

@@ -53,7 +53,8 @@
 //! # Features
 //!
 //! `cli` (default) builds the program `grok-wgpu`. A library needs `default-features = false`, and
-//! then none of the program's dependencies.
+//! then none of the program's dependencies. `hub`, a part of `cli`, downloads models of the Hugging
+//! Face hub: `lab::files::hub`.
 //!
 //! # What may change
 //!

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Whether the file of this name lies beside the weights of a model, and holds none.
-fn is_beside_weights(name: &str) -> bool {
+pub(super) fn is_beside_weights(name: &str) -> bool {
     name == CONFIG
         || name.ends_with(".index.json")
         || open::is_tokenizer(name)

@@ -7,6 +7,8 @@ mod files;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod folder;
 pub mod gguf;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod hub;
 mod index;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod journal;

@@ -57,15 +57,19 @@ fn missing(named: &Path, error: io::Error) -> Error {
     let told = |what: &str| Error::io(named, io::Error::new(ErrorKind::NotFound, what));
     let text = named.to_str().unwrap_or_default();
     if let Some(model) = hub_name(text) {
-        let folder = model.rsplit('/').next().unwrap_or(model);
         return told(
             "there is no such file or folder; a model of the Hugging Face hub can have \
                      this name",
         )
         .with_hint(format!(
-            "`hf download {model} --local-dir {folder}` fetches it from there; then name the \
-             folder, {folder}."
+            "`grok-wgpu pull hf://{model}` fetches it from there; hf://{model} is its name then."
         ));
+    }
+    if text.starts_with("hf://") {
+        return told("this is no name of a model on the Hugging Face hub").with_hint(
+            "Such names are hf://OWNER/NAME, hf://OWNER/NAME@REVISION, and hf://OWNER/NAME/FOLDER \
+             or FILE.",
+        );
     }
     if text.contains("://") {
         return told("this is an address, and models are read from folders")
@@ -122,7 +126,7 @@ fn in_hub_cache(folder: &Path) -> Result<Place> {
         (_, []) => {
             let what = format!("the download of {model} has not begun: there is no revision");
             return Err(Error::format(folder, what)
-                .with_hint(format!("`hf download {model}` fetches it to this cache.")));
+                .with_hint(format!("`grok-wgpu pull hf://{model}` fetches it to this cache.")));
         }
         (_, [first, ..]) => {
             let path = folder.join("snapshots").join(first);
@@ -134,7 +138,7 @@ fn in_hub_cache(folder: &Path) -> Result<Place> {
     let path = folder.join("snapshots").join(&chosen);
     if let Some(link) = names(&path)?.iter().find_map(|name| dangling(&path.join(name))) {
         return Err(link.with_hint(format!(
-            "The download is not complete: `hf download {model}` goes on with it."
+            "The download is not complete: `grok-wgpu pull hf://{model}` goes on with it."
         )));
     }
     let note = format!("opening {}, the revision of {model} that is here", path.display());

@@ -64,7 +64,7 @@ Examples:
 
 In a conversation, /help lists the commands.")]
 pub(super) struct Options {
-    /// Folder or file of the model; the demo model if none is given
+    /// Folder or file of the model, or `hf://OWNER/NAME`; the demo model if none is given
     model: Option<PathBuf>,
     /// Instructions for the whole conversation
     #[arg(long, value_name = "TEXT")]

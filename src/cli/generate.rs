@@ -61,7 +61,7 @@ With --json-lines, each line of the output is an object. Its `type` is
 A single word or text is the model if there is a file or folder of this name, or if it begins as a
 path or an address does (/, ./, ../, hf://); otherwise it is the prompt, for the shipped model.")]
 pub(super) struct Options {
-    /// Folder or file of the model; the demo model if only a prompt is given
+    /// Folder or file of the model, or `hf://OWNER/NAME`; the demo model if only a prompt is given
     model: Option<OsString>,
     /// The text to continue; `-` reads it from the standard input, without its last line end
     prompt: Option<String>,

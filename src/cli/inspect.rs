@@ -13,7 +13,7 @@ use grok_wgpu::lab::{
     },
     checkpoint::{Synthetic, open::Opened},
     engine::SessionOptions,
-    files::{Source as _, native::FileSource},
+    files::Source,
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::capacity::{MemoryPlan, Planner, layer_dispatches},
     model::{
@@ -29,7 +29,8 @@ use self::verdict::{Bandwidth, Verdict};
 use super::{
     adapter,
     globals::Globals,
-    model::{Decided, Element, SizeOptions, locate, open, preset, tokenizer},
+    hub::{commit, hub, in_cache, open_remote},
+    model::{Decided, Element, Located, SizeOptions, locate, open, preset, tokenizer, told},
     scan::Scan,
     terminal::{out, out_json},
     units,
@@ -46,11 +47,13 @@ Examples:
   grok-wgpu inspect models/demo
   grok-wgpu inspect models/demo --all
   grok-wgpu inspect models/demo --scan --no-device
+  grok-wgpu inspect hf://xai-org/grok-2 --memory 192GiB
   grok-wgpu inspect --preset grok-2 --no-device --memory 192GiB --bandwidth 936GB/s
   grok-wgpu inspect --config config.json --memory 80GiB --json")]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub(super) struct Options {
-    /// Folder or file of the model; the demo model if none is given
+    /// Folder or file of the model, or `hf://OWNER/NAME`, of which only the headers are read where
+    /// it is; the demo model if none is given
     #[arg(conflicts_with_all = ["preset", "config"])]
     model: Option<PathBuf>,
     /// A configuration by name, without weights
@@ -121,13 +124,23 @@ struct Planned {
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if options.preset.is_none() && options.config.is_none() {
         let place = locate(options.model.as_deref());
-        let opened = open(&place, globals).await?;
-        let mut known = of_checkpoint(globals, &opened, place.to_string()).await;
-        if options.scan {
-            known.scan = Some(Scan::run(&opened.weights, globals.terminal()).await?);
+        let shown = place.to_string();
+        // A scan reads all of it, so it is downloaded.
+        let name = match &place {
+            Located::Hub(name) if !options.scan => name,
+            _ => {
+                let opened = open(&place, globals).await?;
+                return show_opened(globals, options, &opened, shown).await;
+            }
+        };
+        let hub = hub().await?;
+        let commit = commit(&hub, name, globals.terminal())?;
+        let here = in_cache(&hub, name, &commit, globals).await;
+        if here.is_ok() || hub.is_offline() {
+            return show_opened(globals, options, &told(here?, globals), shown).await;
         }
-        show(globals, options, &known, &opened.weights).await?;
-        return known.scan.map_or(Ok(()), |scan| scan.verdict(&opened.weights));
+        let there = open_remote(&hub, name, &commit, globals).await?;
+        return show_opened(globals, options, &told(there, globals), shown).await;
     }
     let config = preset(options.preset.as_deref(), options.config.as_deref(), globals.terminal());
     let config = config.await?;
@@ -159,7 +172,22 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     show(globals, options, &known, &weights).await
 }
 
-async fn of_checkpoint(globals: &Globals, opened: &Opened<FileSource>, name: String) -> Known {
+/// Shows a model whose headers have been read.
+async fn show_opened(
+    globals: &Globals,
+    options: &Options,
+    opened: &Opened<impl Source>,
+    name: String,
+) -> Result<()> {
+    let mut known = of_checkpoint(globals, opened, name).await;
+    if options.scan {
+        known.scan = Some(Scan::run(&opened.weights, globals.terminal()).await?);
+    }
+    show(globals, options, &known, &opened.weights).await?;
+    known.scan.map_or(Ok(()), |scan| scan.verdict(&opened.weights))
+}
+
+async fn of_checkpoint(globals: &Globals, opened: &Opened<impl Source>, name: String) -> Known {
     let checkpoint = &opened.weights;
     let (mut begin, mut template) = (Vec::new(), None);
     let tokenizer = match tokenizer(globals, opened).await {

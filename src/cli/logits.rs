@@ -29,7 +29,7 @@ Examples:
   grok-wgpu logits models/demo --ids 5,17,3 --all --out logits.safetensors
   grok-wgpu logits --ids 5,17,3 --json")]
 pub(super) struct Options {
-    /// Folder or file of the model; the demo model if none is given
+    /// Folder or file of the model, or `hf://OWNER/NAME`; the demo model if none is given
     model: Option<PathBuf>,
     /// Token ids, with commas between them
     #[arg(long, value_delimiter = ',', required_unless_present = "text")]

@@ -9,10 +9,12 @@ mod clock;
 mod environment;
 mod generate;
 mod globals;
+mod hub;
 mod inspect;
 mod logits;
 mod model;
 mod perplexity;
+mod pull;
 mod quantize;
 mod sampling;
 mod scan;
@@ -68,7 +70,12 @@ impl Cli {
     fn needs_drivers(&self) -> bool {
         let without = matches!(
             self.command,
-            None | Some(Command::Quantize(_) | Command::Completions { .. } | Command::Man { .. })
+            None | Some(
+                Command::Pull(_)
+                    | Command::Quantize(_)
+                    | Command::Completions { .. }
+                    | Command::Man { .. }
+            )
         );
         !without || self.globals.list_adapters
     }
@@ -79,6 +86,7 @@ enum Command {
     Generate(generate::Options),
     Chat(chat::Options),
     Inspect(inspect::Options),
+    Pull(pull::Options),
     Logits(logits::Options),
     Perplexity(perplexity::Options),
     Quantize(quantize::Options),
@@ -233,6 +241,7 @@ async fn run(cli: &Cli) -> Result<()> {
         Some(Command::Generate(options)) => Box::pin(generate::run(globals, options)).await,
         Some(Command::Chat(options)) => Box::pin(chat::run(globals, options)).await,
         Some(Command::Inspect(options)) => inspect::run(globals, options).await,
+        Some(Command::Pull(options)) => pull::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,
         Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
         Some(Command::Quantize(options)) => quantize::run(globals, options).await,

@@ -25,7 +25,7 @@ use grok_wgpu::lab::{
         session::Session,
         step::Readback,
     },
-    files::native::FileSource,
+    files::{Source, hub::Name, native::FileSource},
     machine::{
         Machine,
         counting::DeviceLimits,
@@ -44,7 +44,8 @@ use grok_wgpu::lab::{
 };
 
 use super::{
-    adapter::measured, builtin, globals::Globals, signals::check_interrupt, terminal::Terminal,
+    adapter::measured, builtin, globals::Globals, hub::open_cached, signals::check_interrupt,
+    terminal::Terminal,
 };
 
 /// Sizes of a session.
@@ -72,7 +73,7 @@ pub(crate) struct PrefillOption {
 /// A model, or weights that are made up.
 #[derive(Args, Debug)]
 pub(crate) struct ModelOptions {
-    /// Folder or file of the model; the demo model if none is given
+    /// Folder or file of the model, or `hf://OWNER/NAME`; the demo model if none is given
     #[arg(conflicts_with = "random")]
     pub(crate) model: Option<PathBuf>,
     /// Make up the weights of --preset or --config
@@ -267,6 +268,8 @@ fn find(named: &Path, globals: &Globals) -> Result<PathBuf> {
 pub(crate) enum Located {
     /// A folder or a file.
     Path(PathBuf),
+    /// On the Hugging Face hub, or in its cache.
+    Hub(Name),
     /// In the program.
     BuiltIn,
 }
@@ -275,6 +278,7 @@ impl fmt::Display for Located {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => path.display().fmt(f),
+            Self::Hub(name) => name.fmt(f),
             Self::BuiltIn => f.write_str(builtin::NAME),
         }
     }
@@ -285,7 +289,9 @@ impl fmt::Display for Located {
 pub(crate) fn locate(named: Option<&Path>) -> Located {
     const SHIPPED: &str = "models/demo";
     if let Some(path) = named {
-        return Located::Path(path.to_owned());
+        // What is no name is told so where a path is looked for.
+        let name = path.to_str().and_then(|text| Name::of(text).ok().flatten());
+        return name.map_or_else(|| Located::Path(path.to_owned()), Located::Hub);
     }
     let beside = std::env::current_exe().ok();
     let folders = beside.iter().flat_map(|exe| exe.ancestors().skip(1));
@@ -299,24 +305,33 @@ pub(crate) fn locate(named: Option<&Path>) -> Located {
 /// Reads the configuration and all headers of a model; warnings are printed.
 pub(crate) async fn open(place: &Located, globals: &Globals) -> Result<Opened<FileSource>> {
     let compat = globals.compat.into();
-    let mut opened = match place {
+    let opened = match place {
         Located::Path(named) => open_model(&find(named, globals)?, compat).await?,
+        Located::Hub(name) => open_cached(name, globals).await?,
         Located::BuiltIn => {
             globals.terminal().faint("no model was named: this is the built-in demo model, 4-bit");
             builtin::open(compat).await?
         }
     };
+    Ok(told(opened, globals))
+}
+
+/// A model whose warnings have been printed, and of which what was asked for is allowed.
+pub(crate) fn told<S: Source>(mut opened: Opened<S>, globals: &Globals) -> Opened<S> {
     if globals.allow_non_finite {
         opened.weights.allow_non_finite();
     }
     for warning in &opened.warnings {
         globals.terminal().warn(warning);
     }
-    Ok(opened)
+    opened
 }
 
 /// Reads the tokenizer of a model; warnings are printed.
-pub(crate) async fn tokenizer(globals: &Globals, opened: &Opened<FileSource>) -> Result<Tokenizer> {
+pub(crate) async fn tokenizer(
+    globals: &Globals,
+    opened: &Opened<impl Source>,
+) -> Result<Tokenizer> {
     let tokenizer = opened.tokenizer().await?;
     for warning in tokenizer.warnings() {
         globals.terminal().warn(warning);

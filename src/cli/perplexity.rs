@@ -47,7 +47,7 @@ Examples:
   grok-wgpu perplexity demo-q4 book.txt --against models/demo
   grok-wgpu perplexity models/demo book.txt --cache q8 --against models/demo")]
 pub(super) struct Options {
-    /// Folder or file of the model; the demo model if only a text is given
+    /// Folder or file of the model, or `hf://OWNER/NAME`; the demo model if only a text is given
     model: Option<PathBuf>,
     /// The text
     file: PathBuf,

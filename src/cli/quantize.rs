@@ -42,7 +42,7 @@ Examples:
 KIND is embedding, attention, expert, dense, head, norm or router.
 TYPE is q8, q4, f32, f16, bf16, or keep for the type that is stored.")]
 pub(super) struct Options {
-    /// Folder or file of the model
+    /// Folder or file of the model, or `hf://OWNER/NAME`
     model: PathBuf,
     /// Folder to write: a new one, or one that an earlier run left unfinished
     out: PathBuf,

@@ -11,7 +11,7 @@ use grok_wgpu::lab::{
         ModelFiles,
         scan::{Finding, scan},
     },
-    files::native::FileSource,
+    files::Source,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Reads all weights, with a progress bar.
-    pub(super) async fn run(files: &ModelFiles<FileSource>, terminal: Terminal) -> Result<Self> {
+    pub(super) async fn run(files: &ModelFiles<impl Source>, terminal: Terminal) -> Result<Self> {
         let bytes = files.bytes();
         let bar = terminal.bar("reading", bytes, true);
         let started = Instant::now();
@@ -76,7 +76,7 @@ impl Scan {
     }
 
     /// An error if there are numbers that are not finite.
-    pub(super) fn verdict(&self, files: &ModelFiles<FileSource>) -> Result<()> {
+    pub(super) fn verdict(&self, files: &ModelFiles<impl Source>) -> Result<()> {
         match self.non_finite() {
             0 => Ok(()),
             count => {

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path};
 
 use clap::Command;
-use grok_wgpu::lab::base::error::Error;
+use grok_wgpu::lab::{base::error::Error, files::hub::SCHEME};
 
 /// What a word is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,11 @@ enum Here {
     Model,
     /// An option whose value is the prompt: here, the last word.
     Prompt,
+    /// An option whose value is a model of the Hugging Face hub: here, the first word after the
+    /// command, with `hf://`.
+    Hub,
+    /// A command of another name.
+    Is(&'static str),
     /// The command `chat`, or `generate` if a text follows the model.
     Run,
     /// Nothing: what to type instead.
@@ -29,14 +34,7 @@ const OF_TEXTS: &[&str] = &["generate", "chat"];
 /// its spellings; what it is here. Each command without such an option of its own is there.
 const WORDS: &[(&[&str], &[&str], Here)] = &[
     (&[], &["run"], Here::Run),
-    (
-        &[],
-        &["pull", "download"],
-        Here::Says(
-            "Models are fetched by another program: `hf download OWNER/NAME --local-dir NAME`, \
-             then `grok-wgpu chat NAME`.",
-        ),
-    ),
+    (&[], &["download"], Here::Is("pull")),
     (
         &[],
         &["serve", "server"],
@@ -82,14 +80,7 @@ const WORDS: &[(&[&str], &[&str], Here)] = &[
         &["-ngl", "--n-gpu-layers", "--gpu-layers"],
         Here::Says("Leave it out: all layers run on the device that `--adapter` names."),
     ),
-    (
-        WITH_MODEL,
-        &["-hf", "--hf-repo"],
-        Here::Says(
-            "Models are fetched by another program: `hf download OWNER/NAME --local-dir NAME`, \
-             then name the folder.",
-        ),
-    ),
+    (WITH_MODEL, &["-hf", "--hf-repo"], Here::Hub),
     (
         &["perplexity"],
         &["-f", "--file"],
@@ -129,6 +120,11 @@ impl Typed {
         }
         match here(None, word) {
             Some(Here::Says(what)) => unknown(word, what),
+            Some(Here::Is(command)) => {
+                let mut args = args.to_vec();
+                args[at] = command.into();
+                Self::Means(vec![args])
+            }
             Some(_) => {
                 let as_command = |name: &str| {
                     let mut args = args.to_vec();
@@ -156,9 +152,9 @@ impl Typed {
         let Some(about) = args.get(at + 1).and_then(|arg| arg.to_str()) else { return Self::Plain };
         match here(None, about) {
             Some(Here::Says(what)) => unknown(about, what),
-            Some(_) => {
+            Some(here) => {
                 let mut args = args.to_vec();
-                args[at + 1] = "chat".into();
+                args[at + 1] = if let Here::Is(command) = here { command } else { "chat" }.into();
                 Self::Means(vec![args])
             }
             None => Self::Plain,
@@ -169,7 +165,8 @@ impl Typed {
     fn without_command(args: &[OsString]) -> Self {
         let has =
             |like, of| options(args, 1).any(|(_, word, _)| here(Some(of), word) == Some(like));
-        let command = match (has(Here::Prompt, "generate"), has(Here::Model, "chat")) {
+        let model = has(Here::Model, "chat") || has(Here::Hub, "chat");
+        let command = match (has(Here::Prompt, "generate"), model) {
             (true, _) => "generate",
             (_, true) => "chat",
             _ => return Self::Plain,
@@ -186,11 +183,11 @@ impl Typed {
             let found = options(&args, at + 1).find_map(|(i, word, attached)| {
                 Some((i, word, attached.map(OsString::from), here(Some(command), word)?))
             });
-            let (i, value, into, place) = match found {
+            let (i, value, into, place, of_hub) = match found {
                 None => break,
                 Some((_, word, _, Here::Says(what))) => return unknown(word, what),
-                Some((i, _, value, Here::Prompt)) => (i, value, &mut prompt, "last"),
-                Some((i, _, value, _)) => (i, value, &mut model, "first"),
+                Some((i, _, value, Here::Prompt)) => (i, value, &mut prompt, "last", false),
+                Some((i, _, value, here)) => (i, value, &mut model, "first", here == Here::Hub),
             };
             let value = value.or_else(|| (i + 1 < args.len()).then(|| args.remove(i + 1)));
             let name = args.remove(i);
@@ -203,7 +200,7 @@ impl Typed {
                 let hint = format!("What it names comes {place} here, without an option.");
                 return Self::Unknown(Error::Usage(what).with_hint(hint));
             };
-            *into = Some(value);
+            *into = Some(if of_hub { named_on_hub(value) } else { value });
         }
         if model.is_none() && prompt.is_none() {
             return Self::Plain;
@@ -219,6 +216,16 @@ impl Typed {
         }
         Self::Means(vec![args])
     }
+}
+
+/// A model of the hub, as every command takes it.
+fn named_on_hub(name: OsString) -> OsString {
+    if name.to_str().is_some_and(|name| name.starts_with(SCHEME)) {
+        return name;
+    }
+    let mut whole = OsString::from(SCHEME);
+    whole.push(name);
+    whole
 }
 
 /// What a word is after a command, or as one.
@@ -336,8 +343,8 @@ mod tests {
         ("-q run demo", "-q chat demo"),
         ("--adapter run chat demo", "--adapter run chat demo"),
         ("--color=never run demo", "--color=never chat demo"),
-        ("pull xai-org/grok-2", "hf download"),
-        ("download xai-org/grok-2", "hf download"),
+        ("pull xai-org/grok-2", "pull xai-org/grok-2"),
+        ("download xai-org/grok-2", "pull xai-org/grok-2"),
         ("serve", "generate --json-lines"),
         ("server", "generate --json-lines"),
         ("list", "inspect FOLDER"),
@@ -358,6 +365,7 @@ mod tests {
         ("generate demo -p a -- b", "generate demo -p a -- b"),
         ("-m demo -p Hello -n 4", "generate demo -n 4 -- Hello"),
         ("-m demo", "chat demo"),
+        ("-hf xai-org/grok-2", "chat hf://xai-org/grok-2"),
         ("-p Hello", "generate -- Hello"),
         ("-q --model demo", "chat demo -q"),
         ("chat -m demo", "chat demo"),
@@ -377,8 +385,9 @@ mod tests {
         ("generate demo Hi -ngl 99", "--adapter"),
         ("chat demo --n-gpu-layers 99", "--adapter"),
         ("bench demo --gpu-layers 99", "--adapter"),
-        ("chat -hf xai-org/grok-2", "hf download"),
-        ("generate --hf-repo xai-org/grok-2 Hi", "hf download"),
+        ("chat -hf xai-org/grok-2", "chat hf://xai-org/grok-2"),
+        ("chat -hf hf://xai-org/grok-2", "chat hf://xai-org/grok-2"),
+        ("generate --hf-repo xai-org/grok-2 Hi", "generate hf://xai-org/grok-2 Hi"),
         ("inspect -m demo", "inspect demo"),
         ("logits -m demo --ids 1", "logits demo --ids 1"),
         ("perplexity -m demo text.txt", "perplexity demo text.txt"),
@@ -394,7 +403,8 @@ mod tests {
         ("help chat", "help chat"),
         ("help", "help"),
         ("help run", "help chat"),
-        ("help pull", "hf download"),
+        ("help pull", "help pull"),
+        ("help download", "help pull"),
         ("generate demo -- -m", "generate demo -- -m"),
         ("generate demo run", "generate demo run"),
         ("nonsense", "nonsense"),

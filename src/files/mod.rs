@@ -2,6 +2,8 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod folder;
+#[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+pub mod hub;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod log;
 #[cfg(not(target_arch = "wasm32"))]

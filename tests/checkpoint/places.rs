@@ -35,7 +35,12 @@ fn names_and_addresses_are_told_how_to_get_a_model() {
         let (error, message, hint) = refused(named);
         assert_eq!(error.code(), "io");
         assert!(message.starts_with(named) && message.contains("Hugging Face hub"), "{message}");
-        assert!(hint.contains("`hf download xai-org/grok-2 --local-dir grok-2`"), "{hint}");
+        assert!(hint.contains("`grok-wgpu pull hf://xai-org/grok-2`"), "{hint}");
+    }
+    for named in ["hf://", "hf://grok-2", "hf://a/../b"] {
+        let (_, message, hint) = refused(named);
+        assert!(message.contains("no name of a model"), "{message}");
+        assert!(hint.contains("hf://OWNER/NAME"), "{hint}");
     }
     let (_, message, hint) = refused("https://example.com/model");
     assert!(
@@ -135,7 +140,7 @@ fn a_folder_of_the_hub_s_cache_is_its_main_revision() -> Outcome {
     fs::create_dir_all(&snapshots)?;
     let (_, message, hint) = refused(&root);
     assert!(message.contains("some-one/a-model has not begun"), "{message}");
-    assert!(hint.contains("`hf download some-one/a-model`"), "{hint}");
+    assert!(hint.contains("`grok-wgpu pull hf://some-one/a-model`"), "{hint}");
 
     write_model(&root.join("blobs"))?;
     let revision = |name: &str| -> Result<PathBuf, Box<dyn std::error::Error>> {
@@ -168,7 +173,7 @@ fn a_folder_of_the_hub_s_cache_is_its_main_revision() -> Outcome {
     let (error, message, hint) = refused(&root);
     assert_eq!(error.code(), "io");
     assert!(message.contains("this is a link to ../../blobs/model-00002-of-00002"), "{message}");
-    assert!(hint.contains("`hf download some-one/a-model` goes on"), "{hint}");
+    assert!(hint.contains("`grok-wgpu pull hf://some-one/a-model` goes on"), "{hint}");
     for named in [&second, &second.join("model-00002-of-00002.safetensors")] {
         let (_, message, hint) = refused(named);
         assert!(

@@ -227,17 +227,17 @@ fn words_of_other_programs_do_what_they_mean() {
     let talk = ["run", model, "-n", "2"];
     assert!(!text(&with_stdin(&talk, "Hello\n"), &talk).is_empty());
     for (typed, wanted) in [
-        (&["pull", "xai-org/grok-2"][..], "hf download"),
-        (&["serve"], "generate --json-lines"),
+        (&["serve"][..], "generate --json-lines"),
+        (&["pull", "grok-2"], "hf://OWNER/NAME"),
         (&["chat", "--prompt", "Hello"], "grok-wgpu generate MODEL TEXT"),
         (&["generate", model, "hi", "-c", "64"], "--context TOKENS"),
-        (&["help", "pull"], "hf download"),
         (&[model], "grok-wgpu chat"),
     ] {
         assert_eq!(code(typed, "usage"), 2, "{typed:?}");
         assert!(text_of(&run(typed)).contains(wanted), "{typed:?}");
     }
     assert_eq!(good(&["help", "chat"]), good(&["chat", "--help"]));
+    assert_eq!(good(&["help", "download"]), good(&["pull", "--help"]));
     assert_eq!(good(&["help"]), good(&["--help"]));
 }
 

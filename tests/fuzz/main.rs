@@ -100,4 +100,5 @@ macro_rules! fuzz {
 
 fuzz! {
     safetensors gguf config tok_json tokenizer_json sentence_piece index tuning journal pickle
+    listing
 }
