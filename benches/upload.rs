@@ -15,7 +15,7 @@ use grok_wgpu::lab::{
         BufferRole, Machine,
         gpu::{AdapterChoice, Gpu, LimitProfile},
     },
-    model::{Model, config::Compat},
+    model::{Model, ahead::Ahead, config::Compat, weights::Stored},
 };
 use pollster::block_on;
 
@@ -26,8 +26,7 @@ const TENSOR: u64 = 128 << 20;
 /// Bytes after which it is waited for the device, as when a model is loaded.
 const FLUSH: u64 = 64 << 20;
 
-/// Bytes of a write: those of a model in f32, bf16, q8 and q4, which are read in windows of
-/// as many weights.
+/// Bytes of a write: a window of a model's files, and smaller ones.
 const WINDOWS: [u64; 4] = [8 << 20, 4 << 20, 2 << 20, 1 << 20];
 
 const ROUNDS: usize = 7;
@@ -62,7 +61,7 @@ fn writes(gpu: &mut Gpu) -> Result<()> {
     let tensor = gpu.alloc(BufferRole::Storage, DType::U32, shape.into())?;
     for window in WINDOWS {
         let bytes: Vec<u8> =
-            (0..window).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 7) as u8).collect();
+            (0..window).map(|i| i.wrapping_mul(0x9E37_79B9).to_le_bytes()[1]).collect();
         compare(gpu, &format!("writes of {} MiB", window >> 20), |gpu| {
             for done in (0..TOTAL).step_by(bytes.len()) {
                 gpu.write(tensor, done % TENSOR, &bytes)?;
@@ -85,7 +84,8 @@ fn loads(gpu: &mut Gpu, folder: &Path) -> Result<()> {
             bytes = done;
             Ok(())
         };
-        block_on(model.fill(gpu, &opened.weights, &mut progress))?;
+        let weights = Ahead::new(Stored::new(&opened.weights));
+        block_on(model.fill(gpu, &weights, &mut progress))?;
         Ok(bytes)
     })
 }
@@ -95,7 +95,8 @@ fn main() -> Result<()> {
         std::env::var("GROK_WGPU_ADAPTER").map_or(AdapterChoice::Best, AdapterChoice::Named);
     let mut gpu = block_on(Gpu::open(&choice, LimitProfile::Full))?;
     println!("{}", gpu.caps().describe());
-    match std::env::args().nth(1).filter(|argument| !argument.starts_with('-')) {
+    // Cargo adds `--bench`.
+    match std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
         Some(folder) => loads(&mut gpu, Path::new(&folder)),
         None => writes(&mut gpu),
     }

@@ -21,6 +21,7 @@ fn tiny() -> Config {
 }
 
 /// Weights of one model under the names of another; `zero` selects tensors to fill with zeros.
+#[derive(Clone)]
 struct Renamed {
     inner: Synthetic,
     name: fn(&str) -> String,

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command, sync::Arc};
 
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
@@ -27,7 +27,7 @@ fn session() -> Result<Session<Gpu>> {
     let (config, warnings) = block_on(open_config(&folder()))?;
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources: Vec<FileSource> = open_folder(&folder())?;
-    let weights = block_on(Checkpoint::open(&folder(), sources, &config))?;
+    let weights = Arc::new(block_on(Checkpoint::open(&folder(), sources, &config))?);
     let sizes = SessionOptions::new(2048, 256, DType::F32);
     let gpu = common::open(LimitProfile::Baseline);
     block_on(Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())))

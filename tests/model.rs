@@ -534,6 +534,7 @@ fn a_cancelled_load_stops() {
 
 #[test]
 fn weights_that_are_not_numbers_are_reported() {
+    #[derive(Clone)]
     struct Broken(Synthetic);
     impl grok_wgpu::lab::model::weights::Weights for Broken {
         fn dtype(&self, name: &str) -> Result<DType> {

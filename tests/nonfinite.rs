@@ -111,6 +111,7 @@ fn what_is_not_finite_shows_in_the_oracle_of_its_row() {
 }
 
 /// A model with one non-finite element in a tensor; for experts, in the tensor of each.
+#[derive(Clone)]
 struct Spoiled {
     weights: Synthetic,
     /// Prefix and suffix of the tensor's name.

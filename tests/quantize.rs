@@ -5,6 +5,7 @@ mod common;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use grok_wgpu::lab::{
@@ -59,12 +60,12 @@ fn original(dir: &Path, config: &Config, dtype: DType) -> PathBuf {
     dir
 }
 
-fn open(dir: &Path) -> (Config, Checkpoint<FileSource>) {
+fn open(dir: &Path) -> (Config, Arc<Checkpoint<FileSource>>) {
     let (config, warnings) = block_on(open_config(dir)).expect("a config");
     assert!(warnings.is_empty(), "{warnings:?}");
     let sources = open_folder(dir).expect("files");
     let checkpoint = block_on(Checkpoint::open(dir, sources, &config)).expect("a checkpoint");
-    (config, checkpoint)
+    (config, Arc::new(checkpoint))
 }
 
 /// Quantizes; the `progress` callback interrupts the run after `calls` calls.

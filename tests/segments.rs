@@ -23,7 +23,11 @@ use grok_wgpu::lab::{
         host::Host,
         kernel::Need,
     },
-    model::{Model, config::Config, weights::Weights},
+    model::{
+        Model,
+        config::Config,
+        weights::{Lasting, Weights},
+    },
 };
 use pollster::block_on;
 
@@ -43,7 +47,7 @@ fn tiny(name: &str, num_hidden_layers: u32) -> (Config, Synthetic) {
     (config, weights)
 }
 
-fn session<M: Machine>(machine: M, config: &Config, weights: &impl Weights) -> Session<M> {
+fn session<M: Machine>(machine: M, config: &Config, weights: &impl Lasting) -> Session<M> {
     block_on(Session::load(machine, config, weights, OPTIONS, &mut |_| Ok(()))).expect("loads")
 }
 
@@ -106,7 +110,7 @@ impl Experts {
 
 impl<M: Machine> Runner<M> for Experts {
     fn cuts_at(&self, mark: Mark) -> bool {
-        matches!(mark, Mark::Need(Need::Experts(..)) | Mark::Used(Need::Experts(..)))
+        matches!(mark, Mark::Need(Need::Experts { .. }) | Mark::Used(Need::Experts { .. }))
     }
 
     async fn run(
@@ -120,7 +124,9 @@ impl<M: Machine> Runner<M> for Experts {
             let Some((Part::Mark(mark), rest)) = rest.split_first() else {
                 return machine.run_plan(plan, read).await;
             };
-            let Mark::Need(need @ Need::Experts(_, ids)) = *mark else { panic!("{mark:?} here") };
+            let Mark::Need(need @ Need::Experts { ids, .. }) = *mark else {
+                panic!("{mark:?} here")
+            };
             let chosen = machine.run_plan(plan, &[ids]).await?;
             let used = Mark::Used(need);
             let closes = |part: &Part<M::Plan>| matches!(part, Part::Mark(mark) if *mark == used);
@@ -223,13 +229,14 @@ impl<M: Machine> Runner<M> for Stage {
 }
 
 /// One layer of a model as a model of its own. The last norm of a stage is the first of the next.
-struct OneLayer<'a> {
-    all: &'a Synthetic,
+#[derive(Clone)]
+struct OneLayer {
+    all: Synthetic,
     layer: u32,
     layers: u32,
 }
 
-impl OneLayer<'_> {
+impl OneLayer {
     fn name(&self, name: &str) -> String {
         match name.strip_prefix("model.layers.0.") {
             Some(rest) => format!("model.layers.{}.{rest}", self.layer),
@@ -241,7 +248,7 @@ impl OneLayer<'_> {
     }
 }
 
-impl Weights for OneLayer<'_> {
+impl Weights for OneLayer {
     fn dtype(&self, name: &str) -> Result<DType> {
         self.all.dtype(&self.name(name))
     }
@@ -263,7 +270,7 @@ fn whole_and_in_stages<M: Machine>(name: &str, open: impl Fn() -> M) -> Result<[
         .map(|layer| {
             let (first, last) = (layer == 0, layer + 1 == layers);
             let stage = Stage { first, last, handed: handed.clone() };
-            let weights = OneLayer { all: &weights, layer, layers };
+            let weights = OneLayer { all: weights.clone(), layer, layers };
             session(Segmented::new(open(), stage), &one, &weights)
         })
         .collect();

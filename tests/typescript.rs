@@ -97,6 +97,7 @@ fn options_of_loading_are_the_same_everywhere() {
         ("kvCache", "kv_cache"),
         ("allowNonFinite", "allow_non_finite"),
         ("submissionMs", "submission_ms"),
+        ("deviceMemory", "device_memory"),
     ] {
         assert!(given.remove(camel) && given.insert(snake.into()));
     }

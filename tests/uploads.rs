@@ -1,6 +1,8 @@
 //! Large writes to a device: the bytes arrive whichever way they go, in the order of the calls,
 //! through a bounded amount of memory; and what happens where that memory or the device is gone.
 
+#![expect(clippy::cast_possible_truncation, reason = "what is written here is small")]
+
 mod common;
 
 use grok_wgpu::lab::{

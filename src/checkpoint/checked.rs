@@ -1,6 +1,6 @@
 //! Weights of a model's files, checked as they are read: numbers that are not finite are refused.
 
-use std::{collections::BTreeMap, ops::Deref};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use super::{ModelFiles, place, row_elements, tensor};
 use crate::{
@@ -15,19 +15,28 @@ use crate::{
 
 /// [`ModelFiles`] whose [`Weights::read_rows`] refuses rows with a NaN or an infinity, unless they
 /// are allowed.
+///
+/// A clone reads the same open files.
 #[derive(Debug)]
 pub struct Checked<S> {
-    files: ModelFiles<S>,
+    files: Arc<ModelFiles<S>>,
     /// Extents of each tensor.
-    shapes: BTreeMap<String, Vec<u64>>,
+    shapes: Arc<BTreeMap<String, Vec<u64>>>,
     allow_non_finite: bool,
+}
+
+impl<S> Clone for Checked<S> {
+    fn clone(&self) -> Self {
+        let Self { files, shapes, allow_non_finite } = self;
+        Self { files: files.clone(), shapes: shapes.clone(), allow_non_finite: *allow_non_finite }
+    }
 }
 
 impl<S: Source> Checked<S> {
     pub(crate) fn new(files: ModelFiles<S>) -> Self {
         let of = |(name, _, shape): (&str, DType, &[u64])| (name.to_owned(), shape.to_vec());
-        let shapes = files.tensors().map(of).collect();
-        Self { files, shapes, allow_non_finite: false }
+        let shapes: BTreeMap<_, _> = files.tensors().map(of).collect();
+        Self { files: Arc::new(files), shapes: Arc::new(shapes), allow_non_finite: false }
     }
 
     /// Gives rows as they are, for whoever wants to see what a model with such weights computes.

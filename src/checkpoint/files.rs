@@ -47,6 +47,15 @@ impl<S: Source> ModelFiles<S> {
         }
     }
 
+    /// Whether rows are put together from several places of the files, or converted, each time they
+    /// are read: tensor-parallel slices, GGUF, Grok-1's first release.
+    pub fn are_converted(&self) -> bool {
+        match self {
+            Self::Safetensors(checkpoint) => checkpoint.slices() > 1,
+            Self::Gguf(_) | Self::Release(_) => true,
+        }
+    }
+
     /// The files.
     pub fn sources(&self) -> &[S] {
         match self {

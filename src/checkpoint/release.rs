@@ -17,9 +17,9 @@
 //! configuration, so that a wrong guess is an error, not another model.
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use half::bf16;
@@ -190,7 +190,7 @@ pub struct Release<S> {
     path: PathBuf,
     sources: Vec<S>,
     tensors: BTreeMap<String, Place>,
-    kept: RefCell<Option<Kept>>,
+    kept: Mutex<Option<Kept>>,
     keep: u64,
 }
 
@@ -241,7 +241,7 @@ impl<S: Source> Release<S> {
         if !problems.is_empty() {
             return fail(problems);
         }
-        Ok(Self { path: path.into(), sources, tensors, kept: RefCell::default(), keep: KEPT })
+        Ok(Self { path: path.into(), sources, tensors, kept: Mutex::default(), keep: KEPT })
     }
 
     /// Sets how many bytes of a matrix are kept at most, or one row. Without this 256 MiB are,
@@ -300,7 +300,7 @@ impl<S: Source> Release<S> {
         let end = row0 + rows;
         let mut row = row0;
         while row < end {
-            let kept = self.kept.borrow_mut().take();
+            let kept = self.lock().take();
             let kept = match kept {
                 Some(kept)
                     if kept.name == name && (kept.first..kept.first + kept.rows).contains(&row) =>
@@ -317,10 +317,14 @@ impl<S: Source> Release<S> {
             row = until;
             // After the last row nothing of the matrix is needed.
             if until < all {
-                *self.kept.borrow_mut() = Some(kept);
+                *self.lock() = Some(kept);
             }
         }
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads and turns as many rows as are kept, from `first` on. `bytes` is memory to reuse.

@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    model::{config::Config, weights::Weights},
+    model::{config::Config, weights::Lasting},
 };
 
 use self::{
@@ -21,7 +21,9 @@ use self::{
 };
 use super::{
     globals::Globals,
-    model::{CacheOption, ModelOptions, PrefillOption, Sizes, load_weights, locate, open},
+    memory::MemoryOption,
+    model::{ModelOptions, load_weights, locate, open},
+    sizes::{CacheOption, PrefillOption, Sizes},
     terminal::{out, out_json},
 };
 
@@ -74,6 +76,8 @@ pub(super) struct Options {
     prefill: PrefillOption,
     #[command(flatten)]
     cache: CacheOption,
+    #[command(flatten)]
+    memory: MemoryOption,
     /// Leave out what needs more runs: the times of the host and of the kernels
     #[arg(long)]
     rates: bool,
@@ -127,7 +131,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     bench(globals, options, base.as_ref(), name, &opened.config, weights).await
 }
 
-async fn bench<W: Weights>(
+async fn bench<W: Lasting>(
     globals: &Globals,
     options: &Options,
     base: Option<&Base>,
@@ -146,7 +150,9 @@ async fn bench<W: Weights>(
         context: most as usize,
     })?;
     let start = Instant::now();
-    let sizes = Sizes::new(context, options.prefill, options.cache).with_chunks_to(options.prompt);
+    let sizes = Sizes::new(context, options.prefill, options.cache)
+        .with_chunks_to(options.prompt)
+        .within(options.memory);
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;

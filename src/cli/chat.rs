@@ -42,9 +42,10 @@ use self::{
 use super::{
     clock::Clock,
     globals::Globals,
-    model::{Reload, SizeOptions, locate, open, tokenizer},
+    model::{Reload, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{answer, forget_interrupts, interrupted, keep},
+    sizes::SizeOptions,
     terminal::{Terminal, is_stdout, out},
 };
 

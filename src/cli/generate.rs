@@ -32,9 +32,10 @@ use self::report::{Form, Printer};
 use super::{
     clock::Clock,
     globals::Globals,
-    model::{Reload, SizeOptions, locate, open, tokenizer},
+    model::{Reload, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{interrupted, keep},
+    sizes::SizeOptions,
     terminal::{Terminal, out},
 };
 

@@ -15,7 +15,10 @@ use grok_wgpu::lab::{
     engine::SessionOptions,
     files::Source,
     machine::{counting::DeviceLimits, gpu::Gpu},
-    measure::capacity::{MemoryPlan, Planner, layer_dispatches},
+    measure::{
+        capacity::{MemoryPlan, Planner, layer_dispatches},
+        placement::Placed,
+    },
     model::{
         config::{Config, PRESETS},
         schema,
@@ -30,8 +33,10 @@ use super::{
     adapter,
     globals::Globals,
     hub::{commit, hub, in_cache, open_remote},
-    model::{Decided, Element, Located, SizeOptions, locate, open, preset, tokenizer, told},
+    memory::{place, placement_json},
+    model::{Element, Located, locate, open, preset, tokenizer, told},
     scan::Scan,
+    sizes::{Decided, SizeOptions},
     terminal::{out, out_json},
     units,
 };
@@ -78,9 +83,6 @@ pub(super) struct Options {
     /// Do not ask an adapter for its limits
     #[arg(long)]
     no_device: bool,
-    /// Memory of the device, such as 24GiB: which types of weights and which context fit?
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
-    memory: Option<u64>,
     /// What the device reads of its memory in a second, such as 936GB/s; if not given, what `tune`
     /// measured
     #[arg(long, value_name = "RATE", value_parser = units::bandwidth)]
@@ -116,7 +118,7 @@ struct Planned {
     limits: DeviceLimits,
     plan: Result<MemoryPlan>,
     layer_dispatches: f64,
-    /// The longest context that fits in `--memory`; 0 if none fits.
+    /// The longest context that fits in `--device-memory`; 0 if none fits.
     longest: Option<u32>,
 }
 
@@ -260,15 +262,29 @@ async fn show(
     let measured = device.and_then(|(_, kept)| kept.bandwidth);
     let given = options.bandwidth.map(|rate| Bandwidth { rate, measured: false });
     let rate = given.or(measured.map(|rate| Bandwidth { rate, measured: true }));
-    let verdict = Verdict::new(known, weights, all[0].1, sizes, options.memory, rate)?;
+    let verdict =
+        Verdict::new(known, weights, all[0].1, sizes, options.sizes.memory.device_memory, rate)?;
+    let memory = options.sizes.memory.device_memory;
+    let limits = all[0].1;
+    let placed =
+        memory.map(|memory| placement(known, weights, limits, sizes, memory)).transpose()?;
     let mut plans = Vec::new();
     if globals.json || options.all {
         for (name, limits) in all {
-            plans.push(planned(name, limits, known, weights, sizes, options.memory)?);
+            plans.push(planned(
+                name,
+                limits,
+                known,
+                weights,
+                sizes,
+                options.sizes.memory.device_memory,
+            )?);
         }
     }
     if globals.json {
-        return out_json(&show::as_json(options, known, &verdict, &plans, decided));
+        let mut json = show::as_json(options, known, &verdict, &plans, decided);
+        json["placement"] = placed.map(|placed| placement_json(&placed)).into();
+        return out_json(&json);
     }
     let mut text = verdict.describe();
     if options.all {
@@ -276,8 +292,11 @@ async fn show(
         text += &show::describe(known);
     }
     text += &show::describe_more(options, known);
+    if let (Some(placed), Some(memory)) = (&placed, memory) {
+        text += &show::describe_placement(placed, memory, &known.config);
+    }
     if options.all {
-        text += &show::describe_plans(&plans, decided, options.memory);
+        text += &show::describe_plans(&plans, decided, options.sizes.memory.device_memory);
     }
     out(&text)?;
     let more = verdict.more(options.all);
@@ -285,6 +304,21 @@ async fn show(
         globals.terminal().faint(line);
     }
     Ok(())
+}
+
+/// What goes where if the model may take so much memory of a device; if that is too little, the
+/// error that says so.
+fn placement(
+    known: &Known,
+    weights: &impl Weights,
+    limits: DeviceLimits,
+    sizes: SessionOptions,
+    memory: u64,
+) -> Result<Result<Placed>> {
+    match place(&known.config, weights, limits, sizes, memory) {
+        Err(error) if error.code() == "limit" => Ok(Err(error)),
+        placed => placed.map(Ok),
+    }
 }
 
 /// The device to plan for, with what was measured on it. `None` without an adapter: WebGPU's

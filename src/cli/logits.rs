@@ -13,8 +13,10 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
     globals::Globals,
-    model::{CacheOption, PrefillOption, Sizes, load, locate, open, tokenizer},
+    memory::MemoryOption,
+    model::{load, locate, open, tokenizer},
     signals::check_interrupt,
+    sizes::{CacheOption, PrefillOption, Sizes},
     terminal::{out, out_json},
 };
 
@@ -47,6 +49,8 @@ pub(super) struct Options {
     prefill: PrefillOption,
     #[command(flatten)]
     cache: CacheOption,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 /// Runs the command.
@@ -74,7 +78,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
                 vocab.saturating_sub(1)
             )));
     }
-    let sizes = Sizes::new(context, options.prefill, options.cache);
+    let sizes = Sizes::new(context, options.prefill, options.cache).within(options.memory);
     let mut session = load(globals, &opened, sizes).await?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     if options.all {

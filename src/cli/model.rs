@@ -34,41 +34,25 @@ use grok_wgpu::lab::{
             kept::{restore_pipelines, save_pipelines},
         },
     },
-    measure::{capacity::Planner, chunks, splits},
+    measure::{capacity::Planner, placement::Placed},
     model::{
+        Placement,
         config::{Config, PRESETS},
-        weights::Weights,
+        weights::{Lasting, Weights},
     },
     text::tokenizer::Tokenizer,
-    variants::Kept,
 };
 
 use super::{
-    adapter::measured, builtin, globals::Globals, hub::open_cached, signals::check_interrupt,
+    adapter::measured,
+    builtin,
+    globals::Globals,
+    hub::open_cached,
+    memory::{place, tell},
+    signals::check_interrupt,
+    sizes::{Decided, Sizes},
     terminal::Terminal,
 };
-
-/// Sizes of a session.
-#[derive(Args, Clone, Copy, Debug)]
-#[command(next_help_heading = "Sizes")]
-pub(crate) struct SizeOptions {
-    /// Positions of the key-value cache. The default is what the command needs
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) context: Option<u32>,
-    #[command(flatten)]
-    pub(crate) prefill: PrefillOption,
-    #[command(flatten)]
-    pub(crate) cache: CacheOption,
-}
-
-/// How long chunks of a prompt are.
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct PrefillOption {
-    /// Tokens of a prompt that go through the model at once. The default is what `tune` found best
-    /// on this adapter for such a model; else 1024 on a discrete GPU, and 256 on any other adapter
-    #[arg(long, value_name = "TOKENS")]
-    prefill: Option<u32>,
-}
 
 /// A model, or weights that are made up.
 #[derive(Args, Debug)]
@@ -103,154 +87,6 @@ impl ModelOptions {
         let config = globals.compat.apply(config);
         let weights = Synthetic::new(&config, self.element.dtype(), 0)?;
         Ok(Some((config, weights)))
-    }
-}
-
-/// How keys and values are kept.
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct CacheOption {
-    /// Element type of the key-value cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value = "f32")]
-    cache: CacheElement,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CacheElement {
-    /// As computed
-    F32,
-    /// Half floats, in half the memory
-    F16,
-    /// Bytes with a scale for each 32, in little more than a quarter
-    Q8,
-}
-
-impl CacheOption {
-    pub(crate) fn dtype(self) -> DType {
-        match self.cache {
-            CacheElement::F32 => DType::F32,
-            CacheElement::F16 => DType::F16,
-            CacheElement::Q8 => DType::Q8,
-        }
-    }
-}
-
-impl SizeOptions {
-    /// The sizes asked for; `enough` positions if no context was.
-    pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
-        let most = config.max_position_embeddings;
-        let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        Sizes::new(self.context.unwrap_or(enough), self.prefill, self.cache)
-    }
-}
-
-/// Sizes of a session. Unless somebody asked for chunks of a length, the device decides it, as it
-/// does how long splits of decode attention are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub(crate) context: u32,
-    prefill: Option<u32>,
-    /// Longest chunk, where the device decides, if the context is not shorter.
-    most: u32,
-    cache: DType,
-}
-
-/// The sizes for a device, and what says so.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Decided {
-    pub(crate) sizes: SessionOptions,
-    /// Of how many tokens of a prompt go through the model at once.
-    pub(crate) chunk: Rule,
-    /// Of how many positions the shortest split of decode attention has.
-    pub(crate) split: Rule,
-}
-
-/// What says how long something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
-    Asked,
-    Measured,
-    Discrete,
-    Usual,
-}
-
-impl Rule {
-    pub(crate) const fn describe(self) -> &'static str {
-        match self {
-            Self::Asked => "as asked",
-            Self::Measured => "as `tune` measured",
-            Self::Discrete => "the default of discrete GPUs",
-            Self::Usual => "the default",
-        }
-    }
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Asked => "asked",
-            Self::Measured => "tune",
-            Self::Discrete => "discrete_gpu",
-            Self::Usual => "default",
-        }
-    }
-}
-
-impl From<SessionOptions> for Sizes {
-    fn from(sizes: SessionOptions) -> Self {
-        let SessionOptions { context, prefill, cache, .. } = sizes;
-        Self { context, prefill: Some(prefill), most: u32::MAX, cache }
-    }
-}
-
-impl Sizes {
-    pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
-        Self { context, prefill: prefill.prefill, most: u32::MAX, cache: cache.dtype() }
-    }
-
-    /// The same with chunks of at most so many tokens, also where longer ones were asked for.
-    pub(crate) fn with_chunks_to(self, most: u32) -> Self {
-        Self { prefill: self.prefill.map(|prefill| prefill.min(most)), most, ..self }
-    }
-
-    /// The sizes for any device, before it is open.
-    fn usual(self) -> SessionOptions {
-        let usual = self.in_chunks_of(SessionOptions::PREFILL);
-        let prefill = self.prefill.unwrap_or(usual.prefill);
-        SessionOptions::new(self.context, prefill, self.cache)
-    }
-
-    /// The sizes with chunks of a length that a device decided.
-    fn in_chunks_of(self, length: u32) -> SessionOptions {
-        SessionOptions::new(self.context, 1, self.cache).in_chunks_of(length.min(self.most))
-    }
-
-    /// The sizes for a device with what was measured on it, or for an unknown device.
-    pub(crate) fn on(
-        self,
-        device: Option<(&Gpu, &Kept)>,
-        config: &Config,
-        weights: &impl Weights,
-    ) -> Result<Decided> {
-        let usual = self.usual();
-        let asked = self.prefill.map(|_| (usual, Rule::Asked));
-        let Some((gpu, kept)) = device else {
-            let (sizes, chunk) = asked.unwrap_or((usual, Rule::Usual));
-            return Ok(Decided { sizes, chunk, split: Rule::Usual });
-        };
-        let (sizes, chunk) = match asked {
-            Some(asked) => asked,
-            None => match kept.chunks.get(&chunks::class(config, weights)?) {
-                Some(&length) => (self.in_chunks_of(length), Rule::Measured),
-                None if gpu.is_discrete() => {
-                    (self.in_chunks_of(usual.on(gpu).prefill), Rule::Discrete)
-                }
-                None => (usual, Rule::Usual),
-            },
-        };
-        Ok(match kept.splits.get(&splits::class(config, self.cache)) {
-            Some(&split) => {
-                Decided { sizes: sizes.with_split(split), chunk, split: Rule::Measured }
-            }
-            None => Decided { sizes, chunk, split: Rule::Usual },
-        })
     }
 }
 
@@ -346,32 +182,66 @@ pub(crate) async fn load(
     sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
     let weights = &opened.weights;
-    load_weights(globals, &opened.config, weights, weights.bytes(), sizes).await
+    let session = load_weights(globals, &opened.config, weights, weights.bytes(), sizes).await?;
+    if session.streams() && weights.are_converted() {
+        globals.terminal().note(
+            "these files are converted each time they are read; a copy that `quantize` writes is \
+             read as it is",
+        );
+    }
+    Ok(session)
 }
 
 /// Opens a device and loads `bytes` of weights onto it, with a progress bar.
 pub(crate) async fn load_weights(
     globals: &Globals,
     config: &Config,
-    weights: &impl Weights,
+    weights: &impl Lasting,
     bytes: u64,
     sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
-    let sizes = sizes.into();
+    let asked = sizes.into();
     // Before a device is opened, which may take long.
-    sizes.usual().check(config)?;
-    let (mut gpu, kept) = measured(globals).await?;
-    let Decided { sizes, .. } = sizes.on(Some((&gpu, &kept)), config, weights)?;
-    if let Some(folder) = globals.pipeline_folder() {
-        globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
+    asked.usual().check(config)?;
+    let mut memory = asked.memory;
+    let mut before = None;
+    loop {
+        let (mut gpu, kept) = measured(globals).await?;
+        let Decided { sizes, .. } = asked.on(Some((&gpu, &kept)), config, weights)?;
+        if let Some(folder) = globals.pipeline_folder() {
+            globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
+        }
+        let terminal = globals.terminal();
+        if gpu.caps().is_cpu && before.is_none() {
+            terminal.faint(format!("running on {}", gpu.caps().describe()));
+        }
+        let limits = DeviceLimits::of(gpu.caps());
+        let placed = |memory| place(config, weights, limits, sizes, memory);
+        let now = memory.map(placed).transpose()?;
+        if let Some(now) = &now {
+            tell(terminal, now);
+        }
+        let what = (weights, bytes, now.as_ref());
+        let error = match load_on(gpu, &terminal, config, what, sizes).await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        // A device does not say beforehand how much it has. When that is known, less is tried once.
+        let less = less_than(&error).filter(|&less| before.is_none() && placed(less).is_ok());
+        let told = with_remedy(error, config, weights, limits, sizes);
+        let Some(less) = less else { return Err(before.unwrap_or(told)) };
+        terminal.warn(format!("{told}; {} of it are tried", size(less)));
+        (memory, before) = (Some(less), Some(told));
     }
-    let terminal = globals.terminal();
-    if gpu.caps().is_cpu {
-        terminal.faint(format!("running on {}", gpu.caps().describe()));
+}
+
+/// The memory to try if a device ran out of it: what it gave, without an eighth, since it needs
+/// some for what is no tensor.
+fn less_than(error: &Error) -> Option<u64> {
+    match error {
+        Error::OutOfMemory { held, .. } => Some(held - held / 8),
+        _ => None,
     }
-    let limits = DeviceLimits::of(gpu.caps());
-    let loaded = load_on(gpu, &terminal, config, weights, bytes, sizes).await;
-    loaded.map_err(|error| with_remedy(error, config, weights, limits, sizes))
 }
 
 /// What of the options would have fit, if memory was too small.
@@ -420,21 +290,25 @@ fn with_remedy(
     })
 }
 
-/// Loads `bytes` of weights onto a machine, with a progress bar.
+/// Loads `bytes` of weights onto a machine, or what of them is placed there, with a progress bar.
 pub(crate) async fn load_on<M: Machine>(
     machine: M,
     terminal: &Terminal,
     config: &Config,
-    weights: &impl Weights,
-    bytes: u64,
+    (weights, bytes, placed): (&impl Lasting, u64, Option<&Placed>),
     sizes: SessionOptions,
 ) -> Result<Session<M>> {
+    let (placement, bytes) = match placed {
+        None => (Placement::WHOLE, bytes),
+        Some(placed) => (placed.placement, bytes.saturating_sub(placed.bytes.files)),
+    };
     let bar = terminal.bar("loading", bytes, true);
     let mut progress = |done| {
         bar.set_position(done);
         check_interrupt()
     };
-    let session = Session::load(machine, config, weights, sizes, &mut progress).await;
+    let load = Session::load_placed(machine, config, weights, sizes, placement, &mut progress);
+    let session = load.await;
     bar.finish_and_clear();
     session
 }
@@ -568,6 +442,27 @@ pub(crate) async fn preset(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_device_gave_is_tried_with_less_of_the_model() {
+        let config = Config::preset("tiny").expect("a preset");
+        let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+        let sizes = SessionOptions::new(128, 32, DType::F32);
+        let within = |memory| place(&config, &weights, DeviceLimits::BASELINE, sizes, memory);
+        let whole = within(u64::MAX).expect("fits").plan.total();
+        let out = |held| Error::OutOfMemory {
+            what: "a buffer".to_owned(),
+            bytes: Some(4096),
+            held,
+            why: "it is full".to_owned(),
+        };
+        let less = less_than(&out(whole - 1)).expect("memory is out");
+        let placed = within(less).expect("less of it fits");
+        assert!(placed.bytes.moves() && placed.plan.total() <= less && less < whole);
+        // If hardly anything was given, nothing is tried.
+        assert!(within(less_than(&out(4096)).expect("memory is out")).is_err());
+        assert_eq!(less_than(&Error::Interrupted), None);
+    }
 
     #[test]
     fn an_error_of_memory_says_what_would_fit() {

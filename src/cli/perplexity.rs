@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::{CacheOption, load, locate, open, tokenizer},
+    memory::MemoryOption,
+    model::{load, locate, open, tokenizer},
     signals::check_interrupt,
+    sizes::{CacheOption, Sizes},
     terminal::{out, out_json},
 };
 
@@ -59,6 +61,8 @@ pub(super) struct Options {
     against: Option<PathBuf>,
     #[command(flatten)]
     cache: CacheOption,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 /// Runs the command.
@@ -89,9 +93,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let windows = perplexity::windows(begin, &ids, window as usize)?;
     if let Some(original) = &options.against {
         let original = open(&locate(Some(original)), globals).await?;
+        let sizes = (sizes, options.memory);
         return compare(globals, &opened, &original, windows, ids.len(), sizes).await;
     }
-    let mut session = load(globals, &opened, sizes).await?;
+    let mut session = load(globals, &opened, Sizes::from(sizes).within(options.memory)).await?;
 
     let bar = terminal.bar("scoring", ids.len() as u64, false);
     let mut sum = 0.0;
@@ -132,7 +137,7 @@ async fn compare(
     original: &Opened<FileSource>,
     windows: impl Iterator<Item = Window>,
     tokens: usize,
-    sizes: SessionOptions,
+    (sizes, memory): (SessionOptions, MemoryOption),
 ) -> Result<()> {
     let [ours, theirs] = [opened, original].map(|model| model.config.vocab_size);
     if ours != theirs {
@@ -147,10 +152,9 @@ async fn compare(
             sizes.context
         )));
     }
-    let mut reference =
-        load(globals, original, SessionOptions::new(sizes.context, sizes.prefill, DType::F32))
-            .await?;
-    let mut session = load(globals, opened, sizes).await?;
+    let exact = SessionOptions::new(sizes.context, sizes.prefill, DType::F32);
+    let mut reference = load(globals, original, Sizes::from(exact).within(memory)).await?;
+    let mut session = load(globals, opened, Sizes::from(sizes).within(memory)).await?;
     let bar = globals.terminal().bar("comparing", tokens as u64, false);
     let mut progress = |tokens: usize| {
         bar.inc(tokens as u64);

@@ -38,6 +38,7 @@ use self::{
 use super::{
     adapter::gpu,
     globals::{Arithmetic, Globals},
+    memory::MemoryOption,
     model::{Located, locate, open},
     signals::{check_interrupt, keep},
     terminal::{out, out_json},
@@ -143,6 +144,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "TEXT", requires = "bisect")]
     #[arg(default_value = "Once upon a time, there was a little fox who lived by the sea.")]
     prompt: String,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -183,7 +186,7 @@ impl Options {
 /// Runs the command.
 pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     if let Some(model) = &options.bisect {
-        return bisect::run(globals, &options.prompt, model).await;
+        return bisect::run(globals, &options.prompt, model, options.memory).await;
     }
     if let [_, _, ..] = options.compare.as_slice() {
         if options.runs() {

@@ -21,7 +21,7 @@ use grok_wgpu::lab::{
         lengths::{Timed, best},
         splits::{self, Split},
     },
-    model::{config::Config, weights::Weights},
+    model::{config::Config, weights::Lasting},
     selftest::failed_trials,
     variants::{Kept, Tuning, Why},
 };
@@ -30,8 +30,9 @@ use serde_json::{Value, json};
 use super::{
     adapter::{self, read_store},
     globals::Globals,
-    model::{CacheOption, ModelOptions, load_weights, locate, open},
+    model::{ModelOptions, load_weights, locate, open},
     signals::check_interrupt,
+    sizes::CacheOption,
     terminal::{Terminal, out, out_json},
     units,
 };
@@ -125,7 +126,7 @@ async fn run_on(
     globals: &Globals,
     options: &Options,
     config: &Config,
-    weights: &impl Weights,
+    weights: &impl Lasting,
     bytes: u64,
 ) -> Result<()> {
     let terminal = globals.terminal();
@@ -156,7 +157,7 @@ async fn measured(
     globals: &Globals,
     options: &Options,
     config: &Config,
-    weights: &impl Weights,
+    weights: &impl Lasting,
     bytes: u64,
 ) -> Result<Results> {
     let terminal = globals.terminal();

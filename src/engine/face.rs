@@ -12,7 +12,7 @@ use crate::{
         sequence::Sequence,
         step::{Input, Readback, StepOutput, Stepper},
     },
-    files::Source,
+    files::{Source, threads::Shareable},
     machine::Machine,
     model::config::Config,
     text::{sampler::Sampler, tokenizer::Tokenizer},
@@ -26,7 +26,10 @@ impl<M: Machine> Engine<M> {
     /// # Errors
     ///
     /// Those of [`Engine::load`].
-    pub async fn of<S: Source>(machine: M, model: &Opened<S>) -> Result<Self> {
+    pub async fn of<S>(machine: M, model: &Opened<S>) -> Result<Self>
+    where
+        S: Source + Shareable + 'static,
+    {
         let options = SessionOptions::of(&model.config).on(&machine);
         Self::load(machine, &model.config, &model.weights, options, &mut |_| Ok(())).await
     }

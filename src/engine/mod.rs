@@ -5,25 +5,38 @@ mod face;
 pub mod generation;
 pub mod options;
 mod plans;
+mod pool;
 pub mod resume;
 pub mod segments;
 pub mod sequence;
 pub mod session;
 mod sizes;
 pub mod step;
+mod streamer;
+mod table;
 
 pub(crate) use plans::top_lists;
 pub use sizes::SessionOptions;
+pub use streamer::Moved;
 
 use crate::{
     base::error::{Error, Result},
     engine::{
         plans::{Key, Plans, Wanted},
         sequence::{Kind, Pages, Sequence},
-        step::{Answer, Input, Readback, Row, Run, StepOutput, stage},
+        step::{Answer, Input, Readback, Row, Run, Staged, StepOutput, stage},
+        streamer::Streamer,
+        table::Table,
     },
     machine::Machine,
-    model::{LayerCache, Model, alloc_cache, config::Config, rope, weights::Weights},
+    model::{
+        LayerCache, Model, Placement,
+        ahead::Ahead,
+        alloc_cache,
+        config::Config,
+        rope,
+        weights::{Lasting, Stored},
+    },
 };
 
 /// A model on a machine, with its buffers, recorded plans and KV cache. It knows no texts: the
@@ -32,6 +45,9 @@ use crate::{
 pub struct Engine<M: Machine> {
     machine: M,
     model: Model,
+    table: Table,
+    /// Brings the weights that are not on the machine, if there are some.
+    streamer: Option<Streamer>,
     options: SessionOptions,
     angles: Vec<rope::Angles>,
     caches: Vec<LayerCache>,
@@ -45,32 +61,54 @@ pub struct Engine<M: Machine> {
 impl<M: Machine> Engine<M> {
     /// Loads a model onto `machine`. `progress` is called with the number of bytes of weights read
     /// so far; an error from it stops the loading. After an error, a borrowed machine has the
-    /// tensors that it had before.
+    /// tensors that it had before. The engine keeps a clone of `weights`, of which it reads what is
+    /// not on the machine: the embedding table, unless it is the head as well.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] if `options` do not suit the model, [`Error::Limit`] if a row of a matrix
     /// or a buffer is larger than a binding; errors of `weights`, the machine and `progress`.
     pub async fn load(
+        machine: M,
+        config: &Config,
+        weights: &impl Lasting,
+        options: SessionOptions,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        Self::load_placed(machine, config, weights, options, Placement::WHOLE, progress).await
+    }
+
+    /// The same, with only those weights on the machine that `placement` names. The others are read
+    /// from the clone of `weights` whenever a step needs them. No bit of a result depends on it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::load`]; [`Error::Usage`] if there is not room for the experts of a token.
+    pub async fn load_placed(
         mut machine: M,
         config: &Config,
-        weights: &impl Weights,
+        weights: &impl Lasting,
         options: SessionOptions,
+        placement: Placement,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let keep = machine.tensor_count();
         let loaded = async {
-            let model = Model::alloc(&mut machine, config, weights)?;
+            let model = Model::placed(&mut machine, config, weights, placement)?;
             let tensors = machine.tensor_count();
-            let (caches, plans) = Self::buffers(&mut machine, &model.config, options)?;
+            let (caches, plans) = Self::buffers(&mut machine, &model, options)?;
             // Browsers report errors of allocations only here, and weights may take long to read.
             machine.flush().await?;
-            model.fill(&mut machine, weights, progress).await?;
-            Ok((model, caches, plans, tensors))
+            let weights = Ahead::new(Stored::new(weights));
+            let (table, read) = Table::load(&model, weights.weights()).await?;
+            progress(read)?;
+            model.fill(&mut machine, &weights, &mut |done| progress(read + done)).await?;
+            let streamer = Streamer::of(&model, weights);
+            Ok(((model, table, streamer), (caches, plans), tensors))
         };
         match loaded.await {
-            Ok((model, caches, plans, tensors)) => {
-                Ok(Self::new(machine, model, options, (caches, plans), tensors))
+            Ok((model, buffers, tensors)) => {
+                Ok(Self::new(machine, model, options, buffers, tensors))
             }
             Err(error) => {
                 machine.truncate(keep);
@@ -87,27 +125,29 @@ impl<M: Machine> Engine<M> {
     /// [`Error::Usage`] if `options` do not suit the model; errors of the machine's allocation.
     pub fn with_model(mut machine: M, model: Model, options: SessionOptions) -> Result<Self> {
         let weights = machine.tensor_count();
-        let buffers = Self::buffers(&mut machine, &model.config, options)?;
-        Ok(Self::new(machine, model, options, buffers, weights))
+        let buffers = Self::buffers(&mut machine, &model, options)?;
+        let table = Table::zeros(&model);
+        Ok(Self::new(machine, (model, table, None), options, buffers, weights))
     }
 
     /// Allocates everything but weights.
     fn buffers(
         machine: &mut M,
-        c: &Config,
+        model: &Model,
         options: SessionOptions,
     ) -> Result<(Vec<LayerCache>, Plans<M::Plan>)> {
+        let c = &model.config;
         options.check(c)?;
         let caches = (0..c.num_hidden_layers())
             .map(|_| alloc_cache(machine, c, options.context, options.cache))
             .collect::<Result<Vec<_>>>()?;
-        let plans = Plans::alloc(machine, c, options, &caches[0])?;
+        let plans = Plans::alloc(machine, model, options, &caches[0])?;
         Ok((caches, plans))
     }
 
     fn new(
         machine: M,
-        model: Model,
+        (model, table, streamer): (Model, Table, Option<Streamer>),
         options: SessionOptions,
         (caches, plans): (Vec<LayerCache>, Plans<M::Plan>),
         weights: usize,
@@ -116,6 +156,8 @@ impl<M: Machine> Engine<M> {
             angles: rope::Angles::of(&model.config),
             machine,
             model,
+            table,
+            streamer,
             options,
             caches,
             // The caches hold one sequence, whose positions lie in order.
@@ -143,7 +185,7 @@ impl<M: Machine> Engine<M> {
 
     fn make_buffers(&mut self, options: SessionOptions) -> Result<()> {
         self.machine.truncate(self.weights);
-        (self.caches, self.plans) = Self::buffers(&mut self.machine, &self.model.config, options)?;
+        (self.caches, self.plans) = Self::buffers(&mut self.machine, &self.model, options)?;
         self.pages = vec![Pages::first(options.context)];
         self.options = options;
         Ok(())
@@ -266,7 +308,7 @@ impl<M: Machine> Engine<M> {
         let keys = self.keys(before, tokens, read)?;
         self.plans.compile(&mut self.machine, &self.model, &self.caches, &keys).await?;
         for key in keys {
-            self.plans.record(&mut self.machine, &self.model, &self.caches, key)?;
+            self.record(key)?;
         }
         Ok(())
     }
@@ -298,7 +340,7 @@ impl<M: Machine> Engine<M> {
         let parts = (&self.model, &self.caches[..]);
         self.plans.compile_each(&mut self.machine, parts, &keys, run, progress).await?;
         for key in keys {
-            self.plans.record(&mut self.machine, &self.model, &self.caches, key)?;
+            self.record(key)?;
         }
         Ok(())
     }
@@ -330,7 +372,8 @@ impl<M: Machine> Engine<M> {
         if !keys.iter().all(|&key| self.plans.has(key)) {
             self.prepare(0, tokens, read).await?;
         }
-        let plans = keys.map(|key| self.plans.recorded(key));
+        let plans: Vec<&M::Plan> =
+            keys.iter().flat_map(|&key| self.plans.recorded(key).segments()).collect();
         self.machine.warm_up(&plans, progress).await
     }
 
@@ -338,10 +381,11 @@ impl<M: Machine> Engine<M> {
     ///
     /// # Errors
     ///
-    /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates.
+    /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates, or if the
+    /// pass is cut, since weights are brought.
     pub fn decode_plan(&mut self, before: usize, read: Readback) -> Result<&M::Plan> {
         let key = self.key(Wanted { kind: Kind::Generated, rows: 1, end: before + 1, read })?;
-        self.plans.record(&mut self.machine, &self.model, &self.caches, key)
+        self.only_plan(key)
     }
 
     /// The prefill plan of a whole chunk of a prompt after `before` tokens, for measurements.
@@ -353,7 +397,30 @@ impl<M: Machine> Engine<M> {
         let rows = self.options.prefill as usize;
         let end = (before + rows).min(self.options.context as usize);
         let key = self.key(Wanted { kind: Kind::Prompt, rows, end, read })?;
-        self.plans.record(&mut self.machine, &self.model, &self.caches, key)
+        self.only_plan(key)
+    }
+
+    /// The plan of a pass that is not cut.
+    fn only_plan(&mut self, key: Key) -> Result<&M::Plan> {
+        self.record(key)?;
+        self.plans.recorded(key).only()
+    }
+
+    /// Records the pass if that was not done.
+    fn record(&mut self, key: Key) -> Result<()> {
+        let of = (&self.model, &self.caches[..]);
+        let cut = self.streamer.is_some();
+        self.plans.record(&mut self.machine, of, key, cut).map(|_| ())
+    }
+
+    /// Whether weights are brought to the machine while it runs.
+    pub fn streams(&self) -> bool {
+        self.streamer.is_some()
+    }
+
+    /// What was brought to the machine so far.
+    pub fn moved(&self) -> Moved {
+        self.streamer.as_ref().map(Streamer::moved).unwrap_or_default()
     }
 
     /// The run of one sequence: writes the inputs, runs the plan, and appends the tokens.
@@ -369,21 +436,29 @@ impl<M: Machine> Engine<M> {
             // Not all machines learn of a refused pipeline while they record.
             self.plans.compile(&mut self.machine, &self.model, &self.caches, &[key]).await?;
         }
-        self.plans.record(&mut self.machine, &self.model, &self.caches, key)?;
+        self.record(key)?;
 
         let first = u32::try_from(before).expect("the context is a u32");
         let rows: Vec<Row> =
             ids.iter().zip(first..).map(|(&id, position)| Row { id, position }).collect();
         let config = &self.model.config;
         let scratch = self.plans.scratch(key);
-        stage(&mut self.machine, config, &self.angles, scratch, &rows, sequence.pages())?;
+        let embedded = self.table.rows(ids).await?;
+        let staged = Staged { rows: &rows, embedded: &embedded, pages: sequence.pages() };
+        stage(&mut self.machine, config, &self.angles, scratch, staged)?;
 
         let mut wanted = self.plans.logits(key);
         let logits = wanted.len();
         if routes && read != Readback::Nothing {
             wanted.extend(self.plans.routes(key));
         }
-        let bytes = self.machine.run_plan(self.plans.recorded(key), &wanted).await?;
+        let pass = self.plans.recorded(key);
+        let bytes = match &mut self.streamer {
+            Some(streamer) => {
+                streamer.run(&self.model, &mut self.machine, pass, ids.len(), &wanted).await?
+            }
+            None => self.machine.run_plan(pass.only()?, &wanted).await?,
+        };
         let (logits, routes) = bytes.split_at(logits);
         let output = Answer { read, logits, routes, rows: ids.len(), end }.decode(config)?;
         sequence.extend(ids, kind);

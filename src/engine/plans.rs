@@ -2,7 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::{SessionOptions, sequence::Kind, step::Readback};
+use super::{
+    SessionOptions,
+    segments::{Segments, record_cut},
+    sequence::Kind,
+    step::Readback,
+    streamer::cuts_at,
+};
 use crate::{
     base::{
         error::{Error, Result},
@@ -10,7 +16,7 @@ use crate::{
     },
     kernels::CHUNK,
     machine::{BufferRole, Machine, kernel::Executor},
-    model::{LayerCache, Model, Output, Pass, Phase, Scratch, TopList, config::Config, forward},
+    model::{LayerCache, Model, Output, Pass, Phase, Scratch, TopList, forward},
 };
 
 /// The pass that a step needs.
@@ -43,21 +49,24 @@ pub(super) struct Plans<P> {
     scratches: Vec<Scratch>,
     all_logits: Tensor,
     lists: HashMap<u32, Vec<TopList>>,
-    recorded: HashMap<Key, P>,
+    /// Passes, cut where weights are brought.
+    recorded: HashMap<Key, Segments<P>>,
 }
 
 impl<P> Plans<P> {
     /// Allocates the buffers.
     pub(super) fn alloc<M: Machine<Plan = P>>(
         machine: &mut M,
-        c: &Config,
+        model: &Model,
         options: SessionOptions,
         cache: &LayerCache,
     ) -> Result<Self> {
         let split = options.split;
-        let mut scratches = vec![Scratch::alloc(machine, c, Phase::Decode, 1, cache, split)?];
+        let c = &model.config;
+        let of = (c, model.brought());
+        let mut scratches = vec![Scratch::alloc(machine, of, Phase::Decode, 1, cache, split)?];
         let lengths = lengths(options.prefill);
-        let prefill = Scratch::alloc_shared(machine, c, Phase::Prefill, &lengths, cache, split)?;
+        let prefill = Scratch::alloc_shared(machine, of, Phase::Prefill, &lengths, cache, split)?;
         scratches.extend(prefill);
         let shape = [scratches[1].tokens, c.vocab_size];
         Ok(Self {
@@ -139,24 +148,29 @@ impl<P> Plans<P> {
         self.recorded.contains_key(&key)
     }
 
-    /// Records the plan if there is none yet.
+    /// Records the plan if there is none yet. With `cut` it is divided where weights are brought.
     pub(super) fn record<M: Machine<Plan = P>>(
         &mut self,
         machine: &mut M,
-        model: &Model,
-        caches: &[LayerCache],
+        (model, caches): (&Model, &[LayerCache]),
         key: Key,
-    ) -> Result<&P> {
+        cut: bool,
+    ) -> Result<&Segments<P>> {
         if !self.has(key) {
             let (s, pass) = (self.scratch(key), self.pass(key));
-            let plan = machine.record(&mut |exec| forward(exec, model, s, caches, pass))?;
+            let mut program = |exec: &mut dyn Executor| forward(exec, model, s, caches, pass);
+            let plan = if cut {
+                record_cut(machine, &|mark| cuts_at(model, mark), &mut program)?
+            } else {
+                Segments::whole(machine.record(&mut program)?)
+            };
             self.recorded.insert(key, plan);
         }
         Ok(&self.recorded[&key])
     }
 
     /// A plan that was recorded before.
-    pub(super) fn recorded(&self, key: Key) -> &P {
+    pub(super) fn recorded(&self, key: Key) -> &Segments<P> {
         &self.recorded[&key]
     }
 

@@ -43,6 +43,23 @@ pub struct Segments<P> {
 }
 
 impl<P> Segments<P> {
+    /// A pass that is not cut.
+    pub(super) fn whole(plan: P) -> Self {
+        Self { parts: vec![Part::Segment(plan)], received: None, sent: None }
+    }
+
+    /// The plan of a pass that is not cut.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is cut.
+    pub fn only(&self) -> Result<&P> {
+        match &self.parts[..] {
+            [Part::Segment(plan)] => Ok(plan),
+            _ => Err(Error::Usage("weights are brought between the parts of this pass".into())),
+        }
+    }
+
     /// The segments in order, without the marks.
     pub fn segments(&self) -> impl Iterator<Item = &P> {
         self.parts.iter().filter_map(|part| match part {
@@ -130,22 +147,61 @@ impl<M: Machine, R: Runner<M>> Segmented<M, R> {
     }
 
     /// Records the kernels of `program`, cut at the marks that the runner asks for.
-    fn cut(
-        &self,
-        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
-    ) -> Result<Segments<Vec<Box<dyn Kernel>>>> {
-        let mut cutter = Cutter {
-            cuts_at: &|mark| self.runner.cuts_at(mark),
-            begins: self.runner.begins(),
-            ends: self.runner.ends(),
-            pass: Segments { parts: Vec::new(), received: None, sent: None },
-        };
-        program(&mut cutter)?;
-        if cutter.pass.segments().next().is_none() {
-            cutter.pass.parts.push(Part::Segment(Vec::new()));
-        }
-        Ok(cutter.pass)
+    fn cut(&self, program: &mut Program<'_>) -> Result<Kernels> {
+        cut(&|mark| self.runner.cuts_at(mark), [self.runner.begins(), self.runner.ends()], program)
     }
+}
+
+/// What a machine records.
+type Program<'a> = dyn FnMut(&mut dyn Executor) -> Result<()> + 'a;
+
+/// The kernels of a pass that is cut.
+type Kernels = Segments<Vec<Box<dyn Kernel>>>;
+
+/// The kernels of `program`, cut at these marks. `ends` says whether the pass begins and ends here.
+fn cut(
+    cuts_at: &dyn Fn(Mark) -> bool,
+    [begins, ends]: [bool; 2],
+    program: &mut Program<'_>,
+) -> Result<Kernels> {
+    let pass = Segments { parts: Vec::new(), received: None, sent: None };
+    let mut cutter = Cutter { cuts_at, begins, ends, pass };
+    program(&mut cutter)?;
+    if cutter.pass.segments().next().is_none() {
+        cutter.pass.parts.push(Part::Segment(Vec::new()));
+    }
+    Ok(cutter.pass)
+}
+
+/// Records each segment of a pass.
+fn record_each<M: Machine>(machine: &mut M, pass: Kernels) -> Result<Segments<M::Plan>> {
+    let Segments { parts, received, sent } = pass;
+    let parts = parts
+        .into_iter()
+        .map(|part| {
+            Ok(match part {
+                Part::Segment(kernels) => Part::Segment(machine.record(&mut |exec| {
+                    kernels.iter().try_for_each(|kernel| exec.run(kernel.as_ref()))
+                })?),
+                Part::Mark(mark) => Part::Mark(mark),
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Segments { parts, received, sent })
+}
+
+/// Records a pass that is cut at these marks.
+///
+/// # Errors
+///
+/// Those of [`Machine::record`].
+pub(super) fn record_cut<M: Machine>(
+    machine: &mut M,
+    cuts_at: &dyn Fn(Mark) -> bool,
+    program: &mut Program<'_>,
+) -> Result<Segments<M::Plan>> {
+    let pass = cut(cuts_at, [true, true], program)?;
+    record_each(machine, pass)
 }
 
 /// Records kernels and cuts them at marks.
@@ -220,19 +276,8 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
     ) -> Result<Self::Plan> {
-        let Segments { parts, received, sent } = self.cut(program)?;
-        let parts = parts
-            .into_iter()
-            .map(|part| {
-                Ok(match part {
-                    Part::Segment(kernels) => Part::Segment(self.machine.record(&mut |exec| {
-                        kernels.iter().try_for_each(|kernel| exec.run(kernel.as_ref()))
-                    })?),
-                    Part::Mark(mark) => Part::Mark(mark),
-                })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Segments { parts, received, sent })
+        let pass = self.cut(program)?;
+        record_each(&mut self.machine, pass)
     }
 
     async fn compile(

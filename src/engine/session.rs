@@ -3,14 +3,14 @@
 use std::fmt;
 
 use super::{
-    Engine, SessionOptions,
+    Engine, Moved, SessionOptions,
     sequence::{Kind, Sequence},
     step::{Input, Readback, StepOutput, Stepper},
 };
 use crate::{
     base::error::Result,
     machine::Machine,
-    model::{Model, config::Config, weights::Weights},
+    model::{Model, Placement, config::Config, weights::Lasting},
 };
 
 /// An engine and the only sequence in its cache, for callers that need no more than one.
@@ -42,16 +42,43 @@ impl<M: Machine> Session<M> {
     pub async fn load(
         machine: M,
         config: &Config,
-        weights: &impl Weights,
+        weights: &impl Lasting,
         options: SessionOptions,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         Ok(Engine::load(machine, config, weights, options, progress).await?.into())
     }
 
+    /// Loads a model onto `machine`, as [`Engine::load_placed`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::load_placed`].
+    pub async fn load_placed(
+        machine: M,
+        config: &Config,
+        weights: &impl Lasting,
+        options: SessionOptions,
+        placement: Placement,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let load = Engine::load_placed(machine, config, weights, options, placement, progress);
+        Ok(load.await?.into())
+    }
+
     /// The model's configuration.
     pub fn config(&self) -> &Config {
         self.engine.config()
+    }
+
+    /// Whether weights are brought to the machine while it runs.
+    pub fn streams(&self) -> bool {
+        self.engine.streams()
+    }
+
+    /// What was brought to the machine so far: see [`Engine::moved`].
+    pub fn moved(&self) -> Moved {
+        self.engine.moved()
     }
 
     /// The model.

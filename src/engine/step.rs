@@ -137,25 +137,38 @@ pub(crate) struct Row {
     pub(crate) position: u32,
 }
 
-/// Writes the inputs of a pass into its buffers. The buffers may have more rows than `rows`: the
-/// rest is padding.
-///
-/// The rows are tokens of one text, which has its positions on `pages`.
+/// The inputs of a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Staged<'a> {
+    /// Tokens of one text.
+    pub(crate) rows: &'a [Row],
+    /// Their rows of the embedding table, if it is not on the machine.
+    pub(crate) embedded: &'a [u8],
+    /// The text's pages of the cache, in the order of its positions.
+    pub(crate) pages: &'a [u32],
+}
+
+/// Writes the inputs of a pass into its buffers. The buffers may have more rows than there are
+/// tokens: the rest is padding.
 pub(crate) fn stage<M: Machine>(
     machine: &mut M,
     c: &Config,
     angles: &[rope::Angles],
     s: &Scratch,
-    rows: &[Row],
-    pages: &[u32],
+    Staged { rows, embedded, pages }: Staged<'_>,
 ) -> Result<()> {
     let tokens = s.tokens as usize;
     let head_dim = c.head_dim as usize;
     let mut ids = vec![0u32; tokens];
+    if let Some(tensor) = s.embedded {
+        machine.write(tensor, 0, embedded)?;
+    }
     let mut temperature = vec![1.0f32; tokens];
-    for (at, row) in rows.iter().enumerate() {
-        ids[at] = row.id;
-        temperature[at] = rope::temperature(c.attention.temperature_len, row.position);
+    for ((at, place), row) in (0..).zip(&mut ids).zip(rows) {
+        *place = if s.embedded.is_some() { at } else { row.id };
+    }
+    for (temperature, row) in temperature.iter_mut().zip(rows) {
+        *temperature = rope::temperature(c.attention.temperature_len, row.position);
     }
     let mut cos_sin = vec![0.0f32; tokens * head_dim];
     for (angles, &table) in angles.iter().zip(&s.cos_sin) {

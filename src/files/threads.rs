@@ -2,6 +2,20 @@
 
 use std::sync::mpsc;
 
+/// What threads may share. In browsers, which have none here, that is everything.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait Shareable: Send + Sync {}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<T: Send + Sync + ?Sized> Shareable for T {}
+
+/// What threads may share. In browsers, which have none here, that is everything.
+#[cfg(target_arch = "wasm32")]
+pub trait Shareable {}
+
+#[cfg(target_arch = "wasm32")]
+impl<T: ?Sized> Shareable for T {}
+
 /// Runs `work` on each item, on as many threads as there are cores. Results keep the items' order.
 ///
 /// # Panics
@@ -111,6 +125,79 @@ impl<R> Drop for Background<R> {
     /// Joins the threads: a driver must not be unloaded while a thread is in it.
     fn drop(&mut self) {
         self.done = None;
+        for thread in self.threads.drain(..) {
+            // A panic has already been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A job, and where its result goes.
+#[cfg(not(target_arch = "wasm32"))]
+type Job<J, R> = (J, mpsc::Sender<R>);
+
+/// Threads that wait for jobs. Dropping it lets them finish what they do.
+pub(crate) struct Workers<J, R> {
+    #[cfg(not(target_arch = "wasm32"))]
+    jobs: Option<mpsc::Sender<Job<J, R>>>,
+    #[cfg(not(target_arch = "wasm32"))]
+    threads: Vec<std::thread::JoinHandle<()>>,
+    #[cfg(target_arch = "wasm32")]
+    none: std::marker::PhantomData<(J, R)>,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<J: Send + 'static, R: Send + 'static> Workers<J, R> {
+    /// Starts up to so many threads.
+    pub(crate) fn start(threads: usize, work: impl Fn(J) -> R + Send + Sync + 'static) -> Self {
+        use std::{
+            sync::{Arc, Mutex, PoisonError},
+            thread,
+        };
+        let (jobs, queue) = mpsc::channel::<Job<J, R>>();
+        let shared = Arc::new((Mutex::new(queue), work));
+        let spawn = |_| {
+            let shared = shared.clone();
+            let run = move || {
+                let (queue, work) = &*shared;
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((job, result)) = next() {
+                    // Nobody may want it any more.
+                    let _ = result.send(work(job));
+                }
+            };
+            thread::Builder::new().spawn(run).ok()
+        };
+        let threads: Vec<_> = (0..threads).filter_map(spawn).collect();
+        Self { jobs: (!threads.is_empty()).then_some(jobs), threads }
+    }
+
+    /// Has a thread do a job. `None` if there is no thread.
+    pub(crate) fn give(&self, job: J) -> Option<mpsc::Receiver<R>> {
+        let (result, receiver) = mpsc::channel();
+        self.jobs.as_ref()?.send((job, result)).ok()?;
+        Some(receiver)
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+impl<J, R> Workers<J, R> {
+    /// Starts nothing: browsers have no threads.
+    pub(crate) fn start(_threads: usize, _work: impl Fn(J) -> R) -> Self {
+        Self { none: std::marker::PhantomData }
+    }
+
+    /// Does nothing.
+    #[expect(clippy::unused_self, reason = "as where there are threads")]
+    pub(crate) fn give(&self, _job: J) -> Option<mpsc::Receiver<R>> {
+        None
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<J, R> Drop for Workers<J, R> {
+    fn drop(&mut self) {
+        self.jobs = None;
         for thread in self.threads.drain(..) {
             // A panic has already been printed.
             let _ = thread.join();

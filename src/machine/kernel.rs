@@ -103,6 +103,15 @@ pub trait Executor {
 pub enum Need {
     /// All of this layer but its experts.
     Layer(usize),
-    /// The experts of this layer with these ids: `[tokens, num_experts_per_tok]`.
-    Experts(usize, Tensor),
+    /// Experts of a layer.
+    Experts {
+        /// The layer.
+        layer: usize,
+        /// Which of its experts each token chose: `[tokens, num_experts_per_tok]`.
+        ids: Tensor,
+        /// Where each of these is in the tensors of experts, or a number beyond their end for one
+        /// that is not there: `[tokens, num_experts_per_tok]`. It is `ids` if all of the layer's
+        /// experts are there; else the runner writes it.
+        at: Tensor,
+    },
 }

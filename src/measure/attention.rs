@@ -16,7 +16,7 @@ use crate::{
         Machine as _,
         gpu::{Caps, Gpu, RecordedPass},
     },
-    model::{LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
+    model::{Brought, LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
     variants::{Class, Form, Heads, Setting, Tuning, VARIANTS},
 };
 
@@ -95,7 +95,8 @@ async fn measured_of(
     let caps = gpu.caps().clone();
     let one = c.clone().with_layers(1);
     let kv = alloc_cache(gpu, &one, positions, heads.cache)?;
-    let s = Scratch::alloc(gpu, &one, phase, tokens, &kv, SessionOptions::SPLIT)?;
+    let s =
+        Scratch::alloc(gpu, (&one, Brought::default()), phase, tokens, &kv, SessionOptions::SPLIT)?;
     stage_last(gpu, &one, &s, &vec![0; tokens as usize], positions)?;
 
     let class = Class::of_attention(heads);

@@ -10,7 +10,7 @@ use crate::{
         Machine as _,
         counting::{Counted, Counting, DeviceLimits},
     },
-    model::{Model, alloc_cache, config::Config, weights::Weights},
+    model::{Embedding, Model, Placement, alloc_cache, config::Config, weights::Weights},
 };
 
 /// The memory that a model takes on a device.
@@ -70,8 +70,22 @@ impl Planner {
     ///
     /// [`Error::Limit`] if a single row of a matrix is larger than a binding.
     pub fn new(config: &Config, weights: &impl Weights, limits: DeviceLimits) -> Result<Self> {
+        Self::placed(config, weights, limits, Placement::WHOLE)
+    }
+
+    /// Lays out those weights that `placement` has on the machine, and the room for the others.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Planner::new`]; [`Error::Usage`] if there is not room for the experts of a token.
+    pub fn placed(
+        config: &Config,
+        weights: &impl Weights,
+        limits: DeviceLimits,
+        placement: Placement,
+    ) -> Result<Self> {
         let mut machine = Counting::new(limits);
-        let model = Model::alloc(&mut machine, config, weights)?;
+        let model = Model::placed(&mut machine, config, weights, placement)?;
         Ok(Self { model, machine })
     }
 
@@ -168,9 +182,10 @@ pub fn layer_dispatches(model: &Model, kernels: &[(String, u64)]) -> f64 {
     let last = |label: &str| label.starts_with("topk") || label == "gather";
     let searches: u64 =
         kernels.iter().filter(|(label, _)| last(label)).map(|(_, count)| count).sum();
-    let tables = (model.embed_tokens.shards.len() + model.lm_head.shards.len()) as u64;
+    let head = model.lm_head.shards.len() as u64;
+    let embedding = if model.embedding == Embedding::Tied { head } else { 1 };
     // One norm runs before the first layer.
-    (all - searches - tables - 1) as f64 / f64::from(model.config.num_hidden_layers())
+    (all - searches - embedding - head - 1) as f64 / f64::from(model.config.num_hidden_layers())
 }
 
 #[cfg(test)]
@@ -283,7 +298,9 @@ mod tests {
         let plan = planner.plan(SessionOptions::new(4096, 256, DType::F32)).expect("fits");
         // BF16 as stored, and norms and routers twice as wide: 64 layers of 4 norms and 8 rows.
         let widened = 2 * 8192 * (64 * (4 + 8) + 1);
-        assert_eq!(plan.weights, 539_030_994_944 + widened);
+        // The embedding table stays where it is.
+        let table = 131_072 * 8192 * 2;
+        assert_eq!(plan.weights, 539_030_994_944 - table + widened);
         assert_eq!(plan.cache_position, 524_288);
         assert_eq!(plan.cache, 4096 * 524_288);
         // Q8 has a scale of two bytes for every 32 keys or values.
@@ -293,8 +310,8 @@ mod tests {
             assert_eq!((smaller.cache_position, smaller.cache), (position, 4096 * position));
             assert_eq!(smaller.scratch, plan.scratch, "{cache}");
         }
-        // 2 GiB of embeddings in bindings of 128 MiB, and so for the head.
-        assert_eq!(planner.model().embed_tokens.shards.len(), 16);
+        // The head has 2 GiB, in bindings of 128 MiB.
+        assert_eq!(planner.model().lm_head.shards.len(), 16);
         assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");
     }
 

@@ -10,18 +10,24 @@ pub mod fit;
 pub mod kernels;
 pub mod lengths;
 pub mod perplexity;
+pub mod placement;
 pub mod splits;
 pub mod work;
 
 use crate::{
     base::error::Result,
-    engine::step::{Row, stage},
-    machine::{gpu::Gpu, step::PAGE},
+    engine::step::{Row, Staged, stage},
+    machine::{
+        gpu::Gpu,
+        host::{Fill, Host},
+        step::PAGE,
+    },
     model::{Scratch, config::Config, rope},
 };
 
 /// Writes the inputs of a pass over the last of a text's `positions`, whose tokens are `ids`. The
-/// text is on the first pages of the caches.
+/// text is on the first pages of the caches. Where the embedding table is not on the device, their
+/// rows of it are random, so that experts are chosen as differently as they can be.
 fn stage_last(gpu: &mut Gpu, c: &Config, s: &Scratch, ids: &[u32], positions: u32) -> Result<()> {
     let rows: Vec<Row> = ids
         .iter()
@@ -29,5 +35,12 @@ fn stage_last(gpu: &mut Gpu, c: &Config, s: &Scratch, ids: &[u32], positions: u3
         .map(|(&id, position)| Row { id, position })
         .collect();
     let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();
-    stage(gpu, c, &rope::Angles::of(c), s, &rows, &pages)
+    let mut host = Host::with_seed(1);
+    let embedded = s.embedded.map(|tensor| {
+        let tokens = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let made = host.filled(tensor.dtype, [tokens, c.hidden_size], Fill::Normal);
+        host.bytes(made)
+    });
+    let embedded = embedded.as_deref().unwrap_or_default();
+    stage(gpu, c, &rope::Angles::of(c), s, Staged { rows: &rows, embedded, pages: &pages })
 }

@@ -14,7 +14,7 @@ use crate::{
         gpu::{Gpu, RecordedPass},
         step,
     },
-    model::{LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
+    model::{Brought, LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
 };
 
 /// The lengths that are compared, in positions.
@@ -95,7 +95,8 @@ async fn measured_at(
     let mut plans = Vec::new();
     for length in lengths {
         splits.push(Split { length, times: all.iter().map(|&at| (at, f64::INFINITY)).collect() });
-        let s = Scratch::alloc(gpu, &one, Phase::Decode, 1, &caches[0], length)?;
+        let s =
+            Scratch::alloc(gpu, (&one, Brought::default()), Phase::Decode, 1, &caches[0], length)?;
         let plan = |&positions: &u32| {
             gpu.record(&mut |exec| {
                 caches.iter().try_for_each(|kv| attend(exec, &one, &s, kv, positions))

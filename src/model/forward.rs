@@ -3,8 +3,8 @@
 //! Order and constants are `SGLang`'s `grok.py` for Grok-2 and xai-org's `model.py` for Grok-1.
 
 use super::{
-    CacheShard, FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed, Routes, Scratch,
-    TEXTS, TopList,
+    CacheShard, Embedding, FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed,
+    Routes, Scratch, TEXTS, TopList,
 };
 use crate::{
     base::{
@@ -89,9 +89,7 @@ pub fn forward(
                 exec.run(&add(layer.post_moe_norm, next))?;
             }
             FeedForward::Routed(routed) => {
-                let &Routes { ids, probs } = routes
-                    .next()
-                    .ok_or_else(|| Error::Usage("the buffers are another model's".into()))?;
+                let &Routes { ids, probs } = routes.next().ok_or_else(others)?;
                 exec.run(&NormRoute {
                     h: s.block,
                     weight: layer.post_attn_norm,
@@ -134,17 +132,20 @@ pub fn forward(
     Ok(())
 }
 
+/// The error for buffers that lack what a pass of this model uses.
+fn others() -> Error {
+    Error::Usage("the buffers are another model's".into())
+}
+
 fn embed(exec: &mut dyn Executor, m: &Model, s: &Scratch) -> Result<()> {
-    for shard in &m.embed_tokens.shards {
-        exec.run(&Embed {
-            ids: s.ids,
-            table: shard.tensor,
-            row0: shard.row0,
-            scale: round(m.config.ends.embed_scale),
-            out: s.x,
-        })?;
+    let scale = round(m.config.ends.embed_scale);
+    let embed = |table, row0| Embed { ids: s.ids, table, row0, scale, out: s.x };
+    match m.embedding {
+        Embedding::Tied => {
+            m.lm_head.shards.iter().try_for_each(|shard| exec.run(&embed(shard.tensor, shard.row0)))
+        }
+        Embedding::Fetched(_) => exec.run(&embed(s.embedded.ok_or_else(others)?, 0)),
     }
-    Ok(())
 }
 
 /// Grouped-query attention over the cache: `s.h` in, `s.block` out.
@@ -239,12 +240,18 @@ fn experts(
         gated(exec, c, mlp, s)?;
         matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
     }
-    let (order, tiles) = (s.order, s.tiles);
-    exec.need(Need::Experts(layer, ids))?;
+    // Where experts are brought, they are not at the places of their ids.
+    let (at, count) = match w.slots {
+        None => (ids, w.rule.count),
+        Some(slots) => (s.at.ok_or_else(others)?, slots),
+    };
+    let need = Need::Experts { layer, ids, at };
+    let (order, tiles) = (s.order, s.tiles_of(count));
+    exec.need(need)?;
     exec.run(&ExpertGroups {
         step: s.step,
-        ids,
-        experts: w.rule.count,
+        ids: at,
+        experts: count,
         height: form.tile(),
         order,
         tiles,
@@ -273,7 +280,7 @@ fn experts(
             out: s.routed,
         })?;
     }
-    exec.used(Need::Experts(layer, ids))
+    exec.used(need)
 }
 
 /// The output of the dense MLP, or zeros where the layer has none.

@@ -1,25 +1,21 @@
-//! Weights on a machine: allocation in shards that fit a binding, then upload in bounded windows.
+//! Weights on a machine: matrices in shards that fit a binding, and those that take turns in the
+//! same memory.
 
-use super::{FeedForward, Layer, Mlp, Model, Routed};
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Brought, Embedding, FeedForward, Layer, Mlp, Model, Placement, Routed, Slots};
 use crate::{
     base::{
         error::{Error, Result},
-        num::round,
         tensor::{DType, Shape, Tensor},
     },
-    machine::{BufferRole, Machine, host},
+    machine::{BufferRole, Machine},
     model::{
         config::{Config, Experts},
-        schema::{FINAL_NORM, Key, Part},
+        schema::{EMBEDDING, FINAL_NORM, Key, Part},
         weights::Weights,
     },
 };
-
-/// Bytes read from a checkpoint at a time.
-const WINDOW_BYTES: u64 = 8 << 20;
-
-/// Bytes written to the machine between two flushes; bounds what waits in staging buffers.
-const FLUSH_BYTES: u64 = 64 << 20;
 
 /// A weight matrix, cut by rows into as many tensors as the machine's bindings need.
 #[derive(Clone, Debug)]
@@ -27,11 +23,11 @@ pub struct Matrix {
     /// In the order of rows.
     pub shards: Vec<Shard>,
     /// The tensors of the checkpoint that the matrix consists of.
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
     /// Whether the sources are stacked along a leading axis (experts). Otherwise they are
     /// concatenated along rows.
-    experts: bool,
-    cols: u32,
+    pub(super) experts: bool,
+    pub(super) cols: u32,
 }
 
 /// Some rows of a matrix.
@@ -44,9 +40,9 @@ pub struct Shard {
 }
 
 #[derive(Clone, Debug)]
-struct Source {
-    name: String,
-    rows: u32,
+pub(super) struct Source {
+    pub(super) name: Arc<str>,
+    pub(super) rows: u32,
 }
 
 impl Model {
@@ -62,91 +58,82 @@ impl Model {
         config: &Config,
         weights: &impl Weights,
     ) -> Result<Self> {
-        let c = config;
-        let mut alloc = Allocator { machine, weights };
-        let table = |part| [(Key::new(0, part), c.vocab_size)];
-        let embed_tokens = alloc.matrix(&table(Part::Embedding), c.hidden_size)?;
-        let layers =
-            (0..c.num_hidden_layers()).map(|layer| alloc.layer(c, layer)).collect::<Result<_>>()?;
-        let norm = alloc.vector(FINAL_NORM, c.hidden_size)?;
-        let lm_head = if c.ends.tied {
-            embed_tokens.clone()
-        } else {
-            alloc.matrix(&table(Part::Head), c.hidden_size)?
-        };
-        Ok(Self { config: c.clone(), embed_tokens, layers, norm, lm_head })
+        Self::placed(machine, config, weights, Placement::WHOLE)
     }
 
-    /// Uploads every weight. `progress` is called with the number of bytes read so far; an error
-    /// from it stops the upload.
+    /// The same, with only those weights on the machine that `placement` names, and memory for the
+    /// others to take turns in.
     ///
     /// # Errors
     ///
-    /// Errors of reading `weights`, of the machine, and of `progress`.
-    pub async fn fill<M: Machine>(
-        &self,
+    /// Those of [`Model::alloc`]; [`Error::Usage`] if there is not room for the experts of a token.
+    pub fn placed<M: Machine>(
         machine: &mut M,
+        config: &Config,
         weights: &impl Weights,
-        progress: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<()> {
-        let mut upload =
-            Upload { machine, weights, progress, buffer: Vec::new(), done: 0, unflushed: 0 };
-        upload.matrix(&self.embed_tokens).await?;
-        for (i, layer) in (0..).zip(&self.layers) {
-            let at = |part| Key::new(i, part).name();
-            upload.whole(layer.pre_attn_norm, &at(Part::PreAttnNorm)).await?;
-            upload.matrix(&layer.qkv_proj).await?;
-            upload.matrix(&layer.o_proj).await?;
-            upload.whole(layer.post_attn_norm, &at(Part::PostAttnNorm)).await?;
-            upload.whole(layer.pre_moe_norm, &at(Part::PreMoeNorm)).await?;
-            if let Some(routed) = layer.feed_forward.routed() {
-                upload.whole(routed.router, &at(Part::Router)).await?;
-            }
-            for mlp in layer.feed_forward.mlps() {
-                upload.matrix(&mlp.gate_proj).await?;
-                upload.matrix(&mlp.up_proj).await?;
-                upload.matrix(&mlp.down_proj).await?;
-            }
-            upload.whole(layer.post_moe_norm, &at(Part::PostMoeNorm)).await?;
-        }
-        upload.whole(self.norm, FINAL_NORM).await?;
-        if !self.config.ends.tied {
-            upload.matrix(&self.lm_head).await?;
-        }
-        upload.machine.flush().await
+        placement: Placement,
+    ) -> Result<Self> {
+        let c = config;
+        let mut alloc = Allocator { machine, weights, placement, shared: HashMap::new() };
+        let (embedding, head) = if c.ends.tied {
+            (Embedding::Tied, Part::Embedding)
+        } else {
+            (Embedding::Fetched(weights.dtype(EMBEDDING)?), Part::Head)
+        };
+        let layers =
+            (0..c.num_hidden_layers()).map(|layer| alloc.layer(c, layer)).collect::<Result<_>>()?;
+        let norm = alloc.vector(FINAL_NORM, c.hidden_size)?;
+        let lm_head = Wanted::one(Key::new(0, head), c.vocab_size, c.hidden_size);
+        let lm_head = alloc.matrix(lm_head, 1)?;
+        Ok(Self { config: c.clone(), placement, embedding, layers, norm, lm_head })
     }
 
-    /// Bytes of all weights as allocated. A tied table counts once.
+    /// What buffers of this model's passes have for what is not on the machine.
+    pub fn brought(&self) -> Brought {
+        let embedded = match self.embedding {
+            Embedding::Tied => None,
+            Embedding::Fetched(dtype) => Some(dtype),
+        };
+        let mut routed = self.layers.iter().filter_map(|layer| layer.feed_forward.routed());
+        Brought { embedded, experts: routed.any(|routed| routed.slots.is_some()) }
+    }
+
+    /// Bytes of memory for weights, as allocated: what is on the machine, and the room for what is
+    /// brought.
     pub fn bytes(&self) -> u64 {
-        let mut tensors = self.tensors();
-        tensors.sort_by_key(|tensor| tensor.id);
-        tensors.dedup_by_key(|tensor| tensor.id);
-        tensors.iter().map(Tensor::size_bytes).sum()
+        let sizes = self.named_tensors().map(|(_, tensor)| (tensor.id, tensor.size_bytes()));
+        // Layers share memory.
+        sizes.collect::<HashMap<_, _>>().into_values().sum()
+    }
+
+    /// Bytes of the weights, wherever they are, without an embedding table that is fetched.
+    pub fn all_bytes(&self) -> u64 {
+        let matrices: u64 = self.matrices().into_iter().map(Matrix::bytes).sum();
+        matrices + self.vectors().map(|(_, tensor)| tensor.size_bytes()).sum::<u64>()
     }
 
     /// Bytes of the weights that a pass over `tokens` tokens reads at most: as many experts as the
-    /// tokens can choose, one row of the embedding table for each token (all of it where it is the
-    /// head), and everything else.
+    /// tokens can choose, a row of the embedding table for each token where the table is fetched,
+    /// and everything else.
     pub fn needed_bytes(&self, tokens: u32) -> u64 {
         let c = &self.config;
-        let of = |matrix: &Matrix| -> u64 {
-            matrix.shards.iter().map(|shard| shard.tensor.size_bytes()).sum()
-        };
         let experts: u64 = self
             .layers
             .iter()
             .filter_map(|layer| layer.feed_forward.routed())
-            .map(|routed| &routed.experts)
-            .flat_map(|experts| [&experts.gate_proj, &experts.up_proj, &experts.down_proj])
-            .map(of)
+            .flat_map(|routed| routed.experts.matrices())
+            .map(Matrix::bytes)
             .sum();
-        let table = of(&self.embed_tokens);
-        let rows = u64::from(c.vocab_size);
-        let idle_rows = if c.ends.tied { 0 } else { rows.saturating_sub(u64::from(tokens)) };
+        let rows = match self.embedding {
+            Embedding::Tied => 0,
+            Embedding::Fetched(dtype) => {
+                u64::from(tokens.min(c.vocab_size)) * dtype.row_bytes(c.hidden_size.into())
+            }
+        };
         let all = u64::from(c.num_local_experts());
         let chosen = u64::from(tokens) * u64::from(c.num_experts_per_tok());
         let idle_experts = experts / all.max(1) * all.saturating_sub(chosen);
-        self.bytes() - table / rows * idle_rows - idle_experts
+        self.all_bytes() + rows - idle_experts
     }
 
     /// Number of splits that the binding limit forced: shards minus matrices.
@@ -159,8 +146,13 @@ impl Model {
     pub fn named_tensors(&self) -> impl Iterator<Item = (String, Tensor)> {
         let matrices = self.matrices().into_iter().flat_map(|matrix| {
             let name = &matrix.sources[0].name;
-            matrix.shards.iter().map(|shard| (name.clone(), shard.tensor))
+            matrix.shards.iter().map(|shard| (name.to_string(), shard.tensor))
         });
+        matrices.chain(self.vectors())
+    }
+
+    /// Norms and routers, each with its name.
+    fn vectors(&self) -> impl Iterator<Item = (String, Tensor)> {
         let vectors = (0..).zip(&self.layers).flat_map(|(i, layer)| {
             let before = [
                 (Part::PreAttnNorm, layer.pre_attn_norm),
@@ -172,41 +164,74 @@ impl Model {
             let all = before.into_iter().chain(router).chain([after]);
             all.map(move |(part, tensor)| (Key::new(i, part).name(), tensor))
         });
-        matrices.chain(vectors).chain([(FINAL_NORM.to_owned(), self.norm)])
+        vectors.chain([(FINAL_NORM.to_owned(), self.norm)])
     }
 
     fn matrices(&self) -> Vec<&Matrix> {
-        let mut all = vec![&self.embed_tokens, &self.lm_head];
+        let mut all = vec![&self.lm_head];
         for layer in &self.layers {
             all.extend([&layer.qkv_proj, &layer.o_proj]);
             for mlp in layer.feed_forward.mlps() {
-                all.extend([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj]);
+                all.extend(mlp.matrices());
             }
         }
         all
     }
+}
 
-    fn tensors(&self) -> Vec<Tensor> {
-        self.named_tensors().map(|(_, tensor)| tensor).collect()
+/// A matrix that is to be allocated.
+struct Wanted {
+    /// The tensors of the checkpoint that it consists of, each with its rows.
+    parts: Vec<(Key, u32)>,
+    cols: u32,
+    /// Whether these are stacked along a leading axis. Otherwise they are concatenated along rows.
+    experts: bool,
+}
+
+impl Wanted {
+    fn one(key: Key, rows: u32, cols: u32) -> Self {
+        Self { parts: vec![(key, rows)], cols, experts: false }
+    }
+
+    fn name(&self) -> String {
+        self.parts[0].0.name()
+    }
+
+    /// Rows of the matrix, or of each of the stacked ones.
+    fn rows(&self) -> u32 {
+        if self.experts { self.parts[0].1 } else { self.parts.iter().map(|(_, rows)| rows).sum() }
     }
 }
+
+/// What tells whether matrices can take turns in the same memory: type, rows and columns of each,
+/// and how many are stacked.
+type Form = (Vec<(DType, u32, u32)>, Option<u32>);
 
 struct Allocator<'a, M, W> {
     machine: &'a mut M,
     weights: &'a W,
+    placement: Placement,
+    /// The memory that layers share.
+    shared: HashMap<Form, Vec<Vec<Shard>>>,
 }
 
 impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     fn layer(&mut self, c: &Config, layer: u32) -> Result<Layer> {
         let [q, kv] = [c.num_attention_heads, c.num_key_value_heads].map(|n| n * c.head_dim);
-        let rows = |part, rows| (Key::new(layer, part), rows);
-        let norm =
-            |alloc: &mut Self, part| alloc.vector(&Key::new(layer, part).name(), c.hidden_size);
+        let key = |part| Key::new(layer, part);
+        let norm = |alloc: &mut Self, part| alloc.vector(&key(part).name(), c.hidden_size);
+        let pre_attn_norm = norm(self, Part::PreAttnNorm)?;
+        let qkv_proj = Wanted {
+            parts: vec![(key(Part::Q), q), (key(Part::K), kv), (key(Part::V), kv)],
+            cols: c.hidden_size,
+            experts: false,
+        };
+        let attention = [qkv_proj, Wanted::one(key(Part::O), c.hidden_size, q)];
+        let [qkv_proj, o_proj] = self.matrices(attention, layer < self.placement.attention)?;
         Ok(Layer {
-            pre_attn_norm: norm(self, Part::PreAttnNorm)?,
-            qkv_proj: self
-                .matrix(&[rows(Part::Q, q), rows(Part::K, kv), rows(Part::V, kv)], c.hidden_size)?,
-            o_proj: self.matrix(&[rows(Part::O, c.hidden_size)], q)?,
+            pre_attn_norm,
+            qkv_proj,
+            o_proj,
             post_attn_norm: norm(self, Part::PostAttnNorm)?,
             pre_moe_norm: norm(self, Part::PreMoeNorm)?,
             feed_forward: self.feed_forward(c, layer)?,
@@ -222,8 +247,8 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
                 let shape = [rule.count, c.hidden_size].into();
                 let router =
                     self.alloc(&Key::new(layer, Part::Router).name(), DType::F32, shape)?;
-                let experts = self.experts(c, layer, rule)?;
-                let routed = Routed { rule, router, experts, dense };
+                let (experts, slots) = self.experts(c, layer, rule)?;
+                let routed = Routed { rule, router, experts, slots, dense };
                 Ok(FeedForward::Routed(Box::new(routed)))
             }
             (Some(mlp), None) => Ok(FeedForward::Dense(mlp)),
@@ -234,25 +259,43 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 
     fn dense(&mut self, c: &Config, layer: u32, width: u32) -> Result<Mlp> {
-        let mut matrix = |part, rows, cols| self.matrix(&[(Key::new(layer, part), rows)], cols);
-        Ok(Mlp {
-            gate_proj: matrix(Part::DenseGate, width, c.hidden_size)?,
-            up_proj: matrix(Part::DenseUp, width, c.hidden_size)?,
-            down_proj: matrix(Part::DenseDown, c.hidden_size, width)?,
-        })
+        let wanted = |part, rows, cols| Wanted::one(Key::new(layer, part), rows, cols);
+        let matrices = [
+            wanted(Part::DenseGate, width, c.hidden_size),
+            wanted(Part::DenseUp, width, c.hidden_size),
+            wanted(Part::DenseDown, c.hidden_size, width),
+        ];
+        self.matrices(matrices, layer < self.placement.dense).map(Mlp::from)
     }
 
-    fn experts(&mut self, c: &Config, layer: u32, rule: Experts) -> Result<Mlp> {
-        let mut matrix = |part, rows, cols| {
-            let parts: Vec<_> =
-                (0..rule.count).map(|expert| (Key { part, layer, expert }, rows)).collect();
-            self.side_by_side(&parts, cols)
+    /// The experts of a layer, and for how many of them there is room if not for all.
+    fn experts(&mut self, c: &Config, layer: u32, rule: Experts) -> Result<(Mlp, Option<u32>)> {
+        let wanted = |part, rows, cols| {
+            let parts = (0..rule.count).map(|expert| (Key { part, layer, expert }, rows));
+            Wanted { parts: parts.collect(), cols, experts: true }
         };
-        Ok(Mlp {
-            gate_proj: matrix(Part::ExpertGate, rule.width, c.hidden_size)?,
-            up_proj: matrix(Part::ExpertUp, rule.width, c.hidden_size)?,
-            down_proj: matrix(Part::ExpertDown, c.hidden_size, rule.width)?,
-        })
+        let matrices = [
+            wanted(Part::ExpertGate, rule.width, c.hidden_size),
+            wanted(Part::ExpertUp, rule.width, c.hidden_size),
+            wanted(Part::ExpertDown, c.hidden_size, rule.width),
+        ];
+        if layer < self.placement.experts {
+            let made = matrices.map(|wanted| self.matrix(wanted, rule.count));
+            return Ok((all(made)?.into(), None));
+        }
+        // More than there are experts would be cut otherwise than all of them are.
+        let slots = self.placement.slots.count().min(rule.count);
+        if slots < rule.chosen {
+            return Err(Error::Usage(format!(
+                "room for {slots} experts, and a token chooses {}",
+                rule.chosen
+            )));
+        }
+        let made = match self.placement.slots {
+            Slots::Each(_) => all(matrices.map(|wanted| self.matrix(wanted, slots))),
+            Slots::Shared(_) => self.taking_turns(matrices, Some(slots)),
+        };
+        Ok((made?.into(), Some(slots)))
     }
 
     fn vector(&mut self, name: &str, len: u32) -> Result<Tensor> {
@@ -265,41 +308,59 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         alloc.map_err(|error| error.storing(|| format!("weights of `{name}`")))
     }
 
-    /// Allocates a matrix that concatenates `parts` along rows.
-    fn matrix(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
-        let rows = parts.iter().map(|(_, rows)| rows).sum();
-        let shard_rows = self.shard_rows(parts, 1, cols)?;
-        let name = parts[0].0.name();
-        let dtype = self.dtype(parts)?;
-        let shards = (0..rows)
-            .step_by(shard_rows as usize)
-            .map(|row0| {
-                let shape = [shard_rows.min(rows - row0), cols].into();
-                let tensor = self.alloc(&name, dtype, shape)?;
-                Ok(Shard { row0, tensor })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Matrix { shards, sources: sources(parts), experts: false, cols })
+    /// Allocates matrices for one layer, or for all of their form that are brought.
+    fn matrices<const N: usize>(
+        &mut self,
+        matrices: [Wanted; N],
+        there: bool,
+    ) -> Result<[Matrix; N]> {
+        if there {
+            all(matrices.map(|wanted| self.matrix(wanted, 1)))
+        } else {
+            self.taking_turns(matrices, None)
+        }
     }
 
-    /// Allocates matrices of one shape, stacked along a leading axis; each shard holds the same
-    /// rows of all of them.
-    fn side_by_side(&mut self, parts: &[(Key, u32)], cols: u32) -> Result<Matrix> {
-        let count =
-            u32::try_from(parts.len()).map_err(|_| Error::Usage("too many experts".into()))?;
-        let rows = parts[0].1;
-        let shard_rows = self.shard_rows(parts, count, cols)?;
-        let name = parts[0].0.name();
-        let dtype = self.dtype(parts)?;
+    /// Matrices in memory that they share with those of other layers that have the same form: room
+    /// for one, or for so many experts.
+    fn taking_turns<const N: usize>(
+        &mut self,
+        matrices: [Wanted; N],
+        slots: Option<u32>,
+    ) -> Result<[Matrix; N]> {
+        let form = |wanted: &Wanted| Ok((self.dtype(&wanted.parts)?, wanted.rows(), wanted.cols));
+        let form = (matrices.iter().map(form).collect::<Result<_>>()?, slots);
+        let Some(shards) = self.shared.get(&form).cloned() else {
+            let made = all(matrices.map(|wanted| self.matrix(wanted, slots.unwrap_or(1))))?;
+            let shards = made.iter().map(|matrix: &Matrix| matrix.shards.clone()).collect();
+            self.shared.insert(form, shards);
+            return Ok(made);
+        };
+        let mut shards = shards.into_iter();
+        Ok(matrices.map(|wanted| Matrix::new(wanted, shards.next().unwrap_or_default())))
+    }
+
+    /// Allocates a matrix; if it is one of experts, each shard has the same rows of `count` of
+    /// them. Where it is cut depends on how many the layer has, not on `count`, since the tuning of
+    /// a product follows from the rows of a shard.
+    fn matrix(&mut self, wanted: Wanted, count: u32) -> Result<Matrix> {
+        let stacked = if wanted.experts { wanted.parts.len() } else { 1 };
+        let stacked =
+            u32::try_from(stacked).map_err(|_| Error::Usage("too many experts".into()))?;
+        let (rows, cols) = (wanted.rows(), wanted.cols);
+        let shard_rows = self.shard_rows(&wanted.parts, stacked, cols)?;
+        let dtype = self.dtype(&wanted.parts)?;
+        let name = wanted.name();
         let shards = (0..rows)
             .step_by(shard_rows as usize)
             .map(|row0| {
-                let shape = [count, shard_rows.min(rows - row0), cols].into();
-                let tensor = self.alloc(&name, dtype, shape)?;
-                Ok(Shard { row0, tensor })
+                let rows = shard_rows.min(rows - row0);
+                let shape =
+                    if wanted.experts { [count, rows, cols].into() } else { [rows, cols].into() };
+                Ok(Shard { row0, tensor: self.alloc(&name, dtype, shape)? })
             })
             .collect::<Result<_>>()?;
-        Ok(Matrix { shards, sources: sources(parts), experts: true, cols })
+        Ok(Matrix::new(wanted, shards))
     }
 
     /// Most rows of `count` stacked matrices that fit in one binding, rounded down to whole tiles
@@ -332,96 +393,29 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
     }
 }
 
-fn sources(parts: &[(Key, u32)]) -> Vec<Source> {
-    parts.iter().map(|(key, rows)| Source { name: key.name(), rows: *rows }).collect()
+/// The matrices, if all were made.
+fn all<const N: usize>(made: [Result<Matrix>; N]) -> Result<[Matrix; N]> {
+    let made: Vec<Matrix> = made.into_iter().collect::<Result<_>>()?;
+    Ok(made.try_into().unwrap_or_else(|_| unreachable!("as many as there were")))
 }
 
-struct Upload<'a, M, W> {
-    machine: &'a mut M,
-    weights: &'a W,
-    progress: &'a mut dyn FnMut(u64) -> Result<()>,
-    buffer: Vec<u8>,
-    done: u64,
-    unflushed: u64,
+impl From<[Matrix; 3]> for Mlp {
+    fn from([gate_proj, up_proj, down_proj]: [Matrix; 3]) -> Self {
+        Self { gate_proj, up_proj, down_proj }
+    }
 }
 
-impl<M: Machine, W: Weights> Upload<'_, M, W> {
-    async fn matrix(&mut self, matrix: &Matrix) -> Result<()> {
-        for shard in &matrix.shards {
-            let extents = shard.tensor.shape.extents();
-            let rows = extents[extents.len() - 2];
-            let row_bytes = shard.tensor.dtype.row_bytes(matrix.cols.into());
-            let mut first = 0; // first row of the source within the matrix
-            for (i, source) in (0u64..).zip(&matrix.sources) {
-                let (begin, end, offset) = if matrix.experts {
-                    (shard.row0, shard.row0 + rows, i * u64::from(rows) * row_bytes)
-                } else {
-                    let begin = shard.row0.clamp(first, first + source.rows);
-                    let end = (shard.row0 + rows).clamp(first, first + source.rows);
-                    (
-                        begin - first,
-                        end - first,
-                        u64::from(begin - shard.row0.min(begin)) * row_bytes,
-                    )
-                };
-                first += source.rows;
-                self.rows(shard.tensor, offset, &source.name, begin..end, matrix.cols).await?;
-            }
-        }
-        Ok(())
+impl Matrix {
+    fn new(wanted: Wanted, shards: Vec<Shard>) -> Self {
+        let Wanted { parts, cols, experts } = wanted;
+        let source = |(key, rows): (Key, u32)| Source { name: key.name().into(), rows };
+        Self { shards, sources: parts.into_iter().map(source).collect(), experts, cols }
     }
 
-    /// Uploads rows of one tensor of the checkpoint to `tensor`, from byte `offset` on.
-    async fn rows(
-        &mut self,
-        tensor: Tensor,
-        mut offset: u64,
-        name: &str,
-        rows: std::ops::Range<u32>,
-        cols: u32,
-    ) -> Result<()> {
-        let window = (WINDOW_BYTES / (u64::from(cols) * 4)).max(1);
-        let mut row = u64::from(rows.start);
-        while row < u64::from(rows.end) {
-            let count = window.min(u64::from(rows.end) - row);
-            self.weights.read_rows(name, row, count, &mut self.buffer).await?;
-            offset += self.upload(tensor, offset, name).await?;
-            row += count;
-        }
-        Ok(())
-    }
-
-    /// Uploads a whole tensor of the checkpoint.
-    async fn whole(&mut self, tensor: Tensor, name: &str) -> Result<()> {
-        let rows = u64::from(tensor.shape.extents()[0]);
-        self.weights.read_rows(name, 0, rows, &mut self.buffer).await?;
-        self.upload(tensor, 0, name).await.map(|_| ())
-    }
-
-    /// Writes the rows in `buffer` at byte `offset` of `tensor`, converted to F32 if the types
-    /// differ. Returns the number of bytes written.
-    async fn upload(&mut self, tensor: Tensor, offset: u64, name: &str) -> Result<u64> {
-        let stored = self.weights.dtype(name)?;
-        let read = self.buffer.len() as u64;
-        let written = if stored == tensor.dtype {
-            self.machine.write(tensor, offset, &self.buffer)?;
-            read
-        } else {
-            let cols = tensor.shape.extents().last().map_or(1, |&cols| cols as usize);
-            let values = host::decode_rows(stored, cols, &self.buffer);
-            let values: Vec<f32> = values.into_iter().map(round).collect();
-            let bytes = bytemuck::cast_slice(&values);
-            self.machine.write(tensor, offset, bytes)?;
-            bytes.len() as u64
-        };
-        self.done += read;
-        (self.progress)(self.done)?;
-        self.unflushed += written;
-        if self.unflushed >= FLUSH_BYTES {
-            let flushed = self.machine.flush().await;
-            flushed.map_err(|error| error.storing(|| format!("the upload of `{name}`")))?;
-            self.unflushed = 0;
-        }
-        Ok(written)
+    /// Bytes of the whole matrix, wherever it is.
+    pub fn bytes(&self) -> u64 {
+        let rows: u64 = self.sources.iter().map(|source| u64::from(source.rows)).sum();
+        let dtype = self.shards.first().map_or(DType::F32, |shard| shard.tensor.dtype);
+        rows * dtype.row_bytes(self.cols.into())
     }
 }

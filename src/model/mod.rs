@@ -1,37 +1,56 @@
 //! The model: weights and buffers on a machine, and the forward pass over them.
 
+pub mod ahead;
 pub mod config;
 pub(crate) mod families;
 mod forward;
 mod matrices;
+mod placement;
 pub mod rope;
 pub mod schema;
 mod scratch;
+mod upload;
 pub mod weights;
 
 pub(crate) use forward::attend;
 pub use forward::{Output, Pass, forward};
 pub use matrices::{Matrix, Shard};
-pub use scratch::{CacheShard, LayerCache, Phase, Routes, Scratch, TEXTS, TopList, alloc_cache};
+pub use placement::{Placement, Slots};
+pub use scratch::{
+    Brought, CacheShard, LayerCache, Phase, Routes, Scratch, TEXTS, TopList, alloc_cache,
+};
+pub use upload::{Piece, upload};
 
 use crate::{
-    base::tensor::Tensor,
+    base::tensor::{DType, Tensor},
     model::config::{Config, Experts},
 };
 
-/// All weights of a model, as handles: the bytes are on the machine.
+/// All weights of a model, as handles: the bytes are on the machine, or are brought there.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The configuration that the weights belong to.
     pub config: Config,
-    /// `[vocab_size, hidden_size]`
-    pub embed_tokens: Matrix,
+    /// What of it is on the machine.
+    pub placement: Placement,
+    /// Where the embedding table is: `[vocab_size, hidden_size]`
+    pub embedding: Embedding,
     /// The decoder layers, in order.
     pub layers: Vec<Layer>,
     /// `[hidden_size]`
     pub norm: Tensor,
     /// `[vocab_size, hidden_size]`; the embedding table where the two are tied.
     pub lm_head: Matrix,
+}
+
+/// Where the embedding table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embedding {
+    /// It is [`Model::lm_head`].
+    Tied,
+    /// Not on the machine. A step needs a row for each token, so the host writes these, which are
+    /// of this type, into [`Scratch::embedded`].
+    Fetched(DType),
 }
 
 /// Weights of a layer, in forward order.
@@ -74,6 +93,8 @@ pub struct Routed {
     /// `[num_local_experts, moe_intermediate_size, hidden_size]`, and for `down_proj` with the last
     /// two axes swapped.
     pub experts: Mlp,
+    /// Room for so many of them in place of all, if they are brought: each matrix has as many.
+    pub slots: Option<u32>,
     /// The dense MLP that runs beside them (`residual_moe`), if there is one.
     pub dense: Option<Mlp>,
 }
@@ -87,13 +108,17 @@ impl FeedForward {
         }
     }
 
+    /// The dense MLP, if there is one.
+    pub fn dense(&self) -> Option<&Mlp> {
+        match self {
+            Self::Dense(mlp) => Some(mlp),
+            Self::Routed(routed) => routed.dense.as_ref(),
+        }
+    }
+
     /// The MLPs of the layer: the dense one, then the experts, where it has them.
     pub fn mlps(&self) -> impl Iterator<Item = &Mlp> {
-        let (dense, experts) = match self {
-            Self::Dense(mlp) => (Some(mlp), None),
-            Self::Routed(routed) => (routed.dense.as_ref(), Some(&routed.experts)),
-        };
-        dense.into_iter().chain(experts)
+        self.dense().into_iter().chain(self.routed().map(|routed| &routed.experts))
     }
 }
 
@@ -106,4 +131,11 @@ pub struct Mlp {
     pub up_proj: Matrix,
     /// `[hidden_size, intermediate_size]`; an expert's `w2`.
     pub down_proj: Matrix,
+}
+
+impl Mlp {
+    /// Its matrices, in the order of their use.
+    pub fn matrices(&self) -> [&Matrix; 3] {
+        [&self.gate_proj, &self.up_proj, &self.down_proj]
+    }
 }

@@ -100,6 +100,15 @@ pub struct TopList {
     pub ids: Tensor,
 }
 
+/// What the host brings to each pass of a model, since it is not on the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// The type of the embedding table, whose rows are fetched.
+    pub embedded: Option<DType>,
+    /// Whether there are layers whose experts are brought.
+    pub experts: bool,
+}
+
 /// Buffers of a pass over `tokens` rows.
 #[derive(Clone, Debug)]
 pub struct Scratch {
@@ -113,8 +122,11 @@ pub struct Scratch {
     pub tile_rows: u32,
 
     // Written by the host before each step.
-    /// Token ids: `[tokens]`
+    /// Row of each token in the embedding table, or in `embedded`: `[tokens]`
     pub ids: Tensor,
+    /// The rows of the embedding table that the tokens have, where the table is not on the machine:
+    /// `[tokens, hidden_size]`
+    pub embedded: Option<Tensor>,
     /// Header of the step record: numbers of tiles and of rows that are not padding, and two words
     /// that are not used: `[4]`
     pub step: Tensor,
@@ -161,6 +173,9 @@ pub struct Scratch {
     pub no_dense: Tensor,
     /// The chosen experts of each layer that has experts, in order.
     pub routes: Vec<Routes>,
+    /// Where the chosen experts are, in layers whose experts are brought:
+    /// `[tokens, num_experts_per_tok]`
+    pub at: Option<Tensor>,
     /// (token, choice) slots sorted by expert: `[tokens num_experts_per_tok]`
     pub order: Tensor,
     /// Tiles of slots: `[max_tiles, 4]`
@@ -177,7 +192,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Allocates buffers for `tokens` rows, for attention over the positions of `cache`, in decode
+    /// Allocates buffers for `tokens` rows of a model to whose passes the host brings `brought`
+    /// ([`Model::brought`](super::Model::brought)), for attention over the positions of `cache`, in
+    /// decode
     /// in splits of at least `split` positions: a power of two and a multiple of [`PAGE`]. At later
     /// positions splits are longer: see [`step::split_len`].
     ///
@@ -187,14 +204,14 @@ impl Scratch {
     /// [`Error::Limit`](crate::base::error::Error::Limit) for a buffer larger than a binding.
     pub fn alloc<M: Machine>(
         machine: &mut M,
-        c: &Config,
+        (c, brought): (&Config, Brought),
         phase: Phase,
         tokens: u32,
         cache: &LayerCache,
         split: u32,
     ) -> Result<Self> {
         let mut alloc = |role, dtype, shape| machine.alloc(role, dtype, shape);
-        Self::made_of(c, phase, tokens, cache, split, &mut alloc)
+        Self::made_of((c, brought), phase, tokens, cache, split, &mut alloc)
     }
 
     /// Allocates buffers for the largest of some numbers of rows. Returns for each number, in
@@ -206,7 +223,7 @@ impl Scratch {
     /// Those of [`Scratch::alloc`].
     pub fn alloc_shared<M: Machine>(
         machine: &mut M,
-        c: &Config,
+        (c, brought): (&Config, Brought),
         phase: Phase,
         numbers: &[u32],
         cache: &LayerCache,
@@ -219,7 +236,7 @@ impl Scratch {
             made.push(tensor.id);
             Ok(tensor)
         };
-        Self::made_of(c, phase, largest, cache, split, &mut alloc)?;
+        Self::made_of((c, brought), phase, largest, cache, split, &mut alloc)?;
         let of = |&tokens: &u32| {
             let mut ids = made.iter();
             let mut first_rows = |_, dtype, shape| {
@@ -227,15 +244,22 @@ impl Scratch {
                 let &id = ids.next().ok_or_else(none)?;
                 Ok(Tensor { id, shape, dtype })
             };
-            Self::made_of(c, phase, tokens, cache, split, &mut first_rows)
+            Self::made_of((c, brought), phase, tokens, cache, split, &mut first_rows)
         };
         numbers.iter().map(of).collect()
+    }
+
+    /// The tiles of slots, where there are `experts` of them in a layer's tensors.
+    pub(super) fn tiles_of(&self, experts: u32) -> Tensor {
+        let slots = self.order.shape.extents()[0];
+        let tiles = max_tiles(slots, experts, self.phase.form().tile());
+        Tensor { shape: [tiles, 4].into(), ..self.tiles }
     }
 
     /// Buffers for `tokens` rows, each from `make`. Their rows are the outermost axis, and their
     /// order does not depend on `tokens`.
     fn made_of(
-        c: &Config,
+        (c, brought): (&Config, Brought),
         phase: Phase,
         tokens: u32,
         cache: &LayerCache,
@@ -300,25 +324,24 @@ impl Scratch {
             .into_iter()
             .map(|probs| Ok(Routes { ids: ints([tokens, chosen].into())?, probs }))
             .collect::<Result<_>>()?;
+        let at = brought.experts.then(|| ints([tokens, chosen].into())).transpose()?;
         let ids = ints([tokens].into())?;
         let last_row = ints([1].into())?;
         let order = ints([tokens * chosen].into())?;
         let tiles = ints([tiles, 4].into())?;
         let table = ints([TEXTS * context / PAGE].into())?;
-        let step = make(BufferRole::Uniform, U32, [STEP_LEN].into())?;
-        let rows = make(BufferRole::Uniform, U32, [RECORDS, 4].into())?;
-        let row_tiles = make(BufferRole::Uniform, U32, [RECORDS, 4].into())?;
-        // Every row of decode is read.
-        let head_step = match phase {
-            Phase::Decode => step,
-            Phase::Prefill => make(BufferRole::Uniform, U32, [STEP_LEN].into())?,
-        };
+        let embedded = brought
+            .embedded
+            .map(|dtype| make(BufferRole::Storage, dtype, [tokens, c.hidden_size].into()))
+            .transpose()?;
+        let [step, rows, row_tiles, head_step] = step_record(phase, &mut make)?;
         Ok(Self {
             phase,
             tokens,
             least_split,
             tile_rows,
             ids,
+            embedded,
             step,
             head_step,
             rows,
@@ -339,6 +362,7 @@ impl Scratch {
             dense,
             no_dense,
             routes,
+            at,
             order,
             tiles,
             expert_act,
@@ -347,6 +371,22 @@ impl Scratch {
             logits,
         })
     }
+}
+
+/// The uniforms of a step: its header, rows and tiles, and the header of the head's rows.
+fn step_record(
+    phase: Phase,
+    make: &mut dyn FnMut(BufferRole, DType, Shape) -> Result<Tensor>,
+) -> Result<[Tensor; 4]> {
+    let mut uniform = |shape| make(BufferRole::Uniform, U32, shape);
+    let step = uniform([STEP_LEN].into())?;
+    let [rows, tiles] = [uniform([RECORDS, 4].into())?, uniform([RECORDS, 4].into())?];
+    // Every row of decode is read.
+    let head_step = match phase {
+        Phase::Decode => step,
+        Phase::Prefill => uniform([STEP_LEN].into())?,
+    };
+    Ok([step, rows, tiles, head_step])
 }
 
 /// Allocates the KV cache of one layer for `context` positions, rounded up to whole pages, of

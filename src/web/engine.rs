@@ -34,8 +34,15 @@ use crate::{
         step::Readback,
     },
     files::web::{FileSource, JsFile, pause},
-    machine::gpu::{AdapterChoice, Gpu, LimitProfile},
-    model::config::{Compat, Config},
+    machine::{
+        counting::DeviceLimits,
+        gpu::{AdapterChoice, Gpu, LimitProfile},
+    },
+    measure::placement::{Bytes, Placed, choose as place},
+    model::{
+        Placement,
+        config::{Compat, Config},
+    },
     text::{
         chat::{Choice, Message, Role, Scaffold, Trim, choose, encode_chat},
         sampler::Sampling,
@@ -265,6 +272,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         }
     };
     let notices = Notices::default();
+    let placed = Rc::new(Cell::new(None));
     let reload = Reload {
         config: config.clone(),
         weights,
@@ -274,6 +282,8 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         before: false,
         notices: notices.clone(),
         longest_submission: options.longest_submission(),
+        memory: options.device_memory,
+        placed: placed.clone(),
     };
     let mut session = Resuming::new(reload).await?;
     // A prompt and its first token need no more; `Engine::compile_rest` has the rest.
@@ -291,6 +301,11 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         "config": config_fields(&config),
         "warnings": warnings,
         "sampling": sampling.to_json(),
+        "placement": placed.get().map(|bytes| json!({
+            "deviceBytes": bytes.device,
+            "fileBytes": bytes.files,
+            "tokenFileBytes": bytes.token_files,
+        })),
     });
     let info = info.to_string();
     let session = Cell::new(Some(session));
@@ -365,6 +380,10 @@ struct Reload {
     notices: Notices,
     /// Seconds of the longest submission.
     longest_submission: Option<f64>,
+    /// Bytes of the device's memory that the model may take.
+    memory: Option<u64>,
+    /// What is where, if `memory` is less than all of it.
+    placed: Rc<Cell<Option<Bytes>>>,
 }
 
 impl Reload {
@@ -427,8 +446,20 @@ impl Rebuild for Reload {
             // After a loss, the page gets no progress and cannot stop the loading.
             if first { listener.progress("weights", done, total) } else { Ok(()) }
         };
-        let (config, weights) = (&self.config, &self.weights);
-        engine::Engine::load(gpu, config, weights, self.sizes, &mut progress).await
+        let (config, weights, sizes) = (&self.config, &self.weights, self.sizes);
+        let placement = match self.memory {
+            None => Placement::WHOLE,
+            Some(memory) => {
+                let limits = DeviceLimits::of(gpu.caps());
+                let Placed { placement, bytes, .. } =
+                    place(config, weights, limits, sizes, memory)?;
+                self.placed.set(bytes.moves().then_some(bytes));
+                placement
+            }
+        };
+        let load =
+            engine::Engine::load_placed(gpu, config, weights, sizes, placement, &mut progress);
+        load.await
     }
 
     fn on_change(&mut self, change: Change<'_>) {

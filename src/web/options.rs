@@ -26,6 +26,8 @@ pub(super) struct LoadOptions {
     /// Whether weights that are NaN or infinite are taken.
     pub(super) allow_non_finite: bool,
     submission_ms: Option<u32>,
+    /// Bytes of the device's memory that the model may take.
+    pub(super) device_memory: Option<u64>,
 }
 
 /// Element types of the key-value cache.

@@ -9,6 +9,7 @@ mod first;
 #[cfg(target_os = "linux")]
 mod hour;
 mod machines;
+mod memory;
 mod release;
 mod selftest;
 #[cfg(unix)]
@@ -311,6 +312,7 @@ fn library_logits<'a>(texts: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<Vec<f32
     block_on(async {
         let (config, _) = block_on(open_config(model()))?;
         let weights = Checkpoint::open(model(), open_folder(model())?, &config).await?;
+        let weights = std::sync::Arc::new(weights);
         let sizes = SessionOptions::new(64, 32, DType::F32);
         let gpu = device(LimitProfile::Full);
         let mut session = Session::load(gpu, &config, &weights, sizes, &mut |_| Ok(())).await?;

@@ -14,7 +14,7 @@ use grok_wgpu::lab::{
     model::{
         config::{Compat, Config, Rope, RopeType},
         rope, schema,
-        weights::Weights,
+        weights::{Lasting, Weights},
     },
 };
 use pollster::block_on;
@@ -38,7 +38,7 @@ fn all_rows(weights: &impl Weights, name: &str, rows: u64) -> Vec<u8> {
     bytes
 }
 
-fn logits(config: &Config, weights: &impl Weights) -> Vec<u32> {
+fn logits(config: &Config, weights: &impl Lasting) -> Vec<u32> {
     let sizes = SessionOptions::new(64, 8, DType::F32);
     let mut progress = |_| Ok(());
     let session = Session::load(Host::default(), config, weights, sizes, &mut progress);

@@ -1,6 +1,6 @@
 //! Writes small GGUF files to memory.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use grok_wgpu::lab::{
     base::{
@@ -150,13 +150,13 @@ impl Writer {
         Memory { name: name.into(), bytes: self.header_and_file().1 }
     }
 
-    pub(crate) fn open(&self) -> Result<Gguf<Memory>> {
+    pub(crate) fn open(&self) -> Result<Arc<Gguf<Memory>>> {
         self.open_as(Compat::Reference)
     }
 
-    pub(crate) fn open_as(&self, compat: Compat) -> Result<Gguf<Memory>> {
+    pub(crate) fn open_as(&self, compat: Compat) -> Result<Arc<Gguf<Memory>>> {
         let path = "model.gguf";
-        block_on(Gguf::open(path.as_ref(), vec![self.source(path)], compat))
+        block_on(Gguf::open(path.as_ref(), vec![self.source(path)], compat)).map(Arc::new)
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {

@@ -37,6 +37,7 @@ export interface SentLoadOptions {
   kvCache?: KvCache;
   allowNonFinite?: boolean;
   submissionMs?: number;
+  deviceMemory?: number;
   cache: boolean;
 }
 

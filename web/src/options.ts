@@ -71,6 +71,8 @@ function integer(least: number, most: number): Kind {
 /** Most of a number that the module keeps in 32 bits. */
 const MOST = 2 ** 32 - 1;
 const whole = integer(0, MOST);
+/** Bytes, which the module keeps in 64 bits. */
+const bytes = integer(0, Number.MAX_SAFE_INTEGER);
 const flag: Kind = { expected: "true or false", holds: (value) => typeof value === "boolean" };
 const text: Kind = { expected: "a text", holds: (value) => typeof value === "string" };
 const texts: Kind = {
@@ -128,6 +130,7 @@ export const LOAD: Kinds<LoadOptions> = {
   kvCache: oneOf<KvCache>({ f32: true, f16: true, q8: true }),
   allowNonFinite: flag,
   submissionMs: whole,
+  deviceMemory: bytes,
   cache: flag,
   onDevice: callback,
 };

@@ -35,6 +35,11 @@ export interface LoadOptions {
   allowNonFinite?: boolean;
   /** Longest time that the adapter should work at once, in milliseconds; 0 for no limit. Default: 1000. */
   submissionMs?: number;
+  /**
+   * Bytes of the adapter's memory that the model may take. What does not fit is read from its files whenever a token
+   * needs it. Default: all that the model needs.
+   */
+  deviceMemory?: number;
   /** Cache downloaded files in the origin private file system. Default: true. */
   cache?: boolean;
   /** Called when the device was lost, and about its recovery. */
@@ -78,6 +83,8 @@ export interface ModelInfo {
   warnings: string[];
   /** How tokens are sampled where `generate` is not told: the usual, or as the model's `generation_config.json` says. */
   sampling: Required<Omit<SamplingOptions, "seed">>;
+  /** Bytes of weights on the adapter and in the model's files, and what a token reads of those; `null` if all are on it. */
+  placement: { deviceBytes: number; fileBytes: number; tokenFileBytes: number } | null;
   /** Fields of `config.json`, by Hugging Face's names. */
   config: {
     vocab_size: number;

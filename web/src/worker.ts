@@ -81,7 +81,7 @@ function compileRest(): void {
 
 async function load(
   source: SentSource,
-  { context, prefill, kvCache, allowNonFinite, submissionMs, cache }: SentLoadOptions,
+  { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory, cache }: SentLoadOptions,
   signal: AbortSignal,
   emit: (news: News) => void,
 ): Promise<Loaded> {
@@ -117,6 +117,7 @@ async function load(
     kv_cache: kvCache,
     allow_non_finite: allowNonFinite,
     submission_ms: submissionMs,
+    device_memory: deviceMemory,
   });
   engine = await watched.during(() => Engine.load(watched.files, sent, onEvent));
   stop.signal = undefined;

@@ -410,6 +410,29 @@ describe("a cache of fewer bits", () => {
   }
 });
 
+describe("a model that is larger than the memory it may take", () => {
+  test("writes the same text, also after a device was lost", async () => {
+    await fresh();
+    await page.evaluate(() => load("/models/demo"));
+    const whole = await page.evaluate(() => write("Once upon a time"));
+    assert.equal(await page.evaluate(() => engine.model.placement), null);
+    const { code, message } = await page.evaluate(async () => {
+      await engine.dispose();
+      return failure(() => load("/models/demo", { deviceMemory: 1 }));
+    });
+    assert.equal(code, "limit");
+    const least = Number(message.match(/: (\d+) is more/)?.[1]);
+    assert.ok(least > 1, message);
+    await page.evaluate((deviceMemory) => load("/models/demo", { deviceMemory }), least);
+    const { bytes, placement } = await page.evaluate(() => engine.model);
+    const { deviceBytes, fileBytes, tokenFileBytes } = placement;
+    assert.ok(fileBytes > bytes / 2 && deviceBytes < bytes / 2 && tokenFileBytes > 0, JSON.stringify(placement));
+    const less = await page.evaluate(() => write("Once upon a time", {}, (n) => n === 10 && engine.loseDevice()));
+    assert.equal(less.text, whole.text);
+    await page.evaluate(() => engine.dispose());
+  });
+});
+
 describe("an engine", () => {
   before(async () => {
     await fresh();

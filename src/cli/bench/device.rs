@@ -13,7 +13,7 @@ use grok_wgpu::lab::{
         device::{Ceilings, Cost, Costs, ceilings, costs},
         kernels::{Load, Timed, TimedPass, time_kernels},
     },
-    model::{Phase, config::Config, weights::Weights},
+    model::{Phase, config::Config, weights::Lasting},
     selftest::adapter,
 };
 use serde_json::{Map, Value, json};
@@ -63,7 +63,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 /// Runs `bench --kernels` with a model.
-pub(super) async fn kernels<W: Weights>(
+pub(super) async fn kernels<W: Lasting>(
     globals: &Globals,
     options: &Options,
     name: String,

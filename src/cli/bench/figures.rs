@@ -81,7 +81,7 @@ pub(super) const FIGURES: &[Figure] = &[
         key: "dispatches_per_layer",
         label: "  of a layer",
         unit: Unit::Ratio,
-        of: |p| Some(p.layer_dispatches),
+        of: |p| p.layer_dispatches,
     },
     Figure {
         key: "bytes_bound",
@@ -95,6 +95,7 @@ pub(super) const FIGURES: &[Figure] = &[
         unit: Unit::Bytes,
         of: |p| Some(p.counters.bytes_touched as f64),
     },
+    Figure { key: "bytes_brought", label: "bytes brought", unit: Unit::Bytes, of: |p| p.brought },
     Figure {
         key: "bytes_least",
         label: "least bytes",

@@ -45,8 +45,10 @@ pub(super) struct Phase {
     /// Seconds, by repeat; for decode, by token.
     pub(super) seconds: Vec<f64>,
     pub(super) counters: Counters,
-    pub(super) layer_dispatches: f64,
+    pub(super) layer_dispatches: Option<f64>,
     pub(super) least_bytes: u64,
+    /// Bytes of weights that were brought to the device, on average; `None` if it has them all.
+    pub(super) brought: Option<f64>,
     pub(super) flops: u64,
     /// Seconds to stage, encode and submit.
     pub(super) host: Option<f64>,
@@ -104,14 +106,17 @@ pub(super) async fn measure(
     let bar = terminal.bar("measuring", u64::from(options.repeats) + 1 + more, false);
     let mut prefill = phase(session, options.prompt, 0);
     let mut decode = phase(session, 1, options.prompt);
+    let mut brought = [0, 0];
     for repeat in 0..=options.repeats {
         session.rewind(0);
         let before = session.machine().counters();
+        let mut moved = vec![session.moved().bytes];
         let start = Instant::now();
         let length = if repeat == 0 { warm_up } else { prompt.len() };
         session.prefill(&prompt[..length], READ).await?;
         let time = start.elapsed().as_secs_f64();
         prefill.counters = session.machine().counters() - before;
+        moved.push(session.moved().bytes);
         let mut times = Vec::new();
         for &id in &made {
             check_interrupt()?;
@@ -123,15 +128,27 @@ pub(super) async fn measure(
                 decode.counters = session.machine().counters() - before;
             }
         }
+        moved.push(session.moved().bytes);
         if repeat > 0 {
             prefill.seconds.push(time);
             decode.seconds.extend(times);
+            for (sum, of) in brought.iter_mut().zip(moved.windows(2)) {
+                *sum += of[1] - of[0];
+            }
         }
         bar.inc(1);
     }
     if !options.rates {
         host_times(session, &prompt, &made, [&mut prefill, &mut decode]).await?;
         bar.inc(1);
+    }
+    if session.streams() {
+        for (phase, bytes) in [&mut prefill, &mut decode].into_iter().zip(brought) {
+            phase.brought = Some(bytes as f64 / phase.seconds.len() as f64);
+        }
+        // Its passes are cut, and kernels are timed in whole ones.
+        bar.finish_and_clear();
+        return Ok(found(session, load, [prefill, decode]));
     }
     // Device timing repeats the last step that ran.
     let timed = !options.rates && session.machine().caps().timestamps;
@@ -142,7 +159,7 @@ pub(super) async fn measure(
         session.rewind(prompt.len());
     }
     let plan = session.decode_plan(READ)?.clone();
-    decode.layer_dispatches = layer_dispatches(session.model(), &plan.kernels());
+    decode.layer_dispatches = Some(layer_dispatches(session.model(), &plan.kernels()));
     if timed {
         decode.kernels = Some(kernels(&session.machine_mut().time_plan(&plan).await?));
         session.rewind(0);
@@ -150,19 +167,23 @@ pub(super) async fn measure(
     }
     session.rewind(0);
     let plan = session.prefill_plan(READ)?.clone();
-    prefill.layer_dispatches = layer_dispatches(session.model(), &plan.kernels());
+    prefill.layer_dispatches = Some(layer_dispatches(session.model(), &plan.kernels()));
     prefill.timed_tokens = session.options().prefill;
     if timed {
         prefill.kernels = Some(kernels(&session.machine_mut().time_plan(&plan).await?));
     }
     bar.finish_and_clear();
-    Ok(Measured {
+    Ok(found(session, load, [prefill, decode]))
+}
+
+fn found(session: &Session<Gpu>, load: Duration, [prefill, decode]: [Phase; 2]) -> Measured {
+    Measured {
         load,
         weights_bytes: session.model().bytes(),
         allocated_bytes: session.machine().allocated_bytes(),
         prefill,
         decode,
-    })
+    }
 }
 
 /// Measures the host's time: of a token all but the wait for its results; of a prompt all of it,
@@ -203,8 +224,9 @@ fn phase(session: &Session<Gpu>, tokens: u32, before: u32) -> Phase {
         timed_tokens: tokens,
         seconds: Vec::new(),
         counters: Counters::default(),
-        layer_dispatches: 0.0,
+        layer_dispatches: None,
         least_bytes: least_bytes(session.model(), session.options().cache, tokens, before),
+        brought: None,
         flops: flops(session.config(), tokens, before),
         host: None,
         kernels: None,

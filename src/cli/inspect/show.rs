@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grok_wgpu::lab::{
-    base::{num::size, tensor::DType},
+    base::{error::Result, num::size, tensor::DType},
     machine::counting::DeviceLimits,
-    model::{config::Parameters, rope, schema},
+    measure::placement::Placed,
+    model::{
+        config::{Config, Parameters},
+        rope, schema,
+    },
     text::sampler::Sampling,
 };
 use serde_json::{Value, json};
 
 use super::{
-    super::{model::Decided, scan::Scan},
+    super::{memory::lines, scan::Scan, sizes::Decided, units},
     Known, Options, Planned,
     verdict::Verdict,
 };
@@ -117,6 +121,16 @@ pub(super) fn describe_more(options: &Options, known: &Known) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
+/// What goes where, unless all of the model fits.
+pub(super) fn describe_placement(placed: &Result<Placed>, memory: u64, config: &Config) -> String {
+    let lines = match placed {
+        Ok(placed) if !placed.bytes.moves() => return String::new(),
+        Ok(placed) => lines(placed, config),
+        Err(error) => vec![error.to_string(), error.hint().to_owned()],
+    };
+    format!("\nPlacement in {}\n  {}\n", units::short_size(memory), lines.join("\n  "))
+}
+
 /// What the model takes under the limits of each device.
 pub(super) fn describe_plans(
     plans: &[Planned],
@@ -171,7 +185,8 @@ pub(super) fn describe_plans(
             Some(0) => lines.push("  no context fits".into()),
             Some(longest) => lines.push(format!("  the longest context that fits: {longest}")),
             None => lines.push(
-                "  WebGPU does not tell how much memory there is: --memory 24GiB says what fits"
+                "  WebGPU does not tell how much memory there is: --device-memory 24GiB says what \
+                 fits"
                     .into(),
             ),
         }
@@ -223,7 +238,7 @@ pub(super) fn as_json(
         "cache": sizes.cache.name(),
         "plans": plans
             .iter()
-            .map(|planned| plan_json(planned, options.memory))
+            .map(|planned| plan_json(planned, options.sizes.memory.device_memory))
             .collect::<Vec<_>>(),
     });
     if let Some(scan) = &known.scan {

@@ -121,11 +121,11 @@ impl Verdict {
                 longest(best)
             );
         }
-        let Some(least) = self.types.last() else { return "nothing fits.".into() };
+        let Some(least) = self.types.last() else { return "nothing fits whole.".into() };
         let needs = least.fit.and_then(|fit| fit.total).map_or_else(String::new, |total| {
             format!(" with {asked} tokens of context needs {}", short_size(total))
         });
-        format!("nothing fits; {}{needs}.", name(least))
+        format!("nothing fits whole; {}{needs}.", name(least))
     }
 
     fn table(&self) -> String {
@@ -164,7 +164,8 @@ impl Verdict {
     pub(super) fn more(&self, all: bool) -> Vec<&'static str> {
         let mut lines = Vec::new();
         if self.memory.is_none() {
-            lines.push("--memory 24GiB: does it fit? WebGPU does not tell how much there is");
+            lines
+                .push("--device-memory 24GiB: does it fit? WebGPU does not tell how much there is");
         }
         if self.bandwidth.is_none() {
             lines.push("--bandwidth 936GB/s, or `grok-wgpu tune`: how fast can it be?");

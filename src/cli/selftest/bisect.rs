@@ -8,6 +8,7 @@ use grok_wgpu::lab::{
         tensor::DType,
     },
     engine::{SessionOptions, step::Readback},
+    machine::counting::DeviceLimits,
     selftest::Bisect,
 };
 use serde_json::json;
@@ -15,6 +16,7 @@ use serde_json::json;
 use super::super::{
     adapter::gpu,
     globals::Globals,
+    memory::{MemoryOption, place, tell},
     model::{load_on, locate, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
@@ -24,7 +26,12 @@ use super::super::{
 const DECODED: u32 = 4;
 
 /// Runs a model kernel by kernel beside the oracles.
-pub(super) async fn run(globals: &Globals, prompt: &str, model: &Path) -> Result<()> {
+pub(super) async fn run(
+    globals: &Globals,
+    prompt: &str,
+    model: &Path,
+    memory: MemoryOption,
+) -> Result<()> {
     let terminal = globals.terminal();
     let opened = open(&locate(Some(model)), globals).await?;
     let ids = tokenizer(globals, &opened).await?.encode_prompt(prompt)?;
@@ -38,8 +45,15 @@ pub(super) async fn run(globals: &Globals, prompt: &str, model: &Path) -> Result
     let sizes = SessionOptions::new(context, tokens.min(256), DType::F32);
     let config = &opened.config;
     let weights = &opened.weights;
+    let limits = DeviceLimits::of(gpu.caps());
+    let placed = memory.device_memory.map(|memory| place(config, weights, limits, sizes, memory));
+    let placed = placed.transpose()?;
+    if let Some(placed) = &placed {
+        tell(terminal, placed);
+    }
     let machine = Bisect::new(&mut gpu);
-    let mut session = load_on(machine, &terminal, config, weights, weights.bytes(), sizes).await?;
+    let what = (weights, weights.bytes(), placed.as_ref());
+    let mut session = load_on(machine, &terminal, config, what, sizes).await?;
     let named = session.model().clone();
     session.machine_mut().name_weights(&named);
 

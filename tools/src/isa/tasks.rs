@@ -127,7 +127,7 @@ fn record(load: Load, tuning: &Tuning, dispatches: &mut Vec<Dispatch>) -> Result
     let model = Model::alloc(&mut machine, &config, &synthetic)?;
     let cache = alloc_cache(&mut machine, &config, positions, DType::F32)?;
     let split = SessionOptions::SPLIT;
-    let s = Scratch::alloc(&mut machine, &config, phase, tokens, &cache, split)?;
+    let s = Scratch::alloc(&mut machine, (&config, model.brought()), phase, tokens, &cache, split)?;
     let caches = vec![cache; model.layers.len()];
     let output = if phase == Phase::Decode && tokens > 1 {
         let shape = [tokens, config.vocab_size].into();

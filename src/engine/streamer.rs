@@ -1,0 +1,325 @@
+//! Brings weights that are not on the machine, between the segments of a pass.
+
+use std::collections::HashMap;
+
+use super::{
+    pool::{Pool, Unit},
+    segments::{Mark, Part, Segments},
+};
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::Tensor,
+    },
+    machine::{Machine, kernel::Need},
+    model::{Matrix, Model, Piece, ahead::Ahead, upload},
+};
+
+/// Where a chosen expert is if it is not there in this run of the kernels: no tensor has so many.
+const ABSENT: u32 = u32::MAX;
+
+/// What was brought to a machine so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Moved {
+    /// Experts that were read.
+    pub experts: u64,
+    /// Experts that were wanted and were there.
+    pub found: u64,
+    /// Matrices of attention and of dense MLPs that were read.
+    pub matrices: u64,
+    /// Bytes that were read for all of these.
+    pub bytes: u64,
+}
+
+/// Brings the weights of a model that are not on the machine.
+///
+/// A pass is cut where experts are needed, since which ones is known only then: the router's choice
+/// is read back. What comes before the cut has been submitted, so whatever is written there may
+/// replace what it used: also the matrices of the next layer.
+#[derive(Debug)]
+pub(super) struct Streamer {
+    weights: Ahead,
+    /// The layer whose matrix is in memory that layers share, by the tensor of its first shard.
+    holds: HashMap<usize, usize>,
+    /// The slots for experts, by the tensor of their first shard.
+    pools: HashMap<usize, Pool>,
+    /// The layer whose experts are being read before it is known which are needed.
+    early: Option<usize>,
+    buffer: Vec<u8>,
+    moved: Moved,
+}
+
+/// Whether matrices of a layer are brought while the layer before it runs, or before the pass.
+fn comes_early(model: &Model, layer: usize) -> bool {
+    let Some(before) = layer.checked_sub(1) else { return true };
+    slots(model, before).is_some()
+}
+
+/// How many experts of a layer there is room for, if they are brought.
+fn slots(model: &Model, layer: usize) -> Option<u32> {
+    model.layers.get(layer)?.feed_forward.routed()?.slots
+}
+
+/// Whether a pass of this model is cut at this mark.
+pub(super) fn cuts_at(model: &Model, mark: Mark) -> bool {
+    match mark {
+        Mark::Need(Need::Layer(layer)) => {
+            !model.brought_whole(layer).is_empty() && !comes_early(model, layer)
+        }
+        Mark::Need(Need::Experts { layer, .. }) => slots(model, layer).is_some(),
+        // More experts may be chosen than there is room for, and come in rounds.
+        Mark::Used(Need::Experts { layer, ids, .. }) => {
+            slots(model, layer).is_some_and(|slots| ids.shape.len() > slots.into())
+        }
+        Mark::Used(Need::Layer(_)) | Mark::SumOverRanks(_) => false,
+    }
+}
+
+/// A model, and the machine that its weights are brought to.
+struct Target<'a, M> {
+    model: &'a Model,
+    machine: &'a mut M,
+}
+
+impl Streamer {
+    /// Brings weights of `model`, if some of them are not on the machine.
+    pub(super) fn of(model: &Model, weights: Ahead) -> Option<Self> {
+        let mut layers = 0..model.layers.len();
+        let brought =
+            |layer| slots(model, layer).is_some() || !model.brought_whole(layer).is_empty();
+        layers.any(brought).then(|| Self {
+            weights,
+            holds: HashMap::new(),
+            pools: HashMap::new(),
+            early: None,
+            buffer: Vec::new(),
+            moved: Moved::default(),
+        })
+    }
+
+    /// What was brought so far.
+    pub(super) fn moved(&self) -> Moved {
+        self.moved
+    }
+
+    /// Runs a pass over `rows` tokens, then reads whole tensors back.
+    ///
+    /// # Errors
+    ///
+    /// Errors of reading the weights and of the machine; [`Error::NonFinite`] if a router chose
+    /// what is no expert.
+    pub(super) async fn run<M: Machine>(
+        &mut self,
+        model: &Model,
+        machine: &mut M,
+        pass: &Segments<M::Plan>,
+        rows: usize,
+        read: &[Tensor],
+    ) -> Result<Vec<Vec<u8>>> {
+        let target = &mut Target { model, machine };
+        let ran = self.run_parts(target, pass, rows, read).await;
+        if ran.is_err() {
+            self.weights.forget();
+            self.early = None;
+        }
+        ran
+    }
+
+    async fn run_parts<M: Machine>(
+        &mut self,
+        target: &mut Target<'_, M>,
+        pass: &Segments<M::Plan>,
+        rows: usize,
+        read: &[Tensor],
+    ) -> Result<Vec<Vec<u8>>> {
+        self.expect_whole(target.model, 0);
+        self.bring_whole(target, 0).await?;
+        let mut parts = &pass.parts[..];
+        while let [Part::Segment(plan), rest @ ..] = parts {
+            let Some((Part::Mark(mark), rest)) = rest.split_first() else {
+                return target.machine.run_plan(plan, read).await;
+            };
+            parts = match *mark {
+                Mark::Need(Need::Layer(layer)) => {
+                    self.expect_whole(target.model, layer);
+                    target.machine.run_plan(plan, &[]).await?;
+                    self.bring_whole(target, layer).await?;
+                    rest
+                }
+                Mark::Need(need @ Need::Experts { layer, ids, at }) => {
+                    let chosen = target.machine.run_plan(plan, &[first_rows(ids, rows)?]).await?;
+                    let chosen = bytemuck::pod_collect_to_vec(&chosen[0]);
+                    let (block, rest) = block(rest, need);
+                    self.experts(target, layer, &chosen, at, block).await?;
+                    rest
+                }
+                other => return Err(Error::Usage(format!("a pass is cut at {other:?}"))),
+            };
+        }
+        Err(Error::Usage("a pass does not end with a segment".into()))
+    }
+
+    /// Brings the chosen experts of a layer, as many at a time as there is room for, and runs
+    /// `block` each time; without a block, all have room, and what comes next runs it. Brings the
+    /// matrices of the next layer as well.
+    async fn experts<M: Machine>(
+        &mut self,
+        target: &mut Target<'_, M>,
+        layer: usize,
+        chosen: &[u32],
+        at: Tensor,
+        block: Option<&M::Plan>,
+    ) -> Result<()> {
+        let mut left = chosen.to_vec();
+        left.sort_unstable();
+        left.dedup();
+        if self.early.take() != Some(layer) {
+            self.expect_experts(target.model, layer, &left);
+        }
+        self.expect_whole(target.model, layer + 1);
+        let all = target.model.config.num_local_experts();
+        if left.len() == all as usize && slots(target.model, layer + 1).is_some() {
+            // A long prompt needs them all, so they are read while the device works.
+            self.expect_experts(target.model, layer + 1, &left);
+            self.early = Some(layer + 1);
+        }
+        while !left.is_empty() {
+            let round = self.round(target, layer, &left).await?;
+            let place = |id: &u32| {
+                round.iter().find(|(expert, _)| expert == id).map_or(ABSENT, |(_, slot)| *slot)
+            };
+            let places: Vec<u32> = chosen.iter().map(place).collect();
+            target.machine.write(at, 0, bytemuck::cast_slice(&places))?;
+            left.retain(|id| !round.iter().any(|(expert, _)| expert == id));
+            match block {
+                Some(block) => drop(target.machine.run_plan(block, &[]).await?),
+                None if left.is_empty() => {}
+                None => return Err(Error::Usage("experts without room, in one round".into())),
+            }
+        }
+        self.bring_whole(target, layer + 1).await
+    }
+
+    /// Brings as many of these experts as there is room for. Returns them with their slots.
+    async fn round<M: Machine>(
+        &mut self,
+        Target { model, machine }: &mut Target<'_, M>,
+        layer: usize,
+        experts: &[u32],
+    ) -> Result<Vec<(u32, u32)>> {
+        let routed = model.layers[layer].feed_forward.routed();
+        let Some((routed, slots)) = routed.and_then(|of| Some((of, of.slots?))) else {
+            return Err(Error::Usage(format!("layer {layer} has no experts that are brought")));
+        };
+        if experts.iter().any(|&expert| expert >= routed.rule.count) {
+            return Err(Error::NonFinite { what: format!("in the router of layer {layer}") });
+        }
+        let first = first_tensor(&routed.experts.gate_proj);
+        let pool = self.pools.entry(first).or_insert_with(|| Pool::new(slots));
+        let round = pool.round(layer, experts);
+        let mut placed = Vec::with_capacity(round.len());
+        for &expert in &round {
+            let unit = Unit { layer, expert };
+            let slot = if let Some(slot) = pool.find(unit) {
+                self.moved.found += 1;
+                slot
+            } else {
+                // Until it is there whole, the slot counts as empty.
+                let room = pool.make_room(layer, &round);
+                let slot = room.ok_or_else(|| Error::Usage("a pool without slots".into()))?;
+                let pieces = routed.experts.expert_pieces(expert, slot);
+                self.moved.bytes +=
+                    bring(*machine, &self.weights, &pieces, &mut self.buffer).await?;
+                self.moved.experts += 1;
+                pool.put(slot, unit);
+                slot
+            };
+            pool.touch(slot);
+            placed.push((expert, slot));
+        }
+        Ok(placed)
+    }
+
+    /// Has those of these experts read that are not there, in the order in which they will come.
+    fn expect_experts(&self, model: &Model, layer: usize, experts: &[u32]) {
+        let Some(routed) = model.layers[layer].feed_forward.routed() else { return };
+        let pool = self.pools.get(&first_tensor(&routed.experts.gate_proj));
+        for &expert in experts.iter().filter(|&&expert| expert < routed.rule.count) {
+            if pool.is_none_or(|pool| pool.find(Unit { layer, expert }).is_none()) {
+                let pieces = routed.experts.expert_pieces(expert, 0);
+                self.weights.expect(pieces.iter().map(|piece| piece.read().clone()));
+            }
+        }
+    }
+
+    /// Has those matrices of a layer read that are brought whole and are not there.
+    fn expect_whole(&self, model: &Model, layer: usize) {
+        let mut pieces = Vec::new();
+        for matrix in model.brought_whole(layer) {
+            if self.holds.get(&first_tensor(matrix)) != Some(&layer) {
+                matrix.pieces(&mut pieces);
+            }
+        }
+        self.weights.expect(pieces.iter().map(|piece| piece.read().clone()));
+    }
+
+    /// Brings the matrices of attention and of the dense MLP of a layer that are not there.
+    async fn bring_whole<M: Machine>(
+        &mut self,
+        Target { model, machine }: &mut Target<'_, M>,
+        layer: usize,
+    ) -> Result<()> {
+        for matrix in model.brought_whole(layer) {
+            let first = first_tensor(matrix);
+            if self.holds.get(&first) == Some(&layer) {
+                continue;
+            }
+            self.holds.remove(&first);
+            let mut pieces = Vec::new();
+            matrix.pieces(&mut pieces);
+            self.moved.bytes += bring(*machine, &self.weights, &pieces, &mut self.buffer).await?;
+            self.moved.matrices += 1;
+            self.holds.insert(first, layer);
+        }
+        Ok(())
+    }
+}
+
+/// Reads pieces and writes them to the machine. Returns how many bytes were read.
+async fn bring<M: Machine>(
+    machine: &mut M,
+    weights: &Ahead,
+    pieces: &[Piece],
+    buffer: &mut Vec<u8>,
+) -> Result<u64> {
+    let mut bytes = 0;
+    let mut count = |done| {
+        bytes = done;
+        Ok(())
+    };
+    upload(machine, weights, pieces, buffer, &mut count).await?;
+    Ok(bytes)
+}
+
+/// What tells a matrix from those in other memory.
+fn first_tensor(matrix: &Matrix) -> usize {
+    matrix.shards.first().map_or(usize::MAX, |shard| shard.tensor.id)
+}
+
+/// The first rows of a tensor.
+fn first_rows(tensor: Tensor, rows: usize) -> Result<Tensor> {
+    let [all, cols] = tensor.dims()?;
+    let rows = u32::try_from(rows).map_or(all, |rows| rows.min(all));
+    Ok(Tensor { shape: [rows, cols].into(), ..tensor })
+}
+
+/// The segment that uses what is needed, if the pass is cut after it, and the parts that follow.
+fn block<P>(parts: &[Part<P>], need: Need) -> (Option<&P>, &[Part<P>]) {
+    match parts {
+        [Part::Segment(block), Part::Mark(Mark::Used(used)), rest @ ..] if *used == need => {
+            (Some(block), rest)
+        }
+        _ => (None, parts),
+    }
+}

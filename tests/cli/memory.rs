@@ -1,0 +1,93 @@
+//! Models that take less memory than they have: `--device-memory`.
+
+use serde_json::Value;
+
+use super::{good, model, path, run};
+
+/// The least memory for a command on the small model, as its error says.
+fn least(args: &[&str]) -> String {
+    let output = run(&[args, &["--device-memory", "1B"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(output.stdout.is_empty() && stderr.contains("the least device memory for"), "{stderr}");
+    let (_, after) = stderr.split_once("The least is --device-memory ").expect("what would do");
+    after.split_whitespace().next().expect("a size").to_owned()
+}
+
+#[test]
+fn logits_do_not_depend_on_the_memory_of_the_device() {
+    let args = ["logits", path(model()), "--ids", "5,17,200,3,99,42,7,7,300", "--json"];
+    let whole = good(&args);
+    let least = least(&args);
+    let output = run(&[&args[..], &["--device-memory", &least]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    // Released slices are put together at each read.
+    assert!(stderr.contains("stay in the model's files"), "{stderr}");
+    assert!(stderr.contains("`quantize`"), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), whole);
+    // A byte less is too little, and all that there is needs no word.
+    let bytes: u64 = least.trim_end_matches('B').parse().expect("a number");
+    let less = format!("{}B", bytes - 1);
+    assert_eq!(run(&[&args[..], &["--device-memory", &less]].concat()).status.code(), Some(4));
+    let all = run(&[&args[..], &["--device-memory", "100GiB"]].concat());
+    assert!(!String::from_utf8_lossy(&all.stderr).contains("stay in"));
+    assert_eq!(String::from_utf8_lossy(&all.stdout), whole);
+}
+
+#[test]
+fn texts_and_perplexities_do_not_depend_on_it() {
+    let generate = ["generate", path(model()), "She said", "-n", "8", "--temperature", "0"];
+    let memory = least(&generate);
+    let given = ["--device-memory", memory.as_str()];
+    assert_eq!(good(&[&generate[..], &given].concat()), good(&generate));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = folder.path().join("text");
+    std::fs::write(&text, "The other day she said nothing at all.").expect("written");
+    let perplexity = ["perplexity", path(model()), path(&text), "--window", "32", "--json"];
+    let memory = least(&perplexity);
+    let given = ["--device-memory", memory.as_str()];
+    assert_eq!(good(&[&perplexity[..], &given].concat()), good(&perplexity));
+
+    let bisect = ["selftest", "--bisect", path(model()), "--prompt", "She", "--json"];
+    let memory = least(&bisect);
+    let given = ["--device-memory", memory.as_str()];
+    good(&[&bisect[..], &given].concat());
+}
+
+#[test]
+fn a_bench_counts_what_is_brought() {
+    let args =
+        ["bench", path(model()), "--prompt", "8", "--tokens", "3", "--repeats", "1", "--json"];
+    let memory = least(&args);
+    let json = good(&[&args[..], &["--device-memory", &memory]].concat());
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let of = |phase: &str, key: &str| json[phase][key].as_f64();
+    assert!(of("decode", "bytes_brought").is_some_and(|bytes| bytes > 0.0), "{json}");
+    assert!(of("decode", "submissions").is_some_and(|count| count > 1.0), "{json}");
+    let json: Value = serde_json::from_str(&good(&args)).expect("JSON");
+    assert!(json["decode"]["bytes_brought"].is_null(), "{json}");
+}
+
+#[test]
+fn inspect_says_what_goes_where() {
+    let of = |memory: &str, more: &[&str]| {
+        let args = ["inspect", "--preset", "grok-2", "--type", "q4", "--no-device"];
+        good(&[&args[..], &["--cache", "q8", "--device-memory", memory], more].concat())
+    };
+    let card = of("24GB", &[]);
+    for part in ["Placement in 22.4 GiB", "attention of all layers", "experts of none", "a token "]
+    {
+        assert!(card.contains(part), "{part}: {card}");
+    }
+    let json: Value = serde_json::from_str(&of("24GB", &["--json"])).expect("JSON");
+    let placement = &json["placement"];
+    assert_eq!((&placement["fits"], &placement["whole"]), (&true.into(), &false.into()));
+    assert_eq!(placement["layers_of_attention"], 64);
+    let total = placement["total_bytes"].as_u64().expect("a number");
+    assert!((20_000_000_000..=24_000_000_000).contains(&total), "{total}");
+    let little = of("1GiB", &[]);
+    assert!(little.contains("The least is --device-memory"), "{little}");
+    assert!(!of("300GiB", &[]).contains("Placement"));
+}

@@ -1,0 +1,342 @@
+//! Models of which parts are brought while they run: equal bits wherever weights lie, and counts of
+//! what moves.
+
+mod common;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use grok_wgpu::lab::{
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    checkpoint::Synthetic,
+    engine::{SessionOptions, session::Session, step::Readback},
+    machine::{
+        Machine,
+        counting::DeviceLimits,
+        gpu::{Gpu, LimitProfile},
+        host::Host,
+    },
+    measure::capacity::Planner,
+    model::{
+        Placement, Slots,
+        config::Config,
+        weights::{Lasting, Weights},
+    },
+};
+use pollster::block_on;
+
+const SIZES: SessionOptions = SessionOptions::new(128, 24, DType::F32);
+
+/// A prompt of three chunks, the last of which is short, then single tokens.
+const PROMPT: u32 = 51;
+const TOKENS: [u32; 6] = [3, 77, 201, 3, 130, 9];
+
+const LAYERS: u32 = 3;
+
+/// Experts beside a dense MLP, and a model that is experts by nine tenths.
+fn configs() -> [(&'static str, Config); 2] {
+    let beside = Config::preset("tiny").expect("a preset").with_layers(LAYERS);
+    let mut wide = Config::preset("tiny-grok-1").expect("a preset").with_layers(LAYERS);
+    let experts = wide.experts.as_mut().expect("it has experts");
+    experts.width = 256;
+    [("beside a dense MLP", beside), ("nine tenths experts", wide)]
+}
+
+fn placed<M: Machine>(
+    machine: M,
+    config: &Config,
+    weights: &impl Lasting,
+    placement: Placement,
+) -> Session<M> {
+    let mut progress = |_| Ok(());
+    let load = Session::load_placed(machine, config, weights, SIZES, placement, &mut progress);
+    block_on(load).expect("loads")
+}
+
+/// The bits of the logits after the prompt and after each token, and the experts that were chosen.
+fn bits<M: Machine>(session: &mut Session<M>) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
+    let prompt: Vec<u32> = (0..PROMPT).map(|i| i.wrapping_mul(7919) % 256).collect();
+    session.rewind(0);
+    session.report_routes(true);
+    let mut outputs = vec![block_on(session.prefill(&prompt, Readback::Logits))?];
+    for id in TOKENS {
+        outputs.push(block_on(session.decode(id, Readback::Logits))?);
+    }
+    let logits = outputs.iter().flat_map(|output| &output.candidates);
+    let routes = outputs.iter().flat_map(|output| output.routes.iter().flatten());
+    Ok((
+        logits.map(|candidate| candidate.logit.to_bits()).collect(),
+        routes.map(|route| route.experts.clone()).collect(),
+    ))
+}
+
+/// Places in which nothing, the experts, the dense MLPs or all of a model is brought.
+fn placements() -> Vec<Placement> {
+    let slots = [2, 3, 4, 8].into_iter().flat_map(|n| [Slots::Each(n), Slots::Shared(n)]);
+    let mut all: Vec<Placement> = slots
+        .map(|slots| Placement { attention: LAYERS, dense: LAYERS, experts: 0, slots })
+        .collect();
+    let slots = Slots::Shared(3);
+    all.extend([
+        Placement { attention: LAYERS, dense: LAYERS, experts: 1, slots },
+        Placement { attention: LAYERS, dense: 1, experts: 0, slots },
+        Placement { attention: 2, dense: 1, experts: 2, slots },
+        Placement { attention: LAYERS, dense: 0, experts: LAYERS, slots },
+        Placement::least(slots),
+        Placement::least(Slots::Each(2)),
+    ]);
+    all
+}
+
+fn every_placement_gives_the_bits_of_the_whole(types: &[DType], binding: Option<u64>) {
+    let mut gpu = common::open(LimitProfile::Baseline);
+    if let Some(bytes) = binding {
+        gpu.limit_bindings(bytes);
+    }
+    for (name, config) in configs() {
+        for &dtype in types {
+            let weights = Synthetic::new(&config, dtype, 11).expect("weights");
+            let mut whole = placed(&mut gpu, &config, &weights, Placement::WHOLE);
+            let cuts = whole.model().cuts();
+            assert_eq!(cuts > 0, binding.is_some(), "{name} {dtype}: {cuts} cuts");
+            let want = bits(&mut whole).expect("runs");
+            let keep = whole.model().bytes();
+            assert_eq!(whole.moved().bytes, 0);
+            drop(whole);
+            gpu.truncate(0);
+            for placement in placements() {
+                let here = format!("{name} {dtype} {placement:?}");
+                let mut session = placed(&mut gpu, &config, &weights, placement);
+                assert!(session.model().bytes() <= keep, "{here}");
+                let got = bits(&mut session).expect("runs");
+                assert!(got == want, "{here}: other bits or routes");
+                // Once more, with whatever is in the slots by now.
+                assert!(bits(&mut session).expect("runs") == want, "{here}: other bits again");
+                assert!(session.moved().bytes > 0 || session.model().bytes() == keep, "{here}");
+                drop(session);
+                gpu.truncate(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_placement_gives_the_bits_of_the_whole_in_bf16() {
+    every_placement_gives_the_bits_of_the_whole(&[DType::BF16], None);
+}
+
+#[test]
+fn every_placement_gives_the_bits_of_the_whole_in_q8_and_q4() {
+    every_placement_gives_the_bits_of_the_whole(&[DType::Q8, DType::Q4], None);
+}
+
+#[test]
+fn every_placement_gives_the_bits_of_the_whole_that_limits_cut() {
+    every_placement_gives_the_bits_of_the_whole(&[DType::BF16, DType::Q4], Some(16 << 10));
+}
+
+#[test]
+fn a_model_runs_in_a_third_of_its_bytes() {
+    let (_, config) = &configs()[1];
+    let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
+    let mut whole =
+        placed(common::open(LimitProfile::Baseline), config, &weights, Placement::WHOLE);
+    let gpu = common::open(LimitProfile::Baseline);
+    let mut least = placed(gpu, config, &weights, Placement::least(Slots::Shared(2)));
+    let [all, some] = [whole.model().bytes(), least.model().bytes()];
+    assert!(some * 3 < all, "{some} of {all} bytes");
+    assert!(bits(&mut whole).expect("runs") == bits(&mut least).expect("runs"));
+}
+
+/// What is counted while `work` runs: submissions, read-backs and what was brought.
+fn counted(
+    session: &mut Session<Gpu>,
+    work: impl FnOnce(&mut Session<Gpu>),
+) -> ([u64; 2], [u64; 4]) {
+    let of = |session: &Session<Gpu>| {
+        let (counters, moved) = (session.machine().counters(), session.moved());
+        (
+            [counters.submissions, counters.read_backs],
+            [moved.experts, moved.found, moved.matrices, moved.bytes],
+        )
+    };
+    let before = of(session);
+    work(session);
+    let after = of(session);
+    (
+        std::array::from_fn(|i| after.0[i] - before.0[i]),
+        std::array::from_fn(|i| after.1[i] - before.1[i]),
+    )
+}
+
+#[test]
+fn what_moves_is_what_is_missing() {
+    let (_, config) = &configs()[0];
+    let weights = Synthetic::new(config, DType::Q4, 11).expect("weights");
+    let [count, chosen] = [config.num_local_experts(), config.num_experts_per_tok()].map(u64::from);
+    let (hidden, width) = (u64::from(config.hidden_size), config.moe_intermediate_size());
+    let expert = 2 * u64::from(width) * DType::Q4.row_bytes(hidden)
+        + hidden * DType::Q4.row_bytes(width.into());
+    let layers = u64::from(LAYERS);
+    for (placement, partial, matrices) in [
+        (Placement::WHOLE, 0, 0),
+        (Placement { experts: 1, slots: Slots::Each(2), ..Placement::WHOLE }, layers - 1, 0),
+        (Placement { experts: 0, slots: Slots::Each(8), ..Placement::WHOLE }, layers, 0),
+        // The MLP of a layer takes the place of that of another.
+        (
+            Placement { dense: 1, experts: 0, slots: Slots::Shared(4), ..Placement::WHOLE },
+            layers,
+            6,
+        ),
+        (Placement::least(Slots::Shared(4)), layers, 15),
+    ] {
+        let gpu = common::open(LimitProfile::Baseline);
+        let mut session = placed(gpu, config, &weights, placement);
+        let prompt: Vec<u32> = (0..24).map(|i| i * 7 % 256).collect();
+        let (_, [experts, found, ..]) = counted(&mut session, |session| {
+            block_on(session.prefill(&prompt, Readback::Top(1))).expect("runs");
+        });
+        // A chunk brings each expert once.
+        assert!(experts + found <= partial * count, "{placement:?}: {experts} {found}");
+        assert!(partial == 0 || experts > partial * chosen, "{placement:?}: {experts}");
+        block_on(session.decode(9, Readback::Top(1))).expect("runs");
+        for id in TOKENS {
+            let ([submissions, read_backs], [experts, found, moved, bytes]) =
+                counted(&mut session, |session| {
+                    block_on(session.decode(id, Readback::Top(1))).expect("runs");
+                });
+            assert_eq!((submissions, read_backs), (partial + 1, partial + 1), "{placement:?}");
+            assert_eq!(experts + found, partial * chosen, "{placement:?}");
+            assert_eq!(moved, matrices, "{placement:?}");
+            if matrices == 0 {
+                assert_eq!(bytes, experts * expert, "{placement:?}");
+            } else {
+                assert!(bytes > experts * expert, "{placement:?}");
+            }
+        }
+        let made = session.machine().made();
+        block_on(session.decode(1, Readback::Top(1))).expect("runs");
+        assert_eq!(session.machine().made(), made, "{placement:?}: something was made");
+    }
+}
+
+#[test]
+fn a_plan_of_a_placement_is_what_is_allocated() {
+    for (name, config) in configs() {
+        let weights = Synthetic::new(&config, DType::Q8, 11).expect("weights");
+        for placement in placements() {
+            let gpu = common::open(LimitProfile::Baseline);
+            let limits = DeviceLimits::of(gpu.caps());
+            let planner = Planner::placed(&config, &weights, limits, placement).expect("fits");
+            let plan = planner.plan(SIZES).expect("fits");
+            let mut session = placed(gpu, &config, &weights, placement);
+            assert_eq!(session.model().bytes(), plan.weights, "{name} {placement:?}");
+            block_on(session.prepare(1, Readback::Top(40))).expect("compiles");
+            let got = session.machine().allocated_bytes();
+            assert!(got <= plan.total(), "{name} {placement:?}: {got}, {}", plan.total());
+        }
+    }
+}
+
+/// On the host, too, where there are no buffers that share memory by accident.
+#[test]
+fn the_host_brings_weights_like_a_device() {
+    let (_, config) = &configs()[0];
+    let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
+    let want = bits(&mut placed(Host::default(), config, &weights, Placement::WHOLE));
+    let least = Placement::least(Slots::Shared(2));
+    let got = bits(&mut placed(Host::default(), config, &weights, least));
+    assert!(got.expect("runs") == want.expect("runs"));
+}
+
+/// Weights of which a read fails.
+#[derive(Clone)]
+struct Failing {
+    weights: Synthetic,
+    reads: Arc<AtomicU64>,
+    fails_at: u64,
+}
+
+impl Weights for Failing {
+    fn dtype(&self, name: &str) -> Result<DType> {
+        self.weights.dtype(name)
+    }
+
+    async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
+        if self.reads.fetch_add(1, Ordering::Relaxed) == self.fails_at {
+            return Err(Error::Usage(format!("`{name}` was not read")));
+        }
+        self.weights.read_rows(name, row0, rows, into).await
+    }
+}
+
+/// Whichever read fails, the step fails and leaves the text as it was, and the next attempt gives
+/// the bits that it would have had.
+#[test]
+fn a_read_that_fails_leaves_nothing_half_way() {
+    let (_, config) = &configs()[0];
+    let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
+    let placement = Placement::least(Slots::Shared(2));
+    let mut host = placed(common::open(LimitProfile::Baseline), config, &weights, placement);
+    let want = bits(&mut host).expect("runs").0;
+    let mut gpu = common::open(LimitProfile::Baseline);
+    let mut failed = 0;
+    for at in (0..400).step_by(23) {
+        let reads = Arc::new(AtomicU64::new(0));
+        let failing =
+            Failing { weights: weights.clone(), reads: reads.clone(), fails_at: u64::MAX };
+        let mut session = placed(&mut gpu, config, &failing, placement);
+        let loading = reads.load(Ordering::Relaxed);
+        drop(session);
+        gpu.truncate(0);
+        reads.store(0, Ordering::Relaxed);
+        let failing = Failing { fails_at: loading + at, ..failing };
+        session = placed(&mut gpu, config, &failing, placement);
+        let mut all = Vec::new();
+        let prompt: Vec<u32> = (0..PROMPT).map(|i| i.wrapping_mul(7919) % 256).collect();
+        for (ids, generated) in
+            [(&prompt[..], false)].into_iter().chain(TOKENS.chunks(1).map(|ids| (ids, true)))
+        {
+            let before = session.tokens().len();
+            let mut run = || {
+                if generated {
+                    block_on(session.decode(ids[0], Readback::Logits))
+                } else {
+                    let rest = &ids[session.tokens().len()..];
+                    block_on(session.prefill(rest, Readback::Logits))
+                }
+            };
+            let output = match run() {
+                Ok(output) => output,
+                Err(error) => {
+                    assert!(error.to_string().contains("was not read"), "{error}");
+                    failed += 1;
+                    run().expect("the next attempt succeeds")
+                }
+            };
+            assert_eq!(session.tokens().len(), before + ids.len());
+            all.extend(output.candidates.iter().map(|candidate| candidate.logit.to_bits()));
+        }
+        assert!(all == want, "after read {at} failed");
+        drop(session);
+        gpu.truncate(0);
+    }
+    assert!(failed > 10, "only {failed} reads failed");
+}
+
+#[test]
+fn a_token_needs_room_for_its_experts() {
+    let (_, config) = &configs()[0];
+    let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
+    let placement = Placement::least(Slots::Shared(1));
+    let mut progress = |_| Ok(());
+    let load =
+        Session::load_placed(Host::default(), config, &weights, SIZES, placement, &mut progress);
+    let error = block_on(load).expect_err("one slot is too few");
+    assert!(error.to_string().contains("room for 1 experts"), "{error}");
+}
