@@ -420,7 +420,7 @@ describe("a model that is larger than the memory it may take", () => {
       await engine.dispose();
       return failure(() => load("/models/demo", { deviceMemory: 1 }));
     });
-    assert.equal(code, "limit");
+    assert.equal(code, "out_of_memory");
     const least = Number(message.match(/: (\d+) is more/)?.[1]);
     assert.ok(least > 1, message);
     await page.evaluate((deviceMemory) => load("/models/demo", { deviceMemory }), least);
