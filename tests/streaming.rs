@@ -3,9 +3,12 @@
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use grok_wgpu::lab::{
@@ -14,7 +17,13 @@ use grok_wgpu::lab::{
         tensor::DType,
     },
     checkpoint::Synthetic,
-    engine::{SessionOptions, session::Session, step::Readback},
+    engine::{
+        Engine, Heed, SessionOptions,
+        options::{Event, FinishReason, Options},
+        sequence::Sequence,
+        session::Session,
+        step::Readback,
+    },
     machine::{
         Machine,
         counting::DeviceLimits,
@@ -26,6 +35,10 @@ use grok_wgpu::lab::{
         Placement, Slots,
         config::Config,
         weights::{Lasting, Weights},
+    },
+    text::{
+        sampler::{Sampler, Sampling},
+        tokenizer::{Tokenizer, synthetic_tok_json},
     },
 };
 use pollster::block_on;
@@ -339,4 +352,54 @@ fn a_token_needs_room_for_its_experts() {
         Session::load_placed(Host::default(), config, &weights, SIZES, placement, &mut progress);
     let error = block_on(load).expect_err("one slot is too few");
     assert!(error.to_string().contains("room for 1 experts"), "{error}");
+}
+
+/// A text ends where its step is asked to stop while weights come, with what it had; and goes on
+/// after that as if nothing had been.
+#[test]
+fn a_step_that_brings_weights_can_be_asked_to_stop() {
+    let config = Config::preset("small").expect("a preset").with_layers(2);
+    let weights = Synthetic::new(&config, DType::BF16, 11).expect("weights");
+    let json = synthetic_tok_json(config.vocab_size).expect("in range");
+    let tokenizer = Tokenizer::from_tok_json("synthetic", json.as_bytes()).expect("valid");
+    let placement = Placement::least(Slots::Shared(2));
+    let mut progress = |_| Ok(());
+    let load =
+        Engine::load_placed(Host::default(), &config, &weights, SIZES, placement, &mut progress);
+    let mut engine = block_on(load).expect("loads");
+    let text = |engine: &mut Engine<Host>, sequence: &mut Sequence| {
+        let mut sampler = Sampler::new(Sampling::default()).expect("in range");
+        let mut options = Options::default();
+        options.max_tokens = 5;
+        let prompt = [200, 201, 202];
+        let event = |_: Event<'_>| ControlFlow::Continue(());
+        let made = engine.generate(sequence, &tokenizer, &mut sampler, &prompt, &options, event);
+        let made = block_on(made).expect("a text");
+        let ids: Vec<u32> = made.tokens.iter().map(|token| token.id).collect();
+        (made.finish, ids)
+    };
+    let calls = Arc::new(AtomicU64::new(0));
+    let heard = |stop_at: u64| -> Box<Heed> {
+        let calls = calls.clone();
+        calls.store(0, Ordering::Relaxed);
+        Box::new(move |bytes| {
+            assert!(bytes > 0);
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            if call == stop_at { Err(Error::Interrupted) } else { Ok(()) }
+        })
+    };
+    engine.while_bringing(Some(heard(u64::MAX)));
+    let whole = text(&mut engine, &mut Sequence::new());
+    assert_eq!((whole.0, whole.1.len()), (FinishReason::Length, 5));
+    let all = calls.load(Ordering::Relaxed);
+    assert!(all > 20, "{all} calls");
+    for stop_at in [0, all / 2, all - 1] {
+        let mut sequence = Sequence::new();
+        engine.while_bringing(Some(heard(stop_at)));
+        let (finish, ids) = text(&mut engine, &mut sequence);
+        assert_eq!(finish, FinishReason::Interrupted, "{stop_at} of {all}");
+        assert!(ids.len() < 5 && whole.1.starts_with(&ids), "{stop_at}: {ids:?}");
+        engine.while_bringing(None);
+        assert_eq!(text(&mut engine, &mut sequence), whole, "{stop_at}");
+    }
 }

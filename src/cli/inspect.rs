@@ -262,23 +262,15 @@ async fn show(
     let measured = device.and_then(|(_, kept)| kept.bandwidth);
     let given = options.bandwidth.map(|rate| Bandwidth { rate, measured: false });
     let rate = given.or(measured.map(|rate| Bandwidth { rate, measured: true }));
-    let verdict =
-        Verdict::new(known, weights, all[0].1, sizes, options.sizes.memory.device_memory, rate)?;
     let memory = options.sizes.memory.device_memory;
     let limits = all[0].1;
+    let verdict = Verdict::new(known, weights, limits, sizes, memory, rate)?;
     let placed =
         memory.map(|memory| placement(known, weights, limits, sizes, memory)).transpose()?;
     let mut plans = Vec::new();
     if globals.json || options.all {
         for (name, limits) in all {
-            plans.push(planned(
-                name,
-                limits,
-                known,
-                weights,
-                sizes,
-                options.sizes.memory.device_memory,
-            )?);
+            plans.push(planned(name, limits, known, weights, sizes, memory)?);
         }
     }
     if globals.json {
@@ -296,7 +288,7 @@ async fn show(
         text += &show::describe_placement(placed, memory, &known.config);
     }
     if options.all {
-        text += &show::describe_plans(&plans, decided, options.sizes.memory.device_memory);
+        text += &show::describe_plans(&plans, decided, memory);
     }
     out(&text)?;
     let more = verdict.more(options.all);

@@ -182,7 +182,9 @@ pub(crate) async fn load(
     sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
     let weights = &opened.weights;
-    let session = load_weights(globals, &opened.config, weights, weights.bytes(), sizes).await?;
+    let bytes = weights.bytes();
+    let mut session = load_weights(globals, &opened.config, weights, bytes, sizes).await?;
+    session.engine().while_bringing(Some(Box::new(|_| check_interrupt())));
     if session.streams() && weights.are_converted() {
         globals.terminal().note(
             "these files are converted each time they are read; a copy that `quantize` writes is \

@@ -17,7 +17,7 @@ mod table;
 
 pub(crate) use plans::top_lists;
 pub use sizes::SessionOptions;
-pub use streamer::Moved;
+pub use streamer::{Heed, Moved};
 
 use crate::{
     base::error::{Error, Result},
@@ -411,6 +411,14 @@ impl<M: Machine> Engine<M> {
         let of = (&self.model, &self.caches[..]);
         let cut = self.streamer.is_some();
         self.plans.record(&mut self.machine, of, key, cut).map(|_| ())
+    }
+
+    /// Has `heed` called while a step brings weights, after each part of some MiB: an error from it
+    /// ends the step, and [`Error::Interrupted`] the text.
+    pub fn while_bringing(&mut self, heed: Option<Box<Heed>>) {
+        if let Some(streamer) = &mut self.streamer {
+            streamer.heed(heed);
+        }
     }
 
     /// Whether weights are brought to the machine while it runs.

@@ -1,6 +1,6 @@
 //! Brings weights that are not on the machine, between the segments of a pass.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use super::{
     pool::{Pool, Unit},
@@ -17,6 +17,20 @@ use crate::{
 
 /// Where a chosen expert is if it is not there in this run of the kernels: no tensor has so many.
 const ABSENT: u32 = u32::MAX;
+
+/// Called while weights are brought, after each part, with the bytes of the matrix or the expert
+/// that are there so far; an error from it ends the step.
+pub type Heed = dyn FnMut(u64) -> Result<()> + Send;
+
+/// A [`Heed`] that need not be there.
+#[derive(Default)]
+struct Heeded(Option<Box<Heed>>);
+
+impl fmt::Debug for Heeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Heeded").field(&self.0.is_some()).finish()
+    }
+}
 
 /// What was brought to a machine so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +60,7 @@ pub(super) struct Streamer {
     pools: HashMap<usize, Pool>,
     /// The layer whose experts are being read before it is known which are needed.
     early: Option<usize>,
+    heeded: Heeded,
     buffer: Vec<u8>,
     moved: Moved,
 }
@@ -93,9 +108,15 @@ impl Streamer {
             holds: HashMap::new(),
             pools: HashMap::new(),
             early: None,
+            heeded: Heeded::default(),
             buffer: Vec::new(),
             moved: Moved::default(),
         })
+    }
+
+    /// Has `heed` called while weights are brought.
+    pub(super) fn heed(&mut self, heed: Option<Box<Heed>>) {
+        self.heeded = Heeded(heed);
     }
 
     /// What was brought so far.
@@ -230,7 +251,8 @@ impl Streamer {
                 let slot = room.ok_or_else(|| Error::Usage("a pool without slots".into()))?;
                 let pieces = routed.experts.expert_pieces(expert, slot);
                 self.moved.bytes +=
-                    bring(*machine, &self.weights, &pieces, &mut self.buffer).await?;
+                    bring(*machine, &self.weights, &pieces, &mut self.buffer, &mut self.heeded)
+                        .await?;
                 self.moved.experts += 1;
                 pool.put(slot, unit);
                 slot
@@ -278,7 +300,8 @@ impl Streamer {
             self.holds.remove(&first);
             let mut pieces = Vec::new();
             matrix.pieces(&mut pieces);
-            self.moved.bytes += bring(*machine, &self.weights, &pieces, &mut self.buffer).await?;
+            self.moved.bytes +=
+                bring(*machine, &self.weights, &pieces, &mut self.buffer, &mut self.heeded).await?;
             self.moved.matrices += 1;
             self.holds.insert(first, layer);
         }
@@ -292,11 +315,12 @@ async fn bring<M: Machine>(
     weights: &Ahead,
     pieces: &[Piece],
     buffer: &mut Vec<u8>,
+    heeded: &mut Heeded,
 ) -> Result<u64> {
     let mut bytes = 0;
     let mut count = |done| {
         bytes = done;
-        Ok(())
+        heeded.0.as_mut().map_or(Ok(()), |heed| heed(done))
     };
     upload(machine, weights, pieces, buffer, &mut count).await?;
     Ok(bytes)

@@ -71,10 +71,11 @@ pub async fn generate_with_room<S: Stepper>(
     sequence.rewind(generation.reuse(sequence.tokens()));
     loop {
         match generation.advance()? {
-            Next::Step(input) => {
-                let output = stepper.step(input).await?;
-                generation.accept(output)?;
-            }
+            Next::Step(input) => match stepper.step(input).await {
+                // A step that takes long may be asked to stop.
+                Err(Error::Interrupted) => generation.interrupt(),
+                output => generation.accept(output?)?,
+            },
             Next::Event(event) => {
                 if on_event(event)?.is_break() {
                     generation.interrupt();
