@@ -58,6 +58,10 @@ impl<S: Source> Weights for Checked<S> {
         self.files.dtype(name)
     }
 
+    fn in_order(&self) -> bool {
+        self.files.in_order()
+    }
+
     /// Also [`Error::Checkpoint`] for a number that is not finite.
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
         self.files.read_rows(name, row0, rows, into).await?;

@@ -109,4 +109,12 @@ impl<S: Source> Weights for ModelFiles<S> {
             Self::Release(release) => release.read_rows(name, row0, rows, into).await,
         }
     }
+
+    fn in_order(&self) -> bool {
+        match self {
+            Self::Safetensors(checkpoint) => checkpoint.in_order(),
+            Self::Gguf(gguf) => gguf.in_order(),
+            Self::Release(release) => release.in_order(),
+        }
+    }
 }

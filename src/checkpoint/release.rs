@@ -423,6 +423,11 @@ impl<S: Source> Weights for Release<S> {
         }
         read
     }
+
+    /// A matrix is read once and turned, and its rows are taken from that.
+    fn in_order(&self) -> bool {
+        true
+    }
 }
 
 /// A number that was checked to fit memory.

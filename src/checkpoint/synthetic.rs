@@ -193,6 +193,10 @@ impl Weights for Synthetic {
         *kept = Some(repeated);
         Ok(())
     }
+
+    fn in_order(&self) -> bool {
+        true
+    }
 }
 
 /// The FNV-1a hash, which every program can compute.

@@ -12,8 +12,8 @@ use crate::{
     files::threads::Workers,
 };
 
-/// Threads that read. One of them seldom gets what a disk can give, and rows are also checked and
-/// converted there.
+/// Threads that read, unless rows are to be read in order. One of them seldom gets what a disk can
+/// give, and rows are also checked and converted there.
 const THREADS: usize = 4;
 
 /// Reads under way or done, and not asked for yet. With the windows of uploads they bound the
@@ -56,7 +56,8 @@ impl Ahead {
             pollster::block_on(reads.read_rows(name, *row0, *rows, &mut into))?;
             Ok(into)
         };
-        Self { weights, workers: Workers::start(THREADS, work), queue: Mutex::default() }
+        let threads = if weights.in_order() { 1 } else { THREADS };
+        Self { weights, workers: Workers::start(threads, work), queue: Mutex::default() }
     }
 
     /// The weights.
@@ -149,6 +150,12 @@ mod tests {
     #[derive(Clone, Default)]
     struct Numbers {
         reads: Arc<AtomicU64>,
+        in_order: bool,
+        /// The first rows that were read.
+        asked: Arc<Mutex<Vec<u64>>>,
+        /// Reads at this time, and the most there were.
+        now: Arc<AtomicU64>,
+        most: Arc<AtomicU64>,
     }
 
     fn row(name: &str, row: u64) -> Vec<u8> {
@@ -168,12 +175,23 @@ mod tests {
             into: &mut Vec<u8>,
         ) -> Result<()> {
             self.reads.fetch_add(1, Ordering::Relaxed);
+            self.asked.lock().expect("no panic").push(row0);
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            if name == "slow" {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            self.now.fetch_sub(1, Ordering::SeqCst);
             if name == "bad" {
                 return Err(Error::Usage("bad rows".into()));
             }
             into.clear();
             into.extend((row0..row0 + rows).flat_map(|at| row(name, at)));
             Ok(())
+        }
+
+        fn in_order(&self) -> bool {
+            self.in_order
         }
     }
 
@@ -221,6 +239,25 @@ mod tests {
         }
         let queue = ahead.lock();
         assert!(queue.reading.len() <= MOST_READ && queue.spare.len() <= 2 * MOST_READ + 2);
+    }
+
+    #[test]
+    fn what_keeps_rows_for_the_next_read_is_read_in_order() {
+        for in_order in [true, false] {
+            let numbers = Numbers { in_order, ..Numbers::default() };
+            let ahead = Ahead::new(Stored::new(&numbers));
+            ahead.expect((0..40).map(|at| read("slow", at)));
+            for at in 0..40 {
+                let mut into = Vec::new();
+                block_on(ahead.read_rows("slow", at, 2, &mut into)).expect("reads");
+            }
+            let most = numbers.most.load(Ordering::SeqCst);
+            assert_eq!(most > 1, !in_order, "{most} reads at once");
+            if in_order {
+                let asked = numbers.asked.lock().expect("no panic");
+                assert!(asked.iter().copied().eq(0..40), "{asked:?}");
+            }
+        }
     }
 
     #[test]

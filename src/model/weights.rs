@@ -31,6 +31,12 @@ pub trait Weights {
     ///
     /// [`Error::Usage`]: crate::base::error::Error::Usage
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()>;
+
+    /// Whether rows are to be read one after another, not by several threads at once, since each
+    /// read keeps what the next one needs.
+    fn in_order(&self) -> bool {
+        false
+    }
 }
 
 /// Weights that an engine can keep. A clone is cheap, and reads the same.
@@ -56,6 +62,10 @@ impl<W: Weights> Weights for Arc<W> {
 
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
         (**self).read_rows(name, row0, rows, into).await
+    }
+
+    fn in_order(&self) -> bool {
+        (**self).in_order()
     }
 }
 
@@ -84,6 +94,10 @@ impl Weights for Stored {
     async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
         self.0.rows(name, row0, rows, into).await
     }
+
+    fn in_order(&self) -> bool {
+        self.0.are_in_order()
+    }
 }
 
 /// [`Weights`] as a trait of objects.
@@ -97,6 +111,8 @@ trait Rows: Shareable {
         rows: u64,
         into: &'a mut Vec<u8>,
     ) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+    fn are_in_order(&self) -> bool;
 }
 
 impl<W: Weights + Shareable> Rows for W {
@@ -112,5 +128,9 @@ impl<W: Weights + Shareable> Rows for W {
         into: &'a mut Vec<u8>,
     ) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>> {
         Box::pin(self.read_rows(name, row0, rows, into))
+    }
+
+    fn are_in_order(&self) -> bool {
+        self.in_order()
     }
 }
