@@ -63,6 +63,31 @@ pub fn map_on_all_cores<T, R>(items: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
     items.iter().map(work).collect()
 }
 
+/// Threads that are waited for when this is dropped: a driver, for one, must not be unloaded while
+/// a thread is in it. What ends their work is dropped before, as a field that is declared before.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug)]
+struct Joined(Vec<std::thread::JoinHandle<()>>);
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Joined {
+    /// Starts as many of these threads as the system gives.
+    fn start(count: usize, run: impl Fn() + Clone + Send + 'static) -> Self {
+        let spawn = |_| std::thread::Builder::new().spawn(run.clone()).ok();
+        Self((0..count).filter_map(spawn).collect())
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Drop for Joined {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            // A panic has already been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Work on other threads while the caller continues. Dropping it stops the threads after their
 /// current item.
 #[derive(Debug)]
@@ -70,7 +95,7 @@ pub(crate) struct Background<R> {
     /// Finished results; `None` in browsers, which have no threads.
     done: Option<mpsc::Receiver<R>>,
     #[cfg(not(target_arch = "wasm32"))]
-    threads: Vec<std::thread::JoinHandle<()>>,
+    _threads: Joined,
 }
 
 impl<R: Send + 'static> Background<R> {
@@ -89,21 +114,16 @@ impl<R: Send + 'static> Background<R> {
         let shared = Arc::new((Mutex::new(items.into_iter()), work));
         let (sender, receiver) = mpsc::channel();
         // If a thread panics or none can be started, items get no result: the caller does them.
-        let spawn = |_| {
-            let (shared, sender) = (shared.clone(), sender.clone());
-            let run = move || {
-                let (items, work) = &*shared;
-                let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some(item) = next() {
-                    if sender.send(work(item)).is_err() {
-                        break;
-                    }
+        let run = move || {
+            let (items, work) = &*shared;
+            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            while let Some(item) = next() {
+                if sender.send(work(item)).is_err() {
+                    break;
                 }
-            };
-            thread::Builder::new().spawn(run).ok()
+            }
         };
-        let threads = (0..threads).filter_map(spawn).collect();
-        Self { done: Some(receiver), threads }
+        Self { done: Some(receiver), _threads: Joined::start(threads, run) }
     }
 
     /// Does nothing: browsers have no threads.
@@ -120,18 +140,6 @@ impl<R: Send + 'static> Background<R> {
     }
 }
 
-#[cfg(not(target_arch = "wasm32"))]
-impl<R> Drop for Background<R> {
-    /// Joins the threads: a driver must not be unloaded while a thread is in it.
-    fn drop(&mut self) {
-        self.done = None;
-        for thread in self.threads.drain(..) {
-            // A panic has already been printed.
-            let _ = thread.join();
-        }
-    }
-}
-
 /// A job, and where its result goes.
 #[cfg(not(target_arch = "wasm32"))]
 type Job<J, R> = (J, mpsc::Sender<R>);
@@ -141,7 +149,7 @@ pub(crate) struct Workers<J, R> {
     #[cfg(not(target_arch = "wasm32"))]
     jobs: Option<mpsc::Sender<Job<J, R>>>,
     #[cfg(not(target_arch = "wasm32"))]
-    threads: Vec<std::thread::JoinHandle<()>>,
+    _threads: Joined,
     #[cfg(target_arch = "wasm32")]
     none: std::marker::PhantomData<(J, R)>,
 }
@@ -150,26 +158,19 @@ pub(crate) struct Workers<J, R> {
 impl<J: Send + 'static, R: Send + 'static> Workers<J, R> {
     /// Starts up to so many threads.
     pub(crate) fn start(threads: usize, work: impl Fn(J) -> R + Send + Sync + 'static) -> Self {
-        use std::{
-            sync::{Arc, Mutex, PoisonError},
-            thread,
-        };
+        use std::sync::{Arc, Mutex, PoisonError};
         let (jobs, queue) = mpsc::channel::<Job<J, R>>();
         let shared = Arc::new((Mutex::new(queue), work));
-        let spawn = |_| {
-            let shared = shared.clone();
-            let run = move || {
-                let (queue, work) = &*shared;
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                while let Ok((job, result)) = next() {
-                    // Nobody may want it any more.
-                    let _ = result.send(work(job));
-                }
-            };
-            thread::Builder::new().spawn(run).ok()
+        let run = move || {
+            let (queue, work) = &*shared;
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            while let Ok((job, result)) = next() {
+                // Nobody may want it any more.
+                let _ = result.send(work(job));
+            }
         };
-        let threads: Vec<_> = (0..threads).filter_map(spawn).collect();
-        Self { jobs: (!threads.is_empty()).then_some(jobs), threads }
+        let threads = Joined::start(threads, run);
+        Self { jobs: (!threads.0.is_empty()).then_some(jobs), _threads: threads }
     }
 
     /// Has a thread do a job. `None` if there is no thread.
@@ -191,16 +192,5 @@ impl<J, R> Workers<J, R> {
     #[expect(clippy::unused_self, reason = "as where there are threads")]
     pub(crate) fn give(&self, _job: J) -> Option<mpsc::Receiver<R>> {
         None
-    }
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-impl<J, R> Drop for Workers<J, R> {
-    fn drop(&mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            // A panic has already been printed.
-            let _ = thread.join();
-        }
     }
 }

@@ -12,7 +12,10 @@ use super::{
     listing::Remote,
     name::{Name, escaped},
 };
-use crate::base::error::{Error, Result};
+use crate::base::{
+    error::{Error, Result},
+    num::hex,
+};
 
 /// The hash that a blob has as its name.
 #[derive(Clone, Debug)]
@@ -46,10 +49,6 @@ impl Hash {
     }
 
     fn finish(self) -> String {
-        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-        let hex = |bytes: &[u8]| {
-            bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
-        };
         match self {
             Self::Sha256(hash) => hex(&hash.finalize()),
             Self::Git(hash) => hex(&hash.finalize()),
