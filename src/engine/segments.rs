@@ -272,6 +272,10 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
         self.machine.write(tensor, offset, bytes)
     }
 
+    async fn await_room(&mut self, bytes: usize) -> Result<()> {
+        self.machine.await_room(bytes).await
+    }
+
     fn record(
         &mut self,
         program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,

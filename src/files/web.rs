@@ -25,6 +25,9 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn read(this: &JsFile, offset: f64, length: u32) -> Result<Promise, JsValue>;
 
+    #[wasm_bindgen(method, catch, js_name = readInto)]
+    fn read_into(this: &JsFile, offset: f64, into: &mut [u8]) -> Result<bool, JsValue>;
+
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(then: &Function, milliseconds: i32) -> JsValue;
 }
@@ -37,6 +40,8 @@ export interface SourceFile {
     readonly size: number;
     /** Exactly these bytes, or a rejection. */
     read(offset: number, length: number): Promise<Uint8Array>;
+    /** Fills `into` at once; `false` if the file is not open for that, which `read` may change. */
+    readInto?(offset: number, into: Uint8Array): boolean;
 }
 ";
 
@@ -45,6 +50,8 @@ pub(crate) struct FileSource {
     name: String,
     len: u64,
     file: JsFile,
+    /// Whether it has `readInto`.
+    direct: bool,
 }
 
 impl FileSource {
@@ -55,7 +62,8 @@ impl FileSource {
         reason = "a float becomes the nearest size there is"
     )]
     pub(crate) fn new(file: JsFile) -> Self {
-        Self { name: file.name(), len: file.size() as u64, file }
+        let direct = Reflect::has(&file, &"readInto".into()).unwrap_or(false);
+        Self { name: file.name(), len: file.size() as u64, file, direct }
     }
 }
 
@@ -74,10 +82,13 @@ impl Source for FileSource {
             let what = format!("reading {wanted} bytes at offset {offset}: {what}");
             Error::io(Path::new(&self.name), io::Error::other(what))
         };
+        let fails = |error: JsValue| fail(describe(&error));
+        if self.direct && self.file.read_into(offset as f64, into).map_err(fails)? {
+            return Ok(());
+        }
         let length = u32::try_from(wanted).map_err(|_| fail("too many at once".into()))?;
-        let promise =
-            self.file.read(offset as f64, length).map_err(|error| fail(describe(&error)))?;
-        let bytes = JsFuture::from(promise).await.map_err(|error| fail(describe(&error)))?;
+        let promise = self.file.read(offset as f64, length).map_err(fails)?;
+        let bytes = JsFuture::from(promise).await.map_err(fails)?;
         let bytes: Uint8Array =
             bytes.dyn_into().map_err(|_| fail("what came are no bytes".into()))?;
         if bytes.length() != length {

@@ -45,6 +45,17 @@ pub trait Machine {
     /// If the bytes do not fit into the tensor.
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()>;
 
+    /// Waits until a write of `bytes` can go to memory that is there for writes, where a write
+    /// itself cannot wait, as in browsers. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails or is lost.
+    fn await_room(&mut self, bytes: usize) -> impl Future<Output = Result<()>> {
+        let _ = bytes;
+        async { Ok(()) }
+    }
+
     /// Records what `program` runs, without running it.
     ///
     /// # Errors
@@ -154,6 +165,10 @@ impl<M: Machine> Machine for &mut M {
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         (**self).write(tensor, offset, bytes)
+    }
+
+    async fn await_room(&mut self, bytes: usize) -> Result<()> {
+        (**self).await_room(bytes).await
     }
 
     fn record(

@@ -204,6 +204,7 @@ pub async fn upload<M: Machine>(
         done += buffer.len() as u64;
         let stored = weights.dtype(name)?;
         unflushed += if stored == tensor.dtype {
+            machine.await_room(buffer.len()).await?;
             machine.write(*tensor, *offset, buffer)?;
             buffer.len() as u64
         } else {

@@ -30,6 +30,7 @@ export class ModelPanel {
   readonly #address = find("address", HTMLInputElement);
   readonly #keep = find("keep", HTMLInputElement);
   readonly #context = find("context", HTMLInputElement);
+  readonly #memory = find("memory", HTMLInputElement);
   readonly #speed = new Speed();
   #announced = "";
 
@@ -97,11 +98,13 @@ export class ModelPanel {
   load(wish: Wish): void {
     this.#notices.clear();
     const context = this.#context.valueAsNumber;
+    const memory = this.#memory.valueAsNumber;
     location.hash = "#chat";
     void this.#session.load({
       ...wish,
       cache: wish.cache ?? this.#keep.checked,
       context: Number.isInteger(context) ? context : undefined,
+      deviceMemory: memory > 0 ? Math.floor(memory * 1e6) : undefined,
     });
   }
 
@@ -190,13 +193,12 @@ export class ModelPanel {
       actions.push({ text: "Load without keeping it", act: () => this.load({ ...wish, cache: false }) });
       actions.push({ text: "Clear what is kept", act: () => void this.#clear().then(() => this.load(wish)) });
     } else if (error.code === "out_of_memory") {
-      actions.push({
-        text: "Choose a smaller context",
-        act: () => {
-          find("other", HTMLDetailsElement).open = true;
-          this.#context.focus();
-        },
-      });
+      const set = (input: HTMLInputElement) => () => {
+        find("other", HTMLDetailsElement).open = true;
+        input.focus();
+      };
+      actions.push({ text: "Choose a smaller context", act: set(this.#context) });
+      actions.push({ text: "Set how much memory it may take", act: set(this.#memory) });
     } else if ((error.code === "checkpoint" || error.code === "tokenizer") && typeof wish.source !== "string") {
       // A retry with the same files would fail again.
       actions.push({ text: "Choose a folder", act: () => find("folder", HTMLInputElement).click() });
@@ -264,7 +266,14 @@ export class ModelPanel {
       whole(c.vocab_size),
       `${whole(model.context)} tokens`,
     ];
-    facts.replaceChildren(...pairs(FACTS.map((name, i) => [name, values[i] ?? ""])));
+    const rows = FACTS.map((name, i): [string, string] => [name, values[i] ?? ""]);
+    if (model.placement) {
+      const { deviceBytes, fileBytes, tokenFileBytes } = model.placement;
+      rows.push(["On the adapter", `${bytes(deviceBytes)} of weights`]);
+      rows.push(["In the files", `${bytes(fileBytes)} of weights`]);
+      rows.push(["A token reads", `up to ${bytes(tokenFileBytes)} of the files`]);
+    }
+    facts.replaceChildren(...pairs(rows));
     showAdapter(adapter);
   }
 }

@@ -10,6 +10,8 @@ export interface Wish {
   /** Display name. */
   label: string;
   context?: number | undefined;
+  /** Bytes of the adapter's memory that the model may take. */
+  deviceMemory?: number | undefined;
   cache?: boolean;
 }
 
@@ -96,6 +98,7 @@ export class Session {
       const engine = await GrokWgpu.load(wish.source, {
         signal: loading.signal,
         context: wish.context,
+        deviceMemory: wish.deviceMemory,
         cache: wish.cache ?? true,
         onProgress: (progress) => {
           if (this.#loading !== loading) {

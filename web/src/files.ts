@@ -26,14 +26,20 @@ export const opener = {
   },
 };
 
+/** A model file that may be held open between reads. */
+export interface ModelFile extends SourceFile {
+  /** Lets go of it until it is read again. */
+  close?(): void;
+}
+
 /** A model file in a `Blob`. */
-export class BlobFile implements SourceFile {
+export class BlobFile implements ModelFile {
   readonly size: number;
 
   constructor(
     readonly name: string,
     private readonly blob: Bytes,
-    private readonly stop: Stop,
+    protected readonly stop: Stop,
   ) {
     this.size = blob.size;
   }
@@ -46,9 +52,12 @@ export class BlobFile implements SourceFile {
       return new Uint8Array(await this.blob.slice(offset, offset + length).arrayBuffer());
     } catch (error) {
       // The file on the disk was changed, moved or deleted after it was chosen.
-      const why = error instanceof Error ? error.message : String(error);
-      throw new GrokWgpuError("checkpoint", `${this.name} can no longer be read: ${why}`, "Load the model again.");
+      throw this.gone(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  protected gone(why: string): GrokWgpuError {
+    return new GrokWgpuError("checkpoint", `${this.name} can no longer be read: ${why}`, "Load the model again.");
   }
 }
 
@@ -64,7 +73,7 @@ function split({ path, file }: SentFile): Found {
 }
 
 /** The files of one model among the dropped files, which may be in several folders. */
-export function droppedFiles(sent: SentFile[], stop: Stop): { name: string; files: SourceFile[] } {
+export function droppedFiles(sent: SentFile[], stop: Stop): { name: string; files: ModelFile[] } {
   const found = sent.map(split).filter(({ name }) => isModelFile(name));
   const configs = found.filter(({ name }) => name === "config.json").sort((a, b) => a.folder.length - b.folder.length);
   // Without a config.json, look for a GGUF file, which includes the configuration.

@@ -2,7 +2,7 @@
 
 import { ChangedError, contentOf, differs, type Version, WrongAnswer } from "./answers.js";
 import { abortedError, GrokWgpuError, toError } from "./errors.js";
-import { BlobFile, type Stop } from "./files.js";
+import { BlobFile, type ModelFile, type Stop } from "./files.js";
 import { getRange, getWhole, look, TRIES, type Wanted } from "./http.js";
 import { fileUrl, type ListedFile, type Listing, list, locate } from "./listing.js";
 import { type FileState, Store, type Writer } from "./store.js";
@@ -35,7 +35,7 @@ export interface RemoteOptions {
 export async function remoteFiles(
   address: string,
   options: RemoteOptions,
-): Promise<{ name: string; files: SourceFile[] }> {
+): Promise<{ name: string; files: ModelFile[] }> {
   const { base } = locate(address);
   const name = decodeURIComponent(new URL(base).pathname.split("/").filter(Boolean).pop() ?? "model");
   const store = options.cache ? await Store.open(base) : undefined;
@@ -59,7 +59,7 @@ function listingName(address: string): string {
 }
 
 /** Downloads the files that are missing and opens the cached files. */
-async function kept(address: string, store: Store, options: RemoteOptions): Promise<SourceFile[]> {
+async function kept(address: string, store: Store, options: RemoteOptions): Promise<ModelFile[]> {
   const { signal } = options.stop;
   const earlier = await store.readJson<Listing>(listingName(address));
   const complete = earlier !== undefined && (await whole(store, earlier));
@@ -104,13 +104,13 @@ async function kept(address: string, store: Store, options: RemoteOptions): Prom
     }
   }
   await store.writeJson(listingName(address), listing);
-  const files: SourceFile[] = [];
+  const files: ModelFile[] = [];
   for (const { name } of listing.files) {
-    const file = await store.file(name);
+    const file = await store.source(name, options.stop);
     if (!file) {
       throw new GrokWgpuError("internal", `${name} has vanished from the browser's storage`, "Load the model again.");
     }
-    files.push(new BlobFile(name, file, options.stop));
+    files.push(file);
   }
   return files;
 }

@@ -2,6 +2,8 @@
 
 import type { Version } from "./answers.js";
 import { CACHE_FOLDER, privateRoot } from "./cache.js";
+import { abortedError } from "./errors.js";
+import { BlobFile, type Stop } from "./files.js";
 
 /** State of a cached file. */
 export interface FileState {
@@ -14,6 +16,8 @@ export interface FileState {
 
 /** The part of `FileSystemSyncAccessHandle` that is used; not every TypeScript library has the type. */
 interface SyncHandle {
+  /** Only in browsers that let several readers have the file open. */
+  readonly mode?: string;
   getSize(): number;
   read(into: Uint8Array, options: { at: number }): number;
   write(bytes: Uint8Array, options: { at: number }): number;
@@ -22,7 +26,9 @@ interface SyncHandle {
   close(): void;
 }
 
-type FileHandle = FileSystemFileHandle & { createSyncAccessHandle?: () => Promise<SyncHandle> };
+type FileHandle = FileSystemFileHandle & {
+  createSyncAccessHandle?: (options?: { mode: string }) => Promise<SyncHandle>;
+};
 
 function isMissing(error: unknown): boolean {
   return error instanceof DOMException && error.name === "NotFoundError";
@@ -114,6 +120,12 @@ export class Store {
     }
   }
 
+  /** The file as a model file; undefined if it does not exist. */
+  async source(name: string, stop: Stop): Promise<PrivateFile | undefined> {
+    const file = await this.file(name);
+    return file && new PrivateFile(name, await this.folder.getFileHandle(name), file, stop);
+  }
+
   /** Opens a file for writing, and always closes it. */
   async write<T>(name: string, work: (writer: Writer) => Promise<T>): Promise<T> {
     const file: FileHandle = await this.folder.getFileHandle(name, { create: true });
@@ -129,5 +141,80 @@ export class Store {
     } finally {
       handle.close();
     }
+  }
+}
+
+/**
+ * A cached file that is read straight into the engine's memory, several times as fast as through a `Blob`. It is open
+ * from the first read until `close`, and others may read it meanwhile. Where that cannot be, it is read as a `Blob`.
+ */
+export class PrivateFile extends BlobFile {
+  readonly #handle: FileHandle;
+  readonly #modified: number;
+  #open: SyncHandle | undefined;
+  #opening: Promise<void> | undefined;
+  /** Whether this browser, or another tab, keeps it from being opened. */
+  #refused = false;
+
+  constructor(name: string, handle: FileHandle, file: File, stop: Stop) {
+    super(name, file, stop);
+    this.#handle = handle;
+    this.#modified = file.lastModified;
+  }
+
+  override async read(offset: number, length: number): Promise<Uint8Array> {
+    if (!this.#open && !this.#refused) {
+      this.#opening ??= this.#opened().finally(() => {
+        this.#opening = undefined;
+      });
+      await this.#opening;
+    }
+    const bytes = new Uint8Array(length);
+    return this.readInto(offset, bytes) ? bytes : super.read(offset, length);
+  }
+
+  readInto(offset: number, into: Uint8Array): boolean {
+    if (!this.#open) {
+      return false;
+    }
+    if (this.stop.signal?.aborted) {
+      throw abortedError("loading");
+    }
+    for (let done = 0; done < into.length; ) {
+      const count = this.#open.read(into.subarray(done), { at: offset + done });
+      if (count <= 0) {
+        throw this.gone(`it ends at byte ${offset + done}`);
+      }
+      done += count;
+    }
+    return true;
+  }
+
+  /** Lets others write to the file until it is read again. */
+  close(): void {
+    this.#open?.close();
+    this.#open = undefined;
+    this.#refused = false;
+  }
+
+  async #opened(): Promise<void> {
+    let open: SyncHandle | undefined;
+    try {
+      open = await this.#handle.createSyncAccessHandle?.({ mode: "read-only" });
+    } catch {
+      // A tab that has the file open alone: what can still be read of it, a `Blob` reads.
+    }
+    // Browsers that do not know the mode would lock the file.
+    if (open?.mode !== "read-only") {
+      open?.close();
+      this.#refused = true;
+      return;
+    }
+    const { size, lastModified } = await this.#handle.getFile();
+    if (size !== this.size || lastModified !== this.#modified) {
+      open.close();
+      throw this.gone("it was replaced");
+    }
+    this.#open = open;
   }
 }

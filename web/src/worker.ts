@@ -2,7 +2,7 @@
 
 import { describeAdapter, findAdapter, start } from "./adapter.js";
 import { abortedError, GrokWgpuError, toError, toPlain } from "./errors.js";
-import { droppedFiles, type Stop } from "./files.js";
+import { droppedFiles, type ModelFile, type Stop } from "./files.js";
 import type {
   FromWorker,
   Loaded,
@@ -129,29 +129,45 @@ async function load(
 /** Keeps the error of a failed read, since the Rust library only learns that reading failed. */
 class Watched {
   readonly files: SourceFile[];
+  readonly #given: ModelFile[];
   #failure: GrokWgpuError | undefined;
 
-  constructor(files: SourceFile[]) {
-    this.files = files.map((file) => ({
-      name: file.name,
-      size: file.size,
-      read: async (offset: number, length: number) => {
+  constructor(files: ModelFile[]) {
+    this.#given = files;
+    this.files = files.map((file) => {
+      const failed = (error: unknown) => {
+        this.#failure = toError(error);
+        return error;
+      };
+      const read = async (offset: number, length: number) => {
         try {
           return await file.read(offset, length);
         } catch (error) {
-          this.#failure = toError(error);
-          throw error;
+          throw failed(error);
         }
-      },
-    }));
+      };
+      const readInto = (offset: number, into: Uint8Array) => {
+        try {
+          return file.readInto?.(offset, into) ?? false;
+        } catch (error) {
+          throw failed(error);
+        }
+      };
+      return { name: file.name, size: file.size, read, ...(file.readInto && { readInto }) };
+    });
   }
 
+  /** Does work that may read the files, which are open only meanwhile. */
   async during<T>(task: () => Promise<T>): Promise<T> {
     this.#failure = undefined;
     try {
       return await task();
     } catch (error) {
       throw this.#failure ?? error;
+    } finally {
+      for (const file of this.#given) {
+        file.close?.();
+      }
     }
   }
 }
@@ -173,7 +189,7 @@ async function deviceChanged(device: DeviceEvent): Promise<void> {
     // device events.
     enqueue(async () => {
       if (!disposed) {
-        await whole.heal();
+        await files?.during(() => whole.heal());
       }
     }).catch(() => {});
   }

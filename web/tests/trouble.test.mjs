@@ -307,6 +307,59 @@ test("a conversation that is too long", () =>
     assert.notEqual((await lastAnswer(page)).text, "");
   }));
 
+/** A page whose worker runs `first` before its own code. */
+async function withFirst(first, use) {
+  await fresh(
+    async (page, context) => {
+      await context.route(/assets\/worker-.*\.js$/, async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: `(${first})();\n${await response.text()}` });
+      });
+      await use(page);
+    },
+    { context: { serviceWorkers: "block" }, meant: [/Service Worker registration blocked by Playwright/] },
+  );
+}
+
+/** Loads the demo model with the least memory, and checks what the page says of it and what the model writes. */
+async function loadLeast(page) {
+  await chooseOther(page);
+  await page.locator("#memory").fill("0.001");
+  await page.locator("#start").click();
+  const { code, what } = await notice(page);
+  assert.equal(code, "out_of_memory");
+  await page.getByRole("button", { name: "Set how much memory it may take" }).click();
+  const least = Number(what.match(/: (\d+) is more/)?.[1]);
+  assert.ok(least > 1e6, what);
+  await page.locator("#memory").fill(String(least / 1e6));
+  await page.locator("#start").click();
+  await ready(page);
+  const facts = await page.locator("#facts").textContent();
+  assert.match(facts, /On the adapter[\d.]+ MB of weightsIn the files[\d.]+ MB of weightsA token readsup to [\d.]+ MB/);
+  const { question, text } = reference();
+  await sample(page, GREEDY);
+  await ask(page, question);
+  assert.equal((await lastAnswer(page)).text, text);
+}
+
+test("a model with less memory than it needs: its kept files are read straight into the engine's memory", () =>
+  withFirst(() => {
+    Blob.prototype.slice = () => {
+      throw new Error("a part of a file was read as a Blob");
+    };
+  }, loadLeast));
+
+test("kept files are read as Blobs where another tab has them open alone", () =>
+  withFirst(() => {
+    const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+    FileSystemFileHandle.prototype.createSyncAccessHandle = function (options) {
+      if (options?.mode === "read-only") {
+        return Promise.reject(new DOMException("it is open", "NoModificationAllowedError"));
+      }
+      return createSyncAccessHandle.call(this, options);
+    };
+  }, loadLeast));
+
 /** A fake worker that answers with given messages of the real protocol. */
 function pretend(answer) {
   return `addEventListener("message", ({ data: { call, request } }) => {

@@ -418,6 +418,11 @@ impl Machine for Gpu {
         self.alloc_guarded(role, dtype, shape, 0, 0)
     }
 
+    #[cfg(target_arch = "wasm32")]
+    async fn await_room(&mut self, bytes: usize) -> Result<()> {
+        self.await_uploads(bytes).await
+    }
+
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         let slot = &self.slots[tensor.id];
         if offset + bytes.len() as u64 > slot.size {

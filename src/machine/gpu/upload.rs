@@ -18,15 +18,18 @@ const LARGE: usize = 64 << 10;
 /// Bytes of a staging buffer.
 const STAGED: usize = 2 << 20;
 
-/// Staging buffers of the ring.
-const COUNT: usize = 4;
+/// Staging buffers of the ring. Browsers fill some while the device copies others: nothing waits
+/// for the device within a write.
+const COUNT: usize = if cfg!(target_arch = "wasm32") { 8 } else { 4 };
 
 /// The staging buffers for large writes.
 #[derive(Debug)]
 pub(super) struct Uploads {
     on: bool,
-    /// The one that was used first is at the front.
+    /// Those in use. The one that was used first is at the front.
     ring: VecDeque<Staged>,
+    /// Those that are mapped.
+    free: Vec<wgpu::Buffer>,
 }
 
 /// A staging buffer whose bytes are being copied.
@@ -40,10 +43,8 @@ struct Staged {
 }
 
 impl Default for Uploads {
-    /// Browsers write in wgpu's way: they must not be waited for, and wgpu gives Rust a copy of
-    /// their mapped memory, so that each byte would be copied three times.
     fn default() -> Self {
-        Self { on: !cfg!(target_arch = "wasm32"), ring: VecDeque::new() }
+        Self { on: true, ring: VecDeque::new(), free: Vec::new() }
     }
 }
 
@@ -57,23 +58,68 @@ impl Uploads {
     /// Frees the ring, as soon as the device has copied what is in it.
     pub(super) fn free(&mut self) {
         self.ring.clear();
+        self.free.clear();
     }
+
+    /// Buffers that can be written to at once, those that are still to be made among them.
+    #[cfg(target_arch = "wasm32")]
+    fn ready(&self) -> usize {
+        COUNT - self.ring.len()
+    }
+}
+
+/// Copies bytes to the start of a buffer that is mapped.
+#[cfg(not(target_arch = "wasm32"))]
+fn fill(buffer: &wgpu::Buffer, bytes: &[u8]) -> std::result::Result<(), wgpu::MapRangeError> {
+    buffer.get_mapped_range_mut(0..bytes.len() as u64)?.copy_from_slice(bytes);
+    Ok(())
+}
+
+/// Copies bytes to the start of a buffer that is mapped. A view to write to is a copy of the mapped
+/// memory for Rust, so that each byte would be copied three times; a view to read from gives
+/// JavaScript the memory itself.
+#[cfg(target_arch = "wasm32")]
+fn fill(buffer: &wgpu::Buffer, bytes: &[u8]) -> std::result::Result<(), wgpu::MapRangeError> {
+    buffer.get_mapped_range(0..bytes.len() as u64)?.as_uint8array().copy_from(bytes);
+    Ok(())
 }
 
 impl Gpu {
     /// Bytes of staging buffers for large writes that there are at the most.
     pub const MOST_STAGED_BYTES: u64 = (STAGED * COUNT) as u64;
 
-    /// Whether large writes go through staging buffers that are used again, as they do natively
-    /// unless this says otherwise. Frees those that there are.
+    /// Whether large writes go through staging buffers that are used again, as they do unless this
+    /// says otherwise. Frees those that there are.
     pub fn stage_uploads(&mut self, on: bool) {
-        self.uploads = Uploads { on, ring: VecDeque::new() };
+        self.uploads = Uploads { on, ..Uploads::default() };
     }
 
     /// Bytes of the staging buffers for large writes. They are made with the first such writes, and
     /// freed when a plan is recorded or all tensors are freed.
     pub fn staged_bytes(&self) -> u64 {
-        self.uploads.ring.iter().map(|staged| staged.buffer.size()).sum()
+        let Uploads { ring, free, .. } = &self.uploads;
+        ring.iter().map(|staged| &staged.buffer).chain(free).map(wgpu::Buffer::size).sum()
+    }
+
+    /// Waits until so many bytes can be written through the ring, as far as it has room for them.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) async fn await_uploads(&mut self, bytes: usize) -> Result<()> {
+        if !self.uploads.on || bytes < LARGE {
+            return Ok(());
+        }
+        while self.uploads.ready() < bytes.div_ceil(STAGED).min(COUNT) {
+            let Some(Staged { buffer, mapped, .. }) = self.uploads.ring.pop_front() else { break };
+            match mapped.await {
+                Ok(Ok(())) => self.uploads.free.push(buffer),
+                Ok(Err(error)) => {
+                    // Browsers report a lost device after the errors that follow from the loss.
+                    crate::files::web::pause(50).await;
+                    return Err(self.unmapped(&error.to_string()));
+                }
+                Err(_) => return Err(self.unmapped("the request was dropped")),
+            }
+        }
+        Ok(())
     }
 
     /// Writes bytes to a buffer through the ring. Waits for the device where all of the ring is in
@@ -83,8 +129,7 @@ impl Gpu {
             let size = part.len() as u64;
             match self.mapped_staging()? {
                 Some(buffer) => {
-                    let view = buffer.get_mapped_range_mut(0..size);
-                    view.map_err(|error| self.unmapped(&error.to_string()))?.copy_from_slice(part);
+                    fill(&buffer, part).map_err(|error| self.unmapped(&error.to_string()))?;
                     buffer.unmap();
                     let mut encoder = self
                         .device
@@ -104,6 +149,9 @@ impl Gpu {
     /// A staging buffer that is mapped and not in the ring. `None` if all are in use and cannot be
     /// waited for, as in browsers.
     fn mapped_staging(&mut self) -> Result<Option<wgpu::Buffer>> {
+        if let Some(buffer) = self.uploads.free.pop() {
+            return Ok(Some(buffer));
+        }
         if self.uploads.ring.len() < COUNT {
             let size = STAGED as u64;
             let buffer = self.make.buffer(&wgpu::BufferDescriptor {
