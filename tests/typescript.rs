@@ -98,6 +98,7 @@ fn options_of_loading_are_the_same_everywhere() {
         ("allowNonFinite", "allow_non_finite"),
         ("submissionMs", "submission_ms"),
         ("deviceMemory", "device_memory"),
+        ("keepCache", "keep_cache"),
     ] {
         assert!(given.remove(camel) && given.insert(snake.into()));
     }

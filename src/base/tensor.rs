@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::error::{Error, Result};
+
 /// Element type of a tensor, on the host and on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
@@ -117,17 +119,20 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// [`Rank`](crate::base::error::Error::Rank) if there are more or fewer.
-    pub fn dims<const N: usize>(&self) -> crate::base::error::Result<[u32; N]> {
-        self.shape
-            .extents()
-            .try_into()
-            .map_err(|_| crate::base::error::Error::Rank { got: self.shape, want: N })
+    /// [`Error::Rank`] if there are more or fewer.
+    pub fn dims<const N: usize>(&self) -> Result<[u32; N]> {
+        self.shape.extents().try_into().map_err(|_| Error::Rank { got: self.shape, want: N })
     }
 
     /// Bytes of the elements.
     pub fn size_bytes(&self) -> u64 {
         self.shape.size_bytes(self.dtype)
+    }
+
+    /// The error for bytes of it, up to `end`, where it has `size`: they were to be `done`.
+    pub(crate) fn beyond(&self, done: &str, end: u64, size: u64) -> Error {
+        let what = format!("bytes {done} {}{}", self.dtype, self.shape);
+        Error::Limit { what, got: end, limit: size }
     }
 }
 

@@ -42,6 +42,7 @@ use self::{
 use super::{
     clock::Clock,
     globals::Globals,
+    memory::KeepOption,
     model::{Reload, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{answer, forget_interrupts, interrupted, keep},
@@ -89,6 +90,8 @@ pub(super) struct Options {
     sampling: SamplingOptions,
     #[command(flatten)]
     sizes: SizeOptions,
+    #[command(flatten)]
+    keep: KeepOption,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,8 +133,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     settings.max_tokens = options.max_tokens as usize;
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
     let mut lines = Lines::open(terminal);
-    let session =
-        Resuming::new(Reload { globals, opened: &opened, sizes, prompt: 1, read }).await?;
+    let reload = Reload { globals, opened: &opened, sizes, prompt: 1, read };
+    let session = Resuming::new(reload).await?.keeping_cache(options.keep.wanted());
     terminal.faint("type a message, or /help");
     let _kept = keep();
     let mut chat = Chat {

@@ -32,6 +32,7 @@ use self::report::{Form, Printer};
 use super::{
     clock::Clock,
     globals::Globals,
+    memory::KeepOption,
     model::{Reload, locate, open, tokenizer},
     sampling::{SamplingOptions, max_tokens},
     signals::{interrupted, keep},
@@ -97,6 +98,8 @@ pub(super) struct Options {
     sampling: SamplingOptions,
     #[command(flatten)]
     sizes: SizeOptions,
+    #[command(flatten)]
+    keep: KeepOption,
 }
 
 /// Runs the command.
@@ -128,7 +131,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     settings.logprobs = options.logprobs.map(usize::from);
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
     let reload = Reload { globals, opened: &opened, sizes, prompt: ids.len(), read };
-    let mut session = Resuming::new(reload).await?;
+    let mut session = Resuming::new(reload).await?.keeping_cache(options.keep.wanted());
     if options.sampling.seed_is_news(&sampler) {
         terminal.faint(format!("seed {seed}"));
     }

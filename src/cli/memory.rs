@@ -25,6 +25,24 @@ pub(crate) struct MemoryOption {
     pub(crate) device_memory: Option<u64>,
 }
 
+/// Whether the cache is kept on the host as well.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Memory")]
+pub(crate) struct KeepOption {
+    /// Keep finished parts of the key-value cache in the computer's memory as well: after a lost
+    /// device the text goes on without being computed again. Models that are read from their files
+    /// while they run always do
+    #[arg(long)]
+    keep_cache: bool,
+}
+
+impl KeepOption {
+    /// For [`Resuming::keeping_cache`](grok_wgpu::lab::engine::resume::Resuming::keeping_cache).
+    pub(crate) fn wanted(self) -> Option<bool> {
+        self.keep_cache.then_some(true)
+    }
+}
+
 /// Chooses what of a model goes to the device.
 ///
 /// # Errors

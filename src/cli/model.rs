@@ -385,7 +385,10 @@ impl Rebuild for Reload<'_> {
         let terminal = self.globals.terminal();
         match change {
             Change::Lost(error) => terminal.warn(format!("{error}; the model is loaded again")),
-            Change::Restored => terminal.note("a new device goes on with the text"),
+            Change::Restored { replayed: 0 } => terminal.note("a new device goes on with the text"),
+            Change::Restored { replayed } => terminal.note(format!(
+                "a new device goes on with the text, of which {replayed} tokens were computed again"
+            )),
             // The error ends the answer, and is told there.
             Change::Failed(_) => {}
         }

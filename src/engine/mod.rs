@@ -3,6 +3,7 @@
 
 mod face;
 pub mod generation;
+mod keep;
 pub mod options;
 mod plans;
 mod pool;
@@ -13,6 +14,7 @@ pub mod sequence;
 pub mod session;
 mod sizes;
 pub mod step;
+pub mod store;
 mod streamer;
 mod table;
 
@@ -26,6 +28,7 @@ use crate::{
         plans::{Key, Plans, Wanted},
         sequence::{Kind, Pages, Sequence},
         step::{Answer, Input, Readback, Row, Run, Staged, StepOutput, stage},
+        store::Store,
         streamer::Streamer,
         table::Table,
     },
@@ -282,20 +285,7 @@ impl<M: Machine> Engine<M> {
     ///
     /// Those of [`Engine::step`].
     pub async fn restore(&mut self, sequence: &mut Sequence) -> Result<()> {
-        sequence.release();
-        let mut again = Sequence::new();
-        for (kind, mut rest) in sequence.runs() {
-            while let Some(first) = rest.first() {
-                let input = match kind {
-                    Kind::Prompt => Input::next_chunk(rest, Readback::Nothing, self.options),
-                    Kind::Generated => Input::generated(first, Readback::Nothing),
-                };
-                rest = &rest[input.ids.len()..];
-                self.step(&mut [Run { sequence: &mut again, input }]).await?;
-            }
-        }
-        *sequence = again;
-        Ok(())
+        self.restore_from(sequence, &mut Store::new(0)).await.map(|_| ())
     }
 
     /// Has `heed` called while a step brings weights, after each part of some MiB: an error from it

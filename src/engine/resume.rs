@@ -1,4 +1,4 @@
-//! A session that survives the loss of its device: a new engine replays the text in the cache.
+//! A session that survives the loss of its device: a new engine gets the text into its cache.
 
 use crate::{
     base::error::{Error, Result},
@@ -6,8 +6,9 @@ use crate::{
         Engine, SessionOptions,
         sequence::{Kind, Sequence},
         step::{Input, Readback, Run, StepOutput, Stepper},
+        store::Store,
     },
-    machine::Machine,
+    machine::{Machine, step::PAGE},
     model::config::Config,
 };
 
@@ -38,7 +39,10 @@ pub enum Change<'a> {
     /// It was lost, for this reason.
     Lost(&'a Error),
     /// A new device has the weights and the cache.
-    Restored,
+    Restored {
+        /// Tokens of the text that went through the model again; the others were kept.
+        replayed: usize,
+    },
     /// It could not be replaced, for this reason. The next step tries again.
     Failed(&'a Error),
 }
@@ -47,14 +51,44 @@ pub enum Change<'a> {
 /// so that callers notice only the delay.
 ///
 /// The text is replayed the way it went through the lost device, prompts by prefill and generated
-/// tokens one by one, so that the cache has the same bits on the same adapter.
+/// tokens one by one, so that the cache has the same bits on the same adapter. Where finished pages
+/// of the cache are kept on the host, only the tokens after them are replayed: that is done for
+/// models of which weights are brought while they run, whose tokens take long, and for others with
+/// [`Resuming::keeping_cache`].
 pub struct Resuming<R: Rebuild> {
     rebuild: R,
     /// `None` from a loss until the next step.
     engine: Option<Engine<R::Machine>>,
     config: Config,
     options: SessionOptions,
+    text: Text,
+}
+
+/// A text, and the pages of its cache that are on the host.
+#[derive(Default)]
+struct Text {
     sequence: Sequence,
+    store: Option<Store>,
+}
+
+impl Text {
+    /// Copies pages that the last step finished to the host, if they are to be there. `before` is
+    /// how many tokens there were before it. Returns whether the machine was waited for.
+    async fn keep<M: Machine>(&mut self, engine: &mut Engine<M>, before: usize) -> Result<bool> {
+        let Self { sequence, store: Some(store) } = self else { return Ok(false) };
+        let page = PAGE as usize;
+        if before / page == sequence.tokens().len() / page {
+            return Ok(false);
+        }
+        Ok(engine.keep(sequence, store).await? > 0)
+    }
+
+    /// Gets the text into the cache of a new engine. Returns how many tokens were replayed.
+    async fn restore<M: Machine>(&mut self, engine: &mut Engine<M>) -> Result<usize> {
+        let mut none = Store::new(0);
+        let store = self.store.as_mut().unwrap_or(&mut none);
+        engine.restore_from(&mut self.sequence, store).await
+    }
 }
 
 impl<R: Rebuild> Resuming<R> {
@@ -65,13 +99,27 @@ impl<R: Rebuild> Resuming<R> {
     /// Those of [`Rebuild::build`].
     pub async fn new(mut rebuild: R) -> Result<Self> {
         let engine = rebuild.build().await?;
-        Ok(Self {
+        let session = Self {
             config: engine.config().clone(),
             options: engine.options(),
             engine: Some(engine),
             rebuild,
-            sequence: Sequence::new(),
-        })
+            text: Text::default(),
+        };
+        Ok(session.keeping_cache(None))
+    }
+
+    /// Sets whether finished pages of the cache, of 32 positions, are copied to the host, where
+    /// they take as much memory as on the device at the most. After a loss they are written back. A
+    /// step that finishes a page waits for the copy, which is a submission of its own. With `None`
+    /// it is done if weights are brought while the model runs.
+    #[must_use]
+    pub fn keeping_cache(mut self, wanted: Option<bool>) -> Self {
+        if let Some(engine) = &self.engine {
+            let keeps = wanted.unwrap_or_else(|| engine.streams());
+            self.text.store = keeps.then(|| Store::new(engine.cache_bytes()));
+        }
+        self
     }
 
     /// Rebuilds the engine if its device was lost. A step would do the same.
@@ -102,12 +150,12 @@ impl<R: Rebuild> Resuming<R> {
     /// Runs `work`; if the device is lost, runs it again on a new one, [`TRIES`] times at most.
     async fn persist<T>(
         &mut self,
-        mut work: impl AsyncFnMut(&mut Engine<R::Machine>, &mut Sequence) -> Result<T>,
+        mut work: impl AsyncFnMut(&mut Engine<R::Machine>, &mut Text) -> Result<T>,
     ) -> Result<T> {
         let mut losses = 0;
         loop {
             let result = match self.ready().await {
-                Ok((engine, sequence)) => work(engine, sequence).await,
+                Ok((engine, text)) => work(engine, text).await,
                 Err(error) => Err(error),
             };
             match result {
@@ -136,16 +184,16 @@ impl<R: Rebuild> Resuming<R> {
         }
     }
 
-    /// The engine and the text. After a loss, builds a new engine first and replays the text.
-    async fn ready(&mut self) -> Result<(&mut Engine<R::Machine>, &mut Sequence)> {
+    /// The engine and the text. After a loss, builds a new engine first and restores the text.
+    async fn ready(&mut self) -> Result<(&mut Engine<R::Machine>, &mut Text)> {
         if self.engine.is_none() {
             let mut engine = self.rebuild.build().await?;
-            engine.restore(&mut self.sequence).await?;
+            let replayed = self.text.restore(&mut engine).await?;
             engine.machine_mut().flush().await?;
-            self.rebuild.on_change(Change::Restored);
+            self.rebuild.on_change(Change::Restored { replayed });
             self.engine = Some(engine);
         }
-        Ok((self.engine.as_mut().expect("made above"), &mut self.sequence))
+        Ok((self.engine.as_mut().expect("made above"), &mut self.text))
     }
 }
 
@@ -159,20 +207,22 @@ impl<R: Rebuild> Stepper for Resuming<R> {
     }
 
     fn sequence(&mut self) -> &mut Sequence {
-        &mut self.sequence
+        &mut self.text.sequence
     }
 
     async fn step(&mut self, input: Input<'_>) -> Result<StepOutput> {
-        let keep = self.sequence.tokens().len();
-        self.persist(async |engine, sequence| {
-            let mut outputs = engine.step(&mut [Run { sequence, input }]).await?;
-            if input.read == Readback::Nothing {
+        let before = self.text.sequence.tokens().len();
+        self.persist(async |engine, text| {
+            let run = Run { sequence: &mut text.sequence, input };
+            let mut outputs = engine.step(&mut [run]).await?;
+            let mut waited = text.keep(engine, before).await;
+            if matches!(waited, Ok(false)) && input.read == Readback::Nothing {
                 // This step waits for no readback: the flush shows a loss at once, and lets other
                 // tasks run.
-                let flushed = engine.machine_mut().flush().await;
-                // The step is repeated, or fails: either way its tokens do not count.
-                flushed.inspect_err(|_| sequence.rewind(keep))?;
+                waited = engine.machine_mut().flush().await.map(|()| true);
             }
+            // The step is repeated, or fails: either way its tokens do not count.
+            waited.inspect_err(|_| text.sequence.rewind(before))?;
             Ok(outputs.pop().expect("a run has an output"))
         })
         .await
@@ -191,7 +241,7 @@ mod tests {
             generation::generate,
             options::{Event, Generated, Options},
         },
-        machine::{BufferRole, host::Host, kernel::Executor},
+        machine::{BufferRole, Span, host::Host, kernel::Executor},
         text::{
             sampler::{Sampler, Sampling},
             tokenizer::{Tokenizer, synthetic_tok_json},
@@ -259,6 +309,11 @@ mod tests {
             self.host.run_plan(plan, read).await
         }
 
+        async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+            self.live()?;
+            self.host.read(spans).await
+        }
+
         async fn flush(&mut self) -> Result<()> {
             self.host.flush().await
         }
@@ -305,7 +360,7 @@ mod tests {
         fn on_change(&mut self, change: Change<'_>) {
             self.heard.push(match change {
                 Change::Lost(_) => "lost",
-                Change::Restored => "restored",
+                Change::Restored { .. } => "restored",
                 Change::Failed(_) => "failed",
             });
         }

@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine,
+        BufferRole, Machine, Span,
         kernel::{Executor, Kernel, Need},
     },
 };
@@ -304,6 +304,10 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         self.runner.run(&mut self.machine, plan, read).await
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        self.machine.read(spans).await
     }
 
     async fn flush(&mut self) -> Result<()> {

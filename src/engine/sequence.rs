@@ -37,6 +37,11 @@ impl Sequence {
         &self.tokens
     }
 
+    /// How each token went through the model.
+    pub(super) fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
     /// Its tokens, in runs of the same kind.
     pub fn runs(&self) -> impl Iterator<Item = (Kind, &[u32])> {
         let mut at = 0;

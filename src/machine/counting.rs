@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine,
+        BufferRole, Machine, Span,
         gpu::Caps,
         kernel::{Executor, Kernel},
     },
@@ -120,6 +120,10 @@ impl Machine for Counting {
         Err(Error::Usage("a machine that only counts cannot run a model".into()))
     }
 
+    async fn read(&mut self, _spans: &[Span]) -> Result<Vec<u8>> {
+        Err(Error::Usage("a machine that only counts holds nothing".into()))
+    }
+
     async fn flush(&mut self) -> Result<()> {
         Ok(())
     }
@@ -173,6 +177,10 @@ impl<F: FnMut(&dyn Kernel) -> Result<()>> Machine for Watching<F> {
 
     async fn run_plan(&mut self, (): &(), read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         self.counting.run_plan(&Counted::default(), read).await
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        self.counting.read(spans).await
     }
 
     async fn flush(&mut self) -> Result<()> {

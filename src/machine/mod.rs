@@ -26,6 +26,17 @@ pub enum BufferRole {
     Uniform,
 }
 
+/// Some bytes of a tensor. `offset`, from its start, and `bytes` are multiples of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The tensor.
+    pub tensor: Tensor,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u64,
+}
+
 /// A device, or the host in its place.
 pub trait Machine {
     /// A recorded sequence of dispatches.
@@ -127,6 +138,15 @@ pub trait Machine {
         read: &[Tensor],
     ) -> impl Future<Output = Result<Vec<Vec<u8>>>>;
 
+    /// Reads parts of tensors back, one after another, as they are when everything is done that was
+    /// run and written so far.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`](crate::base::error::Error::Limit) if a tensor has fewer bytes; if the
+    /// device fails or is lost.
+    fn read(&mut self, spans: &[Span]) -> impl Future<Output = Result<Vec<u8>>>;
+
     /// Waits until everything written so far has left the host's memory.
     ///
     /// # Errors
@@ -204,6 +224,10 @@ impl<M: Machine> Machine for &mut M {
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         (**self).run_plan(plan, read).await
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        (**self).read(spans).await
     }
 
     async fn flush(&mut self) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine,
+        BufferRole, Machine, Span,
         binder::Access,
         gpu::Gpu,
         host::Host,
@@ -165,6 +165,10 @@ impl Machine for Bisect<'_> {
         }
         let nothing = self.gpu.record(&mut |_| Ok(()))?;
         self.gpu.run_plan(&nothing, read).await
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        self.gpu.read(spans).await
     }
 
     async fn flush(&mut self) -> Result<()> {

@@ -285,7 +285,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
         memory: options.device_memory,
         placed: placed.clone(),
     };
-    let mut session = Resuming::new(reload).await?;
+    let mut session = Resuming::new(reload).await?.keeping_cache(options.keep_cache);
     // A prompt and its first token need no more; `Engine::compile_rest` has the rest.
     let mut progress = |done, total| device.listener.progress("pipelines", done, total);
     session.compile_each(&[Kind::Prompt], read, &mut progress).await?;
@@ -466,7 +466,7 @@ impl Rebuild for Reload {
         let listener = &self.device.listener;
         match change {
             Change::Lost(error) => emit_once(&self.told, &self.device, &error.to_string()),
-            Change::Restored => listener.emit_device("restored", "everything is as it was"),
+            Change::Restored { .. } => listener.emit_device("restored", "everything is as it was"),
             Change::Failed(error) => listener.emit_device("failed", &error.to_string()),
         }
     }

@@ -28,6 +28,9 @@ pub(super) struct LoadOptions {
     submission_ms: Option<u32>,
     /// Bytes of the device's memory that the model may take.
     pub(super) device_memory: Option<u64>,
+    /// Whether finished pages of the cache are kept on the host; if not said, where weights are
+    /// brought.
+    pub(super) keep_cache: Option<bool>,
 }
 
 /// Element types of the key-value cache.

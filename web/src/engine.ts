@@ -52,7 +52,7 @@ export class GrokWgpu {
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<GrokWgpu> {
     const given = read("GrokWgpu.load", options, LOAD);
     const { onProgress, signal, onDevice, cache = true } = given;
-    const { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory } = given;
+    const { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory, keepCache } = given;
     host.requireWebGpu();
     const sent = sendable(source);
     const client = new Client();
@@ -73,7 +73,7 @@ export class GrokWgpu {
         {
           kind: "load",
           source: sent,
-          options: { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory, cache },
+          options: { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory, keepCache, cache },
         },
         { onNews, signal, what: "loading" },
       );

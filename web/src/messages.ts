@@ -38,6 +38,7 @@ export interface SentLoadOptions {
   allowNonFinite?: boolean;
   submissionMs?: number;
   deviceMemory?: number;
+  keepCache?: boolean;
   cache: boolean;
 }
 

@@ -131,6 +131,7 @@ export const LOAD: Kinds<LoadOptions> = {
   allowNonFinite: flag,
   submissionMs: whole,
   deviceMemory: bytes,
+  keepCache: flag,
   cache: flag,
   onDevice: callback,
 };

@@ -40,6 +40,11 @@ export interface LoadOptions {
    * needs it. Default: all that the model needs.
    */
   deviceMemory?: number;
+  /**
+   * Keep finished parts of the key-value cache in the page's memory as well, so that after a lost device the text goes
+   * on without being computed again. Default: only for models of which `deviceMemory` leaves something in the files.
+   */
+  keepCache?: boolean;
   /** Cache downloaded files in the origin private file system. Default: true. */
   cache?: boolean;
   /** Called when the device was lost, and about its recovery. */

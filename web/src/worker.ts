@@ -81,7 +81,7 @@ function compileRest(): void {
 
 async function load(
   source: SentSource,
-  { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory, cache }: SentLoadOptions,
+  { context, prefill, kvCache, allowNonFinite, submissionMs, deviceMemory, keepCache, cache }: SentLoadOptions,
   signal: AbortSignal,
   emit: (news: News) => void,
 ): Promise<Loaded> {
@@ -118,6 +118,7 @@ async function load(
     allow_non_finite: allowNonFinite,
     submission_ms: submissionMs,
     device_memory: deviceMemory,
+    keep_cache: keepCache,
   });
   engine = await watched.during(() => Engine.load(watched.files, sent, onEvent));
   stop.signal = undefined;

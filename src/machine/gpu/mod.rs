@@ -31,7 +31,7 @@ use crate::{
         error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
-    machine::{BufferRole, Machine, binder::Dispatch, kernel::Executor},
+    machine::{BufferRole, Machine, Span, binder::Dispatch, kernel::Executor},
     variants::Tuning,
 };
 
@@ -291,13 +291,19 @@ impl Gpu {
         if total == 0 {
             return Ok(Vec::new());
         }
+        let bytes = self.copied(&regions, total).await?;
+        Ok(divided(&bytes, &regions))
+    }
+
+    /// The bytes of `regions`, `total` in all, one after another, in a submission of their own.
+    async fn copied(&mut self, regions: &[Region], total: u64) -> Result<Vec<u8>> {
         let staging = self.staging(total)?;
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.copy(&mut encoder, &regions, &staging);
+        self.copy(&mut encoder, regions, &staging);
         self.queue.submit([encoder.finish()]);
         let mapped = wait::map(&staging, wgpu::MapMode::Read, total);
-        self.read_mapped(&staging, mapped, &regions).await
+        self.mapped(&staging, mapped, total).await
     }
 
     /// Copies `regions` to a staging buffer, one after another.
@@ -318,14 +324,7 @@ impl Gpu {
     ) -> Result<Vec<Vec<u8>>> {
         let total: u64 = regions.iter().map(|region| region.size).sum();
         let bytes = self.mapped(staging, mapped, total).await?;
-        let mut rest = bytes.as_slice();
-        let take = |region: &Region| {
-            let (head, tail) =
-                rest.split_at(usize::try_from(region.size).expect("read whole above"));
-            rest = tail;
-            head.to_vec()
-        };
-        Ok(regions.iter().map(take).collect())
+        Ok(divided(&bytes, regions))
     }
 
     /// The first `size` bytes of a staging buffer that is being mapped.
@@ -411,6 +410,17 @@ impl Gpu {
     }
 }
 
+/// What was read, by region.
+fn divided(bytes: &[u8], regions: &[Region]) -> Vec<Vec<u8>> {
+    let mut rest = bytes;
+    let take = |region: &Region| {
+        let (head, tail) = rest.split_at(usize::try_from(region.size).expect("it was read whole"));
+        rest = tail;
+        head.to_vec()
+    };
+    regions.iter().map(take).collect()
+}
+
 impl Machine for Gpu {
     type Plan = RecordedPass;
 
@@ -426,11 +436,7 @@ impl Machine for Gpu {
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         let slot = &self.slots[tensor.id];
         if offset + bytes.len() as u64 > slot.size {
-            return Err(Error::Limit {
-                what: format!("bytes written to {}{}", tensor.dtype, tensor.shape),
-                got: offset + bytes.len() as u64,
-                limit: slot.size,
-            });
+            return Err(tensor.beyond("written to", offset + bytes.len() as u64, slot.size));
         }
         if self.uploads.take(bytes) {
             let (buffer, at) = (slot.buffer.clone(), slot.offset + offset);
@@ -493,6 +499,28 @@ impl Machine for Gpu {
         for (tensor, bytes) in read.iter().zip(&mut bytes) {
             bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
         }
+        Ok(bytes)
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        let mut regions = Vec::with_capacity(spans.len());
+        for &Span { tensor, offset, bytes } in spans {
+            let slot = &self.slots[tensor.id];
+            let end = offset.saturating_add(bytes);
+            if end > slot.size {
+                return Err(tensor.beyond("read of", end, slot.size));
+            }
+            regions.push(Region { slot: tensor.id, offset: slot.offset + offset, size: bytes });
+        }
+        let total: u64 = regions.iter().map(|region| region.size).sum();
+        if total == 0 {
+            return self.check().map(|()| Vec::new());
+        }
+        let bytes = self.copied(&regions, total).await?;
+        self.counters.submissions += 1;
+        self.counters.read_backs += 1;
+        self.counters.read_back_bytes += total;
+        self.pace.done(wait::now());
         Ok(bytes)
     }
 

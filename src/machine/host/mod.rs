@@ -15,7 +15,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine,
+        BufferRole, Machine, Span,
         kernel::{Executor, Kernel},
         step::{RECORDS, STEP_LEN},
     },
@@ -439,6 +439,18 @@ impl Machine for Host {
             bytes
         };
         Ok(read.iter().map(of).collect())
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        let mut read = Vec::new();
+        for &Span { tensor, offset, bytes } in spans {
+            let all = self.bytes(tensor);
+            let end = offset.saturating_add(bytes);
+            let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
+            let part = range.and_then(|(from, to)| all.get(from..to));
+            read.extend(part.ok_or_else(|| tensor.beyond("read of", end, all.len() as u64))?);
+        }
+        Ok(read)
     }
 
     fn tensor_count(&self) -> usize {
