@@ -2,6 +2,8 @@
 //! what moves.
 
 mod common;
+#[path = "common/placed.rs"]
+mod placed;
 
 use std::{
     ops::ControlFlow,
@@ -18,88 +20,40 @@ use grok_wgpu::lab::{
     },
     checkpoint::Synthetic,
     engine::{
-        Engine, Heed, SessionOptions,
+        Engine, Heed,
         options::{Event, FinishReason, Options},
         sequence::Sequence,
         session::Session,
         step::Readback,
     },
-    machine::{
-        Machine,
-        counting::DeviceLimits,
-        gpu::{Gpu, LimitProfile},
-        host::Host,
-    },
+    machine::{Machine, counting::DeviceLimits, gpu::LimitProfile, host::Host},
     measure::capacity::Planner,
-    model::{
-        Placement, Slots,
-        config::Config,
-        weights::{Lasting, Weights},
-    },
+    model::{Placement, Slots, config::Config, weights::Weights},
     text::{
         sampler::{Sampler, Sampling},
         tokenizer::{Tokenizer, synthetic_tok_json},
     },
 };
+use placed::{LAYERS, PROMPT, SIZES, TOKENS, bits, configs, counted, load};
 use pollster::block_on;
-
-const SIZES: SessionOptions = SessionOptions::new(128, 24, DType::F32);
-
-/// A prompt of three chunks, the last of which is short, then single tokens.
-const PROMPT: u32 = 51;
-const TOKENS: [u32; 6] = [3, 77, 201, 3, 130, 9];
-
-const LAYERS: u32 = 3;
-
-/// Experts beside a dense MLP, and a model that is experts by nine tenths.
-fn configs() -> [(&'static str, Config); 2] {
-    let beside = Config::preset("tiny").expect("a preset").with_layers(LAYERS);
-    let mut wide = Config::preset("tiny-grok-1").expect("a preset").with_layers(LAYERS);
-    let experts = wide.experts.as_mut().expect("it has experts");
-    experts.width = 256;
-    [("beside a dense MLP", beside), ("nine tenths experts", wide)]
-}
-
-fn placed<M: Machine>(
-    machine: M,
-    config: &Config,
-    weights: &impl Lasting,
-    placement: Placement,
-) -> Session<M> {
-    let mut progress = |_| Ok(());
-    let load = Session::load_placed(machine, config, weights, SIZES, placement, &mut progress);
-    block_on(load).expect("loads")
-}
-
-/// The bits of the logits after the prompt and after each token, and the experts that were chosen.
-fn bits<M: Machine>(session: &mut Session<M>) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
-    let prompt: Vec<u32> = (0..PROMPT).map(|i| i.wrapping_mul(7919) % 256).collect();
-    session.rewind(0);
-    session.report_routes(true);
-    let mut outputs = vec![block_on(session.prefill(&prompt, Readback::Logits))?];
-    for id in TOKENS {
-        outputs.push(block_on(session.decode(id, Readback::Logits))?);
-    }
-    let logits = outputs.iter().flat_map(|output| &output.candidates);
-    let routes = outputs.iter().flat_map(|output| output.routes.iter().flatten());
-    Ok((
-        logits.map(|candidate| candidate.logit.to_bits()).collect(),
-        routes.map(|route| route.experts.clone()).collect(),
-    ))
-}
 
 /// Places in which nothing, the experts, the dense MLPs or all of a model is brought.
 fn placements() -> Vec<Placement> {
     let slots = [2, 3, 4, 8].into_iter().flat_map(|n| [Slots::Each(n), Slots::Shared(n)]);
     let mut all: Vec<Placement> = slots
-        .map(|slots| Placement { attention: LAYERS, dense: LAYERS, experts: 0, slots })
+        .map(|slots| Placement {
+            attention: LAYERS,
+            dense: LAYERS,
+            experts: 0,
+            ..Placement::least(slots)
+        })
         .collect();
     let slots = Slots::Shared(3);
     all.extend([
-        Placement { attention: LAYERS, dense: LAYERS, experts: 1, slots },
-        Placement { attention: LAYERS, dense: 1, experts: 0, slots },
-        Placement { attention: 2, dense: 1, experts: 2, slots },
-        Placement { attention: LAYERS, dense: 0, experts: LAYERS, slots },
+        Placement { attention: LAYERS, dense: LAYERS, experts: 1, ..Placement::least(slots) },
+        Placement { attention: LAYERS, dense: 1, experts: 0, ..Placement::least(slots) },
+        Placement { attention: 2, dense: 1, experts: 2, ..Placement::least(slots) },
+        Placement { attention: LAYERS, dense: 0, experts: LAYERS, ..Placement::least(slots) },
         Placement::least(slots),
         Placement::least(Slots::Each(2)),
     ]);
@@ -114,7 +68,7 @@ fn every_placement_gives_the_bits_of_the_whole(types: &[DType], binding: Option<
     for (name, config) in configs() {
         for &dtype in types {
             let weights = Synthetic::new(&config, dtype, 11).expect("weights");
-            let mut whole = placed(&mut gpu, &config, &weights, Placement::WHOLE);
+            let mut whole = load(&mut gpu, &config, &weights, Placement::WHOLE);
             let cuts = whole.model().cuts();
             assert_eq!(cuts > 0, binding.is_some(), "{name} {dtype}: {cuts} cuts");
             let want = bits(&mut whole).expect("runs");
@@ -124,7 +78,7 @@ fn every_placement_gives_the_bits_of_the_whole(types: &[DType], binding: Option<
             gpu.truncate(0);
             for placement in placements() {
                 let here = format!("{name} {dtype} {placement:?}");
-                let mut session = placed(&mut gpu, &config, &weights, placement);
+                let mut session = load(&mut gpu, &config, &weights, placement);
                 assert!(session.model().bytes() <= keep, "{here}");
                 let got = bits(&mut session).expect("runs");
                 assert!(got == want, "{here}: other bits or routes");
@@ -157,34 +111,12 @@ fn every_placement_gives_the_bits_of_the_whole_that_limits_cut() {
 fn a_model_runs_in_a_third_of_its_bytes() {
     let (_, config) = &configs()[1];
     let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
-    let mut whole =
-        placed(common::open(LimitProfile::Baseline), config, &weights, Placement::WHOLE);
+    let mut whole = load(common::open(LimitProfile::Baseline), config, &weights, Placement::WHOLE);
     let gpu = common::open(LimitProfile::Baseline);
-    let mut least = placed(gpu, config, &weights, Placement::least(Slots::Shared(2)));
+    let mut least = load(gpu, config, &weights, Placement::least(Slots::Shared(2)));
     let [all, some] = [whole.model().bytes(), least.model().bytes()];
     assert!(some * 3 < all, "{some} of {all} bytes");
     assert!(bits(&mut whole).expect("runs") == bits(&mut least).expect("runs"));
-}
-
-/// What is counted while `work` runs: submissions, read-backs and what was brought.
-fn counted(
-    session: &mut Session<Gpu>,
-    work: impl FnOnce(&mut Session<Gpu>),
-) -> ([u64; 2], [u64; 4]) {
-    let of = |session: &Session<Gpu>| {
-        let (counters, moved) = (session.machine().counters(), session.moved());
-        (
-            [counters.submissions, counters.read_backs],
-            [moved.experts, moved.found, moved.matrices, moved.bytes],
-        )
-    };
-    let before = of(session);
-    work(session);
-    let after = of(session);
-    (
-        std::array::from_fn(|i| after.0[i] - before.0[i]),
-        std::array::from_fn(|i| after.1[i] - before.1[i]),
-    )
 }
 
 #[test]
@@ -209,7 +141,7 @@ fn what_moves_is_what_is_missing() {
         (Placement::least(Slots::Shared(4)), layers, 15),
     ] {
         let gpu = common::open(LimitProfile::Baseline);
-        let mut session = placed(gpu, config, &weights, placement);
+        let mut session = load(gpu, config, &weights, placement);
         let prompt: Vec<u32> = (0..24).map(|i| i * 7 % 256).collect();
         let (_, [experts, found, ..]) = counted(&mut session, |session| {
             block_on(session.prefill(&prompt, Readback::Top(1))).expect("runs");
@@ -247,7 +179,7 @@ fn a_plan_of_a_placement_is_what_is_allocated() {
             let limits = DeviceLimits::of(gpu.caps());
             let planner = Planner::placed(&config, &weights, limits, placement).expect("fits");
             let plan = planner.plan(SIZES).expect("fits");
-            let mut session = placed(gpu, &config, &weights, placement);
+            let mut session = load(gpu, &config, &weights, placement);
             assert_eq!(session.model().bytes(), plan.weights, "{name} {placement:?}");
             block_on(session.prepare(1, Readback::Top(40))).expect("compiles");
             let got = session.machine().allocated_bytes();
@@ -261,9 +193,9 @@ fn a_plan_of_a_placement_is_what_is_allocated() {
 fn the_host_brings_weights_like_a_device() {
     let (_, config) = &configs()[0];
     let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
-    let want = bits(&mut placed(Host::default(), config, &weights, Placement::WHOLE));
+    let want = bits(&mut load(Host::default(), config, &weights, Placement::WHOLE));
     let least = Placement::least(Slots::Shared(2));
-    let got = bits(&mut placed(Host::default(), config, &weights, least));
+    let got = bits(&mut load(Host::default(), config, &weights, least));
     assert!(got.expect("runs") == want.expect("runs"));
 }
 
@@ -295,7 +227,7 @@ fn a_read_that_fails_leaves_nothing_half_way() {
     let (_, config) = &configs()[0];
     let weights = Synthetic::new(config, DType::BF16, 11).expect("weights");
     let placement = Placement::least(Slots::Shared(2));
-    let mut host = placed(common::open(LimitProfile::Baseline), config, &weights, placement);
+    let mut host = load(common::open(LimitProfile::Baseline), config, &weights, placement);
     let want = bits(&mut host).expect("runs").0;
     let mut gpu = common::open(LimitProfile::Baseline);
     let mut failed = 0;
@@ -303,13 +235,13 @@ fn a_read_that_fails_leaves_nothing_half_way() {
         let reads = Arc::new(AtomicU64::new(0));
         let failing =
             Failing { weights: weights.clone(), reads: reads.clone(), fails_at: u64::MAX };
-        let mut session = placed(&mut gpu, config, &failing, placement);
+        let mut session = load(&mut gpu, config, &failing, placement);
         let loading = reads.load(Ordering::Relaxed);
         drop(session);
         gpu.truncate(0);
         reads.store(0, Ordering::Relaxed);
         let failing = Failing { fails_at: loading + at, ..failing };
-        session = placed(&mut gpu, config, &failing, placement);
+        session = load(&mut gpu, config, &failing, placement);
         let mut all = Vec::new();
         let prompt: Vec<u32> = (0..PROMPT).map(|i| i.wrapping_mul(7919) % 256).collect();
         for (ids, generated) in

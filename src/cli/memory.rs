@@ -131,7 +131,8 @@ pub(crate) fn placement_json(placed: &Result<Placed>) -> Value {
         Ok(placed) => placed,
         Err(error) => return json!({ "fits": false, "error": error.to_string() }),
     };
-    let (Placement { attention, dense, experts, slots }, bytes) = (placed.placement, placed.bytes);
+    let (Placement { attention, dense, experts, slots, .. }, bytes) =
+        (placed.placement, placed.bytes);
     let layers = |count: u32| (count < u32::MAX).then_some(count);
     json!({
         "fits": true,

@@ -245,10 +245,10 @@ async fn run(cli: &Cli) -> Result<()> {
         Some(Command::Inspect(options)) => inspect::run(globals, options).await,
         Some(Command::Pull(options)) => pull::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,
-        Some(Command::Perplexity(options)) => perplexity::run(globals, options).await,
+        Some(Command::Perplexity(options)) => Box::pin(perplexity::run(globals, options)).await,
         Some(Command::Quantize(options)) => quantize::run(globals, options).await,
         Some(Command::Selftest(options)) => selftest::run(globals, options).await,
-        Some(Command::Bench(options)) => bench::run(globals, options).await,
+        Some(Command::Bench(options)) => Box::pin(bench::run(globals, options)).await,
         Some(Command::Tune(options)) => tune::run(globals, options).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

@@ -17,6 +17,7 @@ pub mod step;
 pub mod store;
 mod streamer;
 mod table;
+mod views;
 
 pub(crate) use plans::top_lists;
 pub use sizes::SessionOptions;
@@ -31,6 +32,7 @@ use crate::{
         store::Store,
         streamer::Streamer,
         table::Table,
+        views::Views,
     },
     machine::Machine,
     model::{
@@ -48,7 +50,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Engine<M: Machine> {
     machine: M,
-    model: Model,
+    views: Views,
     table: Table,
     /// Brings the weights that are not on the machine, if there are some.
     streamer: Option<Streamer>,
@@ -107,12 +109,13 @@ impl<M: Machine> Engine<M> {
             let (table, read) = Table::load(&model, weights.weights()).await?;
             progress(read)?;
             model.fill(&mut machine, &weights, &mut |done| progress(read + done)).await?;
-            let streamer = Streamer::of(&model, weights);
-            Ok(((model, table, streamer), (caches, plans), tensors))
+            let views = Views::new(model);
+            let streamer = Streamer::of(&views, weights);
+            Ok(((views, table, streamer), (caches, plans), tensors))
         };
         match loaded.await {
-            Ok((model, buffers, tensors)) => {
-                Ok(Self::new(machine, model, options, buffers, tensors))
+            Ok((views, buffers, tensors)) => {
+                Ok(Self::new(machine, views, options, buffers, tensors))
             }
             Err(error) => {
                 machine.truncate(keep);
@@ -131,7 +134,7 @@ impl<M: Machine> Engine<M> {
         let weights = machine.tensor_count();
         let buffers = Self::buffers(&mut machine, &model, options)?;
         let table = Table::zeros(&model);
-        Ok(Self::new(machine, (model, table, None), options, buffers, weights))
+        Ok(Self::new(machine, (Views::new(model), table, None), options, buffers, weights))
     }
 
     /// Allocates everything but weights.
@@ -151,15 +154,15 @@ impl<M: Machine> Engine<M> {
 
     fn new(
         machine: M,
-        (model, table, streamer): (Model, Table, Option<Streamer>),
+        (views, table, streamer): (Views, Table, Option<Streamer>),
         options: SessionOptions,
         (caches, plans): (Vec<LayerCache>, Plans<M::Plan>),
         weights: usize,
     ) -> Self {
         Self {
-            angles: rope::Angles::of(&model.config),
+            angles: rope::Angles::of(&views.model().config),
             machine,
-            model,
+            views,
             table,
             streamer,
             options,
@@ -178,7 +181,7 @@ impl<M: Machine> Engine<M> {
     ///
     /// Those of [`Engine::with_model`].
     pub fn resize(&mut self, options: SessionOptions) -> Result<()> {
-        options.check(&self.model.config)?;
+        options.check(&self.views.model().config)?;
         let before = self.options;
         let made = self.make_buffers(options);
         if made.is_err() {
@@ -189,7 +192,7 @@ impl<M: Machine> Engine<M> {
 
     fn make_buffers(&mut self, options: SessionOptions) -> Result<()> {
         self.machine.truncate(self.weights);
-        (self.caches, self.plans) = Self::buffers(&mut self.machine, &self.model, options)?;
+        (self.caches, self.plans) = Self::buffers(&mut self.machine, self.views.model(), options)?;
         self.pages = vec![Pages::first(options.context)];
         self.options = options;
         Ok(())
@@ -197,12 +200,12 @@ impl<M: Machine> Engine<M> {
 
     /// The model's configuration.
     pub fn config(&self) -> &Config {
-        &self.model.config
+        &self.views.model().config
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.views.model()
     }
 
     /// The machine.
@@ -242,7 +245,7 @@ impl<M: Machine> Engine<M> {
         if ids.is_empty() {
             return Err(Error::Usage("there are no tokens to run: the prompt is empty".into()));
         }
-        let vocab = self.model.config.vocab_size;
+        let vocab = self.views.model().config.vocab_size;
         if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
             return Err(Error::Usage(format!("token id {id} is not below vocab_size {vocab}")));
         }
@@ -317,14 +320,14 @@ impl<M: Machine> Engine<M> {
         let key = self.key(Wanted { kind, rows: ids.len(), end, read })?;
         if !self.plans.has(key) {
             // Not all machines learn of a refused pipeline while they record.
-            self.plans.compile(&mut self.machine, &self.model, &self.caches, &[key]).await?;
+            self.plans.compile(&mut self.machine, &self.views, &self.caches, &[key]).await?;
         }
         self.record(key)?;
 
         let first = u32::try_from(before).expect("the context is a u32");
         let rows: Vec<Row> =
             ids.iter().zip(first..).map(|(&id, position)| Row { id, position }).collect();
-        let config = &self.model.config;
+        let config = &self.views.model().config;
         let scratch = self.plans.scratch(key);
         let embedded = self.table.rows(ids).await?;
         let staged = Staged { rows: &rows, embedded: &embedded, pages: sequence.pages() };
@@ -338,7 +341,9 @@ impl<M: Machine> Engine<M> {
         let pass = self.plans.recorded(key);
         let bytes = match &mut self.streamer {
             Some(streamer) => {
-                streamer.run(&self.model, &mut self.machine, pass, ids.len(), &wanted).await?
+                streamer
+                    .run(self.views.of(kind), &mut self.machine, pass, ids.len(), &wanted)
+                    .await?
             }
             None => self.machine.run_plan(pass.only()?, &wanted).await?,
         };

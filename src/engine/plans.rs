@@ -8,6 +8,7 @@ use super::{
     sequence::Kind,
     step::Readback,
     streamer::cuts_at,
+    views::Views,
 };
 use crate::{
     base::{
@@ -38,6 +39,13 @@ pub(super) struct Key {
     scratch: usize,
     read: Readback,
     positions: u32,
+}
+
+impl Key {
+    /// Whether its tokens are of a prompt or generated.
+    fn kind(self) -> Kind {
+        if self.scratch == 0 { Kind::Generated } else { Kind::Prompt }
+    }
 }
 
 /// Buffers, and the plans over them, which are recorded on first use.
@@ -111,23 +119,23 @@ impl<P> Plans<P> {
     pub(super) async fn compile<M: Machine<Plan = P>>(
         &self,
         machine: &mut M,
-        model: &Model,
+        views: &Views,
         caches: &[LayerCache],
         keys: &[Key],
     ) -> Result<()> {
-        machine.compile(&mut |exec| self.run_all(exec, model, caches, keys)).await
+        machine.compile(&mut |exec| self.run_all(exec, views, caches, keys)).await
     }
 
     /// Compiles them one by one: see [`Machine::compile_each`].
     pub(super) async fn compile_each<M: Machine<Plan = P>>(
         &self,
         machine: &mut M,
-        (model, caches): (&Model, &[LayerCache]),
+        (views, caches): (&Views, &[LayerCache]),
         keys: &[Key],
         run: bool,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
-        let mut program = |exec: &mut dyn Executor| self.run_all(exec, model, caches, keys);
+        let mut program = |exec: &mut dyn Executor| self.run_all(exec, views, caches, keys);
         machine.compile_each(&mut program, run, progress).await
     }
 
@@ -135,12 +143,13 @@ impl<P> Plans<P> {
     fn run_all(
         &self,
         exec: &mut dyn Executor,
-        model: &Model,
+        views: &Views,
         caches: &[LayerCache],
         keys: &[Key],
     ) -> Result<()> {
-        keys.iter()
-            .try_for_each(|&key| forward(exec, model, self.scratch(key), caches, self.pass(key)))
+        keys.iter().try_for_each(|&key| {
+            forward(exec, views.of(key.kind()), self.scratch(key), caches, self.pass(key))
+        })
     }
 
     /// Whether the plan was recorded.
@@ -152,12 +161,12 @@ impl<P> Plans<P> {
     pub(super) fn record<M: Machine<Plan = P>>(
         &mut self,
         machine: &mut M,
-        (model, caches): (&Model, &[LayerCache]),
+        (views, caches): (&Views, &[LayerCache]),
         key: Key,
         cut: bool,
     ) -> Result<&Segments<P>> {
         if !self.has(key) {
-            let (s, pass) = (self.scratch(key), self.pass(key));
+            let (s, pass, model) = (self.scratch(key), self.pass(key), views.of(key.kind()));
             let mut program = |exec: &mut dyn Executor| forward(exec, model, s, caches, pass);
             let plan = if cut {
                 record_cut(machine, &|mark| cuts_at(model, mark), &mut program)?

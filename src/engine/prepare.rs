@@ -22,7 +22,7 @@ impl<M: Machine> Engine<M> {
     /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates.
     pub async fn prepare(&mut self, before: usize, tokens: usize, read: Readback) -> Result<()> {
         let keys = self.keys(before, tokens, read)?;
-        self.plans.compile(&mut self.machine, &self.model, &self.caches, &keys).await?;
+        self.plans.compile(&mut self.machine, &self.views, &self.caches, &keys).await?;
         for key in keys {
             self.record(key)?;
         }
@@ -53,7 +53,7 @@ impl<M: Machine> Engine<M> {
         let keys = keys.filter(|(kind, _)| kinds.contains(kind)).map(|(_, key)| key);
         let keys: Vec<Key> = keys.collect();
         let run = self.is_empty();
-        let parts = (&self.model, &self.caches[..]);
+        let parts = (&self.views, &self.caches[..]);
         self.plans.compile_each(&mut self.machine, parts, &keys, run, progress).await?;
         for key in keys {
             self.record(key)?;
@@ -124,7 +124,7 @@ impl<M: Machine> Engine<M> {
 
     /// Records the pass if that was not done.
     pub(super) fn record(&mut self, key: Key) -> Result<()> {
-        let of = (&self.model, &self.caches[..]);
+        let of = (&self.views, &self.caches[..]);
         let cut = self.streamer.is_some();
         self.plans.record(&mut self.machine, of, key, cut).map(|_| ())
     }

@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine, Span,
+        BufferRole, Machine, Span, Transfer,
         kernel::{Executor, Kernel, Need},
     },
 };
@@ -274,6 +274,14 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
 
     async fn await_room(&mut self, bytes: usize) -> Result<()> {
         self.machine.await_room(bytes).await
+    }
+
+    fn pins(&self) -> bool {
+        self.machine.pins()
+    }
+
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        self.machine.copy(copies)
     }
 
     fn record(

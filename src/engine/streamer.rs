@@ -1,17 +1,20 @@
-//! Brings weights that are not on the machine, between the segments of a pass.
+//! Brings weights that are not on the machine, between the segments of a pass: from the model's
+//! files, or for prompts from pinned memory of the host.
 
 use std::{collections::HashMap, fmt};
 
 use super::{
     pool::{Pool, Unit},
     segments::{Mark, Part, Segments},
+    sequence::Kind,
+    views::Views,
 };
 use crate::{
     base::{
         error::{Error, Result},
         tensor::Tensor,
     },
-    machine::{Machine, kernel::Need},
+    machine::{Machine, Transfer, kernel::Need},
     model::{Matrix, Model, Piece, ahead::Ahead, upload},
 };
 
@@ -44,6 +47,8 @@ pub struct Moved {
     pub matrices: u64,
     /// Bytes that were read for all of these.
     pub bytes: u64,
+    /// Bytes that were copied from pinned memory of the host, for prompts.
+    pub copied: u64,
 }
 
 /// Brings the weights of a model that are not on the machine.
@@ -98,8 +103,10 @@ struct Target<'a, M> {
 }
 
 impl Streamer {
-    /// Brings weights of `model`, if some of them are not on the machine.
-    pub(super) fn of(model: &Model, weights: Ahead) -> Option<Self> {
+    /// Brings weights of a model, if some of them are not on the machine when a pass begins.
+    pub(super) fn of(views: &Views, weights: Ahead) -> Option<Self> {
+        // What generated tokens need brought, prompts do as well.
+        let model = views.of(Kind::Prompt);
         let mut layers = 0..model.layers.len();
         let brought =
             |layer| slots(model, layer).is_some() || !model.brought_whole(layer).is_empty();
@@ -249,11 +256,15 @@ impl Streamer {
                 // Until it is there whole, the slot counts as empty.
                 let room = pool.make_room(layer, &round);
                 let slot = room.ok_or_else(|| Error::Usage("a pool without slots".into()))?;
-                let pieces = routed.experts.expert_pieces(expert, slot);
-                self.moved.bytes +=
-                    bring(*machine, &self.weights, &pieces, &mut self.buffer, &mut self.heeded)
-                        .await?;
-                self.moved.experts += 1;
+                if let Some(copies) = routed.experts.expert_copies(expert, slot) {
+                    self.moved.copied += copy(*machine, &copies)?;
+                } else {
+                    let pieces = routed.experts.expert_pieces(expert, slot);
+                    self.moved.bytes +=
+                        bring(*machine, &self.weights, &pieces, &mut self.buffer, &mut self.heeded)
+                            .await?;
+                    self.moved.experts += 1;
+                }
                 pool.put(slot, unit);
                 slot
             };
@@ -266,6 +277,9 @@ impl Streamer {
     /// Has those of these experts read that are not there, in the order in which they will come.
     fn expect_experts(&self, model: &Model, layer: usize, experts: &[u32]) {
         let Some(routed) = model.layers[layer].feed_forward.routed() else { return };
+        if routed.experts.gate_proj.is_copied() {
+            return;
+        }
         let pool = self.pools.get(&first_tensor(&routed.experts.gate_proj));
         for &expert in experts.iter().filter(|&&expert| expert < routed.rule.count) {
             if pool.is_none_or(|pool| pool.find(Unit { layer, expert }).is_none()) {
@@ -279,7 +293,7 @@ impl Streamer {
     fn expect_whole(&self, model: &Model, layer: usize) {
         let mut pieces = Vec::new();
         for matrix in model.brought_whole(layer) {
-            if self.holds.get(&first_tensor(matrix)) != Some(&layer) {
+            if !matrix.is_copied() && self.holds.get(&first_tensor(matrix)) != Some(&layer) {
                 matrix.pieces(&mut pieces);
             }
         }
@@ -298,15 +312,26 @@ impl Streamer {
                 continue;
             }
             self.holds.remove(&first);
-            let mut pieces = Vec::new();
-            matrix.pieces(&mut pieces);
-            self.moved.bytes +=
-                bring(*machine, &self.weights, &pieces, &mut self.buffer, &mut self.heeded).await?;
-            self.moved.matrices += 1;
+            if let Some(copies) = matrix.copies() {
+                self.moved.copied += copy(*machine, &copies)?;
+            } else {
+                let mut pieces = Vec::new();
+                matrix.pieces(&mut pieces);
+                self.moved.bytes +=
+                    bring(*machine, &self.weights, &pieces, &mut self.buffer, &mut self.heeded)
+                        .await?;
+                self.moved.matrices += 1;
+            }
             self.holds.insert(first, layer);
         }
         Ok(())
     }
+}
+
+/// Copies weights from pinned memory. Returns how many bytes.
+fn copy<M: Machine>(machine: &mut M, copies: &[Transfer]) -> Result<u64> {
+    machine.copy(copies)?;
+    Ok(copies.iter().map(|copy| copy.bytes).sum())
 }
 
 /// Reads pieces and writes them to the machine. Returns how many bytes were read.

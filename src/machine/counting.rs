@@ -6,7 +6,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine, Span,
+        BufferRole, Machine, Span, Transfer,
         gpu::Caps,
         kernel::{Executor, Kernel},
     },
@@ -36,8 +36,8 @@ impl DeviceLimits {
 #[derive(Clone, Debug)]
 pub struct Counting {
     limits: DeviceLimits,
-    /// Bytes of each tensor.
-    sizes: Vec<u64>,
+    /// Bytes of each tensor, and whether they are the host's.
+    sizes: Vec<(u64, bool)>,
 }
 
 /// What a recorded plan would do.
@@ -59,9 +59,19 @@ impl Counting {
         Self { limits, sizes: Vec::new() }
     }
 
-    /// Bytes of all tensors, as a device allocates them.
+    /// Bytes of all tensors on the device, as it allocates them.
     pub fn bytes(&self) -> u64 {
-        self.sizes.iter().sum()
+        self.bytes_of(false)
+    }
+
+    /// Bytes of all tensors in pinned memory of the host.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.bytes_of(true)
+    }
+
+    fn bytes_of(&self, hosts: bool) -> u64 {
+        let those = self.sizes.iter().filter(|(_, host)| *host == hosts);
+        those.map(|(bytes, _)| bytes).sum()
     }
 
     /// The limits.
@@ -88,7 +98,7 @@ impl Executor for Counted {
 impl Machine for Counting {
     type Plan = Counted;
 
-    fn alloc(&mut self, _role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
         // As on a device: whole 32-byte units, and no empty buffer.
         let bytes = shape.size_bytes(dtype).max(dtype.row_bytes(1)).next_multiple_of(32);
         let limit = self.limits.binding.min(self.limits.buffer);
@@ -99,11 +109,19 @@ impl Machine for Counting {
                 limit,
             });
         }
-        self.sizes.push(bytes);
+        self.sizes.push((bytes, role == BufferRole::Host));
         Ok(Tensor { id: self.sizes.len() - 1, shape, dtype })
     }
 
     fn write(&mut self, _tensor: Tensor, _offset: u64, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn pins(&self) -> bool {
+        true
+    }
+
+    fn copy(&mut self, _copies: &[Transfer]) -> Result<()> {
         Ok(())
     }
 
@@ -169,6 +187,14 @@ impl<F: FnMut(&dyn Kernel) -> Result<()>> Machine for Watching<F> {
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.counting.write(tensor, offset, bytes)
+    }
+
+    fn pins(&self) -> bool {
+        self.counting.pins()
+    }
+
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        self.counting.copy(copies)
     }
 
     fn record(&mut self, program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<()> {

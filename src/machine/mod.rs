@@ -11,7 +11,7 @@ pub mod step;
 
 use crate::{
     base::{
-        error::Result,
+        error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
     machine::kernel::Executor,
@@ -24,6 +24,20 @@ pub enum BufferRole {
     Storage,
     /// A small uniform buffer, written once per step.
     Uniform,
+    /// A storage buffer in pinned memory of the host, which the device reads where it is. Only
+    /// where [`Machine::pins`] says so.
+    Host,
+}
+
+/// Bytes that are copied from one tensor to another, of which each is a multiple of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The tensor that is read, and how many bytes after its start.
+    pub from: (Tensor, u64),
+    /// The tensor that is written, and how many bytes after its start.
+    pub to: (Tensor, u64),
+    /// How many bytes. In quantized tensors they are whole rows, as in [`Machine::write`].
+    pub bytes: u64,
 }
 
 /// Some bytes of a tensor. `offset`, from its start, and `bytes` are multiples of four.
@@ -65,6 +79,25 @@ pub trait Machine {
     fn await_room(&mut self, bytes: usize) -> impl Future<Output = Result<()>> {
         let _ = bytes;
         async { Ok(()) }
+    }
+
+    /// Whether it reads pinned memory of the host where it is: [`BufferRole::Host`].
+    fn pins(&self) -> bool {
+        false
+    }
+
+    /// Copies bytes on the machine, after all that was written and run before, and before all that
+    /// comes later. The default is for machines that pin nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if the bytes are not in the tensors, [`Error::Usage`] if the machine cannot
+    /// copy.
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Usage("this machine does not copy from tensor to tensor".into()))
     }
 
     /// Records what `program` runs, without running it.
@@ -189,6 +222,14 @@ impl<M: Machine> Machine for &mut M {
 
     async fn await_room(&mut self, bytes: usize) -> Result<()> {
         (**self).await_room(bytes).await
+    }
+
+    fn pins(&self) -> bool {
+        (**self).pins()
+    }
+
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        (**self).copy(copies)
     }
 
     fn record(

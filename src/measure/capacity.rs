@@ -20,6 +20,8 @@ pub struct MemoryPlan {
     pub sizes: SessionOptions,
     /// Bytes of the weights.
     pub weights: u64,
+    /// Bytes of weights in pinned memory of the host.
+    pub pinned: u64,
     /// Number of splits of matrices that the binding limit forced.
     pub cuts: usize,
     /// Bytes of keys and values for one position.
@@ -37,7 +39,7 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Bytes of everything.
+    /// Bytes of everything on the device.
     pub fn total(&self) -> u64 {
         self.weights + self.cache + self.scratch
     }
@@ -115,6 +117,7 @@ impl Planner {
         Ok(MemoryPlan {
             sizes,
             weights,
+            pinned: self.machine.pinned_bytes(),
             cuts: self.model.cuts(),
             cache_position: cache_position_bytes(c, sizes.cache),
             cache: cache.bytes(),

@@ -28,6 +28,21 @@ pub struct Matrix {
     /// concatenated along rows.
     pub(super) experts: bool,
     pub(super) cols: u32,
+    pub(super) home: Home,
+}
+
+/// Where a matrix is, and what its shards are.
+#[derive(Clone, Debug)]
+pub(super) enum Home {
+    /// On the machine all the time.
+    Device,
+    /// In the files. The shards are memory that it shares with others.
+    Files,
+    /// In pinned memory of the host, where its shards are. Here is memory of the device that it
+    /// shares with others, for prompts.
+    Host(Vec<Shard>),
+    /// In these shards of pinned memory. Its own are memory of the device that it shares.
+    Copied(Vec<Shard>),
 }
 
 /// Some rows of a matrix.
@@ -66,7 +81,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`Model::alloc`]; [`Error::Usage`] if there is not room for the experts of a token.
+    /// Those of [`Model::alloc`]; [`Error::Usage`] if there is not room for the experts of a token,
+    /// or if some are to be pinned and the machine pins nothing. If it refuses pinned memory, less
+    /// is pinned: see [`Model::refused`].
     pub fn placed<M: Machine>(
         machine: &mut M,
         config: &Config,
@@ -74,7 +91,8 @@ impl Model {
         placement: Placement,
     ) -> Result<Self> {
         let c = config;
-        let mut alloc = Allocator { machine, weights, placement, shared: HashMap::new() };
+        let mut alloc =
+            Allocator { machine: &mut *machine, weights, placement, shared: HashMap::new() };
         let (embedding, head) = if c.ends.tied {
             (Embedding::Tied, Part::Embedding)
         } else {
@@ -85,7 +103,11 @@ impl Model {
         let norm = alloc.vector(FINAL_NORM, c.hidden_size)?;
         let lm_head = Wanted::one(Key::new(0, head), c.vocab_size, c.hidden_size);
         let lm_head = alloc.matrix(lm_head, 1)?;
-        Ok(Self { config: c.clone(), placement, embedding, layers, norm, lm_head })
+        let config = c.clone();
+        let refused = None;
+        let mut model = Self { config, placement, refused, embedding, layers, norm, lm_head };
+        model.pin(machine)?;
+        Ok(model)
     }
 
     /// What buffers of this model's passes have for what is not on the machine.
@@ -95,15 +117,23 @@ impl Model {
             Embedding::Fetched(dtype) => Some(dtype),
         };
         let mut routed = self.layers.iter().filter_map(|layer| layer.feed_forward.routed());
-        Brought { embedded, experts: routed.any(|routed| routed.slots.is_some()) }
+        // Pinned experts are brought in prompts.
+        let brought = |of: &Routed| !matches!(of.experts.gate_proj.home, Home::Device);
+        Brought { embedded, experts: routed.any(brought) }
     }
 
-    /// Bytes of memory for weights, as allocated: what is on the machine, and the room for what is
-    /// brought.
+    /// Bytes of the device's memory for weights, as allocated: what is there all the time, and the
+    /// room for what is brought.
     pub fn bytes(&self) -> u64 {
-        let sizes = self.named_tensors().map(|(_, tensor)| (tensor.id, tensor.size_bytes()));
+        let shards = self.matrices().into_iter().flat_map(|matrix| match &matrix.home {
+            Home::Host(turns) => turns,
+            Home::Device | Home::Files | Home::Copied(_) => &matrix.shards,
+        });
+        let tensors = shards.map(|shard| shard.tensor);
+        let tensors = tensors.chain(self.vectors().map(|(_, tensor)| tensor));
         // Layers share memory.
-        sizes.collect::<HashMap<_, _>>().into_values().sum()
+        let sizes: HashMap<_, _> = tensors.map(|tensor| (tensor.id, tensor.size_bytes())).collect();
+        sizes.into_values().sum()
     }
 
     /// Bytes of the weights, wherever they are, without an embedding table that is fetched.
@@ -167,7 +197,7 @@ impl Model {
         vectors.chain([(FINAL_NORM.to_owned(), self.norm)])
     }
 
-    fn matrices(&self) -> Vec<&Matrix> {
+    pub(super) fn matrices(&self) -> Vec<&Matrix> {
         let mut all = vec![&self.lm_head];
         for layer in &self.layers {
             all.extend([&layer.qkv_proj, &layer.o_proj]);
@@ -251,7 +281,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
                 let routed = Routed { rule, router, experts, slots, dense };
                 Ok(FeedForward::Routed(Box::new(routed)))
             }
-            (Some(mlp), None) => Ok(FeedForward::Dense(mlp)),
+            (Some(mlp), None) => Ok(FeedForward::Dense(Box::new(mlp))),
             (None, None) => {
                 Err(Error::Usage(format!("layer {layer} has neither experts nor a dense MLP")))
             }
@@ -292,7 +322,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
             )));
         }
         let made = match self.placement.slots {
-            Slots::Each(_) => all(matrices.map(|wanted| self.matrix(wanted, slots))),
+            Slots::Each(_) => all(matrices.map(|wanted| self.in_turn(wanted, slots))),
             Slots::Shared(_) => self.taking_turns(matrices, Some(slots)),
         };
         Ok((made?.into(), Some(slots)))
@@ -331,13 +361,19 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
         let form = |wanted: &Wanted| Ok((self.dtype(&wanted.parts)?, wanted.rows(), wanted.cols));
         let form = (matrices.iter().map(form).collect::<Result<_>>()?, slots);
         let Some(shards) = self.shared.get(&form).cloned() else {
-            let made = all(matrices.map(|wanted| self.matrix(wanted, slots.unwrap_or(1))))?;
+            let made = all(matrices.map(|wanted| self.in_turn(wanted, slots.unwrap_or(1))))?;
             let shards = made.iter().map(|matrix: &Matrix| matrix.shards.clone()).collect();
             self.shared.insert(form, shards);
             return Ok(made);
         };
         let mut shards = shards.into_iter();
-        Ok(matrices.map(|wanted| Matrix::new(wanted, shards.next().unwrap_or_default())))
+        let made = |wanted| Matrix::new(wanted, shards.next().unwrap_or_default(), Home::Files);
+        Ok(matrices.map(made))
+    }
+
+    /// The same as [`Allocator::matrix`], of a matrix that is brought.
+    fn in_turn(&mut self, wanted: Wanted, count: u32) -> Result<Matrix> {
+        Ok(Matrix { home: Home::Files, ..self.matrix(wanted, count)? })
     }
 
     /// Allocates a matrix; if it is one of experts, each shard has the same rows of `count` of
@@ -360,7 +396,7 @@ impl<M: Machine, W: Weights> Allocator<'_, M, W> {
                 Ok(Shard { row0, tensor: self.alloc(&name, dtype, shape)? })
             })
             .collect::<Result<_>>()?;
-        Ok(Matrix::new(wanted, shards))
+        Ok(Matrix::new(wanted, shards, Home::Device))
     }
 
     /// Most rows of `count` stacked matrices that fit in one binding, rounded down to whole tiles
@@ -406,10 +442,15 @@ impl From<[Matrix; 3]> for Mlp {
 }
 
 impl Matrix {
-    fn new(wanted: Wanted, shards: Vec<Shard>) -> Self {
+    fn new(wanted: Wanted, shards: Vec<Shard>, home: Home) -> Self {
         let Wanted { parts, cols, experts } = wanted;
         let source = |(key, rows): (Key, u32)| Source { name: key.name().into(), rows };
-        Self { shards, sources: parts.into_iter().map(source).collect(), experts, cols }
+        Self { shards, sources: parts.into_iter().map(source).collect(), experts, cols, home }
+    }
+
+    /// Whether it comes to memory that it shares before it is used.
+    pub fn is_brought(&self) -> bool {
+        matches!(self.home, Home::Files | Home::Copied(_))
     }
 
     /// Bytes of the whole matrix, wherever it is.

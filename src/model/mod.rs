@@ -5,6 +5,7 @@ pub mod config;
 pub(crate) mod families;
 mod forward;
 mod matrices;
+mod pinned;
 mod placement;
 pub mod rope;
 pub mod schema;
@@ -15,7 +16,7 @@ pub mod weights;
 pub(crate) use forward::attend;
 pub use forward::{Output, Pass, forward};
 pub use matrices::{Matrix, Shard};
-pub use placement::{Placement, Slots};
+pub use placement::{Pinned, Placement, Slots};
 pub use scratch::{
     Brought, CacheShard, LayerCache, Phase, Routes, Scratch, TEXTS, TopList, alloc_cache,
 };
@@ -31,8 +32,10 @@ use crate::{
 pub struct Model {
     /// The configuration that the weights belong to.
     pub config: Config,
-    /// What of it is on the machine.
+    /// What of it is where.
     pub placement: Placement,
+    /// Why less is pinned than was asked for, if that is so: the machine's error.
+    pub refused: Option<String>,
     /// Where the embedding table is: `[vocab_size, hidden_size]`
     pub embedding: Embedding,
     /// The decoder layers, in order.
@@ -77,7 +80,7 @@ pub struct Layer {
 #[derive(Clone, Debug)]
 pub enum FeedForward {
     /// One MLP that every token goes through.
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     /// Mixture of experts, with or without a dense MLP beside it.
     Routed(Box<Routed>),
 }

@@ -87,13 +87,18 @@ impl Matrix {
     }
 
     /// Rows of a shard, or of each expert in it, and the bytes of a row.
-    fn extents(&self, shard: Tensor) -> (u32, u64) {
+    pub(super) fn extents(&self, shard: Tensor) -> (u32, u64) {
         let extents = shard.shape.extents();
         (extents[extents.len() - 2], shard.dtype.row_bytes(self.cols.into()))
     }
 }
 
 impl Mlp {
+    /// Whether its matrices come to memory that they share before they are used.
+    pub fn is_brought(&self) -> bool {
+        self.gate_proj.is_brought()
+    }
+
     /// All of its matrices.
     fn pieces(&self, into: &mut Vec<Piece>) {
         self.matrices().into_iter().for_each(|matrix| matrix.pieces(into));
@@ -120,13 +125,13 @@ impl Mlp {
 }
 
 impl Model {
-    /// Every weight that is on the machine.
+    /// Every weight that is on the machine, or in pinned memory.
     fn pieces(&self) -> Vec<Piece> {
         let mut pieces = Vec::new();
         for (i, layer) in (0..).zip(&self.layers) {
             let whole = |tensor, part| Piece::whole(tensor, Key::new(i, part).name());
             pieces.push(whole(layer.pre_attn_norm, Part::PreAttnNorm));
-            if i < self.placement.attention {
+            if !layer.qkv_proj.is_brought() {
                 layer.qkv_proj.pieces(&mut pieces);
                 layer.o_proj.pieces(&mut pieces);
             }
@@ -134,11 +139,11 @@ impl Model {
             pieces.push(whole(layer.pre_moe_norm, Part::PreMoeNorm));
             if let Some(routed) = layer.feed_forward.routed() {
                 pieces.push(whole(routed.router, Part::Router));
-                if routed.slots.is_none() {
+                if !routed.experts.is_brought() {
                     routed.experts.pieces(&mut pieces);
                 }
             }
-            if let Some(mlp) = layer.feed_forward.dense().filter(|_| i < self.placement.dense) {
+            if let Some(mlp) = layer.feed_forward.dense().filter(|mlp| !mlp.is_brought()) {
                 mlp.pieces(&mut pieces);
             }
             pieces.push(whole(layer.post_moe_norm, Part::PostMoeNorm));
@@ -148,8 +153,8 @@ impl Model {
         pieces
     }
 
-    /// Uploads every weight that is on the machine. `progress` is called with the number of bytes
-    /// read so far; an error from it stops the upload.
+    /// Uploads every weight that is on the machine or in pinned memory. `progress` is called with
+    /// the number of bytes read so far; an error from it stops the upload.
     ///
     /// # Errors
     ///
@@ -171,17 +176,12 @@ impl Model {
     }
 
     /// The matrices of a layer that are brought whole before the layer runs: those of attention and
-    /// of the dense MLP, unless they are on the machine.
+    /// of the dense MLP, unless they are on the machine or pinned.
     pub fn brought_whole(&self, layer: usize) -> Vec<&Matrix> {
         let Some(of) = self.layers.get(layer) else { return Vec::new() };
-        let mut brought = Vec::new();
-        if layer >= self.placement.attention as usize {
-            brought.extend([&of.qkv_proj, &of.o_proj]);
-        }
-        if layer >= self.placement.dense as usize {
-            brought.extend(of.feed_forward.dense().into_iter().flat_map(Mlp::matrices));
-        }
-        brought
+        let dense = of.feed_forward.dense().into_iter().flat_map(Mlp::matrices);
+        let all = [&of.qkv_proj, &of.o_proj].into_iter().chain(dense);
+        all.filter(|matrix| matrix.is_brought()).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine, Span,
+        BufferRole, Machine, Span, Transfer,
         binder::Access,
         gpu::Gpu,
         host::Host,
@@ -144,6 +144,14 @@ impl Machine for Bisect<'_> {
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.gpu.write(tensor, offset, bytes)
+    }
+
+    fn pins(&self) -> bool {
+        self.gpu.pins()
+    }
+
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        self.gpu.copy(copies)
     }
 
     fn record(

@@ -142,7 +142,7 @@ impl Gpu {
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         super::plan::encode(&mut encoder, &run.steps[run.ranges[part].clone()]);
         if let Some(staging) = run.staging.as_ref().filter(|_| part + 1 == run.ranges.len()) {
-            self.copy(&mut encoder, &run.copies, staging);
+            self.copy_out(&mut encoder, &run.copies, staging);
         }
         encoder.finish()
     }

@@ -91,6 +91,11 @@ impl Caps {
         self.features.contains(experimental::MATRICES)
     }
 
+    /// Whether shaders read pinned memory of the host.
+    pub fn pins(&self) -> bool {
+        self.features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS)
+    }
+
     /// How to divide work where nothing was measured.
     pub fn tuning(&self) -> Tuning {
         Tuning::of(&self.capabilities())
@@ -198,9 +203,15 @@ fn instance(backends: wgpu::Backends) -> wgpu::Instance {
     // Direct3D: Microsoft's DXC where somebody has put its library beside the program, for
     // subgroups and dp4a; else FXC, which is part of Windows. See ARCHITECTURE.md.
     options.dx12.shader_compiler = wgpu::Dx12Compiler::Auto;
+    // Some drivers give more memory than there is, and lose the device when it is used.
+    let memory_budget_thresholds = wgpu::MemoryBudgetThresholds {
+        for_resource_creation: Some(90),
+        ..wgpu::MemoryBudgetThresholds::default()
+    };
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         backend_options: options,
+        memory_budget_thresholds,
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
@@ -308,9 +319,12 @@ async fn request(
     adapter.request_device(&wanted).await
 }
 
+/// Opens a device. With `pin` it can read pinned memory of the host, if the adapter allows that;
+/// natively, GPUs with memory of their own always can.
 pub(super) async fn open(
     adapter: &wgpu::Adapter,
     profile: LimitProfile,
+    pin: bool,
 ) -> Result<(wgpu::Device, wgpu::Queue, Caps)> {
     let info = adapter.get_info();
     let adapter_limits = adapter.limits();
@@ -322,7 +336,10 @@ pub(super) async fn open(
         wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE;
     let matrices = experimental::multiplies_matrices(adapter);
     let matrices = if matrices { experimental::MATRICES } else { wgpu::Features::empty() };
-    let plain = adapter.features() & wanted;
+    let pin = pin || info.device_type == wgpu::DeviceType::DiscreteGpu;
+    // Browsers have no such feature.
+    let host = if pin { wgpu::Features::MAPPABLE_PRIMARY_BUFFERS } else { wgpu::Features::empty() };
+    let plain = adapter.features() & (wanted | host);
     let mut features = plain | matrices;
     let mut made = request(adapter, features, &limits).await;
     // What is on trial must not keep anybody from a device.

@@ -31,7 +31,7 @@ use crate::{
         error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
-    machine::{BufferRole, Machine, Span, binder::Dispatch, kernel::Executor},
+    machine::{BufferRole, Machine, Span, Transfer, binder::Dispatch, kernel::Executor},
     variants::Tuning,
 };
 
@@ -43,6 +43,8 @@ struct Slot {
     offset: u64,
     /// Bytes of the binding.
     size: u64,
+    /// Whether it is in pinned memory of the host.
+    pinned: bool,
 }
 
 /// A device with everything made on it.
@@ -93,8 +95,22 @@ impl Gpu {
     ///
     /// [`Error::Adapter`] if there is no such adapter, or it grants no device.
     pub async fn open(choice: &AdapterChoice, profile: LimitProfile) -> Result<Self> {
+        Self::open_with(choice, profile, false).await
+    }
+
+    /// The same on an adapter that need not have memory of its own to pin memory of the host. Where
+    /// all memory is one, nothing is gained by that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Gpu::open`].
+    pub async fn open_pinning(choice: &AdapterChoice, profile: LimitProfile) -> Result<Self> {
+        Self::open_with(choice, profile, true).await
+    }
+
+    async fn open_with(choice: &AdapterChoice, profile: LimitProfile, pin: bool) -> Result<Self> {
         let adapter = caps::choose(choice).await?;
-        let (device, queue, caps) = caps::open(&adapter, profile).await?;
+        let (device, queue, caps) = caps::open(&adapter, profile, pin).await?;
         let failure = Failure::of(&device);
         let tuning = caps.tuning();
         // No watchdog minds what runs on a CPU.
@@ -208,9 +224,19 @@ impl Gpu {
         move || device.destroy()
     }
 
-    /// Bytes of every buffer made for tensors.
+    /// Bytes of every buffer made for tensors on the device.
     pub fn allocated_bytes(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.buffer.size()).sum()
+        self.bytes_of(false)
+    }
+
+    /// Bytes of every buffer made for tensors in pinned memory of the host.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.bytes_of(true)
+    }
+
+    fn bytes_of(&self, pinned: bool) -> u64 {
+        let those = self.slots.iter().filter(|slot| slot.pinned == pinned);
+        those.map(|slot| slot.buffer.size()).sum()
     }
 
     /// A tensor with guard bytes around it: `front` before the binding, `tail` inside it, after
@@ -247,9 +273,17 @@ impl Gpu {
                 limit: limits.max_buffer_size,
             });
         }
+        let pinned = role == BufferRole::Host;
+        if pinned && !self.caps.pins() {
+            let name = &self.caps.name;
+            return Err(Error::Usage(format!("{name} was not opened to read memory of the host")));
+        }
         let usage = match role {
             BufferRole::Storage => wgpu::BufferUsages::STORAGE,
             BufferRole::Uniform => wgpu::BufferUsages::UNIFORM,
+            // It is never mapped: the usage is what asks for the host's memory. With `MAP_WRITE`
+            // drivers would prefer memory of the device that the host can write.
+            BufferRole::Host => wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::MAP_READ,
         };
         let buffer = self.make.buffer(&wgpu::BufferDescriptor {
             label: None,
@@ -258,7 +292,7 @@ impl Gpu {
             mapped_at_creation: false,
         });
         self.check_made(what, front + size)?;
-        self.slots.push(Slot { buffer, offset: front, size });
+        self.slots.push(Slot { buffer, offset: front, size, pinned });
         Ok(Tensor { id: self.slots.len() - 1, shape, dtype })
     }
 
@@ -300,14 +334,19 @@ impl Gpu {
         let staging = self.staging(total)?;
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.copy(&mut encoder, regions, &staging);
+        self.copy_out(&mut encoder, regions, &staging);
         self.queue.submit([encoder.finish()]);
         let mapped = wait::map(&staging, wgpu::MapMode::Read, total);
         self.mapped(&staging, mapped, total).await
     }
 
     /// Copies `regions` to a staging buffer, one after another.
-    fn copy(&self, encoder: &mut wgpu::CommandEncoder, regions: &[Region], staging: &wgpu::Buffer) {
+    fn copy_out(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        regions: &[Region],
+        staging: &wgpu::Buffer,
+    ) {
         let mut at = 0;
         for &Region { slot, offset, size } in regions {
             encoder.copy_buffer_to_buffer(&self.slots[slot].buffer, offset, staging, at, size);
@@ -444,6 +483,14 @@ impl Machine for Gpu {
         }
         self.queue.write_buffer(&slot.buffer, slot.offset + offset, bytes);
         Ok(())
+    }
+
+    fn pins(&self) -> bool {
+        self.caps.pins()
+    }
+
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        self.transfer(copies)
     }
 
     fn record(

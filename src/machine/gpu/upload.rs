@@ -10,7 +10,10 @@
 use std::collections::VecDeque;
 
 use super::{Gpu, wait};
-use crate::base::error::{Error, Result};
+use crate::{
+    base::error::{Error, Result},
+    machine::Transfer,
+};
 
 /// Bytes of the smallest write that goes through the ring.
 const LARGE: usize = 64 << 10;
@@ -144,6 +147,33 @@ impl Gpu {
             at += size;
         }
         Ok(())
+    }
+
+    /// Copies bytes from tensors to tensors, in a submission of its own: see [`Machine::copy`].
+    ///
+    /// [`Machine::copy`]: crate::machine::Machine::copy
+    pub(super) fn transfer(&mut self, copies: &[Transfer]) -> Result<()> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for &Transfer { from, to, bytes } in copies {
+            let [(from, start), (to, at)] = [from, to].map(|(tensor, offset)| {
+                let slot = &self.slots[tensor.id];
+                (slot, (offset.saturating_add(bytes) <= slot.size).then(|| slot.offset + offset))
+            });
+            let (Some(start), Some(at)) = (start, at) else {
+                return Err(Error::Limit {
+                    what: "bytes that are copied from one tensor to another".into(),
+                    got: bytes,
+                    limit: from.size.min(to.size),
+                });
+            };
+            encoder.copy_buffer_to_buffer(&from.buffer, start, &to.buffer, at, bytes);
+        }
+        self.queue.submit([encoder.finish()]);
+        self.check()
     }
 
     /// A staging buffer that is mapped and not in the ring. `None` if all are in use and cannot be

@@ -15,7 +15,7 @@ use crate::{
         tensor::{DType, Shape, Tensor},
     },
     machine::{
-        BufferRole, Machine, Span,
+        BufferRole, Machine, Span, Transfer,
         kernel::{Executor, Kernel},
         step::{RECORDS, STEP_LEN},
     },
@@ -416,6 +416,26 @@ impl Machine for Host {
                     stored[offset..offset + bytes.len()].copy_from_slice(bytes);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn pins(&self) -> bool {
+        true
+    }
+
+    fn copy(&mut self, copies: &[Transfer]) -> Result<()> {
+        for &Transfer { from: (from, start), to: (to, offset), bytes } in copies {
+            let all = self.bytes(from);
+            let end = start.checked_add(bytes).and_then(|end| usize::try_from(end).ok());
+            let part = usize::try_from(start).ok().zip(end).and_then(|(at, end)| all.get(at..end));
+            let part = part.ok_or_else(|| Error::Limit {
+                what: format!("the end of bytes that are copied from {}{}", from.dtype, from.shape),
+                got: start.saturating_add(bytes),
+                limit: all.len() as u64,
+            })?;
+            let part = part.to_vec();
+            Machine::write(self, to, offset, &part)?;
         }
         Ok(())
     }
