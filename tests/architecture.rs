@@ -38,6 +38,8 @@ const UNAWARE: [&str; 4] = ["kernels", "model", "checkpoint", "engine"];
 const CONFINED: &[(&str, &str, &[&str])] = &[
     ("wgpu::", "one place talks to the device", &["machine/gpu/"]),
     ("naga", "shaders are checked in tests, and translated for others", &["cli/selftest/"]),
+    ("fearless_simd", "one place has SIMD", &["machine/cpu/"]),
+    ("rayon", "one place keeps threads to compute with", &["machine/cpu/"]),
     ("ureq", "one place talks to servers", &["files/hub/"]),
     ("rustls", "one place talks to servers", &["files/hub/"]),
     ("cfg(target_arch", "browsers differ in few places", BROWSERS),

@@ -3,6 +3,8 @@
 
 pub mod binder;
 pub mod counting;
+#[cfg(feature = "host-compute")]
+pub mod cpu;
 pub mod gpu;
 pub mod host;
 pub mod kernel;
