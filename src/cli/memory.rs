@@ -11,6 +11,7 @@ use grok_wgpu::lab::{
 use serde_json::{Value, json};
 
 use super::{
+    room::too_little,
     terminal::Terminal,
     units::{self, short_size},
 };
@@ -58,12 +59,7 @@ pub(crate) fn place(
 ) -> Result<Placed> {
     choose(config, weights, limits, sizes, memory).map_err(|error| match error {
         Error::Limit { got, limit, .. } if limit == memory => {
-            let hint = format!(
-                "The least is --device-memory {got}B ({}). A shorter --context, a smaller \
-                 --prefill, --cache q8, or a copy from `quantize --type q4` needs less.",
-                short_size(got)
-            );
-            error.with_hint(hint)
+            error.with_hint(too_little(config, weights, limits, sizes, (got, limit)))
         }
         error => error,
     })

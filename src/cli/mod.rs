@@ -17,6 +17,7 @@ mod model;
 mod perplexity;
 mod pull;
 mod quantize;
+mod room;
 mod sampling;
 mod scan;
 mod selftest;

@@ -35,6 +35,54 @@ fn logits_do_not_depend_on_the_memory_of_the_device() {
     assert_eq!(String::from_utf8_lossy(&all.stdout), whole);
 }
 
+/// A context that is too long for the memory is refused before anything is loaded, with what keys
+/// and values take and what would fit, which then does.
+#[test]
+fn a_context_beyond_the_memory_is_refused_with_the_plan() {
+    let args = |context: &'static str| {
+        [
+            "generate",
+            path(model()),
+            "She said",
+            "-n",
+            "4",
+            "--temperature",
+            "0",
+            "--context",
+            context,
+        ]
+    };
+    let memory = least(&args("128"));
+    let of = |context, more: &[&str]| {
+        run(&[&args(context)[..], &["--device-memory", &memory], more].concat())
+    };
+    assert!(of("128", &[]).status.success());
+    let output = of("2048", &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(output.stdout.is_empty(), "nothing was generated");
+    let word = |before: &str| {
+        let (_, after) = stderr.split_once(before).unwrap_or_else(|| panic!("{before}: {stderr}"));
+        after.split([' ', ',', '.']).next().expect("a word").to_owned()
+    };
+    assert!(stderr.contains("a position as F32"), "{stderr}");
+    assert!(stderr.contains("for --context 2048"), "{stderr}");
+    let (most, q8) = (word("At most --context "), word("would fit in this memory, "));
+    let number = |text: &str| text.parse::<u32>().expect("a number");
+    assert!((128..2048).contains(&number(&most)) && number(&q8) > number(&most), "{stderr}");
+    for (context, more, fits) in [
+        (most.clone(), &[][..], true),
+        ((number(&most) + 1).to_string(), &[], false),
+        (q8.clone(), &["--cache", "q8"], true),
+    ] {
+        let context: &'static str = context.leak();
+        let output = of(context, more);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let code = if fits { 0 } else { 4 };
+        assert_eq!(output.status.code(), Some(code), "--context {context} {more:?}: {stderr}");
+    }
+}
+
 #[test]
 fn texts_and_perplexities_do_not_depend_on_it() {
     let generate = ["generate", path(model()), "She said", "-n", "8", "--temperature", "0"];
