@@ -4,6 +4,7 @@
 mod face;
 pub mod generation;
 mod keep;
+mod lay;
 pub mod options;
 mod plans;
 mod pool;

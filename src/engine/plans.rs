@@ -52,6 +52,8 @@ impl Key {
 #[derive(Debug)]
 pub(super) struct Plans<P> {
     context: u32,
+    /// Positions that every plan covers at the least.
+    least: u32,
     vocab: u32,
     /// The decode buffers, then the prefill buffers by rising number of rows. They share memory.
     scratches: Vec<Scratch>,
@@ -79,6 +81,7 @@ impl<P> Plans<P> {
         let shape = [scratches[1].tokens, c.vocab_size];
         Ok(Self {
             context: options.context,
+            least: 0,
             vocab: c.vocab_size,
             all_logits: machine
                 .alloc(BufferRole::Storage, DType::F32, shape.into())
@@ -99,7 +102,7 @@ impl<P> Plans<P> {
         let end = u32::try_from(end).expect("the context is a u32");
         let split = self.scratches[0].least_split;
         let splits = end.div_ceil(split).next_power_of_two();
-        let positions = splits.saturating_mul(split).min(self.context);
+        let positions = splits.saturating_mul(split).max(self.least).min(self.context);
         if let Readback::Top(count) = read
             && !self.lists.contains_key(&count)
         {
@@ -181,6 +184,11 @@ impl<P> Plans<P> {
     /// A plan that was recorded before.
     pub(super) fn recorded(&self, key: Key) -> &Segments<P> {
         &self.recorded[&key]
+    }
+
+    /// Has every plan cover at least so many positions.
+    pub(super) fn cover(&mut self, least: u32) {
+        self.least = least;
     }
 
     /// Drops all plans, and keeps the buffers.

@@ -62,7 +62,7 @@ impl<M: Machine> Engine<M> {
     }
 
     /// Whether no sequence is in the cache.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pages.iter().all(Pages::are_free)
     }
 

@@ -100,6 +100,11 @@ impl Pages {
         Self((0..positions.div_ceil(PAGE)).collect())
     }
 
+    /// These pages, in the order of positions.
+    pub(super) fn of(pages: &[u32]) -> Self {
+        Self(pages.into())
+    }
+
     /// Whether no sequence is on them.
     pub(super) fn are_free(&self) -> bool {
         Arc::strong_count(&self.0) == 1

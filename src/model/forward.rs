@@ -215,8 +215,8 @@ pub(crate) fn attend(
     })
 }
 
-/// The shards of a cache that have some of the positions. With one text, a position's slot is the
-/// position.
+/// The shards of a cache that have some of the positions. With one text whose pages are in order, a
+/// position's slot is the position; in another order, `positions` are all that the cache holds.
 fn shards(kv: &LayerCache, positions: u32) -> impl Iterator<Item = &CacheShard> {
     kv.shards.iter().filter(move |shard| shard.slot0 < positions)
 }
