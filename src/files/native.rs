@@ -6,13 +6,17 @@ use std::{
     fs::{File, Metadata},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
     base::error::{Error, Result},
     files::Source,
 };
+
+/// How long a read that failed waits before it is tried again. Disks over a network or a cable may
+/// be away for a moment; one that stays away is told of within a second.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// A regular file, read at offsets. It is not memory-mapped (mmap), so a file that shrinks gives an
 /// error, not a signal.
@@ -24,6 +28,8 @@ pub struct FileSource {
     len: u64,
     /// When the file was last written to, where the system says.
     modified: Option<SystemTime>,
+    /// What tells the file from others under its name, where the system says.
+    number: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -39,7 +45,8 @@ impl FileSource {
     /// Bytes that the program has, in place of a file. `name` is what messages call it.
     pub fn of_bytes(name: &str, bytes: &'static [u8]) -> Self {
         let len = bytes.len() as u64;
-        Self { path: name.into(), name: name.into(), held: Held::Bytes(bytes), len, modified: None }
+        let held = Held::Bytes(bytes);
+        Self { path: name.into(), name: name.into(), held, len, modified: None, number: None }
     }
 
     /// Opens a regular file, or a link to one.
@@ -57,8 +64,8 @@ impl FileSource {
             .ok_or_else(|| Error::format(&path, "the file's name is not valid UTF-8"))?
             .to_owned();
         let (file, metadata) = open_regular(&path).map_err(|source| Error::io(&path, source))?;
-        let modified = metadata.modified().ok();
-        Ok(Self { path, name, held: Held::Open(file), len: metadata.len(), modified })
+        let (modified, number) = (metadata.modified().ok(), number(&metadata));
+        Ok(Self { path, name, held: Held::Open(file), len: metadata.len(), modified, number })
     }
 
     /// As [`FileSource::open`], but the file is opened again for each read: for models of more
@@ -67,7 +74,7 @@ impl FileSource {
     /// # Errors
     ///
     /// Those of [`FileSource::open`].
-    pub(crate) fn open_closed(path: impl Into<PathBuf>) -> Result<Self> {
+    pub fn open_closed(path: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { held: Held::Closed, ..Self::open(path)? })
     }
 }
@@ -99,7 +106,7 @@ impl Source for FileSource {
         let file = match &self.held {
             Held::Open(file) => file,
             Held::Closed => {
-                let opened = open_regular(&self.path);
+                let opened = again_after(&PAUSES, || open_regular(&self.path));
                 again = opened.map_err(|error| fail(error.kind(), error.to_string()))?;
                 &again.0
             }
@@ -110,7 +117,7 @@ impl Source for FileSource {
                 return Ok(());
             }
         };
-        match read_exact_at(file, into, offset) {
+        match again_after(&PAUSES, || read_exact_at(file, into, offset)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(too_short()),
             Err(error) => return Err(fail(error.kind(), error.to_string())),
@@ -119,6 +126,10 @@ impl Source for FileSource {
         let now = file.metadata().map_err(|error| fail(error.kind(), error.to_string()))?;
         if now.len() != self.len {
             let what = format!("the file's length went from {} to {} bytes", self.len, now.len());
+            return Err(fail(ErrorKind::InvalidData, what));
+        }
+        if number(&now) != self.number {
+            let what = "another file has its name since it was opened; run this again".to_owned();
             return Err(fail(ErrorKind::InvalidData, what));
         }
         if now.modified().ok() != self.modified {
@@ -208,6 +219,43 @@ pub(crate) fn make_private_folder(folder: &Path) -> Result<()> {
     builder.create(folder).map_err(|source| Error::io(folder, source))
 }
 
+/// Tries once more after each pause while that fails, unless waiting is no help: where the file
+/// ends, or is not there any more.
+fn again_after<T>(
+    pauses: &[Duration],
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    for pause in pauses {
+        match attempt() {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof
+                        | ErrorKind::NotFound
+                        | ErrorKind::PermissionDenied
+                        | ErrorKind::InvalidInput
+                ) =>
+            {
+                std::thread::sleep(*pause);
+            }
+            done => return done,
+        }
+    }
+    attempt()
+}
+
+/// The number that the system gives a file while it is there.
+#[cfg(unix)]
+fn number(metadata: &Metadata) -> Option<u64> {
+    Some(std::os::unix::fs::MetadataExt::ino(metadata))
+}
+
+/// Windows tells it of open files only, by an interface that is not stable in Rust.
+#[cfg(not(unix))]
+fn number(_: &Metadata) -> Option<u64> {
+    None
+}
+
 /// Opens a regular file. Its type is checked before, since opening a pipe would block, and again
 /// after, in case the path was replaced meanwhile.
 pub(crate) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
@@ -246,4 +294,33 @@ fn read_exact_at(file: &File, mut into: &mut [u8], mut offset: u64) -> io::Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_fails_is_tried_again_and_then_told() {
+        let pauses = [Duration::ZERO; 2];
+        // How often it fails, with what, and how often it is tried.
+        for (fails, kind, tries) in [
+            (0, ErrorKind::Other, 1),
+            (1, ErrorKind::Other, 2),
+            (2, ErrorKind::TimedOut, 3),
+            (3, ErrorKind::TimedOut, 3),
+            (9, ErrorKind::StaleNetworkFileHandle, 3),
+            (1, ErrorKind::UnexpectedEof, 1),
+            (1, ErrorKind::NotFound, 1),
+        ] {
+            let mut tried = 0;
+            let done = again_after(&pauses, || {
+                tried += 1;
+                if tried > fails { Ok(tried) } else { Err(io::Error::from(kind)) }
+            });
+            assert_eq!(tried, tries, "{fails} times {kind}");
+            let want = if tries > fails { Ok(tries) } else { Err(kind) };
+            assert_eq!(done.map_err(|error| error.kind()), want);
+        }
+    }
 }
