@@ -29,7 +29,7 @@ pub struct FileSource {
     /// When the file was last written to, where the system says.
     modified: Option<SystemTime>,
     /// What tells the file from others under its name, where the system says.
-    number: Option<u64>,
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl FileSource {
     pub fn of_bytes(name: &str, bytes: &'static [u8]) -> Self {
         let len = bytes.len() as u64;
         let held = Held::Bytes(bytes);
-        Self { path: name.into(), name: name.into(), held, len, modified: None, number: None }
+        Self { path: name.into(), name: name.into(), held, len, modified: None, number: 0 }
     }
 
     /// Opens a regular file, or a link to one.
@@ -246,14 +246,14 @@ fn again_after<T>(
 
 /// The number that the system gives a file while it is there.
 #[cfg(unix)]
-fn number(metadata: &Metadata) -> Option<u64> {
-    Some(std::os::unix::fs::MetadataExt::ino(metadata))
+fn number(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// Windows tells it of open files only, by an interface that is not stable in Rust.
+/// None: Windows tells it by an interface that is not stable in Rust.
 #[cfg(not(unix))]
-fn number(_: &Metadata) -> Option<u64> {
-    None
+fn number(_: &Metadata) -> u64 {
+    0
 }
 
 /// Opens a regular file. Its type is checked before, since opening a pipe would block, and again
