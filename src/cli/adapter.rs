@@ -28,7 +28,17 @@ pub(super) async fn gpu(globals: &Globals) -> Result<Gpu> {
 /// The same, with what else `tune` measured on this adapter: its bandwidth, and lengths by class of
 /// models. Nothing where the file has nothing or cannot be read.
 pub(super) async fn measured(globals: &Globals) -> Result<(Gpu, Kept)> {
-    let mut gpu = Gpu::open(&globals.choice(), globals.limits.into()).await?;
+    measured_pinning(globals, false).await
+}
+
+/// The same; with `pin`, on an adapter that need not have memory of its own to pin the host's.
+pub(super) async fn measured_pinning(globals: &Globals, pin: bool) -> Result<(Gpu, Kept)> {
+    let (choice, profile) = (globals.choice(), globals.limits.into());
+    let mut gpu = if pin {
+        Gpu::open_pinning(&choice, profile).await?
+    } else {
+        Gpu::open(&choice, profile).await?
+    };
     let terminal = globals.terminal();
     gpu.on_notice(move |notice| {
         terminal.warn(format!("{notice}; `tune` measures what runs here, and keeps it"));

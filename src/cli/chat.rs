@@ -150,7 +150,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         told: false,
         rescue: if lines.are_typed() { Rescue::armed() } else { Rescue::default() },
     };
-    let ended = chat.run(&mut lines).await;
+    let ended = Box::pin(chat.run(&mut lines)).await;
     if !matches!(ended, Ok(End::Asked(_))) {
         drop(lines);
         chat.rescue.write();

@@ -17,7 +17,7 @@ use grok_wgpu::lab::{
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::{
         capacity::{MemoryPlan, Planner, layer_dispatches},
-        placement::Placed,
+        placement::{Budget, Placed},
     },
     model::{
         config::{Config, PRESETS},
@@ -33,7 +33,7 @@ use super::{
     adapter,
     globals::Globals,
     hub::{commit, hub, in_cache, open_remote},
-    memory::{place, placement_json},
+    memory::{Memory, MemoryOption, Told, place, placement_json},
     model::{Element, Located, locate, open, preset, tokenizer, told},
     scan::Scan,
     sizes::{Decided, SizeOptions},
@@ -262,11 +262,11 @@ async fn show(
     let measured = device.and_then(|(_, kept)| kept.bandwidth);
     let given = options.bandwidth.map(|rate| Bandwidth { rate, measured: false });
     let rate = given.or(measured.map(|rate| Bandwidth { rate, measured: true }));
-    let memory = options.sizes.memory.device_memory;
+    let budget = budget(options.sizes.memory, device.map(|(gpu, _)| gpu));
+    let memory = (budget.device < u64::MAX).then_some(budget.device);
     let limits = all[0].1;
     let verdict = Verdict::new(known, weights, limits, sizes, memory, rate)?;
-    let placed =
-        memory.map(|memory| placement(known, weights, limits, sizes, memory)).transpose()?;
+    let placed = memory.map(|_| placement(known, weights, limits, sizes, budget)).transpose()?;
     let mut plans = Vec::new();
     if globals.json || options.all {
         for (name, limits) in all {
@@ -274,7 +274,7 @@ async fn show(
         }
     }
     if globals.json {
-        let mut json = show::as_json(options, known, &verdict, &plans, decided);
+        let mut json = show::as_json((options, memory), known, &verdict, &plans, decided);
         json["placement"] = placed.map(|placed| placement_json(&placed)).into();
         return out_json(&json);
     }
@@ -298,6 +298,18 @@ async fn show(
     Ok(())
 }
 
+/// The memory to plan for. Adapters that run on a CPU have no memory of their own to tell of.
+fn budget(asked: MemoryOption, gpu: Option<&Gpu>) -> Budget {
+    let told = gpu.filter(|gpu| !gpu.caps().is_cpu).map(Told::of).unwrap_or_default();
+    let budget = asked.budget(told);
+    // Nobody was asked whether it can be pinned.
+    let host = match asked.host_memory {
+        Memory::Size(host) => host,
+        Memory::Auto => budget.host,
+    };
+    Budget { host, ..budget }
+}
+
 /// What goes where if the model may take so much memory of a device; if that is too little, the
 /// error that says so.
 fn placement(
@@ -305,9 +317,9 @@ fn placement(
     weights: &impl Weights,
     limits: DeviceLimits,
     sizes: SessionOptions,
-    memory: u64,
+    budget: Budget,
 ) -> Result<Result<Placed>> {
-    match place(&known.config, weights, limits, sizes, memory) {
+    match place(&known.config, weights, limits, sizes, budget) {
         Err(error) if error.code() == "limit" => Ok(Err(error)),
         placed => placed.map(Ok),
     }

@@ -4,9 +4,9 @@ use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::SessionOptions,
-    machine::counting::DeviceLimits,
-    measure::placement::{Placed, choose},
-    model::{Placement, config::Config, weights::Weights},
+    machine::{counting::DeviceLimits, gpu::Gpu},
+    measure::placement::{Budget, Bytes, Placed, choose},
+    model::{Model, Placement, config::Config, weights::Weights},
 };
 use serde_json::{Value, json};
 
@@ -17,13 +17,20 @@ use super::{
 };
 
 /// How much memory a model may take.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Memory")]
 pub(crate) struct MemoryOption {
-    /// Memory of the device that the model may take, such as 21.5GiB. What does not fit is read
-    /// from the model's files whenever a token needs it. The default is all that the model needs
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes, visible_alias = "memory")]
-    pub(crate) device_memory: Option<u64>,
+    /// Memory of the device that the model may take, such as 21.5GiB. What does not fit goes to
+    /// --host-memory, and what does not fit there is read from the model's files whenever a token
+    /// needs it. `auto` is what the driver has to give, less a margin; where it does not tell, all
+    /// that the model needs
+    #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "auto")]
+    #[arg(visible_alias = "memory")]
+    pub(crate) device_memory: Memory,
+    /// Memory of the computer that may be pinned, so that the device reads weights in it. `auto` is
+    /// three quarters of what is free, for GPUs with memory of their own, and nothing for others
+    #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "auto")]
+    pub(crate) host_memory: Memory,
 }
 
 /// Whether the cache is kept on the host as well.
@@ -44,21 +51,108 @@ impl KeepOption {
     }
 }
 
-/// Chooses what of a model goes to the device.
+/// An amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// What the platform tells.
+    Auto,
+    /// Bytes.
+    Size(u64),
+}
+
+/// Reads an amount of memory.
+fn memory(text: &str) -> std::result::Result<Memory, String> {
+    if text.trim().eq_ignore_ascii_case("auto") {
+        return Ok(Memory::Auto);
+    }
+    units::bytes(text).map(Memory::Size)
+}
+
+/// What a platform tells of memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// Bytes that the device has to give.
+    device: Option<u64>,
+    /// Bytes of the host that are free.
+    host: Option<u64>,
+    /// Whether the device's memory is the host's.
+    shared: bool,
+    /// Whether the device reads pinned memory of the host.
+    pins: bool,
+    /// Whether it is a GPU with memory of its own.
+    discrete: bool,
+}
+
+impl Told {
+    /// What is known of a device, and of the computer around it.
+    pub(crate) fn of(gpu: &Gpu) -> Self {
+        let caps = gpu.caps();
+        Self {
+            device: caps.free_memory,
+            host: free(),
+            shared: caps.shares_memory(),
+            pins: caps.pins(),
+            discrete: caps.is_discrete(),
+        }
+    }
+}
+
+/// Bytes of the computer's memory that are free; in a container, of its own.
+fn free() -> Option<u64> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let limits = system.cgroup_limits().map(|limits| limits.free_memory);
+    let free = system.available_memory();
+    Some(limits.map_or(free, |limit| limit.min(free))).filter(|&free| free > 0)
+}
+
+impl MemoryOption {
+    /// All of a model on the device.
+    pub(crate) const WHOLE: Self =
+        Self { device_memory: Memory::Size(u64::MAX), host_memory: Memory::Size(0) };
+
+    /// Whether memory of the host is asked for, also of adapters without memory of their own.
+    pub(crate) fn pins(self) -> bool {
+        matches!(self.host_memory, Memory::Size(1..))
+    }
+
+    /// The memory that a model may take.
+    pub(crate) fn budget(self, told: Told) -> Budget {
+        let device = match (self.device_memory, told) {
+            (Memory::Size(bytes), _) => bytes,
+            // Other programs use it too.
+            (Memory::Auto, Told { shared: true, device, host: Some(host), .. }) => {
+                device.map_or(host, |device| device.min(host)) / 100 * 80
+            }
+            // No buffer is made beyond nine tenths.
+            (Memory::Auto, Told { device: Some(device), .. }) => device / 100 * 85,
+            (Memory::Auto, _) => u64::MAX,
+        };
+        let host = match self.host_memory {
+            _ if !told.pins => 0,
+            Memory::Size(bytes) => bytes,
+            Memory::Auto if told.discrete => told.host.unwrap_or_default() / 4 * 3,
+            Memory::Auto => 0,
+        };
+        Budget { device, host }
+    }
+}
+
+/// Chooses what of a model goes where.
 ///
 /// # Errors
 ///
-/// [`Error::Limit`], with what to do, if `memory` is less than any placement takes; those of
+/// [`Error::Limit`], with what to do, if the budget is less than any placement takes; those of
 /// [`choose`].
 pub(crate) fn place(
     config: &Config,
     weights: &impl Weights,
     limits: DeviceLimits,
     sizes: SessionOptions,
-    memory: u64,
+    budget: Budget,
 ) -> Result<Placed> {
-    choose(config, weights, limits, sizes, memory).map_err(|error| match error {
-        Error::Limit { got, limit, .. } if limit == memory => {
+    choose(config, weights, limits, sizes, budget).map_err(|error| match error {
+        Error::Limit { got, limit, .. } if limit == budget.device => {
             error.with_hint(too_little(config, weights, limits, sizes, (got, limit)))
         }
         error => error,
@@ -67,21 +161,36 @@ pub(crate) fn place(
 
 /// Says in a line what goes where, if not everything is on the device.
 pub(crate) fn tell(terminal: Terminal, placed: &Placed) {
-    if placed.bytes.moves() {
+    if !placed.bytes.is_whole() {
         terminal.note(describe(placed));
+    }
+}
+
+/// Says it if a driver refused to pin as much as was planned.
+pub(crate) fn tell_refused(terminal: Terminal, model: &Model) {
+    if let Some(why) = &model.refused {
+        terminal.warn(format!(
+            "{why}; {} of weights are in memory of the host, and the rest is read from the files",
+            short_size(model.pinned_bytes())
+        ));
     }
 }
 
 /// What goes where, in a line.
 fn describe(placed: &Placed) -> String {
-    let bytes = placed.bytes;
-    format!(
-        "{} of weights are on the device, and {} stay in the model's files: each token reads up to \
-         {} of them",
-        short_size(bytes.device),
-        short_size(bytes.files),
-        short_size(bytes.token_files)
-    )
+    let Bytes { device, host, files, token_host, token_files, .. } = placed.bytes;
+    let size = short_size;
+    let mut homes = vec![format!("{} of weights are on the device", size(device))];
+    let mut reads = Vec::new();
+    if host > 0 {
+        homes.push(format!("{} in memory of the host", size(host)));
+        reads.push(format!("{} there", size(token_host)));
+    }
+    if files > 0 {
+        homes.push(format!("{} stay in the model's files", size(files)));
+        reads.push(format!("up to {} in files", size(token_files)));
+    }
+    format!("{}: each token reads {}", homes.join(", "), reads.join(" and "))
 }
 
 /// The layers of a placement, a line for each part of the model.
@@ -105,10 +214,26 @@ pub(crate) fn lines(placed: &Placed, config: &Config) -> Vec<String> {
     if config.num_local_experts() > 0 {
         lines.push(format!("                 experts of {}", of(placement.experts)));
     }
+    if bytes.host > 0 {
+        let pinned = placement.pinned;
+        let next = |before: u32, count: u32| match count.min(layers.saturating_sub(before)) {
+            0 => "none".to_owned(),
+            1 => format!("layer {before}"),
+            count => format!("layers {before} to {}", before + count - 1),
+        };
+        lines.push(format!(
+            "host memory      {}: attention of {}; dense MLP of {}; experts of {}",
+            short_size(bytes.host),
+            next(placement.attention, pinned.attention),
+            next(placement.dense, pinned.dense),
+            next(placement.experts, pinned.experts)
+        ));
+    }
     lines.push(format!("in the files     {}", short_size(bytes.files)));
     lines.push(format!(
-        "a token          {} from the device, {} from the files",
+        "a token          {} from the device, {} from host memory, {} from the files",
         short_size(bytes.token_device),
+        short_size(bytes.token_host),
         short_size(bytes.token_files)
     ));
     lines.push(format!(
@@ -127,20 +252,65 @@ pub(crate) fn placement_json(placed: &Result<Placed>) -> Value {
         Ok(placed) => placed,
         Err(error) => return json!({ "fits": false, "error": error.to_string() }),
     };
-    let (Placement { attention, dense, experts, slots, .. }, bytes) =
+    let (Placement { attention, dense, experts, slots, pinned }, bytes) =
         (placed.placement, placed.bytes);
     let layers = |count: u32| (count < u32::MAX).then_some(count);
     json!({
         "fits": true,
-        "whole": !bytes.moves(),
+        "whole": bytes.is_whole(),
         "layers_of_attention": layers(attention),
         "layers_of_dense_mlps": layers(dense),
         "layers_of_experts": layers(experts),
         "slots": slots.count(),
+        "pinned_layers_of_attention": pinned.attention,
+        "pinned_layers_of_dense_mlps": pinned.dense,
+        "pinned_layers_of_experts": pinned.experts,
         "device_bytes": bytes.device,
+        "host_bytes": bytes.host,
         "file_bytes": bytes.files,
         "token_device_bytes": bytes.token_device,
+        "token_host_bytes": bytes.token_host,
         "token_file_bytes": bytes.token_files,
         "total_bytes": placed.plan.total(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTO: MemoryOption =
+        MemoryOption { device_memory: Memory::Auto, host_memory: Memory::Auto };
+
+    #[test]
+    fn what_is_not_asked_for_is_what_the_platform_tells() {
+        let card = Told {
+            device: Some(24_000),
+            host: Some(100_000),
+            pins: true,
+            discrete: true,
+            ..Told::default()
+        };
+        assert_eq!(AUTO.budget(card), Budget { device: 20_400, host: 75_000 });
+        // One memory is not counted twice.
+        let one = Told { shared: true, discrete: false, pins: false, ..card };
+        assert_eq!(AUTO.budget(one), Budget::of_device(19_200));
+        assert_eq!(AUTO.budget(Told { device: None, ..one }), Budget::of_device(80_000));
+        // Who does not tell gets the whole model.
+        assert_eq!(AUTO.budget(Told::default()), Budget::of_device(u64::MAX));
+        assert_eq!(AUTO.budget(Told { host: None, ..card }), Budget::of_device(20_400));
+        let asked = MemoryOption { host_memory: Memory::Size(7), device_memory: Memory::Size(9) };
+        assert_eq!(asked.budget(card), Budget { device: 9, host: 7 });
+        assert_eq!(asked.budget(Told { pins: false, ..card }), Budget::of_device(9));
+        assert!(asked.pins() && !AUTO.pins() && !MemoryOption::WHOLE.pins());
+        assert_eq!(MemoryOption::WHOLE.budget(card), Budget::of_device(u64::MAX));
+    }
+
+    #[test]
+    fn memory_is_auto_or_a_size() {
+        assert_eq!(memory(" Auto "), Ok(Memory::Auto));
+        assert_eq!(memory("2KiB"), Ok(Memory::Size(2048)));
+        assert!(memory("all").is_err());
+        assert!(free().is_some_and(|free| free > 1 << 20));
+    }
 }

@@ -34,7 +34,10 @@ use grok_wgpu::lab::{
             kept::{restore_pipelines, save_pipelines},
         },
     },
-    measure::{capacity::Planner, placement::Placed},
+    measure::{
+        capacity::Planner,
+        placement::{Budget, Placed},
+    },
     model::{
         Placement,
         config::{Config, PRESETS},
@@ -44,11 +47,11 @@ use grok_wgpu::lab::{
 };
 
 use super::{
-    adapter::measured,
+    adapter::measured_pinning,
     builtin,
     globals::Globals,
     hub::open_cached,
-    memory::{place, tell},
+    memory::{Told, place, tell, tell_refused},
     signals::check_interrupt,
     sizes::{Decided, Sizes},
     terminal::Terminal,
@@ -205,10 +208,10 @@ pub(crate) async fn load_weights(
     let asked = sizes.into();
     // Before a device is opened, which may take long.
     asked.usual().check(config)?;
-    let mut memory = asked.memory;
+    let mut smaller = None;
     let mut before = None;
     loop {
-        let (mut gpu, kept) = measured(globals).await?;
+        let (mut gpu, kept) = measured_pinning(globals, asked.memory.pins()).await?;
         let Decided { sizes, .. } = asked.on(Some((&gpu, &kept)), config, weights)?;
         if let Some(folder) = globals.pipeline_folder() {
             globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
@@ -218,14 +221,20 @@ pub(crate) async fn load_weights(
             terminal.faint(format!("running on {}", gpu.caps().describe()));
         }
         let limits = DeviceLimits::of(gpu.caps());
-        let placed = |memory| place(config, weights, limits, sizes, memory);
-        let now = memory.map(placed).transpose()?;
+        let told = Told::of(&gpu);
+        let budget = asked.memory.budget(told);
+        let budget = Budget { device: smaller.unwrap_or(budget.device), ..budget };
+        let placed = |device| place(config, weights, limits, sizes, Budget { device, ..budget });
+        let now = (budget.device < u64::MAX).then(|| placed(budget.device)).transpose()?;
         if let Some(now) = &now {
             tell(terminal, now);
         }
         let what = (weights, bytes, now.as_ref());
         let error = match load_on(gpu, &terminal, config, what, sizes).await {
-            Ok(session) => return Ok(session),
+            Ok(session) => {
+                tell_refused(terminal, session.model());
+                return Ok(session);
+            }
             Err(error) => error,
         };
         // A device does not say beforehand how much it has. When that is known, less is tried once.
@@ -233,7 +242,7 @@ pub(crate) async fn load_weights(
         let told = with_remedy(error, config, weights, limits, sizes);
         let Some(less) = less else { return Err(before.unwrap_or(told)) };
         terminal.warn(format!("{told}; {} of it are tried", size(less)));
-        (memory, before) = (Some(less), Some(told));
+        (smaller, before) = (Some(less), Some(told));
     }
 }
 
@@ -453,7 +462,10 @@ mod tests {
         let config = Config::preset("tiny").expect("a preset");
         let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
         let sizes = SessionOptions::new(128, 32, DType::F32);
-        let within = |memory| place(&config, &weights, DeviceLimits::BASELINE, sizes, memory);
+        let within = |memory| {
+            let budget = Budget::of_device(memory);
+            place(&config, &weights, DeviceLimits::BASELINE, sizes, budget)
+        };
         let whole = within(u64::MAX).expect("fits").plan.total();
         let out = |held| Error::OutOfMemory {
             what: "a buffer".to_owned(),

@@ -83,8 +83,8 @@ pub(crate) struct Sizes {
     /// Longest chunk, where the device decides, if the context is not shorter.
     most: u32,
     cache: DType,
-    /// Bytes of the device's memory that may be taken.
-    pub(crate) memory: Option<u64>,
+    /// The memory that may be taken.
+    pub(crate) memory: MemoryOption,
 }
 
 /// The sizes for a device, and what says so.
@@ -129,19 +129,19 @@ impl Rule {
 impl From<SessionOptions> for Sizes {
     fn from(sizes: SessionOptions) -> Self {
         let SessionOptions { context, prefill, cache, .. } = sizes;
-        Self { context, prefill: Some(prefill), most: u32::MAX, cache, memory: None }
+        Self { context, prefill: Some(prefill), most: u32::MAX, cache, memory: MemoryOption::WHOLE }
     }
 }
 
 impl Sizes {
     pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
         let (prefill, cache) = (prefill.prefill, cache.dtype());
-        Self { context, prefill, most: u32::MAX, cache, memory: None }
+        Self { context, prefill, most: u32::MAX, cache, memory: MemoryOption::WHOLE }
     }
 
-    /// The same in so much memory of the device.
+    /// The same in so much memory.
     pub(crate) fn within(self, memory: MemoryOption) -> Self {
-        Self { memory: memory.device_memory, ..self }
+        Self { memory, ..self }
     }
 
     /// The same with chunks of at most so many tokens, also where longer ones were asked for.

@@ -138,6 +138,11 @@ impl Matrix {
         true
     }
 
+    /// Whether it is in pinned memory of the host, where it is used.
+    pub fn is_pinned(&self) -> bool {
+        matches!(self.home, Home::Host(_))
+    }
+
     /// Whether it is copied from pinned memory before its use.
     pub fn is_copied(&self) -> bool {
         matches!(self.home, Home::Copied(_))

@@ -38,7 +38,7 @@ use crate::{
         counting::DeviceLimits,
         gpu::{AdapterChoice, Gpu, LimitProfile},
     },
-    measure::placement::{Bytes, Placed, choose as place},
+    measure::placement::{Budget, Bytes, Placed, choose as place},
     model::{
         Placement,
         config::{Compat, Config},
@@ -452,7 +452,7 @@ impl Rebuild for Reload {
             Some(memory) => {
                 let limits = DeviceLimits::of(gpu.caps());
                 let Placed { placement, bytes, .. } =
-                    place(config, weights, limits, sizes, memory)?;
+                    place(config, weights, limits, sizes, Budget::of_device(memory))?;
                 self.placed.set(bytes.moves().then_some(bytes));
                 placement
             }

@@ -83,6 +83,33 @@ fn a_context_beyond_the_memory_is_refused_with_the_plan() {
     }
 }
 
+/// What the device may not hold is pinned as far as it may be; the rest stays in the files.
+#[test]
+fn logits_do_not_depend_on_the_memory_of_the_host() {
+    let args = ["logits", path(model()), "--ids", "5,17,200,3,99,42,7,7,300", "--json"];
+    let whole = good(&args);
+    let least = least(&args);
+    let of = |host: &str| {
+        let memory = ["--device-memory", least.as_str(), "--host-memory", host];
+        let output = run(&[&args[..], &memory].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), whole, "{host}");
+        let said = |part: &str| stderr.contains(part);
+        [said("in memory of the host"), said("stay in the model's files")]
+    };
+    assert_eq!(of("4GiB"), [true, false]);
+    assert_eq!(of("0B"), [false, true]);
+    assert_eq!(of("auto"), [false, true]);
+    let half = ["inspect", path(model()), "--json", "--device-memory", &least];
+    let json: Value = serde_json::from_str(&good(&half)).expect("JSON");
+    let files = json["placement"]["file_bytes"].as_u64();
+    let half = files.map(|bytes| format!("{}B", bytes / 2));
+    if let Some(half) = half {
+        assert_eq!(of(&half), [true, true]);
+    }
+}
+
 #[test]
 fn texts_and_perplexities_do_not_depend_on_it() {
     let generate = ["generate", path(model()), "She said", "-n", "8", "--temperature", "0"];
@@ -135,6 +162,15 @@ fn inspect_says_what_goes_where() {
     assert_eq!(placement["layers_of_attention"], 64);
     let total = placement["total_bytes"].as_u64().expect("a number");
     assert!((20_000_000_000..=24_000_000_000).contains(&total), "{total}");
+    let host = ["--host-memory", "140GB", "--json"];
+    let json: Value = serde_json::from_str(&of("24GB", &host)).expect("JSON");
+    let both = &json["placement"];
+    assert_eq!((&both["file_bytes"], &both["whole"]), (&0.into(), &false.into()));
+    assert_eq!(both["host_bytes"], placement["file_bytes"]);
+    assert_eq!(both["token_host_bytes"], placement["token_file_bytes"]);
+    assert_eq!(both["device_bytes"], placement["device_bytes"]);
+    let text = of("24GB", &host[..2]);
+    assert!(text.contains("host memory ") && text.contains("experts of layers 0 to 63"), "{text}");
     let little = of("1GiB", &[]);
     assert!(little.contains("The least is --device-memory"), "{little}");
     assert!(!of("300GiB", &[]).contains("Placement"));

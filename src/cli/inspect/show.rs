@@ -196,7 +196,7 @@ pub(super) fn describe_plans(
 
 /// Everything.
 pub(super) fn as_json(
-    options: &Options,
+    (options, memory): (&Options, Option<u64>),
     known: &Known,
     verdict: &Verdict,
     plans: &[Planned],
@@ -238,7 +238,7 @@ pub(super) fn as_json(
         "cache": sizes.cache.name(),
         "plans": plans
             .iter()
-            .map(|planned| plan_json(planned, options.sizes.memory.device_memory))
+            .map(|planned| plan_json(planned, memory))
             .collect::<Vec<_>>(),
     });
     if let Some(scan) = &known.scan {

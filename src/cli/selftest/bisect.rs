@@ -14,9 +14,9 @@ use grok_wgpu::lab::{
 use serde_json::json;
 
 use super::super::{
-    adapter::gpu,
+    adapter::measured_pinning,
     globals::Globals,
-    memory::{MemoryOption, place, tell},
+    memory::{MemoryOption, Told, place, tell},
     model::{load_on, locate, open, tokenizer},
     signals::check_interrupt,
     terminal::{out, out_json},
@@ -38,7 +38,7 @@ pub(super) async fn run(
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
     }
-    let mut gpu = gpu(globals).await?;
+    let (mut gpu, _) = measured_pinning(globals, memory.pins()).await?;
     terminal.note(gpu.caps().describe());
     let tokens = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let context = tokens.saturating_add(DECODED);
@@ -46,13 +46,10 @@ pub(super) async fn run(
     let config = &opened.config;
     let weights = &opened.weights;
     let limits = DeviceLimits::of(gpu.caps());
-    let placed = memory.device_memory.map(|memory| place(config, weights, limits, sizes, memory));
-    let placed = placed.transpose()?;
-    if let Some(placed) = &placed {
-        tell(terminal, placed);
-    }
+    let placed = place(config, weights, limits, sizes, memory.budget(Told::of(&gpu)))?;
+    tell(terminal, &placed);
     let machine = Bisect::new(&mut gpu);
-    let what = (weights, weights.bytes(), placed.as_ref());
+    let what = (weights, weights.bytes(), Some(&placed));
     let mut session = load_on(machine, &terminal, config, what, sizes).await?;
     let named = session.model().clone();
     session.machine_mut().name_weights(&named);

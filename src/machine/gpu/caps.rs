@@ -3,6 +3,7 @@
 use super::{
     experimental,
     failure::{is_of_memory, no_memory},
+    heaps,
 };
 use crate::{
     base::error::{Error, Result},
@@ -57,6 +58,9 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// Whether the adapter runs on a CPU.
     pub is_cpu: bool,
+    /// Bytes of its memory that the driver would give this program when the device was opened, if
+    /// it tells.
+    pub free_memory: Option<u64>,
 }
 
 /// What tells an adapter from others of its name.
@@ -89,6 +93,12 @@ impl Caps {
     /// Whether shaders may multiply matrices of 16 x 16 halves with sums in f32.
     pub fn matrices(&self) -> bool {
         self.features.contains(experimental::MATRICES)
+    }
+
+    /// Whether its memory is the host's. `false` where nobody tells.
+    pub fn shares_memory(&self) -> bool {
+        use wgpu::DeviceType;
+        matches!(self.info.device_type, DeviceType::IntegratedGpu | DeviceType::Cpu)
     }
 
     /// Whether shaders read pinned memory of the host.
@@ -371,6 +381,7 @@ pub(super) async fn open(
             .contains(wgpu::Features::SUBGROUP)
             .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+        free_memory: heaps::free(adapter),
         info,
     };
     Ok((device, queue, caps))

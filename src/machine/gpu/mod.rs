@@ -7,6 +7,7 @@ mod caps;
 mod experimental;
 mod failure;
 mod fallback;
+mod heaps;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod kept;
 mod make;
