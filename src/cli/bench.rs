@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     globals::Globals,
-    memory::MemoryOption,
+    memory::{HostOption, MemoryOption},
     model::{ModelOptions, load_weights, locate, open},
     sizes::{CacheOption, PrefillOption, Sizes},
     terminal::{out, out_json},
@@ -78,6 +78,8 @@ pub(super) struct Options {
     cache: CacheOption,
     #[command(flatten)]
     memory: MemoryOption,
+    #[command(flatten)]
+    host: HostOption,
     /// Leave out what needs more runs: the times of the host and of the kernels
     #[arg(long)]
     rates: bool,
@@ -152,7 +154,8 @@ async fn bench<W: Lasting>(
     let start = Instant::now();
     let sizes = Sizes::new(context, options.prefill, options.cache)
         .with_chunks_to(options.prompt)
-        .within(options.memory);
+        .within(options.memory)
+        .computing(options.host);
     let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
     let loaded = start.elapsed();
     let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;

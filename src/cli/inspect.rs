@@ -27,13 +27,14 @@ use grok_wgpu::lab::{
     text::{chat::choose, sampler::Sampling},
     variants::Kept,
 };
+use serde_json::json;
 
 use self::verdict::{Bandwidth, Verdict};
 use super::{
     adapter,
     globals::Globals,
     hub::{commit, hub, in_cache, open_remote},
-    memory::{Memory, MemoryOption, Told, place, placement_json},
+    memory::{Memory, MemoryOption, Told, computed, place, placement_json},
     model::{Element, Located, locate, open, preset, tokenizer, told},
     scan::Scan,
     sizes::{Decided, SizeOptions},
@@ -262,7 +263,8 @@ async fn show(
     let measured = device.and_then(|(_, kept)| kept.bandwidth);
     let given = options.bandwidth.map(|rate| Bandwidth { rate, measured: false });
     let rate = given.or(measured.map(|rate| Bandwidth { rate, measured: true }));
-    let budget = budget(options.sizes.memory, device.map(|(gpu, _)| gpu));
+    let budget =
+        budget(options.sizes.host.beside(options.sizes.memory), device.map(|(gpu, _)| gpu));
     let memory = (budget.device < u64::MAX).then_some(budget.device);
     let limits = all[0].1;
     let verdict = Verdict::new(known, weights, limits, sizes, memory, rate)?;
@@ -275,7 +277,13 @@ async fn show(
     }
     if globals.json {
         let mut json = show::as_json((options, memory), known, &verdict, &plans, decided);
-        json["placement"] = placed.map(|placed| placement_json(&placed)).into();
+        let host = options.sizes.host.wanted().zip(placed.as_ref().and_then(|p| p.as_ref().ok()));
+        let host = host.map(|(_, placed)| computed(placed, &known.config));
+        json["placement"] = placed.as_ref().map(placement_json).into();
+        if let Some([experts, dense]) = host {
+            json["placement"]["on_cpu"] =
+                json!({ "layers_of_experts": experts, "layers_of_dense_mlps": dense });
+        }
         return out_json(&json);
     }
     let mut text = verdict.describe();
@@ -286,6 +294,9 @@ async fn show(
     text += &show::describe_more(options, known);
     if let (Some(placed), Some(memory)) = (&placed, memory) {
         text += &show::describe_placement(placed, memory, &known.config);
+        if let (Some(_), Ok(placed)) = (options.sizes.host.wanted(), placed) {
+            text += &show::describe_computed(computed(placed, &known.config));
+        }
     }
     if options.all {
         text += &show::describe_plans(&plans, decided, memory);

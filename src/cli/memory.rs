@@ -3,7 +3,7 @@
 use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
-    engine::SessionOptions,
+    engine::{HostCompute, SessionOptions},
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::placement::{Budget, Bytes, Placed, choose},
     model::{Model, Placement, config::Config, weights::Weights},
@@ -31,6 +31,52 @@ pub(crate) struct MemoryOption {
     /// three quarters of what is free, for GPUs with memory of their own, and nothing for others
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "auto")]
     pub(crate) host_memory: Memory,
+}
+
+/// Whether the CPU computes what is not on the device.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Memory")]
+pub(crate) struct HostOption {
+    /// Have the CPU compute the experts and dense MLPs that are neither on the device nor in pinned
+    /// memory, for generated tokens, instead of bringing them to the device; unless --host-memory
+    /// says otherwise, nothing is pinned then. Once read, their weights stay in the computer's
+    /// memory, up to SIZE (--host-compute=40GiB) or three quarters of what is free. The same
+    /// --device-memory gives the same text every time; with another one, or without the option, its
+    /// last bits may differ
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    host_compute: Option<Memory>,
+}
+
+impl HostOption {
+    /// For [`SessionOptions::with_host_compute`].
+    pub(crate) fn wanted(self) -> Option<HostCompute> {
+        let memory = match self.host_compute? {
+            Memory::Auto => free().map_or(u64::MAX, |free| free / 4 * 3),
+            Memory::Size(bytes) => bytes,
+        };
+        Some(HostCompute::new(0, memory))
+    }
+
+    /// The memory beside it: what nobody asked to pin is the CPU's.
+    pub(crate) fn beside(self, memory: MemoryOption) -> MemoryOption {
+        if self.host_compute.is_some() && memory.host_memory == Memory::Auto {
+            return MemoryOption { host_memory: Memory::Size(0), ..memory };
+        }
+        memory
+    }
+}
+
+/// How many layers have experts, and how many a dense MLP, that the CPU would compute.
+pub(crate) fn computed(placed: &Placed, config: &Config) -> [u32; 2] {
+    let layers = config.num_hidden_layers();
+    let Placement { dense, experts, pinned, .. } = placed.placement;
+    let away = |there: u32, pinned: u32| layers.saturating_sub(there.saturating_add(pinned));
+    let of = |has: bool, away: u32| if has { away } else { 0 };
+    [
+        of(config.num_local_experts() > 0, away(experts, pinned.experts)),
+        of(config.dense_width().is_some(), away(dense, pinned.dense)),
+    ]
 }
 
 /// Whether the cache is kept on the host as well.

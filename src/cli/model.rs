@@ -213,6 +213,7 @@ pub(crate) async fn load_weights(
     loop {
         let (mut gpu, kept) = measured_pinning(globals, asked.memory.pins()).await?;
         let Decided { sizes, .. } = asked.on(Some((&gpu, &kept)), config, weights)?;
+        let sizes = sizes.with_host_compute(asked.host_compute);
         if let Some(folder) = globals.pipeline_folder() {
             globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
         }

@@ -4,14 +4,14 @@
 use clap::{Args, ValueEnum};
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
-    engine::SessionOptions,
+    engine::{HostCompute, SessionOptions},
     machine::{Machine as _, gpu::Gpu},
     measure::{chunks, splits},
     model::{config::Config, weights::Weights},
     variants::Kept,
 };
 
-use super::memory::MemoryOption;
+use super::memory::{HostOption, MemoryOption};
 
 /// Sizes of a session.
 #[derive(Args, Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct SizeOptions {
     pub(crate) cache: CacheOption,
     #[command(flatten)]
     pub(crate) memory: MemoryOption,
+    #[command(flatten)]
+    pub(crate) host: HostOption,
 }
 
 /// How long chunks of a prompt are.
@@ -70,7 +72,9 @@ impl SizeOptions {
     pub(crate) fn sizes(self, config: &Config, enough: u64) -> Sizes {
         let most = config.max_position_embeddings;
         let enough = u32::try_from(enough).unwrap_or(most).min(most);
-        Sizes::new(self.context.unwrap_or(enough), self.prefill, self.cache).within(self.memory)
+        Sizes::new(self.context.unwrap_or(enough), self.prefill, self.cache)
+            .within(self.memory)
+            .computing(self.host)
     }
 }
 
@@ -85,6 +89,8 @@ pub(crate) struct Sizes {
     cache: DType,
     /// The memory that may be taken.
     pub(crate) memory: MemoryOption,
+    /// Whether the CPU computes what is not on the device.
+    pub(crate) host_compute: Option<HostCompute>,
 }
 
 /// The sizes for a device, and what says so.
@@ -128,20 +134,27 @@ impl Rule {
 
 impl From<SessionOptions> for Sizes {
     fn from(sizes: SessionOptions) -> Self {
-        let SessionOptions { context, prefill, cache, .. } = sizes;
-        Self { context, prefill: Some(prefill), most: u32::MAX, cache, memory: MemoryOption::WHOLE }
+        let SessionOptions { context, prefill, cache, host_compute, .. } = sizes;
+        let (prefill, memory) = (Some(prefill), MemoryOption::WHOLE);
+        Self { context, prefill, most: u32::MAX, cache, memory, host_compute }
     }
 }
 
 impl Sizes {
     pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
         let (prefill, cache) = (prefill.prefill, cache.dtype());
-        Self { context, prefill, most: u32::MAX, cache, memory: MemoryOption::WHOLE }
+        let memory = MemoryOption::WHOLE;
+        Self { context, prefill, most: u32::MAX, cache, memory, host_compute: None }
     }
 
     /// The same in so much memory.
     pub(crate) fn within(self, memory: MemoryOption) -> Self {
         Self { memory, ..self }
+    }
+
+    /// The same with the CPU computing what is not on the device, if that is wanted.
+    pub(crate) fn computing(self, host: HostOption) -> Self {
+        Self { host_compute: host.wanted(), memory: host.beside(self.memory), ..self }
     }
 
     /// The same with chunks of at most so many tokens, also where longer ones were asked for.

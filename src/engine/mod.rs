@@ -5,6 +5,11 @@ mod face;
 pub mod generation;
 mod keep;
 mod lay;
+#[cfg(feature = "host-compute")]
+mod on_host;
+#[cfg(not(feature = "host-compute"))]
+#[path = "on_host_absent.rs"]
+mod on_host;
 pub mod options;
 mod plans;
 mod pool;
@@ -21,12 +26,13 @@ mod table;
 mod views;
 
 pub(crate) use plans::top_lists;
-pub use sizes::SessionOptions;
+pub use sizes::{HostCompute, SessionOptions};
 pub use streamer::{Heed, Moved};
 
 use crate::{
     base::error::{Error, Result},
     engine::{
+        on_host::OnHost,
         plans::{Key, Plans, Wanted},
         sequence::{Kind, Pages, Sequence},
         step::{Answer, Input, Readback, Row, Run, Staged, StepOutput, stage},
@@ -100,6 +106,7 @@ impl<M: Machine> Engine<M> {
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let keep = machine.tensor_count();
+        let on_host = options.host_compute.map(OnHost::new).transpose()?;
         let loaded = async {
             let model = Model::placed(&mut machine, config, weights, placement)?;
             let tensors = machine.tensor_count();
@@ -111,7 +118,7 @@ impl<M: Machine> Engine<M> {
             progress(read)?;
             model.fill(&mut machine, &weights, &mut |done| progress(read + done)).await?;
             let views = Views::new(model);
-            let streamer = Streamer::of(&views, weights);
+            let streamer = Streamer::of(&views, weights, on_host);
             Ok(((views, table, streamer), (caches, plans), tensors))
         };
         match loaded.await {
@@ -342,9 +349,8 @@ impl<M: Machine> Engine<M> {
         let pass = self.plans.recorded(key);
         let bytes = match &mut self.streamer {
             Some(streamer) => {
-                streamer
-                    .run(self.views.of(kind), &mut self.machine, pass, ids.len(), &wanted)
-                    .await?
+                let of = (pass, self.plans.scratch(key));
+                streamer.run(self.views.of(kind), &mut self.machine, of, ids.len(), &wanted).await?
             }
             None => self.machine.run_plan(pass.only()?, &wanted).await?,
         };

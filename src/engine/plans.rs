@@ -160,19 +160,21 @@ impl<P> Plans<P> {
         self.recorded.contains_key(&key)
     }
 
-    /// Records the plan if there is none yet. With `cut` it is divided where weights are brought.
+    /// Records the plan if there is none yet. With `cut` it is divided where weights are brought, or where the CPU computes with
+    /// them if `cut` says that it does.
     pub(super) fn record<M: Machine<Plan = P>>(
         &mut self,
         machine: &mut M,
         (views, caches): (&Views, &[LayerCache]),
         key: Key,
-        cut: bool,
+        cut: Option<bool>,
     ) -> Result<&Segments<P>> {
         if !self.has(key) {
             let (s, pass, model) = (self.scratch(key), self.pass(key), views.of(key.kind()));
             let mut program = |exec: &mut dyn Executor| forward(exec, model, s, caches, pass);
-            let plan = if cut {
-                record_cut(machine, &|mark| cuts_at(model, mark), &mut program)?
+            let plan = if let Some(computes) = cut {
+                let host = computes && s.phase == Phase::Decode;
+                record_cut(machine, &|mark| cuts_at(model, mark, host), &mut program)?
             } else {
                 Segments::whole(machine.record(&mut program)?)
             };

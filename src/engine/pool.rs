@@ -16,7 +16,7 @@ struct Slot {
 }
 
 /// An expert of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Unit {
     pub(super) layer: usize,
     pub(super) expert: u32,

@@ -25,6 +25,35 @@ pub struct SessionOptions {
     /// Positions of the shortest split of decode attention: a power of two from 32 to 1024. Shorter
     /// splits are more workgroups with less work each. The last bits of results depend on it.
     pub split: u32,
+    /// Whether the CPU computes, for generated tokens, the experts and dense MLPs that are not on
+    /// the device.
+    pub host_compute: Option<HostCompute>,
+}
+
+/// How the CPU computes experts and dense MLPs that are not on the device.
+///
+/// Results are within the same bounds as the device's, but their last bits differ, so a text's
+/// bits depend on the placement: the same placement gives the same bits, on every CPU and for every
+/// number of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostCompute {
+    /// How many threads; as many as there are cores if it is 0.
+    pub threads: u32,
+    /// Bytes of weights that may stay in the host's memory once they have been read.
+    pub memory: u64,
+}
+
+impl HostCompute {
+    /// So many threads, and so many bytes.
+    pub const fn new(threads: u32, memory: u64) -> Self {
+        Self { threads, memory }
+    }
+}
+
+impl Default for HostCompute {
+    fn default() -> Self {
+        Self { threads: 0, memory: u64::MAX }
+    }
 }
 
 impl SessionOptions {
@@ -44,7 +73,7 @@ impl SessionOptions {
     /// These sizes, with splits of [`SessionOptions::SPLIT`] positions. All are checked when an
     /// engine is made.
     pub const fn new(context: u32, prefill: u32, cache: DType) -> Self {
-        Self { context, prefill, cache, split: Self::SPLIT }
+        Self { context, prefill, cache, split: Self::SPLIT, host_compute: None }
     }
 
     /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, an F32
@@ -60,6 +89,13 @@ impl SessionOptions {
     #[must_use]
     pub const fn with_split(self, split: u32) -> Self {
         Self { split, ..self }
+    }
+
+    /// The same with the CPU computing what is not on the device, if that is wanted. It does
+    /// nothing where all weights are.
+    #[must_use]
+    pub const fn with_host_compute(self, host_compute: Option<HostCompute>) -> Self {
+        Self { host_compute, ..self }
     }
 
     /// The same with prefill by `length` tokens, as far as the context is that long.

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, fmt};
 
 use super::{
+    on_host::{DENSE, OnHost},
     pool::{Pool, Unit},
     segments::{Mark, Part, Segments},
     sequence::Kind,
@@ -15,7 +16,7 @@ use crate::{
         tensor::Tensor,
     },
     machine::{Machine, Transfer, kernel::Need},
-    model::{Matrix, Model, Piece, ahead::Ahead, upload},
+    model::{Matrix, Mlp, Model, Phase, Piece, Scratch, ahead::Ahead, upload},
 };
 
 /// Where a chosen expert is if it is not there in this run of the kernels: no tensor has so many.
@@ -45,6 +46,8 @@ pub struct Moved {
     pub found: u64,
     /// Matrices of attention and of dense MLPs that were read.
     pub matrices: u64,
+    /// MLPs that the CPU computed, experts and dense ones.
+    pub computed: u64,
     /// Bytes that were read for all of these.
     pub bytes: u64,
     /// Bytes that were copied from pinned memory of the host, for prompts.
@@ -59,6 +62,8 @@ pub struct Moved {
 #[derive(Debug)]
 pub(super) struct Streamer {
     weights: Ahead,
+    /// Computes for generated tokens what is not on the machine, if that is wanted.
+    on_host: Option<OnHost>,
     /// The layer whose matrix is in memory that layers share, by the tensor of its first shard.
     holds: HashMap<usize, usize>,
     /// The slots for experts, by the tensor of their first shard.
@@ -81,13 +86,33 @@ fn slots(model: &Model, layer: usize) -> Option<u32> {
     model.layers.get(layer)?.feed_forward.routed()?.slots
 }
 
-/// Whether a pass of this model is cut at this mark.
-pub(super) fn cuts_at(model: &Model, mark: Mark) -> bool {
+/// The matrices of a layer that are brought whole. With `host` the CPU has the dense MLP.
+fn brought_whole(model: &Model, layer: usize, host: bool) -> Vec<&Matrix> {
+    let Some(of) = model.layers.get(layer).filter(|_| host) else {
+        return model.brought_whole(layer);
+    };
+    [&of.qkv_proj, &of.o_proj].into_iter().filter(|matrix| matrix.is_brought()).collect()
+}
+
+/// Whether a layer has a dense MLP that is not on the machine.
+fn is_dense_away(model: &Model, layer: usize) -> bool {
+    let of = model.layers.get(layer).and_then(|of| of.feed_forward.dense());
+    of.is_some_and(Mlp::is_brought)
+}
+
+/// Whether a pass of this model is cut at this mark; with `host`, one in which the CPU computes
+/// what is not on the machine.
+pub(super) fn cuts_at(model: &Model, mark: Mark, host: bool) -> bool {
     match mark {
         Mark::Need(Need::Layer(layer)) => {
-            !model.brought_whole(layer).is_empty() && !comes_early(model, layer)
+            !brought_whole(model, layer, host).is_empty() && !comes_early(model, layer)
+        }
+        Mark::Need(Need::Dense { layer, .. }) | Mark::Used(Need::Dense { layer, .. }) => {
+            host && is_dense_away(model, layer)
         }
         Mark::Need(Need::Experts { layer, .. }) => slots(model, layer).is_some(),
+        // What the CPU has computed is not run.
+        Mark::Used(Need::Experts { layer, .. }) if host => slots(model, layer).is_some(),
         // More experts may be chosen than there is room for, and come in rounds.
         Mark::Used(Need::Experts { layer, ids, .. }) => {
             slots(model, layer).is_some_and(|slots| ids.shape.len() > slots.into())
@@ -100,11 +125,13 @@ pub(super) fn cuts_at(model: &Model, mark: Mark) -> bool {
 struct Target<'a, M> {
     model: &'a Model,
     machine: &'a mut M,
+    /// The buffers of a pass in which the CPU computes what is not on the machine.
+    host: Option<&'a Scratch>,
 }
 
 impl Streamer {
     /// Brings weights of a model, if some of them are not on the machine when a pass begins.
-    pub(super) fn of(views: &Views, weights: Ahead) -> Option<Self> {
+    pub(super) fn of(views: &Views, weights: Ahead, on_host: Option<OnHost>) -> Option<Self> {
         // What generated tokens need brought, prompts do as well.
         let model = views.of(Kind::Prompt);
         let mut layers = 0..model.layers.len();
@@ -112,6 +139,7 @@ impl Streamer {
             |layer| slots(model, layer).is_some() || !model.brought_whole(layer).is_empty();
         layers.any(brought).then(|| Self {
             weights,
+            on_host,
             holds: HashMap::new(),
             pools: HashMap::new(),
             early: None,
@@ -119,6 +147,11 @@ impl Streamer {
             buffer: Vec::new(),
             moved: Moved::default(),
         })
+    }
+
+    /// Whether the CPU computes for generated tokens what is not on the machine.
+    pub(super) fn computes(&self) -> bool {
+        self.on_host.is_some()
     }
 
     /// Has `heed` called while weights are brought.
@@ -141,11 +174,12 @@ impl Streamer {
         &mut self,
         model: &Model,
         machine: &mut M,
-        pass: &Segments<M::Plan>,
+        (pass, scratch): (&Segments<M::Plan>, &Scratch),
         rows: usize,
         read: &[Tensor],
     ) -> Result<Vec<Vec<u8>>> {
-        let target = &mut Target { model, machine };
+        let host = (self.computes() && scratch.phase == Phase::Decode).then_some(scratch);
+        let target = &mut Target { model, machine, host };
         let ran = self.run_parts(target, pass, rows, read).await;
         if ran.is_err() {
             self.weights.forget();
@@ -161,16 +195,24 @@ impl Streamer {
         rows: usize,
         read: &[Tensor],
     ) -> Result<Vec<Vec<u8>>> {
-        self.expect_whole(target.model, 0);
+        self.expect_whole(target, 0);
         self.bring_whole(target, 0).await?;
         let mut parts = &pass.parts[..];
         while let [Part::Segment(plan), rest @ ..] = parts {
+            if let Some(scratch) = target.host {
+                let (needs, after) = computed(rest);
+                if !needs.is_empty() {
+                    self.compute(target, (plan, scratch), &needs, rows).await?;
+                    parts = after;
+                    continue;
+                }
+            }
             let Some((Part::Mark(mark), rest)) = rest.split_first() else {
                 return target.machine.run_plan(plan, read).await;
             };
             parts = match *mark {
                 Mark::Need(Need::Layer(layer)) => {
-                    self.expect_whole(target.model, layer);
+                    self.expect_whole(target, layer);
                     target.machine.run_plan(plan, &[]).await?;
                     self.bring_whole(target, layer).await?;
                     rest
@@ -186,6 +228,76 @@ impl Streamer {
             };
         }
         Err(Error::Usage("a pass does not end with a segment".into()))
+    }
+
+    /// Runs a segment and has the CPU compute what is needed after it, into the tensors in which
+    /// the rest of the pass looks for it. Brings the matrices of the next layer as well.
+    async fn compute<M: Machine>(
+        &mut self,
+        target: &mut Target<'_, M>,
+        (plan, scratch): (&M::Plan, &Scratch),
+        needs: &[Need],
+        rows: usize,
+    ) -> Result<()> {
+        let Some(on_host) = &mut self.on_host else {
+            return Err(Error::Usage("a pass is cut for the CPU, which computes nothing".into()));
+        };
+        let mut read = vec![first_rows(scratch.h, rows)?];
+        for need in needs {
+            if let Need::Experts { ids, .. } = *need {
+                read.push(first_rows(ids, rows)?);
+            }
+        }
+        let read = target.machine.run_plan(plan, &read).await?;
+        let x: Vec<f32> = bytemuck::pod_collect_to_vec(&read[0]);
+        let hidden = x.len() / rows.max(1);
+        let mut next = None;
+        for need in needs {
+            let (layer, out, chosen): (_, _, Vec<u32>) = match *need {
+                Need::Dense { layer, out } => (layer, out, vec![DENSE; rows]),
+                Need::Experts { layer, .. } => {
+                    next = Some(layer + 1);
+                    let ids: Vec<u32> =
+                        read.get(1).map_or_else(Vec::new, |ids| bytemuck::pod_collect_to_vec(ids));
+                    expect_experts_of(target.model, layer, &ids)?;
+                    (layer, scratch.routed, ids)
+                }
+                Need::Layer(_) => return Err(Error::Usage("the CPU computes no layer".into())),
+            };
+            let each = chosen.len() / rows.max(1);
+            let mut units = chosen.clone();
+            units.sort_unstable();
+            units.dedup();
+            let units: Vec<(&Mlp, Unit)> =
+                units.iter().map(|&at| unit(target.model, layer, at)).collect::<Result<_>>()?;
+            for &(mlp, unit) in &units {
+                on_host.expect(&self.weights, mlp, unit)?;
+            }
+            let mut outputs = vec![0.0; chosen.len() * hidden];
+            for &(mlp, unit) in &units {
+                let slots = (0..chosen.len()).filter(|&slot| chosen[slot] == unit.expert);
+                let slots: Vec<usize> = slots.collect();
+                let columns = slots.iter().map(|slot| &x[slot / each * hidden..][..hidden]);
+                let columns = columns.collect::<Vec<_>>().concat();
+                let heed = &mut self.heeded.0;
+                let mut heed = |done| heed.as_mut().map_or(Ok(()), |heed| heed(done));
+                let gelu = target.model.config.hidden_act;
+                let of = (mlp, unit);
+                let work = on_host.compute(&self.weights, of, gelu, &columns, &mut heed);
+                let (made, bytes) = work.await?;
+                for (slot, made) in slots.iter().zip(made.chunks_exact(hidden)) {
+                    outputs[slot * hidden..][..hidden].copy_from_slice(made);
+                }
+                self.moved.bytes += bytes;
+                self.moved.computed += 1;
+            }
+            target.machine.write(out, 0, bytemuck::cast_slice(&outputs))?;
+        }
+        if let Some(next) = next {
+            self.expect_whole(target, next);
+            self.bring_whole(target, next).await?;
+        }
+        Ok(())
     }
 
     /// Brings the chosen experts of a layer, as many at a time as there is room for, and runs
@@ -205,7 +317,7 @@ impl Streamer {
         if self.early.take() != Some(layer) {
             self.expect_experts(target.model, layer, &left);
         }
-        self.expect_whole(target.model, layer + 1);
+        self.expect_whole(target, layer + 1);
         let all = target.model.config.num_local_experts();
         if left.len() == all as usize && slots(target.model, layer + 1).is_some() {
             // A long prompt needs them all, so they are read while the device works.
@@ -232,7 +344,7 @@ impl Streamer {
     /// Brings as many of these experts as there is room for. Returns them with their slots.
     async fn round<M: Machine>(
         &mut self,
-        Target { model, machine }: &mut Target<'_, M>,
+        Target { model, machine, .. }: &mut Target<'_, M>,
         layer: usize,
         experts: &[u32],
     ) -> Result<Vec<(u32, u32)>> {
@@ -240,9 +352,7 @@ impl Streamer {
         let Some((routed, slots)) = routed.and_then(|of| Some((of, of.slots?))) else {
             return Err(Error::Usage(format!("layer {layer} has no experts that are brought")));
         };
-        if experts.iter().any(|&expert| expert >= routed.rule.count) {
-            return Err(Error::NonFinite { what: format!("in the router of layer {layer}") });
-        }
+        expect_experts_of(model, layer, experts)?;
         let first = first_tensor(&routed.experts.gate_proj);
         let pool = self.pools.entry(first).or_insert_with(|| Pool::new(slots));
         let round = pool.round(layer, experts);
@@ -290,9 +400,9 @@ impl Streamer {
     }
 
     /// Has those matrices of a layer read that are brought whole and are not there.
-    fn expect_whole(&self, model: &Model, layer: usize) {
+    fn expect_whole<M>(&self, target: &Target<'_, M>, layer: usize) {
         let mut pieces = Vec::new();
-        for matrix in model.brought_whole(layer) {
+        for matrix in brought_whole(target.model, layer, target.host.is_some()) {
             if !matrix.is_copied() && self.holds.get(&first_tensor(matrix)) != Some(&layer) {
                 matrix.pieces(&mut pieces);
             }
@@ -303,10 +413,10 @@ impl Streamer {
     /// Brings the matrices of attention and of the dense MLP of a layer that are not there.
     async fn bring_whole<M: Machine>(
         &mut self,
-        Target { model, machine }: &mut Target<'_, M>,
+        Target { model, machine, host }: &mut Target<'_, M>,
         layer: usize,
     ) -> Result<()> {
-        for matrix in model.brought_whole(layer) {
+        for matrix in brought_whole(model, layer, host.is_some()) {
             let first = first_tensor(matrix);
             if self.holds.get(&first) == Some(&layer) {
                 continue;
@@ -332,6 +442,41 @@ impl Streamer {
 fn copy<M: Machine>(machine: &mut M, copies: &[Transfer]) -> Result<u64> {
     machine.copy(copies)?;
     Ok(copies.iter().map(|copy| copy.bytes).sum())
+}
+
+/// What the CPU computes in place of the segments at the beginning of these parts, and the parts
+/// that follow.
+fn computed<P>(mut parts: &[Part<P>]) -> (Vec<Need>, &[Part<P>]) {
+    let mut needs = Vec::new();
+    while let [
+        Part::Mark(Mark::Need(need)),
+        Part::Segment(_),
+        Part::Mark(Mark::Used(used)),
+        rest @ ..,
+    ] = parts
+        && need == used
+    {
+        needs.push(*need);
+        parts = rest;
+    }
+    (needs, parts)
+}
+
+/// The dense MLP or an expert of a layer.
+fn unit(model: &Model, layer: usize, expert: u32) -> Result<(&Mlp, Unit)> {
+    let of = &model.layers[layer].feed_forward;
+    let mlp = if expert == DENSE { of.dense() } else { of.routed().map(|routed| &routed.experts) };
+    let none = || Error::Usage(format!("layer {layer} has no MLP for the CPU"));
+    Ok((mlp.ok_or_else(none)?, Unit { layer, expert }))
+}
+
+/// Checks that a router chose experts.
+fn expect_experts_of(model: &Model, layer: usize, chosen: &[u32]) -> Result<()> {
+    let count = model.layers[layer].feed_forward.routed().map_or(0, |routed| routed.rule.count);
+    if chosen.iter().any(|&expert| expert >= count) {
+        return Err(Error::NonFinite { what: format!("in the router of layer {layer}") });
+    }
+    Ok(())
 }
 
 /// Reads pieces and writes them to the machine. Returns how many bytes were read.

@@ -103,6 +103,13 @@ pub trait Executor {
 pub enum Need {
     /// All of this layer but its experts.
     Layer(usize),
+    /// The dense MLP of a layer.
+    Dense {
+        /// The layer.
+        layer: usize,
+        /// Where its output goes: `[tokens, hidden_size]`.
+        out: Tensor,
+    },
     /// Experts of a layer.
     Experts {
         /// The layer.

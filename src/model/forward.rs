@@ -83,8 +83,7 @@ pub fn forward(
         match &layer.feed_forward {
             FeedForward::Dense(mlp) => {
                 exec.run(&add(layer.post_attn_norm, layer.pre_moe_norm))?;
-                gated(exec, c, mlp, s)?;
-                matmul(exec, s, s.dense_act, &mlp.down_proj, s.block)?;
+                dense(exec, c, mlp, s, Need::Dense { layer: i, out: s.block })?;
                 exec.sum_over_ranks(s.block)?;
                 exec.run(&add(layer.post_moe_norm, next))?;
             }
@@ -237,8 +236,7 @@ fn experts(
 ) -> Result<()> {
     let form = s.phase.form();
     if let Some(mlp) = &w.dense {
-        gated(exec, c, mlp, s)?;
-        matmul(exec, s, s.dense_act, &mlp.down_proj, s.dense)?;
+        dense(exec, c, mlp, s, Need::Dense { layer, out: s.dense })?;
     }
     // Where experts are brought, they are not at the places of their ids.
     let (at, count) = match w.slots {
@@ -286,6 +284,15 @@ fn experts(
 /// The output of the dense MLP, or zeros where the layer has none.
 fn beside(w: &Routed, s: &Scratch) -> Tensor {
     if w.dense.is_some() { s.dense } else { s.no_dense }
+}
+
+/// The dense MLP of a layer: `s.h` in, the tensor that `need` names out.
+fn dense(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch, need: Need) -> Result<()> {
+    let Need::Dense { out, .. } = need else { return Err(others()) };
+    exec.need(need)?;
+    gated(exec, c, mlp, s)?;
+    matmul(exec, s, s.dense_act, &mlp.down_proj, out)?;
+    exec.used(need)
 }
 
 /// `s.dense_act = gelu(gate x) * up x`

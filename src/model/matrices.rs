@@ -453,6 +453,21 @@ impl Matrix {
         matches!(self.home, Home::Files | Home::Copied(_))
     }
 
+    /// Canonical name of one of the tensors that it consists of.
+    pub fn source(&self, at: usize) -> &str {
+        self.sources.get(at).map_or("", |source| &source.name)
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.cols as usize
+    }
+
+    /// Bytes of one of the stacked matrices.
+    pub fn bytes_of_one(&self) -> u64 {
+        self.bytes() / (self.sources.len() as u64).max(1)
+    }
+
     /// Bytes of the whole matrix, wherever it is.
     pub fn bytes(&self) -> u64 {
         let rows: u64 = self.sources.iter().map(|source| u64::from(source.rows)).sum();

@@ -5,7 +5,11 @@ use std::{ops::Range, sync::Arc};
 
 use super::{Matrix, Mlp, Model, ahead::Ahead, weights::Read};
 use crate::{
-    base::{error::Result, num::round, tensor::Tensor},
+    base::{
+        error::Result,
+        num::round,
+        tensor::{DType, Tensor},
+    },
     machine::{Machine, host},
     model::{
         schema::{FINAL_NORM, Key, Part},
@@ -84,6 +88,15 @@ impl Matrix {
                 Piece::windows(into, to, &source.name, begin..end, self.cols);
             }
         }
+    }
+
+    /// The rows of one of the stacked matrices, stored as `dtype`, in windows.
+    pub fn reads(&self, at: usize, dtype: DType) -> Vec<Read> {
+        let Some(source) = self.sources.get(at) else { return Vec::new() };
+        let window = (WINDOW_BYTES / dtype.row_bytes(self.cols.into()).max(1)).max(1);
+        let all = u64::from(source.rows);
+        let of = |row0| Read { name: source.name.clone(), row0, rows: window.min(all - row0) };
+        (0..all).step_by(usize::try_from(window).unwrap_or(usize::MAX)).map(of).collect()
     }
 
     /// Rows of a shard, or of each expert in it, and the bytes of a row.

@@ -175,3 +175,33 @@ fn inspect_says_what_goes_where() {
     assert!(little.contains("The least is --device-memory"), "{little}");
     assert!(!of("300GiB", &[]).contains("Placement"));
 }
+
+/// What the CPU computes is said, and a text on it is the same every time.
+#[test]
+fn the_cpu_computes_what_is_not_on_the_device() {
+    let generate = ["generate", path(model()), "She said", "-n", "8", "--temperature", "0"];
+    let memory = least(&generate);
+    let given = ["--device-memory", memory.as_str(), "--host-compute"];
+    let text = good(&[&generate[..], &given].concat());
+    let little = ["--device-memory", memory.as_str(), "--host-compute=1KiB"];
+    assert_eq!(good(&[&generate[..], &little].concat()), text);
+
+    let inspect = ["inspect", "--preset", "grok-2", "--type", "q4", "--no-device"];
+    let card = ["--cache", "q8", "--device-memory", "24GB", "--host-compute"];
+    let shown = good(&[&inspect[..], &card].concat());
+    assert!(shown.contains("on the CPU       experts of 64 layers, dense MLP of "), "{shown}");
+    let shown = good(&[&inspect[..], &card, &["--json"]].concat());
+    let json: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(json["placement"]["on_cpu"]["layers_of_experts"], 64, "{json}");
+
+    let bench = ["bench", path(model()), "--prompt", "8", "--tokens", "3", "--repeats", "1"];
+    let memory = least(&bench);
+    let brought = |more: &[&str]| {
+        let given = ["--device-memory", memory.as_str(), "--json"];
+        let json = good(&[&bench[..], &given, more].concat());
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        json["decode"]["bytes_brought"].as_f64().expect("weights are brought")
+    };
+    // Only attention still moves.
+    assert!(brought(&["--host-compute"]) < 0.5 * brought(&[]));
+}

@@ -131,6 +131,21 @@ pub(super) fn describe_placement(placed: &Result<Placed>, memory: u64, config: &
     format!("\nPlacement in {}\n  {}\n", units::short_size(memory), lines.join("\n  "))
 }
 
+/// What the CPU computes for generated tokens: of how many layers the experts and the dense MLPs.
+pub(super) fn describe_computed([experts, dense]: [u32; 2]) -> String {
+    let of = |what: &str, count| match count {
+        0 => None,
+        1 => Some(format!("{what} of 1 layer")),
+        count => Some(format!("{what} of {count} layers")),
+    };
+    let parts: Vec<_> =
+        [of("experts", experts), of("dense MLP", dense)].into_iter().flatten().collect();
+    if parts.is_empty() {
+        return "  on the CPU       nothing: all is on the device\n".to_owned();
+    }
+    format!("  on the CPU       {}, for generated tokens\n", parts.join(", "))
+}
+
 /// What the model takes under the limits of each device.
 pub(super) fn describe_plans(
     plans: &[Planned],
