@@ -26,7 +26,7 @@ use grok_wgpu::lab::{
     variants::Form,
 };
 
-const TYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::Q8, DType::Q4];
+const TYPES: [DType; 7] = DType::WEIGHTS;
 const HIDDEN: u32 = 1024;
 const WIDE: u32 = 2048;
 const EXPERTS: u32 = 8;

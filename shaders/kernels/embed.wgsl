@@ -15,7 +15,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;             // [tokens]
-@group(0) @binding(2) var<storage, read> table: array<Chunk>;         // [rows, cols]
+@group(0) @binding(2) var<storage, read> table: array<Cell>;          // [rows, cols]
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>; // [tokens, cols]
 
 @compute @workgroup_size(64)
@@ -29,14 +29,24 @@ fn main(
     }
     let base = row * row_stride(params.cols8);
     for (var c = local; c < params.cols8 / PARTS; c += 64u) {
-        let w = table[base + c];
+        let w = chunk_at(base + CELLS * c);
         let scale = scale_of(table[base + scale_at(params.cols8, c)], c);
         let at = 2u * (group.x * params.cols8 + c * PARTS);
         for (var p = 0u; p < PARTS; p++) {
             let e = decode(w, p);
+            let own = scale_part(scale, p);
             // The weight itself is exact; the factor comes after it.
-            out[at + 2u * p] = e.lo * scale * params.scale;
-            out[at + 2u * p + 1u] = e.hi * scale * params.scale;
+            out[at + 2u * p] = e.lo * own * params.scale;
+            out[at + 2u * p + 1u] = e.hi * own * params.scale;
         }
     }
+}
+
+// The chunk that begins at a cell.
+fn chunk_at(at: u32) -> Chunk {
+    if CELLS > 1u {
+        return chunk_from(table[at], table[at + 1u], table[at + 2u]);
+    }
+    let cell = table[at];
+    return chunk_from(cell, cell, cell);
 }

@@ -20,8 +20,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;     // [tokens, cols]
 @group(0) @binding(2) var<storage, read> order: array<u32>;       // [tokens * chosen]
 @group(0) @binding(3) var<storage, read> tiles: array<vec4<u32>>; // [tiles, 4]
-@group(0) @binding(4) var<storage, read> gate: array<Chunk>;      // [experts, rows, cols]
-@group(0) @binding(5) var<storage, read> up: array<Chunk>;        // [experts, rows, cols]
+@group(0) @binding(4) var<storage, read> gate: array<Cell>;       // [experts, rows, cols]
+@group(0) @binding(5) var<storage, read> up: array<Cell>;         // [experts, rows, cols]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;   // [tokens, chosen, out_rows]
 
 fn finish(at: u32, g: f32, u: f32) -> f32 {

@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;     // [tokens, chosen, cols]
 @group(0) @binding(2) var<storage, read> order: array<u32>;       // [tokens * chosen]
 @group(0) @binding(3) var<storage, read> tiles: array<vec4<u32>>; // [tiles, 4]
-@group(0) @binding(4) var<storage, read> weight: array<Chunk>;    // [experts, rows, cols]
+@group(0) @binding(4) var<storage, read> weight: array<Cell>;     // [experts, rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;   // [tokens, chosen, out_rows]
 
 fn finish(at: u32, sum: f32, unused: f32) -> f32 {

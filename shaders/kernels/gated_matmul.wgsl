@@ -17,8 +17,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;   // [tokens, cols]
-@group(0) @binding(3) var<storage, read> gate: array<Chunk>;    // [rows, cols]
-@group(0) @binding(4) var<storage, read> up: array<Chunk>;      // [rows, cols]
+@group(0) @binding(3) var<storage, read> gate: array<Cell>;     // [rows, cols]
+@group(0) @binding(4) var<storage, read> up: array<Cell>;       // [rows, cols]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>; // [tokens, out_rows]
 
 fn finish(at: u32, g: f32, u: f32) -> f32 {

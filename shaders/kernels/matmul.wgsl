@@ -18,7 +18,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> step: Step;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;    // [tokens, cols]
-@group(0) @binding(3) var<storage, read> weight: array<Chunk>;   // [rows, cols]
+@group(0) @binding(3) var<storage, read> weight: array<Cell>;    // [rows, cols]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;  // [tokens, out_rows]
 
 fn finish(at: u32, sum: f32, unused: f32) -> f32 {

@@ -1,7 +1,7 @@
 // A block of a matrix product: `TOKENS` rows of x by `ROWS` rows of w, by 128 invocations with 32
 // results each. An element of a tile in workgroup memory is a vec4 along the columns, as loaded.
 // lib/block_square.wgsl and lib/block_wide.wgsl have the two shapes, with their tiles.
-// Takes from the kernel: PAIR, w_chunk, x_row, out_row, finish.
+// Takes from the kernel: PAIR, w_cell, w_chunk, x_row, out_row, finish.
 // Links: lib/part.wgsl, one of lib/weight_*.wgsl.
 
 // Output rows of a block, and so the rows that it has of each matrix.
@@ -38,7 +38,7 @@ struct Piece {
     c1: Chunk,
     c2: Chunk,
     c3: Chunk,
-    scale: Chunk, // the chunk that has it
+    scale: Cell, // the cell that has it
 }
 
 // Where it loads from.
@@ -92,9 +92,9 @@ fn piece_of(local: u32, which: u32, places: Places, c: u32) -> Piece {
             c3 = chunk_of(which, places.w, eight + 3u * EIGHT_STEP);
         }
     }
-    var scale = c0;
+    var scale = Cell();
     if PARTS > 1u {
-        scale = w_chunk(which, places.w + scale_at(params.cols8, c / PARTS));
+        scale = w_cell(which, places.w + scale_at(params.cols8, c / PARTS));
     }
     return Piece(c0, c1, c2, c3, scale);
 }
@@ -111,25 +111,26 @@ fn second_of(local: u32, places: Places, c: u32, first: Piece) -> Piece {
 // zero then.
 fn chunk_of(which: u32, start: u32, eight: u32) -> Chunk {
     if PARTS > 1u {
-        return w_chunk(which, start + eight / PARTS);
+        return w_chunk(which, start + CELLS * (eight / PARTS));
     }
     return w_chunk(which, start + min(eight, params.cols8 - 1u));
 }
 
-// The scale of 32 columns from column 8 c on, in the chunk that has it.
-fn scale_in(w: Chunk, c: u32) -> f32 {
+// The scale of 32 columns from column 8 c on, in the cell that has it.
+fn scale_in(w: Cell, c: u32) -> Scale {
     return scale_of(w, c / PARTS);
 }
 
 // The columns of a piece in a group of eight, number k.
-fn eight_of(w: Chunk, scale: f32, sharer: u32, k: u32) -> Eight {
+fn eight_of(w: Chunk, scale: Scale, sharer: u32, k: u32) -> Eight {
     var part = k * EIGHT_STEP % PARTS;
     if SHARER_STEP % PARTS > 0u {
         part += sharer * SHARER_STEP % PARTS;
     }
     let e = decode(w, part);
     if PARTS > 1u {
-        return Eight(e.lo * scale, e.hi * scale);
+        let own = scale_part(scale, part);
+        return Eight(e.lo * own, e.hi * own);
     }
     return e;
 }

@@ -54,7 +54,7 @@ fn settle(local: u32, c: u32, x: mat4x4<f32>, first: Piece, second: Piece) -> Su
 }
 
 // Stores what an invocation has of a half: one group of eight columns or two, from number k on.
-fn store_half(local: u32, row0: u32, w: Chunk, next: Chunk, scale: f32, k: u32) {
+fn store_half(local: u32, row0: u32, w: Chunk, next: Chunk, scale: Scale, k: u32) {
     let row = local % OUT_ROWS + row0;
     let sharer = local / OUT_ROWS;
     store_w(row, sharer, eight_of(w, scale, sharer, k));

@@ -3,6 +3,15 @@
 
 const PAIR: bool = false;
 
-fn w_chunk(which: u32, at: u32) -> Chunk {
+fn w_cell(which: u32, at: u32) -> Cell {
     return weight[at];
+}
+
+// The chunk that begins at a cell.
+fn w_chunk(which: u32, at: u32) -> Chunk {
+    if CELLS > 1u {
+        return chunk_from(weight[at], weight[at + 1u], weight[at + 2u]);
+    }
+    let cell = weight[at];
+    return chunk_from(cell, cell, cell);
 }

@@ -2,7 +2,7 @@
 // halves (f16): the largest number of a row becomes 2^14 to 2^15, so that none overflows and as few
 // as possible are too small. What stands for a power is the exponent of that largest number, as f32
 // stores it: 255 if one is infinite or NaN.
-// Takes from the kernel: x_row, w_chunk, PAIR.
+// Takes from the kernel: x_row, w_cell, w_chunk, PAIR.
 // Links: lib/part.wgsl, one of lib/weight_*.wgsl.
 
 // Rows of x in a block. It has 64 rows of w, of all matrices together.
@@ -70,31 +70,43 @@ fn largest_w(which: u32, start: u32, lane: u32) -> u32 {
     var most = 0u;
     let end = row_stride(params.cols8);
     for (var at = scales_at() + lane; at < end; at += 8u) {
-        let w = w_chunk(which, start + at);
         if PARTS > 1u {
-            most = max(most, max(magnitude(scales_of(w, 0u)), magnitude(scales_of(w, 4u))));
+            most = max(most, largest_scale(w_cell(which, start + at)));
         } else {
-            let e = decode(w, 0u);
+            let e = decode(w_chunk(which, start + at), 0u);
             most = max(most, max(magnitude(e.lo), magnitude(e.hi)));
         }
     }
     return most;
 }
 
-// The first chunk of a row that has a scale; 0 if the chunks have none.
+// The first cell of a row that has a scale; 0 if there are none.
 fn scales_at() -> u32 {
     return select(0u, scale_at(params.cols8, 0u), PARTS > 1u);
 }
 
-// Four of the eight scales in a chunk.
-fn scales_of(w: Chunk, first: u32) -> vec4<f32> {
+// The largest bits, without signs, of the scales in a cell, which are those of at most eight blocks
+// of 32 columns.
+fn largest_scale(w: Cell) -> u32 {
+    return max(magnitude(scales_of(w, 0u)), magnitude(scales_of(w, 4u)));
+}
+
+// The larger scales of four blocks.
+fn scales_of(w: Cell, first: u32) -> vec4<f32> {
     let blocks = 4u * (first + vec4(0u, 1u, 2u, 3u)) / PARTS;
     return vec4(
-        scale_of(w, blocks.x),
-        scale_of(w, blocks.y),
-        scale_of(w, blocks.z),
-        scale_of(w, blocks.w),
+        larger_part(scale_of(w, blocks.x)),
+        larger_part(scale_of(w, blocks.y)),
+        larger_part(scale_of(w, blocks.z)),
+        larger_part(scale_of(w, blocks.w)),
     );
+}
+
+// The larger number of a scale, as its bits go: a NaN is larger than all.
+fn larger_part(scale: Scale) -> f32 {
+    let near = bitcast<u32>(scale_part(scale, 0u)) & MAGNITUDE;
+    let far = bitcast<u32>(scale_part(scale, PARTS - 1u)) & MAGNITUDE;
+    return bitcast<f32>(max(near, far));
 }
 
 fn magnitude(v: vec4<f32>) -> u32 {

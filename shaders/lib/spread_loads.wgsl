@@ -1,5 +1,5 @@
 // Loads of weights and activations for lib/spread.wgsl.
-// Takes from the kernel: PAIR, w_chunk.
+// Takes from the kernel: PAIR, w_cell, w_chunk.
 
 // Output rows of an invocation, which are `WG` apart. Of a pair, it has one row of each matrix.
 override OWN: u32 = 2u;
@@ -43,7 +43,7 @@ fn block_of(which: u32, base: u32, c: u32) -> Block {
 fn scaled_at(which: u32, base: u32, c: u32) -> Scaled {
     let at = min(c, params.cols8 / PARTS - 1u);
     return Scaled(
-        w_chunk(which, base + at),
-        scale_of(w_chunk(which, base + scale_at(params.cols8, at)), at),
+        w_chunk(which, base + CELLS * at),
+        scale_of(w_cell(which, base + scale_at(params.cols8, at)), at),
     );
 }

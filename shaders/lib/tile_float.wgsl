@@ -3,12 +3,13 @@
 var<workgroup> w_tile: array<vec4<f32>, W_TILE>;
 
 // Stores a chunk of a row of w in the tile, which has TILE_CHUNKS of them.
-fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
+fn store_w(chunk: u32, row: u32, w: Chunk, scale: Scale) {
     for (var part = 0u; part < PARTS; part++) {
         let e = decode(w, part);
         let at = 2u * (chunk * PARTS + part) * ROWS + row;
-        w_tile[at] = e.lo * scale;
-        w_tile[at + ROWS] = e.hi * scale;
+        let own = scale_part(scale, part);
+        w_tile[at] = e.lo * own;
+        w_tile[at + ROWS] = e.hi * own;
     }
 }
 

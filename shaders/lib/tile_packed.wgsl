@@ -1,7 +1,7 @@
 // Tiles as in lib/tile.wgsl, with int8 dot products (dp4a, packed 4x8 dot): weights are the stored
 // integers, and each block of 32 columns of x is rounded to integers up to 127 with a scale. The
 // integer sums are exact; only the rounding of x loses precision.
-// Links: lib/weight_q8.wgsl or lib/weight_q4.wgsl, whose blocks are 32 columns too.
+// Links: one of lib/weight_q*.wgsl, whose blocks are 32 columns too.
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const INFINITE: u32 = 0x7f800000u;
@@ -10,10 +10,10 @@ const QUIET: u32 = 0x00400000u;
 var<workgroup> x_words: array<u32, 256>;
 var<workgroup> x_scale: array<f32, TILE>;
 var<workgroup> w_words: array<u32, W_TILE>;
-var<workgroup> w_scale: array<f32, ROWS>;
+var<workgroup> w_scale: array<Scale, ROWS>;
 
 // Stores a chunk of a row of w in the tile, which has TILE_CHUNKS of them.
-fn store_w(chunk: u32, row: u32, w: Chunk, scale: f32) {
+fn store_w(chunk: u32, row: u32, w: Chunk, scale: Scale) {
     for (var part = 0u; part < PARTS; part++) {
         let e = decode(w, part);
         let at = 2u * (chunk * PARTS + part) * ROWS + row;
@@ -31,7 +31,7 @@ fn clear_w(chunk: u32, row: u32) {
         w_words[(2u * chunk * PARTS + quad) * ROWS + row] = 0u;
     }
     if chunk == 0u {
-        w_scale[row] = 0.0;
+        w_scale[row] = Scale();
     }
 }
 
@@ -68,13 +68,21 @@ fn settle_x(local: u32) {
 
 // Adds the product of the two tiles: columns of `acc` are rows of x, components are rows of w.
 fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
+    if SCALES > 1u {
+        return mul_quads(local, QUADS / 2u, QUADS, 2u, mul_quads(local, 0u, QUADS / 2u, 0u, acc));
+    }
+    return mul_quads(local, 0u, QUADS, 0u, acc);
+}
+
+// The same for these quads, whose scale is that of group `part`.
+fn mul_quads(local: u32, first: u32, end: u32, part: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
     let r = w_of(local);
     let t = x_of(local);
     var s0 = vec4<i32>();
     var s1 = vec4<i32>();
     var s2 = vec4<i32>();
     var s3 = vec4<i32>();
-    for (var quad = 0u; quad < QUADS; quad++) {
+    for (var quad = first; quad < end; quad++) {
         let w_at = quad * ROWS + r;
         let x_at = quad * TILE + t;
         let w = vec4(
@@ -89,10 +97,10 @@ fn mul_tile(local: u32, acc: mat4x4<f32>) -> mat4x4<f32> {
         s3 += dot_bytes(x_words[x_at + 24u], w);
     }
     let w = vec4(
-        w_scale[r],
-        w_scale[r + ROWS / 4u],
-        w_scale[r + ROWS / 2u],
-        w_scale[r + 3u * ROWS / 4u],
+        scale_part(w_scale[r], part),
+        scale_part(w_scale[r + ROWS / 4u], part),
+        scale_part(w_scale[r + ROWS / 2u], part),
+        scale_part(w_scale[r + 3u * ROWS / 4u], part),
     );
     return acc + mat4x4<f32>(
         vec4<f32>(s0) * w * x_scale[t],

@@ -1,5 +1,6 @@
 // Common to weights that are not quantized: chunks of eight, without a scale.
 // lib/weight_f32.wgsl, lib/weight_f16.wgsl and lib/weight_bf16.wgsl link it.
+// Links: lib/weight_one_scale.wgsl.
 
 // Groups of eight weights in a chunk.
 const PARTS: u32 = 1u;
@@ -15,6 +16,6 @@ fn scale_at(cols8: u32, c: u32) -> u32 {
 }
 
 // The scale of chunk c; w is the chunk that has it.
-fn scale_of(w: Chunk, c: u32) -> f32 {
+fn scale_of(w: Cell, c: u32) -> f32 {
     return 1.0;
 }

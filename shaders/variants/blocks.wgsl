@@ -3,7 +3,7 @@
 // this one multiplies, so that the products hide the loads.
 // Known as: tiled GEMM (shared-memory tiles, register tiles of 8 x 4 results, and prefetch into
 // registers).
-// Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, finish.
+// Takes from the kernel: part_of, x_row, out_row, PAIR, w_cell, w_chunk, finish.
 // Links: lib/part.wgsl, lib/tile_height.wgsl, lib/block.wgsl, lib/block_square.wgsl or
 // lib/block_wide.wgsl.
 

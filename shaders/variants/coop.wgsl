@@ -4,7 +4,7 @@
 // computes one, or two in turn if there are two subgroups.
 // Known as: GEMM on tensor cores (cooperative matrices, simdgroup matrices), with split or emulated
 // single precision.
-// Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, finish.
+// Takes from the kernel: part_of, x_row, out_row, PAIR, w_cell, w_chunk, finish.
 // Links: lib/part.wgsl, lib/tile_height.wgsl, lib/powers.wgsl.
 
 alias Left = coop_mat16x16<f16, A>;
@@ -34,7 +34,7 @@ struct Piece {
     near: vec4<f32>,
     far: vec4<f32>,
     w: Chunk,
-    scale: Chunk, // the chunk that has it
+    scale: Cell, // the cell that has it
 }
 
 @compute @workgroup_size(128)
@@ -142,11 +142,11 @@ fn load(local: u32, places: Places, c: u32) -> Piece {
     }
     let which = local % 64u / OUT_ROWS;
     let at = eight_of(local, c) / PARTS;
-    let w = w_chunk(which, places.w + at);
+    let w = w_chunk(which, places.w + CELLS * at);
     if PARTS > 1u {
-        return Piece(near, far, w, w_chunk(which, places.w + scale_at(params.cols8, at)));
+        return Piece(near, far, w, w_cell(which, places.w + scale_at(params.cols8, at)));
     }
-    return Piece(near, far, w, w);
+    return Piece(near, far, w, Cell());
 }
 
 // The group of eight columns of w that an invocation loads.
@@ -166,7 +166,8 @@ fn settle(local: u32, c: u32, piece: Piece, powers: vec3<f32>) {
     }
     let eight = eight_of(local, c);
     let e = decode(piece.w, eight % PARTS);
-    let scale = scale_of(piece.scale, eight / PARTS) * powers.z;
+    let own = scale_part(scale_of(piece.scale, eight / PARTS), eight % PARTS);
+    let scale = own * powers.z;
     let to = local % 64u * STRIDE + local / 64u * 2u;
     store_w(to, e.lo * scale);
     store_w(to + 1u, e.hi * scale);

@@ -1,7 +1,7 @@
 // Matrix-vector products with `LANES` invocations for each output row, each of which has every
 // `LANES`th chunk of the row. A loaded weight serves up to four rows of x.
 // Known as: GEMV with a workgroup or subgroup reduction (split along K).
-// Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, finish.
+// Takes from the kernel: part_of, x_row, out_row, PAIR, w_cell, w_chunk, finish.
 // Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/lanes_tree.wgsl or
 // lib/lanes_subgroup.wgsl.
 
@@ -22,8 +22,8 @@ struct Quads {
 struct Loaded {
     w: Chunk,
     v: Chunk,
-    scale: f32,
-    other_scale: f32,
+    scale: Scale,
+    other_scale: Scale,
 }
 
 @compute @workgroup_size(WG)
@@ -80,39 +80,44 @@ fn dots(part: Part, row: u32, lane: u32) -> Sums {
 
 fn load(base: u32, c: u32) -> Loaded {
     let scales = base + scale_at(params.cols8, c);
-    let w = w_chunk(0u, base + c);
-    let scale = scale_of(w_chunk(0u, scales), c);
+    let chunk = base + CELLS * c;
+    let w = w_chunk(0u, chunk);
+    let scale = scale_of(w_cell(0u, scales), c);
     if PAIR {
-        return Loaded(w, w_chunk(1u, base + c), scale, scale_of(w_chunk(1u, scales), c));
+        return Loaded(w, w_chunk(1u, chunk), scale, scale_of(w_cell(1u, scales), c));
     }
     return Loaded(w, w, scale, scale);
 }
 
 // The product of the first matrix's chunk with x from quad `at` on.
 fn first_of(loaded: Loaded, at: u32) -> vec4<f32> {
-    return loaded.scale * chunk_product(loaded.w, at);
+    return chunk_product(loaded.w, loaded.scale, at);
 }
 
 // The same of a pair's second matrix.
 fn second_of(loaded: Loaded, at: u32) -> vec4<f32> {
     if PAIR {
-        return loaded.other_scale * chunk_product(loaded.v, at);
+        return chunk_product(loaded.v, loaded.other_scale, at);
     }
     return vec4<f32>();
 }
 
 // No loop: wgpu's own counters would keep compilers from unrolling it, and then they wait for
 // memory in every turn.
-fn chunk_product(w: Chunk, at: u32) -> vec4<f32> {
+fn chunk_product(w: Chunk, scale: Scale, at: u32) -> vec4<f32> {
     var sum = eight_product(decode(w, 0u), at);
     if PARTS > 1u {
         sum += eight_product(decode(w, 1u), at + 2u);
+    }
+    if SCALES > 1u {
+        let far = eight_product(decode(w, 2u), at + 4u) + eight_product(decode(w, 3u), at + 6u);
+        return scale_part(scale, 0u) * sum + scale_part(scale, 2u) * far;
     }
     if PARTS > 2u {
         sum += eight_product(decode(w, 2u), at + 4u);
         sum += eight_product(decode(w, 3u), at + 6u);
     }
-    return sum;
+    return scale_part(scale, 0u) * sum;
 }
 
 fn eight_product(e: Eight, at: u32) -> vec4<f32> {

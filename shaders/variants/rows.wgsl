@@ -3,9 +3,9 @@
 // them at once. A workgroup has eight such groups. In a turn of the loop all loads of weights come
 // first, and cover the barriers around the stores of x.
 // Known as: GEMV with several rows per warp and activations staged in shared memory.
-// Takes from the kernel: part_of, x_row, out_row, PAIR, w_chunk, finish.
-// Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/scales_one.wgsl or
-// lib/scales_pair.wgsl.
+// Takes from the kernel: part_of, x_row, out_row, PAIR, w_cell, w_chunk, finish.
+// Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, and lib/scales_one.wgsl,
+// lib/scales_pair.wgsl or lib/scales_cell.wgsl.
 
 // 2 or 4. Of a pair of matrices, half are rows of the first, and half are the same of the second.
 override ROWS: u32 = 4u;
@@ -34,7 +34,8 @@ struct Rows {
 struct Loaded {
     a: Chunk,
     b: Chunk,
-    scales: vec2<f32>,
+    scale_a: Scale,
+    scale_b: Scale,
 }
 
 // Sums of two rows by column.
@@ -151,9 +152,10 @@ fn slot_of(lane: u32, owner: u32) -> Slot {
 fn load(rows: Rows, chunk: u32, zero: u32) -> Loaded {
     let c = min(chunk, params.cols8 / PARTS - 1u);
     return Loaded(
-        w_chunk(rows.matrix_a, rows.a + c) ^ vec4(zero),
-        w_chunk(rows.matrix_b, rows.b + c) ^ vec4(zero),
-        vec2(scale_in(rows.matrix_a, rows.a, c), scale_in(rows.matrix_b, rows.b, c)),
+        w_chunk(rows.matrix_a, rows.a + CELLS * c) ^ Chunk(zero),
+        w_chunk(rows.matrix_b, rows.b + CELLS * c) ^ Chunk(zero),
+        scale_in(rows.matrix_a, rows.a, c),
+        scale_in(rows.matrix_b, rows.b, c),
     );
 }
 
@@ -190,13 +192,24 @@ fn stage(slot: Slot, starts: vec4<u32>, c: u32, first: vec4<f32>, count: u32) {
 fn add(before: Sums, loaded: Loaded, lane: u32, count: u32) -> Sums {
     var sum = add_eight(Sums(), loaded, 0u, lane, count);
     sum = add_eight(sum, loaded, 1u, lane, count);
+    if SCALES > 1u {
+        let near = add_scaled(before, loaded, 0u, sum);
+        sum = add_eight(Sums(), loaded, 2u, lane, count);
+        sum = add_eight(sum, loaded, 3u, lane, count);
+        return add_scaled(near, loaded, 2u, sum);
+    }
     if PARTS > 2u {
         sum = add_eight(sum, loaded, 2u, lane, count);
         sum = add_eight(sum, loaded, 3u, lane, count);
     }
+    return add_scaled(before, loaded, 0u, sum);
+}
+
+// Adds sums of eights whose scale is that of group p.
+fn add_scaled(before: Sums, loaded: Loaded, p: u32, sum: Sums) -> Sums {
     return Sums(
-        fma(vec4(loaded.scales.x), sum.a, before.a),
-        fma(vec4(loaded.scales.y), sum.b, before.b),
+        fma(vec4(scale_part(loaded.scale_a, p)), sum.a, before.a),
+        fma(vec4(scale_part(loaded.scale_b, p)), sum.b, before.b),
     );
 }
 

@@ -1,7 +1,7 @@
 // Matrix products in which each invocation computes output rows of its own for `FOURS` groups of
 // four rows of x; a subgroup shares loaded quads of x by shuffles.
 // Known as: GEMM with register tiling (register blocking) and subgroup broadcast.
-// Takes from the kernel: part_of, out_row, PAIR, w_chunk, finish.
+// Takes from the kernel: part_of, out_row, PAIR, w_cell, w_chunk, finish.
 // Links: lib/part.wgsl, lib/tile_height.wgsl, lib/starts.wgsl, lib/shuffle.wgsl, lib/spread.wgsl,
 // lib/spread_loads.wgsl.
 

@@ -1,7 +1,7 @@
 // Matrix-vector products in which each invocation computes output rows of its own; a subgroup
 // shares loaded quads of x by shuffles. A loaded weight serves up to four rows of x.
 // Known as: GEMV with a row per thread and subgroup broadcast.
-// Takes from the kernel: part_of, out_row, PAIR, w_chunk, finish.
+// Takes from the kernel: part_of, out_row, PAIR, w_cell, w_chunk, finish.
 // Links: lib/part.wgsl, lib/columns.wgsl, lib/starts.wgsl, lib/shuffle.wgsl, lib/spread.wgsl,
 // lib/spread_loads.wgsl.
 

@@ -1,7 +1,7 @@
 // Matrix products in tiles of `TILE` rows of x by `ROWS` output rows: each workgroup, of 2 ROWS
 // invocations, computes one, with 4 x 4 results for each invocation.
 // Known as: tiled GEMM (shared-memory tiles, and register tiles of 4 x 4 results).
-// Takes from the kernel: part_of, x_row, out_row, w_chunk, finish.
+// Takes from the kernel: part_of, x_row, out_row, w_cell, w_chunk, finish.
 // Links: lib/part.wgsl, lib/tile_height.wgsl, lib/tile.wgsl, lib/tile_float.wgsl or
 // lib/tile_packed.wgsl, lib/tile_one.wgsl or lib/tile_pair.wgsl.
 
@@ -63,8 +63,8 @@ fn load_w(local: u32, which: u32, weight0: u32, row: u32, c: u32) {
         let at = c / PARTS + chunk;
         if row + r < params.rows && at * PARTS < params.cols8 {
             let base = (weight0 + row + r) * row_stride(params.cols8);
-            let scale = scale_of(w_chunk(which, base + scale_at(params.cols8, at)), at);
-            store_w(chunk, r, w_chunk(which, base + at), scale);
+            let scale = scale_of(w_cell(which, base + scale_at(params.cols8, at)), at);
+            store_w(chunk, r, w_chunk(which, base + CELLS * at), scale);
         } else {
             clear_w(chunk, r);
         }

@@ -34,15 +34,32 @@ pub fn not_finite(dtype: DType, cols: usize, bytes: &[u8]) -> Option<NotFinite> 
             let finite = |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80;
             search(bytes.as_chunks().0, 1, finite, |b| bf16::from_le_bytes(b).to_f32())
         }
-        DType::Q8 | DType::Q4 => in_scales(dtype, cols, bytes),
+        DType::Q8 | DType::Q4 => in_scales(dtype, cols, bytes, BLOCK, is_finite_f16, f16_value),
+        // The upper byte of an F16 has its exponent.
+        DType::Q3 | DType::Q2 => in_scales(
+            dtype,
+            cols,
+            bytes,
+            BLOCK / 2,
+            |[byte]: [u8; 1]| byte & 0x7c != 0x7c,
+            |[byte]| f16_value([0, byte]),
+        ),
         DType::U32 => None,
     }
 }
 
-fn in_scales(dtype: DType, cols: usize, bytes: &[u8]) -> Option<NotFinite> {
+/// Looks at the scales of rows, which each stand for `elements` elements.
+fn in_scales<const N: usize>(
+    dtype: DType,
+    cols: usize,
+    bytes: &[u8],
+    elements: usize,
+    finite: impl Fn([u8; N]) -> bool + Copy,
+    value: impl Fn([u8; N]) -> f32 + Copy,
+) -> Option<NotFinite> {
     let mut found: Option<NotFinite> = None;
     for (row, scales) in quant::scales_of_rows(dtype, cols, bytes).enumerate() {
-        if let Some(here) = search(scales, BLOCK, is_finite_f16, f16_value) {
+        if let Some(here) = search(scales.as_chunks().0, elements, finite, value) {
             let first = NotFinite { count: 0, first: row * cols + here.first, ..here };
             found.get_or_insert(first).count += here.count;
         }
@@ -79,7 +96,7 @@ mod tests {
     use super::{NotFinite, not_finite};
     use crate::base::{
         quant,
-        tensor::DType::{self, BF16, F16, F32, Q4, Q8},
+        tensor::DType::{self, BF16, F16, F32, Q2, Q3, Q4, Q8},
     };
 
     /// `rows` rows of `cols` finite elements, stored.
@@ -90,7 +107,7 @@ mod tests {
             match dtype {
                 F16 => bytes.extend(row.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
                 BF16 => bytes.extend(row.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
-                Q8 | Q4 => quant::encode_row(dtype, row, &mut bytes),
+                Q8 | Q4 | Q3 | Q2 => quant::encode_row(dtype, row, &mut bytes),
                 _ => bytes.extend(row.iter().flat_map(|v| v.to_le_bytes())),
             }
         }
@@ -99,7 +116,7 @@ mod tests {
 
     #[test]
     fn largest_numbers_are_finite() {
-        for dtype in [F32, F16, BF16, Q8, Q4] {
+        for dtype in DType::WEIGHTS {
             assert_eq!(not_finite(dtype, 96, &stored(dtype, 60, 96)), None, "{dtype}");
             assert_eq!(not_finite(dtype, 96, &[]), None, "{dtype}");
         }
@@ -156,6 +173,14 @@ mod tests {
             }
             let all = NotFinite { count: 64, first: 96 + 64, value: f32::INFINITY };
             assert_eq!(not_finite(dtype, cols, &bytes), Some(all), "{dtype}");
+        }
+        for dtype in [Q3, Q2] {
+            let mut bytes = stored(dtype, 3, 96);
+            let row_bytes = bytes.len() / 3;
+            quant::set_scale(dtype, 96, &mut bytes[row_bytes..], 80, f16::INFINITY);
+            quant::set_scale(dtype, 96, &mut bytes[2 * row_bytes..], 0, f16::NAN);
+            let found = not_finite(dtype, 96, &bytes).expect("it is there");
+            assert_eq!((found.count, found.first), (32, 96 + 80), "{dtype}");
         }
     }
 }

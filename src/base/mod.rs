@@ -6,5 +6,6 @@ pub mod finite;
 pub(crate) mod json;
 pub mod num;
 pub mod quant;
+mod rounding;
 pub mod tensor;
 pub mod utf8;

@@ -1,20 +1,80 @@
-//! Block quantization: weights in blocks of 32 small integers that share a scale.
+//! Block quantization: weights in blocks of 32 small integers that share scales.
 //!
-//! Each row of `cols` elements is stored by itself: all integers in order, then one F16 scale for
-//! each block, then zeros up to a multiple of 16 bytes. `Q8` has a signed byte for each element.
-//! `Q4` has four bits, which are the integer plus 8; of two, the first is in the low half of the
-//! byte. An element is its integer times its scale, which is exact in `f32`.
+//! Each row of `cols` elements is stored by itself: all integers in order, then the scales, two
+//! bytes for each block, then zeros up to a multiple of 16 bytes. An element is its integer times
+//! its scale, which is exact in `f32`.
+//!
+//! - `Q8` has a signed byte for each element, and an F16 scale for each block.
+//! - `Q4` has four bits, which are the integer plus 8; of two, the first is in the low half of the
+//!   byte. It has the same scales.
+//! - `Q3` has three bits, which are the integer plus 4. A block is three 32-bit words. The lower 24
+//!   bits of each have eight integers, the first the lowest; the upper bytes of the three are the 24
+//!   bits of the last eight. Each half of a block has a scale of one byte, the upper one of an F16
+//!   (E5M2), which is 256 times the scale: blocks of 16 follow the sizes of weights more closely,
+//!   which is worth more than the bits that the scales lose.
+//! - `Q2` has two bits, the first the lowest. Code k is the integer 8 k - 15, that is, an
+//!   eighth of it goes from -1.875 to 1.125 in steps of one. A scale may be negative, and then the
+//!   long side is the positive one. For normally distributed weights the squared error is 7 % less
+//!   than with -2 to 1, and 12 % less than with -1.5 to 1.5. Scales are those of `Q3`.
 
 use half::f16;
 
-use crate::base::tensor::{DType, Integers};
+use crate::base::{
+    rounding,
+    tensor::{DType, Integers},
+};
 
 /// Elements of a block.
 pub const BLOCK: usize = 32;
 
+/// A scale that is stored in a byte is this many times as large there: F16 has more large numbers
+/// than weights do.
+const BYTE_SCALE: f32 = 256.0;
+
 /// The largest magnitude that a block can hold.
 pub fn largest(dtype: DType) -> f32 {
-    f16::MAX.to_f32() * f32::from(integers_of(dtype).most)
+    let format = integers_of(dtype);
+    largest_scale(format) * f32::from(format.least.unsigned_abs().min(format.most.unsigned_abs()))
+}
+
+fn largest_scale(format: Integers) -> f32 {
+    if has_byte_scales(format) {
+        f16::from_bits(0x7b00).to_f32() / BYTE_SCALE
+    } else {
+        f16::MAX.to_f32()
+    }
+}
+
+/// Whether each half of a block has a scale of one byte.
+fn has_byte_scales(format: Integers) -> bool {
+    (format.share as usize) < BLOCK
+}
+
+/// The scale that is stored in a byte.
+pub(super) fn scale_of_byte(byte: u8) -> f32 {
+    f16::from_bits(u16::from(byte) << 8).to_f32() / BYTE_SCALE
+}
+
+/// The byte of a scale. Those that no byte holds lose their last bits.
+fn byte_of_scale(scale: f16) -> u8 {
+    f16::from_f32(scale.to_f32() * BYTE_SCALE).to_bits().to_be_bytes()[0]
+}
+
+/// Whether `value` is a scale that `dtype` can hold.
+pub fn is_scale(dtype: DType, value: f64) -> bool {
+    let scale = f16::from_f64(value);
+    let stored = if has_byte_scales(integers_of(dtype)) {
+        scale_of_byte(byte_of_scale(scale)).into()
+    } else {
+        scale.to_f64()
+    };
+    stored.to_bits() == value.to_bits()
+}
+
+/// Whether zero is one of the integers of `dtype`.
+pub fn has_zero(dtype: DType) -> bool {
+    let format = integers_of(dtype);
+    format.least % format.step == 0
 }
 
 /// Appends a row of `values`, rounded to `dtype`. Values should be finite and not beyond
@@ -24,41 +84,96 @@ pub fn largest(dtype: DType) -> f32 {
 ///
 /// If `dtype` is not quantized or the row is not made of whole blocks: callers check both.
 pub fn encode_row(dtype: DType, values: &[f32], into: &mut Vec<u8>) {
-    let round = rounding(dtype);
+    encode_weighted(dtype, values, None, into);
+}
+
+/// The same with an importance for each element: squared errors are multiplied by it before they
+/// are added up. It is positive; only ratios inside of a block count. `Q8` ignores it, as its errors
+/// are small.
+///
+/// # Panics
+///
+/// As [`encode_row`], and if there are as many importances as values.
+pub fn encode_weighted(
+    dtype: DType,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    into: &mut Vec<u8>,
+) {
     let (blocks, []) = values.as_chunks::<BLOCK>() else {
         panic!("a row is made of whole blocks");
     };
+    let weights = importance.map(|all| {
+        assert_eq!(all.len(), values.len(), "each element has an importance");
+        all.as_chunks::<BLOCK>().0
+    });
     let mut integers = Vec::with_capacity(values.len());
-    let mut scales = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        let (scale, q) = round(block);
-        scales.push(scale);
-        integers.extend(q.map(small));
+    let mut scales = Vec::with_capacity(2 * blocks.len());
+    for (at, block) in blocks.iter().enumerate() {
+        let weights = weights.map(|all| &all[at]);
+        rounding::round(dtype, block, weights, &mut integers, &mut scales);
     }
     store_row(dtype, &integers, &scales, into);
 }
 
-/// Appends a row of integers with the scales of its blocks.
+/// Appends a row of integers with their scales: one for each block, or for each half of one.
 ///
 /// # Panics
 ///
 /// As [`encode_row`].
 pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u8>) {
     let format = integers_of(dtype);
-    assert_eq!(integers.len(), scales.len() * BLOCK, "a row is made of whole blocks");
+    assert_eq!(integers.len(), scales.len() * format.share as usize, "wanted whole blocks");
     let start = into.len();
+    // Steps above the least integer, which may be more than an i8 holds.
+    let code = |q: i8| {
+        u8::try_from((i16::from(q) - i16::from(format.least)) / i16::from(format.step))
+            .expect("integers are those of the type")
+    };
     match format.bits {
         8 => into.extend(integers.iter().map(|q| q.to_le_bytes()[0])),
-        4 => {
-            let nibble = |q: i8| (q - format.least).to_le_bytes()[0];
-            let pairs = integers.chunks_exact(2);
-            into.extend(pairs.map(|pair| nibble(pair[0]) | nibble(pair[1]) << 4));
+        3 => {
+            for block in integers.chunks_exact(BLOCK) {
+                into.extend(words_of_three(block, code).iter().flat_map(|word| word.to_le_bytes()));
+            }
         }
-        bits => panic!("no integers have {bits} bits"),
+        bits => {
+            let in_byte = integers.chunks_exact(8 / bits as usize);
+            into.extend(
+                in_byte
+                    .map(|some| some.iter().rev().fold(0, |byte: u8, &q| byte << bits | code(q))),
+            );
+        }
     }
-    into.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+    if has_byte_scales(format) {
+        into.extend(scales.iter().map(|&scale| byte_of_scale(scale)));
+    } else {
+        into.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+    }
     let len = into.len() - start;
     into.resize(start + len.next_multiple_of(16), 0);
+}
+
+/// The words of a block of `Q3`.
+fn words_of_three(block: &[i8], code: impl Fn(i8) -> u8) -> [u32; 3] {
+    let eight = |part: usize| {
+        let codes = block[8 * part..8 * part + 8].iter().rev();
+        codes.fold(0, |bits: u32, &q| bits << 3 | u32::from(code(q)))
+    };
+    let last = eight(3).to_le_bytes();
+    [0, 1, 2].map(|part| eight(part) | u32::from(last[part]) << 24)
+}
+
+/// The code of element `i` of a block of `Q3`.
+fn code_of_three(words: &[u8], i: usize) -> u8 {
+    let at = |byte: usize| u32::from(words[byte]);
+    let bits = if i < 24 {
+        let first = i / 8 * 4;
+        at(first) | at(first + 1) << 8 | at(first + 2) << 16
+    } else {
+        at(3) | at(7) << 8 | at(11) << 16
+    };
+    (bits >> (i % 8 * 3)).to_le_bytes()[0] & 7
 }
 
 /// The values of stored rows of `cols` elements each.
@@ -68,166 +183,70 @@ pub fn store_row(dtype: DType, integers: &[i8], scales: &[f16], into: &mut Vec<u
 /// If `dtype` is not quantized.
 pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     let format = integers_of(dtype);
+    let (least, step) = (f32::from(format.least), f32::from(format.step));
     let block_bytes = BLOCK * format.bits as usize / 8;
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
     let mut values = Vec::with_capacity(bytes.len() / row_bytes.max(1) * cols);
     for row in bytes.chunks_exact(row_bytes.max(1)) {
         let (integers, scales) = row.split_at(cols / BLOCK * block_bytes);
-        for (block, scale) in integers.chunks_exact(block_bytes).zip(scales.as_chunks::<2>().0) {
-            let scale = f16::from_le_bytes(*scale).to_f32();
+        for (block, pair) in integers.chunks_exact(block_bytes).zip(scales.as_chunks::<2>().0) {
+            let scale = f16::from_le_bytes(*pair).to_f32();
             match format.bits {
                 8 => values.extend(block.iter().map(|&q| scale * f32::from(q.cast_signed()))),
                 4 => {
                     let value = |q: u8| scale * f32::from(q.cast_signed() + format.least);
                     values.extend(block.iter().flat_map(|&q| [value(q & 15), value(q >> 4)]));
                 }
-                bits => panic!("no integers have {bits} bits"),
+                bits => {
+                    let scales = pair.map(scale_of_byte);
+                    values.extend((0..BLOCK).map(|i| {
+                        let code = match bits {
+                            3 => code_of_three(block, i),
+                            _ => block[i / 4] >> (i % 4 * 2) & 3,
+                        };
+                        scales[i / 16] * (f32::from(code) * step + least)
+                    }));
+                }
             }
         }
     }
     values
 }
 
-/// The scales of each of the stored rows of `cols` elements.
+/// The scales of each of the stored rows of `cols` elements, as they are stored.
 ///
 /// # Panics
 ///
 /// If `dtype` is not quantized.
-pub fn scales_of_rows(dtype: DType, cols: usize, bytes: &[u8]) -> impl Iterator<Item = &[[u8; 2]]> {
-    let before = cols / BLOCK * (BLOCK * integers_of(dtype).bits as usize / 8);
+pub fn scales_of_rows(dtype: DType, cols: usize, bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let before = integer_bytes(dtype, cols);
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
-    bytes
-        .chunks_exact(row_bytes.max(1))
-        .map(move |row| &row[before..].as_chunks::<2>().0[..cols / BLOCK])
+    bytes.chunks_exact(row_bytes.max(1)).map(move |row| &row[before..][..cols / BLOCK * 2])
+}
+
+/// Replaces the scale of an element of a stored row, which may be NaN or infinite.
+///
+/// # Panics
+///
+/// If `dtype` is not quantized, or the row is shorter.
+pub fn set_scale(dtype: DType, cols: usize, row: &mut [u8], element: usize, scale: f16) {
+    let format = integers_of(dtype);
+    let scales = &mut row[integer_bytes(dtype, cols)..];
+    let at = element / format.share as usize;
+    if has_byte_scales(format) {
+        scales[at] = byte_of_scale(scale);
+    } else {
+        scales[2 * at..2 * at + 2].copy_from_slice(&scale.to_le_bytes());
+    }
+}
+
+fn integer_bytes(dtype: DType, cols: usize) -> usize {
+    cols / BLOCK * (BLOCK * integers_of(dtype).bits as usize / 8)
 }
 
 /// The integers of a quantized type.
 fn integers_of(dtype: DType) -> Integers {
     dtype.integers().unwrap_or_else(|| panic!("{dtype} has no blocks"))
-}
-
-/// What rounds a block to `dtype`.
-fn rounding(dtype: DType) -> fn(&Block) -> (f16, Block) {
-    match dtype {
-        DType::Q8 => round_q8,
-        DType::Q4 => round_q4,
-        DType::F32 | DType::F16 | DType::BF16 | DType::U32 => panic!("{dtype} has no blocks"),
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "integers of a block have at most 8 bits")]
-fn small(q: f32) -> i8 {
-    q as i8
-}
-
-/// A block of floats, as values or as integers.
-type Block = [f32; BLOCK];
-
-/// The scale that maps the largest magnitude to 127, and the integers that it gives. If the scale
-/// is subnormal in F16, it is rounded up, so that the largest value is not clipped.
-fn round_q8(block: &Block) -> (f16, Block) {
-    let wanted = extremes(block)[0] / 127.0;
-    let mut scale = to_f16(wanted);
-    if wanted > scale.to_f32() * (1.0 + 1.0 / 1024.0) && scale < f16::MAX {
-        scale = f16::from_bits(scale.to_bits() + 1);
-    }
-    (scale, integers(block, inverse(scale), -127.0, 127.0))
-}
-
-/// The largest magnitude, and the value that has it.
-fn extremes(block: &Block) -> [f32; 2] {
-    let mut largest = [0.0f32; 2];
-    for &v in block {
-        if v.abs() > largest[0] {
-            largest = [v.abs(), v];
-        }
-    }
-    largest
-}
-
-/// Candidates of the search for a `Q4` scale: what the block's extreme value becomes before
-/// rounding. Some are outside of -8..=7: they clip the extreme, and give the others finer steps.
-const REACH: [f32; 32] = [
-    -5.2, -5.5, -5.8, -6.1, -6.4, -6.6, -6.8, -7.0, -7.2, -7.4, -7.6, -7.8, -8.0, -8.2, -8.4, -8.6,
-    -8.8, -9.1, -9.4, -9.7, -10.0, 5.2, 5.5, 5.8, 6.1, 6.4, 6.7, 7.0, 7.3, 7.6, 8.0, 8.4,
-];
-
-/// Least-squares search over the candidates of [`REACH`]. For integers `q` of values `v`, the best
-/// scale is `v·q / q·q`, which leaves an error of `v·v - (v·q)² / q·q`.
-fn round_q4(block: &Block) -> (f16, Block) {
-    let extreme = extremes(block)[1];
-    // Smaller scales are zero in F16, and their inverse may overflow F32.
-    if extreme.abs() < 1e-30 {
-        return (f16::ZERO, [0.0; BLOCK]);
-    }
-    let mut scale = extreme / -8.0;
-    let mut most = 0.0;
-    for reach in REACH {
-        let q = integers(block, reach / extreme, -8.0, 7.0);
-        let (vq, qq) = (dot(block, &q), dot(&q, &q));
-        // Compares vq² / qq with the best so far, without a division.
-        if vq * vq > most * qq {
-            most = vq * vq / qq;
-            scale = vq / qq;
-        }
-    }
-    // Rounding the scale to F16 may change the best integers, and these the best scale.
-    let mut best = (f16::ZERO, [0.0; BLOCK]);
-    let mut least = f32::INFINITY;
-    for _ in 0..3 {
-        let stored = to_f16(scale);
-        let q = integers(block, inverse(stored), -8.0, 7.0);
-        let error = squared_error(block, &q, stored.to_f32());
-        if error >= least {
-            break;
-        }
-        (least, best) = (error, (stored, q));
-        let qq = dot(&q, &q);
-        if qq > 0.0 {
-            scale = dot(block, &q) / qq;
-        }
-    }
-    best
-}
-
-/// The nearest finite F16.
-fn to_f16(scale: f32) -> f16 {
-    f16::from_f32(scale.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
-}
-
-fn inverse(scale: f16) -> f32 {
-    if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() }
-}
-
-/// Values times `by`, clamped, and rounded to the nearest integer, ties to even.
-fn integers(block: &Block, by: f32, least: f32, most: f32) -> Block {
-    // 1.5 * 2^23. An `f32` of this size has no fraction bits, so adding and subtracting it rounds,
-    // in instructions that compilers vectorize on every target.
-    const ROUND: f32 = 12_582_912.0;
-    block.map(|v| ((v * by).clamp(least, most) + ROUND) - ROUND)
-}
-
-/// A sum in eight partial sums, which compilers vectorize.
-fn sum(of: impl Fn(usize) -> f32) -> f32 {
-    let mut parts = [0.0f32; 8];
-    for i in (0..BLOCK).step_by(8) {
-        for (part, at) in parts.iter_mut().zip(i..) {
-            *part += of(at);
-        }
-    }
-    let [a, b, c, d, e, f, g, h] = parts;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
-}
-
-fn dot(a: &Block, b: &Block) -> f32 {
-    sum(|i| a[i] * b[i])
-}
-
-fn squared_error(block: &Block, q: &Block, scale: f32) -> f32 {
-    sum(|i| {
-        let error = block[i] - scale * q[i];
-        error * error
-    })
 }
 
 #[cfg(test)]
@@ -248,7 +267,9 @@ mod tests {
     #[test]
     fn values_come_back_within_a_step() {
         let values = wavy(320);
-        for (dtype, step) in [(DType::Q8, 1.0 / 127.0), (DType::Q4, 1.0 / 7.0)] {
+        for (dtype, step) in
+            [(DType::Q8, 1.0 / 127.0), (DType::Q4, 1.0 / 7.0), (DType::Q3, 0.3), (DType::Q2, 0.66)]
+        {
             for (block, back) in values.chunks(32).zip(round_trip(dtype, &values).chunks(32)) {
                 let most = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 for (a, b) in block.iter().zip(back) {
@@ -260,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_kept() {
-        for dtype in [DType::Q8, DType::Q4] {
+        for dtype in [DType::Q8, DType::Q4, DType::Q3, DType::Q2] {
             let once = round_trip(dtype, &wavy(96));
             let error = |a: &[f32], b: &[f32]| -> f32 {
                 a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
@@ -291,20 +312,104 @@ mod tests {
     }
 
     #[test]
-    fn four_bits_lose_little() {
-        let values: Vec<f32> = (0u32..32 * 64)
-            .map(|i| {
-                let x = f64::from(i.wrapping_mul(2_654_435_761)) / f64::from(u32::MAX);
-                crate::base::num::round((x - 0.5) * 2.0)
-            })
-            .collect();
-        let error: f32 = round_trip(DType::Q4, &values)
-            .iter()
-            .zip(&values)
-            .map(|(a, b)| (a - b).powi(2))
-            .sum::<f32>()
-            / values.iter().map(|v| v.powi(2)).sum::<f32>();
+    fn places_of_few_bits_are_those_of_the_format() {
+        let scales = [0.5, -1.25].map(f16::from_f32);
+        let integers: Vec<i8> = (0..32).map(|i| i * 5 % 8 - 4).collect();
+        let mut bytes = Vec::new();
+        store_row(DType::Q3, &integers, &scales, &mut bytes);
+        assert_eq!(bytes.len(), 16);
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+        for part in 0..4 {
+            let bits = match part {
+                3 => word(0) >> 24 | word(4) >> 24 << 8 | word(8) >> 24 << 16,
+                _ => word(4 * part) & 0xff_ffff,
+            };
+            for k in 0..8 {
+                let code = (bits >> (3 * k) & 7) as i8;
+                assert_eq!(code - 4, integers[8 * part + k], "{part} {k}");
+            }
+        }
+        assert_eq!(bytes[12..], [0x58, 0xdd, 0, 0]);
+        let values = decode_rows(DType::Q3, 32, &bytes);
+        for (i, value) in values.iter().enumerate() {
+            assert_eq!(*value, scales[i / 16].to_f32() * f32::from(integers[i]));
+        }
+
+        let integers: Vec<i8> = (0..32).map(|i| 8 * (i * 3 % 4) - 15).collect();
+        let mut bytes = Vec::new();
+        store_row(DType::Q2, &integers, &scales, &mut bytes);
+        assert_eq!(bytes.len(), 16);
+        assert_eq!(bytes[..3], [0b01_10_11_00; 3]);
+        assert_eq!(bytes[8..], [0x58, 0xdd, 0, 0, 0, 0, 0, 0]);
+        let values = decode_rows(DType::Q2, 32, &bytes);
+        assert_eq!(values[..4], [-7.5, 4.5, 0.5, -3.5]);
+        assert_eq!(values[16], 1.25 * 15.0);
+    }
+
+    #[test]
+    fn rows_are_three_and_a_half_and_two_and_a_half_bits() {
+        assert_eq!(DType::Q3.row_bytes(256), 256 * 7 / 16);
+        assert_eq!(DType::Q2.row_bytes(512), 512 * 5 / 16);
+        assert_eq!((DType::Q3.row_bytes(32), DType::Q2.row_bytes(96)), (16, 32));
+        assert_eq!((DType::Q8.row_bytes(64), DType::Q4.row_bytes(64)), (80, 48));
+    }
+
+    /// The error of a type relative to the values: `Sum w (a - b)^2 / Sum w a^2`.
+    fn loss(values: &[f32], back: &[f32], weights: &[f32]) -> f32 {
+        let sum =
+            |of: &dyn Fn(usize) -> f32| (0..values.len()).map(|i| weights[i] * of(i)).sum::<f32>();
+        sum(&|i| (values[i] - back[i]).powi(2)) / sum(&|i| values[i].powi(2))
+    }
+
+    #[test]
+    fn few_bits_lose_little() {
+        let uniform = |i: u32| {
+            let x = f64::from(i.wrapping_mul(2_654_435_761)) / f64::from(u32::MAX);
+            crate::base::num::round((x - 0.5) * 2.0)
+        };
+        let even: Vec<f32> = (0u32..32 * 64).map(uniform).collect();
+        let ones = vec![1.0; even.len()];
         // Sixteen levels over a uniform distribution: the error's variance is step² / 12.
+        let error = loss(&even, &round_trip(DType::Q4, &even), &ones);
         assert!(error < 0.006, "{error}");
+        // Sums of twelve uniform numbers are about normally distributed.
+        let normal: Vec<f32> =
+            (0u32..32 * 64).map(|i| (0..12).map(|k| uniform(12 * i + k)).sum()).collect();
+        for (dtype, most) in [(DType::Q4, 0.009), (DType::Q3, 0.024), (DType::Q2, 0.092)] {
+            let error = loss(&normal, &round_trip(dtype, &normal), &ones);
+            assert!(error < most, "{dtype}: {error}");
+        }
+    }
+
+    #[test]
+    fn importance_moves_the_error_to_where_it_does_not_count() {
+        let values = wavy(320);
+        let weights: Vec<f32> = (0..320).map(|i| [0.01, 1.0, 30.0][i % 3]).collect();
+        for dtype in [DType::Q4, DType::Q3, DType::Q2] {
+            let mut bytes = Vec::new();
+            encode_weighted(dtype, &values, Some(&weights), &mut bytes);
+            let weighted = loss(&values, &decode_rows(dtype, 320, &bytes), &weights);
+            let plain = loss(&values, &round_trip(dtype, &values), &weights);
+            assert!(weighted < 0.9 * plain, "{dtype}: {weighted}, not weighted {plain}");
+        }
+    }
+
+    #[test]
+    fn scales_of_one_byte_reach_far() {
+        for dtype in [DType::Q3, DType::Q2] {
+            for size in [largest(dtype), 1.0, 1e-3, 1e-5] {
+                let values: Vec<f32> = wavy(32).iter().map(|v| v * size).collect();
+                let error = loss(&values, &round_trip(dtype, &values), &[1.0; 32]);
+                assert!(error < 0.12, "{dtype} of {size}: {error}");
+            }
+            assert!(is_scale(dtype, 2.0) && !is_scale(dtype, 1.1) && !is_scale(dtype, 1e4));
+            let mut row = vec![0; 48];
+            set_scale(dtype, 96, &mut row, 17, f16::NAN);
+            set_scale(dtype, 96, &mut row, 80, f16::NEG_INFINITY);
+            let values = decode_rows(dtype, 96, &row);
+            assert!(values[16..32].iter().all(|v| v.is_nan()), "{dtype}");
+            assert!(values[80..96].iter().all(|v| v.is_infinite()), "{dtype}");
+            assert_eq!(values[..16].iter().chain(&values[32..80]).sum::<f32>(), 0.0);
+        }
     }
 }

@@ -17,6 +17,12 @@ pub enum DType {
     Q8,
     /// Blocks of 32 signed four-bit numbers with a common F16 scale: see [`crate::base::quant`].
     Q4,
+    /// Blocks of 32 signed three-bit numbers with a scale of one byte for each half: see
+    /// [`crate::base::quant`].
+    Q3,
+    /// Blocks of 32 numbers of two bits with a scale of one byte for each half: see
+    /// [`crate::base::quant`].
+    Q2,
     /// 32-bit unsigned integer: ids, positions, indices.
     U32,
 }
@@ -24,26 +30,51 @@ pub enum DType {
 /// The integers of a quantized type, which share a scale in blocks of 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Integers {
-    /// Bits of each, 8 or 4. Four bits hold the integer less `least`.
+    /// Bits of each, 8, 4, 3 or 2. Fewer than eight bits hold the number of steps above `least`.
     pub bits: u32,
     /// The smallest one.
     pub least: i8,
     /// The largest one.
     pub most: i8,
+    /// From one to the next.
+    pub step: i8,
+    /// Elements that share a scale: those of a block, or of each half.
+    pub share: u32,
+}
+
+impl Integers {
+    /// The power of two that no magnitude exceeds.
+    pub const fn magnitude_bits(self) -> u32 {
+        let (least, most) = (self.least.unsigned_abs(), self.most.unsigned_abs());
+        let largest = if least > most { least } else { most };
+        largest.next_power_of_two().ilog2()
+    }
 }
 
 impl DType {
     /// Types that weights are stored in.
-    pub const WEIGHTS: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8, Self::Q4];
+    pub const WEIGHTS: [Self; 7] =
+        [Self::F32, Self::F16, Self::BF16, Self::Q8, Self::Q4, Self::Q3, Self::Q2];
 
     /// The integers of a quantized type; `None` for floats and ids. Whatever depends on the format
     /// of blocks goes by this.
     pub const fn integers(self) -> Option<Integers> {
         match self {
             // -128 has no positive counterpart, so it is not used.
-            Self::Q8 => Some(Integers { bits: 8, least: -127, most: 127 }),
-            Self::Q4 => Some(Integers { bits: 4, least: -8, most: 7 }),
+            Self::Q8 => Some(Integers { bits: 8, least: -127, most: 127, step: 1, share: 32 }),
+            Self::Q4 => Some(Integers { bits: 4, least: -8, most: 7, step: 1, share: 32 }),
+            Self::Q3 => Some(Integers { bits: 3, least: -4, most: 3, step: 1, share: 16 }),
+            Self::Q2 => Some(Integers { bits: 2, least: -15, most: 9, step: 8, share: 16 }),
             Self::F32 | Self::F16 | Self::BF16 | Self::U32 => None,
+        }
+    }
+
+    /// Elements of a chunk: what shaders load of a row at a time.
+    pub const fn chunk(self) -> u32 {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 | Self::U32 => 8,
+            Self::Q8 => 16,
+            Self::Q4 | Self::Q3 | Self::Q2 => 32,
         }
     }
 
@@ -68,12 +99,14 @@ impl DType {
 
     /// Bytes of a row of `cols` elements.
     pub const fn row_bytes(self, cols: u64) -> u64 {
-        // The scales of a row, two bytes for each block, are padded to a multiple of 16 bytes.
-        let scales = (cols / 32 * 2).next_multiple_of(16);
+        // Scales have two bytes for each block.
+        let scales = cols / 32 * 2;
         match self {
             Self::F32 | Self::U32 => 4 * cols,
             Self::F16 | Self::BF16 => 2 * cols,
-            Self::Q8 | Self::Q4 => self.integer_bytes(cols) + scales,
+            Self::Q8 | Self::Q4 | Self::Q3 | Self::Q2 => {
+                (self.integer_bytes(cols) + scales).next_multiple_of(16)
+            }
         }
     }
 
@@ -85,6 +118,8 @@ impl DType {
             Self::BF16 => "BF16",
             Self::Q8 => "Q8",
             Self::Q4 => "Q4",
+            Self::Q3 => "Q3",
+            Self::Q2 => "Q2",
             Self::U32 => "U32",
         }
     }

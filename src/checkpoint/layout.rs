@@ -148,9 +148,8 @@ impl<'a> Found<'a> {
 
     /// A quantized row is an array of bytes in the file; its length tells the type.
     fn meant_as(mut self, want: &Wanted) -> Self {
-        if let ("U8", &[rows, bytes], &[_, cols]) =
-            (self.entry.dtype.name(), &self.entry.shape[..], &want.shape[..])
-            && let Some(dtype) = quantized(want, cols, bytes)
+        if let (&[rows, bytes], &[_, cols]) = (&self.entry.shape[..], &want.shape[..])
+            && let Some(dtype) = quantized(want, self.entry.dtype.name(), cols, bytes)
         {
             self.dtype = Some(dtype);
             self.shape = vec![rows, cols];
@@ -159,10 +158,15 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The quantized type in which a row of `cols` elements has `bytes` bytes, if `want` may be
-/// quantized.
-fn quantized(want: &Wanted, cols: u64, bytes: u64) -> Option<DType> {
-    let mut types = [DType::Q8, DType::Q4].into_iter();
+/// The quantized type in which a row of `cols` elements has `bytes` bytes of this type, if `want`
+/// may be quantized. Bytes of `Q3` are signed, since a short row has as many as one of `Q2`.
+fn quantized(want: &Wanted, stored: &str, cols: u64, bytes: u64) -> Option<DType> {
+    let types: &[DType] = match stored {
+        "U8" => &[DType::Q8, DType::Q4, DType::Q2],
+        "I8" => &[DType::Q3],
+        _ => &[],
+    };
+    let mut types = types.iter().copied();
     types.find(|dtype| want.may_be(*dtype) && dtype.row_bytes(cols) == bytes)
 }
 
@@ -275,15 +279,18 @@ impl Problems {
         let Some(dtype) = first.dtype else {
             let cols = want.shape.last().copied().unwrap_or(1);
             let rows = match first.entry.dtype.name() {
-                "U8" if want.may_be(DType::Q8) => format!(
-                    ", or U8 in rows of {} bytes (Q8) or {} (Q4), whole and not in columns",
+                "U8" | "I8" if want.may_be(DType::Q8) => format!(
+                    ", or U8 in rows of {} bytes (Q8), {} (Q4) or {} (Q2), or I8 in rows of {} \
+                     (Q3), whole and not in columns",
                     DType::Q8.row_bytes(cols),
-                    DType::Q4.row_bytes(cols)
+                    DType::Q4.row_bytes(cols),
+                    DType::Q2.row_bytes(cols),
+                    DType::Q3.row_bytes(cols)
                 ),
                 _ => String::new(),
             };
             let shape = match first.entry.dtype.name() {
-                "U8" => format!(" {:?}", first.entry.shape),
+                "U8" | "I8" => format!(" {:?}", first.entry.shape),
                 _ => String::new(),
             };
             self.dtype.push(format!(

@@ -32,13 +32,15 @@ const JOB: usize = 1 << 16;
 pub struct Choices(BTreeMap<Kind, Option<DType>>);
 
 impl Choices {
-    /// `dtype` for every kind that may have it; norms and routers are F32. With Q4, the embedding
-    /// table and the head are Q8: they are a small part of a large model, and their error affects
+    /// `dtype` for every kind that may have it; norms and routers are F32. With Q4 and fewer bits, the
+    /// embedding table and the head are Q8: they are a small part of a large model, and their error affects
     /// every token.
     pub fn of(dtype: DType) -> Self {
         let choice = |kind: Kind| match kind {
             _ if !kind.is_large() => DType::F32,
-            Kind::Embedding | Kind::Head if dtype == DType::Q4 => DType::Q8,
+            Kind::Embedding | Kind::Head if dtype.integers().is_some_and(|one| one.bits < 8) => {
+                DType::Q8
+            }
             _ => dtype,
         };
         Self(Kind::ALL.into_iter().map(|kind| (kind, Some(choice(kind)))).collect())
@@ -128,7 +130,7 @@ impl Job<'_> {
         }
         let values = decode(self.from, self.cols, self.bytes);
         let most = match self.to {
-            DType::Q8 | DType::Q4 => quant::largest(self.to),
+            DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => quant::largest(self.to),
             DType::F16 => f16::MAX.to_f32(),
             DType::BF16 => bf16::MAX.to_f32(),
             DType::F32 | DType::U32 => f32::MAX,
@@ -151,7 +153,7 @@ impl Job<'_> {
             DType::BF16 => {
                 self.out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
             }
-            DType::Q8 | DType::Q4 => {
+            DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => {
                 for row in values.chunks_exact(self.cols.max(1)) {
                     quant::encode_row(self.to, row, &mut self.out);
                 }
@@ -174,7 +176,7 @@ fn decode(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         DType::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         DType::BF16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        DType::Q8 | DType::Q4 => quant::decode_rows(dtype, cols, bytes),
+        DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => quant::decode_rows(dtype, cols, bytes),
         DType::F32 | DType::U32 => {
             bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
         }

@@ -138,17 +138,18 @@ impl Recipe {
     }
 
     fn quantized_row(&self, indices: Range<u64>, into: &mut Vec<u8>) {
-        let scale = self.scale.unwrap_or(1.0);
+        let size = self.scale.unwrap_or(1.0);
         let format = self.dtype.integers().expect("the recipe is of a quantized type");
-        let (shift, least) = (8 - format.bits, format.least);
-        let middle = 128 >> shift;
-        let scale = scale / f64::from(middle);
+        let (least, step) = (i16::from(format.least), i16::from(format.step));
+        let shift = 8 - format.bits;
+        let (middle, lowest) = (128 >> shift, if step > 1 { least } else { -(128 >> shift) });
+        let scale = size / f64::from(i16::from(format.step) * middle);
         let integer = |i| {
-            let step = i16::from(byte(self.hash, i) >> shift) - middle;
-            i8::try_from(step).unwrap_or(least).max(least)
+            let integer = i16::from(byte(self.hash, i) >> shift) * step + lowest;
+            i8::try_from(integer.max(least)).unwrap_or(format.least)
         };
         let integers: Vec<i8> = indices.map(integer).collect();
-        let scales = vec![f16::from_f64(scale); integers.len() / quant::BLOCK];
+        let scales = vec![f16::from_f64(scale); integers.len() / format.share as usize];
         quant::store_row(self.dtype, &integers, &scales, into);
     }
 }

@@ -308,7 +308,9 @@ fn header(name: &str, items: &[(DType, &Item)]) -> Result<Vec<u8>> {
                 DType::F16 => Dtype::F16,
                 DType::BF16 => Dtype::BF16,
                 DType::U32 => Dtype::U32,
-                DType::Q8 | DType::Q4 => Dtype::U8,
+                DType::Q8 | DType::Q4 | DType::Q2 => Dtype::U8,
+                // A short row has as many bytes as one of Q2.
+                DType::Q3 => Dtype::I8,
             },
             shape: stored_shape(*dtype, item.cut()).into_iter().map(size).collect::<Result<_>>()?,
             data_offsets: (size(offset)?, size(end)?),

@@ -413,6 +413,8 @@ pub(crate) enum Element {
     Bf16,
     Q8,
     Q4,
+    Q3,
+    Q2,
 }
 
 impl Element {
@@ -423,6 +425,8 @@ impl Element {
             Self::Bf16 => DType::BF16,
             Self::Q8 => DType::Q8,
             Self::Q4 => DType::Q4,
+            Self::Q3 => DType::Q3,
+            Self::Q2 => DType::Q2,
         }
     }
 }

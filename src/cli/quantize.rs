@@ -29,9 +29,9 @@ use super::{
 
 /// Write a smaller copy of a model
 ///
-/// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale. Norms and routers stay
-/// F32. With --type q4 the embedding table and the head get 8 bits. A run that was stopped goes on
-/// where it was when the same command is given again.
+/// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale, or to 3 or 2, in blocks of
+/// 16. Norms and routers stay F32. With --type q4, q3 and q2 the embedding table and the head get 8
+/// bits. A run that was stopped goes on where it was when the same command is given again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +40,7 @@ Examples:
   grok-wgpu quantize models/demo demo-q8 --type q8 --json
 
 KIND is embedding, attention, expert, dense, head, norm or router.
-TYPE is q8, q4, f32, f16, bf16, or keep for the type that is stored.")]
+TYPE is q8, q4, q3, q2, f32, f16, bf16, or keep for the type that is stored.")]
 pub(super) struct Options {
     /// Folder or file of the model, or `hf://OWNER/NAME`
     model: PathBuf,
@@ -62,6 +62,8 @@ pub(super) struct Options {
 enum Type {
     Q8,
     Q4,
+    Q3,
+    Q2,
 }
 
 /// `KIND=TYPE`.
@@ -76,10 +78,16 @@ fn choice(text: &str) -> Result<(Kind, Option<DType>), String> {
         "keep" => None,
         "q8" => Some(DType::Q8),
         "q4" => Some(DType::Q4),
+        "q3" => Some(DType::Q3),
+        "q2" => Some(DType::Q2),
         "f32" => Some(DType::F32),
         "f16" => Some(DType::F16),
         "bf16" => Some(DType::BF16),
-        _ => return Err(format!("type {dtype} is not known; q8, q4, f32, f16, bf16 and keep are")),
+        _ => {
+            return Err(format!(
+                "type {dtype} is not known; q8, q4, q3, q2, f32, f16, bf16 and keep are"
+            ));
+        }
     };
     Ok((kind, dtype))
 }
@@ -89,6 +97,8 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let mut choices = Choices::of(match options.element {
         Type::Q8 => DType::Q8,
         Type::Q4 => DType::Q4,
+        Type::Q3 => DType::Q3,
+        Type::Q2 => DType::Q2,
     });
     for &(kind, dtype) in &options.tensors {
         choices.set(kind, dtype)?;

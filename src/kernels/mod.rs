@@ -213,7 +213,7 @@ fn operands(kernel: &dyn Kernel) -> Vec<Operand> {
 }
 
 /// Types that weights are stored in.
-const WEIGHTS: [DType; 5] = DType::WEIGHTS;
+const WEIGHTS: [DType; 7] = DType::WEIGHTS;
 
 /// Types that keys and values may be cached in.
 pub const CACHES: [DType; 3] = [DType::F32, DType::F16, DType::Q8];

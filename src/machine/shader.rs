@@ -6,6 +6,13 @@ use crate::{
     wgsl,
 };
 
+/// The libraries of a weight type.
+macro_rules! weight_files {
+    ($($lib:literal),+) => {
+        const { &[$(wgsl!(concat!("lib/", $lib))),+] }
+    };
+}
+
 /// A named WGSL program. A WGSL module may declare things in any order, so linking is
 /// concatenation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +89,14 @@ impl Shader {
     pub fn linked(self) -> impl Iterator<Item = ShaderFile> {
         let weight: &[ShaderFile] = match self.weight {
             None => &[],
-            Some(DType::BF16) => const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_bf16")] },
-            Some(DType::F16) => const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_f16")] },
-            Some(DType::Q8) => const { &[wgsl!("lib/weight_quantized"), wgsl!("lib/weight_q8")] },
-            Some(DType::Q4) => const { &[wgsl!("lib/weight_quantized"), wgsl!("lib/weight_q4")] },
+            Some(DType::BF16) => weight_files!("weight_one_scale", "weight_whole", "weight_bf16"),
+            Some(DType::F16) => weight_files!("weight_one_scale", "weight_whole", "weight_f16"),
+            Some(DType::Q8) => weight_files!("weight_one_scale", "weight_quantized", "weight_q8"),
+            Some(DType::Q4) => weight_files!("weight_one_scale", "weight_quantized", "weight_q4"),
+            Some(DType::Q3) => weight_files!("weight_two_scales", "weight_q3"),
+            Some(DType::Q2) => weight_files!("weight_two_scales", "weight_q2"),
             Some(DType::F32 | DType::U32) => {
-                const { &[wgsl!("lib/weight_whole"), wgsl!("lib/weight_f32")] }
+                weight_files!("weight_one_scale", "weight_whole", "weight_f32")
             }
         };
         self.own.files.iter().chain(self.added).chain(weight).copied()

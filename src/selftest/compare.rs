@@ -359,7 +359,7 @@ fn width(dtype: DType) -> Option<u32> {
     match dtype {
         DType::F32 | DType::U32 => Some(32),
         DType::F16 | DType::BF16 => Some(16),
-        DType::Q8 | DType::Q4 => None,
+        DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => None,
     }
 }
 
@@ -388,7 +388,7 @@ fn bits(value: f64, dtype: DType) -> Option<u32> {
         DType::F32 => Some(round(value).to_bits()),
         DType::F16 => Some(f16::from_f64(value).to_bits().into()),
         DType::BF16 => Some(bf16::from_f64(value).to_bits().into()),
-        DType::U32 | DType::Q8 | DType::Q4 => None,
+        DType::U32 | DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => None,
     }
 }
 

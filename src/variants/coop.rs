@@ -7,7 +7,7 @@
 use super::{
     Capabilities, Feature, Form, Parts, Product, Program, Sizes, Sums, TILE, Variant, Why,
 };
-use crate::{base::tensor::DType, wgsl};
+use crate::{base::tensor::{DType, Integers}, wgsl};
 
 /// Blocks of 64 tokens by 64 rows of weights, or of a tile of slots by 64 rows.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ fn tokens(product: &Product) -> u32 {
 
 /// Integers of quantized weights are at most 2 to this power; 0 of whole weights.
 fn integer_bits(dtype: DType) -> u32 {
-    dtype.integers().map_or(0, |integers| integers.bits - 1)
+    dtype.integers().map_or(0, Integers::magnitude_bits)
 }
 
 impl Variant for Coop {

@@ -80,8 +80,8 @@ pub(super) fn blocks(product: &Product, count: u32) -> u32 {
 /// weights, its scale, an addition per chunk, the sum of a vector, the tree over the lanes, and the
 /// product.
 pub(super) fn depth(dtype: DType, cols: u32, lanes: u32) -> f64 {
-    // Groups of eight elements in a chunk, which has sixteen bytes, or thirty-two with F32.
-    let parts = dtype.integers().map_or(1.0, |integers| 16.0 / f64::from(integers.bits));
+    // Groups of eight elements in a chunk.
+    let parts = f64::from(dtype.chunk() / 8);
     let chunks = (f64::from(cols) / (8.0 * parts) / f64::from(lanes)).ceil();
     2.0 * parts + 1.0 + chunks + 2.0 + f64::from(lanes).log2() + 1.0
 }

@@ -71,8 +71,11 @@ impl Variant for Rows {
     }
 
     fn program(&self, product: &Product, [rows, _]: Sizes) -> Program {
-        let files: &[ShaderFile] =
-            if product.is_pair() { files!("lib/scales_pair") } else { files!("lib/scales_one") };
+        let files: &[ShaderFile] = match (has_halves(product), product.is_pair()) {
+            (true, _) => files!("lib/scales_cell"),
+            (_, true) => files!("lib/scales_pair"),
+            (_, false) => files!("lib/scales_one"),
+        };
         Program { files, features: &[], constants: vec![("ROWS", rows)] }
     }
 
@@ -81,14 +84,21 @@ impl Variant for Rows {
         [lanes::blocks(product, count), product.rows().div_ceil(GROUPS * own), 1]
     }
 
-    /// A chain of the products of a chunk, its scale, an addition for each of a lane's chunks, the
-    /// tree over the lanes, and the product.
+    /// A chain of the products of a chunk, its scale, an addition for each of a lane's chunks or
+    /// of their halves, the tree over the lanes, and the product.
     fn sums(&self, product: &Product, cols: u32, _sizes: Sizes) -> Sums {
-        let chunk = product.dtype().integers().map_or(8, |integers| 128 / integers.bits);
-        let chunks = cols.div_ceil(chunk).div_ceil(LANES);
+        let chunk = product.dtype().chunk();
+        let scales = if has_halves(product) { 2 } else { 1 };
+        let chunks = scales * cols.div_ceil(chunk).div_ceil(LANES);
         let depth = f64::from(chunk) + 1.0 + f64::from(chunks) + f64::from(LANES).log2() + 1.0;
         Sums { depth, rounds: false, halves: None }
     }
+}
+
+/// Whether each half of a block has a scale.
+fn has_halves(product: &Product) -> bool {
+    let dtype = product.dtype();
+    dtype.integers().is_some_and(|integers| integers.share < dtype.block())
 }
 
 /// Most rows, and half as many for devices with fewer registers.

@@ -163,7 +163,9 @@ pub fn convert_row(format: Format, row: &[u8], dtype: DType, into: &mut Vec<u8>)
             let (integers, scales) = unpack(format, row);
             quant::store_row(dtype, &integers, &scales, into);
         }
-        (_, DType::Q8 | DType::Q4) => quant::encode_row(dtype, &dequantize(format, row), into),
+        (_, DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2) => {
+            quant::encode_row(dtype, &dequantize(format, row), into);
+        }
         _ => into.extend(dequantize(format, row).into_iter().flat_map(f32::to_le_bytes)),
     }
 }

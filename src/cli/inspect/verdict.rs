@@ -68,7 +68,9 @@ impl Verdict {
             let fit = Fit::of(config, weights, limits, sizes, memory)?;
             types.push(OfType { dtype: own, stored: known.stored, fit });
         }
-        for dtype in [DType::Q8, DType::Q4] {
+        // Fewer bits cost much quality, so they are shown to those who ask for them.
+        let fewer = [DType::Q3, DType::Q2].into_iter().filter(|&dtype| dtype == own);
+        for dtype in [DType::Q8, DType::Q4].into_iter().chain(fewer) {
             let copy = Typed::new(config, &Choices::of(dtype), weights)?;
             let fit = Fit::of(config, &copy, limits, sizes, memory)?;
             let before = types.first().and_then(|of: &OfType| of.fit);

@@ -1,9 +1,9 @@
 //! What test rows put into tensors: random, structured and exact values.
 
-use super::{Host, cols, exact, len};
+use super::{Host, cols, len};
 use crate::base::{
     quant,
-    tensor::{DType, Shape, Tensor},
+    tensor::{DType, Integers, Shape, Tensor},
 };
 
 /// What a test row puts into a tensor.
@@ -40,10 +40,13 @@ impl Host {
         let values: Vec<f64> = (0..count as u64).map(|i| self.draw(fill, i)).collect();
         if dtype.is_quantized() {
             match fill {
+                Fill::OneHot(_) | Fill::Sparse(_) if !quant::has_zero(dtype) => {
+                    return self.few_halves(dtype, shape, &values);
+                }
                 Fill::Integers(_) | Fill::Index | Fill::OneHot(_) | Fill::Sparse(_) => {
                     return self.in_blocks(dtype, shape, &values, [1.0, 2.0, 4.0, 8.0]);
                 }
-                Fill::Constant(value) if exact(DType::F16, value).to_bits() == value.to_bits() => {
+                Fill::Constant(value) if quant::is_scale(dtype, value) => {
                     let ones = vec![1.0; count];
                     return self.in_blocks(dtype, shape, &ones, [value; 4]);
                 }
@@ -56,14 +59,32 @@ impl Host {
     /// Integers wrapped into the range of `dtype`, in blocks that have these scales in turn. With
     /// powers of two as scales, sums stay exact and a wrong scale is noticed.
     fn in_blocks(&mut self, dtype: DType, shape: Shape, values: &[f64], by: [f64; 4]) -> Tensor {
-        let integers = dtype.integers().expect("the type has blocks");
-        let (least, most) = (f64::from(integers.least), f64::from(integers.most));
+        let format = dtype.integers().expect("the type has blocks");
         let mut stored = Vec::new();
         for row in values.chunks_exact(cols(shape)) {
-            let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, least, most)).collect();
-            let scales: Vec<half::f16> = (0..row.len() / quant::BLOCK)
-                .map(|block| half::f16::from_f64(by[block % 4]))
+            let integers: Vec<i8> = row.iter().map(|v| wrapped(*v, format)).collect();
+            let scales: Vec<half::f16> = (0..row.len() / format.share as usize)
+                .map(|at| half::f16::from_f64(by[at % 4]))
                 .collect();
+            quant::store_row(dtype, &integers, &scales, &mut stored);
+        }
+        self.stored(dtype, shape, stored)
+    }
+
+    /// Ones among zeros in a type without a zero: nines among ones, in every seventh part that
+    /// shares a scale and has a nine. The scales of the others are zero.
+    fn few_halves(&mut self, dtype: DType, shape: Shape, values: &[f64]) -> Tensor {
+        let share = dtype.integers().expect("the type has blocks").share as usize;
+        let mut stored = Vec::new();
+        for row in values.chunks_exact(cols(shape)) {
+            let integers: Vec<i8> = row.iter().map(|&v| if v > 0.0 { 9 } else { 1 }).collect();
+            let parts = row.chunks_exact(share).enumerate();
+            let kept = |(at, part): (usize, &[f64])| at % 7 == 0 && part.iter().any(|&v| v > 0.0);
+            let scale = |part: (usize, &[f64])| {
+                [1.0, 2.0, 4.0][part.0 % 3] * f32::from(u8::from(kept(part)))
+            };
+            let scales: Vec<half::f16> =
+                parts.map(|part| half::f16::from_f32(scale(part))).collect();
             quant::store_row(dtype, &integers, &scales, &mut stored);
         }
         self.stored(dtype, shape, stored)
@@ -103,8 +124,13 @@ impl Host {
     }
 }
 
-/// An integer wrapped into `least..=most`, modulo the length of that range.
+/// One of a type's integers for a whole number: itself if it can be, and else one that neighbours
+/// do not have.
 #[expect(clippy::cast_possible_truncation, reason = "the range is that of a byte")]
-fn wrapped(value: f64, least: f64, most: f64) -> i8 {
-    ((value - least).rem_euclid(most - least + 1.0) + least) as i8
+fn wrapped(value: f64, integers: Integers) -> i8 {
+    let [least, most, step] = [integers.least, integers.most, integers.step].map(f64::from);
+    let count = (most - least) / step + 1.0;
+    let number =
+        if (value - least).rem_euclid(step) > 0.0 { value } else { (value - least) / step };
+    (number.rem_euclid(count) * step + least) as i8
 }

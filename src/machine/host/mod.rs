@@ -323,10 +323,8 @@ impl Host {
         let stored = stored.as_mut().expect("blocks are stored");
         let cols = cols(tensor.shape);
         let row = usize::try_from(tensor.dtype.row_bytes(cols as u64)).expect("rows are small");
-        let integers = tensor.dtype.integer_bytes(cols as u64);
-        let integers = usize::try_from(integers).expect("rows are small");
-        let at = index / cols * row + integers + index % cols / quant::BLOCK * 2;
-        stored[at..at + 2].copy_from_slice(&half::f16::from_f64(value).to_le_bytes());
+        let row = &mut stored[index / cols * row..][..row];
+        quant::set_scale(tensor.dtype, cols, row, index % cols, half::f16::from_f64(value));
         *values = decode_rows(tensor.dtype, cols, stored);
     }
 
@@ -345,7 +343,7 @@ impl Host {
                     let word = |v| if is_unwritten(v) { POISON } else { round(v).to_bits() };
                     values.iter().flat_map(|&v| word(v).to_le_bytes()).collect()
                 }
-                DType::Q8 | DType::Q4 => {
+                DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => {
                     let floats: Vec<f32> = values.iter().map(|&v| round(v)).collect();
                     let mut bytes = Vec::new();
                     for row in floats.chunks_exact(cols(tensor.shape)) {
@@ -507,7 +505,7 @@ fn len(shape: Shape) -> usize {
 /// Little-endian elements of a float type as `f64`, in whole rows of `cols`.
 pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
     match dtype {
-        DType::Q8 | DType::Q4 => {
+        DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => {
             quant::decode_rows(dtype, cols, bytes).into_iter().map(f64::from).collect()
         }
         DType::F32 | DType::U32 => bytes
@@ -526,7 +524,9 @@ pub fn decode_rows(dtype: DType, cols: usize, bytes: &[u8]) -> Vec<f64> {
 
 fn exact(dtype: DType, value: f64) -> f64 {
     match dtype {
-        DType::F32 | DType::U32 | DType::Q8 | DType::Q4 => round(value).into(),
+        DType::F32 | DType::U32 | DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => {
+            round(value).into()
+        }
         DType::F16 => half::f16::from_f64(value).to_f64(),
         DType::BF16 => half::bf16::from_f64(value).to_f64(),
     }

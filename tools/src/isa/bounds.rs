@@ -6,7 +6,7 @@
 //! keeps to them, and see a kernel that has lost its shape.
 
 use grok_wgpu::lab::{
-    base::tensor::DType::{self, BF16, F16, F32, Q4, Q8},
+    base::tensor::DType::{self, BF16, F16, F32, Q2, Q3, Q4, Q8},
     variants::Form::{self, Matrix, Vector},
 };
 
@@ -45,12 +45,16 @@ pub struct Bound {
 const ANY: [f64; 2] = [f64::INFINITY; 2];
 
 /// The bounds of each form and type.
-pub const BOUNDS: [Bound; 10] = [
+pub const BOUNDS: [Bound; 14] = [
+    Bound { form: Vector, dtype: Q2, vector: [4.25, 7.5], share: 50.0, in_flight: 12, waits: 3 },
+    Bound { form: Vector, dtype: Q3, vector: [4.25, 7.5], share: 50.0, in_flight: 12, waits: 3 },
     Bound { form: Vector, dtype: Q4, vector: [4.0, 7.75], share: 50.0, in_flight: 12, waits: 3 },
     Bound { form: Vector, dtype: Q8, vector: [5.25, 8.5], share: 45.0, in_flight: 12, waits: 3 },
     Bound { form: Vector, dtype: BF16, vector: [3.5, 6.0], share: 60.0, in_flight: 3, waits: 4 },
     Bound { form: Vector, dtype: F16, vector: [3.0, 5.5], share: 70.0, in_flight: 3, waits: 4 },
     Bound { form: Vector, dtype: F32, vector: [2.5, 5.0], share: 70.0, in_flight: 4, waits: 4 },
+    Bound { form: Matrix, dtype: Q2, vector: ANY, share: 75.0, in_flight: 4, waits: 2 },
+    Bound { form: Matrix, dtype: Q3, vector: ANY, share: 75.0, in_flight: 4, waits: 2 },
     Bound { form: Matrix, dtype: Q4, vector: ANY, share: 75.0, in_flight: 4, waits: 2 },
     Bound { form: Matrix, dtype: Q8, vector: ANY, share: 75.0, in_flight: 4, waits: 2 },
     Bound { form: Matrix, dtype: BF16, vector: ANY, share: 75.0, in_flight: 4, waits: 2 },
