@@ -124,7 +124,7 @@ pub(super) fn describe_more(options: &Options, known: &Known) -> String {
 /// What goes where, unless all of the model fits.
 pub(super) fn describe_placement(placed: &Result<Placed>, memory: u64, config: &Config) -> String {
     let lines = match placed {
-        Ok(placed) if !placed.bytes.moves() => return String::new(),
+        Ok(placed) if placed.bytes.is_whole() => return String::new(),
         Ok(placed) => lines(placed, config),
         Err(error) => vec![error.to_string(), error.hint().to_owned()],
     };
