@@ -84,11 +84,11 @@ fn logits<M: Machine>(session: &mut Session<M>) -> Result<Vec<Vec<f32>>> {
     for id in TOKENS {
         outputs.push(block_on(session.decode(id, Readback::Logits))?);
     }
-    let of = |candidates: &[_]| candidates.iter().map(logit).collect();
+    let of = |candidates: &[_]| candidates.iter().copied().map(logit).collect();
     Ok(outputs.iter().map(|output| of(&output.candidates)).collect())
 }
 
-fn logit(candidate: &Candidate) -> f32 {
+fn logit(candidate: Candidate) -> f32 {
     candidate.logit
 }
 
@@ -202,7 +202,7 @@ fn an_error_of_reading_leaves_the_text_as_it_was() -> Result<()> {
     assert_eq!(session.tokens(), PROMPT);
     fails.store(false, Ordering::SeqCst);
     let output = block_on(session.decode(TOKENS[0], Readback::Logits))?;
-    let got = output.candidates.iter().map(logit).collect::<Vec<_>>();
+    let got = output.candidates.iter().copied().map(logit).collect::<Vec<_>>();
     assert_eq!(bits(&[got]), bits(&want[1..2]));
     Ok(())
 }

@@ -350,7 +350,9 @@ impl<M: Machine> Engine<M> {
         let bytes = match &mut self.streamer {
             Some(streamer) => {
                 let of = (pass, self.plans.scratch(key));
-                streamer.run(self.views.of(kind), &mut self.machine, of, ids.len(), &wanted).await?
+                let run =
+                    streamer.run(self.views.of(kind), &mut self.machine, of, ids.len(), &wanted);
+                Box::pin(run).await?
             }
             None => self.machine.run_plan(pass.only()?, &wanted).await?,
         };

@@ -97,7 +97,7 @@ impl OnHost {
             self.cpu.mlp(kept.mlp(), gelu, x, &mut out)?;
             return Ok((out, 0));
         }
-        let bytes = mlp.matrices().map(|matrix| matrix.bytes_of_one()).iter().sum::<u64>();
+        let bytes = mlp.matrices().map(Matrix::bytes_of_one).iter().sum::<u64>();
         let keep = self.bytes.saturating_add(bytes) <= self.most;
         let mut fresh = Stored::default();
         let into = if keep { &mut fresh } else { &mut self.passing };

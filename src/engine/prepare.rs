@@ -125,7 +125,7 @@ impl<M: Machine> Engine<M> {
     /// Records the pass if that was not done.
     pub(super) fn record(&mut self, key: Key) -> Result<()> {
         let of = (&self.views, &self.caches[..]);
-        let cut = self.streamer.as_ref().map(|streamer| streamer.computes());
+        let cut = self.streamer.as_ref().map(super::streamer::Streamer::computes);
         self.plans.record(&mut self.machine, of, key, cut).map(|_| ())
     }
 

@@ -187,7 +187,8 @@ impl<R: Rebuild> Resuming<R> {
     /// The engine and the text. After a loss, builds a new engine first and restores the text.
     async fn ready(&mut self) -> Result<(&mut Engine<R::Machine>, &mut Text)> {
         if self.engine.is_none() {
-            let mut engine = self.rebuild.build().await?;
+            // Loading has large futures, and happens seldom.
+            let mut engine = Box::pin(self.rebuild.build()).await?;
             let replayed = self.text.restore(&mut engine).await?;
             engine.machine_mut().flush().await?;
             self.rebuild.on_change(Change::Restored { replayed });

@@ -7,7 +7,10 @@
 use super::{
     Capabilities, Feature, Form, Parts, Product, Program, Sizes, Sums, TILE, Variant, Why,
 };
-use crate::{base::tensor::{DType, Integers}, wgsl};
+use crate::{
+    base::tensor::{DType, Integers},
+    wgsl,
+};
 
 /// Blocks of 64 tokens by 64 rows of weights, or of a tile of slots by 64 rows.
 #[derive(Debug)]
