@@ -7,7 +7,7 @@
 //! give the same bits, whatever their vectors' length.
 #![expect(clippy::inline_always, reason = "SIMD code must be in the caller that has the features")]
 
-use fearless_simd::{Bytes as _, Simd, f32x4, f32x16, prelude::*, u8x64, u32x16};
+use fearless_simd::{Bytes as _, Simd, f32x4, f32x8, f32x16, prelude::*, u8x64, u32x16};
 
 use crate::base::{
     quant::{self, BLOCK},
@@ -103,10 +103,14 @@ impl Lane<4> for Signed {
     #[inline(always)]
     fn parts<S: Simd>(simd: S, w: u32x16<S>) -> [f32x16<S>; 4] {
         // From signed bytes to those that are larger by 128.
-        let w = w ^ 0x8080_8080;
-        let pair = |w| [field(simd, w, 0xff, 128.0), field(simd, w, 0xff00, 32_768.0)];
-        let ([a, b], [c, d]) = (pair(w), pair(w >> 16));
-        [a, b, c, d]
+        let low = w ^ 0x8080_8080;
+        let high = low >> 16;
+        [
+            field(simd, low, 0xff, 128.0),
+            field(simd, low, 0xff00, 32_768.0),
+            field(simd, high, 0xff, 128.0),
+            field(simd, high, 0xff00, 32_768.0),
+        ]
     }
 }
 
@@ -115,16 +119,17 @@ impl Lane<8> for Nibbles {
 
     #[inline(always)]
     fn parts<S: Simd>(simd: S, w: u32x16<S>) -> [f32x16<S>; 8] {
-        let four = |w| {
-            [
-                field(simd, w, 0xf, 8.0),
-                field(simd, w, 0xf0, 128.0),
-                field(simd, w, 0xf00, 2048.0),
-                field(simd, w, 0xf000, 32_768.0),
-            ]
-        };
-        let ([a, b, c, d], [e, f, g, h]) = (four(w), four(w >> 16));
-        [a, b, c, d, e, f, g, h]
+        let (low, high) = (w, w >> 16);
+        [
+            field(simd, low, 0xf, 8.0),
+            field(simd, low, 0xf0, 128.0),
+            field(simd, low, 0xf00, 2048.0),
+            field(simd, low, 0xf000, 32_768.0),
+            field(simd, high, 0xf, 8.0),
+            field(simd, high, 0xf0, 128.0),
+            field(simd, high, 0xf00, 2048.0),
+            field(simd, high, 0xf000, 32_768.0),
+        ]
     }
 }
 
@@ -264,6 +269,12 @@ fn load<S: Simd>(simd: S, bytes: &[u8]) -> u32x16<S> {
     u32x16::from_bytes(u8x64::simd_from(simd, padded))
 }
 
+/// The vectors of a column.
+#[inline(always)]
+fn vectors(column: &[f32]) -> &[[f32; LANES]] {
+    column.as_chunks().0
+}
+
 /// The lanes of a row of floats times columns.
 #[inline(always)]
 fn plain<S: Simd, L: Lane<P>, const P: usize, const C: usize>(
@@ -272,11 +283,10 @@ fn plain<S: Simd, L: Lane<P>, const P: usize, const C: usize>(
     x: [&[f32]; C],
 ) -> [f32x16<S>; C] {
     let mut sums = [f32x16::splat(simd, 0.0); C];
-    let mut x = x.map(|x| x.chunks_exact(LANES));
-    for chunk in row.chunks(BYTES) {
-        for part in L::parts(simd, load(simd, chunk)) {
-            for (sum, x) in sums.iter_mut().zip(&mut x) {
-                let Some(x) = x.next() else { return sums };
+    for (at, chunk) in row.chunks(BYTES).enumerate() {
+        let parts = L::parts(simd, load(simd, chunk));
+        for (sum, x) in sums.iter_mut().zip(&x) {
+            for (part, x) in parts.iter().zip(&vectors(x)[at * P..][..P]) {
                 *sum = part.mul_add(f32x16::from_slice(simd, x), *sum);
             }
         }
@@ -297,25 +307,24 @@ fn scaled<S: Simd, L: Lane<P>, const P: usize, const C: usize>(
     // A lane has 32 bits, `P` elements.
     let (integers, scales) = row.split_at(cols / P * 4);
     let scales = &scales[..cols / BLOCK * 2];
-    let vectors = SCALES * BLOCK / (LANES * P);
-    let mut x = x.map(|x| x.chunks_exact(LANES));
-    for (integers, scales) in integers.chunks(vectors * BYTES).zip(scales.chunks(BYTES)) {
+    let group = SCALES * BLOCK / (LANES * P);
+    let mut at = 0;
+    for (integers, scales) in integers.chunks(group * BYTES).zip(scales.chunks(BYTES)) {
         // Of two scales that follow each other, the first is in the first vector.
-        let scales = Half::parts(simd, load(simd, scales)).map(<[f32; LANES]>::from);
-        for (at, chunk) in integers.chunks(BYTES).enumerate() {
-            let scale = spread(simd, &scales, at, P);
+        let [even, odd] = Half::parts(simd, load(simd, scales));
+        let scales: [[f32; LANES]; 2] = [even.into(), odd.into()];
+        for (index, chunk) in integers.chunks(BYTES).enumerate() {
+            let scale = spread(simd, &scales, index, P);
             let parts = L::parts(simd, load(simd, chunk));
-            let mut products = [f32x16::splat(simd, 0.0); C];
-            for (j, part) in parts.into_iter().enumerate() {
-                for (product, x) in products.iter_mut().zip(&mut x) {
-                    let Some(x) = x.next() else { return sums };
-                    let x = f32x16::from_slice(simd, x);
-                    *product = if j == 0 { part * x } else { part.mul_add(x, *product) };
+            for (sum, x) in sums.iter_mut().zip(&x) {
+                let x = &vectors(x)[at * P..][..P];
+                let mut product = parts[0] * f32x16::from_slice(simd, &x[0]);
+                for (part, x) in parts.iter().zip(x).skip(1) {
+                    product = part.mul_add(f32x16::from_slice(simd, x), product);
                 }
-            }
-            for (sum, product) in sums.iter_mut().zip(products) {
                 *sum = scale.mul_add(product, *sum);
             }
+            at += 1;
         }
     }
     sums
@@ -325,16 +334,14 @@ fn scaled<S: Simd, L: Lane<P>, const P: usize, const C: usize>(
 #[inline(always)]
 fn spread<S: Simd>(simd: S, scales: &[[f32; LANES]; 2], at: usize, per_lane: usize) -> f32x16<S> {
     let [even, odd] = scales;
-    let four = |[a, b, c, d]: [f32; 4]| {
-        let two = |a, b| f32x4::splat(simd, a).combine(f32x4::splat(simd, b));
-        two(a, b).combine(two(c, d))
-    };
     if per_lane == 8 {
         let first = 2 * at % LANES;
-        four([even[first], odd[first], even[first + 1], odd[first + 1]])
+        let (a, b) = (f32x4::splat(simd, even[first]), f32x4::splat(simd, odd[first]));
+        let (c, d) = (f32x4::splat(simd, even[first + 1]), f32x4::splat(simd, odd[first + 1]));
+        a.combine(b).combine(c.combine(d))
     } else {
-        let [a, b] = [even, odd].map(|half| half[at % LANES]);
-        four([a, a, b, b])
+        let (a, b) = (f32x8::splat(simd, even[at % LANES]), f32x8::splat(simd, odd[at % LANES]));
+        a.combine(b)
     }
 }
 
