@@ -1,5 +1,5 @@
 // Weights in blocks of 32 three-bit integers with a scale for each half. A chunk is a vector of
-// three words, which are loaded one by one, as they may begin at any word: the 24 bits of each group
+// three words, which are loaded one by one, as they may begin at any word: the 24 bits of a group
 // of eight are those of a word, and for the fourth group the upper bytes of all three. What is
 // stored is the integer plus 4.
 // Links: lib/weight_two_scales.wgsl.

@@ -1,4 +1,4 @@
-// Common to weights of 8 and of 4 bits. A row is its chunks, then its scales: f16, eight to a chunk,
+// Common to weights of 8 and of 4 bits. A row is its chunks, then its scales: f16, eight a chunk,
 // one for each 32 integers.
 // lib/weight_q8.wgsl and lib/weight_q4.wgsl link it, with PARTS and `scale_half`.
 // Links: lib/weight_one_scale.wgsl.

@@ -143,8 +143,8 @@ fn round_q4_weighted(block: &Block, weights: &Block) -> (f16, Block) {
 /// Elements that share a scale of one byte.
 const HALF: usize = 16;
 
-/// Tries every scale that a byte can hold, of both signs, in the three octaves in which the best one
-/// can be: from where the extreme value just needs no clipping, downwards.
+/// Tries every scale that a byte can hold, of both signs, in the three octaves in which the best
+/// one can be: from where the extreme value just needs no clipping, downwards.
 fn round_half(
     format: Integers,
     half: &[f32; HALF],

@@ -32,9 +32,9 @@ const JOB: usize = 1 << 16;
 pub struct Choices(BTreeMap<Kind, Option<DType>>);
 
 impl Choices {
-    /// `dtype` for every kind that may have it; norms and routers are F32. With Q4 and fewer bits, the
-    /// embedding table and the head are Q8: they are a small part of a large model, and their error affects
-    /// every token.
+    /// `dtype` for every kind that may have it; norms and routers are F32. With Q4 and fewer bits,
+    /// the embedding table and the head are Q8: they are a small part of a large model, and their
+    /// error affects every token.
     pub fn of(dtype: DType) -> Self {
         let choice = |kind: Kind| match kind {
             _ if !kind.is_large() => DType::F32,

@@ -29,9 +29,9 @@ use super::{
 
 /// Write a smaller copy of a model
 ///
-/// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale, or to 3 or 2, in blocks of
-/// 16. Norms and routers stay F32. With --type q4, q3 and q2 the embedding table and the head get 8
-/// bits. A run that was stopped goes on where it was when the same command is given again.
+/// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale, or to 3 or 2, in blocks
+/// of 16. Norms and routers stay F32. With --type q4, q3 and q2 the embedding table and the head
+/// get 8 bits. A run that was stopped goes on where it was when the same command is given again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl<M: Machine> Engine<M> {
-    /// Has the next sequence lie on these pages of the cache, in the order of its positions. Without
-    /// this they are in order. No bit of a result depends on it.
+    /// Has the next sequence lie on these pages of the cache, in the order of its positions.
+    /// Without this they are in order. No bit of a result depends on it.
     ///
     /// # Errors
     ///

@@ -46,8 +46,8 @@ const ANY: [f64; 2] = [f64::INFINITY; 2];
 
 /// The bounds of each form and type.
 pub const BOUNDS: [Bound; 14] = [
-    Bound { form: Vector, dtype: Q2, vector: [4.25, 7.5], share: 50.0, in_flight: 12, waits: 3 },
-    Bound { form: Vector, dtype: Q3, vector: [4.25, 7.5], share: 50.0, in_flight: 12, waits: 3 },
+    Bound { form: Vector, dtype: Q2, vector: [5.0, 8.5], share: 50.0, in_flight: 12, waits: 3 },
+    Bound { form: Vector, dtype: Q3, vector: [5.0, 8.5], share: 50.0, in_flight: 12, waits: 3 },
     Bound { form: Vector, dtype: Q4, vector: [4.0, 7.75], share: 50.0, in_flight: 12, waits: 3 },
     Bound { form: Vector, dtype: Q8, vector: [5.25, 8.5], share: 45.0, in_flight: 12, waits: 3 },
     Bound { form: Vector, dtype: BF16, vector: [3.5, 6.0], share: 60.0, in_flight: 3, waits: 4 },
