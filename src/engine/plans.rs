@@ -160,8 +160,8 @@ impl<P> Plans<P> {
         self.recorded.contains_key(&key)
     }
 
-    /// Records the plan if there is none yet. With `cut` it is divided where weights are brought, or
-    /// where the CPU computes with them if `cut` says that it does.
+    /// Records the plan if there is none yet. With `cut` it is divided where weights are brought,
+    /// or where the CPU computes with them if `cut` says that it does.
     pub(super) fn record<M: Machine<Plan = P>>(
         &mut self,
         machine: &mut M,
