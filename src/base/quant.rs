@@ -10,8 +10,8 @@
 //! - `Q3` has three bits, which are the integer plus 4. A block is three 32-bit words. The lower 24
 //!   bits of each have eight integers, the first the lowest; the upper bytes of the three are the
 //!   24 bits of the last eight. Each half of a block has a scale of one byte, the upper one of an
-//!   F16 (E5M2), which is 256 times the scale: blocks of 16 follow the sizes of weights more closely,
-//!   which is worth more than the bits that the scales lose.
+//!   F16 (E5M2), which is 256 times the scale: blocks of 16 follow the sizes of weights more
+//!   closely, which is worth more than the bits that the scales lose.
 //! - `Q2` has two bits, the first the lowest. Code k is the integer 8 k - 15, that is, an
 //!   eighth of it goes from -1.875 to 1.125 in steps of one. A scale may be negative, and then the
 //!   long side is the positive one. For normally distributed weights the squared error is 7 % less

@@ -3,8 +3,8 @@
 //!
 //! The cache is in eight shards, and prompts go in by chunks. Late positions, from 65,537 on
 //! with `GROK_WGPU_FULL=true`, are reached by passes that leave out attention before the last
-//! chunk: in a model of one layer no key and no value depends on it. Up to 8193 passes are whole in two
-//! tests, and with `GROK_WGPU_FULL=true` in all.
+//! chunk: in a model of one layer no key and no value depends on it. Up to 8193 passes are whole in
+//! two tests, and with `GROK_WGPU_FULL=true` in all.
 
 #[path = "../common/mod.rs"]
 mod common;
