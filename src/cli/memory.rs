@@ -276,10 +276,13 @@ pub(crate) fn lines(placed: &Placed, config: &Config) -> Vec<String> {
         ));
     }
     lines.push(format!("in the files     {}", short_size(bytes.files)));
+    let host = match bytes.token_host {
+        0 => String::new(),
+        host => format!(" {} from host memory,", short_size(host)),
+    };
     lines.push(format!(
-        "a token          {} from the device, {} from host memory, {} from the files",
+        "a token          {} from the device,{host} {} from the files",
         short_size(bytes.token_device),
-        short_size(bytes.token_host),
         short_size(bytes.token_files)
     ));
     lines.push(format!(
