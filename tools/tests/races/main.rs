@@ -91,13 +91,14 @@ fn rows(largest: usize) -> Vec<Prepared> {
         let ends = ["outliers", "tiny", "cancelling"];
         largest == SMALL && (case.name.ends_with("Inf") || ends.iter().any(|fill| is_other(fill)))
     };
-    // Types of few bits are decoded without branches: one fill shows what there is to see.
+    // Types of few bits are decoded without branches: one fill and one order of lanes show what
+    // there is to see.
     let few_bits = |case: &Case| {
-        let is_few = ["Q3 ", "Q2 "].iter().any(|name| case.name.starts_with(name));
-        let ends = ["integers", "one-hot", "NaN"];
-        largest == SMALL && is_few && ends.iter().any(|end| case.name.ends_with(end))
+        largest == SMALL && ["Q3 ", "Q2 "].iter().any(|name| case.name.starts_with(name))
     };
-    let left_out = |case: &Case| twice(case) || few_bits(case);
+    let ends = ["integers", "one-hot", "NaN"];
+    let few_twice = |case: &Case| few_bits(case) && ends.iter().any(|end| case.name.ends_with(end));
+    let left_out = |case: &Case| twice(case) || few_twice(case);
     for case in kernels::cases().into_iter().filter(|case| !left_out(case)) {
         let case = Arc::new(case);
         let mut add = |tuning: String, value: &Tuning, subgroups| {
@@ -112,7 +113,8 @@ fn rows(largest: usize) -> Vec<Prepared> {
         for (tuning, value) in ways(&case, &in_order).expect("rows are sound") {
             add(tuning, &value, Subgroups::InOrder(8));
         }
-        for (tuning, value) in ways(&case, &scattered).expect("rows are sound") {
+        let scattered = if few_bits(&case) { &[][..] } else { &scattered[..] };
+        for (tuning, value) in ways(&case, scattered).expect("rows are sound") {
             let shader = case.build(&mut Host::of_shapes()).shader(&value);
             if shader.features.contains(&Feature::Subgroups) {
                 add(format!("{tuning}, scattered"), &value, Subgroups::Scattered(16));
