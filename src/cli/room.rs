@@ -5,7 +5,7 @@ use grok_wgpu::lab::{
     engine::SessionOptions,
     machine::counting::DeviceLimits,
     measure::{
-        capacity::{Planner, cache_position_bytes},
+        capacity::{Planner, cache_position_bytes, most},
         placement,
     },
     model::{config::Config, weights::Weights},
@@ -61,11 +61,6 @@ fn longest(
         return Some(longest);
     }
     let fits = |context| least.plan(of(context, context)).is_ok_and(|plan| plan.total() <= memory);
-    // More positions never take less memory.
-    let (mut low, mut high) = (0, sizes.prefill.saturating_sub(1));
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        (low, high) = if fits(middle) { (middle, high) } else { (low, middle - 1) };
-    }
-    (low > 0).then_some(low)
+    let most = most(sizes.prefill.saturating_sub(1), |context| Ok(fits(context))).ok()?;
+    (most > 0).then_some(most)
 }

@@ -156,20 +156,26 @@ impl Planner {
             Err(Error::Limit { .. }) => Ok(false),
             Err(error) => Err(error),
         };
-        if !fits(1)? {
-            return Ok(0);
-        }
-        let (mut low, mut high) = (1, self.model.config.max_position_embeddings);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if fits(middle)? {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        Ok(low)
+        most(self.model.config.max_position_embeddings, fits)
     }
+}
+
+/// The most of 0 to `high` that fits, where more never fits if less does not.
+///
+/// # Errors
+///
+/// Those of `fits`.
+pub fn most(mut high: u32, fits: impl Fn(u32) -> Result<bool>) -> Result<u32> {
+    let mut low = 0;
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle)? {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(low)
 }
 
 /// Bytes of keys and values for one position of all layers, as elements of `dtype`.

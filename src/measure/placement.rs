@@ -1,6 +1,6 @@
 //! Which weights of a model a device should hold, if it cannot hold all.
 
-use super::capacity::{MemoryPlan, Planner};
+use super::capacity::{MemoryPlan, Planner, most};
 use crate::{
     base::error::{Error, Result},
     engine::SessionOptions,
@@ -101,20 +101,6 @@ impl Bytes {
 /// Sets a count of a placement.
 type Set = fn(&mut Placement, u32);
 
-/// The most of 0 to `most` that fits. Less of a part leaves no room for more of the next.
-fn most(most: u32, fits: impl Fn(u32) -> Result<bool>) -> Result<u32> {
-    let (mut low, mut high) = (0, most);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle)? {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    Ok(low)
-}
-
 /// Lays a model out under device limits, so that it takes no more than `budget`: what a token uses
 /// most comes first, to the device and then to pinned memory. Each matrix of attention and of the
 /// dense MLPs is used once for a token, an expert only now and then: so first attention, then dense
@@ -158,6 +144,7 @@ pub fn choose(
         |placement, count| placement.experts = count,
     ];
     for set in parts {
+        // Less of a part leaves no room for more of the next.
         let count = most(layers, |count| fits(with(set, placement, count)))?;
         set(&mut placement, count);
         if count < layers {
