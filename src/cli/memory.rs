@@ -143,10 +143,15 @@ impl Told {
     }
 }
 
-/// Bytes of the computer's memory that are free; in a container, of its own.
+/// Bytes of the computer's memory that are free; in a container, of its own. `None` if the system
+/// does not tell, as in a root folder without `/proc`.
 fn free() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
+    if system.total_memory() == 0 {
+        // `cgroup_limits` takes that for a caller's mistake, and panics.
+        return None;
+    }
     let limits = system.cgroup_limits().map(|limits| limits.free_memory);
     let free = system.available_memory();
     Some(limits.map_or(free, |limit| limit.min(free))).filter(|&free| free > 0)
