@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use grok_wgpu::lab::{
     base::{
@@ -38,8 +41,10 @@ const CHUNK: usize = 24;
 struct Fate {
     /// Runs of plans, writes and reads.
     uses: Rc<[Cell<u64>; 3]>,
-    /// The kind of use, and its number.
-    dies_at: Rc<Cell<Option<(usize, u64)>>>,
+    /// The kinds of use, and their numbers.
+    dies_at: Rc<RefCell<Vec<(usize, u64)>>>,
+    /// The write after the next device has its weights at which it is destroyed.
+    dies_next: Rc<Cell<Option<u64>>>,
 }
 
 const RUN: usize = 0;
@@ -51,11 +56,10 @@ impl Fate {
     fn is_met(&self, kind: usize) -> bool {
         let count = self.uses[kind].get();
         self.uses[kind].set(count + 1);
-        let met = self.dies_at.get() == Some((kind, count));
-        if met {
-            self.dies_at.set(None);
-        }
-        met
+        let mut dies_at = self.dies_at.borrow_mut();
+        let before = dies_at.len();
+        dies_at.retain(|&at| at != (kind, count));
+        dies_at.len() < before
     }
 
     fn counts(&self) -> [u64; 3] {
@@ -192,7 +196,12 @@ impl Rebuild for Maker {
     type Machine = Mortal;
 
     async fn build(&mut self) -> Result<Engine<Mortal>> {
-        self.made.engine(Mortal { gpu: self.made.open(), fate: self.fate.clone() })
+        let fate = &self.fate;
+        let engine = self.made.engine(Mortal { gpu: self.made.open(), fate: fate.clone() })?;
+        if let Some(write) = fate.dies_next.take() {
+            fate.dies_at.borrow_mut().push((WRITE, fate.counts()[WRITE] + write));
+        }
+        Ok(engine)
     }
 
     fn on_change(&mut self, change: Change<'_>) {
@@ -284,7 +293,7 @@ fn a_loss_changes_no_bit_and_replays_less_than_a_page() -> Result<()> {
                 let here = format!("{cache}, use {at} of kind {kind}");
                 let fate = Fate::default();
                 let (mut session, heard) = made.session(&fate);
-                fate.dies_at.set(Some((kind, loading[kind] + at)));
+                fate.dies_at.replace(vec![(kind, loading[kind] + at)]);
                 assert!(run(&mut session, |_, _| {})? == want, "{here}: other bits");
                 assert_eq!((heard.losses.get(), heard.restored.get()), (1, 1), "{here}");
                 // The chunk of a step that was lost comes on top of that.
@@ -311,13 +320,37 @@ fn losses_between_tokens_and_among_losses_change_no_bit() -> Result<()> {
                 // The next step's first run or write.
                 let [runs, writes, _] = fate.counts();
                 let next = if step % 48 == 23 { (RUN, runs) } else { (WRITE, writes) };
-                fate.dies_at.set(Some(next));
+                fate.dies_at.replace(vec![next]);
             }
         };
         assert!(run(&mut session, &mut lose)? == want, "{streams}: other bits");
         let losses = heard.losses.get();
         assert!(losses >= 2 && heard.restored.get() == losses, "{losses} losses");
         assert!(heard.replayed.get() < PAGE, "{}", heard.replayed.get());
+    }
+    Ok(())
+}
+
+/// A replacement that is lost while it gets pages back: at the first write of one, among them, at
+/// the last. Another one gets all of them.
+#[test]
+fn a_loss_while_pages_are_put_back_changes_no_bit() -> Result<()> {
+    let made = Made::new(DType::Q8, false);
+    let want = undisturbed(&made)?;
+    // Keys and values of two layers, for each of three pages.
+    for write in [0, 5, 11] {
+        let fate = Fate::default();
+        let (session, heard) = made.session(&fate);
+        let mut session = session.keeping_cache(Some(true));
+        let mut lose = |session: &mut Resuming<Maker>, _: usize| {
+            if session.sequence().tokens().len() == 102 && heard.losses.get() == 0 {
+                fate.dies_at.replace(vec![(RUN, fate.counts()[RUN])]);
+                fate.dies_next.set(Some(write));
+            }
+        };
+        assert!(run(&mut session, &mut lose)? == want, "write {write}: other bits");
+        assert_eq!((heard.losses.get(), heard.restored.get()), (2, 1), "write {write}");
+        assert_eq!(heard.replayed.get(), 102 % PAGE, "write {write}");
     }
     Ok(())
 }
@@ -333,7 +366,7 @@ fn a_model_that_is_whole_keeps_its_cache_where_that_is_asked_for() -> Result<()>
         let mut session = session.keeping_cache(keeps.then_some(true));
         let mut lose = |session: &mut Resuming<Maker>, _: usize| {
             if session.sequence().tokens().len() == 102 {
-                fate.dies_at.set(Some((RUN, fate.counts()[RUN])));
+                fate.dies_at.replace(vec![(RUN, fate.counts()[RUN])]);
             }
         };
         assert!(run(&mut session, &mut lose)? == want, "{keeps}: other bits");

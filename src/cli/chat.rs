@@ -439,7 +439,7 @@ impl Chat<'_> {
         self.tell_left_out();
         forget_interrupts();
         let answers = answer();
-        let mut clock = Clock::start();
+        let mut clock = Clock::start(self.terminal);
         let mut trim = Trim::default();
         let mut screen = Screen::default();
         let mut on_event = |event: Event<'_>| {

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use grok_wgpu::lab::engine::options::{Event, Generated};
 
+use super::{terminal::Terminal, waiting};
+
 /// Times since the start of a generation.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -14,12 +16,15 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    /// A text begins. What is told while it waits for the disk is told on this terminal.
+    pub(super) fn start(terminal: Terminal) -> Self {
+        waiting::begin(terminal);
         let zero = Duration::ZERO;
         Self { start: Instant::now(), prompt: zero, first: None, last: zero }
     }
 
     pub(super) fn on_event(&mut self, event: Event<'_>) {
+        waiting::over();
         let now = self.start.elapsed();
         match event {
             // A prompt that takes the place of the first one counts as time between tokens.
@@ -57,7 +62,19 @@ impl Clock {
             0 | 1 => format!("tokens made: {count}"),
             _ => format!("tokens made: {count}, {:.1}/s", self.rate(count)),
         });
+        let waited = waiting::so_far();
+        // Less than a tenth is not what a text waits for.
+        if waited.time * 10 > self.start.elapsed() {
+            let (time, rate) = (waited.time.as_secs_f64(), waited.rate());
+            parts.push(format!("{time:.1} s of waiting for the disk, {rate}"));
+        }
         parts.join("; ")
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        waiting::end();
     }
 }
 

@@ -142,7 +142,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     let answers = options.system.is_some();
     let mut printer = Printer::new(form, &tokenizer, &ids, seed, answers);
-    let mut clock = Clock::start();
+    let mut clock = Clock::start(terminal);
     let mut on_event = |event: Event<'_>| {
         clock.on_event(event);
         printer.event(event)?;

@@ -27,6 +27,7 @@ mod table;
 mod terminal;
 mod tune;
 mod units;
+mod waiting;
 mod words;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -55,6 +55,7 @@ use super::{
     signals::check_interrupt,
     sizes::{Decided, Sizes},
     terminal::Terminal,
+    waiting,
 };
 
 /// A model, or weights that are made up.
@@ -187,7 +188,7 @@ pub(crate) async fn load(
     let weights = &opened.weights;
     let bytes = weights.bytes();
     let mut session = load_weights(globals, &opened.config, weights, bytes, sizes).await?;
-    session.engine().while_bringing(Some(Box::new(|_| check_interrupt())));
+    session.engine().while_bringing(Some(waiting::heed()));
     if session.streams() && weights.are_converted() {
         globals.terminal().note(
             "these files are converted each time they are read; a copy that `quantize` writes is \
@@ -393,6 +394,7 @@ impl Rebuild for Reload<'_> {
 
     fn on_change(&mut self, change: Change<'_>) {
         let terminal = self.globals.terminal();
+        waiting::over();
         match change {
             Change::Lost(error) => terminal.warn(format!("{error}; the model is loaded again")),
             Change::Restored { replayed: 0 } => terminal.note("a new device goes on with the text"),

@@ -299,8 +299,8 @@ impl<M: Machine> Engine<M> {
         self.restore_from(sequence, &mut Store::new(0)).await.map(|_| ())
     }
 
-    /// Has `heed` called while a step brings weights, after each part of some MiB: an error from it
-    /// ends the step, and [`Error::Interrupted`] the text.
+    /// Has `heed` called while a step brings weights, before each matrix and after each part of
+    /// some MiB: an error from it ends the step, and [`Error::Interrupted`] the text.
     pub fn while_bringing(&mut self, heed: Option<Box<Heed>>) {
         if let Some(streamer) = &mut self.streamer {
             streamer.heed(heed);

@@ -22,13 +22,23 @@ use crate::{
 /// Where a chosen expert is if it is not there in this run of the kernels: no tensor has so many.
 const ABSENT: u32 = u32::MAX;
 
-/// Called while weights are brought, after each part, with the bytes of the matrix or the expert
-/// that are there so far; an error from it ends the step.
+/// Called while weights are brought: with 0 when a matrix or an expert is asked for, and after each
+/// part with its bytes that are there so far. An error from it ends the step.
+#[cfg(not(target_arch = "wasm32"))]
 pub type Heed = dyn FnMut(u64) -> Result<()> + Send;
+/// The same in browsers, where an engine stays on its thread.
+#[cfg(target_arch = "wasm32")]
+pub type Heed = dyn FnMut(u64) -> Result<()>;
 
 /// A [`Heed`] that need not be there.
 #[derive(Default)]
 struct Heeded(Option<Box<Heed>>);
+
+impl Heeded {
+    fn call(&mut self, done: u64) -> Result<()> {
+        self.0.as_mut().map_or(Ok(()), |heed| heed(done))
+    }
+}
 
 impl fmt::Debug for Heeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -279,8 +289,9 @@ impl Streamer {
                 let slots: Vec<usize> = slots.collect();
                 let columns = slots.iter().map(|slot| &x[slot / each * hidden..][..hidden]);
                 let columns = columns.collect::<Vec<_>>().concat();
-                let heed = &mut self.heeded.0;
-                let mut heed = |done| heed.as_mut().map_or(Ok(()), |heed| heed(done));
+                let heed = &mut self.heeded;
+                heed.call(0)?;
+                let mut heed = |done| heed.call(done);
                 let gelu = target.model.config.hidden_act;
                 let of = (mlp, unit);
                 let work = on_host.compute(&self.weights, of, gelu, &columns, &mut heed);
@@ -487,10 +498,11 @@ async fn bring<M: Machine>(
     buffer: &mut Vec<u8>,
     heeded: &mut Heeded,
 ) -> Result<u64> {
+    heeded.call(0)?;
     let mut bytes = 0;
     let mut count = |done| {
         bytes = done;
-        heeded.0.as_mut().map_or(Ok(()), |heed| heed(done))
+        heeded.call(done)
     };
     upload(machine, weights, pieces, buffer, &mut count).await?;
     Ok(bytes)

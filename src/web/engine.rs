@@ -106,8 +106,8 @@ impl Engine {
     }
 
     /// Generates a text. `request` is JSON. `on_event` is called with JSON events: progress of the
-    /// prompt, then pieces of the text; a falsy answer or an exception ends the text. The result is
-    /// JSON.
+    /// prompt, then pieces of the text, and `{}` now and then while weights are read for a token; a
+    /// falsy answer or an exception ends the text. The result is JSON.
     ///
     /// # Errors
     ///
@@ -115,7 +115,9 @@ impl Engine {
     /// another call in progress, or a lost device that could not be replaced.
     pub async fn generate(&self, request: String, on_event: Function) -> Result<String, JsValue> {
         let mut session = self.take()?;
+        *self.device.writing.borrow_mut() = Some(Listener(on_event.clone()));
         let result = self.write(&mut session, &request, &Listener(on_event)).await;
+        *self.device.writing.borrow_mut() = None;
         self.session.set(Some(session));
         result.map_err(|error| throw(&error))
     }
@@ -260,8 +262,12 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     }
     let bytes = weights.bytes();
     let sizes = options.sizes(&config);
-    let device =
-        Rc::new(Device { listener, destroy: RefCell::default(), caps: RefCell::default() });
+    let device = Rc::new(Device {
+        listener,
+        writing: None.into(),
+        destroy: None.into(),
+        caps: Value::Null.into(),
+    });
     let all = tokenizer.vocab_size() < config.vocab_size as usize;
     let read = if all {
         Readback::Logits
@@ -363,8 +369,20 @@ impl Listener {
 /// The current device, replaced after a loss. Shared with parts that cannot reach the session.
 struct Device {
     listener: Listener,
+    /// Who hears of the text that is being written.
+    writing: RefCell<Option<Listener>>,
     destroy: RefCell<Option<Box<dyn Fn()>>>,
     caps: RefCell<Value>,
+}
+
+impl Device {
+    /// An error if the text that is being written is not wanted any more.
+    fn go_on(&self) -> Result<()> {
+        match self.writing.borrow().as_ref().map(|listener| listener.emit(&json!({}))) {
+            Some(ControlFlow::Break(())) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Builds the engine, and builds it again after the device was lost.
@@ -459,7 +477,10 @@ impl Rebuild for Reload {
         };
         let load =
             engine::Engine::load_placed(gpu, config, weights, sizes, placement, &mut progress);
-        load.await
+        let mut engine = load.await?;
+        let device = self.device.clone();
+        engine.while_bringing(Some(Box::new(move |_| device.go_on())));
+        Ok(engine)
     }
 
     fn on_change(&mut self, change: Change<'_>) {
