@@ -11,7 +11,9 @@ pub mod kernels;
 pub mod lengths;
 pub mod perplexity;
 pub mod placement;
+pub mod rates;
 pub mod splits;
+pub mod traffic;
 pub mod work;
 
 use crate::{

@@ -1,6 +1,9 @@
 //! Which weights of a model a device should hold, if it cannot hold all.
 
-use super::capacity::{MemoryPlan, Planner, most};
+use super::{
+    capacity::{MemoryPlan, Planner, most},
+    traffic::Traffic,
+};
 use crate::{
     base::error::{Error, Result},
     engine::SessionOptions,
@@ -17,6 +20,12 @@ pub struct Placed {
     pub plan: MemoryPlan,
     /// Bytes that are where.
     pub bytes: Bytes,
+    /// What a generated token reads from where.
+    pub token: Traffic,
+    /// The same if the CPU computes the experts and dense MLPs that would be brought.
+    pub on_cpu: Traffic,
+    /// What the longest chunk of a prompt reads from where.
+    pub prompt: Traffic,
 }
 
 /// Memory that a model may take.
@@ -198,7 +207,15 @@ pub fn placed(
 ) -> Result<Placed> {
     let planner = Planner::placed(config, weights, limits, placement)?;
     let plan = planner.plan(sizes)?;
-    Ok(Placed { placement, plan, bytes: Bytes::of(planner.model()) })
+    let (model, dispatches) = (planner.model(), plan.decode.dispatches);
+    Ok(Placed {
+        placement,
+        bytes: Bytes::of(model),
+        token: Traffic::of_token(model, dispatches, false),
+        on_cpu: Traffic::of_token(model, dispatches, true),
+        prompt: Traffic::of_prompt(model, dispatches, sizes.prefill),
+        plan,
+    })
 }
 
 #[cfg(test)]
