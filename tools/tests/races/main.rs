@@ -7,7 +7,7 @@ mod planted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use grok_wgpu::lab::{
@@ -135,6 +135,9 @@ fn rows(largest: usize) -> Vec<Prepared> {
     rows
 }
 
+/// Those with few bytes, of which several tests make use: their oracles take long.
+static SMALL_ROWS: LazyLock<Vec<Prepared>> = LazyLock::new(|| rows(SMALL));
+
 /// Runs a check on all items in parallel and returns its findings.
 fn wrong<T: Sync>(items: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
     map_on_all_cores(items, check).into_iter().flatten().collect()
@@ -167,7 +170,7 @@ fn differs(data: &OperandData, words: &[u32]) -> Option<String> {
     at.map(|at| format!("`{}` differs from its oracle at {at}", data.operand.name))
 }
 
-fn keep_to_the_rules(rows: &[Prepared]) {
+fn keep_to_the_rules(rows: &[&Prepared]) {
     let wrong = wrong(rows, |row| {
         let Outcome { mut faults, operands } = row.run(&row.source());
         let outputs = row.row.data.iter().zip(&operands);
@@ -179,17 +182,32 @@ fn keep_to_the_rules(rows: &[Prepared]) {
 
 #[test]
 fn small_rows_keep_to_the_rules() {
-    let rows = rows(SMALL);
+    let rows = &*SMALL_ROWS;
     let small: BTreeSet<&str> = rows.iter().map(|row| row.case.kernel).collect();
     let all: BTreeSet<&str> = kernels::cases().iter().map(|case| case.kernel).collect();
     assert_eq!(small, all, "every kernel has small rows");
-    keep_to_the_rules(&rows);
+    keep_to_the_rules(&some_of_each_program(rows));
+}
+
+/// With `GROK_WGPU_EVERY=N`, every Nth row of each program in each tuning, from the smallest on.
+fn some_of_each_program(rows: &[Prepared]) -> Vec<&Prepared> {
+    let every = std::env::var("GROK_WGPU_EVERY").map_or(1, |every| {
+        every.parse().unwrap_or_else(|error| panic!("GROK_WGPU_EVERY={every}: {error}"))
+    });
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut chosen = |row: &&Prepared| {
+        let name = row.row.dispatch.shader.name();
+        let count = counts.entry((name, row.tuning.clone())).or_default();
+        *count += 1;
+        (*count - 1).is_multiple_of(every)
+    };
+    rows.iter().filter(|row| chosen(row)).collect()
 }
 
 #[test]
 #[ignore = "takes some minutes"]
 fn all_rows_keep_to_the_rules() {
-    keep_to_the_rules(&rows(usize::MAX));
+    keep_to_the_rules(&rows(usize::MAX).iter().collect::<Vec<_>>());
 }
 
 const BARRIER: &str = "workgroupBarrier();";
@@ -197,9 +215,9 @@ const BARRIER: &str = "workgroupBarrier();";
 /// Proves that the interpreter would see a race: dropping any barrier must show one in some row.
 #[test]
 fn every_barrier_is_missed() {
-    let rows = rows(SMALL);
+    let rows = &*SMALL_ROWS;
     let mut programs: BTreeMap<(String, &str), Vec<&Prepared>> = BTreeMap::new();
-    for row in &rows {
+    for row in rows {
         if row.source().contains("var<workgroup>") {
             let name = row.row.dispatch.shader.name();
             programs.entry((name, &row.tuning)).or_default().push(row);
@@ -239,7 +257,7 @@ fn every_barrier_is_missed() {
 /// past their rows by design.
 #[test]
 fn every_clamp_of_a_variant_is_missed() {
-    let rows = rows(SMALL);
+    let rows = &*SMALL_ROWS;
     let mut programs: BTreeMap<(String, &str), Vec<&Prepared>> = BTreeMap::new();
     let reads_past = |row: &&Prepared| {
         let dispatch = &row.row.dispatch;
