@@ -1,5 +1,7 @@
 //! Host time per token of a model with as many dispatches as Grok-2: `cargo bench --bench host`.
-//! It ends when the token's work is submitted, with commands that were encoded ahead and without.
+//! It ends when the token's work is submitted, with commands that were encoded ahead and without; and
+//! for a token whose experts are not on the device, but in the slots of their layers: what a segment
+//! costs, of which each layer has one, without what reading weights costs.
 //!
 //! The model has all 64 layers, 1/64 of each width, and bindings of 1/64² of their size, so that
 //! matrices split into as many shards as the released model's. No weights are loaded. Without
@@ -17,7 +19,7 @@ use grok_wgpu::lab::{
         gpu::{AdapterChoice, Gpu, LimitProfile},
     },
     measure::capacity::Planner,
-    model::{Model, config::Config},
+    model::{Model, Placement, Slots, config::Config},
 };
 use pollster::block_on;
 
@@ -51,6 +53,20 @@ fn session(binding: u64) -> Session<Gpu> {
     Engine::with_model(gpu, model, sizes).expect("fits").into()
 }
 
+/// Such a session on the device that runs nothing, whose experts are not on it. That device has all
+/// routers choose expert 0, which has a slot of each layer.
+fn streaming() -> Session<Gpu> {
+    let choice = AdapterChoice::Nothing;
+    let gpu = block_on(Gpu::open(&choice, LimitProfile::Full)).expect("it is always there");
+    let config = config();
+    let weights = Synthetic::new(&config, DType::BF16, 0).expect("weights");
+    let placement = Placement { experts: 0, slots: Slots::Each(2), ..Placement::WHOLE };
+    let sizes = SessionOptions::new(128, 32, DType::F32);
+    let mut progress = |_| Ok(());
+    let load = Engine::load_placed(gpu, &config, &weights, sizes, placement, &mut progress);
+    block_on(load).expect("fits").into()
+}
+
 /// Dispatches of the released model, with the corresponding binding limit.
 fn released(binding: u64) -> u64 {
     let config = Config::preset("grok-2").expect("a preset");
@@ -78,20 +94,47 @@ fn token(criterion: &mut Criterion, name: &str, binding: u64) {
     for (ahead, how) in [(true, "encoded ahead"), (false, "not encoded ahead")] {
         session.machine_mut().encode_ahead(ahead);
         group.bench_function(format!("{name}, {how}"), |bencher| {
-            bencher.iter_custom(|count| {
-                let mut time = Duration::ZERO;
-                for _ in 0..count {
-                    session.rewind(0);
-                    let (start, waited) = (Instant::now(), session.machine().waited());
-                    block_on(session.decode(1, Readback::Top(40))).expect("runs");
-                    let waited = session.machine().waited() - waited;
-                    time += start.elapsed().saturating_sub(Duration::from_secs_f64(waited));
-                }
-                time
-            });
+            bencher.iter_custom(|count| (0..count).map(|_| one(&mut session)).sum());
         });
     }
     group.finish();
+}
+
+/// The host's time for one token.
+fn one(session: &mut Session<Gpu>) -> Duration {
+    session.rewind(0);
+    let (start, waited) = (Instant::now(), session.machine().waited());
+    block_on(session.decode(1, Readback::Top(40))).expect("runs");
+    let waited = session.machine().waited() - waited;
+    start.elapsed().saturating_sub(Duration::from_secs_f64(waited))
+}
+
+/// The host's time for a segment: tokens in segments and whole ones take turns.
+fn segments(criterion: &mut Criterion) {
+    let (mut streaming, mut whole) = (streaming(), session(u64::MAX));
+    let layers = f64::from(config().num_hidden_layers());
+    // The first token has the experts read.
+    for session in [&mut streaming, &mut whole] {
+        for _ in 0..20 {
+            one(session);
+        }
+    }
+    let moved = streaming.engine().moved();
+    let mut apart: Vec<f64> = (0..200)
+        .map(|_| (one(&mut streaming).as_secs_f64() - one(&mut whole).as_secs_f64()) / layers)
+        .collect();
+    assert_eq!(streaming.engine().moved().bytes, moved.bytes, "nothing is read any more");
+    apart.sort_by(f64::total_cmp);
+    eprintln!(
+        "a segment: {:.1} microseconds, the median of 200 tokens of {layers} segments more than \
+         whole ones; a quarter took {:.1} or less, a quarter {:.1} or more",
+        1e6 * apart[100],
+        1e6 * apart[50],
+        1e6 * apart[150]
+    );
+    criterion.bench_function("host/a token in segments", |bencher| {
+        bencher.iter_custom(|count| (0..count).map(|_| one(&mut streaming)).sum());
+    });
 }
 
 fn tokens(criterion: &mut Criterion) {
@@ -99,5 +142,5 @@ fn tokens(criterion: &mut Criterion) {
     token(criterion, "a token, bindings of 2 GiB", 2 << 30);
 }
 
-criterion_group!(host, tokens);
+criterion_group!(host, tokens, segments);
 criterion_main!(host);

@@ -57,6 +57,15 @@ impl Scale {
     }
 }
 
+/// Whether the number at this place of a matrix has the other sign. What a model of real width is
+/// made of repeats, so without that slices would be alike, and an offset that is wrong by a period
+/// would change nothing.
+fn is_turned(at: u64) -> bool {
+    let mut bits = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (bits ^ (bits >> 29)) & 1 == 1
+}
+
 /// Weights of which matrices are mostly zeros.
 struct Holes<'a> {
     weights: Synthetic,
@@ -90,6 +99,10 @@ impl Weights for Holes<'_> {
                     let [low, high] =
                         [low, high].map(|at| usize::try_from(at - begin).expect("a row is short"));
                     bytes[low..high].copy_from_slice(&one[low..high]);
+                    // The second byte of a number has its sign.
+                    for i in (low..high).step_by(2).filter(|&i| is_turned(begin + i as u64)) {
+                        bytes[i + 1] ^= 0x80;
+                    }
                 }
             }
             into.extend(bytes);
