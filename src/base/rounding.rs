@@ -117,16 +117,17 @@ fn round_q4_weighted(block: &Block, weights: &Block) -> (f16, Block) {
     if extreme.abs() < 1e-30 {
         return (f16::ZERO, [0.0; BLOCK]);
     }
-    let mut best = (f16::ZERO, [0.0; BLOCK]);
-    let mut least = f32::INFINITY;
+    let error_of = |q: &Block, by: f32| sum(|i| weights[i] * (block[i] - by * q[i]).powi(2));
+    // What is best without weights may be missed below.
+    let mut best = round_q4(block);
+    let mut least = error_of(&best.1, best.0.to_f32());
     for reach in REACH {
         let mut scale = extreme / reach;
         // The best scale for these integers may have better integers.
         for _ in 0..2 {
             let stored = to_f16(scale);
             let q = integers(block, inverse(stored), -8.0, 7.0);
-            let by = stored.to_f32();
-            let error = sum(|i| weights[i] * (block[i] - by * q[i]).powi(2));
+            let error = error_of(&q, stored.to_f32());
             if error < least {
                 (least, best) = (error, (stored, q));
             }

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod gguf;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod hub;
+pub mod importance;
 mod index;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod journal;

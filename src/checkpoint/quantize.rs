@@ -17,6 +17,7 @@ use crate::{
         num::size,
     },
     checkpoint::{
+        importance::Importance,
         journal::{self, Done, Journal, Problem},
         requantize::{self, Choices, Job, KindReport, Requantized},
         synthetic::fnv_1a,
@@ -66,6 +67,8 @@ pub struct Quantize<'a> {
     pub choices: Choices,
     /// How the tensors are distributed over files.
     pub layout: Layout,
+    /// How much each column of the matrices counts, where that was measured.
+    pub importance: Option<&'a Importance>,
 }
 
 /// The result of a run.
@@ -119,7 +122,8 @@ impl Quantize<'_> {
         let digest = self.digest(config, weights)?;
         let mut copy = Unfinished::begin(self.to, &digest)?;
         let weights =
-            Requantized::new(self.from, config, weights, &self.choices, on_all_cores, progress)?;
+            Requantized::new(self.from, config, weights, &self.choices, on_all_cores, progress)?
+                .weighted_by(self.importance);
         let replaced = block_on(copy.keep_what_is_of(&weights))?;
         let mut resumed = 0;
         for tensor in copy.done.values().flatten() {
@@ -189,6 +193,9 @@ impl Quantize<'_> {
         for Wanted { name, shape, .. } in tensors {
             let _ = writeln!(text, "{name} {} {shape:?}", weights.dtype(&name)?);
         }
+        if let Some(importance) = self.importance {
+            text += &importance.digest();
+        }
         Ok(format!("{:016x}", fnv_1a(&text)))
     }
 
@@ -211,15 +218,16 @@ impl Quantize<'_> {
         }
         let types: BTreeMap<&str, String> =
             types.into_iter().map(|(kind, names)| (kind.name(), names.join(", "))).collect();
-        fields.insert(
-            "quantization_config".into(),
-            json!({
-                "quant_method": "grok-wgpu",
-                "block_size": crate::base::quant::BLOCK,
-                "scale_type": "F16",
-                "types": types,
-            }),
-        );
+        let mut quantization = json!({
+            "quant_method": "grok-wgpu",
+            "block_size": crate::base::quant::BLOCK,
+            "scale_type": "F16",
+            "types": types,
+        });
+        if let Some(importance) = self.importance {
+            quantization["calibration_tokens"] = importance.tokens().into();
+        }
+        fields.insert("quantization_config".into(), quantization);
         Ok(format!("{:#}\n", Value::Object(fields)))
     }
 }
@@ -234,6 +242,19 @@ fn no_room(folder: &Path, needed: u64, room: u64) -> Error {
     Error::io(folder, io::Error::new(ErrorKind::StorageFull, what)).with_hint(
         "Make room on that disk and give the same command again, or name a folder on another one.",
     )
+}
+
+/// Checks that a folder, if it is there, is empty or holds an unfinished run.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if it holds something else, [`Error::Io`] if it cannot be read.
+pub fn refuse_others(dir: &Path) -> Result<()> {
+    if dir.is_dir() && !dir.join(JOURNAL).is_file() && !names(dir)?.is_empty() {
+        let what = format!("{} is not empty and holds no unfinished run", dir.display());
+        return Err(Error::Usage(what).with_hint("Name a new folder: nothing is overwritten."));
+    }
+    Ok(())
 }
 
 /// A [`Parallel`](super::requantize::Parallel) over all cores.
@@ -268,10 +289,7 @@ impl<'a> Unfinished<'a> {
     fn begin(dir: &'a Path, digest: &str) -> Result<Self> {
         let folder = Folder::make(dir)?;
         let path = dir.join(JOURNAL);
-        if !path.is_file() && !names(dir)?.is_empty() {
-            let what = format!("{} is not empty and holds no unfinished run", dir.display());
-            return Err(Error::Usage(what).with_hint("Name a new folder: nothing is overwritten."));
-        }
+        refuse_others(dir)?;
         let busy = || Error::Usage(format!("another run is writing to {}", dir.display()));
         let mut journal = Log::open(&path)?.ok_or_else(busy)?;
         let text = block_on(read_text(&path, MAX_JOURNAL))?;

@@ -16,7 +16,7 @@ use crate::{
         quant,
         tensor::DType,
     },
-    checkpoint::{place, row_elements, write},
+    checkpoint::{importance::Importance, place, row_elements, write},
     model::{
         config::Config,
         schema::{self, Kind, Wanted},
@@ -105,6 +105,8 @@ pub struct Job<'a> {
     to: DType,
     cols: usize,
     bytes: &'a [u8],
+    /// How much each column counts, where that is known.
+    importance: Option<&'a [f32]>,
     /// Whether the rows are only hashed.
     only_hash: bool,
     hash: [u8; 32],
@@ -155,7 +157,7 @@ impl Job<'_> {
             }
             DType::Q8 | DType::Q4 | DType::Q3 | DType::Q2 => {
                 for row in values.chunks_exact(self.cols.max(1)) {
-                    quant::encode_row(self.to, row, &mut self.out);
+                    quant::encode_weighted(self.to, row, self.importance, &mut self.out);
                 }
             }
             DType::F32 | DType::U32 => {
@@ -237,6 +239,7 @@ impl Reading {
 pub struct Requantized<'a, W> {
     path: PathBuf,
     weights: &'a W,
+    importance: Option<&'a Importance>,
     tensors: BTreeMap<String, Conversion>,
     spread: Parallel,
     losses: RefCell<BTreeMap<String, Loss>>,
@@ -270,12 +273,19 @@ impl<'a, W: Weights> Requantized<'a, W> {
         Ok(Self {
             path,
             weights,
+            importance: None,
             tensors,
             spread,
             losses: RefCell::default(),
             readings: RefCell::default(),
             progress,
         })
+    }
+
+    /// The same, with errors that count as much as their columns do.
+    #[must_use]
+    pub fn weighted_by(self, importance: Option<&'a Importance>) -> Self {
+        Self { importance, ..self }
     }
 
     /// The conversion of each tensor, sorted by name.
@@ -317,7 +327,7 @@ impl<'a, W: Weights> Requantized<'a, W> {
         while row < end {
             let now = at_once.min(end - row);
             self.weights.read_rows(name, row, now, &mut stored).await?;
-            let mut jobs = jobs(change, &stored, true)?;
+            let mut jobs = jobs(change, &stored, None, true)?;
             (self.spread)(&mut jobs);
             self.note(name, row, now, &jobs);
             (self.progress.borrow_mut())(stored.len() as u64)?;
@@ -379,7 +389,8 @@ impl<W: Weights> Weights for Requantized<'_, W> {
         let mut stored = Vec::new();
         self.weights.read_rows(name, row0, rows, &mut stored).await?;
         into.clear();
-        let mut jobs = jobs(change, &stored, false)?;
+        let columns = self.importance.and_then(|importance| importance.columns(change.want.key));
+        let mut jobs = jobs(change, &stored, columns.as_deref(), false)?;
         (self.spread)(&mut jobs);
         let cols = row_elements(&change.want.shape);
         let job_elements = job_rows(usize::try_from(cols).unwrap_or(usize::MAX)) as u64 * cols;
@@ -397,7 +408,12 @@ impl<W: Weights> Weights for Requantized<'_, W> {
 
 /// Splits a window into jobs, the same for any number of threads, so that sums and hashes do not
 /// depend on it.
-fn jobs<'b>(change: &Conversion, stored: &'b [u8], only_hash: bool) -> Result<Vec<Job<'b>>> {
+fn jobs<'b>(
+    change: &Conversion,
+    stored: &'b [u8],
+    importance: Option<&'b [f32]>,
+    only_hash: bool,
+) -> Result<Vec<Job<'b>>> {
     let cols = row_elements(&change.want.shape);
     let (Ok(width), Ok(row_bytes)) =
         (usize::try_from(cols), usize::try_from(change.from.row_bytes(cols)))
@@ -413,6 +429,7 @@ fn jobs<'b>(change: &Conversion, stored: &'b [u8], only_hash: bool) -> Result<Ve
         to: change.to,
         cols: width,
         bytes,
+        importance,
         only_hash,
         hash: [0; 32],
         out: Vec::new(),

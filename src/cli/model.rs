@@ -185,9 +185,19 @@ pub(crate) async fn load(
     opened: &Opened<FileSource>,
     sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
+    load_wrapped(globals, opened, sizes, |gpu| gpu).await
+}
+
+/// The same on a machine that is made of the device.
+pub(crate) async fn load_wrapped<M: Machine>(
+    globals: &Globals,
+    opened: &Opened<FileSource>,
+    sizes: impl Into<Sizes>,
+    wrap: impl Fn(Gpu) -> M,
+) -> Result<Session<M>> {
     let weights = &opened.weights;
-    let bytes = weights.bytes();
-    let mut session = load_weights(globals, &opened.config, weights, bytes, sizes).await?;
+    let (bytes, sizes) = (weights.bytes(), sizes.into());
+    let mut session = load_onto(globals, &opened.config, weights, bytes, sizes, wrap).await?;
     session.engine().while_bringing(Some(waiting::heed()));
     if session.streams() && weights.are_converted() {
         globals.terminal().note(
@@ -206,7 +216,18 @@ pub(crate) async fn load_weights(
     bytes: u64,
     sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
-    let asked = sizes.into();
+    load_onto(globals, config, weights, bytes, sizes.into(), |gpu| gpu).await
+}
+
+/// The same, onto what `wrap` makes of the device.
+async fn load_onto<M: Machine>(
+    globals: &Globals,
+    config: &Config,
+    weights: &impl Lasting,
+    bytes: u64,
+    asked: Sizes,
+    wrap: impl Fn(Gpu) -> M,
+) -> Result<Session<M>> {
     // Before a device is opened, which may take long.
     asked.usual().check(config)?;
     let mut smaller = None;
@@ -232,7 +253,7 @@ pub(crate) async fn load_weights(
             tell(terminal, now);
         }
         let what = (weights, bytes, now.as_ref());
-        let error = match load_on(gpu, &terminal, config, what, sizes).await {
+        let error = match load_on(wrap(gpu), &terminal, config, what, sizes).await {
             Ok(session) => {
                 tell_refused(terminal, session.model());
                 return Ok(session);

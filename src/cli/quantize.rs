@@ -1,6 +1,9 @@
 //! `quantize`: writes a smaller copy of a model.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::{Args, ValueEnum};
 use grok_wgpu::lab::{
@@ -12,32 +15,53 @@ use grok_wgpu::lab::{
     checkpoint::{
         ModelFiles,
         folder::folder_of,
-        quantize::{Outcome, Quantize},
+        importance::Importance,
+        open::Opened,
+        quantize::{Outcome, Quantize, refuse_others},
         requantize::{Choices, KindReport},
         write::Layout,
     },
+    engine::{SessionOptions, segments::Segmented},
+    files::native::{FileSource, read_text},
+    measure::calibrate::{Taps, calibrate},
     model::schema::Kind,
 };
 use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    model::{locate, open},
+    memory::MemoryOption,
+    model::{load_wrapped, locate, open, tokenizer},
     signals::{check_interrupt, keep},
+    sizes::Sizes,
     terminal::{out, out_json},
 };
+
+/// Largest text to calibrate with, in bytes. Only its beginning is read by the model.
+const MAX_TEXT: u64 = 1 << 30;
+
+/// Windows of the text are this long where the model allows it.
+const WINDOW: u32 = 512;
+
+/// The shortest text that says something of a model, in tokens.
+const FEWEST_TOKENS: usize = 32;
 
 /// Write a smaller copy of a model
 ///
 /// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale, or to 3 or 2, in blocks
 /// of 16. Norms and routers stay F32. With --type q4, q3 and q2 the embedding table and the head
 /// get 8 bits. A run that was stopped goes on where it was when the same command is given again.
+///
+/// With --calibrate, the model reads a text first, on the adapter, and the errors of a matrix count
+/// by how large its inputs are there. That costs no bits. The text should be like those that the
+/// model will be used for. The same text on the same adapter gives the same files.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   grok-wgpu quantize models/demo demo-q4 --type q4
   grok-wgpu quantize grok-2 grok-2-q4 --type q4 --tensor attention=q8 --shards 40
   grok-wgpu quantize models/demo demo-q8 --type q8 --json
+  grok-wgpu quantize models/demo demo-q2 --type q2 --calibrate book.txt
 
 KIND is embedding, attention, expert, dense, head, norm or router.
 TYPE is q8, q4, q3, q2, f32, f16, bf16, or keep for the type that is stored.")]
@@ -55,6 +79,16 @@ pub(super) struct Options {
     /// Files to spread the weights over
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     shards: Option<u32>,
+    /// A text that the model reads first, so that errors count where its inputs are large
+    #[arg(long, value_name = "TEXT")]
+    calibrate: Option<PathBuf>,
+    /// Tokens of the text that the model reads, from its beginning
+    #[arg(long, value_name = "TOKENS", default_value = "4096", requires = "calibrate")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    calibrate_tokens: u32,
+    /// For --calibrate, which runs the model
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 /// Types with blocks.
@@ -112,11 +146,16 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         ))
         .with_hint("Quantize the safetensors that it was made of."));
     }
+    let importance = match &options.calibrate {
+        Some(text) => Some(importance(globals, options, &choices, &opened, text).await?),
+        None => None,
+    };
     let task = Quantize {
         from: folder_of(opened.weights.path()),
         to: &options.out,
         choices,
         layout: options.shards.map_or(Layout::Single, |shards| Layout::Indexed { shards }),
+        importance: importance.as_ref(),
     };
     let total = opened.weights.bytes();
     let bar = terminal.bar("quantizing", total, true);
@@ -145,7 +184,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         terminal.note(format!("{} tensors were there from an earlier run", outcome.resumed));
     }
     if globals.json {
-        return out_json(&as_json(&outcome, seconds));
+        return out_json(&as_json(&outcome, importance.as_ref(), seconds));
     }
     out(&table(&outcome, seconds))?;
     let (from, to) = (options.model.display(), options.out.display());
@@ -158,6 +197,71 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         outcome.files.len()
     ));
     Ok(())
+}
+
+/// Has the model read the beginning of a text, and adds up the inputs of its matrices.
+async fn importance(
+    globals: &Globals,
+    options: &Options,
+    choices: &Choices,
+    opened: &Opened<FileSource>,
+    text: &Path,
+) -> Result<Importance> {
+    // What cannot be written is told before the model is loaded.
+    refuse_others(&options.out)?;
+    let weighted = |kind| {
+        choices.get(kind).and_then(DType::integers).is_some_and(|integers| integers.bits < 8)
+    };
+    if !Kind::ALL.into_iter().any(weighted) {
+        return Err(Error::Usage(
+            "--calibrate needs a type of 4 bits or fewer: the errors of others are too small to be \
+             moved"
+                .into(),
+        )
+        .with_hint("Leave --calibrate out, or choose --type q4, q3 or q2."));
+    }
+    let read = read_text(text, MAX_TEXT).await?;
+    let tokenizer = tokenizer(globals, opened).await?;
+    let mut ids = tokenizer.encode(&read)?;
+    ids.truncate(options.calibrate_tokens as usize);
+    if ids.len() < FEWEST_TOKENS {
+        return Err(Error::Usage(format!(
+            "{} tokens of {} are too few to calibrate with, at least {FEWEST_TOKENS} are needed",
+            ids.len(),
+            text.display()
+        ))
+        .with_hint("Give a longer text, or a larger --calibrate-tokens."));
+    }
+    let window = WINDOW.min(opened.config.max_position_embeddings);
+    let sizes = Sizes::from(SessionOptions::new(window, window, DType::F32));
+    let wrap = |gpu| Segmented::new(gpu, Taps::default());
+    let mut session = load_wrapped(globals, opened, sizes.within(options.memory), wrap).await?;
+    let terminal = globals.terminal();
+    let bar = terminal.bar("calibrating", ids.len() as u64, false);
+    let start = Instant::now();
+    let mut progress = |tokens: usize| {
+        bar.inc(tokens as u64);
+        check_interrupt()
+    };
+    let sums = calibrate(&mut session, tokenizer.begin_ids(), &ids, &mut progress).await;
+    bar.finish_and_clear();
+    let sums = sums?;
+    terminal.note(format!(
+        "calibrated with {} tokens of {} in {:.1} s",
+        ids.len(),
+        text.display(),
+        start.elapsed().as_secs_f64()
+    ));
+    let unreached = sums.unreached();
+    if let Some((layer, expert)) = unreached.first() {
+        terminal.warn(format!(
+            "{} experts were chosen for no token of {}, the first of them expert {expert} of layer \
+             {layer}: their weights are rounded by the inputs of the other experts of their layer",
+            unreached.len(),
+            text.display()
+        ));
+    }
+    Ok(sums)
 }
 
 /// Bits of memory that an element takes.
@@ -217,7 +321,7 @@ fn table(outcome: &Outcome, seconds: f64) -> String {
     lines.join("\n") + "\n"
 }
 
-fn as_json(outcome: &Outcome, seconds: f64) -> Value {
+fn as_json(outcome: &Outcome, importance: Option<&Importance>, seconds: f64) -> Value {
     let kinds: Vec<Value> = outcome
         .kinds
         .iter()
@@ -249,6 +353,12 @@ fn as_json(outcome: &Outcome, seconds: f64) -> Value {
         "bytes_before": before,
         "bytes_after": after,
         "bits_per_weight": bits(after, elements),
+        "calibration": importance.map(|importance| {
+            json!({
+                "tokens": importance.tokens(),
+                "experts_not_reached": importance.unreached().len(),
+            })
+        }),
         "resumed_tensors": outcome.resumed,
         "replaced_tensors": outcome.replaced,
         "files": outcome.files,

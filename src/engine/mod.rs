@@ -43,7 +43,7 @@ use crate::{
     },
     machine::Machine,
     model::{
-        LayerCache, Model, Placement,
+        LayerCache, Model, Placement, Scratch,
         ahead::Ahead,
         alloc_cache,
         config::Config,
@@ -241,6 +241,11 @@ impl<M: Machine> Engine<M> {
     /// The sizes of the engine.
     pub fn options(&self) -> SessionOptions {
         self.options
+    }
+
+    /// The buffers of a chunk of a prompt: shorter ones use their first rows.
+    pub fn prompt_buffers(&self) -> &Scratch {
+        self.plans.largest()
     }
 
     /// Checks that `ids` can follow the tokens of `sequence`.

@@ -203,6 +203,11 @@ impl<P> Plans<P> {
         &self.scratches[key.scratch]
     }
 
+    /// The buffers of the longest chunk of a prompt, in whose first rows shorter ones are.
+    pub(super) fn largest(&self) -> &Scratch {
+        &self.scratches[self.scratches.len() - 1]
+    }
+
     /// The tensors that hold its logits.
     pub(super) fn logits(&self, key: Key) -> Vec<Tensor> {
         match key.read {

@@ -34,7 +34,8 @@ pub enum Part<P> {
 /// A recorded pass.
 #[derive(Clone, Debug)]
 pub struct Segments<P> {
-    /// In order. Segments are never adjacent, and none is empty unless it is the only one.
+    /// In order. Segments are never adjacent, and none is without kernels unless it is the only
+    /// one.
     pub parts: Vec<Part<P>>,
     /// Tensors to receive from the previous pipeline stage, if the pass does not begin here.
     pub received: Option<Vec<Tensor>>,
@@ -155,8 +156,26 @@ impl<M: Machine, R: Runner<M>> Segmented<M, R> {
 /// What a machine records.
 type Program<'a> = dyn FnMut(&mut dyn Executor) -> Result<()> + 'a;
 
-/// The kernels of a pass that is cut.
-type Kernels = Segments<Vec<Box<dyn Kernel>>>;
+/// A pass that is cut, as it will be recorded.
+type Kernels = Segments<Vec<Step>>;
+
+/// What a segment consists of. Marks stay in it, also those at which the pass is cut, for a machine
+/// that acts at them itself.
+enum Step {
+    Kernel(Box<dyn Kernel>),
+    Mark(Mark),
+}
+
+impl Step {
+    fn run(&self, exec: &mut dyn Executor) -> Result<()> {
+        match self {
+            Self::Kernel(kernel) => exec.run(kernel.as_ref()),
+            Self::Mark(Mark::Need(need)) => exec.need(*need),
+            Self::Mark(Mark::Used(need)) => exec.used(*need),
+            Self::Mark(Mark::SumOverRanks(part)) => exec.sum_over_ranks(*part),
+        }
+    }
+}
 
 /// The kernels of `program`, cut at these marks. `ends` says whether the pass begins and ends here.
 fn cut(
@@ -165,11 +184,12 @@ fn cut(
     program: &mut Program<'_>,
 ) -> Result<Kernels> {
     let pass = Segments { parts: Vec::new(), received: None, sent: None };
-    let mut cutter = Cutter { cuts_at, begins, ends, pass };
+    let mut cutter = Cutter { cuts_at, begins, ends, pass, marks: Vec::new() };
     program(&mut cutter)?;
     if cutter.pass.segments().next().is_none() {
         cutter.pass.parts.push(Part::Segment(Vec::new()));
     }
+    cutter.keep_marks();
     Ok(cutter.pass)
 }
 
@@ -180,9 +200,9 @@ fn record_each<M: Machine>(machine: &mut M, pass: Kernels) -> Result<Segments<M:
         .into_iter()
         .map(|part| {
             Ok(match part {
-                Part::Segment(kernels) => Part::Segment(machine.record(&mut |exec| {
-                    kernels.iter().try_for_each(|kernel| exec.run(kernel.as_ref()))
-                })?),
+                Part::Segment(steps) => Part::Segment(
+                    machine.record(&mut |exec| steps.iter().try_for_each(|step| step.run(exec)))?,
+                ),
                 Part::Mark(mark) => Part::Mark(mark),
             })
         })
@@ -209,23 +229,36 @@ struct Cutter<'a> {
     cuts_at: &'a dyn Fn(Mark) -> bool,
     begins: bool,
     ends: bool,
-    pass: Segments<Vec<Box<dyn Kernel>>>,
+    pass: Kernels,
+    /// Marks since the last kernel.
+    marks: Vec<Mark>,
 }
 
 impl Cutter<'_> {
+    /// Has the segment that is being recorded keep the marks since its last kernel.
+    fn keep_marks(&mut self) {
+        if let Some(Part::Segment(steps)) = self.pass.parts.last_mut() {
+            steps.extend(self.marks.drain(..).map(Step::Mark));
+        }
+    }
+
     fn mark(&mut self, mark: Mark) {
         if (self.cuts_at)(mark) {
+            self.keep_marks();
             self.pass.parts.push(Part::Mark(mark));
         }
+        self.marks.push(mark);
     }
 }
 
 impl Executor for Cutter<'_> {
     fn run(&mut self, kernel: &dyn Kernel) -> Result<()> {
-        if let Some(Part::Segment(kernels)) = self.pass.parts.last_mut() {
-            kernels.push(kernel.boxed());
-        } else {
-            self.pass.parts.push(Part::Segment(vec![kernel.boxed()]));
+        if !matches!(self.pass.parts.last(), Some(Part::Segment(_))) {
+            self.pass.parts.push(Part::Segment(Vec::new()));
+        }
+        self.keep_marks();
+        if let Some(Part::Segment(steps)) = self.pass.parts.last_mut() {
+            steps.push(Step::Kernel(kernel.boxed()));
         }
         Ok(())
     }
@@ -257,8 +290,8 @@ impl Executor for Cutter<'_> {
 }
 
 /// Runs the kernels of all segments.
-fn run_all(pass: &Segments<Vec<Box<dyn Kernel>>>, exec: &mut dyn Executor) -> Result<()> {
-    pass.segments().flatten().try_for_each(|kernel| exec.run(kernel.as_ref()))
+fn run_all(pass: &Kernels, exec: &mut dyn Executor) -> Result<()> {
+    pass.segments().flatten().try_for_each(|step| step.run(exec))
 }
 
 impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod autotune;
 pub mod bandwidth;
+pub mod calibrate;
 pub mod capacity;
 pub mod chunks;
 pub mod device;

@@ -114,6 +114,11 @@ pub struct Window {
 }
 
 impl Window {
+    /// Its tokens.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// Positions that are scored.
     pub fn scored(&self) -> usize {
         self.ids.len() - self.given

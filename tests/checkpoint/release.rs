@@ -418,7 +418,7 @@ fn its_quantized_copy_is_that_of_the_same_weights() {
         let to = dir.path().join(name);
         let opened = block_on(folder::open(from)).expect("a model");
         let (choices, layout) = (Choices::of(DType::Q4), Layout::Single);
-        Quantize { from: folder::folder_of(from), to: &to, choices, layout }
+        Quantize { from: folder::folder_of(from), to: &to, choices, layout, importance: None }
             .run(&opened.config, &opened.weights, &mut |_| Ok(()))
             .expect("quantized");
         ["model.safetensors", "config.json"]
