@@ -106,8 +106,8 @@ impl Engine {
     }
 
     /// Generates a text. `request` is JSON. `on_event` is called with JSON events: progress of the
-    /// prompt, then pieces of the text, and `{}` now and then while weights are read for a token; a
-    /// falsy answer or an exception ends the text. The result is JSON.
+    /// prompt, then pieces of the text, and the bytes of a matrix that are there so far while weights
+    /// are read for a token; a falsy answer or an exception ends the text. The result is JSON.
     ///
     /// # Errors
     ///
@@ -377,8 +377,9 @@ struct Device {
 
 impl Device {
     /// An error if the text that is being written is not wanted any more.
-    fn go_on(&self) -> Result<()> {
-        match self.writing.borrow().as_ref().map(|listener| listener.emit(&json!({}))) {
+    fn go_on(&self, read: u64) -> Result<()> {
+        let news = json!({ "read": read });
+        match self.writing.borrow().as_ref().map(|listener| listener.emit(&news)) {
             Some(ControlFlow::Break(())) => Err(Error::Interrupted),
             _ => Ok(()),
         }
@@ -479,7 +480,7 @@ impl Rebuild for Reload {
             engine::Engine::load_placed(gpu, config, weights, sizes, placement, &mut progress);
         let mut engine = load.await?;
         let device = self.device.clone();
-        engine.while_bringing(Some(Box::new(move |_| device.go_on())));
+        engine.while_bringing(Some(Box::new(move |read| device.go_on(read))));
         Ok(engine)
     }
 
@@ -487,7 +488,14 @@ impl Rebuild for Reload {
         let listener = &self.device.listener;
         match change {
             Change::Lost(error) => emit_once(&self.told, &self.device, &error.to_string()),
-            Change::Restored { .. } => listener.emit_device("restored", "everything is as it was"),
+            Change::Restored { replayed: 0 } => {
+                listener.emit_device("restored", "everything is as it was");
+            }
+            Change::Restored { replayed } => {
+                let what =
+                    format!("everything is as it was; {replayed} tokens were computed again");
+                listener.emit_device("restored", &what);
+            }
             Change::Failed(error) => listener.emit_device("failed", &error.to_string()),
         }
     }

@@ -136,7 +136,12 @@ async function fresh() {
     };
     window.events = [];
     window.load = async (source, options) => {
-      const onDevice = ({ kind }) => events.push(kind);
+      const onDevice = ({ kind, message }) => {
+        events.push(kind);
+        if (kind === "restored") {
+          window.restored = message;
+        }
+      };
       window.engine = await lib.GrokWgpu.load(source, { onDevice, context: 256, prefill: 32, ...options });
     };
     /** Generates a greedy text; `each` is called for every piece. */
@@ -427,9 +432,23 @@ describe("a model that is larger than the memory it may take", () => {
     const { bytes, placement } = await page.evaluate(() => engine.model);
     const { deviceBytes, fileBytes, tokenFileBytes } = placement;
     assert.ok(fileBytes > bytes / 2 && deviceBytes < bytes / 2 && tokenFileBytes > 0, JSON.stringify(placement));
-    const less = await page.evaluate(() => write("Once upon a time", {}, (n) => n === 10 && engine.loseDevice()));
-    assert.equal(less.text, whole.text);
+    // The first page of the cache is finished by then.
+    const lose = () => write("Once upon a time", {}, (n) => n === 35 && engine.loseDevice());
+    const again = async () => Number((await page.evaluate(() => restored)).match(/(\d+) tokens were computed/)?.[1]);
+    assert.equal((await page.evaluate(lose)).text, whole.text);
+    const few = await again();
+    assert.ok(few > 0 && few < 32, `${few} tokens`);
     await page.evaluate(() => engine.dispose());
+    for (const [keepCache, least, most] of [
+      [true, 1, 31],
+      [false, 35, 45],
+    ]) {
+      await page.evaluate((keepCache) => load("/models/demo", { keepCache }), keepCache);
+      assert.equal((await page.evaluate(lose)).text, whole.text);
+      const count = await again();
+      assert.ok(count >= least && count <= most, `${count} tokens with keepCache ${keepCache}`);
+      await page.evaluate(() => engine.dispose());
+    }
   });
 });
 
