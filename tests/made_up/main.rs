@@ -8,7 +8,7 @@
 
 use std::{
     fs::File,
-    io::{Seek as _, SeekFrom, Write},
+    io::{Read as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -31,8 +31,10 @@ use serde_json::Value;
 
 /// Free bytes of the disk without which the large model is not made.
 const DISK: u64 = 16_000_000_000;
-/// Host memory of the program beside the tensors of a software device: code, shaders, windows.
-const BESIDE: u64 = 900 << 20;
+/// Host memory that `quantize` takes at the most, however large a model is: windows of its files.
+const QUANTIZE: u64 = 128 << 20;
+/// Host memory that a program does not take a second time: allocators and threads differ by so much.
+const NOISE: u64 = 32 << 20;
 /// Tokens that have numbers in the embedding table.
 const IDS: &str = "1,5,9,2";
 
@@ -159,8 +161,10 @@ struct Ran {
 fn run(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grok-wgpu"));
     command.args(args).env("GROK_WGPU_TUNING", "none").stdin(Stdio::null());
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    // Files, since nobody reads from a pipe before the program ends.
+    let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().expect("a file"));
+    let [out, err] = [&stdout, &stderr].map(|file| file.try_clone().expect("another handle"));
+    let mut child = command.stdout(out).stderr(err).spawn().expect("the program starts");
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     while child.try_wait().expect("it is a child").is_none() {
@@ -170,7 +174,13 @@ fn run(args: &[&str]) -> Ran {
         peak = peak.max(kib.unwrap_or_default() << 10);
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ran { output: child.wait_with_output().expect("it has ended"), peak }
+    let status = child.wait().expect("it has ended");
+    let [stdout, stderr] = [&mut stdout, &mut stderr].map(|file| {
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what it wrote");
+        bytes
+    });
+    Ran { output: Output { status, stdout, stderr }, peak }
 }
 
 fn good(args: &[&str]) -> (String, u64) {
@@ -238,11 +248,15 @@ fn a_model_is_quantized_and_runs_in_the_least_memory() {
     assert!(card.is_object());
     let (_, peak) = good(&["quantize", text(&released), text(&copy), "--type", "q4"]);
     eprintln!("{seem} bytes, {take} on the disk; quantize had {peak} at the most");
-    assert!(peak < BESIDE, "quantize took {peak} bytes of memory");
+    assert!(peak < QUANTIZE, "quantize took {peak} bytes of memory");
 
     let model = text(&copy);
     let sizes = ["--context", "12", "--prefill", "4"];
     let least = least(model, &sizes);
+    // Code, shaders and the driver, with the demo model, which has hardly any tensors in comparison.
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
+    let bench = ["bench", demo, "--prompt", "4", "--tokens", "8", "--repeats", "1", "--json"];
+    let (_, program) = good(&bench);
     let mut logits = Vec::new();
     for memory in [least, least + least / 5] {
         let given = format!("{memory}B");
@@ -257,7 +271,9 @@ fn a_model_is_quantized_and_runs_in_the_least_memory() {
         let held = bench["allocated_bytes"].as_u64().expect("bytes");
         eprintln!("in {memory} bytes: planned {planned}, held {held}, the host {peak}");
         assert!(held.abs_diff(planned) * 20 <= planned, "{held} bytes held, {planned} planned");
-        assert!(peak < planned + BESIDE, "{peak} bytes of the host, {planned} planned");
+        // The tensors of a software device are in the host's memory.
+        let most = program + planned + planned / 20 + NOISE;
+        assert!(peak < most, "{peak} bytes of the host, {planned} planned, a program {program}");
         logits.push(good(&[&["logits", model, "--ids", IDS, "--json"], &given[..]].concat()).0);
     }
     assert_eq!(logits[0], logits[1], "the logits depend on the memory");

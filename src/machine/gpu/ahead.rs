@@ -1,10 +1,10 @@
-//! Runs of plans. While the device works on one, the host encodes the next one of the same plan.
+//! Runs of plans. While the device works on one, the host encodes the one that followed it before.
 //!
 //! A plan's dispatches do not depend on a step's inputs, which are written before it is submitted,
 //! so commands may be encoded before the inputs are known. Commands can be submitted once, so each
 //! run needs new ones.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
     Gpu, Region,
@@ -26,6 +26,13 @@ struct Run {
     staging: Option<wgpu::Buffer>,
 }
 
+impl Run {
+    /// What tells its plan from others, as long as the run is kept.
+    fn plan(&self) -> usize {
+        self.steps.as_ptr().addr()
+    }
+}
+
 impl PartialEq for Run {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.steps, &other.steps)
@@ -41,40 +48,50 @@ pub(super) struct Ahead {
     on: bool,
     /// The last run, if its results were waited for.
     last: Option<Run>,
-    /// Commands for another run like it, one for each submission, or none.
-    commands: Vec<wgpu::CommandBuffer>,
+    /// The run that followed one of this plan, whose results were waited for, the last time; and
+    /// that one. A generated token follows another, and a segment of it the one before.
+    followers: HashMap<usize, (Run, Run)>,
+    /// Commands for the run that is expected next, one for each submission, or none.
+    commands: Option<(Run, Vec<wgpu::CommandBuffer>)>,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
-        Self { on: true, last: None, commands: Vec::new() }
+        Self { on: true, last: None, followers: HashMap::new(), commands: None }
     }
 }
 
 impl Ahead {
     /// Drops the commands: they use buffers that are freed, or will not be wanted.
     pub(super) fn forget(&mut self) {
-        (self.last, self.commands) = (None, Vec::new());
+        *self = Self { on: self.on, ..Self::default() };
     }
 
-    /// The commands for `run`, if there are some, and whether the last run was like it. Commands
-    /// for other runs are dropped.
-    fn take(&mut self, run: &Run) -> (Vec<wgpu::CommandBuffer>, bool) {
-        let again = self.last.as_ref() == Some(run);
-        let commands = std::mem::take(&mut self.commands);
-        if again {
-            return (commands, true);
+    /// The commands for `run`, if there are some. Commands for other runs are dropped. Notes that
+    /// this run followed the last one.
+    fn take(&mut self, run: &Run) -> Vec<wgpu::CommandBuffer> {
+        if let Some(last) = self.last.take() {
+            let known = self.followers.get(&last.plan());
+            if known.is_none_or(|(before, next)| (before, next) != (&last, run)) {
+                self.followers.insert(last.plan(), (last, run.clone()));
+            }
         }
-        self.last = None;
-        (Vec::new(), false)
+        let commands = self.commands.take();
+        commands.filter(|(expected, _)| expected == run).map(|(_, ready)| ready).unwrap_or_default()
+    }
+
+    /// The run that followed one like `run`.
+    fn follower(&self, run: &Run) -> Option<Run> {
+        let (before, next) = self.followers.get(&run.plan())?;
+        (before == run).then(|| next.clone())
     }
 }
 
 impl Gpu {
-    /// Whether the next run of a plan is encoded while the results of one are waited for, as it is
-    /// unless this says otherwise.
+    /// Whether the run that is expected next is encoded while the results of one are waited for, as
+    /// it is unless this says otherwise.
     pub fn encode_ahead(&mut self, on: bool) {
-        self.ahead = Ahead { on, ..Ahead::default() };
+        *self.ahead = Ahead { on, ..Ahead::default() };
     }
 
     /// Seconds from the last submission of each run to its results, so far. The host encodes ahead
@@ -85,8 +102,8 @@ impl Gpu {
 
     /// Runs a plan, then reads `copies` back.
     ///
-    /// The second run in a row with the same readback is followed by a third, as a rule: those are
-    /// generated tokens. So from then on the next one is encoded ahead. Nothing is where no results
+    /// What followed a run follows it again, as a rule: the next generated token, or the next segment
+    /// of one. So while results are waited for, that is encoded ahead. Nothing is where no results
     /// are waited for, as between the chunks of a prompt: there the host is ahead anyway.
     pub(super) async fn run(
         &mut self,
@@ -97,7 +114,7 @@ impl Gpu {
         let staging = if total > 0 { Some(self.staging(total)?) } else { None };
         let ranges = self.pace.divide(plan.costs());
         let run = Run { steps: plan.steps.clone(), ranges, copies, staging };
-        let (ready, again) = self.ahead.take(&run);
+        let ready = self.ahead.take(&run);
         self.counters.encoded_ahead += ready.len() as u64;
         let mut ready = ready.into_iter();
         for part in 0..run.ranges.len() {
@@ -119,9 +136,10 @@ impl Gpu {
         self.counters.read_back_bytes += total;
         let submitted = wait::now();
         let mapped = wait::map(&staging, wgpu::MapMode::Read, total);
-        if again && self.ahead.on {
-            let parts = 0..run.ranges.len();
-            self.ahead.commands = parts.map(|part| self.commands(&run, part)).collect();
+        if let Some(next) = self.ahead.follower(&run).filter(|_| self.ahead.on) {
+            let parts = 0..next.ranges.len();
+            let commands = parts.map(|part| self.commands(&next, part)).collect();
+            self.ahead.commands = Some((next, commands));
         }
         let copies = run.copies.clone();
         self.ahead.last = Some(run);

@@ -63,7 +63,7 @@ pub struct Gpu {
     make: Maker,
     notices: fallback::Notices,
     pace: Pace,
-    ahead: Ahead,
+    ahead: Box<Ahead>,
     counters: Counters,
     /// Seconds that results were waited for.
     waited: f64,
@@ -130,7 +130,7 @@ impl Gpu {
             make,
             notices: fallback::Notices::default(),
             pace,
-            ahead: Ahead::default(),
+            ahead: Box::default(),
             counters: Counters::default(),
             waited: 0.0,
             binding_limit: u64::MAX,
