@@ -20,15 +20,15 @@ use grok_wgpu::lab::{
     },
     checkpoint::Synthetic,
     engine::{
-        Engine, Heed,
+        Engine, Heed, HostCompute,
         options::{Event, FinishReason, Options},
         sequence::Sequence,
         session::Session,
         step::Readback,
     },
     machine::{Machine, counting::DeviceLimits, gpu::LimitProfile, host::Host},
-    measure::capacity::Planner,
-    model::{Placement, Slots, config::Config, weights::Weights},
+    measure::{capacity::Planner, placement::placed as plan},
+    model::{Placement, Slots, config::Config, schema::EMBEDDING, weights::Weights},
     text::{
         sampler::{Sampler, Sampling},
         tokenizer::{Tokenizer, synthetic_tok_json},
@@ -119,14 +119,18 @@ fn a_model_runs_in_a_third_of_its_bytes() {
     assert!(bits(&mut whole).expect("runs") == bits(&mut least).expect("runs"));
 }
 
+/// Bytes of an expert in Q4.
+fn bytes_of_expert(config: &Config) -> u64 {
+    let (hidden, width) = (u64::from(config.hidden_size), config.moe_intermediate_size());
+    2 * u64::from(width) * DType::Q4.row_bytes(hidden) + hidden * DType::Q4.row_bytes(width.into())
+}
+
 #[test]
 fn what_moves_is_what_is_missing() {
     let (_, config) = &configs()[0];
     let weights = Synthetic::new(config, DType::Q4, 11).expect("weights");
     let [count, chosen] = [config.num_local_experts(), config.num_experts_per_tok()].map(u64::from);
-    let (hidden, width) = (u64::from(config.hidden_size), config.moe_intermediate_size());
-    let expert = 2 * u64::from(width) * DType::Q4.row_bytes(hidden)
-        + hidden * DType::Q4.row_bytes(width.into());
+    let expert = bytes_of_expert(config);
     let layers = u64::from(LAYERS);
     for (placement, partial, matrices) in [
         (Placement::WHOLE, 0, 0),
@@ -333,4 +337,149 @@ fn a_step_that_brings_weights_can_be_asked_to_stop() {
         engine.while_bringing(None);
         assert_eq!(text(&mut engine, &mut sequence), whole, "{stop_at}");
     }
+}
+
+/// Weights that count the bytes that are read of them.
+#[derive(Clone)]
+struct Counted {
+    weights: Synthetic,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Weights for Counted {
+    fn dtype(&self, name: &str) -> Result<DType> {
+        self.weights.dtype(name)
+    }
+
+    async fn read_rows(&self, name: &str, row0: u64, rows: u64, into: &mut Vec<u8>) -> Result<()> {
+        self.weights.read_rows(name, row0, rows, into).await?;
+        // Rows of the embedding table come with the ids.
+        if name != EMBEDDING {
+            self.bytes.fetch_add(into.len() as u64, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// Places in which it is known how many experts are in their slots: none, as each layer has its
+/// turn before a slot is used again, or all.
+fn placements_of_known_slots() -> Vec<Placement> {
+    let none = Slots::Shared(2);
+    let all = Placement { attention: LAYERS, dense: LAYERS, ..Placement::least(none) };
+    vec![
+        Placement::WHOLE,
+        all,
+        Placement { experts: 1, ..all },
+        Placement { dense: 1, ..all },
+        // A matrix that has its room alone stays there.
+        Placement { dense: LAYERS - 1, ..all },
+        Placement { attention: LAYERS - 1, dense: 0, ..all },
+        Placement { experts: LAYERS, dense: 0, attention: 1, ..all },
+        Placement { experts: LAYERS, attention: 0, ..all },
+        Placement::least(none),
+        Placement { slots: Slots::Each(8), ..all },
+        Placement::least(Slots::Each(8)),
+    ]
+}
+
+#[test]
+fn what_is_expected_is_what_is_counted() -> Result<()> {
+    for (name, config) in configs() {
+        let weights = Synthetic::new(&config, DType::Q4, 11)?;
+        let weights = Counted { weights, bytes: Arc::default() };
+        for placement in placements_of_known_slots() {
+            let here = format!("{name} {placement:?}");
+            let gpu = common::open(LimitProfile::Baseline);
+            let limits = DeviceLimits::of(gpu.caps());
+            let placed = plan(&config, &weights, limits, SIZES, placement)?;
+            let want = placed.token;
+            let mut session = load(gpu, &config, &weights, placement);
+            warm(&mut session)?;
+            for id in TOKENS {
+                let before = weights.bytes.load(Ordering::SeqCst);
+                let ([submissions, _], [.., bytes]) = counted(&mut session, |session| {
+                    block_on(session.decode(id, Readback::Top(1))).expect("runs");
+                });
+                let read = weights.bytes.load(Ordering::SeqCst) - before;
+                assert_eq!(submissions, want.segments, "{here}");
+                assert_eq!(read, want.files + want.ahead, "{here}");
+                assert_eq!(bytes, read, "{here}");
+            }
+            let moves = placed.bytes.token_files;
+            assert!(want.files + want.ahead <= moves, "{here}");
+            assert_eq!(want.stored, placed.bytes.files, "{here}");
+        }
+    }
+    Ok(())
+}
+
+/// A prompt that chooses all experts, and a token: what can stay is there then.
+fn warm<M: Machine>(session: &mut Session<M>) -> Result<()> {
+    let prompt: Vec<u32> = (0..2 * SIZES.prefill).map(|i| i.wrapping_mul(7919) % 256).collect();
+    block_on(session.prefill(&prompt, Readback::Top(1)))?;
+    block_on(session.decode(9, Readback::Top(1)))?;
+    Ok(())
+}
+
+#[test]
+fn a_prompt_brings_each_expert_once() -> Result<()> {
+    for (name, config) in configs() {
+        let weights = Synthetic::new(&config, DType::Q4, 11)?;
+        let weights = Counted { weights, bytes: Arc::default() };
+        for slots in [2, 3, 4] {
+            let placement = Placement::least(Slots::Shared(slots));
+            let here = format!("{name} {slots}");
+            let gpu = common::open(LimitProfile::Baseline);
+            let placed = plan(&config, &weights, DeviceLimits::of(gpu.caps()), SIZES, placement)?;
+            let mut session = load(gpu, &config, &weights, placement);
+            warm(&mut session)?;
+            session.rewind(0);
+            let prompt: Vec<u32> = (0..SIZES.prefill).map(|i| i * 37 % 256).collect();
+            let before = weights.bytes.load(Ordering::SeqCst);
+            let ([submissions, _], [experts, ..]) = counted(&mut session, |session| {
+                block_on(session.prefill(&prompt, Readback::Top(1))).expect("runs");
+            });
+            let read = weights.bytes.load(Ordering::SeqCst) - before;
+            let want = placed.prompt;
+            assert_eq!((want.tokens, want.ahead), (SIZES.prefill, 0), "{here}");
+            // So many tokens choose all experts on average, and these nearly all.
+            let missing = u64::from(LAYERS * config.num_local_experts()) - experts;
+            assert!(missing <= 2, "{here}: {missing}");
+            assert_eq!(read + missing * bytes_of_expert(&config), want.files, "{here}");
+            let rounds = want.segments - missing..=want.segments;
+            assert!(rounds.contains(&submissions), "{here}: {submissions} of {}", want.segments);
+        }
+    }
+    Ok(())
+}
+
+/// With nothing in memory, so that all is read each time.
+#[test]
+fn what_the_cpu_computes_is_expected_too() -> Result<()> {
+    for (name, config) in configs() {
+        let weights = Synthetic::new(&config, DType::Q4, 11)?;
+        let weights = Counted { weights, bytes: Arc::default() };
+        let sizes = SIZES.with_host_compute(Some(HostCompute::new(1, 0)));
+        for placement in placements_of_known_slots() {
+            let here = format!("{name} {placement:?}");
+            let gpu = common::open(LimitProfile::Baseline);
+            let placed = plan(&config, &weights, DeviceLimits::of(gpu.caps()), sizes, placement)?;
+            let want = placed.on_cpu;
+            let mut progress = |_| Ok(());
+            let load =
+                Session::load_placed(gpu, &config, &weights, sizes, placement, &mut progress);
+            let mut session = block_on(load)?;
+            warm(&mut session)?;
+            for id in TOKENS {
+                let before = weights.bytes.load(Ordering::SeqCst);
+                let ([submissions, _], _) = counted(&mut session, |session| {
+                    block_on(session.decode(id, Readback::Top(1))).expect("runs");
+                });
+                let read = weights.bytes.load(Ordering::SeqCst) - before;
+                assert_eq!(submissions, want.segments, "{here}");
+                assert_eq!(read, want.files + want.ahead + want.cpu, "{here}");
+            }
+        }
+    }
+    Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) async fn measured_pinning(globals: &Globals, pin: bool) -> Result<(Gp
 
 /// What `tune` measured on a device. A file that cannot be read gives a warning, and nothing of it
 /// is heeded.
-fn known(globals: &Globals, device: &str) -> Option<Kept> {
+pub(super) fn known(globals: &Globals, device: &str) -> Option<Kept> {
     match read_store(&globals.tuning_file()?) {
         Ok(mut store) => store.devices.remove(device),
         Err(error) => {

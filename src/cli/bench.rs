@@ -11,6 +11,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use grok_wgpu::lab::{
     base::error::{Error, Result},
+    measure::fit::type_of_most,
     model::{config::Config, weights::Lasting},
 };
 
@@ -20,9 +21,11 @@ use self::{
     show::{as_json, describe},
 };
 use super::{
+    adapter,
+    expected::Speeds,
     globals::Globals,
     memory::{HostOption, MemoryOption},
-    model::{ModelOptions, load_weights, locate, open},
+    model::{ModelOptions, Stored, load_weights, locate, open},
     sizes::{CacheOption, PrefillOption, Sizes},
     terminal::{out, out_json},
 };
@@ -124,11 +127,12 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         let (name, file) = (options.of.preset.as_deref(), options.of.config.as_deref());
         let file = file.map(|file| file.display().to_string());
         let name = format!("{}, made up, {dtype}", file.as_deref().or(name).unwrap_or("config"));
-        return bench(globals, options, base.as_ref(), name, &config, (&weights, bytes)).await;
+        return bench(globals, options, base.as_ref(), name, &config, (&weights, bytes.into()))
+            .await;
     }
     let place = locate(options.of.model.as_deref());
     let opened = open(&place, globals).await?;
-    let weights = (&opened.weights, opened.weights.bytes());
+    let weights = (&opened.weights, Stored::of(&opened));
     let name = place.to_string();
     bench(globals, options, base.as_ref(), name, &opened.config, weights).await
 }
@@ -139,10 +143,10 @@ async fn bench<W: Lasting>(
     base: Option<&Base>,
     name: String,
     config: &Config,
-    (weights, bytes): (&W, u64),
+    (weights, stored): (&W, Stored),
 ) -> Result<()> {
     if options.kernels {
-        return device::kernels(globals, options, name, config, (weights, bytes)).await;
+        return device::kernels(globals, options, name, config, (weights, stored.bytes)).await;
     }
     let most = config.max_position_embeddings;
     let context = options.prompt.checked_add(options.tokens).filter(|&context| context <= most);
@@ -156,10 +160,14 @@ async fn bench<W: Lasting>(
         .with_chunks_to(options.prompt)
         .within(options.memory)
         .computing(options.host);
-    let mut session = load_weights(globals, config, weights, bytes, sizes).await?;
+    let mut session = load_weights(globals, config, weights, stored.clone(), sizes).await?;
     let loaded = start.elapsed();
-    let measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;
+    let mut measured: Measured = measure(globals.terminal(), options, &mut session, loaded).await?;
     let adapter = session.machine().caps().describe();
+    let kept = adapter::known(globals, &adapter).unwrap_or_default();
+    let of = (type_of_most(config, weights)?, stored.folder());
+    let speeds = Speeds::of(session.machine(), &kept, of, options.host.kept())?;
+    measured.expect(&session, &speeds);
     let (compat, split) = (globals.compat.name(), session.options().split);
     let subject = Subject { name, config, options, compat, adapter, split };
     let mut json = as_json(&subject, &measured);

@@ -17,7 +17,9 @@ use grok_wgpu::lab::{
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::{
         capacity::{MemoryPlan, Planner, layer_dispatches},
+        fit::type_of_most,
         placement::{Budget, Placed},
+        rates::{Outlook, Rate, Rates},
     },
     model::{
         config::{Config, PRESETS},
@@ -27,15 +29,16 @@ use grok_wgpu::lab::{
     text::{chat::choose, sampler::Sampling},
     variants::Kept,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::verdict::{Bandwidth, Verdict};
 use super::{
     adapter,
+    expected::{self, Smaller, Speeds, kind, smaller},
     globals::Globals,
     hub::{commit, hub, in_cache, open_remote},
     memory::{Memory, MemoryOption, Told, computed, place, placement_json},
-    model::{Element, Located, locate, open, preset, tokenizer, told},
+    model::{Element, Located, folder_of, locate, open, preset, tokenizer, told},
     scan::Scan,
     sizes::{Decided, SizeOptions},
     terminal::{out, out_json},
@@ -111,6 +114,8 @@ struct Known {
     /// How tokens are sampled where nobody says.
     sampling: Sampling,
     scan: Option<Scan>,
+    /// The folder of its files.
+    folder: Option<String>,
 }
 
 /// A plan under some limits, or why there is none.
@@ -171,6 +176,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         template: None,
         sampling: Sampling::USUAL,
         scan: None,
+        folder: None,
     };
     show(globals, options, &known, &weights).await
 }
@@ -240,6 +246,7 @@ async fn of_checkpoint(globals: &Globals, opened: &Opened<impl Source>, name: St
         template,
         sampling: opened.sampling,
         scan: None,
+        folder: folder_of(opened),
     }
 }
 
@@ -268,17 +275,24 @@ async fn show(
     let memory = (budget.device < u64::MAX).then_some(budget.device);
     let limits = all[0].1;
     let verdict = Verdict::new(known, weights, limits, sizes, memory, rate)?;
-    let placed = memory.map(|_| placement(known, weights, limits, sizes, budget)).transpose()?;
+    let placed = placement(known, weights, limits, sizes, budget)?;
+    let of = (type_of_most(&known.config, weights)?, known.folder.as_deref());
+    let speeds = speeds(options, device, of, given)?;
+    let outlook =
+        Outlooks::new((known, weights), limits, sizes, budget, placed.as_ref().ok(), speeds)?;
+    let placed = memory.map(|_| placed);
     let mut plans = Vec::new();
     if globals.json || options.all {
         for (name, limits) in all {
             plans.push(planned(name, limits, known, weights, sizes, memory)?);
         }
     }
+    let on_cpu = options.sizes.host.wanted().is_some();
     if globals.json {
         let mut json = show::as_json((options, memory), known, &verdict, &plans, decided);
         let host = options.sizes.host.wanted().zip(placed.as_ref().and_then(|p| p.as_ref().ok()));
         let host = host.map(|(_, placed)| computed(placed, &known.config));
+        json["expected"] = outlook.as_ref().map(|of| of.to_json(on_cpu)).into();
         json["placement"] = placed.as_ref().map(placement_json).into();
         if let Some([experts, dense]) = host {
             json["placement"]["on_cpu"] =
@@ -298,6 +312,9 @@ async fn show(
             text += &show::describe_computed(computed(placed, &known.config));
         }
     }
+    if let Some(outlook) = &outlook {
+        text += &outlook.describe(on_cpu);
+    }
     if options.all {
         text += &show::describe_plans(&plans, decided, memory);
     }
@@ -307,6 +324,75 @@ async fn show(
         globals.terminal().faint(line);
     }
     Ok(())
+}
+
+/// How fast a model is expected to be as it is placed, and with fewer bits if it is not whole.
+struct Outlooks {
+    speeds: Speeds,
+    now: Outlook,
+    /// Whether all of it is on the device.
+    is_whole: bool,
+    /// What all of it takes of a device.
+    whole: Option<u64>,
+    smaller: Vec<Smaller>,
+}
+
+impl Outlooks {
+    /// Of a model that is placed so; `None` if it does not fit at all.
+    fn new(
+        (known, weights): (&Known, &impl Weights),
+        limits: DeviceLimits,
+        sizes: SessionOptions,
+        budget: Budget,
+        placed: Option<&Placed>,
+        speeds: Speeds,
+    ) -> Result<Option<Self>> {
+        let Some(placed) = placed else { return Ok(None) };
+        let (now, is_whole) = (speeds.outlook(placed), placed.bytes.is_whole());
+        let (mut whole, mut fewer) = (Some(placed.plan.total()), Vec::new());
+        if !is_whole {
+            let of = (&known.config, type_of_most(&known.config, weights)?);
+            whole = expected::total(&known.config, weights, limits, sizes)?;
+            fewer = smaller(of, weights, limits, sizes, budget, &speeds)?;
+        }
+        Ok(Some(Self { speeds, now, is_whole, whole, smaller: fewer }))
+    }
+
+    fn describe(&self, on_cpu: bool) -> String {
+        let mut lines = expected::lines(&self.now, on_cpu);
+        if self.is_whole {
+            return format!("\n{}\n", lines.join("\n"));
+        }
+        lines.extend(expected::would_fit(self.whole, &self.smaller));
+        format!("  {}\n", lines.join("\n  "))
+    }
+
+    fn to_json(&self, on_cpu: bool) -> Value {
+        let mut json = expected::to_json(&self.speeds, &self.now, on_cpu, &self.smaller);
+        json["whole_bytes"] = self.whole.into();
+        json
+    }
+}
+
+/// The rates to reckon with, and the memory for weights that are not on the device. Without a
+/// device another computer is planned for, whose files come from the disk.
+fn speeds(
+    options: &Options,
+    device: Option<(&Gpu, &Kept)>,
+    of: (DType, Option<&str>),
+    given: Option<Bandwidth>,
+) -> Result<Speeds> {
+    let host = options.sizes.host;
+    let mut speeds = if let Some((gpu, measured)) = device {
+        Speeds::of(gpu, measured, of, host.kept())?
+    } else {
+        let kept = if host.is_auto() { u64::MAX } else { host.kept() };
+        Speeds { rates: Rates::assumed(kind(None)), free: None, kept }
+    };
+    if let Some(of) = given {
+        speeds.rates = speeds.rates.with(Rate::Device, of.rate as f64)?;
+    }
+    Ok(speeds)
 }
 
 /// The memory to plan for. Adapters that run on a CPU have no memory of their own to tell of.

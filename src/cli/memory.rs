@@ -5,12 +5,16 @@ use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::{HostCompute, SessionOptions},
     machine::{counting::DeviceLimits, gpu::Gpu},
-    measure::placement::{Budget, Bytes, Placed, choose},
+    measure::{
+        placement::{Budget, Bytes, Placed, choose},
+        rates::Outlook,
+    },
     model::{Model, Placement, config::Config, weights::Weights},
 };
 use serde_json::{Value, json};
 
 use super::{
+    expected,
     room::too_little,
     terminal::Terminal,
     units::{self, short_size},
@@ -49,13 +53,28 @@ pub(crate) struct HostOption {
 }
 
 impl HostOption {
+    /// Bytes of weights that the CPU may keep, as they were given or else as they are chosen.
+    pub(crate) fn kept(self) -> u64 {
+        match self.host_compute {
+            Some(Memory::Size(bytes)) => bytes,
+            Some(Memory::Auto) | None => free().map_or(u64::MAX, |free| free / 4 * 3),
+        }
+    }
+
+    /// Whether nobody said how much it may keep.
+    pub(crate) fn is_auto(self) -> bool {
+        !matches!(self.host_compute, Some(Memory::Size(_)))
+    }
+
+    /// The memory to choose by, if it is asked for without saying how much: then measured rates
+    /// say what the CPU computes.
+    pub(crate) fn to_choose(self, memory: MemoryOption) -> Option<MemoryOption> {
+        (self.host_compute == Some(Memory::Auto)).then_some(memory)
+    }
+
     /// For [`SessionOptions::with_host_compute`].
     pub(crate) fn wanted(self) -> Option<HostCompute> {
-        let memory = match self.host_compute? {
-            Memory::Auto => free().map_or(u64::MAX, |free| free / 4 * 3),
-            Memory::Size(bytes) => bytes,
-        };
-        Some(HostCompute::new(0, memory))
+        self.host_compute.map(|_| HostCompute::new(0, self.kept()))
     }
 
     /// The memory beside it: what nobody asked to pin is the CPU's.
@@ -145,7 +164,7 @@ impl Told {
 
 /// Bytes of the computer's memory that are free; in a container, of its own. `None` if the system
 /// does not tell, as in a root folder without `/proc`.
-fn free() -> Option<u64> {
+pub(crate) fn free() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     if system.total_memory() == 0 {
@@ -214,6 +233,18 @@ pub(crate) fn place(
 pub(crate) fn tell(terminal: Terminal, placed: &Placed) {
     if !placed.bytes.is_whole() {
         terminal.note(describe(placed));
+    }
+}
+
+/// The same, and how many tokens a second are expected; in another line, whether the CPU would make
+/// that more, unless it computes.
+pub(crate) fn tell_rate(terminal: Terminal, placed: &Placed, outlook: &Outlook, on_cpu: bool) {
+    if placed.bytes.is_whole() {
+        return;
+    }
+    terminal.note(format!("{}; {}", describe(placed), expected::in_short(outlook, on_cpu)));
+    if let Some(hint) = expected::hint(outlook).filter(|_| !on_cpu) {
+        terminal.note(hint);
     }
 }
 

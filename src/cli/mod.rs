@@ -7,6 +7,7 @@ mod chat;
 mod clock;
 #[cfg(target_os = "linux")]
 mod environment;
+mod expected;
 mod generate;
 mod globals;
 mod hub;

@@ -20,7 +20,7 @@ use grok_wgpu::lab::{
         place,
     },
     engine::{
-        Engine, SessionOptions,
+        Engine, HostCompute, SessionOptions,
         resume::{Change, Rebuild},
         session::Session,
         step::Readback,
@@ -36,6 +36,7 @@ use grok_wgpu::lab::{
     },
     measure::{
         capacity::Planner,
+        fit::type_of_most,
         placement::{Budget, Placed},
     },
     model::{
@@ -49,9 +50,10 @@ use grok_wgpu::lab::{
 use super::{
     adapter::measured_pinning,
     builtin,
+    expected::{Speeds, choose, tell_choice},
     globals::Globals,
     hub::open_cached,
-    memory::{Told, place, tell, tell_refused},
+    memory::{MemoryOption, Told, place, tell_rate, tell_refused},
     signals::check_interrupt,
     sizes::{Decided, Sizes},
     terminal::Terminal,
@@ -196,8 +198,9 @@ pub(crate) async fn load_wrapped<M: Machine>(
     wrap: impl Fn(Gpu) -> M,
 ) -> Result<Session<M>> {
     let weights = &opened.weights;
-    let (bytes, sizes) = (weights.bytes(), sizes.into());
-    let mut session = load_onto(globals, &opened.config, weights, bytes, sizes, wrap).await?;
+    let stored = Stored::of(opened);
+    let (config, sizes) = (&opened.config, sizes.into());
+    let mut session = load_onto(globals, config, weights, stored, sizes, wrap).await?;
     session.engine().while_bringing(Some(waiting::heed()));
     if session.streams() && weights.are_converted() {
         globals.terminal().note(
@@ -208,15 +211,49 @@ pub(crate) async fn load_wrapped<M: Machine>(
     Ok(session)
 }
 
-/// Opens a device and loads `bytes` of weights onto it, with a progress bar.
+/// How weights are stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) bytes: u64,
+    /// Their folder, by which it is known how fast they are read.
+    folder: Option<String>,
+}
+
+impl Stored {
+    /// The weights of a model.
+    pub(crate) fn of(opened: &Opened<impl Source>) -> Self {
+        Self { bytes: opened.weights.bytes(), folder: folder_of(opened) }
+    }
+
+    pub(crate) fn folder(&self) -> Option<&str> {
+        self.folder.as_deref()
+    }
+}
+
+/// Weights that are made up.
+impl From<u64> for Stored {
+    fn from(bytes: u64) -> Self {
+        Self { bytes, folder: None }
+    }
+}
+
+/// The folder of a model's files, if it has one.
+pub(crate) fn folder_of(opened: &Opened<impl Source>) -> Option<String> {
+    let path = opened.weights.sources().first()?.path();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    let folder = std::path::absolute(folder).ok()?;
+    Some(folder.to_string_lossy().into_owned())
+}
+
+/// Opens a device and loads weights onto it, with a progress bar.
 pub(crate) async fn load_weights(
     globals: &Globals,
     config: &Config,
     weights: &impl Lasting,
-    bytes: u64,
+    stored: impl Into<Stored>,
     sizes: impl Into<Sizes>,
 ) -> Result<Session<Gpu>> {
-    load_onto(globals, config, weights, bytes, sizes.into(), |gpu| gpu).await
+    load_onto(globals, config, weights, stored.into(), sizes.into(), |gpu| gpu).await
 }
 
 /// The same, onto what `wrap` makes of the device.
@@ -224,7 +261,7 @@ async fn load_onto<M: Machine>(
     globals: &Globals,
     config: &Config,
     weights: &impl Lasting,
-    bytes: u64,
+    stored: Stored,
     asked: Sizes,
     wrap: impl Fn(Gpu) -> M,
 ) -> Result<Session<M>> {
@@ -235,7 +272,6 @@ async fn load_onto<M: Machine>(
     loop {
         let (mut gpu, kept) = measured_pinning(globals, asked.memory.pins()).await?;
         let Decided { sizes, .. } = asked.on(Some((&gpu, &kept)), config, weights)?;
-        let sizes = sizes.with_host_compute(asked.host_compute);
         if let Some(folder) = globals.pipeline_folder() {
             globals.note_pipelines(restore_pipelines(&folder, &mut gpu));
         }
@@ -245,15 +281,32 @@ async fn load_onto<M: Machine>(
         }
         let limits = DeviceLimits::of(gpu.caps());
         let told = Told::of(&gpu);
-        let budget = asked.memory.budget(told);
-        let budget = Budget { device: smaller.unwrap_or(budget.device), ..budget };
+        let of = (type_of_most(config, weights)?, stored.folder());
+        let speeds = Speeds::of(&gpu, &kept, of, asked.kept)?;
+        let within = |memory: MemoryOption| {
+            let budget = memory.budget(told);
+            Budget { device: smaller.unwrap_or(budget.device), ..budget }
+        };
+        let (mut budget, mut host) = (within(asked.memory), asked.host_compute);
+        if let Some(memory) = asked.to_choose
+            && budget.device < u64::MAX
+        {
+            let place = |budget| place(config, weights, limits, sizes, budget);
+            if let Some(chosen) = choose(&speeds, within(memory), place)? {
+                budget = chosen.budget;
+                host = chosen.kept.map(|memory| HostCompute::new(0, memory));
+                tell_choice(terminal, &chosen);
+            }
+        }
+        let sizes = sizes.with_host_compute(host);
         let placed = |device| place(config, weights, limits, sizes, Budget { device, ..budget });
         let now = (budget.device < u64::MAX).then(|| placed(budget.device)).transpose()?;
         if let Some(now) = &now {
-            tell(terminal, now);
+            tell_rate(terminal, now, &speeds.outlook(now), host.is_some());
         }
-        let what = (weights, bytes, now.as_ref());
-        let error = match load_on(wrap(gpu), &terminal, config, what, sizes).await {
+        let what = (weights, stored.bytes, now.as_ref());
+        let load = Box::pin(load_on(wrap(gpu), &terminal, config, what, sizes));
+        let error = match load.await {
             Ok(session) => {
                 tell_refused(terminal, session.model());
                 return Ok(session);

@@ -91,6 +91,10 @@ pub(crate) struct Sizes {
     pub(crate) memory: MemoryOption,
     /// Whether the CPU computes what is not on the device.
     pub(crate) host_compute: Option<HostCompute>,
+    /// Bytes of weights that the CPU could keep.
+    pub(crate) kept: u64,
+    /// The memory to choose by, if measured rates say what the CPU computes.
+    pub(crate) to_choose: Option<MemoryOption>,
 }
 
 /// The sizes for a device, and what says so.
@@ -136,7 +140,17 @@ impl From<SessionOptions> for Sizes {
     fn from(sizes: SessionOptions) -> Self {
         let SessionOptions { context, prefill, cache, host_compute, .. } = sizes;
         let (prefill, memory) = (Some(prefill), MemoryOption::WHOLE);
-        Self { context, prefill, most: u32::MAX, cache, memory, host_compute }
+        let kept = host_compute.map_or(0, |host| host.memory);
+        Self {
+            context,
+            prefill,
+            most: u32::MAX,
+            cache,
+            memory,
+            host_compute,
+            kept,
+            to_choose: None,
+        }
     }
 }
 
@@ -144,7 +158,8 @@ impl Sizes {
     pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
         let (prefill, cache) = (prefill.prefill, cache.dtype());
         let memory = MemoryOption::WHOLE;
-        Self { context, prefill, most: u32::MAX, cache, memory, host_compute: None }
+        let (most, host_compute, kept) = (u32::MAX, None, 0);
+        Self { context, prefill, most, cache, memory, host_compute, kept, to_choose: None }
     }
 
     /// The same in so much memory.
@@ -154,7 +169,8 @@ impl Sizes {
 
     /// The same with the CPU computing what is not on the device, if that is wanted.
     pub(crate) fn computing(self, host: HostOption) -> Self {
-        Self { host_compute: host.wanted(), memory: host.beside(self.memory), ..self }
+        let (memory, to_choose) = (host.beside(self.memory), host.to_choose(self.memory));
+        Self { host_compute: host.wanted(), memory, kept: host.kept(), to_choose, ..self }
     }
 
     /// The same with chunks of at most so many tokens, also where longer ones were asked for.

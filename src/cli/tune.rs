@@ -1,5 +1,7 @@
 //! `tune`: measures how this adapter divides its work best, and keeps it for the other commands.
 
+mod rates;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,7 +36,7 @@ use super::{
     signals::check_interrupt,
     sizes::CacheOption,
     terminal::{Terminal, out, out_json},
-    units,
+    units::{self, whole},
 };
 
 /// Measure how this adapter divides its work best, and keep it for the other commands
@@ -54,7 +56,10 @@ Examples:
   grok-wgpu tune models/demo
   grok-wgpu tune --random --preset bench --type q4 --rounds 10
   grok-wgpu tune models/demo --dry-run --json
+  grok-wgpu tune --rates FOLDER
+  grok-wgpu tune --rates --type q4 --random --preset grok-2 --json
   grok-wgpu tune --forget")]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub(super) struct Options {
     #[command(flatten)]
     of: ModelOptions,
@@ -80,6 +85,16 @@ pub(super) struct Options {
     /// quality, which `perplexity --against` shows.
     #[arg(long)]
     round_activations: bool,
+    /// Measure in some seconds how fast this computer moves and multiplies weights, and nothing
+    /// else: the device's memory, pinned memory of the host, writes to the device, the model's
+    /// files, products on the CPU, the cost of a submission. `inspect`, `generate`, `chat` and
+    /// `bench` tell by it how many tokens a second to expect
+    ///
+    /// Files are read from the disk: on Linux the system is asked to forget what it keeps of them.
+    /// Without a model, a file of 256 MiB is written to the folder of the measurements for it, and
+    /// removed.
+    #[arg(long, conflicts_with_all = ["round_activations", "forget", "rounds", "chunks", "prompt"])]
+    rates: bool,
     /// Show what is best, but do not keep it
     #[arg(long)]
     dry_run: bool,
@@ -93,6 +108,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let file = globals.tuning_file();
     if options.forget {
         return forget(globals, file).await;
+    }
+    if options.rates {
+        return Box::pin(rates::run(globals, options)).await;
     }
     if let Some((config, weights)) = options.of.made_up(globals).await? {
         let bytes = weights.bytes();
@@ -243,6 +261,7 @@ impl Results {
             bandwidth: self.rate,
             chunks: entry(&self.model, self.chunk),
             splits: entry(&self.heads, self.split),
+            ..Kept::default()
         }
     }
 
@@ -337,16 +356,6 @@ fn split_times(splits: &[Split]) -> String {
         format!("attention in splits of {:>4}: {}\n", split.length, times.join(", "))
     };
     splits.iter().map(line).collect()
-}
-
-/// The nearest whole number.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rate is not negative, and far below the limit"
-)]
-fn whole(rate: f64) -> u64 {
-    rate.round() as u64
 }
 
 async fn forget(globals: &Globals, file: Option<PathBuf>) -> Result<()> {

@@ -103,6 +103,16 @@ pub(super) fn short_size(bytes: u64) -> String {
     format!("{} TiB", rounded(value))
 }
 
+/// The nearest whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the conversion saturates, and no amount is negative"
+)]
+pub(super) fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
 /// A number of bytes a second: `936 GB/s`.
 pub(super) fn rate(bytes: u64) -> String {
     let value = bytes as f64;

@@ -10,6 +10,8 @@ pub(crate) mod log;
 pub mod native;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod replace;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod scratch;
 pub mod threads;
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod web;

@@ -79,6 +79,28 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    /// Has the system forget what it keeps of the file in memory, so that it is read from the disk.
+    /// Returns whether it could be asked to.
+    #[cfg(all(target_os = "linux", feature = "cli"))]
+    pub fn drop_cached(&self) -> bool {
+        use rustix::fs::{Advice, fadvise};
+        let forget = |file: &File| fadvise(file, 0, None, Advice::DontNeed).is_ok();
+        match &self.held {
+            Held::Open(file) => forget(file),
+            Held::Closed => open_regular(&self.path).is_ok_and(|(file, _)| forget(&file)),
+            Held::Bytes(_) => false,
+        }
+    }
+
+    /// Has the system forget what it keeps of the file in memory, so that it is read from the disk.
+    /// Returns whether it could be asked to: nobody can here.
+    #[cfg(not(all(target_os = "linux", feature = "cli")))]
+    pub fn drop_cached(&self) -> bool {
+        false
+    }
+}
+
 impl Source for FileSource {
     fn name(&self) -> &str {
         &self.name

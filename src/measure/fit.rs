@@ -1,7 +1,7 @@
 //! What a model takes of a device with weights of one type or another, whether that fits, and how
 //! many bytes bound its speed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     base::{
@@ -44,6 +44,21 @@ impl Weights for Typed {
     async fn read_rows(&self, name: &str, _: u64, _: u64, _: &mut Vec<u8>) -> Result<()> {
         Err(Error::Usage(format!("`{name}` has a type here and no rows")))
     }
+}
+
+/// The type that has the most bytes of a model's weights.
+///
+/// # Errors
+///
+/// Those of [`Weights::dtype`].
+pub fn type_of_most(config: &Config, weights: &impl Weights) -> Result<DType> {
+    let mut bytes = BTreeMap::<DType, u64>::new();
+    for tensor in schema::tensors(config) {
+        let dtype = weights.dtype(&tensor.name)?;
+        *bytes.entry(dtype).or_default() += tensor.bytes(dtype);
+    }
+    let most = bytes.into_iter().max_by_key(|&(_, bytes)| bytes);
+    Ok(most.map_or(DType::BF16, |(dtype, _)| dtype))
 }
 
 /// What a model takes of a device.

@@ -15,6 +15,7 @@ pub mod placement;
 pub mod rates;
 pub mod splits;
 pub mod traffic;
+pub mod transfers;
 pub mod work;
 
 use crate::{

@@ -2,7 +2,13 @@
 //! from that and from what a pass reads from where.
 
 use super::{placement::Placed, traffic::Traffic};
-use crate::base::error::{Error, Result};
+use crate::{
+    base::{
+        error::{Error, Result},
+        tensor::DType,
+    },
+    variants::Kept,
+};
 
 /// Something of which it matters how fast it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +84,17 @@ impl Rate {
     }
 }
 
+/// The name of a rate among what is kept of an adapter: that of products has the type of their
+/// weights, and that of files their folder, if they are a model's.
+pub fn key(rate: Rate, dtype: DType, folder: Option<&str>) -> String {
+    let name = rate.name();
+    match (rate, folder) {
+        (Rate::Device | Rate::Link | Rate::Cpu | Rate::Operations, _) => format!("{name} {dtype}"),
+        (Rate::Files | Rate::Cached, Some(folder)) => format!("{name} {folder}"),
+        _ => name.to_owned(),
+    }
+}
+
 /// A kind of adapter, by which rates are guessed that nobody has measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -128,6 +145,26 @@ impl Rates {
         }
         self.of[rate as usize] = (value, true);
         Ok(self)
+    }
+
+    /// The same with what was measured on an adapter, for weights of type `dtype` in a folder.
+    ///
+    /// What is not known of the folder is that of a scratch file, if one was measured.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rates::with`].
+    pub fn heeding(self, kept: &Kept, dtype: DType, folder: Option<&str>) -> Result<Self> {
+        let mut rates = self;
+        for rate in Rate::ALL {
+            let known = |folder| kept.rates.get(&key(rate, dtype, folder)).copied();
+            let general = (rate == Rate::Device).then_some(kept.bandwidth).flatten();
+            let value = known(folder).or_else(|| known(None)).or(general.map(|rate| rate as f64));
+            if let Some(value) = value {
+                rates = rates.with(rate, value)?;
+            }
+        }
+        Ok(rates)
     }
 
     /// How fast it is: bytes or operations by the second, or seconds.
@@ -269,6 +306,17 @@ impl Outlook {
     }
 }
 
+/// Which of these ways takes a generated token the least time, by what was measured: its place
+/// among them. `None` if something that counts was not measured, or if there are none.
+pub fn fastest(ways: &[Expected]) -> Option<usize> {
+    if ways.iter().any(|way| !way.measured) {
+        return None;
+    }
+    let seconds = |(_, way): &(usize, &Expected)| way.seconds();
+    let least = ways.iter().enumerate().min_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    least.map(|(at, _)| at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,6 +430,53 @@ mod tests {
         for kind in [Kind::Discrete, Kind::Integrated, Kind::Software] {
             assert!(Rate::ALL.into_iter().all(|rate| Rates::assumed(kind).get(rate) > 0.0));
         }
+    }
+
+    #[test]
+    fn what_was_measured_is_heeded() {
+        let link = key(Rate::Link, DType::Q4, None);
+        let files = [None, Some("/a")].map(|folder| key(Rate::Files, DType::Q4, folder));
+        let [general, own] = files;
+        assert!(general != own && link.ends_with("Q4"), "{own} {link}");
+        let kept = Kept {
+            bandwidth: Some(7),
+            rates: [(link, 5.0), (general, 3.0), (own, 2.0)].into(),
+            ..Kept::default()
+        };
+        let of = |dtype, folder| {
+            let rates = Rates::assumed(Kind::Discrete).heeding(&kept, dtype, folder);
+            let rates = rates.expect("above zero");
+            [Rate::Device, Rate::Link, Rate::Files, Rate::Cpu]
+                .map(|rate| if rates.is_measured(rate) { rates.get(rate) } else { -1.0 })
+        };
+        assert_eq!(
+            of(DType::Q4, Some("/a")).map(f64::to_bits),
+            [7.0, 5.0, 2.0, -1.0].map(f64::to_bits)
+        );
+        assert_eq!(
+            of(DType::Q4, Some("/b")).map(f64::to_bits),
+            [7.0, 5.0, 3.0, -1.0].map(f64::to_bits)
+        );
+        assert_eq!(of(DType::Q8, None).map(f64::to_bits), [7.0, -1.0, 3.0, -1.0].map(f64::to_bits));
+        let wrong =
+            Kept { rates: [(key(Rate::Segment, DType::Q4, None), f64::NAN)].into(), ..kept };
+        assert!(Rates::assumed(Kind::Discrete).heeding(&wrong, DType::Q4, None).is_err());
+    }
+
+    #[test]
+    fn the_fastest_of_what_was_measured_is_chosen() {
+        let of = |traffic| Expected::of(&traffic, &round(), Room::default());
+        let ways = [
+            of(Traffic { link: 40, ..WHOLE }),
+            of(Traffic { cpu: 40, cpu_all: 40, stored: 40, ..WHOLE }),
+            of(Traffic { link: 20, ..WHOLE }),
+        ];
+        assert_eq!(fastest(&ways), Some(2));
+        assert_eq!(fastest(&ways[..2]), Some(0));
+        assert_eq!(fastest(&[]), None);
+        let assumed = Rates::assumed(Kind::Discrete);
+        let unknown = Expected::of(&WHOLE, &assumed, Room::default());
+        assert_eq!(fastest(&[ways[0], unknown]), None);
     }
 
     /// The table of the released model on a card of 24 GB: what follows from the bytes and PCIe 4.

@@ -11,14 +11,14 @@ use crate::base::{
 };
 
 /// Measurements by device: its name and driver.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Store {
     /// By [`crate::machine::gpu::Caps::describe`].
     pub devices: BTreeMap<String, Kept>,
 }
 
 /// What was measured on a device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kept {
     /// The settings for products and attention.
     pub settings: Measured,
@@ -30,16 +30,19 @@ pub struct Kept {
     /// Positions of the shortest split of decode attention, by class of heads
     /// ([`crate::measure::splits::class`]).
     pub splits: BTreeMap<String, u32>,
+    /// How fast weights are moved and multiplied, by name: see [`crate::measure::rates::key`].
+    pub rates: BTreeMap<String, f64>,
 }
 
 impl Kept {
     /// Adds what was measured later, which holds where both have a value.
     pub fn extend(&mut self, later: Self) {
-        let Self { settings, bandwidth, chunks, splits } = later;
+        let Self { settings, bandwidth, chunks, splits, rates } = later;
         self.settings.extend(settings);
         self.bandwidth = bandwidth.or(self.bandwidth);
         self.chunks.extend(chunks);
         self.splits.extend(splits);
+        self.rates.extend(rates);
     }
 }
 
@@ -54,6 +57,9 @@ const MOST: u32 = 4096;
 
 /// The file's key for splits of decode attention. Files of earlier versions have none.
 const SPLIT: &str = "splits";
+
+/// The file's key for rates. Files of earlier versions have none.
+const RATES: &str = "rates";
 
 /// The file's key for attention. Files of earlier versions have none.
 const ATTENTION: &str = "attention";
@@ -111,11 +117,12 @@ fn read_device(entry: &Value) -> Result<Kept, String> {
         let (least, most) = (SPLITS.start(), SPLITS.end());
         format!("power of two from {least} to {most} positions")
     })?;
+    kept.rates = read_rates(entry)?;
     Ok(kept)
 }
 
 fn write_device(kept: &Kept) -> Value {
-    let Kept { settings, bandwidth, chunks, splits } = kept;
+    let Kept { settings, bandwidth, chunks, splits, rates } = kept;
     let parts = Form::ALL.map(|form| (key(form).to_owned(), write(form, settings)));
     let mut entry = Map::from_iter(parts);
     let attention = texts(settings, |class| class.heads().is_some());
@@ -129,6 +136,9 @@ fn write_device(kept: &Kept) -> Value {
         if !lengths.is_empty() {
             entry.insert(key.into(), json!(lengths));
         }
+    }
+    if !rates.is_empty() {
+        entry.insert(RATES.into(), json!(rates));
     }
     Value::Object(entry)
 }
@@ -171,6 +181,17 @@ fn read_lengths(
         let length = length.filter(|&length| may(length));
         let wrong = || format!("`{class}` is no {}", wanted());
         Ok((class.clone(), length.ok_or_else(wrong)?))
+    };
+    pairs.iter().map(pair).collect()
+}
+
+/// Rates by name, none if the entry has no such key: each above zero.
+fn read_rates(entry: &Value) -> Result<BTreeMap<String, f64>, String> {
+    let Some(pairs) = entry.get(RATES) else { return Ok(BTreeMap::new()) };
+    let pairs = pairs.as_object().ok_or_else(|| format!("`{RATES}` is no object"))?;
+    let pair = |(name, rate): (&String, &Value)| {
+        let rate = rate.as_f64().filter(|&rate| rate.is_finite() && rate > 0.0);
+        Ok((name.clone(), rate.ok_or_else(|| format!("`{name}` is no rate above zero"))?))
     };
     pairs.iter().map(pair).collect()
 }
@@ -228,10 +249,12 @@ mod tests {
         assert!(!text.contains(BANDWIDTH), "{text}");
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
         assert!(!text.contains(CHUNKS) && !text.contains(SPLIT), "{text}");
+        assert!(!text.contains(RATES), "{text}");
         assert!(!text.contains(ATTENTION), "{text}");
         let kept = store.devices.get_mut(&name).expect("it is there");
         kept.bandwidth = Some(936_000_000_000);
         kept.chunks = [("Q4 8192".to_owned(), 1024), ("a".to_owned(), 1)].into();
+        kept.rates = [("link_bytes_per_second".to_owned(), 24.5e9), ("a".to_owned(), 1e-6)].into();
         kept.splits = [("64 on 8 heads of 128, F32".to_owned(), 32), ("a".to_owned(), 1024)].into();
         let text = store.to_json().to_string();
         assert_eq!(Store::parse(Path::new("t"), &text).expect("it was written"), store);
@@ -289,6 +312,10 @@ mod tests {
             (of_chunks(json!({ "c": 0 })), "`d`: `c` is no chunk of 1 to 4096 tokens"),
             (of_chunks(json!({ "c": 4097 })), "`c` is no chunk"),
             (of_chunks(json!({ "c": "256" })), "`c` is no chunk"),
+            (of("rates", json!(1)), "`d`: `rates` is no object"),
+            (of("rates", json!({ "r": 0 })), "`d`: `r` is no rate above zero"),
+            (of("rates", json!({ "r": -2.5 })), "`r` is no rate above zero"),
+            (of("rates", json!({ "r": "fast" })), "`r` is no rate above zero"),
             (of_splits(json!(32)), "`d`: `splits` is no object"),
             (of_splits(json!({ "h": 16 })), "`h` is no power of two from 32 to 1024 positions"),
             (of_splits(json!({ "h": 96 })), "`h` is no power of two"),

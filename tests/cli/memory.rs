@@ -176,6 +176,52 @@ fn inspect_says_what_goes_where() {
     assert!(!of("300GiB", &[]).contains("Placement"));
 }
 
+/// By assumed rates, since nobody has measured this computer; by the device's as it is given.
+#[test]
+fn inspect_says_how_fast_it_should_be_and_what_would_fit() {
+    let of = |more: &[&str]| {
+        let args = ["inspect", "--preset", "grok-2", "--type", "q4", "--no-device"];
+        let given = ["--cache", "q8", "--device-memory", "24GB", "--bandwidth", "700GB/s"];
+        good(&[&args[..], &given, more].concat())
+    };
+    let text = of(&[]);
+    for part in [
+        "expected         ",
+        "with --host-compute ",
+        "not measured: grok-wgpu tune --rates",
+        "it would fit     whole in ",
+        "with --type q3   whole in ",
+        "with --type q2   whole in ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let json: Value = serde_json::from_str(&of(&["--json"])).expect("JSON");
+    let expected = &json["expected"];
+    let rate = |value: &Value| value.as_f64().expect("a number");
+    let [now, with] = ["tokens_per_second", "tokens_per_second_with_host_compute"]
+        .map(|key| rate(&expected[key]));
+    assert!(now > 0.0 && with > 5.0 * now, "{expected}");
+    let on_cpu: Value = serde_json::from_str(&of(&["--host-compute", "--json"])).expect("JSON");
+    let on_cpu = rate(&on_cpu["expected"]["tokens_per_second"]);
+    assert!((on_cpu - with).abs() < 1e-9 * with, "{on_cpu} {with}");
+    // Fewer bits take less and are faster.
+    let smaller = expected["smaller"].as_array().expect("a list");
+    let types: Vec<_> = smaller.iter().map(|of| of["type"].as_str()).collect();
+    assert_eq!(types, [Some("Q3"), Some("Q2")]);
+    let mut before = (rate(&expected["whole_bytes"]), now);
+    for of in smaller {
+        let this = (rate(&of["total_bytes"]), rate(&of["tokens_per_second"]));
+        assert!(this.0 < before.0 && this.1 > before.1, "{expected}");
+        before = this;
+    }
+    assert_eq!(expected["rates"]["device_bytes_per_second"]["measured"], true);
+    assert_eq!(expected["measured"], false);
+    let host: Value =
+        serde_json::from_str(&of(&["--host-memory", "140GB", "--json"])).expect("JSON");
+    let pinned = rate(&host["expected"]["tokens_per_second"]);
+    assert!(pinned > now && pinned < with * 1.5, "{host}");
+}
+
 /// What the CPU computes is said, and a text on it is the same every time.
 #[test]
 fn the_cpu_computes_what_is_not_on_the_device() {

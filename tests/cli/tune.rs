@@ -146,3 +146,58 @@ fn splits_of_attention_are_measured_and_heeded() {
     assert!(text_of(&run(&[&["tune", "--forget"][..], &keep].concat())).contains("forgot"));
     assert_eq!(held(&of_f16), default);
 }
+
+/// What is measured of a model and of a scratch file is kept, and `inspect` and `bench` expect by
+/// it.
+#[test]
+fn rates_are_measured_kept_and_heeded() {
+    const NAMES: [&str; 7] = [
+        "segment_seconds",
+        "dispatch_seconds",
+        "upload_bytes_per_second",
+        "device_bytes_per_second",
+        "operations_per_second",
+        "cpu_bytes_per_second",
+        "cached_bytes_per_second",
+    ];
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let file = folder.path().join("new").join("tuning.json");
+    let keep = ["--tuning-file", path(&file)];
+    let with = |args: &[&str]| json(&[args, &keep, &["--json"]].concat());
+
+    let inspect = ["inspect", path(model())];
+    assert_eq!(with(&inspect)["expected"]["measured"], false);
+    let scratch = with(&["tune", "--rates"]);
+    assert!(scratch["folder"].is_null(), "{scratch}");
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("new"))
+        .expect("it was made")
+        .map(|entry| entry.expect("a file").file_name().into_string().expect("UTF-8"))
+        .filter(|name| !name.starts_with("tuning.json"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let report = with(&["tune", "--rates", path(model())]);
+    for name in NAMES {
+        let rate = |report: &Value| report["rates"][name].as_f64().is_some_and(|rate| rate > 0.0);
+        assert!(rate(&scratch) && rate(&report), "{name}: {scratch} {report}");
+    }
+    let own = report["folder"].as_str().expect("the model's");
+    assert!(own.starts_with('/') || !cfg!(unix), "{own}");
+
+    let known = with(&inspect);
+    let expected = &known["expected"];
+    assert_eq!(expected["measured"], true, "{known}");
+    for name in NAMES {
+        let rate = &expected["rates"][name];
+        assert_eq!((&rate["value"], &rate["measured"]), (&report["rates"][name], &true.into()));
+    }
+    let bench = ["bench", path(model()), "--prompt", "8", "--tokens", "2", "--repeats", "1"];
+    let figures = with(&bench);
+    for phase in ["prefill", "decode"] {
+        let rate = figures[phase]["tokens_per_second_expected"].as_f64();
+        assert!(rate.is_some_and(|rate| rate > 0.0), "{figures}");
+    }
+    // Without measurements nothing is told of a model that is whole.
+    let other = folder.path().join("other.json");
+    let unknown = json(&[&bench[..], &["--json", "--tuning-file", path(&other)]].concat());
+    assert!(unknown["decode"]["tokens_per_second_expected"].is_null(), "{unknown}");
+}

@@ -51,6 +51,12 @@ pub(super) const FIGURES: &[Figure] = &[
         unit: Unit::Ratio,
         of: |p| p.rate(p.quantile(0.1)),
     },
+    Figure {
+        key: "tokens_per_second_expected",
+        label: "  expected",
+        unit: Unit::Ratio,
+        of: |p| p.expected,
+    },
     Figure { key: "seconds", label: "time", unit: Unit::Seconds, of: |p| Some(p.median()) },
     Figure { key: "host_seconds", label: "  of the host", unit: Unit::Seconds, of: |p| p.host },
     Figure {

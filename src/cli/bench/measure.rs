@@ -11,12 +11,13 @@ use grok_wgpu::lab::{
     },
     measure::{
         capacity::layer_dispatches,
+        traffic::Traffic,
         work::{flops, least_bytes},
     },
 };
 
 use super::{
-    super::{signals::check_interrupt, terminal::Terminal},
+    super::{expected::Speeds, signals::check_interrupt, terminal::Terminal},
     Options,
 };
 
@@ -49,6 +50,9 @@ pub(super) struct Phase {
     pub(super) least_bytes: u64,
     /// Bytes of weights that were brought to the device, on average; `None` if it has them all.
     pub(super) brought: Option<f64>,
+    /// Tokens a second that were expected, if not all of the model is on the device or the rates
+    /// were measured by which it is known.
+    pub(super) expected: Option<f64>,
     pub(super) flops: u64,
     /// Seconds to stage, encode and submit.
     pub(super) host: Option<f64>,
@@ -63,6 +67,23 @@ pub(super) struct Kernel {
     pub(super) seconds: f64,
     pub(super) share: f64,
     pub(super) bytes_touched: u64,
+}
+
+impl Measured {
+    /// Notes what was expected of the model as it is placed.
+    pub(super) fn expect(&mut self, session: &Session<Gpu>, speeds: &Speeds) {
+        let (model, options) = (session.model(), session.options());
+        let dispatches = self.decode.counters.dispatches;
+        let on_cpu = options.host_compute.is_some();
+        let token = Traffic::of_token(model, dispatches, on_cpu);
+        let chunk = options.prefill.min(self.prefill.tokens);
+        let prompt = Traffic::of_prompt(model, dispatches, chunk);
+        let is_whole = token.stored == 0 && token.link == 0;
+        for (phase, traffic) in [(&mut self.prefill, prompt), (&mut self.decode, token)] {
+            let expected = speeds.expected(&traffic, model.pinned_bytes());
+            phase.expected = (expected.measured || !is_whole).then(|| expected.tokens_per_second());
+        }
+    }
 }
 
 impl Phase {
@@ -227,6 +248,7 @@ fn phase(session: &Session<Gpu>, tokens: u32, before: u32) -> Phase {
         layer_dispatches: None,
         least_bytes: least_bytes(session.model(), session.options().cache, tokens, before),
         brought: None,
+        expected: None,
         flops: flops(session.config(), tokens, before),
         host: None,
         kernels: None,

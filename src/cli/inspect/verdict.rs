@@ -1,14 +1,12 @@
 //! What people ask of a model first: how large it is, whether it fits, how fast it can be.
 
-use std::collections::{BTreeMap, HashMap};
-
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     checkpoint::requantize::Choices,
     engine::SessionOptions,
     machine::counting::DeviceLimits,
-    measure::fit::{Fit, Typed},
-    model::{config::Parameters, schema, weights::Weights},
+    measure::fit::{Fit, Typed, type_of_most},
+    model::{config::Parameters, weights::Weights},
 };
 use serde_json::{Value, json};
 
@@ -61,7 +59,7 @@ impl Verdict {
         bandwidth: Option<Bandwidth>,
     ) -> Result<Self> {
         let config = &known.config;
-        let own = type_of_most(known);
+        let own = type_of_most(config, weights)?;
         let mut types = Vec::new();
         // Made-up weights of few bits are no model that anybody has: `quantize` keeps some wider.
         if known.stored || !own.is_quantized() {
@@ -208,18 +206,4 @@ impl Verdict {
             "types": types,
         })
     }
-}
-
-/// The type that has the most bytes of a model's weights.
-fn type_of_most(known: &Known) -> DType {
-    let types: HashMap<&str, DType> =
-        known.tensors.iter().map(|(name, dtype, _)| (name.as_str(), *dtype)).collect();
-    let mut bytes = BTreeMap::<DType, u64>::new();
-    for tensor in schema::tensors(&known.config) {
-        if let Some(&dtype) = types.get(tensor.name.as_str()) {
-            *bytes.entry(dtype).or_default() += tensor.bytes(dtype);
-        }
-    }
-    let most = bytes.into_iter().max_by_key(|&(_, bytes)| bytes);
-    most.map_or(DType::BF16, |(dtype, _)| dtype)
 }
