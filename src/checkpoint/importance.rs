@@ -2,8 +2,9 @@
 //!
 //! A product's output is off by the sum over columns of the weight's error times the input there.
 //! Over a text, with inputs that are not correlated, the squared error of an output is that of each
-//! weight times the mean square of its input: the importance that
-//! [`encode_weighted`](crate::base::quant::encode_weighted) takes.
+//! weight times the mean square of its input. The importance that
+//! [`encode_weighted`](crate::base::quant::encode_weighted) gets is the root of that: a few columns
+//! have most of the squares, and would be served at the cost of all others.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +25,9 @@ use crate::{
 /// an expert was never chosen, and hardly counts where it was chosen often.
 const PRIOR: f64 = 16.0;
 
-/// A column counts at the least so much, as a part of the mean of all: another text may use those
-/// that this one did not.
-const LEAST: f64 = 1e-3;
+/// A column counts at the least so much, as a part of the average: another text may use those that
+/// this one did not.
+const LEAST: f64 = 0.03;
 
 /// Sums of squares of the inputs of every product of a model, by column.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,8 +132,8 @@ impl Importance {
         self.inputs.get(&shared(key, self.tied)?)
     }
 
-    /// How much each column of a matrix counts, one on average, and always more than nothing. `None`
-    /// for tensors that are no matrices of a product, and where no input was anything but zero.
+    /// How much each column of a matrix counts: one on average, and always more than nothing.
+    /// `None` for tensors that are no matrices of a product, and where all inputs were zero.
     pub fn columns(&self, key: Key) -> Option<Vec<f32>> {
         let key = shared(key, self.tied)?;
         let own = self.inputs.get(&key)?;
@@ -144,12 +145,13 @@ impl Importance {
         } else {
             own.squares.iter().map(|sum| sum / own.rows.max(1) as f64).collect()
         };
-        let average = mean.iter().sum::<f64>() / mean.len().max(1) as f64;
+        let roots: Vec<f64> = mean.into_iter().map(f64::sqrt).collect();
+        let average = roots.iter().sum::<f64>() / roots.len().max(1) as f64;
         // A sum of squares that is not finite has come from inputs near the end of f32.
         if !(average > 0.0 && average.is_finite()) {
             return None;
         }
-        Some(mean.iter().map(|square| round((square / average).max(LEAST))).collect())
+        Some(roots.iter().map(|root| round((root / average).max(LEAST))).collect())
     }
 
     /// The mean squares of the inputs of all experts of a layer.
@@ -218,8 +220,8 @@ mod tests {
         let weights = sums.columns(Key::new(1, Part::Q)).expect("weights");
         let average: f32 = weights.iter().sum::<f32>() / columns as f32;
         assert!((average - 1.0).abs() < 0.01, "{average}");
-        assert!((weights[3] / weights[4] - 17.0).abs() < 1e-4);
-        assert_eq!(weights[7], 1e-3);
+        assert!((weights[3] / weights[4] - 17.0_f32.sqrt()).abs() < 1e-4);
+        assert_eq!(weights[7], 0.03);
         assert_eq!(sums.columns(Key::new(0, Part::Q)), None, "no input");
         assert_eq!(sums.columns(Key::new(0, Part::Router)), None);
         assert_eq!(sums.columns(Key::new(0, Part::Embedding)), None, "rows are looked up");
@@ -239,7 +241,7 @@ mod tests {
         sums.add(expert(0, Part::ExpertUp, 1), &seldom).expect("finite");
         let weights = |which| {
             let all = sums.columns(expert(0, Part::ExpertGate, which)).expect("weights");
-            [all[0] / all[2], all[1] / all[2]]
+            [all[0] / all[2], all[1] / all[2]].map(|ratio| ratio * ratio)
         };
         let [first, second, third] = [0, 1, 2].map(weights);
         assert!((first[0] - 16.0).abs() < 0.1 && (first[1] - 1.0).abs() < 0.1, "{first:?}");

@@ -1,6 +1,7 @@
 //! The program as a user runs it: output, exit codes, behaviour on errors.
 
 mod builtin;
+mod calibrate;
 mod chat;
 mod damage;
 mod defaults;
