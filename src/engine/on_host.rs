@@ -9,9 +9,6 @@ use crate::{
     model::{Matrix, Mlp, ahead::Ahead, weights::Weights as _},
 };
 
-/// Number of the dense MLP among the experts of a layer.
-pub(super) const DENSE: u32 = u32::MAX;
-
 /// The CPU, and the weights that stay in its memory.
 #[derive(Debug)]
 pub(super) struct OnHost {
@@ -143,7 +140,7 @@ impl Stored {
 
 /// Which of the stacked matrices is a unit's.
 fn at(unit: Unit) -> usize {
-    if unit.expert == DENSE { 0 } else { unit.expert as usize }
+    if unit.expert == Unit::DENSE { 0 } else { unit.expert as usize }
 }
 
 /// The type in which a matrix of an MLP is stored.

@@ -9,9 +9,6 @@ use crate::{
     model::{Mlp, ahead::Ahead},
 };
 
-/// Number of the dense MLP among the experts of a layer.
-pub(super) const DENSE: u32 = u32::MAX;
-
 /// There is none.
 #[derive(Debug)]
 pub(super) enum OnHost {}

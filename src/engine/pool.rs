@@ -22,6 +22,11 @@ pub(super) struct Unit {
     pub(super) expert: u32,
 }
 
+impl Unit {
+    /// Number of the dense MLP among the experts of a layer.
+    pub(super) const DENSE: u32 = u32::MAX;
+}
+
 impl Pool {
     /// Empty slots.
     pub(super) fn new(slots: u32) -> Self {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fmt};
 
 use super::{
-    on_host::{DENSE, OnHost},
+    on_host::OnHost,
     pool::{Pool, Unit},
     segments::{Mark, Part, Segments},
     sequence::Kind,
@@ -264,7 +264,7 @@ impl Streamer {
         let mut next = None;
         for need in needs {
             let (layer, out, chosen): (_, _, Vec<u32>) = match *need {
-                Need::Dense { layer, out } => (layer, out, vec![DENSE; rows]),
+                Need::Dense { layer, out } => (layer, out, vec![Unit::DENSE; rows]),
                 Need::Experts { layer, .. } => {
                     next = Some(layer + 1);
                     let ids: Vec<u32> =
@@ -476,7 +476,10 @@ fn computed<P>(mut parts: &[Part<P>]) -> (Vec<Need>, &[Part<P>]) {
 /// The dense MLP or an expert of a layer.
 fn unit(model: &Model, layer: usize, expert: u32) -> Result<(&Mlp, Unit)> {
     let of = &model.layers[layer].feed_forward;
-    let mlp = if expert == DENSE { of.dense() } else { of.routed().map(|routed| &routed.experts) };
+    let mlp = match expert {
+        Unit::DENSE => of.dense(),
+        _ => of.routed().map(|routed| &routed.experts),
+    };
     let none = || Error::Usage(format!("layer {layer} has no MLP for the CPU"));
     Ok((mlp.ok_or_else(none)?, Unit { layer, expert }))
 }

@@ -1,162 +1,54 @@
 //! Dot products of stored rows with prepared columns, in a fixed order of sums.
 //!
-//! A row is loaded 64 bytes at a time, as 16 lanes of 32 bits. A lane has `P` elements that follow
-//! each other: one F32, two F16 or BF16, four of Q8, eight of Q4. So nothing is moved between
-//! lanes; the columns are laid out for it once ([`prepare`]). The lanes are summed at the end, in
-//! pairs. Every multiply-add is fused, so each operation is rounded as IEEE 754 says, and all CPUs
-//! give the same bits, whatever their vectors' length.
+//! A row is taken 16 lanes of 32 bits at a time ([`super::lanes`]), and its products are added up
+//! lane by lane; the lanes are summed at the end, in pairs. Integers with a scale are first
+//! multiplied and added up without it, as many as a lane has. Every multiply-add is fused, so each
+//! operation is rounded as IEEE 754 says, and all CPUs give the same bits, whatever their vectors'
+//! length. How many rows and columns are worked on together decides only how often something is
+//! loaded.
 #![expect(clippy::inline_always, reason = "SIMD code must be in the caller that has the features")]
 
-use fearless_simd::{Bytes as _, Simd, f32x4, f32x8, f32x16, prelude::*, u8x64, u32x16};
+use fearless_simd::{Simd, f32x16, prelude::*, u32x16};
 
-use crate::base::{
-    quant::{self, BLOCK},
-    tensor::DType,
+use super::lanes::{
+    BYTES, Brain, Column, Half, LANES, Nibbles, Pairs, Plain, SPREAD, Scaled, Signed, Single, Sums,
+    Threes, load, zeros,
 };
-
-/// Lanes of a vector, on every CPU.
-pub(super) const LANES: usize = 16;
-
-/// Bytes of a vector.
-const BYTES: usize = 4 * LANES;
-
-/// Scales that are converted together: those of a vector of bytes.
-const SCALES: usize = 32;
+use crate::base::{quant::BLOCK, tensor::DType};
 
 /// Most columns that are multiplied at a time with a row.
 const TOGETHER: usize = 4;
 
-/// Elements of each lane, and how their numbers are made.
-trait Lane<const P: usize> {
-    /// What the elements of each lane are multiplied by, which their columns make up for.
-    const FACTORS: [f32; P];
+/// Rows that are multiplied at a time with one column: each of its vectors is loaded once for all.
+const ROWS: usize = 2;
 
-    /// The elements of the lanes.
-    fn parts<S: Simd>(simd: S, w: u32x16<S>) -> [f32x16<S>; P];
-}
-
-/// One float.
-struct Single;
-/// Two halves.
-struct Half;
-/// Two upper halves of floats.
-struct Brain;
-/// Four signed bytes.
-struct Signed;
-/// Eight numbers of four bits, less 8.
-struct Nibbles;
-
-impl Lane<1> for Single {
-    const FACTORS: [f32; 1] = [1.0];
-
-    #[inline(always)]
-    fn parts<S: Simd>(_: S, w: u32x16<S>) -> [f32x16<S>; 1] {
-        [w.bitcast()]
-    }
-}
-
-impl Lane<2> for Brain {
-    const FACTORS: [f32; 2] = [1.0; 2];
-
-    #[inline(always)]
-    fn parts<S: Simd>(_: S, w: u32x16<S>) -> [f32x16<S>; 2] {
-        [(w << 16).bitcast(), (w & 0xffff_0000).bitcast()]
-    }
-}
-
-impl Lane<2> for Half {
-    const FACTORS: [f32; 2] = [1.0; 2];
-
-    #[inline(always)]
-    fn parts<S: Simd>(simd: S, w: u32x16<S>) -> [f32x16<S>; 2] {
-        [half(simd, w & 0xffff), half(simd, w >> 16)]
-    }
-}
-
-/// The halves in the lower bits of the lanes, exactly. Infinities and NaN stay what they are.
-#[inline(always)]
-fn half<S: Simd>(_: S, h: u32x16<S>) -> f32x16<S> {
-    /// 2^112: from the bias of a float's exponent to that of a half's.
-    const BIAS: f32 = f32::from_bits(0x7780_0000);
-    let size = (h & 0x7fff) << 13;
-    let scaled: f32x16<S> = size.bitcast();
-    let finite: u32x16<S> = (scaled * BIAS).bitcast();
-    let sign = (h & 0x8000) << 16;
-    let size = (h & 0x7fff).simd_ge(0x7c00).select(size | 0x7f80_0000, finite);
-    (size | sign).bitcast()
-}
-
-/// 2^23: the lowest bit of a float of this size is 1, so an integer below is put into one by its
-/// bits, and what is above it is subtracted.
-const MAGIC: f32 = 8_388_608.0;
-
-/// The field of `mask` as a float, less `offset`. Both are exact.
-#[inline(always)]
-fn field<S: Simd>(_: S, w: u32x16<S>, mask: u32, offset: f32) -> f32x16<S> {
-    let number: f32x16<S> = ((w & mask) | MAGIC.to_bits()).bitcast();
-    number - (MAGIC + offset)
-}
-
-impl Lane<4> for Signed {
-    const FACTORS: [f32; 4] = [1.0, 256.0, 1.0, 256.0];
-
-    #[inline(always)]
-    fn parts<S: Simd>(simd: S, w: u32x16<S>) -> [f32x16<S>; 4] {
-        // From signed bytes to those that are larger by 128.
-        let low = w ^ 0x8080_8080;
-        let high = low >> 16;
-        [
-            field(simd, low, 0xff, 128.0),
-            field(simd, low, 0xff00, 32_768.0),
-            field(simd, high, 0xff, 128.0),
-            field(simd, high, 0xff00, 32_768.0),
-        ]
-    }
-}
-
-impl Lane<8> for Nibbles {
-    const FACTORS: [f32; 8] = [1.0, 16.0, 256.0, 4096.0, 1.0, 16.0, 256.0, 4096.0];
-
-    #[inline(always)]
-    fn parts<S: Simd>(simd: S, w: u32x16<S>) -> [f32x16<S>; 8] {
-        let (low, high) = (w, w >> 16);
-        [
-            field(simd, low, 0xf, 8.0),
-            field(simd, low, 0xf0, 128.0),
-            field(simd, low, 0xf00, 2048.0),
-            field(simd, low, 0xf000, 32_768.0),
-            field(simd, high, 0xf, 8.0),
-            field(simd, high, 0xf0, 128.0),
-            field(simd, high, 0xf00, 2048.0),
-            field(simd, high, 0xf000, 32_768.0),
-        ]
-    }
-}
-
-/// Elements that a lane has of this type.
-fn per_lane(dtype: DType) -> usize {
+/// Elements of a lane, and what they are multiplied by, which columns make up for.
+fn factors(dtype: DType) -> &'static [f32] {
     match dtype {
-        DType::F16 | DType::BF16 => 2,
-        DType::Q8 => 4,
-        DType::Q4 => 8,
-        // What has no way of its own is decoded to floats.
-        _ => 1,
+        DType::F16 | DType::BF16 => &[1.0; 2],
+        DType::Q8 => &Signed::FACTORS,
+        DType::Q4 => &Nibbles::FACTORS,
+        DType::Q3 => &Threes::FACTORS,
+        DType::Q2 => &Pairs::FACTORS,
+        _ => &[1.0],
     }
 }
 
 /// Elements of a prepared column of `cols`: whole vectors.
 pub(super) fn prepared_len(dtype: DType, cols: usize) -> usize {
-    cols.next_multiple_of(LANES * per_lane(dtype))
+    cols.next_multiple_of(LANES * factors(dtype).len())
 }
 
 /// The most roundings that an element of a row of `cols` goes through: those of its product and of
 /// the sums that it is in.
 pub(super) fn depth(dtype: DType, cols: usize) -> usize {
-    let per_lane = per_lane(dtype);
+    let per_lane = factors(dtype).len();
     let vectors = cols.div_ceil(LANES * per_lane);
     let lanes = LANES.ilog2() as usize;
     match dtype {
-        DType::Q8 | DType::Q4 => per_lane + vectors + lanes,
+        // A lane's two halves have scales of their own.
+        DType::Q3 => per_lane / 2 + 2 * vectors + lanes,
+        DType::Q8 | DType::Q4 | DType::Q2 => per_lane + vectors + lanes,
         _ => per_lane * vectors + lanes,
     }
 }
@@ -164,12 +56,7 @@ pub(super) fn depth(dtype: DType, cols: usize) -> usize {
 /// Lays out a column for rows of this type: element `j` of lane `l` of a vector is where the
 /// vector's `j`-th product finds it. What is missing to whole vectors is zero.
 pub(super) fn prepare(dtype: DType, column: &[f32], into: &mut Vec<f32>) {
-    let factors: &[f32] = match dtype {
-        DType::F16 | DType::BF16 => &Half::FACTORS,
-        DType::Q8 => &Signed::FACTORS,
-        DType::Q4 => &Nibbles::FACTORS,
-        _ => &Single::FACTORS,
-    };
+    let factors = factors(dtype);
     let per_lane = factors.len();
     for chunk in column.chunks(LANES * per_lane) {
         for (j, factor) in factors.iter().enumerate() {
@@ -192,57 +79,57 @@ pub(super) fn rows<S: Simd>(
     out: &mut [f32],
 ) {
     let len = prepared_len(dtype, cols);
-    let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX);
+    let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX).max(1);
     let count = (columns.len() / len.max(1)).max(1);
-    let rows = bytes.chunks_exact(row_bytes.max(1));
-    for (row, out) in rows.zip(out.chunks_exact_mut(count)) {
+    let of = (dtype, cols);
+    if count == 1 {
+        let (groups, out) = (bytes.chunks(ROWS * row_bytes), out.chunks_mut(ROWS));
+        for (rows, out) in groups.zip(out) {
+            match out.len() {
+                ROWS => some::<S, ROWS, 1>(simd, of, rows, columns, out),
+                _ => some::<S, 1, 1>(simd, of, rows, columns, out),
+            }
+        }
+        return;
+    }
+    for (row, out) in bytes.chunks_exact(row_bytes).zip(out.chunks_exact_mut(count)) {
         let groups = columns.chunks(TOGETHER * len).zip(out.chunks_mut(TOGETHER));
         for (columns, out) in groups {
             match out.len() {
-                1 => some::<S, 1>(simd, (dtype, cols), row, columns, out),
-                2 => some::<S, 2>(simd, (dtype, cols), row, columns, out),
-                3 => some::<S, 3>(simd, (dtype, cols), row, columns, out),
-                _ => some::<S, TOGETHER>(simd, (dtype, cols), row, columns, out),
+                1 => some::<S, 1, 1>(simd, of, row, columns, out),
+                2 => some::<S, 1, 2>(simd, of, row, columns, out),
+                3 => some::<S, 1, 3>(simd, of, row, columns, out),
+                _ => some::<S, 1, TOGETHER>(simd, of, row, columns, out),
             }
         }
     }
 }
 
-/// The products of a row with `C` columns.
+/// The products of `R` rows with `C` columns: `out[row, column]`.
 #[inline(always)]
-fn some<S: Simd, const C: usize>(
+fn some<S: Simd, const R: usize, const C: usize>(
     simd: S,
     (dtype, cols): (DType, usize),
-    row: &[u8],
+    bytes: &[u8],
     columns: &[f32],
     out: &mut [f32],
 ) {
     let len = prepared_len(dtype, cols);
+    let row_bytes = bytes.len() / R;
+    let rows: [&[u8]; R] = std::array::from_fn(|r| &bytes[r * row_bytes..][..row_bytes]);
     let x: [&[f32]; C] = std::array::from_fn(|c| &columns[c * len..][..len]);
     let sums = match dtype {
-        DType::F16 => plain::<S, Half, 2, C>(simd, row, x),
-        DType::BF16 => plain::<S, Brain, 2, C>(simd, row, x),
-        DType::Q8 => scaled::<S, Signed, 4, C>(simd, row, cols, x),
-        DType::Q4 => scaled::<S, Nibbles, 8, C>(simd, row, cols, x),
-        other if other.is_quantized() => decoded(simd, other, cols, row, x),
-        _ => plain::<S, Single, 1, C>(simd, row, x),
+        DType::F16 => plain::<S, Half, 2, R, C>(simd, rows, x),
+        DType::BF16 => plain::<S, Brain, 2, R, C>(simd, rows, x),
+        DType::Q8 => scaled::<S, Signed, 4, 1, 1, R, C>(simd, rows, cols, x),
+        DType::Q4 => scaled::<S, Nibbles, 8, 1, 1, R, C>(simd, rows, cols, x),
+        DType::Q3 => scaled::<S, Threes, 32, 3, 2, R, C>(simd, rows, cols, x),
+        DType::Q2 => scaled::<S, Pairs, 16, 1, 1, R, C>(simd, rows, cols, x),
+        _ => plain::<S, Single, 1, R, C>(simd, rows, x),
     };
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = total(sum.into());
+    for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+        *out = total((*sum).into());
     }
-}
-
-/// A row of a type that has no way of its own, decoded to floats first.
-#[inline(always)]
-fn decoded<S: Simd, const C: usize>(
-    simd: S,
-    dtype: DType,
-    cols: usize,
-    row: &[u8],
-    x: [&[f32]; C],
-) -> [f32x16<S>; C] {
-    let floats = quant::decode_rows(dtype, cols, row);
-    plain::<S, Single, 1, C>(simd, bytemuck::cast_slice(&floats), x)
 }
 
 /// The sum of the lanes, in pairs.
@@ -258,91 +145,117 @@ fn total(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// A vector of a row; zeros follow what there is.
+/// Bytes, with zeros after them.
 #[inline(always)]
-fn load<S: Simd>(simd: S, bytes: &[u8]) -> u32x16<S> {
-    if let Some(whole) = bytes.first_chunk::<BYTES>() {
-        return u32x16::from_bytes(u8x64::simd_from(simd, *whole));
-    }
-    let mut padded = [0; BYTES];
+fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut padded = [0; N];
     padded[..bytes.len()].copy_from_slice(bytes);
-    u32x16::from_bytes(u8x64::simd_from(simd, padded))
+    padded
 }
 
-/// The vectors of a column.
+/// The vectors of prepared columns, each with `P` elements of each lane.
 #[inline(always)]
-fn vectors(column: &[f32]) -> &[[f32; LANES]] {
-    column.as_chunks().0
+fn vectors<const P: usize, const C: usize>(x: [&[f32]; C]) -> [&[Column<P>]; C] {
+    x.map(|x| x.as_chunks::<LANES>().0.as_chunks::<P>().0)
 }
 
-/// The lanes of a row of floats times columns.
+/// The lanes of rows of floats times columns.
 #[inline(always)]
-fn plain<S: Simd, L: Lane<P>, const P: usize, const C: usize>(
+fn plain<S: Simd, L: Plain<P>, const P: usize, const R: usize, const C: usize>(
     simd: S,
-    row: &[u8],
+    rows: [&[u8]; R],
     x: [&[f32]; C],
-) -> [f32x16<S>; C] {
-    let mut sums = [f32x16::splat(simd, 0.0); C];
-    for (at, chunk) in row.chunks(BYTES).enumerate() {
-        let parts = L::parts(simd, load(simd, chunk));
-        for (sum, x) in sums.iter_mut().zip(&x) {
-            for (part, x) in parts.iter().zip(&vectors(x)[at * P..][..P]) {
-                *sum = part.mul_add(f32x16::from_slice(simd, x), *sum);
+) -> Sums<S, R, C> {
+    let mut sums = zeros(simd);
+    let x = vectors::<P, C>(x);
+    let whole = rows.map(|row| row.as_chunks::<BYTES>().0);
+    let rest = rows.map(|row| padded::<BYTES>(row.as_chunks::<BYTES>().1));
+    let count = whole[0].len();
+    let rest: [&[[u8; BYTES]]; R] =
+        std::array::from_fn(|r| &std::slice::from_ref(&rest[r])[..x[0].len() - count]);
+    for (rows, first) in [(whole, 0), (rest, count)] {
+        let count = rows[0].len();
+        let x = x.map(|x| &x[first..][..count]);
+        let rows = rows.map(|row| &row[..count]);
+        for at in 0..count {
+            let mut parts = [[f32x16::splat(simd, 0.0); P]; R];
+            for r in 0..R {
+                parts[r] = L::parts(load(simd, &rows[r][at]));
+            }
+            for j in 0..P {
+                for c in 0..C {
+                    let x = f32x16::simd_from(simd, x[c][at][j]);
+                    for r in 0..R {
+                        sums[r][c] = parts[r][j].mul_add(x, sums[r][c]);
+                    }
+                }
             }
         }
     }
     sums
 }
 
-/// The lanes of a row of blocks of integers times columns: the integers of each vector first, then
+/// The lanes of rows of blocks of integers times columns: the integers of each vector first, then
 /// their scales.
 #[inline(always)]
-fn scaled<S: Simd, L: Lane<P>, const P: usize, const C: usize>(
+fn scaled<
+    S: Simd,
+    L: Scaled<P, W, K>,
+    const P: usize,
+    const W: usize,
+    const K: usize,
+    const R: usize,
+    const C: usize,
+>(
     simd: S,
-    row: &[u8],
+    rows: [&[u8]; R],
     cols: usize,
     x: [&[f32]; C],
-) -> [f32x16<S>; C] {
-    let mut sums = [f32x16::splat(simd, 0.0); C];
-    // A lane has 32 bits, `P` elements.
-    let (integers, scales) = row.split_at(cols / P * 4);
-    let scales = &scales[..cols / BLOCK * 2];
-    let group = SCALES * BLOCK / (LANES * P);
-    let mut at = 0;
-    for (integers, scales) in integers.chunks(group * BYTES).zip(scales.chunks(BYTES)) {
-        // Of two scales that follow each other, the first is in the first vector.
-        let [even, odd] = Half::parts(simd, load(simd, scales));
-        let scales: [[f32; LANES]; 2] = [even.into(), odd.into()];
-        for (index, chunk) in integers.chunks(BYTES).enumerate() {
-            let scale = spread(simd, &scales, index, P);
-            let parts = L::parts(simd, load(simd, chunk));
-            for (sum, x) in sums.iter_mut().zip(&x) {
-                let x = &vectors(x)[at * P..][..P];
-                let mut product = parts[0] * f32x16::from_slice(simd, &x[0]);
-                for (part, x) in parts.iter().zip(x).skip(1) {
-                    product = part.mul_add(f32x16::from_slice(simd, x), product);
-                }
-                *sum = scale.mul_add(product, *sum);
-            }
-            at += 1;
+) -> Sums<S, R, C> {
+    let mut sums = zeros(simd);
+    let x = vectors::<P, C>(x);
+    // A lane has `P` elements in `W` words.
+    let bytes = cols / P * W * 4 + cols % P * W * 4 / P;
+    let integers = rows.map(|row| &row[..bytes]);
+    let scales = rows.map(|row| &row[bytes..][..cols / BLOCK * 2]);
+    let step = W * BYTES;
+    let mut first = 0;
+    while first < x[0].len() {
+        let mut spread = [[[0.0; LANES]; SPREAD]; R];
+        for r in 0..R {
+            let scales = &scales[r][first / L::GROUP * BYTES..];
+            let scales = match scales.first_chunk() {
+                Some(scales) => load(simd, scales),
+                None => load(simd, &padded(scales)),
+            };
+            L::spread(scales, &mut spread[r]);
         }
+        let count = L::GROUP.min(x[0].len() - first);
+        let x = x.map(|x| &x[first..][..count]);
+        for at in 0..count {
+            let mut words = [[u32x16::splat(simd, 0); W]; R];
+            for r in 0..R {
+                let row = &integers[r][(first + at) * step..];
+                words[r] = if row.len() >= step {
+                    L::load(simd, &row[..step])
+                } else {
+                    L::load(simd, &padded::<{ 3 * BYTES }>(row)[..step])
+                };
+            }
+            let x = x.map(|x| &x[at]);
+            let products = L::products(simd, words, x);
+            for k in 0..K {
+                for r in 0..R {
+                    let scale = f32x16::simd_from(simd, spread[r][at * K + k]);
+                    for c in 0..C {
+                        sums[r][c] = scale.mul_add(products[k][r][c], sums[r][c]);
+                    }
+                }
+            }
+        }
+        first += L::GROUP;
     }
     sums
-}
-
-/// The scales of a vector of blocks, each in the lanes of its block: four blocks of Q4, two of Q8.
-#[inline(always)]
-fn spread<S: Simd>(simd: S, scales: &[[f32; LANES]; 2], at: usize, per_lane: usize) -> f32x16<S> {
-    let [even, odd] = scales;
-    if per_lane == 8 {
-        let first = 2 * at % LANES;
-        let (a, b) = (f32x4::splat(simd, even[first]), f32x4::splat(simd, odd[first]));
-        let (c, d) = (f32x4::splat(simd, even[first + 1]), f32x4::splat(simd, odd[first + 1]));
-        a.combine(b).combine(c.combine(d))
-    } else {
-        let (a, b) = (f32x8::splat(simd, even[at % LANES]), f32x8::splat(simd, odd[at % LANES]));
-        a.combine(b)
-    }
 }
 
 #[cfg(test)]
@@ -351,6 +264,7 @@ mod tests {
     use half::f16;
 
     use super::*;
+    use crate::base::quant;
 
     /// Every half, by its bits.
     #[test]
@@ -359,7 +273,8 @@ mod tests {
             for first in (0..=u16::MAX).step_by(2 * LANES) {
                 let bytes: Vec<u8> =
                     (first..=first + 31).flat_map(u16::to_le_bytes).collect();
-                let parts = Half::parts(simd, load(simd, &bytes)).map(<[f32; LANES]>::from);
+                let bytes = bytes.first_chunk().expect("32 halves");
+                let parts = Half::parts(load(simd, bytes)).map(<[f32; LANES]>::from);
                 for (lane, bits) in (first..=first + 31).enumerate() {
                     let (got, want) = (parts[lane % 2][lane / 2], f16::from_bits(bits).to_f32());
                     assert!(got.to_bits() == want.to_bits() || want.is_nan() && got.is_nan());
@@ -368,27 +283,41 @@ mod tests {
         });
     }
 
-    /// Whole numbers are exact in any order, so what is decoded gives the bits of the type's own
-    /// way.
+    /// Whole numbers are exact in any order, so every element and scale is where it should be.
+    /// Rows end in the midst of a vector and of a vector of scales, and begin new ones.
     #[test]
-    fn decoded_rows_give_the_same() {
-        for dtype in [DType::Q8, DType::Q4] {
-            let integers: Vec<i8> = (0_i8..96).map(|i| i % 15 - 7).collect();
-            let mut row = Vec::new();
-            quant::store_row(dtype, &integers, &[f16::ONE; 3], &mut row);
-            let x: Vec<f32> = (0_u8..96).map(|i| f32::from(i % 11) - 5.0).collect();
-            let want: f32 = integers.iter().zip(&x).map(|(&q, x)| f32::from(q) * x).sum();
-            dispatch!(Level::new(), simd => {
-                let mut column = Vec::new();
-                prepare(DType::F32, &x, &mut column);
-                let [sum] = decoded(simd, dtype, 96, &row, [&column[..]]);
-                assert_eq!(total(sum.into()).to_bits(), want.to_bits(), "{dtype} decoded");
-                let mut column = Vec::new();
-                prepare(dtype, &x, &mut column);
-                let mut out = [0.0];
-                rows(simd, (dtype, 96), &row, &column, &mut out);
-                assert_eq!(out[0].to_bits(), want.to_bits(), "{dtype}");
-            });
+    fn integers_and_scales_are_where_they_are_stored() {
+        for dtype in [DType::Q8, DType::Q4, DType::Q3, DType::Q2] {
+            let format = dtype.integers().expect("has integers");
+            let width = i16::from(format.most) - i16::from(format.least);
+            let count = u32::from((width / i16::from(format.step) + 1).unsigned_abs());
+            for cols in [32_usize, 96, 544, 1056, 2080] {
+                let mut row = Vec::new();
+                let codes = (0_u32..).map(|i| (i * 7 + i / 11 % 5) % count);
+                let integer = |code: u32| {
+                    let code = i16::try_from(code).expect("few codes");
+                    let integer = i16::from(format.least) + code * i16::from(format.step);
+                    i8::try_from(integer).expect("an integer of the type")
+                };
+                let integers: Vec<i8> = codes.take(cols).map(integer).collect();
+                let scale = |i: u8| f16::from_f32([1.0, 0.5, -2.0, 0.25, 4.0][usize::from(i % 5)]);
+                let scales: Vec<f16> =
+                    (0..=255).cycle().take(cols / format.share as usize).map(scale).collect();
+                quant::store_row(dtype, &integers, &scales, &mut row);
+                let x: Vec<f32> =
+                    (0_u8..=250).cycle().take(cols).map(|i| f32::from(i % 11) - 5.0).collect();
+                let values = quant::decode_rows(dtype, cols, &row);
+                let want: f64 = values.iter().zip(&x).map(|(&w, &x)| f64::from(w * x)).sum();
+                dispatch!(Level::new(), simd => {
+                    let mut column = Vec::new();
+                    prepare(dtype, &x, &mut column);
+                    let mut out = [0.0; 3];
+                    rows(simd, (dtype, cols), &row.repeat(3), &column, &mut out);
+                    for out in out {
+                        assert!(f64::from(out).total_cmp(&want).is_eq(), "{dtype}, {cols}: {out}");
+                    }
+                });
+            }
         }
     }
 }

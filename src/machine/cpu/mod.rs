@@ -2,6 +2,7 @@
 //! all cores, and with the same bits on every CPU and for every number of threads.
 
 mod dot;
+mod lanes;
 
 use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
