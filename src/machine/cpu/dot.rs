@@ -80,45 +80,58 @@ pub(super) fn rows<S: Simd>(
 ) {
     let len = prepared_len(dtype, cols);
     let row_bytes = usize::try_from(dtype.row_bytes(cols as u64)).unwrap_or(usize::MAX).max(1);
-    let count = (columns.len() / len.max(1)).max(1);
-    let of = (dtype, cols);
-    if count == 1 {
-        let (groups, out) = (bytes.chunks(ROWS * row_bytes), out.chunks_mut(ROWS));
-        for (rows, out) in groups.zip(out) {
-            match out.len() {
-                ROWS => some::<S, ROWS, 1>(simd, of, rows, columns, out),
-                _ => some::<S, 1, 1>(simd, of, rows, columns, out),
+    let count = columns.len() / len.max(1);
+    let groups = bytes.chunks(ROWS * row_bytes);
+    for (rows, out) in groups.zip(out.chunks_mut(ROWS * count)) {
+        let of = Of { dtype, cols, rows, row_bytes, len, count };
+        // Few numbers of columns, since each is machine code for every type and level.
+        let mut at = 0;
+        while at + TOGETHER <= count {
+            for row in 0..out.len() / count {
+                some::<S, 1, TOGETHER>(simd, &of, columns, (row, at), out);
             }
+            at += TOGETHER;
         }
-        return;
-    }
-    for (row, out) in bytes.chunks_exact(row_bytes).zip(out.chunks_exact_mut(count)) {
-        let groups = columns.chunks(TOGETHER * len).zip(out.chunks_mut(TOGETHER));
-        for (columns, out) in groups {
-            match out.len() {
-                1 => some::<S, 1, 1>(simd, of, row, columns, out),
-                2 => some::<S, 1, 2>(simd, of, row, columns, out),
-                3 => some::<S, 1, 3>(simd, of, row, columns, out),
-                _ => some::<S, 1, TOGETHER>(simd, of, row, columns, out),
+        if at + 2 <= count {
+            for row in 0..out.len() / count {
+                some::<S, 1, 2>(simd, &of, columns, (row, at), out);
             }
+            at += 2;
+        }
+        if at < count {
+            some::<S, ROWS, 1>(simd, &of, columns, (0, at), out);
         }
     }
 }
 
-/// The products of `R` rows with `C` columns: `out[row, column]`.
+/// A few rows, and columns for them.
+struct Of<'a> {
+    dtype: DType,
+    cols: usize,
+    rows: &'a [u8],
+    row_bytes: usize,
+    /// Floats of a prepared column.
+    len: usize,
+    /// Columns.
+    count: usize,
+}
+
+/// The products of `R` rows with `C` columns, from this row and column on: `out[row, column]`. A
+/// row that is not there is the last one again.
 #[inline(always)]
 fn some<S: Simd, const R: usize, const C: usize>(
     simd: S,
-    (dtype, cols): (DType, usize),
-    bytes: &[u8],
+    of: &Of<'_>,
     columns: &[f32],
+    (row, column): (usize, usize),
     out: &mut [f32],
 ) {
-    let len = prepared_len(dtype, cols);
-    let row_bytes = bytes.len() / R;
-    let rows: [&[u8]; R] = std::array::from_fn(|r| &bytes[r * row_bytes..][..row_bytes]);
-    let x: [&[f32]; C] = std::array::from_fn(|c| &columns[c * len..][..len]);
-    let sums = match dtype {
+    let last = out.len() / of.count - 1;
+    let rows: [&[u8]; R] =
+        std::array::from_fn(|r| &of.rows[(row + r).min(last) * of.row_bytes..][..of.row_bytes]);
+    let x: [&[f32]; C] = std::array::from_fn(|c| &columns[(column + c) * of.len..][..of.len]);
+    let cols = of.cols;
+    let sums = match of.dtype {
         DType::F16 => plain::<S, Half, 2, R, C>(simd, rows, x),
         DType::BF16 => plain::<S, Brain, 2, R, C>(simd, rows, x),
         DType::Q8 => scaled::<S, Signed, 4, 1, 1, R, C>(simd, rows, cols, x),
@@ -127,8 +140,10 @@ fn some<S: Simd, const R: usize, const C: usize>(
         DType::Q2 => scaled::<S, Pairs, 16, 1, 1, R, C>(simd, rows, cols, x),
         _ => plain::<S, Single, 1, R, C>(simd, rows, x),
     };
-    for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
-        *out = total((*sum).into());
+    for r in 0..R {
+        for c in 0..C {
+            out[(row + r).min(last) * of.count + column + c] = total(sums[r][c].into());
+        }
     }
 }
 

@@ -160,13 +160,38 @@ impl Cpu {
             let pieces = sums.par_chunks_mut(piece * columns.count.max(1));
             pieces.zip(weight.bytes.par_chunks(piece * row_bytes.max(1))).for_each(
                 |(sums, bytes)| {
-                    dispatch!(level, simd => dot::rows(simd, of, bytes, &columns.x, sums));
+                    dots(level, of, bytes, &columns.x, sums);
                     end(sums);
                 },
             );
         });
         sums
     }
+}
+
+/// [`dot::rows`] with instructions of this level. Those without a fused multiply-add are refused
+/// before, and code for them would be half of all.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn dots(level: Level, of: (DType, usize), bytes: &[u8], columns: &[f32], out: &mut [f32]) {
+    if let Some(simd) = level.as_avx512() {
+        simd.vectorize(
+            #[inline(always)]
+            || dot::rows(simd, of, bytes, columns, out),
+        );
+    } else if let Some(simd) = level.as_avx2() {
+        simd.vectorize(
+            #[inline(always)]
+            || dot::rows(simd, of, bytes, columns, out),
+        );
+    } else {
+        unreachable!("{level:?} has no fused multiply-add and was refused");
+    }
+}
+
+/// [`dot::rows`] with instructions of this level.
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+fn dots(level: Level, of: (DType, usize), bytes: &[u8], columns: &[f32], out: &mut [f32]) {
+    dispatch!(level, simd => dot::rows(simd, of, bytes, columns, out));
 }
 
 /// Columns as rows of a type want them.
