@@ -479,7 +479,7 @@ mod tests {
         assert_eq!(fastest(&[ways[0], unknown]), None);
     }
 
-    /// The table of the released model on a card of 24 GB: what follows from the bytes and PCIe 4.
+    /// The table of the released model on a card of 24 GB: what follows from the bytes and its bus.
     #[test]
     fn the_released_model_on_a_card() {
         let config = Config::preset("grok-2").expect("a preset");

@@ -275,18 +275,23 @@ fn noise(i: usize) -> f64 {
 #[test]
 fn weighted_rounding_is_never_worse_where_it_counts() {
     const COLS: usize = 32 * 400;
+    let single = |value: f64| {
+        #[expect(clippy::cast_possible_truncation, reason = "rounded on purpose")]
+        let value = value as f32;
+        value
+    };
     let values: Vec<f32> = (0..COLS)
         .map(|i| {
             let sum: f64 = (0..6).map(|k| noise(6 * i + k)).sum();
             // Some blocks have an outlier, some are of one sign, some are tiny.
             let size = [0.02, 1.0, 1e-4, 3.0][i / BLOCK % 4];
-            let value = if i % 97 == 0 { 6.0 * sum } else { sum };
-            (size * if i / BLOCK % 5 == 0 { value.abs() } else { value }) as f32
+            let value = if i.is_multiple_of(97) { 6.0 * sum } else { sum };
+            single(size * if (i / BLOCK).is_multiple_of(5) { value.abs() } else { value })
         })
         .collect();
     for spread in [1.0, 4.0, 14.0] {
         let weights: Vec<f32> =
-            (0..COLS).map(|i| (spread * noise(i + (1 << 20))).exp() as f32).collect();
+            (0..COLS).map(|i| single((spread * noise(i + (1 << 20))).exp())).collect();
         for dtype in [DType::Q4, DType::Q3, DType::Q2] {
             let errors = |weights_used: Option<&[f32]>| -> Vec<f64> {
                 let mut bytes = Vec::new();
