@@ -1,5 +1,6 @@
 //! How fast the CPU multiplies stored weights: `cargo bench --bench cpu`. One thread and all; a
-//! part of a name selects: `cargo bench --bench cpu -- "Q4, 1 thread"`. What memory gives is beside it.
+//! part of a name selects: `cargo bench --bench cpu -- "Q4, 1 thread"`. What memory gives is
+//! measured beside it.
 //!
 //! The matrices are as large as an expert's of Grok-2, and lie in memory once.
 

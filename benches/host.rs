@@ -1,7 +1,7 @@
 //! Host time per token of a model with as many dispatches as Grok-2: `cargo bench --bench host`.
-//! It ends when the token's work is submitted, with commands that were encoded ahead and without; and
-//! for a token whose experts are not on the device, but in the slots of their layers: what a segment
-//! costs, of which each layer has one, without what reading weights costs.
+//! It ends when the token's work is submitted, with commands that were encoded ahead and without;
+//! and for a token whose experts are not on the device, but in the slots of their layers: what a
+//! segment costs, of which each layer has one, without what reading weights costs.
 //!
 //! The model has all 64 layers, 1/64 of each width, and bindings of 1/64² of their size, so that
 //! matrices split into as many shards as the released model's. No weights are loaded. Without

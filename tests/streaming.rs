@@ -363,10 +363,12 @@ impl Weights for Counted {
 
 /// Places in which it is known how many experts are in their slots: none, as each layer has its
 /// turn before a slot is used again, or all.
-fn placements_of_known_slots() -> Vec<Placement> {
+///
+/// Two models take turns, unless all are wanted.
+fn placements_of_known_slots(model: usize) -> Vec<Placement> {
     let none = Slots::Shared(2);
     let all = Placement { attention: LAYERS, dense: LAYERS, ..Placement::least(none) };
-    vec![
+    let placements = [
         Placement::WHOLE,
         all,
         Placement { experts: 1, ..all },
@@ -379,15 +381,18 @@ fn placements_of_known_slots() -> Vec<Placement> {
         Placement::least(none),
         Placement { slots: Slots::Each(8), ..all },
         Placement::least(Slots::Each(8)),
-    ]
+    ];
+    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let is_wanted = |at: usize| full || at % 2 == model % 2;
+    placements.into_iter().enumerate().filter(|&(at, _)| is_wanted(at)).map(|(_, it)| it).collect()
 }
 
 #[test]
 fn what_is_expected_is_what_is_counted() -> Result<()> {
-    for (name, config) in configs() {
+    for (model, (name, config)) in configs().into_iter().enumerate() {
         let weights = Synthetic::new(&config, DType::Q4, 11)?;
         let weights = Counted { weights, bytes: Arc::default() };
-        for placement in placements_of_known_slots() {
+        for placement in placements_of_known_slots(model) {
             let here = format!("{name} {placement:?}");
             let gpu = common::open(LimitProfile::Baseline);
             let limits = DeviceLimits::of(gpu.caps());
@@ -442,10 +447,13 @@ fn a_prompt_brings_each_expert_once() -> Result<()> {
             let read = weights.bytes.load(Ordering::SeqCst) - before;
             let want = placed.prompt;
             assert_eq!((want.tokens, want.ahead), (SIZES.prefill, 0), "{here}");
-            // So many tokens choose all experts on average, and these nearly all.
+            // So many tokens choose all experts on average, and these nearly all. An expert that
+            // nobody chose may have been read ahead.
             let missing = u64::from(LAYERS * config.num_local_experts()) - experts;
             assert!(missing <= 2, "{here}: {missing}");
-            assert_eq!(read + missing * bytes_of_expert(&config), want.files, "{here}");
+            let unread = (0..=missing).map(|count| count * bytes_of_expert(&config));
+            let mut sums = unread.map(|unread| read + unread);
+            assert!(sums.any(|sum| sum == want.files), "{here}: {read} of {}", want.files);
             let rounds = want.segments - missing..=want.segments;
             assert!(rounds.contains(&submissions), "{here}: {submissions} of {}", want.segments);
         }
@@ -456,11 +464,11 @@ fn a_prompt_brings_each_expert_once() -> Result<()> {
 /// With nothing in memory, so that all is read each time.
 #[test]
 fn what_the_cpu_computes_is_expected_too() -> Result<()> {
-    for (name, config) in configs() {
+    for (model, (name, config)) in configs().into_iter().enumerate() {
         let weights = Synthetic::new(&config, DType::Q4, 11)?;
         let weights = Counted { weights, bytes: Arc::default() };
         let sizes = SIZES.with_host_compute(Some(HostCompute::new(1, 0)));
-        for placement in placements_of_known_slots() {
+        for placement in placements_of_known_slots(model) {
             let here = format!("{name} {placement:?}");
             let gpu = common::open(LimitProfile::Baseline);
             let placed = plan(&config, &weights, DeviceLimits::of(gpu.caps()), sizes, placement)?;

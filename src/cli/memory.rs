@@ -167,6 +167,11 @@ impl Told {
 pub(crate) fn free() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
+    free_of(&system)
+}
+
+/// The same, of what was asked of a system.
+fn free_of(system: &sysinfo::System) -> Option<u64> {
     if system.total_memory() == 0 {
         // `cgroup_limits` takes that for a caller's mistake, and panics.
         return None;
@@ -363,6 +368,12 @@ pub(crate) fn placement_json(placed: &Result<Placed>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_system_that_does_not_tell_its_memory_has_no_budget() {
+        // As after a refresh without `/proc`.
+        assert_eq!(free_of(&sysinfo::System::new()), None);
+    }
 
     const AUTO: MemoryOption =
         MemoryOption { device_memory: Memory::Auto, host_memory: Memory::Auto };

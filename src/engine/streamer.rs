@@ -24,11 +24,7 @@ const ABSENT: u32 = u32::MAX;
 
 /// Called while weights are brought: with 0 when a matrix or an expert is asked for, and after each
 /// part with its bytes that are there so far. An error from it ends the step.
-#[cfg(not(target_arch = "wasm32"))]
 pub type Heed = dyn FnMut(u64) -> Result<()> + Send;
-/// The same in browsers, where an engine stays on its thread.
-#[cfg(target_arch = "wasm32")]
-pub type Heed = dyn FnMut(u64) -> Result<()>;
 
 /// A [`Heed`] that need not be there.
 #[derive(Default)]

@@ -106,8 +106,9 @@ impl Engine {
     }
 
     /// Generates a text. `request` is JSON. `on_event` is called with JSON events: progress of the
-    /// prompt, then pieces of the text, and the bytes of a matrix that are there so far while weights
-    /// are read for a token; a falsy answer or an exception ends the text. The result is JSON.
+    /// prompt, then pieces of the text, and the bytes of a matrix that are there so far while
+    /// weights are read for a token; a falsy answer or an exception ends the text. The result is
+    /// JSON.
     ///
     /// # Errors
     ///
@@ -115,9 +116,9 @@ impl Engine {
     /// another call in progress, or a lost device that could not be replaced.
     pub async fn generate(&self, request: String, on_event: Function) -> Result<String, JsValue> {
         let mut session = self.take()?;
-        *self.device.writing.borrow_mut() = Some(Listener(on_event.clone()));
+        WRITING.set(Some(Listener(on_event.clone())));
         let result = self.write(&mut session, &request, &Listener(on_event)).await;
-        *self.device.writing.borrow_mut() = None;
+        WRITING.set(None);
         self.session.set(Some(session));
         result.map_err(|error| throw(&error))
     }
@@ -262,12 +263,7 @@ async fn load(files: Vec<JsFile>, options: &str, listener: Listener) -> Result<E
     }
     let bytes = weights.bytes();
     let sizes = options.sizes(&config);
-    let device = Rc::new(Device {
-        listener,
-        writing: None.into(),
-        destroy: None.into(),
-        caps: Value::Null.into(),
-    });
+    let device = Rc::new(Device { listener, destroy: None.into(), caps: Value::Null.into() });
     let all = tokenizer.vocab_size() < config.vocab_size as usize;
     let read = if all {
         Readback::Logits
@@ -369,21 +365,24 @@ impl Listener {
 /// The current device, replaced after a loss. Shared with parts that cannot reach the session.
 struct Device {
     listener: Listener,
-    /// Who hears of the text that is being written.
-    writing: RefCell<Option<Listener>>,
     destroy: RefCell<Option<Box<dyn Fn()>>>,
     caps: RefCell<Value>,
 }
 
-impl Device {
-    /// An error if the text that is being written is not wanted any more.
-    fn go_on(&self, read: u64) -> Result<()> {
-        let news = json!({ "read": read });
-        match self.writing.borrow().as_ref().map(|listener| listener.emit(&news)) {
-            Some(ControlFlow::Break(())) => Err(Error::Interrupted),
-            _ => Ok(()),
-        }
-    }
+thread_local! {
+    /// Who hears of the text that is being written. A worker has one engine; what is not `Send`
+    /// cannot be in what an engine calls.
+    static WRITING: RefCell<Option<Listener>> = const { RefCell::new(None) };
+}
+
+/// An error if the text that is being written is not wanted any more, of which `read` bytes of a
+/// matrix are there.
+fn go_on(read: u64) -> Result<()> {
+    let news = json!({ "read": read });
+    WRITING.with_borrow(|writing| match writing.as_ref().map(|listener| listener.emit(&news)) {
+        Some(ControlFlow::Break(())) => Err(Error::Interrupted),
+        _ => Ok(()),
+    })
 }
 
 /// Builds the engine, and builds it again after the device was lost.
@@ -479,8 +478,7 @@ impl Rebuild for Reload {
         let load =
             engine::Engine::load_placed(gpu, config, weights, sizes, placement, &mut progress);
         let mut engine = load.await?;
-        let device = self.device.clone();
-        engine.while_bringing(Some(Box::new(move |read| device.go_on(read))));
+        engine.while_bringing(Some(Box::new(go_on)));
         Ok(engine)
     }
 

@@ -102,9 +102,9 @@ impl Gpu {
 
     /// Runs a plan, then reads `copies` back.
     ///
-    /// What followed a run follows it again, as a rule: the next generated token, or the next segment
-    /// of one. So while results are waited for, that is encoded ahead. Nothing is where no results
-    /// are waited for, as between the chunks of a prompt: there the host is ahead anyway.
+    /// What followed a run follows it again, as a rule: the next generated token, or the next
+    /// segment of one. So while results are waited for, that is encoded ahead. Nothing is where no
+    /// results are waited for, as between the chunks of a prompt: there the host is ahead anyway.
     pub(super) async fn run(
         &mut self,
         plan: &RecordedPass,
