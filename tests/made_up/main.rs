@@ -33,7 +33,7 @@ use serde_json::Value;
 const DISK: u64 = 16_000_000_000;
 /// Host memory that `quantize` takes at the most, however large a model is: windows of its files.
 const QUANTIZE: u64 = 128 << 20;
-/// Host memory that a program does not take a second time: allocators and threads differ by so much.
+/// Host memory by which two runs of a program differ: allocators and threads.
 const NOISE: u64 = 32 << 20;
 /// Tokens that have numbers in the embedding table.
 const IDS: &str = "1,5,9,2";
@@ -253,7 +253,7 @@ fn a_model_is_quantized_and_runs_in_the_least_memory() {
     let model = text(&copy);
     let sizes = ["--context", "12", "--prefill", "4"];
     let least = least(model, &sizes);
-    // Code, shaders and the driver, with the demo model, which has hardly any tensors in comparison.
+    // Code, shaders and the driver, with the demo model, which has few tensors in comparison.
     let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
     let bench = ["bench", demo, "--prompt", "4", "--tokens", "8", "--repeats", "1", "--json"];
     let (_, program) = good(&bench);
