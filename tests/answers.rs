@@ -3,6 +3,8 @@
 //! --write`).
 
 mod common;
+#[path = "common/full.rs"]
+mod full;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
@@ -112,7 +114,7 @@ fn right(model: &str, all: &Questions, every: usize) -> (usize, BTreeMap<String,
 fn the_shipped_model_answers_what_its_stories_say() {
     let all = questions();
     assert_eq!(all.questions.len(), 200);
-    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let full = full::is_full();
     // Four kinds take turns.
     let every = if full { 1 } else { 10 };
     let asked = all.questions.len() / every;

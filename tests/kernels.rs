@@ -8,6 +8,8 @@
 mod common;
 #[path = "common/devices.rs"]
 mod devices;
+#[path = "common/full.rs"]
+mod full;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,7 +26,7 @@ fn main() {
         Ok(every) if every > 0 => every,
         _ => panic!("GROK_WGPU_EVERY is {text:?}, expected a whole number from 1 on"),
     });
-    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let full = full::is_full();
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut trials = Vec::new();
     let on = on_gpu(|gpu| Ok(gpu.caps().capabilities())).expect("nothing that fails");

@@ -2,6 +2,8 @@
 //! same logits, bit by bit, and no more than a page's tokens replayed.
 
 mod common;
+#[path = "common/full.rs"]
+mod full;
 
 use std::{
     cell::{Cell, RefCell},
@@ -270,7 +272,7 @@ fn some(end: u64, count: u64) -> impl Iterator<Item = u64> {
 /// or inputs are written, while a page is copied.
 #[test]
 fn a_loss_changes_no_bit_and_replays_less_than_a_page() -> Result<()> {
-    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let full = full::is_full();
     for cache in [DType::F32, DType::F16, DType::Q8] {
         let made = Made::new(cache, true);
         let want = undisturbed(&Made::new(cache, false))?;

@@ -2,6 +2,8 @@
 //! what moves.
 
 mod common;
+#[path = "common/full.rs"]
+mod full;
 #[path = "common/placed.rs"]
 mod placed;
 
@@ -382,7 +384,7 @@ fn placements_of_known_slots(model: usize) -> Vec<Placement> {
         Placement { slots: Slots::Each(8), ..all },
         Placement::least(Slots::Each(8)),
     ];
-    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let full = full::is_full();
     let is_wanted = |at: usize| full || at % 2 == model % 2;
     placements.into_iter().enumerate().filter(|&(at, _)| is_wanted(at)).map(|(_, it)| it).collect()
 }

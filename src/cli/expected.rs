@@ -78,10 +78,7 @@ impl Speeds {
 
     /// What is expected of a pass, with so many bytes in pinned memory.
     pub(crate) fn expected(&self, traffic: &Traffic, pinned: u64) -> Expected {
-        let room = self.room(pinned);
-        // What the CPU keeps takes its place from what the system keeps.
-        let cached = room.cached.saturating_sub(room.kept.min(traffic.cpu_all));
-        Expected::of(traffic, &self.rates, Room { cached, ..room })
+        Expected::of(traffic, &self.rates, self.room(pinned))
     }
 
     /// The rates as an object.
@@ -163,7 +160,7 @@ fn unless_measured(measured: bool) -> String {
 
 /// The expected rates in a few words for people who wait for a model to load.
 pub(crate) fn in_short(outlook: &Outlook, on_cpu: bool) -> String {
-    let token = outlook.on_cpu.filter(|_| on_cpu).unwrap_or(outlook.token);
+    let token = outlook.token(on_cpu);
     format!("{} are expected{}", tokens(&token), unless_measured(token.measured))
 }
 
@@ -176,7 +173,7 @@ pub(crate) fn hint(outlook: &Outlook) -> Option<String> {
 /// The lines of `inspect`: the expected rates, and what `--host-compute` would make of them.
 pub(crate) fn lines(outlook: &Outlook, on_cpu: bool) -> Vec<String> {
     let Outlook { token, prompt, .. } = outlook;
-    let now = outlook.on_cpu.filter(|_| on_cpu).unwrap_or(*token);
+    let now = outlook.token(on_cpu);
     let line = format!("expected         {}, {} of a prompt", tokens(&now), tokens(prompt));
     let other = outlook.on_cpu.map_or_else(String::new, |other| {
         let (other, option) = if on_cpu { (*token, "without") } else { (other, "with") };
@@ -274,7 +271,7 @@ pub(crate) fn to_json(
     on_cpu: bool,
     smaller: &[Smaller],
 ) -> Value {
-    let token = outlook.on_cpu.filter(|_| on_cpu).unwrap_or(outlook.token);
+    let token = outlook.token(on_cpu);
     let rate = |of: Expected| of.tokens_per_second();
     let smaller: Vec<Value> = smaller
         .iter()

@@ -147,27 +147,53 @@ async fn run_on(
     weights: &impl Lasting,
     bytes: u64,
 ) -> Result<()> {
-    let terminal = globals.terminal();
     let keep = if options.dry_run { None } else { globals.tuning_file() };
     // Fails before the measurement if the file cannot be read.
     keep.as_deref().map(read_store).transpose()?;
     let results = Box::pin(measured(globals, options, config, weights, bytes)).await?;
-    if let Some(path) = &keep {
-        adapter::keep(path, &results.device, results.kept())?;
+    let left_out = results.left_out.iter();
+    Report {
+        device: &results.device,
+        kept: results.kept(),
+        json: results.as_json(keep.as_deref()),
+        text: results.describe(),
+        left_out: left_out.map(|(variant, why)| format!("{variant} {why}")).collect(),
     }
-    if globals.json {
-        return out_json(&results.as_json(keep.as_deref()));
+    .keep_and_tell(globals, keep.as_deref())
+}
+
+/// What was measured.
+struct Report<'a> {
+    device: &'a str,
+    /// What other commands heed.
+    kept: Kept,
+    json: Value,
+    text: String,
+    /// What was not measured, and why.
+    left_out: Vec<String>,
+}
+
+impl Report<'_> {
+    /// Keeps it in this file, if one is named, and prints it.
+    fn keep_and_tell(self, globals: &Globals, keep: Option<&Path>) -> Result<()> {
+        if let Some(path) = keep {
+            adapter::keep(path, self.device, self.kept)?;
+        }
+        if globals.json {
+            return out_json(&self.json);
+        }
+        let terminal = globals.terminal();
+        terminal.note(self.device);
+        out(&self.text)?;
+        for what in &self.left_out {
+            terminal.note(format!("not measured: {what}"));
+        }
+        match keep {
+            Some(path) => terminal.note(format!("kept in {}", path.display())),
+            None => terminal.note("not kept"),
+        }
+        Ok(())
     }
-    terminal.note(&results.device);
-    out(&results.describe())?;
-    for (variant, why) in &results.left_out {
-        terminal.note(format!("not measured: {variant} {why}"));
-    }
-    match &keep {
-        Some(path) => terminal.note(format!("kept in {}", path.display())),
-        None => terminal.note("not kept"),
-    }
-    Ok(())
 }
 
 /// Measures all of it, with a progress bar.

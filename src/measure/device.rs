@@ -167,33 +167,50 @@ async fn least_seconds(gpu: &mut Gpu, plan: &RecordedPass, rounds: u32) -> Resul
 }
 
 async fn costs_of(gpu: &mut Gpu, count: u32, rounds: u32) -> Result<Costs> {
-    let row = |gpu: &mut Gpu| gpu.alloc(BufferRole::Storage, DType::F32, [1, 4].into());
-    let (a, b) = (row(gpu)?, row(gpu)?);
-    let rows = gpu.alloc(BufferRole::Storage, DType::U32, [1].into())?;
-    let others = (0..count).map(|_| row(gpu)).collect::<Result<Vec<_>>>()?;
-    let one = gpu.record(&mut |exec| exec.run(&Gather { x: a, rows, out: b }))?;
+    let kernels = in_turns(gpu)?;
+    let Gather { x, rows, out } = kernels[0];
+    let others = (0..count).map(|_| small_row(gpu)).collect::<Result<Vec<_>>>()?;
+    let one = gpu.record(&mut |exec| exec.run(&kernels[0]))?;
     let dependent = gpu.record(&mut |exec| {
-        (0..count).try_for_each(|i| {
-            let (x, out) = if i % 2 == 0 { (a, b) } else { (b, a) };
-            exec.run(&Gather { x, rows, out })
-        })
+        kernels.iter().cycle().take(count as usize).try_for_each(|kernel| exec.run(kernel))
     })?;
     let independent = gpu.record(&mut |exec| {
-        others.iter().try_for_each(|&out| exec.run(&Gather { x: a, rows, out }))
+        others.iter().try_for_each(|&out| exec.run(&Gather { x, rows, out }))
     })?;
-    let mut trips = Vec::new();
-    for _ in 0..count {
-        let start = now();
-        gpu.run_plan(&one, &[b]).await?;
-        trips.push(now() - start);
-    }
-    trips.sort_by(f64::total_cmp);
     Ok(Costs {
-        round_trip: trips.get(trips.len() / 2).copied().unwrap_or_default(),
+        round_trip: round_trip(gpu, &one, out, count as usize).await?,
         dependent: cost(gpu, &dependent, false, rounds).await?,
         independent: cost(gpu, &independent, false, rounds).await?,
         apart: cost(gpu, &dependent, true, rounds).await?,
     })
+}
+
+fn small_row(gpu: &mut Gpu) -> Result<Tensor> {
+    gpu.alloc(BufferRole::Storage, DType::F32, [1, 4].into())
+}
+
+/// Two kernels with hardly any work, each of which needs the result of the other.
+pub(super) fn in_turns(gpu: &mut Gpu) -> Result<[Gather; 2]> {
+    let (a, b) = (small_row(gpu)?, small_row(gpu)?);
+    let rows = gpu.alloc(BufferRole::Storage, DType::U32, [1].into())?;
+    Ok([Gather { x: a, rows, out: b }, Gather { x: b, rows, out: a }])
+}
+
+/// Seconds from a submission until its result is on the host: the median of `count`.
+pub(super) async fn round_trip(
+    gpu: &mut Gpu,
+    plan: &RecordedPass,
+    out: Tensor,
+    count: usize,
+) -> Result<f64> {
+    let mut trips = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = now();
+        gpu.run_plan(plan, &[out]).await?;
+        trips.push(now() - start);
+    }
+    trips.sort_by(f64::total_cmp);
+    Ok(trips.get(count / 2).copied().unwrap_or_default())
 }
 
 /// The cost of one dispatch of a plan of equal ones.

@@ -216,10 +216,12 @@ impl Expected {
     /// windows of weights may be read while the device is still at work on a prompt, which is left
     /// out: so of small models prompts may be faster.
     pub fn of(traffic: &Traffic, rates: &Rates, room: Room) -> Self {
+        // What the CPU keeps takes its place from what the system keeps.
+        let cached = room.cached.saturating_sub(room.kept.min(traffic.cpu_all));
+        let room = Room { cached, ..room };
         let needed = |rate| needs(traffic, room, rate);
         let measured = Rate::ALL.into_iter().all(|rate| rates.is_measured(rate) || !needed(rate));
         let time = |amount: u64, rate| amount as f64 / rates.get(rate);
-        // What the CPU keeps is not in the files' part of memory.
         let cached = share(room.cached, traffic.stored);
         let read = cached / rates.get(Rate::Cached) + (1.0 - cached) / rates.get(Rate::Files);
         let bring = read.max(1.0 / rates.get(Rate::Upload));
@@ -289,14 +291,16 @@ impl Outlook {
     /// What is expected of a placement at these rates.
     pub fn of(placed: &Placed, rates: &Rates, room: Room) -> Self {
         let (token, cpu, prompt) = (&placed.token, &placed.on_cpu, &placed.prompt);
-        // What the CPU keeps takes its place from what the system keeps.
-        let cached = room.cached.saturating_sub(room.kept.min(cpu.cpu_all));
-        let beside = Room { cached, ..room };
         Self {
             token: Expected::of(token, rates, room),
-            on_cpu: (cpu.cpu > 0).then(|| Expected::of(cpu, rates, beside)),
+            on_cpu: (cpu.cpu > 0).then(|| Expected::of(cpu, rates, room)),
             prompt: Expected::of(prompt, rates, room),
         }
+    }
+
+    /// A generated token where the CPU computes, or where it does not.
+    pub fn token(&self, on_cpu: bool) -> Expected {
+        self.on_cpu.filter(|_| on_cpu).unwrap_or(self.token)
     }
 
     /// Whether the CPU makes generated tokens faster, by what was measured.

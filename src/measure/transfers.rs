@@ -6,14 +6,17 @@ use crate::{
         error::{Error, Result},
         tensor::{DType, Tensor},
     },
-    kernels::{Gather, MatMul},
+    kernels::MatMul,
     machine::{
         BufferRole, Machine as _,
         gpu::{Gpu, RecordedPass, wait::now},
         kernel::Kernel,
         step::{STEP_LEN, header},
     },
-    measure::rates::Rate,
+    measure::{
+        device::{in_turns, round_trip},
+        rates::Rate,
+    },
     variants::Form,
 };
 
@@ -83,37 +86,22 @@ pub async fn measure(
 
 /// Seconds from a submission until its result is on the host: the median of many.
 async fn segment(gpu: &mut Gpu) -> Result<f64> {
-    let [kernel, _] = small(gpu)?;
+    let [kernel, _] = in_turns(gpu)?;
     let plan = gpu.record(&mut |exec| exec.run(&kernel))?;
-    let mut times = Vec::with_capacity(TRIPS);
-    for _ in 0..=TRIPS {
-        let start = now();
-        gpu.run_plan(&plan, &[kernel.out]).await?;
-        times.push(now() - start);
-    }
     // The first compiles.
-    times.remove(0);
-    times.sort_by(f64::total_cmp);
-    Ok(times[TRIPS / 2])
+    gpu.run_plan(&plan, &[kernel.out]).await?;
+    round_trip(gpu, &plan, kernel.out, TRIPS).await
 }
 
 /// Seconds of a dispatch that needs the result of the one before it.
 async fn dispatch(gpu: &mut Gpu) -> Result<f64> {
-    let kernels = small(gpu)?;
+    let kernels = in_turns(gpu)?;
     let [one, many] = [1, DISPATCHES].map(|count| {
         gpu.record(&mut |exec| (0..count).try_for_each(|i| exec.run(&kernels[i % 2])))
     });
     let between = beyond(gpu, [&one?, &many?], kernels[0].out).await?;
     // A clock may be too coarse to see them.
     Ok((between / (DISPATCHES - 1) as f64).max(1e-9))
-}
-
-/// Two kernels with hardly any work, each of which needs the result of the other.
-fn small(gpu: &mut Gpu) -> Result<[Gather; 2]> {
-    let row = |gpu: &mut Gpu| gpu.alloc(BufferRole::Storage, DType::F32, [1, 4].into());
-    let (a, b) = (row(gpu)?, row(gpu)?);
-    let rows = gpu.alloc(BufferRole::Storage, DType::U32, [1].into())?;
-    Ok([Gather { x: a, rows, out: b }, Gather { x: b, rows, out: a }])
 }
 
 /// Bytes a second that are written, in windows, until they are in the device's memory.

@@ -4,6 +4,8 @@
 //! Mutations are the same in every run. A failing input is saved, and the message says where.
 //! Copied to the seeds, it runs first; it should stay there once the bug is fixed.
 
+#[path = "../common/full.rs"]
+mod full;
 mod mutate;
 #[path = "../../fuzz/targets.rs"]
 mod targets;
@@ -19,7 +21,7 @@ use targets::{TARGETS, Target};
 
 /// Mutations for each target: more with `scripts/test --full`.
 fn mutations() -> u64 {
-    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let full = full::is_full();
     if full { 100_000 } else { 20_000 }
 }
 

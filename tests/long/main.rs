@@ -8,6 +8,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/full.rs"]
+mod full;
 mod without;
 
 use std::path::Path;
@@ -82,17 +84,12 @@ impl Golden {
         assert_eq!(positions, [1, 1025, NEAR, 65_537, 131_071]);
         let rows = positions.into_iter().zip(floats("logits")).zip(floats("bounds"));
         let rows = rows.map(|((position, logits), bounds)| Row { position, logits, bounds });
-        rows.filter(|row| full() || row.position <= NEAR).collect()
+        rows.filter(|row| full::is_full() || row.position <= NEAR).collect()
     }
 
     fn session(&self, cache: DType) -> Session<Without> {
         load(&self.config, cache, common::open(LimitProfile::Baseline))
     }
-}
-
-/// Whether later positions are looked at as well, which takes minutes.
-fn full() -> bool {
-    std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true")
 }
 
 fn load(config: &Config, cache: DType, mut gpu: Gpu) -> Session<Without> {
@@ -163,7 +160,7 @@ fn every_position(name: &'static str, cache: DType, whole: bool) -> Result<()> {
     let golden = Golden::read(name);
     let mut session = golden.session(cache);
     for row in golden.rows(cache) {
-        let short = row.position > if whole || full() { NEAR } else { 1025 };
+        let short = row.position > if whole || full::is_full() { NEAR } else { 1025 };
         let both = logits_at(&mut session, row.position, short)?;
         for (what, got) in ["prompt", "generated token"].into_iter().zip(&both) {
             let off = off(got, &row);
@@ -256,7 +253,8 @@ fn another_rule_is_seen() -> Result<()> {
 #[test]
 fn pages_in_reverse_give_the_same_bits() -> Result<()> {
     let golden = Golden::read("interpolated");
-    let (caches, far) = if full() { (&CACHES[..], 131_071) } else { (&[DType::Q8][..], NEAR) };
+    let (caches, far) =
+        if full::is_full() { (&CACHES[..], 131_071) } else { (&[DType::Q8][..], NEAR) };
     let bits = |both: Both| both.map(|row| row.into_iter().map(f32::to_bits).collect::<Vec<_>>());
     for &cache in caches {
         let mut session = golden.session(cache);

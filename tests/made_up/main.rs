@@ -6,6 +6,9 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "../common/full.rs"]
+mod full;
+
 use std::{
     fs::File,
     io::{Read as _, Seek as _, SeekFrom, Write},
@@ -228,7 +231,7 @@ fn least(model: &str, sizes: &[&str]) -> u64 {
 
 #[test]
 fn a_model_is_quantized_and_runs_in_the_least_memory() {
-    let full = std::env::var("GROK_WGPU_FULL").is_ok_and(|full| full == "true");
+    let full = full::is_full();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let free = fs4::available_space(folder.path()).expect("a disk");
     if full && free < DISK {

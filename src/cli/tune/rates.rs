@@ -34,9 +34,9 @@ use super::{
         globals::Globals,
         model::{folder_of, locate, open},
         signals::check_interrupt,
-        terminal::{Terminal, out, out_json},
+        terminal::Terminal,
     },
-    Options,
+    Options, Report,
 };
 
 /// Bytes of a row of a scratch file: a window, as weights are read.
@@ -95,26 +95,18 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     }
     bar.finish_and_clear();
     let found = Found { device: gpu.caps().describe(), dtype, folder, rates };
-    if let Some(path) = &keep {
-        adapter::keep(path, &found.device, found.kept())?;
-    }
-    if globals.json {
-        return out_json(&found.as_json(keep.as_deref()));
-    }
-    terminal.note(&found.device);
-    out(&found.describe())?;
     let assumed = Rates::assumed(kind(Some(&gpu)));
-    for rate in Rate::ALL {
-        if !found.rates.iter().any(|&(of, _)| of == rate) {
-            let value = amount(rate, assumed.get(rate));
-            terminal.note(format!("not measured: {}, taken to be {value}", rate.what()));
-        }
+    let missing = Rate::ALL.into_iter().filter(|rate| found.rates.iter().all(|(of, _)| of != rate));
+    let taken =
+        |rate: Rate| format!("{}, taken to be {}", rate.what(), amount(rate, assumed.get(rate)));
+    Report {
+        device: &found.device,
+        kept: found.kept(),
+        json: found.as_json(keep.as_deref()),
+        text: found.describe(),
+        left_out: missing.map(taken).collect(),
     }
-    match &keep {
-        Some(path) => terminal.note(format!("kept in {}", path.display())),
-        None => terminal.note("not kept"),
-    }
-    Ok(())
+    .keep_and_tell(globals, keep.as_deref())
 }
 
 impl Found {

@@ -191,8 +191,9 @@ fn small_rows_keep_to_the_rules() {
 
 /// With `GROK_WGPU_EVERY=N`, every Nth row of each program in each tuning, from the smallest on.
 fn some_of_each_program(rows: &[Prepared]) -> Vec<&Prepared> {
-    let every = std::env::var("GROK_WGPU_EVERY").map_or(1, |every| {
-        every.parse().unwrap_or_else(|error| panic!("GROK_WGPU_EVERY={every}: {error}"))
+    let every = std::env::var("GROK_WGPU_EVERY").map_or(1, |text| match text.parse::<usize>() {
+        Ok(every) if every > 0 => every,
+        _ => panic!("GROK_WGPU_EVERY is {text:?}, expected a whole number from 1 on"),
     });
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut chosen = |row: &&Prepared| {
