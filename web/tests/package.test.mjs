@@ -422,9 +422,7 @@ describe("a model that is larger than the memory it may take", () => {
     const whole = await page.evaluate(() => write("Once upon a time"));
     // The first page of the cache is finished by then, and is put back.
     const lose = async () => {
-      const { text } = await page.evaluate(() =>
-        write("Once upon a time", {}, (n) => n === 35 && engine.loseDevice()),
-      );
+      const { text } = await page.evaluate(() => write("Once upon a time", {}, (n) => n === 35 && engine.loseDevice()));
       assert.equal(text, whole.text);
       const count = Number((await page.evaluate(() => restored)).match(/(\d+) tokens were computed/)?.[1]);
       assert.ok(count > 0 && count < 32, `${count} tokens`);
