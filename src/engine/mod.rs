@@ -11,6 +11,7 @@ mod on_host;
 #[path = "on_host_absent.rs"]
 mod on_host;
 pub mod options;
+pub mod pages;
 mod plans;
 mod pool;
 mod prepare;
