@@ -1,14 +1,16 @@
-//! Writes a GGUF of synthetic weights that llama.cpp can load: any size, no download.
-//! `scripts/bench_peers` gives it to several engines.
+//! Writes a GGUF that llama.cpp can load: of synthetic weights, so of any size without a download,
+//! or of a model in a folder. `scripts/bench_peers` gives it to several engines, and
+//! `scripts/compare_quantizers` to llama.cpp's quantizer.
 //!
 //! `cargo run --release --example make_gguf -- --preset bench --type q4 --out /tmp/bench.gguf`
+//! `cargo run --release --example make_gguf -- --model models/demo --out /tmp/demo.gguf`
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
     mem,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Parser, ValueEnum};
@@ -25,6 +27,7 @@ use grok_wgpu::lab::{
     },
     text::tokenizer::synthetic_tok_json,
 };
+use half::bf16;
 use serde_json::Value;
 
 #[path = "../tests/gguf/writer.rs"]
@@ -42,10 +45,15 @@ const CONTROL: i32 = 3;
 
 #[derive(Parser)]
 struct Options {
-    /// A configuration by name.
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
-    preset: String,
-    /// Element type. Norms and routers are f32.
+    /// A configuration by name, for weights from a formula.
+    #[arg(long, required_unless_present = "model")]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
+    preset: Option<String>,
+    /// A folder with a model whose tokenizer is a tokenizer.tok.json. Its types are kept, but for
+    /// norms and routers, which are f32 in a GGUF.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "element", "seed"])]
+    model: Option<PathBuf>,
+    /// Element type of weights from a formula. Norms and routers are f32.
     #[arg(long = "type", value_enum, default_value = "q4")]
     element: Element,
     /// Another seed gives other weights.
@@ -68,7 +76,10 @@ enum Element {
 struct Part {
     source: String,
     shape: Vec<u64>,
+    /// Its type in the file.
     dtype: DType,
+    /// Whether the model has it as bf16, and the file as f32.
+    widened: bool,
 }
 
 impl Part {
@@ -83,6 +94,7 @@ impl Part {
             // A block has a scale of two bytes and no padding.
             DType::Q8 => elements / 32 * 34,
             DType::Q4 => elements / 32 * 18,
+            DType::BF16 | DType::F16 => elements * 2,
             _ => elements * 4,
         }
     }
@@ -99,7 +111,13 @@ fn main() -> std::process::ExitCode {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    let name = &options.preset;
+    if let Some(folder) = &options.model {
+        let opened = grok_wgpu::open(folder).await?;
+        let tokens = folder.join("tokenizer.tok.json");
+        let tokens = fs::read_to_string(&tokens).map_err(|source| Error::io(&tokens, source))?;
+        return convert(&options.out, &opened.config, &opened.weights, &tokens).await;
+    }
+    let name = options.preset.as_deref().unwrap_or_default();
     let config =
         Config::preset(name).ok_or_else(|| Error::Usage(format!("no preset is called {name}")))?;
     let dtype = match options.element {
@@ -108,35 +126,48 @@ async fn run(options: &Options) -> Result<()> {
         Element::Q4 => DType::Q4,
     };
     let weights = Synthetic::new(&config, dtype, options.seed)?;
-    let mut file = writer::metadata(&config);
-    add_tokenizer(&mut file, config.vocab_size)?;
+    convert(&options.out, &config, &weights, &synthetic_tok_json(config.vocab_size)?).await
+}
+
+/// Writes a model. `tokens` is its `tokenizer.tok.json`.
+async fn convert(out: &Path, config: &Config, weights: &impl Weights, tokens: &str) -> Result<()> {
+    let mut file = writer::metadata(config);
+    add_tokenizer(&mut file, tokens)?;
     let mut parts: BTreeMap<String, Vec<Part>> = BTreeMap::new();
-    for want in schema::tensors(&config) {
+    for want in schema::tensors(config) {
         let (name, expert) = writer::name(&want.name);
-        let dtype = weights.dtype(&want.name)?;
+        let mut dtype = weights.dtype(&want.name)?;
+        if matches!(dtype, DType::Q3 | DType::Q2) {
+            let what = format!("{} is {dtype}, a type that a GGUF does not have", want.name);
+            return Err(Error::Usage(what));
+        }
+        let widened = dtype == DType::BF16 && (want.shape.len() == 1 || name.contains("gate_inp"));
+        if widened {
+            dtype = DType::F32;
+        }
         let experts = expert.then_some(u64::from(config.num_local_experts()));
         let shape = experts.into_iter().chain(want.shape.iter().copied()).collect();
         let ty = writer::type_number(dtype);
         file.tensors.entry(name.clone()).or_insert(Tensor { shape, ty, bytes: Vec::new() });
-        let part = Part { source: want.name, shape: want.shape, dtype };
+        let part = Part { source: want.name, shape: want.shape, dtype, widened };
         parts.entry(name).or_default().push(part);
     }
     let header = file.header(|name| parts[name].iter().map(Part::bytes).sum());
-    let bytes = write(options, &header, &weights, parts.values())
+    let bytes = write(out, &header, weights, parts.values())
         .await
-        .map_err(|source| Error::io(&options.out, source))??;
-    eprintln!("wrote {bytes} bytes to {}", options.out.display());
+        .map_err(|source| Error::io(out, source))??;
+    eprintln!("wrote {bytes} bytes to {}", out.display());
     Ok(())
 }
 
 /// Writes the file window by window. Returns its length.
 async fn write<'a>(
-    options: &Options,
+    out: &Path,
     header: &[u8],
-    weights: &Synthetic,
+    weights: &impl Weights,
     tensors: impl Iterator<Item = &'a Vec<Part>>,
 ) -> io::Result<Result<usize>> {
-    let mut file = BufWriter::new(File::create(&options.out)?);
+    let mut file = BufWriter::new(File::create(out)?);
     file.write_all(header)?;
     let mut at = header.len();
     let mut rows = Vec::new();
@@ -152,6 +183,10 @@ async fn write<'a>(
                     return Ok(Err(error));
                 }
                 let cols = usize::try_from(part.cols()).unwrap_or(usize::MAX);
+                if part.widened {
+                    let wide = |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]).to_f32();
+                    rows = rows.chunks_exact(2).flat_map(|b| wide(b).to_le_bytes()).collect();
+                }
                 let stored = writer::stored(part.dtype, cols, mem::take(&mut rows));
                 file.write_all(&stored)?;
                 at += stored.len();
@@ -163,7 +198,7 @@ async fn write<'a>(
 }
 
 /// Adds a BPE vocabulary, as llama.cpp's converter writes it.
-fn add_tokenizer(file: &mut Writer, vocab_size: u32) -> Result<()> {
+fn add_tokenizer(file: &mut Writer, tokens: &str) -> Result<()> {
     // Byte-level BPE writes bytes that are not printable in Latin-1 as characters from U+0100 on.
     let mut others = '\u{100}'..;
     let letters: Vec<char> = (0..=u8::MAX)
@@ -172,8 +207,8 @@ fn add_tokenizer(file: &mut Writer, vocab_size: u32) -> Result<()> {
             _ => others.next().unwrap_or_default(),
         })
         .collect();
-    let vocabulary: Value = serde_json::from_str(&synthetic_tok_json(vocab_size)?)
-        .map_err(|error| Error::Usage(format!("the made-up tokenizer: {error}")))?;
+    let vocabulary: Value = serde_json::from_str(tokens)
+        .map_err(|error| Error::Usage(format!("the tokenizer: {error}")))?;
     let bytes = |token: &Value| -> Vec<u8> {
         let bytes = token["bytes"].as_array().map(Vec::as_slice).unwrap_or_default();
         bytes.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok()).collect()

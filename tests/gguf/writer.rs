@@ -308,5 +308,9 @@ pub(crate) fn metadata(c: &Config) -> Writer {
         file.number("grok.rope.scaling.yarn_beta_fast", rope.beta_fast);
         file.number("grok.rope.scaling.yarn_beta_slow", rope.beta_slow);
     }
+    if rope.rope_type_named && rope.rope_type == RopeType::Linear {
+        file.text("grok.rope.scaling.type", "linear");
+        file.number("grok.rope.scaling.factor", rope.scaling_factor);
+    }
     file
 }
