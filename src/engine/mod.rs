@@ -16,6 +16,7 @@ mod plans;
 mod pool;
 mod prepare;
 pub mod resume;
+pub mod schedule;
 pub mod segments;
 pub mod sequence;
 pub mod session;
