@@ -4,7 +4,7 @@
 use grok_wgpu::lab::{
     base::{error::Result, tensor::DType},
     checkpoint::requantize::Choices,
-    engine::SessionOptions,
+    engine::{HostCompute, SessionOptions},
     machine::{counting::DeviceLimits, gpu::Gpu},
     measure::{
         capacity::Planner,
@@ -19,7 +19,8 @@ use grok_wgpu::lab::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    memory::{free, place},
+    memory::{MemoryOption, free, place},
+    sizes::Sizes,
     terminal::Terminal,
     units::{self, rounded, short_size, whole},
 };
@@ -91,12 +92,36 @@ impl Speeds {
     }
 }
 
-/// What the CPU should compute, by what was measured of its speed.
-pub(crate) struct Chosen {
+/// What may be where, and what the CPU computes.
+#[derive(Clone, Copy)]
+pub(crate) struct Settled {
     /// What may be where.
     pub(crate) budget: Budget,
-    /// Bytes of weights that the CPU may keep; `None` if it should compute nothing.
-    pub(crate) kept: Option<u64>,
+    /// What the CPU computes, for [`SessionOptions::with_host_compute`]; `None` if nothing.
+    pub(crate) host: Option<HostCompute>,
+    /// Whether measured rates say so, and not only who asked.
+    pub(crate) by_rates: bool,
+}
+
+/// Settles what the CPU computes of a model: what was asked for; or, if that is left to measured
+/// rates, the fastest by them. `within` is what may be where, of memory as it was asked for;
+/// `place` lays the model out.
+///
+/// # Errors
+///
+/// Those of `place`.
+pub(crate) fn settle(
+    asked: &Sizes,
+    speeds: &Speeds,
+    within: impl Fn(MemoryOption) -> Budget,
+    place: impl Fn(Budget) -> Result<Placed>,
+) -> Result<Settled> {
+    let (budget, host) = (within(asked.memory), asked.host_compute);
+    let as_asked = Settled { budget, host, by_rates: false };
+    match asked.to_choose.filter(|_| budget.device < u64::MAX) {
+        Some(memory) => Ok(choose(speeds, within(memory), place)?.unwrap_or(as_asked)),
+        None => Ok(as_asked),
+    }
 }
 
 /// Chooses whether the CPU computes what is not on the device, and whether some of that is pinned
@@ -107,11 +132,11 @@ pub(crate) struct Chosen {
 /// # Errors
 ///
 /// Those of `place`.
-pub(crate) fn choose(
+fn choose(
     speeds: &Speeds,
     pinning: Budget,
     place: impl Fn(Budget) -> Result<Placed>,
-) -> Result<Option<Chosen>> {
+) -> Result<Option<Settled>> {
     let alone = Budget { host: 0, ..pinning };
     let [pinned, none] = [place(pinning)?, place(alone)?];
     let [with, without] = [&pinned, &none].map(|placed| speeds.outlook(placed));
@@ -126,16 +151,18 @@ pub(crate) fn choose(
     let Some(&(budget, on_cpu, _)) = fastest(&expected).and_then(|at| ways.get(at)) else {
         return Ok(None);
     };
-    Ok(Some(Chosen { budget, kept: on_cpu.map(|placed| speeds.room(placed.bytes.host).kept) }))
+    let host = on_cpu.map(|placed| HostCompute::new(0, speeds.room(placed.bytes.host).kept));
+    Ok(Some(Settled { budget, host, by_rates: true }))
 }
 
+/// Why the CPU computes nothing though that was asked for, and what to do.
+pub(crate) const NOT_ON_CPU: &str = "by the measured rates the CPU would make it slower, so it \
+                                     computes nothing; with a size (--host-compute=40GiB) it does";
+
 /// Says it if the CPU computes less than was asked for.
-pub(crate) fn tell_choice(terminal: Terminal, chosen: &Chosen) {
-    if chosen.kept.is_none() {
-        terminal.note(
-            "--host-compute: by the measured rates the CPU would make it slower, so it computes \
-             nothing; with a size (--host-compute=40GiB) it does",
-        );
+pub(crate) fn tell_choice(terminal: Terminal, settled: &Settled) {
+    if settled.by_rates && settled.host.is_none() {
+        terminal.note(format!("--host-compute: {NOT_ON_CPU}"));
     }
 }
 
@@ -171,13 +198,18 @@ pub(crate) fn hint(outlook: &Outlook) -> Option<String> {
 }
 
 /// The lines of `inspect`: the expected rates, and what `--host-compute` would make of them.
-pub(crate) fn lines(outlook: &Outlook, on_cpu: bool) -> Vec<String> {
+pub(crate) fn lines(outlook: &Outlook, settled: &Settled) -> Vec<String> {
     let Outlook { token, prompt, .. } = outlook;
+    let on_cpu = settled.host.is_some();
     let now = outlook.token(on_cpu);
     let line = format!("expected         {}, {} of a prompt", tokens(&now), tokens(prompt));
     let other = outlook.on_cpu.map_or_else(String::new, |other| {
-        let (other, option) = if on_cpu { (*token, "without") } else { (other, "with") };
-        format!("; {option} --host-compute {}", tokens(&other))
+        let (other, option) = match (on_cpu, settled.by_rates) {
+            (true, _) => (*token, "without --host-compute"),
+            (false, false) => (other, "with --host-compute"),
+            (false, true) => (other, "with --host-compute=SIZE"),
+        };
+        format!("; {option} {}", tokens(&other))
     });
     let mut lines = vec![line + &other];
     let measured = now.measured && prompt.measured;

@@ -34,13 +34,13 @@ use serde_json::{Value, json};
 use self::verdict::{Bandwidth, Verdict};
 use super::{
     adapter,
-    expected::{self, Smaller, Speeds, kind, smaller},
+    expected::{self, Settled, Smaller, Speeds, kind, settle, smaller},
     globals::Globals,
     hub::{commit, hub, in_cache, open_remote},
     memory::{Memory, MemoryOption, Told, computed, place, placement_json},
     model::{Element, Located, folder_of, locate, open, preset, tokenizer, told},
     scan::Scan,
-    sizes::{Decided, SizeOptions},
+    sizes::{Decided, Rule, SizeOptions},
     terminal::{out, out_json},
     units,
 };
@@ -257,10 +257,10 @@ async fn show(
     weights: &impl Weights,
 ) -> Result<()> {
     let usual = SessionOptions::of(&known.config).context;
-    let sizes = options.sizes.sizes(&known.config, usual.into());
+    let asked = options.sizes.sizes(&known.config, usual.into());
     let device = device(globals, options).await?;
     let device = device.as_ref().map(|(gpu, kept)| (gpu, kept));
-    let decided = sizes.on(device, &known.config, weights)?;
+    let decided = asked.on(device, &known.config, weights)?;
     let Decided { sizes, .. } = decided;
     let mut all = Vec::new();
     if let Some((gpu, _)) = device {
@@ -270,16 +270,26 @@ async fn show(
     let measured = device.and_then(|(_, kept)| kept.bandwidth);
     let given = options.bandwidth.map(|rate| Bandwidth { rate, measured: false });
     let rate = given.or(measured.map(|rate| Bandwidth { rate, measured: true }));
-    let budget =
-        budget(options.sizes.host.beside(options.sizes.memory), device.map(|(gpu, _)| gpu));
-    let memory = (budget.device < u64::MAX).then_some(budget.device);
+    let within = |memory| budget(memory, device.map(|(gpu, _)| gpu));
+    let memory = Some(within(asked.memory).device).filter(|&device| device < u64::MAX);
     let limits = all[0].1;
     let verdict = Verdict::new(known, weights, limits, sizes, memory, rate)?;
-    let placed = placement(known, weights, limits, sizes, budget)?;
     let of = (type_of_most(&known.config, weights)?, known.folder.as_deref());
     let speeds = speeds(options, device, of, given)?;
-    let outlook =
-        Outlooks::new((known, weights), limits, sizes, budget, placed.as_ref().ok(), speeds)?;
+    let place = |budget| place(&known.config, weights, limits, sizes, budget);
+    let placed = settle(&asked, &speeds, within, place)
+        .and_then(|settled| Ok((place(settled.budget)?, settled)));
+    let (placed, settled) = match placed {
+        Ok((placed, settled)) => (Ok(placed), Some(settled)),
+        // Memory that is too little is said where the placement would be.
+        Err(error) if error.code() == "limit" => (Err(error), None),
+        Err(error) => return Err(error),
+    };
+    let outlook = Outlooks::new((known, weights), limits, sizes, settled, &placed, speeds)?;
+    let on_cpu = settled
+        .zip(placed.as_ref().ok())
+        .filter(|_| asked.host_compute.is_some())
+        .map(|(settled, placed)| OnCpu::new(settled, placed, &known.config));
     let placed = memory.map(|_| placed);
     let mut plans = Vec::new();
     if globals.json || options.all {
@@ -287,16 +297,12 @@ async fn show(
             plans.push(planned(name, limits, known, weights, sizes, memory)?);
         }
     }
-    let on_cpu = options.sizes.host.wanted().is_some();
     if globals.json {
         let mut json = show::as_json((options, memory), known, &verdict, &plans, decided);
-        let host = options.sizes.host.wanted().zip(placed.as_ref().and_then(|p| p.as_ref().ok()));
-        let host = host.map(|(_, placed)| computed(placed, &known.config));
-        json["expected"] = outlook.as_ref().map(|of| of.to_json(on_cpu)).into();
+        json["expected"] = outlook.as_ref().map(Outlooks::to_json).into();
         json["placement"] = placed.as_ref().map(placement_json).into();
-        if let Some([experts, dense]) = host {
-            json["placement"]["on_cpu"] =
-                json!({ "layers_of_experts": experts, "layers_of_dense_mlps": dense });
+        if let (Some(on_cpu), Some(_)) = (&on_cpu, memory) {
+            json["placement"]["on_cpu"] = on_cpu.to_json();
         }
         return out_json(&json);
     }
@@ -308,12 +314,12 @@ async fn show(
     text += &show::describe_more(options, known);
     if let (Some(placed), Some(memory)) = (&placed, memory) {
         text += &show::describe_placement(placed, memory, &known.config);
-        if let (Some(_), Ok(placed)) = (options.sizes.host.wanted(), placed) {
-            text += &show::describe_computed(computed(placed, &known.config));
+        if let Some(on_cpu) = &on_cpu {
+            text += &show::describe_on_cpu(on_cpu);
         }
     }
     if let Some(outlook) = &outlook {
-        text += &outlook.describe(on_cpu);
+        text += &outlook.describe();
     }
     if options.all {
         text += &show::describe_plans(&plans, decided, memory);
@@ -326,10 +332,36 @@ async fn show(
     Ok(())
 }
 
+/// What the CPU computes for generated tokens, where it was asked to.
+struct OnCpu {
+    settled: Settled,
+    /// Of how many layers the experts, and the dense MLPs.
+    layers: [u32; 2],
+}
+
+impl OnCpu {
+    fn new(settled: Settled, placed: &Placed, config: &Config) -> Self {
+        let layers = settled.host.map_or([0, 0], |_| computed(placed, config));
+        Self { settled, layers }
+    }
+
+    fn to_json(&self) -> Value {
+        let ([experts, dense], by_rates) = (self.layers, self.settled.by_rates);
+        let rule = if by_rates { Rule::Measured } else { Rule::Asked };
+        json!({
+            "layers_of_experts": experts,
+            "layers_of_dense_mlps": dense,
+            "kept_bytes": self.settled.host.map(|host| host.memory),
+            "rule": rule.name(),
+        })
+    }
+}
+
 /// How fast a model is expected to be as it is placed, and with fewer bits if it is not whole.
 struct Outlooks {
     speeds: Speeds,
     now: Outlook,
+    settled: Settled,
     /// Whether all of it is on the device.
     is_whole: bool,
     /// What all of it takes of a device.
@@ -343,23 +375,23 @@ impl Outlooks {
         (known, weights): (&Known, &impl Weights),
         limits: DeviceLimits,
         sizes: SessionOptions,
-        budget: Budget,
-        placed: Option<&Placed>,
+        settled: Option<Settled>,
+        placed: &Result<Placed>,
         speeds: Speeds,
     ) -> Result<Option<Self>> {
-        let Some(placed) = placed else { return Ok(None) };
+        let Some((settled, placed)) = settled.zip(placed.as_ref().ok()) else { return Ok(None) };
         let (now, is_whole) = (speeds.outlook(placed), placed.bytes.is_whole());
         let (mut whole, mut fewer) = (Some(placed.plan.total()), Vec::new());
         if !is_whole {
             let of = (&known.config, type_of_most(&known.config, weights)?);
             whole = expected::total(&known.config, weights, limits, sizes)?;
-            fewer = smaller(of, weights, limits, sizes, budget, &speeds)?;
+            fewer = smaller(of, weights, limits, sizes, settled.budget, &speeds)?;
         }
-        Ok(Some(Self { speeds, now, is_whole, whole, smaller: fewer }))
+        Ok(Some(Self { speeds, now, settled, is_whole, whole, smaller: fewer }))
     }
 
-    fn describe(&self, on_cpu: bool) -> String {
-        let mut lines = expected::lines(&self.now, on_cpu);
+    fn describe(&self) -> String {
+        let mut lines = expected::lines(&self.now, &self.settled);
         if self.is_whole {
             return format!("\n{}\n", lines.join("\n"));
         }
@@ -367,7 +399,8 @@ impl Outlooks {
         format!("  {}\n", lines.join("\n  "))
     }
 
-    fn to_json(&self, on_cpu: bool) -> Value {
+    fn to_json(&self) -> Value {
+        let on_cpu = self.settled.host.is_some();
         let mut json = expected::to_json(&self.speeds, &self.now, on_cpu, &self.smaller);
         json["whole_bytes"] = self.whole.into();
         json
@@ -405,21 +438,6 @@ fn budget(asked: MemoryOption, gpu: Option<&Gpu>) -> Budget {
         Memory::Auto => budget.host,
     };
     Budget { host, ..budget }
-}
-
-/// What goes where if the model may take so much memory of a device; if that is too little, the
-/// error that says so.
-fn placement(
-    known: &Known,
-    weights: &impl Weights,
-    limits: DeviceLimits,
-    sizes: SessionOptions,
-    budget: Budget,
-) -> Result<Result<Placed>> {
-    match place(&known.config, weights, limits, sizes, budget) {
-        Err(error) if error.code() == "limit" => Ok(Err(error)),
-        placed => placed.map(Ok),
-    }
 }
 
 /// The device to plan for, with what was measured on it. `None` without an adapter: WebGPU's

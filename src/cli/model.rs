@@ -20,7 +20,7 @@ use grok_wgpu::lab::{
         place,
     },
     engine::{
-        Engine, HostCompute, SessionOptions,
+        Engine, SessionOptions,
         resume::{Change, Rebuild},
         session::Session,
         step::Readback,
@@ -50,7 +50,7 @@ use grok_wgpu::lab::{
 use super::{
     adapter::measured_pinning,
     builtin,
-    expected::{Speeds, choose, tell_choice},
+    expected::{Settled, Speeds, settle, tell_choice},
     globals::Globals,
     hub::open_cached,
     memory::{MemoryOption, Told, place, tell_rate, tell_refused},
@@ -287,19 +287,12 @@ async fn load_onto<M: Machine>(
             let budget = memory.budget(told);
             Budget { device: smaller.unwrap_or(budget.device), ..budget }
         };
-        let (mut budget, mut host) = (within(asked.memory), asked.host_compute);
-        if let Some(memory) = asked.to_choose
-            && budget.device < u64::MAX
-        {
-            let place = |budget| place(config, weights, limits, sizes, budget);
-            if let Some(chosen) = choose(&speeds, within(memory), place)? {
-                budget = chosen.budget;
-                host = chosen.kept.map(|memory| HostCompute::new(0, memory));
-                tell_choice(terminal, &chosen);
-            }
-        }
+        let place = |budget| place(config, weights, limits, sizes, budget);
+        let settled = settle(&asked, &speeds, within, place)?;
+        tell_choice(terminal, &settled);
+        let Settled { budget, host, .. } = settled;
         let sizes = sizes.with_host_compute(host);
-        let placed = |device| place(config, weights, limits, sizes, Budget { device, ..budget });
+        let placed = |device| place(Budget { device, ..budget });
         let now = (budget.device < u64::MAX).then(|| placed(budget.device)).transpose()?;
         if let Some(now) = &now {
             tell_rate(terminal, now, &speeds.outlook(now), host.is_some());

@@ -1,8 +1,13 @@
 //! Models that take less memory than they have: `--device-memory`.
 
+use grok_wgpu::lab::{
+    base::tensor::DType,
+    measure::rates::{Rate, key},
+    variants::{Kept, Store},
+};
 use serde_json::Value;
 
-use super::{good, model, path, run};
+use super::{good, json, model, path, run, text, text_of};
 
 /// The least memory for a command on the small model, as its error says.
 fn least(args: &[&str]) -> String {
@@ -250,4 +255,74 @@ fn the_cpu_computes_what_is_not_on_the_device() {
     };
     // Only attention still moves.
     assert!(brought(&["--host-compute"]) < 0.5 * brought(&[]));
+}
+
+/// Measured rates choose whether the CPU computes, and `inspect` says what the commands do.
+#[test]
+fn measured_rates_choose_what_the_cpu_computes() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let file = folder.path().join("tuning.json");
+    let sizes = ["--prefill", "8"];
+    let bench = ["bench", path(model()), "--prompt", "8", "--tokens", "3", "--repeats", "1"];
+    let memory = least(&[&bench[..], &sizes].concat());
+    // As long as those of the benchmark.
+    let context = ["--context", "11"];
+    let told = json(&["inspect", path(model()), "--json"]);
+    let device = told["plans"][0]["device"].as_str().expect("a name").to_owned();
+    // Of a device with rates, the object on what the CPU computes, the expected tokens a second,
+    // and the bytes that are brought for a token.
+    let chosen = |rates: &[(Rate, f64)], option: &str| {
+        let one = |&(rate, value): &(Rate, f64)| (key(rate, DType::BF16, None), value);
+        let kept = Kept { rates: rates.iter().map(one).collect(), ..Kept::default() };
+        let store = Store { devices: [(device.clone(), kept)].into() };
+        std::fs::write(&file, store.to_json().to_string()).expect("written");
+        let given = ["--device-memory", &memory, option, "--tuning-file", path(&file)];
+        let inspect = ["inspect", path(model())];
+        let inspect = [&inspect[..], &context, &sizes, &given].concat();
+        let known = json(&[&inspect[..], &["--json"]].concat());
+        let (rate, on_cpu) = (&known["expected"]["tokens_per_second"], &known["placement"]);
+        let (rate, on_cpu) = (rate.as_f64().expect("a rate"), &on_cpu["on_cpu"]);
+        let shown = good(&inspect);
+        // A command runs what `inspect` has said.
+        let ran = run(&[&bench[..], &["--json"], &sizes, &given].concat());
+        let decode = serde_json::from_str::<Value>(&text(&ran, &bench)).expect("JSON");
+        let decode = &decode["decode"];
+        let expected = decode["tokens_per_second_expected"].as_f64().expect("a rate");
+        // The benchmark knows which dispatches the CPU saves.
+        assert!((expected - rate).abs() <= 1e-3 * rate, "{expected}, {known}");
+        let (_, after) = shown.split_once("expected         ").expect("a line");
+        let (word, _) = after.split_once(", ").expect("a rate");
+        assert!(text_of(&ran).contains(&format!("; {word} are expected")), "{word}: {ran:?}");
+        let nothing = "by the measured rates the CPU would make it slower";
+        let computes = on_cpu["layers_of_experts"] != 0;
+        assert_eq!(shown.contains(&format!("on the CPU       {nothing}")), !computes, "{shown}");
+        assert_eq!(shown.contains("on the CPU       experts of "), computes, "{shown}");
+        assert_eq!(text_of(&ran).contains(&format!("--host-compute: {nothing}")), !computes);
+        assert_eq!(on_cpu["kept_bytes"].is_u64(), computes, "{on_cpu}");
+        let brought = decode["bytes_brought"].as_f64().expect("weights are brought");
+        (on_cpu.clone(), rate, brought)
+    };
+    let of =
+        |value: f64| Rate::ALL.map(|rate| (rate, if rate.is_seconds() { 1e-6 } else { value }));
+    let with = |changed: Rate, to: f64| {
+        of(1e9).map(|(rate, value)| (rate, if rate == changed { to } else { value }))
+    };
+
+    let slow_bus = with(Rate::Upload, 1e5);
+    let (on_cpu, _, less) = chosen(&slow_bus, "--host-compute");
+    let layers = told["config"]["num_hidden_layers"].as_u64().expect("a number");
+    assert_eq!((&on_cpu["layers_of_experts"], &on_cpu["rule"]), (&layers.into(), &"tune".into()));
+    let slow_cpu = with(Rate::Cpu, 1e5);
+    let (on_cpu, fast, more) = chosen(&slow_cpu, "--host-compute");
+    assert_eq!((&on_cpu["layers_of_experts"], &on_cpu["rule"]), (&0.into(), &"tune".into()));
+    assert!(less < 0.5 * more, "{less} {more}");
+    // With a size, or as long as not all was measured, it computes whatever that takes.
+    for (rates, option) in
+        [(&slow_cpu[..], "--host-compute=1GiB"), (&[(Rate::Cpu, 1e5)], "--host-compute")]
+    {
+        let (on_cpu, slow, brought) = chosen(rates, option);
+        let want = (&layers.into(), &"asked".into());
+        assert_eq!((&on_cpu["layers_of_experts"], &on_cpu["rule"]), want, "{option}");
+        assert!(slow < 0.01 * fast && brought < 0.5 * more, "{slow} {fast} {brought} {more}");
+    }
 }

@@ -15,8 +15,8 @@ use grok_wgpu::lab::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{memory::lines, scan::Scan, sizes::Decided, units},
-    Known, Options, Planned,
+    super::{expected::NOT_ON_CPU, memory::lines, scan::Scan, sizes::Decided, units},
+    Known, OnCpu, Options, Planned,
     verdict::Verdict,
 };
 
@@ -132,7 +132,11 @@ pub(super) fn describe_placement(placed: &Result<Placed>, memory: u64, config: &
 }
 
 /// What the CPU computes for generated tokens: of how many layers the experts and the dense MLPs.
-pub(super) fn describe_computed([experts, dense]: [u32; 2]) -> String {
+pub(super) fn describe_on_cpu(on_cpu: &OnCpu) -> String {
+    let [experts, dense] = on_cpu.layers;
+    if on_cpu.settled.host.is_none() {
+        return format!("  on the CPU       {NOT_ON_CPU}\n");
+    }
     let of = |what: &str, count| match count {
         0 => None,
         1 => Some(format!("{what} of 1 layer")),
