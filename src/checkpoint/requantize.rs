@@ -33,14 +33,14 @@ pub struct Choices(BTreeMap<Kind, Option<DType>>);
 
 impl Choices {
     /// `dtype` for every kind that may have it; norms and routers are F32. With Q4 and fewer bits,
-    /// the embedding table and the head are Q8: they are a small part of a large model, and their
-    /// error affects every token.
+    /// the embedding table and the head are Q8, and with fewer than four so is attention: they are
+    /// a small part of a large model, and their error affects every token.
     pub fn of(dtype: DType) -> Self {
+        let bits = dtype.integers().map_or(32, |integers| integers.bits);
         let choice = |kind: Kind| match kind {
             _ if !kind.is_large() => DType::F32,
-            Kind::Embedding | Kind::Head if dtype.integers().is_some_and(|one| one.bits < 8) => {
-                DType::Q8
-            }
+            Kind::Embedding | Kind::Head if bits < 8 => DType::Q8,
+            Kind::Attention if bits < 4 => DType::Q8,
             _ => dtype,
         };
         Self(Kind::ALL.into_iter().map(|kind| (kind, Some(choice(kind)))).collect())

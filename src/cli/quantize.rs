@@ -50,7 +50,8 @@ const FEWEST_TOKENS: usize = 32;
 ///
 /// Weights are rounded to 8 or 4 bits, in blocks of 32 that share a scale, or to 3 or 2, in blocks
 /// of 16. Norms and routers stay F32. With --type q4, q3 and q2 the embedding table and the head
-/// get 8 bits. A run that was stopped goes on where it was when the same command is given again.
+/// get 8 bits, and with q3 and q2 attention does. A run that was stopped goes on where it was when
+/// the same command is given again.
 ///
 /// With --calibrate, the model reads a text first, on the adapter, and the errors of a matrix count
 /// by how large its inputs are there. That costs no bits. The text should be like those that the
