@@ -7,9 +7,8 @@ use crate::base::{
     tensor::DType,
 };
 
-/// Elements that are looked at before the first decision: enough for a loop that compilers
-/// vectorize.
-const TOGETHER: usize = 2048;
+/// Bytes that are looked at before the first decision.
+const TOGETHER: usize = 4096;
 
 /// The elements of some rows that are NaN or infinite. At least one is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,27 +24,58 @@ pub struct NotFinite {
 /// The elements that are not finite in stored rows of `cols` elements each, if there are any.
 pub fn not_finite(dtype: DType, cols: usize, bytes: &[u8]) -> Option<NotFinite> {
     match dtype {
-        DType::F32 => {
-            let finite = |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000;
-            search(bytes.as_chunks().0, 1, finite, f32::from_le_bytes)
-        }
-        DType::F16 => search(bytes.as_chunks().0, 1, is_finite_f16, f16_value),
-        DType::BF16 => {
-            let finite = |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80;
-            search(bytes.as_chunks().0, 1, finite, |b| bf16::from_le_bytes(b).to_f32())
-        }
-        DType::Q8 | DType::Q4 => in_scales(dtype, cols, bytes, BLOCK, is_finite_f16, f16_value),
-        // The upper byte of an F16 has its exponent.
-        DType::Q3 | DType::Q2 => in_scales(
-            dtype,
-            cols,
-            bytes,
-            BLOCK / 2,
-            |[byte]: [u8; 1]| byte & 0x7c != 0x7c,
-            |[byte]| f16_value([0, byte]),
-        ),
+        DType::F32 => search(bytes.as_chunks().0, 1, F32),
+        DType::F16 => search(bytes.as_chunks().0, 1, F16),
+        DType::BF16 => search(bytes.as_chunks().0, 1, BF16),
+        DType::Q8 | DType::Q4 => in_scales(dtype, cols, bytes, BLOCK, F16),
+        DType::Q3 | DType::Q2 => in_scales(dtype, cols, bytes, BLOCK / 2, UPPER_OF_F16),
         DType::U32 => None,
     }
+}
+
+/// Numbers of `N` bytes, whose exponent is next to the sign, which is the highest bit.
+#[derive(Clone, Copy)]
+struct Format<const N: usize> {
+    /// The bits of the exponent, all of which a number has that is not finite.
+    exponent: [u8; N],
+    value: fn([u8; N]) -> f32,
+}
+
+const F32: Format<4> =
+    Format { exponent: 0x7f80_0000_u32.to_le_bytes(), value: f32::from_le_bytes };
+const F16: Format<2> = Format { exponent: 0x7c00_u16.to_le_bytes(), value: f16_value };
+const BF16: Format<2> = Format {
+    exponent: 0x7f80_u16.to_le_bytes(),
+    value: |bytes| bf16::from_le_bytes(bytes).to_f32(),
+};
+/// The upper byte of an F16, which has its exponent.
+const UPPER_OF_F16: Format<1> = Format { exponent: [0x7c], value: |[byte]| f16_value([0, byte]) };
+
+impl<const N: usize> Format<N> {
+    fn is_finite(self, number: &[u8; N]) -> bool {
+        number.iter().zip(self.exponent).any(|(&byte, exponent)| byte & exponent != exponent)
+    }
+
+    /// Whether all of these numbers are finite. They are looked at eight bytes at a time, in
+    /// registers of any CPU and of WebAssembly: the lowest bit of an exponent is added to it, and
+    /// where all of its bits are set that carries to the sign's place, and no further.
+    fn are_finite(self, numbers: &[[u8; N]]) -> bool {
+        let exponents = u64::from_le_bytes(repeated(self.exponent));
+        let mut sign = [0; N];
+        sign[N - 1] = 0x80;
+        let signs = u64::from_le_bytes(repeated(sign));
+        let carries = |word: [u8; 8]| (u64::from_le_bytes(word) & exponents) + (signs - exponents);
+        let (words, rest) = numbers.as_flattened().as_chunks();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let all = words.iter().fold(carries(last), |all, &word| all | carries(word));
+        all & signs == 0
+    }
+}
+
+/// These bytes again and again.
+fn repeated<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
+    std::array::from_fn(|i| bytes[i % N])
 }
 
 /// Looks at the scales of rows, which each stand for `elements` elements.
@@ -54,12 +84,11 @@ fn in_scales<const N: usize>(
     cols: usize,
     bytes: &[u8],
     elements: usize,
-    finite: impl Fn([u8; N]) -> bool + Copy,
-    value: impl Fn([u8; N]) -> f32 + Copy,
+    format: Format<N>,
 ) -> Option<NotFinite> {
     let mut found: Option<NotFinite> = None;
     for (row, scales) in quant::scales_of_rows(dtype, cols, bytes).enumerate() {
-        if let Some(here) = search(scales.as_chunks().0, elements, finite, value) {
+        if let Some(here) = search(scales.as_chunks().0, elements, format) {
             let first = NotFinite { count: 0, first: row * cols + here.first, ..here };
             found.get_or_insert(first).count += here.count;
         }
@@ -71,18 +100,15 @@ fn in_scales<const N: usize>(
 fn search<const N: usize>(
     numbers: &[[u8; N]],
     elements: usize,
-    finite: impl Fn([u8; N]) -> bool,
-    value: impl Fn([u8; N]) -> f32,
+    format: Format<N>,
 ) -> Option<NotFinite> {
-    let all = |some: &[[u8; N]]| some.iter().fold(true, |all, &number| all & finite(number));
-    let from = numbers.chunks(TOGETHER).position(|some| !all(some))? * TOGETHER;
-    let first = from + numbers[from..].iter().position(|&number| !finite(number))?;
-    let count = numbers[first..].iter().filter(|&&number| !finite(number)).count() * elements;
-    Some(NotFinite { count: count as u64, first: first * elements, value: value(numbers[first]) })
-}
-
-fn is_finite_f16(bytes: [u8; 2]) -> bool {
-    u16::from_le_bytes(bytes) & 0x7c00 != 0x7c00
+    let together = TOGETHER / N;
+    let from = numbers.chunks(together).position(|some| !format.are_finite(some))? * together;
+    let infinite = |number: &&[u8; N]| !format.is_finite(number);
+    let first = from + numbers[from..].iter().position(|number| infinite(&number))?;
+    let count = numbers[first..].iter().filter(infinite).count() * elements;
+    let value = (format.value)(numbers[first]);
+    Some(NotFinite { count: count as u64, first: first * elements, value })
 }
 
 fn f16_value(bytes: [u8; 2]) -> f32 {
@@ -131,7 +157,7 @@ mod tests {
     #[test]
     fn each_place_is_found() {
         let (rows, cols) = (60, 96);
-        for at in [0, 1, 2047, 2048, 2049, rows * cols - 1] {
+        for at in [0, 1, 2, 3, 1023, 1024, 1025, 2047, 2048, 2049, rows * cols - 1] {
             for bits in [0x7fc0_0000, 0xffff_ffff, 0x7f80_0000, 0xff80_0000, 0x7f80_0001_u32] {
                 let mut bytes = stored(F32, rows, cols);
                 bytes[4 * at..4 * at + 4].copy_from_slice(&bits.to_le_bytes());
@@ -146,6 +172,25 @@ mod tests {
                 let found = not_finite(dtype, cols, &bytes).expect("it is there");
                 assert_eq!((found.count, found.first), (1, at), "{dtype}");
                 assert!(!found.value.is_finite(), "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_pattern_of_16_bits_is_judged_wherever_it_lies() {
+        for bits in 0..=u16::MAX {
+            for (dtype, finite) in
+                [(F16, f16::from_bits(bits).is_finite()), (BF16, bf16::from_bits(bits).is_finite())]
+            {
+                for (at, len) in [(0, 1), (3, 5), (4, 5), (5, 9)] {
+                    // Neighbours with the largest exponent there is, and all else set.
+                    let largest = if dtype == F16 { 0xfbff_u16 } else { 0xff7f };
+                    let mut numbers = vec![largest; len];
+                    numbers[at] = bits;
+                    let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+                    let found = not_finite(dtype, len, &bytes).map(|found| found.first);
+                    assert_eq!(found, (!finite).then_some(at), "{dtype} {bits:#x} at {at}");
+                }
             }
         }
     }
