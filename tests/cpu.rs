@@ -2,6 +2,9 @@
 //! with the bound that follows from the depth of the CPU's own sums, and the same bits with every
 //! instruction set and number of threads.
 
+#[path = "common/products.rs"]
+mod products;
+
 use fearless_simd::Level;
 use grok_wgpu::lab::{
     base::{activation::Gelu, tensor::DType},
@@ -9,20 +12,12 @@ use grok_wgpu::lab::{
     machine::{
         binder::Dispatch,
         cpu::{Cpu, MlpRows, Rows},
-        host::{self, Host},
+        host::Host,
     },
     variants::Tuning,
 };
 
-/// Half a unit in the last place of 1: the CPU rounds to the nearest.
-const U: f64 = 1.0 / 16_777_216.0;
-
-/// Room for results too small to be normal, for each element.
-const TINY: f64 = 1e-36;
-
-/// A value, and how far from it a result may be.
-#[derive(Clone, Copy)]
-struct Bounded(f64, f64);
+use products::Bounded;
 
 /// Instruction sets that this computer has and that have a fused multiply-add.
 fn levels() -> Vec<Level> {
@@ -98,22 +93,16 @@ impl Operands {
     /// The same in f64.
     fn wanted(&self) -> Vec<Vec<Bounded>> {
         let dots = |bytes: &Vec<u8>| -> Vec<Bounded> {
-            let depth = self.rows(bytes).depth() as f64;
-            let weight = host::decode_rows(self.dtype, self.cols, bytes);
-            let dot = |x: &[f32], row: &[f64]| {
-                let products = x.iter().zip(row).map(|(&x, w)| f64::from(x) * w);
-                let size: f64 = products.clone().map(f64::abs).sum();
-                let bound = 1.001 * depth * U * size + self.cols as f64 * TINY;
-                Bounded(products.sum(), bound)
-            };
+            let exact =
+                |x: &[f32]| -> Vec<_> { x.iter().map(|&x| Bounded(x.into(), 0.0)).collect() };
             let columns = self.x.chunks(self.cols);
-            columns.flat_map(|x| weight.chunks(self.cols).map(move |row| dot(x, row))).collect()
+            columns.flat_map(|x| products::dots(self.rows(bytes), &exact(x))).collect()
         };
         let of = |expert: usize| match &self.weights[..] {
             [one] => dots(&one[expert]),
             [gate, up] => {
                 let both = dots(&gate[expert]).into_iter().zip(dots(&up[expert]));
-                both.map(|(gate, up)| gated(gate, up, self.gelu)).collect()
+                both.map(|(gate, up)| products::gated(gate, up, self.gelu)).collect()
             }
             _ => panic!("a product has one matrix or two"),
         };
@@ -124,21 +113,6 @@ impl Operands {
 fn is_tanh(dispatch: &Dispatch) -> bool {
     let field = dispatch.fields.iter().find(|(name, ..)| *name == "gelu_tanh");
     field.is_some_and(|&(_, _, at)| dispatch.params[at] == 1)
-}
-
-/// `gelu(gate) * up`; the slope of GELU is below 1.13.
-fn gated(Bounded(gate, of_gate): Bounded, Bounded(up, of_up): Bounded, gelu: Gelu) -> Bounded {
-    let value = match gelu {
-        Gelu::Erf => 0.5 * gate * libm::erfc(-gate / std::f64::consts::SQRT_2),
-        Gelu::Tanh => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
-            0.5 * gate * (1.0 + inner.tanh())
-        }
-    };
-    let of_value = 1.13 * of_gate + 1.001 * U * value.abs() + TINY;
-    let product = value * up;
-    let bound = of_value * up.abs() + of_up * value.abs() + of_value * of_up;
-    Bounded(product, bound + 1.001 * U * product.abs() + TINY)
 }
 
 /// The rows of the kernels that multiply weights, and random ones.

@@ -2,8 +2,11 @@
 //! those of the whole model, and the same bits every time.
 
 mod common;
+#[path = "common/products.rs"]
+mod products;
 
 use std::{
+    collections::VecDeque,
     ops::ControlFlow,
     sync::{
         Arc,
@@ -14,7 +17,7 @@ use std::{
 use grok_wgpu::lab::{
     base::{
         error::{Error, Result},
-        tensor::DType,
+        tensor::{DType, Shape, Tensor},
     },
     checkpoint::Synthetic,
     engine::{
@@ -25,12 +28,15 @@ use grok_wgpu::lab::{
         step::Readback,
     },
     machine::{
-        Machine,
-        gpu::{Gpu, LimitProfile},
+        BufferRole, Machine, Span,
+        cpu::{MlpRows, Rows},
+        gpu::{Gpu, LimitProfile, RecordedPass},
+        kernel::Executor,
     },
     model::{
         Placement, Slots,
         config::Config,
+        schema::{self, Key, Part},
         weights::{Lasting, Weights},
     },
     text::{
@@ -39,6 +45,7 @@ use grok_wgpu::lab::{
     },
 };
 use pollster::block_on;
+use products::Bounded;
 
 const SIZES: SessionOptions = SessionOptions::new(64, 16, DType::F32);
 const LAYERS: u32 = 3;
@@ -98,10 +105,201 @@ fn bits(logits: &[Vec<f32>]) -> Vec<u32> {
 
 const HOST: HostCompute = HostCompute::new(2, u64::MAX);
 
-/// What two orders of sums of the same model may differ by. The sums of a layer have together so
-/// many roundings, each of at most half a unit in the last place; they are independent, so their
-/// errors add up like the steps of a random walk, and layers hand them on about as they are, since
-/// each normalizes. Eight times that is far below what one wrong weight changes.
+/// A matrix as it is stored.
+struct Stored {
+    dtype: DType,
+    cols: usize,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn rows(&self) -> Rows<'_> {
+        Rows { dtype: self.dtype, cols: self.cols, bytes: &self.bytes }
+    }
+}
+
+/// A device of a model whose MLPs the CPU computes in part. What is written there in place of one
+/// is compared with its sums in f64, of the normed input that was read back and of the weights as
+/// they are stored.
+struct Watched<'a> {
+    gpu: &'a mut Gpu,
+    config: &'a Config,
+    weights: &'a Synthetic,
+    /// The layers whose dense MLP (`false`) or experts (`true`) the CPU has, in the order of a pass.
+    away: Vec<(u32, bool)>,
+    /// The next of them.
+    next: usize,
+    /// What will be written: outputs of the MLPs of a layer, each with a name.
+    wanted: VecDeque<Vec<(String, Vec<Bounded>)>>,
+    /// MLPs that were compared.
+    compared: u64,
+}
+
+impl<'a> Watched<'a> {
+    fn new(
+        gpu: &'a mut Gpu,
+        config: &'a Config,
+        weights: &'a Synthetic,
+        placement: Placement,
+    ) -> Self {
+        let of = |layer: u32| {
+            let dense = config.dense_width().is_some() && layer >= placement.dense;
+            let dense = dense.then_some((layer, false));
+            dense.into_iter().chain((layer >= placement.experts).then_some((layer, true)))
+        };
+        let away = (0..LAYERS).flat_map(of).collect();
+        Self { gpu, config, weights, away, next: 0, wanted: VecDeque::new(), compared: 0 }
+    }
+
+    /// A matrix with so many columns.
+    fn stored(&self, key: Key, cols: usize) -> Stored {
+        let (name, mut bytes) = (key.name(), Vec::new());
+        let dtype = self.weights.dtype(&name).expect("it has a type");
+        let all = schema::tensors(self.config).into_iter().find(|of| of.key == key);
+        let rows = all.expect("the model has it").shape[0];
+        block_on(self.weights.read_rows(&name, 0, rows, &mut bytes)).expect("made up");
+        Stored { dtype, cols, bytes }
+    }
+
+    /// An MLP's outputs for `x`.
+    fn mlp(&self, layer: u32, expert: Option<u32>, x: &[f32]) -> (String, Vec<Bounded>) {
+        use Part::{DenseDown, DenseGate, DenseUp, ExpertDown, ExpertGate, ExpertUp};
+        let (parts, width) = match expert {
+            Some(_) => ([ExpertGate, ExpertUp, ExpertDown], self.config.moe_intermediate_size()),
+            None => ([DenseGate, DenseUp, DenseDown], self.config.dense_width().expect("dense")),
+        };
+        let cols = [x.len(), x.len(), width as usize];
+        let [gate, up, down] = [0, 1, 2].map(|at| {
+            let key = Key { part: parts[at], layer, expert: expert.unwrap_or(0) };
+            self.stored(key, cols[at])
+        });
+        let mlp = MlpRows { gate: gate.rows(), up: up.rows(), down: down.rows() };
+        (format!("layer {layer}, {expert:?}"), products::mlp(mlp, self.config.hidden_act, x))
+    }
+
+    /// Notes what the CPU will compute of what was read back for it.
+    fn expect(&mut self, read: &[Vec<u8>]) {
+        let x: Vec<f32> = bytemuck::pod_collect_to_vec(&read[0]);
+        assert!(self.wanted.is_empty(), "the CPU did not write what it computed before");
+        loop {
+            let (layer, routed) = self.away[self.next];
+            self.next = (self.next + 1) % self.away.len();
+            let units: Vec<Option<u32>> = match (routed, read.get(1)) {
+                (true, Some(ids)) => {
+                    bytemuck::pod_collect_to_vec::<_, u32>(ids).into_iter().map(Some).collect()
+                }
+                (true, None) => panic!("nobody read which experts layer {layer} chose"),
+                (false, _) => vec![None],
+            };
+            let units = units.into_iter().map(|expert| self.mlp(layer, expert, &x)).collect();
+            self.wanted.push_back(units);
+            if routed || read.len() == 1 {
+                return;
+            }
+        }
+    }
+
+    /// Compares what is written with what is wanted.
+    fn compare(&mut self, bytes: &[u8]) {
+        let Some(wanted) = self.wanted.pop_front() else { return };
+        let got: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
+        let all: usize = wanted.iter().map(|(_, outputs)| outputs.len()).sum();
+        assert_eq!(got.len(), all, "outputs of {:?}", wanted[0].0);
+        let mut rest = &got[..];
+        for (name, outputs) in &wanted {
+            let (these, others) = rest.split_at(outputs.len());
+            for (at, (&got, &Bounded(value, bound))) in these.iter().zip(outputs).enumerate() {
+                let error = (f64::from(got) - value).abs();
+                // NaN is not within it.
+                assert!(error <= bound, "{name} at {at}: {got}, expected {value} +- {bound}");
+            }
+            rest = others;
+            self.compared += 1;
+        }
+    }
+}
+
+impl Machine for Watched<'_> {
+    type Plan = RecordedPass;
+
+    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
+        self.gpu.alloc(role, dtype, shape)
+    }
+
+    fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.compare(bytes);
+        self.gpu.write(tensor, offset, bytes)
+    }
+
+    async fn await_room(&mut self, bytes: usize) -> Result<()> {
+        self.gpu.await_room(bytes).await
+    }
+
+    fn record(
+        &mut self,
+        program: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Self::Plan> {
+        self.gpu.record(program)
+    }
+
+    async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+        let back = self.gpu.run_plan(plan, read).await?;
+        // Only for the CPU a normed hidden state is read back.
+        let hidden = Shape::from([1, self.config.hidden_size]);
+        if read.first().is_some_and(|first| first.dtype == DType::F32 && first.shape == hidden) {
+            self.expect(&back);
+        }
+        Ok(back)
+    }
+
+    async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
+        self.gpu.read(spans).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.gpu.flush().await
+    }
+
+    fn tensor_count(&self) -> usize {
+        self.gpu.tensor_count()
+    }
+
+    fn truncate(&mut self, keep: usize) {
+        self.gpu.truncate(keep);
+    }
+
+    fn max_binding_bytes(&self) -> u64 {
+        self.gpu.max_binding_bytes()
+    }
+}
+
+/// Each output of each MLP that the CPU computes is within the bound that follows from the depth of
+/// its sums.
+#[test]
+fn what_the_cpu_computes_is_within_its_bounds() -> Result<()> {
+    let mut gpu = common::open(LimitProfile::Baseline);
+    for config in configs() {
+        for dtype in [DType::BF16, DType::Q8, DType::Q4, DType::Q3, DType::Q2] {
+            let weights = Synthetic::new(&config, dtype, 11)?;
+            for placement in placements() {
+                let watched = Watched::new(&mut gpu, &config, &weights, placement);
+                let nothing = watched.away.is_empty();
+                let mut on_host = session(watched, &config, &weights, placement, Some(HOST));
+                logits(&mut on_host)?;
+                let (computed, watched) = (on_host.moved().computed, on_host.machine());
+                assert_eq!(watched.compared, computed, "{dtype} {placement:?}");
+                assert!(watched.wanted.is_empty() && (computed == 0) == nothing);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What two orders of sums of the same model may differ by, as an estimate: a wrong weight or a
+/// wrong place changes far more. What bounds the sums themselves is above. The sums of a layer have
+/// together so many roundings, each of at most half a unit in the last place; they are independent,
+/// so their errors add up like the steps of a random walk, and layers hand them on about as they
+/// are, since each normalizes. Eight times that is allowed.
 fn allowed(config: &Config, logits: &[f32]) -> f32 {
     let sums = config.hidden_size + config.dense_width().unwrap_or(0);
     let roundings = (sums + config.moe_intermediate_size()) as f32 * LAYERS as f32;
