@@ -100,6 +100,20 @@ impl<M: Machine> Engine<M> {
     ///
     /// Those of [`Engine::load`]; [`Error::Usage`] if there is not room for the experts of a token.
     pub async fn load_placed(
+        machine: M,
+        config: &Config,
+        weights: &impl Lasting,
+        options: SessionOptions,
+        placement: Placement,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let cpu = OnHost::new;
+        Self::load_beside(cpu, machine, config, weights, options, placement, progress).await
+    }
+
+    /// The same, beside the CPU that `cpu` makes if the options want one.
+    async fn load_beside(
+        cpu: impl FnOnce(HostCompute) -> Result<OnHost>,
         mut machine: M,
         config: &Config,
         weights: &impl Lasting,
@@ -108,7 +122,7 @@ impl<M: Machine> Engine<M> {
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let keep = machine.tensor_count();
-        let on_host = options.host_compute.map(OnHost::new).transpose()?;
+        let on_host = options.host_compute.map(cpu).transpose()?;
         let loaded = async {
             let model = Model::placed(&mut machine, config, weights, placement)?;
             let tensors = machine.tensor_count();

@@ -52,13 +52,12 @@ impl OnHost {
     ///
     /// Those of [`Cpu::new`].
     pub(super) fn new(options: HostCompute) -> Result<Self> {
-        Ok(Self {
-            cpu: Cpu::new(options.threads as usize)?,
-            most: options.memory,
-            bytes: 0,
-            kept: HashMap::new(),
-            passing: Stored::default(),
-        })
+        Ok(Self::of(Cpu::new(options.threads as usize)?, options.memory))
+    }
+
+    /// A CPU that may keep so many bytes of weights.
+    fn of(cpu: Cpu, most: u64) -> Self {
+        Self { cpu, most, bytes: 0, kept: HashMap::new(), passing: Stored::default() }
     }
 
     /// Has the weights of an MLP read that are not in memory.
@@ -146,4 +145,58 @@ fn at(unit: Unit) -> usize {
 /// The type in which a matrix of an MLP is stored.
 fn dtype(weights: &Ahead, matrix: &Matrix, unit: Unit) -> Result<DType> {
     weights.dtype(matrix.source(at(unit)))
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use fearless_simd::Level;
+    use pollster::block_on;
+
+    use super::*;
+    use crate::{
+        checkpoint::Synthetic,
+        engine::{Engine, SessionOptions},
+        machine::{Machine as _, host::Host},
+        model::{Placement, Slots, config::Config},
+    };
+
+    /// Those of the oldest x86-64 have no fused multiply-add.
+    #[test]
+    fn an_engine_beside_an_old_cpu_loads_nothing_unless_the_cpu_is_not_wanted() {
+        let config = Config::preset("tiny").expect("a preset");
+        let weights = Synthetic::new(&config, DType::Q4, 0).expect("weights");
+        let placement = Placement::least(Slots::Shared(2));
+        let (mut machine, mut read) = (Host::default(), 0);
+        let mut load = |host| {
+            let old = |options: HostCompute| {
+                Ok(OnHost::of(Cpu::at(Level::baseline(), 1)?, options.memory))
+            };
+            let options = SessionOptions::new(32, 8, DType::F32).with_host_compute(host);
+            let mut progress = |done| {
+                read = done;
+                Ok(())
+            };
+            let machine = &mut machine;
+            let made = Engine::load_beside(
+                old,
+                &mut *machine,
+                &config,
+                &weights,
+                options,
+                placement,
+                &mut progress,
+            );
+            let error = block_on(made).map(drop).err();
+            (error, machine.tensor_count(), read)
+        };
+        let (error, tensors, read) = load(Some(HostCompute::new(0, 0)));
+        let error = error.expect("is refused");
+        assert_eq!((error.code(), tensors, read), ("usage", 0, 0), "{error}");
+        let text = error.to_string();
+        for part in ["this CPU has no fused multiply-add", "run without `--host-compute`"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let (error, tensors, read) = load(None);
+        assert!(error.is_none() && tensors > 0 && read > 0, "{error:?} {tensors} {read}");
+    }
 }
