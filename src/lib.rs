@@ -101,6 +101,10 @@ pub mod measure;
 #[cfg_attr(doc, doc(hidden))]
 pub mod selftest;
 
+#[cfg(all(feature = "serve", not(target_arch = "wasm32")))]
+#[cfg_attr(doc, doc(hidden))]
+pub mod serve;
+
 #[cfg(target_arch = "wasm32")]
 #[cfg_attr(doc, doc(hidden))]
 pub mod web;
@@ -142,7 +146,10 @@ pub use {
 /// | [`engine`] | steps, KV cache, generation |
 /// | [`measure`] | memory needed, work, autotuning |
 /// | [`selftest`] | every row of every kernel on a device |
+/// | `serve` | an OpenAI-compatible server, by feature `serve`, natively |
 pub mod lab {
+    #[cfg(all(feature = "serve", not(target_arch = "wasm32")))]
+    pub use crate::serve;
     #[doc(inline)]
     pub use crate::{
         base, checkpoint, engine, files, kernels, machine, measure, model, selftest, text, variants,

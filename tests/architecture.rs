@@ -15,7 +15,7 @@ use grok_wgpu::lab::{
 };
 
 /// Folders of `src/`, the lowest first. A file uses its own folder and those before it.
-const FLOORS: [&str; 13] = [
+const FLOORS: [&str; 14] = [
     "base",
     "text",
     "files",
@@ -27,6 +27,7 @@ const FLOORS: [&str; 13] = [
     "engine",
     "measure",
     "selftest",
+    "serve",
     "cli",
     "web",
 ];
@@ -48,8 +49,10 @@ const CONFINED: &[(&str, &str, &[&str])] = &[
     ("js_sys", "browsers differ in few places", &["files/", "web/"]),
     ("std::fs", "parsing is pure", FILES),
     ("fs::", "parsing is pure", FILES),
-    ("std::thread", "an engine is one thread", &["files/", "cli/"]),
-    ("std::time", "browsers have another clock", &["machine/gpu/wait.rs", "cli/"]),
+    ("hyper", "one place talks to clients", &["serve/"]),
+    ("tokio", "one place talks to clients", &["serve/"]),
+    ("std::thread", "an engine is one thread", &["files/", "serve/", "cli/"]),
+    ("std::time", "browsers have another clock", &["machine/gpu/wait.rs", "serve/", "cli/"]),
     ("std::env", "options come in through the doors", &["cli/", "main.rs"]),
     ("println!", "only the doors print", &["cli/"]),
     ("print!", "only the doors print", &["cli/"]),

@@ -101,7 +101,7 @@ enum Switch {
 }
 
 /// The names of the scaffolds, with what each is.
-fn template_names() -> PossibleValuesParser {
+pub(super) fn template_names() -> PossibleValuesParser {
     let named =
         |scaffold: &'static Scaffold| PossibleValue::new(scaffold.name).help(scaffold.about);
     PossibleValuesParser::new(Scaffold::ALL.map(named))

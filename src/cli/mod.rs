@@ -22,6 +22,7 @@ mod room;
 mod sampling;
 mod scan;
 mod selftest;
+mod serve;
 mod signals;
 mod sizes;
 mod table;
@@ -90,6 +91,7 @@ impl Cli {
 enum Command {
     Generate(generate::Options),
     Chat(chat::Options),
+    Serve(serve::Options),
     Inspect(inspect::Options),
     Pull(pull::Options),
     Logits(logits::Options),
@@ -245,6 +247,7 @@ async fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Some(Command::Generate(options)) => Box::pin(generate::run(globals, options)).await,
         Some(Command::Chat(options)) => Box::pin(chat::run(globals, options)).await,
+        Some(Command::Serve(options)) => Box::pin(serve::run(globals, options)).await,
         Some(Command::Inspect(options)) => inspect::run(globals, options).await,
         Some(Command::Pull(options)) => pull::run(globals, options).await,
         Some(Command::Logits(options)) => logits::run(globals, options).await,

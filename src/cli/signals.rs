@@ -121,6 +121,12 @@ pub(super) fn forget_interrupts() {
     COUNT.store(0, Ordering::SeqCst);
 }
 
+/// Forgets all signals: what they asked for was done, and is no failure.
+pub(super) fn settle() {
+    forget_interrupts();
+    LAST.store(0, Ordering::SeqCst);
+}
+
 /// An error if Ctrl-C was pressed or the program must end.
 pub(super) fn check_interrupt() -> Result<()> {
     if interrupted() { Err(Error::Interrupted) } else { Ok(()) }

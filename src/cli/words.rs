@@ -25,7 +25,7 @@ enum Here {
 
 /// Commands that take a model as their first word.
 const WITH_MODEL: &[&str] =
-    &["generate", "chat", "inspect", "logits", "perplexity", "quantize", "bench", "tune"];
+    &["generate", "chat", "serve", "inspect", "logits", "perplexity", "quantize", "bench", "tune"];
 
 /// Commands that make a text.
 const OF_TEXTS: &[&str] = &["generate", "chat"];
@@ -35,14 +35,7 @@ const OF_TEXTS: &[&str] = &["generate", "chat"];
 const WORDS: &[(&[&str], &[&str], Here)] = &[
     (&[], &["run"], Here::Run),
     (&[], &["download"], Here::Is("pull")),
-    (
-        &[],
-        &["serve", "server"],
-        Here::Says(
-            "There is no server: `grok-wgpu generate --json-lines` writes what programs read, and \
-             the npm package runs the engine in pages.",
-        ),
-    ),
+    (&[], &["server"], Here::Is("serve")),
     (
         &[],
         &["list", "ls", "ps", "rm", "stop"],
@@ -345,8 +338,8 @@ mod tests {
         ("--color=never run demo", "--color=never chat demo"),
         ("pull xai-org/grok-2", "pull xai-org/grok-2"),
         ("download xai-org/grok-2", "pull xai-org/grok-2"),
-        ("serve", "generate --json-lines"),
-        ("server", "generate --json-lines"),
+        ("server demo", "serve demo"),
+        ("serve -m demo", "serve demo"),
         ("list", "inspect FOLDER"),
         ("ls", "inspect FOLDER"),
         ("ps", "inspect FOLDER"),

@@ -67,6 +67,13 @@ pub struct Logprobs {
     pub norm: f64,
 }
 
+impl Logprobs {
+    /// Those of a token that did not come from a generation.
+    pub fn new(chosen: f64, top: Vec<(u32, f64)>, norm: f64) -> Self {
+        Self { chosen, top, norm }
+    }
+}
+
 /// What the model did to generate a token.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

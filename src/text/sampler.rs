@@ -177,6 +177,18 @@ impl Sampler {
         Ok(Self { sampling, rng, scores: Vec::new() })
     }
 
+    /// A sampler at the start of another sequence of the same seed: texts of one prompt differ by
+    /// `stream`. Stream 0 is that of [`Sampler::new`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sampler::new`].
+    pub fn of_stream(sampling: Sampling, stream: u64) -> Result<Self> {
+        let mut sampler = Self::new(sampling)?;
+        sampler.rng.set_stream(stream);
+        Ok(sampler)
+    }
+
     /// Always the likeliest token.
     pub fn greedy() -> Self {
         let rng = ChaCha12Rng::seed_from_u64(Sampling::GREEDY.seed);

@@ -230,8 +230,7 @@ fn words_of_other_programs_do_what_they_mean() {
     let talk = ["run", model, "-n", "2"];
     assert!(!text(&with_stdin(&talk, "Hello\n"), &talk).is_empty());
     for (typed, wanted) in [
-        (&["serve"][..], "generate --json-lines"),
-        (&["pull", "grok-2"], "hf://OWNER/NAME"),
+        (&["pull", "grok-2"][..], "hf://OWNER/NAME"),
         (&["chat", "--prompt", "Hello"], "grok-wgpu generate MODEL TEXT"),
         (&["generate", model, "hi", "-c", "64"], "--context TOKENS"),
         (&[model], "grok-wgpu chat"),
@@ -240,6 +239,7 @@ fn words_of_other_programs_do_what_they_mean() {
         assert!(text_of(&run(typed)).contains(wanted), "{typed:?}");
     }
     assert_eq!(good(&["help", "chat"]), good(&["chat", "--help"]));
+    assert_eq!(good(&["help", "server"]), good(&["serve", "--help"]));
     assert_eq!(good(&["help", "download"]), good(&["pull", "--help"]));
     assert_eq!(good(&["help"]), good(&["--help"]));
 }

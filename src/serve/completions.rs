@@ -1,0 +1,82 @@
+//! `/v1/completions`: the fields of a text that is continued.
+
+use serde_json::Value;
+
+use super::{
+    ask::{Asked, is_empty, is_false},
+    http::App,
+    wire::{Fields, Refusal, wrong},
+};
+
+/// Most prompts of a request.
+const PROMPTS: usize = 8;
+
+/// A prompt.
+#[derive(Debug, PartialEq)]
+pub(super) enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+/// Prompts, and what is asked to follow them.
+pub(super) struct Completion {
+    pub(super) prompts: Vec<Prompt>,
+    pub(super) asked: Asked,
+}
+
+impl Completion {
+    /// Takes all fields that this endpoint knows.
+    ///
+    /// # Errors
+    ///
+    /// Status 400 for a value that a field cannot have, and for what this server does not do.
+    pub(super) fn read(app: &App, fields: &mut Fields) -> Result<Self, Refusal> {
+        let mut asked = Asked::read(app, fields)?;
+        asked.logprobs = fields.whole("logprobs", 0, 5)?;
+        fields.refuse_unless("echo", is_false, "this server gives no prompts back")?;
+        fields.refuse_unless("suffix", is_empty, "the model was not made to fill gaps")?;
+        let best = u64::from(asked.count);
+        let same = |value: &Value| value.as_u64() == Some(best);
+        fields.refuse_unless("best_of", same, "this server gives all texts that it makes")?;
+        Ok(Self { prompts: prompts(app, fields)?, asked })
+    }
+}
+
+fn prompts(app: &App, fields: &mut Fields) -> Result<Vec<Prompt>, Refusal> {
+    const NAME: &str = "prompt";
+    let wanted = format!(
+        "a string, a list of token ids, or a list of 1 to {PROMPTS} of these; ids are below {}",
+        app.model.tokenizer.vocab_size()
+    );
+    let Some(value) = fields.take(NAME) else {
+        return Err(Refusal::value(NAME, format!("`{NAME}` is missing, expected {wanted}")));
+    };
+    let ids = |list: &[Value]| -> Option<Vec<u32>> {
+        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        list.iter().map(|value| id(value).filter(|&id| app.has_token(id))).collect()
+    };
+    let one = |value: &Value| match value {
+        Value::String(text) => Some(Prompt::Text(text.clone())),
+        Value::Array(list) if !list.is_empty() => ids(list).map(Prompt::Ids),
+        _ => None,
+    };
+    let many = |list: &[Value]| -> Option<Vec<Prompt>> {
+        (1..=PROMPTS).contains(&list.len()).then(|| list.iter().map(one).collect())?
+    };
+    let prompts = match &value {
+        Value::Array(list) if list.first().is_some_and(Value::is_number) => {
+            ids(list).map(|ids| vec![Prompt::Ids(ids)])
+        }
+        Value::Array(list) => many(list),
+        text => one(text).map(|prompt| vec![prompt]),
+    };
+    prompts.ok_or_else(|| wrong(NAME, &value, wanted))
+}
+
+/// The ids of a prompt.
+pub(super) fn encode(app: &App, prompt: Prompt) -> Result<Vec<u32>, Refusal> {
+    match prompt {
+        Prompt::Text(text) => app.model.tokenizer.encode_prompt(&text).map_err(Refusal::from),
+        Prompt::Ids(ids) => Ok(ids),
+    }
+}
