@@ -16,6 +16,7 @@ use std::{
 
 use grok_wgpu::lab::{
     base::{
+        activation::Gelu,
         error::{Error, Result},
         tensor::{DType, Shape, Tensor},
     },
@@ -45,7 +46,7 @@ use grok_wgpu::lab::{
     },
 };
 use pollster::block_on;
-use products::Bounded;
+use products::{Bounded, dots, gated};
 
 const SIZES: SessionOptions = SessionOptions::new(64, 16, DType::F32);
 const LAYERS: u32 = 3;
@@ -174,7 +175,7 @@ impl<'a> Watched<'a> {
             self.stored(key, cols[at])
         });
         let mlp = MlpRows { gate: gate.rows(), up: up.rows(), down: down.rows() };
-        (format!("layer {layer}, {expert:?}"), products::mlp(mlp, self.config.hidden_act, x))
+        (format!("layer {layer}, {expert:?}"), in_f64(mlp, self.config.hidden_act, x))
     }
 
     /// Notes what the CPU will compute of what was read back for it.
@@ -217,6 +218,14 @@ impl<'a> Watched<'a> {
             self.compared += 1;
         }
     }
+}
+
+/// `down (gelu(gate x) * up x)`
+fn in_f64(mlp: MlpRows<'_>, gelu: Gelu, x: &[f32]) -> Vec<Bounded> {
+    let x: Vec<_> = x.iter().map(|&x| Bounded(x.into(), 0.0)).collect();
+    let both = dots(mlp.gate, &x).into_iter().zip(dots(mlp.up, &x));
+    let inner: Vec<_> = both.map(|(gate, up)| gated(gate, up, gelu)).collect();
+    dots(mlp.down, &inner)
 }
 
 impl Machine for Watched<'_> {

@@ -2,10 +2,7 @@
 
 use grok_wgpu::lab::{
     base::activation::Gelu,
-    machine::{
-        cpu::{MlpRows, Rows},
-        host,
-    },
+    machine::{cpu::Rows, host},
 };
 
 /// Half a unit in the last place of 1: the CPU rounds to the nearest.
@@ -52,13 +49,4 @@ pub(crate) fn gated(
     let product = value * up;
     let bound = of_value * up.abs() + of_up * value.abs() + of_value * of_up;
     Bounded(product, bound + 1.001 * U * product.abs() + TINY)
-}
-
-/// `down (gelu(gate x) * up x)` for a column of exact numbers.
-#[allow(dead_code, reason = "one of the tests has no MLPs")]
-pub(crate) fn mlp(mlp: MlpRows<'_>, gelu: Gelu, x: &[f32]) -> Vec<Bounded> {
-    let x: Vec<_> = x.iter().map(|&x| Bounded(x.into(), 0.0)).collect();
-    let both = dots(mlp.gate, &x).into_iter().zip(dots(mlp.up, &x));
-    let inner: Vec<_> = both.map(|(gate, up)| gated(gate, up, gelu)).collect();
-    dots(mlp.down, &inner)
 }
