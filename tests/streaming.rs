@@ -448,14 +448,19 @@ fn a_prompt_brings_each_expert_once() -> Result<()> {
             });
             let read = weights.bytes.load(Ordering::SeqCst) - before;
             let want = placed.prompt;
-            assert_eq!((want.tokens, want.ahead), (SIZES.prefill, 0), "{here}");
+            assert_eq!(want.tokens, SIZES.prefill, "{here}");
+            // While a round of experts runs, two of the next one are read, in three parts each.
+            let rounds = u64::from(config.num_local_experts().div_ceil(slots));
+            let ahead = u64::from(LAYERS) * (rounds - 1) * 2 * bytes_of_expert(&config);
+            assert!(want.ahead >= ahead && want.under < want.active, "{here}: {want:?}");
             // So many tokens choose all experts on average, and these nearly all. An expert that
             // nobody chose may have been read ahead.
             let missing = u64::from(LAYERS * config.num_local_experts()) - experts;
             assert!(missing <= 2, "{here}: {missing}");
             let unread = (0..=missing).map(|count| count * bytes_of_expert(&config));
             let mut sums = unread.map(|unread| read + unread);
-            assert!(sums.any(|sum| sum == want.files), "{here}: {read} of {}", want.files);
+            let all = want.files + want.ahead;
+            assert!(sums.any(|sum| sum == all), "{here}: {read} of {all}");
             let rounds = want.segments - missing..=want.segments;
             assert!(rounds.contains(&submissions), "{here}: {submissions} of {}", want.segments);
         }

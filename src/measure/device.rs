@@ -167,7 +167,7 @@ async fn least_seconds(gpu: &mut Gpu, plan: &RecordedPass, rounds: u32) -> Resul
 }
 
 async fn costs_of(gpu: &mut Gpu, count: u32, rounds: u32) -> Result<Costs> {
-    let kernels = in_turns(gpu)?;
+    let kernels = in_turns(gpu, 1)?;
     let Gather { x, rows, out } = kernels[0];
     let others = (0..count).map(|_| small_row(gpu)).collect::<Result<Vec<_>>>()?;
     let one = gpu.record(&mut |exec| exec.run(&kernels[0]))?;
@@ -189,10 +189,12 @@ fn small_row(gpu: &mut Gpu) -> Result<Tensor> {
     gpu.alloc(BufferRole::Storage, DType::F32, [1, 4].into())
 }
 
-/// Two kernels with hardly any work, each of which needs the result of the other.
-pub(super) fn in_turns(gpu: &mut Gpu) -> Result<[Gather; 2]> {
-    let (a, b) = (small_row(gpu)?, small_row(gpu)?);
-    let rows = gpu.alloc(BufferRole::Storage, DType::U32, [1].into())?;
+/// Two kernels of so many workgroups with hardly any work, each of which needs the result of the
+/// other.
+pub(super) fn in_turns(gpu: &mut Gpu, groups: u32) -> Result<[Gather; 2]> {
+    let mut small = || gpu.alloc(BufferRole::Storage, DType::F32, [groups, 4].into());
+    let (a, b) = (small()?, small()?);
+    let rows = gpu.alloc(BufferRole::Storage, DType::U32, [groups].into())?;
     Ok([Gather { x: a, rows, out: b }, Gather { x: b, rows, out: a }])
 }
 

@@ -207,14 +207,17 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// How long a pass takes: what does not happen at once adds up.
+    /// How long a pass takes: what happens at once counts once, and the rest adds up.
     ///
-    /// The device waits while weights are brought. They are read by several threads and written to
-    /// the device at the same time, so the slower of the two counts; what is read while the device
-    /// works costs only what is left of it then. Files come from the system's cache as far as
-    /// `room` has place for all that is stored, and what the CPU keeps is not read again. Up to six
-    /// windows of weights may be read while the device is still at work on a prompt, which is left
-    /// out: so of small models prompts may be faster.
+    /// - The device waits while weights are brought, since only a segment's result says which they
+    ///   are. Where that is known before, threads read while a segment runs, but no more of it than
+    ///   they may have read ahead. A segment takes its part of the device's time, by the weights
+    ///   that it multiplies; what of the reading is longer is waited for.
+    /// - Weights are read by several threads and written to the device at the same time, so the
+    ///   slower of the two counts.
+    /// - Files come from the system's cache as far as `room` has place for all that is stored.
+    /// - The CPU computes while the device waits, and after its weights were read, unless it keeps
+    ///   them.
     pub fn of(traffic: &Traffic, rates: &Rates, room: Room) -> Self {
         // What the CPU keeps takes its place from what the system keeps.
         let cached = room.cached.saturating_sub(room.kept.min(traffic.cpu_all));
@@ -224,18 +227,20 @@ impl Expected {
         let time = |amount: u64, rate| amount as f64 / rates.get(rate);
         let cached = share(room.cached, traffic.stored);
         let read = cached / rates.get(Rate::Cached) + (1.0 - cached) / rates.get(Rate::Files);
-        let bring = read.max(1.0 / rates.get(Rate::Upload));
         let computes =
             time(traffic.device, Rate::Device).max(time(traffic.operations, Rate::Operations));
         let calls = traffic.segments as f64 * rates.get(Rate::Segment)
             + traffic.dispatches as f64 * rates.get(Rate::Dispatch);
-        let ahead = (traffic.ahead as f64 * bring - computes).max(0.0);
+        let link = time(traffic.link, Rate::Link);
+        let runs = (computes + link + calls) * share(traffic.under, traffic.active);
+        let hidden = (traffic.ahead as f64 * read).min(runs);
+        let brought = (traffic.files + traffic.ahead) as f64;
         let away = 1.0 - share(room.kept, traffic.cpu_all);
         Self {
             tokens: traffic.tokens,
             device: computes,
-            link: time(traffic.link, Rate::Link),
-            files: traffic.files as f64 * bring + ahead,
+            link,
+            files: (brought * read - hidden).max(brought / rates.get(Rate::Upload)),
             cpu: time(traffic.cpu, Rate::Cpu) + traffic.cpu as f64 * away * read,
             calls,
             measured,
@@ -355,6 +360,8 @@ mod tests {
         link: 0,
         files: 0,
         ahead: 0,
+        under: 0,
+        active: 300,
         cpu: 0,
         cpu_all: 0,
         stored: 0,
@@ -382,10 +389,14 @@ mod tests {
         // Writing to the device is the slower part.
         let slow = round().with(Rate::Upload, 1.0).expect("above zero");
         is(Expected::of(&files, &slow, none).files, 80.0);
-        // 3 s of computing hide 6 bytes of 20.
-        let ahead = Traffic { ahead: 20, stored: 400, ..WHOLE };
+        // Segments of 3 s of these 5 hide 6 bytes of 20.
+        let ahead = Traffic { ahead: 20, under: 180, active: 300, stored: 400, ..WHOLE };
         is(of(ahead, none).seconds(), 5.0 + 7.0);
-        is(of(Traffic { ahead: 5, ..ahead }, none).seconds(), 5.0);
+        is(of(Traffic { under: 0, ..ahead }, none).seconds(), 5.0 + 10.0);
+        // What is hidden is written nevertheless: 5 bytes of which 8 are written in a second.
+        is(of(Traffic { ahead: 5, ..ahead }, none).seconds(), 5.0 + 5.0 / 8.0);
+        // Reading of 26 bytes takes 13 s, of which 3 are hidden.
+        is(of(Traffic { files: 6, ..ahead }, none).files, 10.0);
         // 60 / 20, and all of it from the disk, half of it, nothing.
         let cpu = Traffic { cpu: 60, cpu_all: 200, stored: 200, ..WHOLE };
         is(of(cpu, none).seconds(), 5.0 + 3.0 + 30.0);

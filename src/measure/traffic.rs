@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::work::flops;
-use crate::model::{Matrix, Mlp, Model, Routed};
+use crate::model::{Matrix, Mlp, Model, Piece, Routed, ahead::MOST_READ};
 
 /// What a pass over some tokens reads from where.
 ///
@@ -21,8 +21,13 @@ pub struct Traffic {
     pub link: u64,
     /// Bytes that are read from files while the device waits, and written to it.
     pub files: u64,
-    /// Bytes that are read from files while the device works, and written to it.
+    /// Bytes that may be read from files while the device works, and are written to it after that:
+    /// of what is needed next, if that is known beforehand, as much as is read ahead.
     pub ahead: u64,
+    /// Of [`Traffic::active`], the bytes of those segments in which `ahead` is read.
+    pub under: u64,
+    /// Bytes of weights that one token is multiplied by on the device.
+    pub active: u64,
     /// Bytes that the CPU multiplies.
     pub cpu: u64,
     /// Bytes of all that the CPU may have to multiply, whichever experts are chosen.
@@ -56,7 +61,8 @@ impl Traffic {
                 of.link += of_one(&routed.experts) * chosen(routed);
             }
         }
-        of.device = model.needed_bytes(1).saturating_sub(of.link + of.cpu);
+        of.active = model.needed_bytes(1).saturating_sub(of.cpu);
+        of.device = of.active.saturating_sub(of.link);
         of
     }
 
@@ -68,65 +74,116 @@ impl Traffic {
         let copied = model.of_prompts();
         let brought = Brought::of(copied.as_ref().unwrap_or(model), false);
         of.count(&brought, &|routed| different(routed, tokens));
-        for layer in &brought.model.layers {
-            let routed = layer.feed_forward.routed();
-            let Some((routed, slots)) = routed.and_then(|of| Some((of, of.slots?))) else {
-                continue;
-            };
-            // More may be chosen than there is room for: then the same kernels run for each part.
-            if u64::from(tokens) * u64::from(routed.rule.chosen) > slots.into() {
-                of.segments += different(routed, tokens).div_ceil(u64::from(slots).max(1));
-            }
-        }
+        of.active = model.needed_bytes(1);
         of.device = model.needed_bytes(tokens);
         of
     }
 
-    /// Adds what is brought.
+    /// Adds what is brought, in the order of the pass. `chosen` is how many experts of a layer it
+    /// needs.
     fn count(&mut self, brought: &Brought<'_>, chosen: &dyn Fn(&Routed) -> u64) {
         let Brought { model, on_cpu, .. } = *brought;
         self.segments = 1;
+        // What a token is multiplied by while this layer is read: in the last round of the experts
+        // before it, or in the segment that is cut before it.
+        let (mut round, mut segment) = (0, 0);
+        // Whether experts of this layer are expected before it is known which are needed.
+        let mut expects = false;
         for (at, layer) in model.layers.iter().enumerate() {
             let whole = brought.whole(at);
             let early =
                 at.checked_sub(1).is_none_or(|before| brought.experts.contains_key(&before));
-            self.segments += u64::from(!whole.is_empty() && !early);
-            for matrix in whole {
-                // What has its room alone stays there.
-                let moved = if brought.turns[&first(matrix)] > 1 { matrix.bytes() } else { 0 };
-                match (matrix.is_copied(), early) {
-                    (true, _) => self.link += moved,
-                    (false, true) => self.files += moved,
-                    (false, false) => self.ahead += moved,
-                }
-                self.stored += if matrix.is_copied() { 0 } else { matrix.bytes() };
+            if !whole.is_empty() && !early {
+                self.segments += 1;
+                round = std::mem::take(&mut segment);
             }
-            let routed = layer.feed_forward.routed().filter(|routed| routed.slots.is_some());
-            let dense = layer.feed_forward.dense().filter(|mlp| on_cpu && mlp.is_brought());
-            self.segments += u64::from(routed.is_some() || dense.is_some());
-            if let Some(mlp) = dense {
-                let bytes: u64 = mlp.matrices().map(Matrix::bytes).iter().sum();
+            // What has its room alone stays there.
+            let moves = |matrix: &Matrix| brought.turns[&first(matrix)] > 1;
+            let (copied, stored): (Vec<&Matrix>, Vec<&Matrix>) =
+                whole.into_iter().partition(|matrix| matrix.is_copied());
+            self.stored += bytes(&stored);
+            self.link += bytes(&moving(&copied, moves));
+            let stored = moving(&stored, moves);
+            if !stored.is_empty() {
+                let mut pieces = Vec::new();
+                for matrix in &stored {
+                    matrix.pieces(&mut pieces);
+                }
+                self.read(bytes(&stored), [(std::mem::take(&mut round), 1)], &pieces);
+            }
+
+            let dense = layer.feed_forward.dense();
+            let away = dense.filter(|mlp| on_cpu && mlp.is_brought());
+            segment += bytes(&[&layer.qkv_proj, &layer.o_proj]);
+            segment += dense.filter(|_| away.is_none()).map_or(0, |mlp| bytes(&mlp.matrices()));
+            let routed = layer.feed_forward.routed();
+            let brings = routed.filter(|routed| routed.slots.is_some());
+            self.segments += u64::from(brings.is_some() || away.is_some());
+            if let Some(mlp) = away {
+                let bytes = bytes(&mlp.matrices());
                 self.cpu += bytes;
                 self.cpu_all += bytes;
                 self.stored += bytes;
+                segment = 0;
             }
             let Some(routed) = routed else { continue };
             let (each, all) = (of_one(&routed.experts), u64::from(routed.rule.count));
+            let for_token = each * u64::from(routed.rule.chosen);
+            let Some(slots) = routed.slots.map(u64::from) else {
+                segment += for_token;
+                continue;
+            };
             let is_copied = routed.experts.gate_proj.is_copied();
             self.stored += if is_copied { 0 } else { each * all };
             if on_cpu {
                 self.cpu += each * chosen(routed);
                 self.cpu_all += each * all;
+                segment = 0;
                 continue;
             }
             let chosen = chosen(routed);
-            let slots = routed.slots.map_or(0, u64::from);
             let held = held(slots, brought.experts[&at], chosen).min(all);
             let missing = each * chosen * (all - held) / all.max(1);
-            let to = if is_copied { &mut self.link } else { &mut self.files };
-            *to += missing;
+            // More may be chosen than there is room for: then the same kernels run for each part.
+            let repeats = u64::from(self.tokens) * u64::from(routed.rule.chosen) > slots;
+            let rounds = if repeats { chosen.div_ceil(slots.max(1)) } else { 1 };
+            self.segments += if repeats { rounds } else { 0 };
+            let before = round + std::mem::take(&mut segment);
+            (round, segment) = if repeats { (for_token / rounds, 0) } else { (0, for_token) };
+            if is_copied {
+                self.link += missing;
+            } else {
+                let known = if expects { before } else { 0 };
+                let pieces = routed.experts.expert_pieces(0, 0);
+                self.read(missing, [(known, 1), (round, rounds - 1)], &pieces);
+            }
+            expects = chosen == all && brought.experts.contains_key(&(at + 1)) && !is_copied;
         }
     }
+
+    /// Adds bytes that are read in such pieces, over and over. Each of `meanwhile` is what a token
+    /// is multiplied by while as much is read as is read ahead, and how often.
+    fn read<const N: usize>(&mut self, bytes: u64, meanwhile: [(u64, u64); N], pieces: &[Piece]) {
+        let most: u64 = pieces.iter().cycle().take(MOST_READ).map(Piece::bytes).sum();
+        let mut left = bytes;
+        for (under, times) in meanwhile.into_iter().filter(|&(under, _)| under > 0) {
+            let ahead = left.min(most * times);
+            self.ahead += ahead;
+            self.under += under * times;
+            left -= ahead;
+        }
+        self.files += left;
+    }
+}
+
+/// Bytes of matrices.
+fn bytes(matrices: &[&Matrix]) -> u64 {
+    matrices.iter().map(|matrix| matrix.bytes()).sum()
+}
+
+/// Those that move.
+fn moving<'a>(matrices: &[&'a Matrix], moves: impl Fn(&Matrix) -> bool) -> Vec<&'a Matrix> {
+    matrices.iter().copied().filter(|matrix| moves(matrix)).collect()
 }
 
 /// How many experts of a layer are in the slots on average when the layer comes, where `layers`

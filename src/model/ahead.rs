@@ -18,7 +18,7 @@ const THREADS: usize = 4;
 
 /// Reads under way or done, and not asked for yet. With the windows of uploads they bound the
 /// memory that this takes.
-const MOST_READ: usize = 6;
+pub const MOST_READ: usize = 6;
 
 /// What a thread has read.
 type Rows = Result<Vec<u8>>;

@@ -38,6 +38,12 @@ impl Piece {
         &self.read
     }
 
+    /// Bytes that are written.
+    pub fn bytes(&self) -> u64 {
+        let cols = self.tensor.shape.extents().last().map_or(1, |&cols| cols.into());
+        self.read.rows * self.tensor.dtype.row_bytes(cols)
+    }
+
     /// A whole tensor.
     fn whole(tensor: Tensor, name: String) -> Self {
         let rows = u64::from(tensor.shape.extents()[0]);
