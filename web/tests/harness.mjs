@@ -34,24 +34,35 @@ function browserPath() {
 const PATIENCE = 180_000;
 
 /** A browser on the software adapter, for the same results on every machine. */
+const started = () => ({
+  executablePath: browserPath(),
+  args: [
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-sandbox",
+    // Containers often have little shared memory.
+    "--disable-dev-shm-usage",
+  ],
+});
+
+/** Starts the browser. Each context is a private window of its own. */
 export async function launch() {
-  const browser = await chromium.launch({
-    executablePath: browserPath(),
-    args: [
-      "--enable-unsafe-webgpu",
-      "--use-webgpu-adapter=swiftshader",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      "--no-sandbox",
-      // Containers often have little shared memory.
-      "--disable-dev-shm-usage",
-    ],
-  });
+  const browser = await chromium.launch(started());
   browser.on("context", (context) => context.setDefaultTimeout(PATIENCE));
   return browser;
+}
+
+/**
+ * Starts the browser with a profile of its own and returns its context, a usual window. Private windows keep files in
+ * the browser's memory, and workers read them through another process, several times as slowly.
+ */
+export function launchUsual() {
+  return chromium.launchPersistentContext(scratch(), started());
 }
 
 /** A temporary folder that is deleted at exit. */

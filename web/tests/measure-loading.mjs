@@ -1,10 +1,11 @@
 // Measures how fast the weights of a kept model go from the browser's files to the adapter: median of several visits.
-// With MEMORY bytes for the model on the adapter, what its tokens read is measured as well.
+// With MEMORY bytes for the model on the adapter, what its tokens read is measured as well. Its time has what the adapter
+// still computes when weights are asked for: see measure-files.mjs for files alone.
 //
 //     node tests/measure-loading.mjs FOLDER [VISITS] [MEMORY]
 import path from "node:path";
 import { serve } from "../bin/serve.mjs";
-import { launch, web } from "./harness.mjs";
+import { launchUsual, web } from "./harness.mjs";
 
 const [folder, visits = "5", memory] = process.argv.slice(2);
 if (!folder) {
@@ -16,8 +17,8 @@ const server = await serve(0, [
   ["/model", path.resolve(folder)],
 ]);
 const address = `http://localhost:${server.address().port}`;
-const browser = await launch();
-const page = await (await browser.newContext()).newPage();
+const browser = await launchUsual();
+const page = await browser.newPage();
 await page.route(`${address}/`, (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html>" }));
 
 /** Loads the model; returns its bytes, and the seconds of the phase in which they go to the adapter. */
