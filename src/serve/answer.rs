@@ -333,7 +333,7 @@ impl Form {
             match event {
                 Event::Started => {}
                 Event::Text { id, text, logprobs } => {
-                    entry.came();
+                    entry.came(id);
                     made[i].add(self.piece(&mut told[i], id, &text, logprobs.as_ref())?);
                 }
                 Event::End { finish, usage } => {

@@ -136,6 +136,8 @@ pub(super) struct Entry {
     pub(super) usage: Usage,
     /// When the first text came.
     first: Option<Duration>,
+    /// Tokens that came, also of texts that did not end.
+    made: usize,
     /// How it ended, if not by an answer.
     pub(super) outcome: Option<&'static str>,
 }
@@ -150,12 +152,14 @@ impl Entry {
             status: None,
             usage: Usage::default(),
             first: None,
+            made: 0,
             outcome: None,
         }
     }
 
-    /// Text has come.
-    pub(super) fn came(&mut self) {
+    /// Text has come, of a token unless it was held back.
+    pub(super) fn came(&mut self, id: Option<u32>) {
+        self.made += usize::from(id.is_some());
         self.first.get_or_insert_with(|| self.begun.elapsed());
     }
 }
@@ -177,6 +181,7 @@ impl Drop for Entry {
             metrics.cancelled[why as usize - 1].fetch_add(1, Ordering::Relaxed);
         }
         let Usage { prompt, cached, completion } = self.usage;
+        let completion = completion.max(self.made);
         let add = |to: &AtomicU64, count: usize| to.fetch_add(count as u64, Ordering::Relaxed);
         add(&metrics.prompt, prompt);
         add(&metrics.cached, cached);
@@ -197,6 +202,8 @@ impl Drop for Entry {
         if prompt > 0 {
             line["prompt_tokens"] = prompt.into();
             line["cached_tokens"] = cached.into();
+        }
+        if prompt + completion > 0 {
             line["completion_tokens"] = completion.into();
         }
         if let Some(first) = self.first {

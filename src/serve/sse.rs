@@ -153,7 +153,7 @@ impl Stream {
         match event {
             Event::Started => {}
             Event::Text { id, text, logprobs } => {
-                self.entry.came();
+                self.entry.came(id);
                 let told = &mut self.told[index];
                 match self.form.piece(told, id, &text, logprobs.as_ref()) {
                     Ok(piece) if piece.is_empty() => {}

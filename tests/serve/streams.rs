@@ -181,7 +181,13 @@ fn a_client_that_leaves_ends_its_text() {
         server.get("/metrics").body.contains("cancelled_total{reason=\"client_left\"} 2")
     });
     let log = server.log();
-    assert!(log.iter().any(|line| line["status"] == 499), "{log:?}");
+    let left = |status: u16| {
+        let line = log.iter().find(|line| line["status"] == status && line["outcome"].is_string());
+        line.unwrap_or_else(|| panic!("{log:?}")).clone()
+    };
+    // Tokens that were made for nobody count as well.
+    assert_eq!(left(499)["outcome"], "client_left");
+    assert!(left(200)["completion_tokens"].as_u64().is_some_and(|made| made > 0), "{log:?}");
 }
 
 #[test]
