@@ -172,7 +172,7 @@ fn values_out_of_range_are_refused_by_name() {
 fn messages_are_read_part_by_part() {
     let server = Served::new();
     let ask = |messages: Value| server.post(CHAT, &json!({ "messages": messages }));
-    let parts = json!([{ "type": "text", "text": "hel" }, { "type": "text", "text": "lo" }]);
+    let parts = json!([{ "type": "text", "text": "he" }, { "type": "text", "text": "llo" }]);
     for (role, content) in [("user", json!("hello")), ("user", parts)] {
         assert_eq!(ask(json!([{ "role": role, "content": content, "name": "x" }])).status, 200);
     }
