@@ -398,7 +398,7 @@ fn only_steps_that_finish_a_page_ask_the_device_for_more() -> Result<()> {
         let before = a.tokens().len() / PAGE;
         let mut counted = |engine: &mut Engine<Gpu>, sequence: &mut Sequence, keep: bool| {
             let before = engine.machine().counters();
-            block_on(engine.step(&mut [Run { sequence, input }]))?;
+            block_on(engine.step(&mut [Run { sequence, input }]))?.remove(0)?;
             if keep {
                 block_on(engine.keep(sequence, &mut store))?;
             }

@@ -159,6 +159,16 @@ impl Tensor {
         self.shape.extents().try_into().map_err(|_| Error::Rank { got: self.shape, want: N })
     }
 
+    /// The first rows of a matrix: all of them if it has no more than `rows`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rank`] if it is no matrix.
+    pub fn first_rows(self, rows: u32) -> Result<Self> {
+        let [all, cols] = self.dims()?;
+        Ok(Self { shape: [rows.min(all), cols].into(), ..self })
+    }
+
     /// Bytes of the elements.
     pub fn size_bytes(&self) -> u64 {
         self.shape.size_bytes(self.dtype)

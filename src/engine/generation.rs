@@ -551,7 +551,8 @@ mod tests {
                             let step = Run { sequence: &mut *sequence, input };
                             let mut outputs =
                                 pollster::block_on(engine.step(&mut [step])).expect("runs");
-                            text.accept(outputs.remove(0)).expect("it was asked for");
+                            let output = outputs.remove(0).expect("it runs alone");
+                            text.accept(output).expect("it was asked for");
                             left += 1;
                             break;
                         }

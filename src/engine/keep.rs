@@ -4,7 +4,7 @@
 use super::{
     Engine,
     sequence::{Kind, Sequence},
-    step::{Input, Readback, Run},
+    step::{Input, Readback},
     store::Store,
 };
 use crate::{
@@ -23,7 +23,7 @@ impl<M: Machine> Engine<M> {
 
     /// Bytes of all pages of the cache.
     pub fn cache_bytes(&self) -> u64 {
-        self.page_bytes() * u64::from(self.options().context.div_ceil(PAGE))
+        self.page_bytes() * self.pool.count() as u64
     }
 
     /// Copies those finished pages of `sequence` to `store` that it lacks and has room for. Returns
@@ -33,6 +33,9 @@ impl<M: Machine> Engine<M> {
     ///
     /// Errors of the machine. What was copied before is kept.
     pub async fn keep(&mut self, sequence: &Sequence, store: &mut Store) -> Result<usize> {
+        if !sequence.is_on(&self.pool) {
+            return Ok(0);
+        }
         let finished = sequence.tokens().len() / PAGE as usize;
         let had = store.count(sequence);
         let missing: Vec<u32> = sequence.pages().iter().copied().take(finished).skip(had).collect();
@@ -66,7 +69,7 @@ impl<M: Machine> Engine<M> {
     ) -> Result<usize> {
         sequence.release();
         let mut again = Sequence::new();
-        self.place(&mut again)?;
+        again.take(&self.pool, store.count(sequence) * PAGE as usize)?;
         let there = self.put_back(&again, sequence, store).await?;
         let (mut left, mut replayed) = (there, 0);
         for (kind, ids) in sequence.runs() {
@@ -80,7 +83,7 @@ impl<M: Machine> Engine<M> {
                 };
                 rest = &rest[input.ids.len()..];
                 replayed += input.ids.len();
-                self.step(&mut [Run { sequence: &mut again, input }]).await?;
+                self.run(&mut again, input).await?;
             }
         }
         *sequence = again;

@@ -1,14 +1,14 @@
-//! Where the cache holds the text of an engine.
+//! Where the cache holds texts, if somebody else decides it.
 
-use super::{Engine, sequence::Pages};
+use super::{Engine, sequence::Sequence};
 use crate::{
     base::error::{Error, Result},
     machine::{Machine, step::PAGE},
 };
 
 impl<M: Machine> Engine<M> {
-    /// Has the next sequence lie on these pages of the cache, in the order of its positions.
-    /// Without this they are in order. No bit of a result depends on it.
+    /// Has the pages of the cache given out in this order: the first sequence lies on them in the
+    /// order of its positions. Without this they are in order. No bit of a result depends on it.
     ///
     /// # Errors
     ///
@@ -18,7 +18,7 @@ impl<M: Machine> Engine<M> {
         if !self.is_empty() {
             return Err(Error::Usage("pages are laid while no text is in the cache".into()));
         }
-        let count = self.options.context.div_ceil(PAGE);
+        let count = self.options.positions().div_ceil(PAGE);
         let mut sorted = pages.to_vec();
         sorted.sort_unstable();
         if !sorted.iter().copied().eq(0..count) {
@@ -28,21 +28,45 @@ impl<M: Machine> Engine<M> {
                 count - 1
             )));
         }
-        let segment = (self.caches[0].segment / PAGE).max(1);
-        let of_segments = pages.chunks(segment as usize).zip(0_u32..);
-        let shard = |page: u32| page / segment;
-        for (pages, segment) in of_segments {
+        self.check_segments(pages)?;
+        self.pool.order(pages);
+        Ok(())
+    }
+
+    /// Has `sequence` lie on these pages of the cache, in the order of its positions, in place of
+    /// those that it had. Whoever calls this gives out all pages of the cache, as
+    /// [`pages::PagePool`](super::pages::PagePool) does, and answers for what is in them: keys and
+    /// values of the tokens that the sequence has, if there are some. The engine neither adds pages
+    /// nor frees them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the cache has no such page, or if the positions of a segment are not in
+    /// one shard.
+    pub fn lend(&self, sequence: &mut Sequence, pages: &[u32]) -> Result<()> {
+        let count = self.pool.count();
+        if let Some(page) = pages.iter().find(|&&page| page as usize >= count) {
+            return Err(Error::Usage(format!(
+                "page {page} of a cache that has {count}, which are counted from 0"
+            )));
+        }
+        self.check_segments(pages)?;
+        sequence.borrow(&self.pool, pages);
+        Ok(())
+    }
+
+    /// Checks that the pages of each segment of a text are in one shard.
+    fn check_segments(&self, pages: &[u32]) -> Result<()> {
+        let segment = self.pool.segment();
+        let shard = |page: u32| page as usize / segment;
+        for (at, pages) in pages.chunks(segment).enumerate() {
             if pages.iter().any(|&page| shard(page) != shard(pages[0])) {
                 return Err(Error::Usage(format!(
-                    "the pages of segment {segment} of the text are in several shards of the \
-                     cache, expected one"
+                    "the pages of segment {at} of the text are in several shards of the cache, \
+                     expected one"
                 )));
             }
         }
-        self.pages = vec![Pages::of(pages)];
-        // A plan has the shards that hold its positions, which any shard may now.
-        let in_order = pages.iter().copied().eq(0..count);
-        self.plans.cover(if in_order { 0 } else { self.options.context });
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Prompt in, tokens out: the engine, the sequences in its KV cache, and the loop that generates
 //! text.
 
+mod batch;
 mod face;
 pub mod generation;
 mod keep;
@@ -11,6 +12,7 @@ mod on_host;
 #[path = "on_host_absent.rs"]
 mod on_host;
 pub mod options;
+mod page_pool;
 pub mod pages;
 mod plans;
 mod pool;
@@ -35,19 +37,19 @@ use crate::{
     base::error::{Error, Result},
     engine::{
         on_host::OnHost,
+        page_pool::PagePool,
         plans::{Key, Plans, Wanted},
-        sequence::{Kind, Pages, Sequence},
-        step::{Answer, Input, Readback, Row, Run, Staged, StepOutput, stage},
+        sequence::Sequence,
         store::Store,
         streamer::Streamer,
         table::Table,
         views::Views,
     },
-    machine::Machine,
+    machine::{Machine, step::PAGE},
     model::{
         LayerCache, Model, Placement, Scratch,
         ahead::Ahead,
-        alloc_cache,
+        alloc_pool,
         config::Config,
         rope,
         weights::{Lasting, Stored},
@@ -66,8 +68,8 @@ pub struct Engine<M: Machine> {
     options: SessionOptions,
     angles: Vec<rope::Angles>,
     caches: Vec<LayerCache>,
-    /// Pages of the caches, for as many sequences as they hold.
-    pages: Vec<Pages>,
+    /// Pages of the caches that no sequence has.
+    pool: PagePool,
     plans: Plans<M::Plan>,
     /// Tensors of the machine before the caches.
     weights: usize,
@@ -169,8 +171,9 @@ impl<M: Machine> Engine<M> {
     ) -> Result<(Vec<LayerCache>, Plans<M::Plan>)> {
         let c = &model.config;
         options.check(c)?;
+        let positions = [options.context, options.positions()];
         let caches = (0..c.num_hidden_layers())
-            .map(|_| alloc_cache(machine, c, options.context, options.cache))
+            .map(|_| alloc_pool(machine, c, positions, options.cache))
             .collect::<Result<Vec<_>>>()?;
         let plans = Plans::alloc(machine, model, options, &caches[0])?;
         Ok((caches, plans))
@@ -189,10 +192,9 @@ impl<M: Machine> Engine<M> {
             views,
             table,
             streamer,
+            pool: pool_of(&caches[0]),
             options,
             caches,
-            // The caches hold one sequence, whose positions lie in order.
-            pages: vec![Pages::first(options.context)],
             plans,
             weights,
         }
@@ -217,7 +219,7 @@ impl<M: Machine> Engine<M> {
     fn make_buffers(&mut self, options: SessionOptions) -> Result<()> {
         self.machine.truncate(self.weights);
         (self.caches, self.plans) = Self::buffers(&mut self.machine, self.views.model(), options)?;
-        self.pages = vec![Pages::first(options.context)];
+        self.pool = pool_of(&self.caches[0]);
         self.options = options;
         Ok(())
     }
@@ -286,29 +288,6 @@ impl<M: Machine> Engine<M> {
         Ok(())
     }
 
-    /// Runs one step: tokens of several sequences, as many as the cache has room for, which is one.
-    /// Returns the outputs in order. A run that fails leaves its sequence as it was.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Engine::check`], [`Error::Usage`] if there are more runs or tokens than a step
-    /// takes or if a sequence has no pages of the cache, [`Error::NonFinite`] if a logit that was
-    /// read is not finite, and errors of the machine.
-    pub async fn step(&mut self, runs: &mut [Run<'_>]) -> Result<Vec<StepOutput>> {
-        if runs.len() > self.pages.len() {
-            return Err(Error::Usage(format!(
-                "{} texts in a step, where the cache holds {}",
-                runs.len(),
-                self.pages.len()
-            )));
-        }
-        let mut outputs = Vec::with_capacity(runs.len());
-        for run in runs {
-            outputs.push(self.run(run.sequence, run.input).await?);
-        }
-        Ok(outputs)
-    }
-
     /// Replays the tokens of a sequence the way they went through the model before, after its
     /// engine was lost or its pages of the cache were taken. If that fails, the sequence keeps its
     /// tokens, but has no pages.
@@ -338,101 +317,29 @@ impl<M: Machine> Engine<M> {
         self.streamer.as_ref().map(Streamer::moved).unwrap_or_default()
     }
 
-    /// The run of one sequence: writes the inputs, runs the plan, and appends the tokens.
-    async fn run(&mut self, sequence: &mut Sequence, input: Input<'_>) -> Result<StepOutput> {
-        let Input { ids, kind, read, routes } = input;
-        self.check(sequence, ids)?;
-        self.check_size(input)?;
-        self.place(sequence)?;
-        let before = sequence.tokens().len();
-        let end = before + ids.len();
-        let key = self.key(Wanted { kind, rows: ids.len(), end, read })?;
-        if !self.plans.has(key) {
-            // Not all machines learn of a refused pipeline while they record.
-            self.plans.compile(&mut self.machine, &self.views, &self.caches, &[key]).await?;
-        }
-        self.record(key)?;
-
-        let first = u32::try_from(before).expect("the context is a u32");
-        let rows: Vec<Row> =
-            ids.iter().zip(first..).map(|(&id, position)| Row { id, position }).collect();
-        let config = &self.views.model().config;
-        let scratch = self.plans.scratch(key);
-        let embedded = self.table.rows(ids).await?;
-        let staged = Staged { rows: &rows, embedded: &embedded, pages: sequence.pages() };
-        stage(&mut self.machine, config, &self.angles, scratch, staged)?;
-
-        let mut wanted = self.plans.logits(key);
-        let logits = wanted.len();
-        if routes && read != Readback::Nothing {
-            wanted.extend(self.plans.routes(key));
-        }
-        let pass = self.plans.recorded(key);
-        let bytes = match &mut self.streamer {
-            Some(streamer) => {
-                let of = (pass, self.plans.scratch(key));
-                let run =
-                    streamer.run(self.views.of(kind), &mut self.machine, of, ids.len(), &wanted);
-                Box::pin(run).await?
-            }
-            None => self.machine.run_plan(pass.only()?, &wanted).await?,
-        };
-        let (logits, routes) = bytes.split_at(logits);
-        let output = Answer { read, logits, routes, rows: ids.len(), end }.decode(config)?;
-        sequence.extend(ids, kind);
-        Ok(output)
-    }
-
-    /// Checks that the buffers hold the tokens.
-    fn check_size(&self, Input { ids, kind, read, .. }: Input<'_>) -> Result<()> {
-        let most = match (kind, read) {
-            (Kind::Prompt, _) => self.options.chunk(read),
-            (Kind::Generated, Readback::AllLogits) => {
-                return Err(Error::Usage(
-                    "logits of every token are read of prompts, not of generated tokens".into(),
-                ));
-            }
-            (Kind::Generated, _) => 1,
-        };
-        if ids.len() > most {
-            return Err(Error::Usage(format!(
-                "{} tokens of a text in a step, expected at most {most}",
-                ids.len()
-            )));
-        }
-        Ok(())
-    }
-
-    /// Gives a new sequence pages of the cache. One that has tokens and no pages is an error.
-    fn place(&self, sequence: &mut Sequence) -> Result<()> {
-        if self.pages.iter().any(|pages| sequence.is_on(pages)) {
-            return Ok(());
-        }
-        if !sequence.tokens().is_empty() {
-            return Err(Error::Usage(format!(
-                "{} tokens are not in the cache: restore the sequence first",
-                sequence.tokens().len()
-            )));
-        }
-        let Some(pages) = self.pages.iter().find(|pages| pages.are_free()) else {
-            return Err(Error::Usage(format!(
-                "the cache holds {} text, and another one is in it",
-                self.pages.len()
-            )));
-        };
-        sequence.take(pages);
-        Ok(())
-    }
-
     fn key(&mut self, wanted: Wanted) -> Result<Key> {
         self.plans.key(&mut self.machine, wanted)
     }
 }
 
+/// The pages of a cache.
+fn pool_of(cache: &LayerCache) -> PagePool {
+    let slots = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
+    PagePool::new(slots / PAGE, cache.segment / PAGE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::tensor::DType, checkpoint::Synthetic, machine::host::Host};
+    use crate::{
+        base::tensor::DType,
+        checkpoint::Synthetic,
+        engine::{
+            sequence::Kind,
+            step::{Input, Readback, Run, StepOutput},
+        },
+        machine::host::Host,
+    };
 
     fn engine() -> Engine<Host> {
         of_sizes(16, 4)
@@ -454,7 +361,7 @@ mod tests {
     ) -> Result<StepOutput> {
         let mut outputs = pollster::block_on(engine.step(&mut [Run { sequence, input }]))?;
         assert_eq!(outputs.len(), 1);
-        Ok(outputs.remove(0))
+        outputs.remove(0)
     }
 
     const READ: Readback = Readback::Top(2);
@@ -477,7 +384,7 @@ mod tests {
         assert_eq!(step(&mut engine, &mut a, prompt).expect("runs"), alone[0][0]);
         let other = Input::prompt(&[5, 6, 7], READ);
         let error = step(&mut engine, &mut b, other).expect_err("there is another text");
-        assert!(error.to_string().contains("holds 1 text"), "{error}");
+        assert!(error.to_string().contains("0 free pages"), "{error}");
         let mut both =
             [Run { sequence: &mut a, input: prompt }, Run { sequence: &mut b, input: other }];
         let error = pollster::block_on(engine.step(&mut both)).expect_err("too many");
@@ -534,6 +441,6 @@ mod tests {
             assert!(error.to_string().contains(what), "{error}");
             assert_eq!(text.tokens(), [1, 2], "{what}");
         }
-        assert_eq!(pollster::block_on(engine.step(&mut [])).expect("nothing to do"), []);
+        assert!(pollster::block_on(engine.step(&mut [])).expect("nothing to do").is_empty());
     }
 }

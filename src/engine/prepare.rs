@@ -4,7 +4,7 @@
 use super::{
     Engine,
     plans::{Key, Wanted},
-    sequence::{Kind, Pages},
+    sequence::Kind,
     step::Readback,
 };
 use crate::{
@@ -63,7 +63,7 @@ impl<M: Machine> Engine<M> {
 
     /// Whether no sequence is in the cache.
     pub(super) fn is_empty(&self) -> bool {
-        self.pages.iter().all(Pages::are_free)
+        self.pool.free() == self.pool.count()
     }
 
     /// Has every program that [`Engine::prepare`] compiles with these arguments run once, on next
@@ -100,7 +100,7 @@ impl<M: Machine> Engine<M> {
     /// Errors of the machine; [`Error::Usage`] if `read` asks for too many candidates, or if the
     /// pass is cut, since weights are brought.
     pub fn decode_plan(&mut self, before: usize, read: Readback) -> Result<&M::Plan> {
-        let key = self.key(Wanted { kind: Kind::Generated, rows: 1, end: before + 1, read })?;
+        let key = self.key(Wanted::of_one(Kind::Generated, 1, before + 1, read))?;
         self.only_plan(key)
     }
 
@@ -112,7 +112,7 @@ impl<M: Machine> Engine<M> {
     pub fn prefill_plan(&mut self, before: usize, read: Readback) -> Result<&M::Plan> {
         let rows = self.options.prefill as usize;
         let end = (before + rows).min(self.options.context as usize);
-        let key = self.key(Wanted { kind: Kind::Prompt, rows, end, read })?;
+        let key = self.key(Wanted::of_one(Kind::Prompt, rows, end, read))?;
         self.only_plan(key)
     }
 
@@ -134,8 +134,8 @@ impl<M: Machine> Engine<M> {
         let end = (before + tokens + 1).min(self.options.context as usize);
         let rows = tokens.min(self.options.prefill as usize);
         Ok([
-            self.key(Wanted { kind: Kind::Prompt, rows, end: end - 1, read })?,
-            self.key(Wanted { kind: Kind::Generated, rows: 1, end, read })?,
+            self.key(Wanted::of_one(Kind::Prompt, rows, end - 1, read))?,
+            self.key(Wanted::of_one(Kind::Generated, 1, end, read))?,
         ])
     }
 }

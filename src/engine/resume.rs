@@ -5,7 +5,7 @@ use crate::{
     engine::{
         Engine, SessionOptions,
         sequence::{Kind, Sequence},
-        step::{Input, Readback, Run, StepOutput, Stepper},
+        step::{Input, Readback, StepOutput, Stepper},
         store::Store,
     },
     machine::{Machine, step::PAGE},
@@ -214,8 +214,7 @@ impl<R: Rebuild> Stepper for Resuming<R> {
     async fn step(&mut self, input: Input<'_>) -> Result<StepOutput> {
         let before = self.text.sequence.tokens().len();
         self.persist(async |engine, text| {
-            let run = Run { sequence: &mut text.sequence, input };
-            let mut outputs = engine.step(&mut [run]).await?;
+            let output = engine.run(&mut text.sequence, input).await?;
             let mut waited = text.keep(engine, before).await;
             if matches!(waited, Ok(false)) && input.read == Readback::Nothing {
                 // This step waits for no readback: the flush shows a loss at once, and lets other
@@ -224,7 +223,7 @@ impl<R: Rebuild> Stepper for Resuming<R> {
             }
             // The step is repeated, or fails: either way its tokens do not count.
             waited.inspect_err(|_| text.sequence.rewind(before))?;
-            Ok(outputs.pop().expect("a run has an output"))
+            Ok(output)
         })
         .await
     }

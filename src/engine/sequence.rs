@@ -1,8 +1,10 @@
 //! A text as the model has seen it: its tokens, and its pages of a KV cache.
 
-use std::sync::Arc;
-
-use crate::machine::step::PAGE;
+use super::page_pool::PagePool;
+use crate::{
+    base::error::{Error, Result},
+    machine::step::PAGE,
+};
 
 /// How tokens go through the model. It decides which kernels run, and so the order of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,21 +17,32 @@ pub enum Kind {
 
 /// The tokens of one text that are in the KV cache of an [`Engine`](super::Engine).
 ///
-/// It has no machine. Its first step gives it pages of the engine's cache, which it keeps until it
-/// is dropped or [released](Self::release). It outlives its engine, and another engine can
-/// [restore](super::Engine::restore) it.
+/// It has no machine. Its steps give it pages of the engine's cache as it grows, which it keeps
+/// until it is dropped, [released](Self::release) or [shortened](Self::rewind). It outlives its
+/// engine, and another engine can [restore](super::Engine::restore) it.
 #[derive(Debug, Default)]
 pub struct Sequence {
     tokens: Vec<u32>,
     /// The kind of each token.
     kinds: Vec<Kind>,
-    pages: Option<Pages>,
+    lease: Option<Lease>,
 }
 
 impl Sequence {
     /// An empty sequence.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A sequence of these tokens, in runs of the same kind, which are in no cache:
+    /// [`Engine::restore`](super::Engine::restore) brings them into one, and
+    /// [`Engine::lend`](super::Engine::lend) gives it pages that have them.
+    pub fn of<'a>(runs: impl IntoIterator<Item = (Kind, &'a [u32])>) -> Self {
+        let mut sequence = Self::new();
+        for (kind, ids) in runs {
+            sequence.extend(ids, kind);
+        }
+        sequence
     }
 
     /// Its tokens.
@@ -58,15 +71,23 @@ impl Sequence {
         &self.tokens[..end.unwrap_or(self.tokens.len())]
     }
 
-    /// Drops all tokens after the first `keep`.
+    /// Drops all tokens after the first `keep`, and frees the pages that only they have.
     pub fn rewind(&mut self, keep: usize) {
         self.tokens.truncate(keep);
         self.kinds.truncate(keep);
+        self.trim();
+    }
+
+    /// Frees pages that none of its tokens has.
+    pub(super) fn trim(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.shorten(self.tokens.len().div_ceil(PAGE as usize));
+        }
     }
 
     /// Frees its pages of the cache for another sequence. The tokens are kept, to be restored.
     pub fn release(&mut self) {
-        self.pages = None;
+        self.lease = None;
     }
 
     pub(super) fn extend(&mut self, ids: &[u32], kind: Kind) {
@@ -74,40 +95,66 @@ impl Sequence {
         self.kinds.resize(self.tokens.len(), kind);
     }
 
-    /// Whether it holds these pages.
-    pub(super) fn is_on(&self, pages: &Pages) -> bool {
-        self.pages.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &pages.0))
+    /// Whether its pages are of this cache.
+    pub(super) fn is_on(&self, pool: &PagePool) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.pool.is(pool))
     }
 
-    pub(super) fn take(&mut self, pages: &Pages) {
-        self.pages = Some(pages.clone());
+    /// Takes pages of `pool` until there are enough for so many positions. Pages of another cache
+    /// are released.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PagePool::extend`]. The pages are as before then.
+    pub(super) fn take(&mut self, pool: &PagePool, positions: usize) -> Result<()> {
+        let wanted = positions.div_ceil(PAGE as usize);
+        if let Some(lease) = self.lease.as_mut().filter(|lease| lease.pool.is(pool)) {
+            if lease.lent && wanted > lease.pages.len() {
+                return Err(Error::Usage(format!(
+                    "the text needs {wanted} pages of the cache, and {} were lent to it",
+                    lease.pages.len()
+                )));
+            }
+            return pool.extend(&mut lease.pages, wanted);
+        }
+        let mut lease = Lease { pool: pool.clone(), pages: Vec::new(), lent: false };
+        pool.extend(&mut lease.pages, wanted)?;
+        self.lease = Some(lease);
+        Ok(())
+    }
+
+    /// Has it on these pages, which `pool` does not get from it.
+    pub(super) fn borrow(&mut self, pool: &PagePool, pages: &[u32]) {
+        self.lease = Some(Lease { pool: pool.clone(), pages: pages.to_vec(), lent: true });
     }
 
     /// The numbers of its pages, in the order of its positions; none if it has no room in a cache.
     pub(super) fn pages(&self) -> &[u32] {
-        self.pages.as_ref().map_or(&[], |pages| &pages.0)
+        self.lease.as_ref().map_or(&[], |lease| &lease.pages)
     }
 }
 
-/// Pages for one sequence in a cache. The engine has one reference to them, the sequence that is on
-/// them another.
-#[derive(Clone, Debug)]
-pub(super) struct Pages(Arc<[u32]>);
+/// Pages of a cache that a text has. They are free when it is dropped, unless they were lent.
+#[derive(Debug)]
+struct Lease {
+    pool: PagePool,
+    pages: Vec<u32>,
+    /// Whether somebody else keeps account of them.
+    lent: bool,
+}
 
-impl Pages {
-    /// The first pages of a cache, for so many positions.
-    pub(super) fn first(positions: u32) -> Self {
-        Self((0..positions.div_ceil(PAGE)).collect())
+impl Lease {
+    /// Frees all pages but the first `keep`.
+    fn shorten(&mut self, keep: usize) {
+        if keep < self.pages.len() && !self.lent {
+            self.pool.put(self.pages.drain(keep..));
+        }
     }
+}
 
-    /// These pages, in the order of positions.
-    pub(super) fn of(pages: &[u32]) -> Self {
-        Self(pages.into())
-    }
-
-    /// Whether no sequence is on them.
-    pub(super) fn are_free(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shorten(0);
     }
 }
 
@@ -143,16 +190,35 @@ mod tests {
 
     #[test]
     fn pages_are_free_again_when_their_sequence_leaves() {
-        let (pages, other) = (Pages::first(40), Pages::first(40));
+        let (pool, other) = (PagePool::new(3, 4), PagePool::new(3, 4));
         let mut sequence = Sequence::new();
         assert!(sequence.pages().is_empty());
-        sequence.take(&pages);
-        assert!(!pages.are_free() && sequence.is_on(&pages) && !sequence.is_on(&other));
-        assert_eq!(sequence.pages(), [0, 1]);
+        sequence.take(&pool, 40).expect("two pages");
+        assert!(sequence.is_on(&pool) && !sequence.is_on(&other));
+        assert_eq!((sequence.pages(), pool.free()), (&[0, 1][..], 1));
+        sequence.take(&pool, 97).expect_err("there are three pages");
+        assert_eq!((sequence.pages(), pool.free()), (&[0, 1][..], 1));
         sequence.release();
-        assert!(pages.are_free() && !sequence.is_on(&pages));
-        sequence.take(&pages);
+        assert!(pool.free() == 3 && !sequence.is_on(&pool));
+        sequence.take(&pool, 32).expect("a page");
+        sequence.take(&other, 97).expect_err("the other has three as well");
+        assert!(sequence.is_on(&pool));
+        sequence.take(&other, 33).expect("two pages");
+        assert!(sequence.is_on(&other) && pool.free() == 3 && other.free() == 1);
         drop(sequence);
-        assert!(pages.are_free());
+        assert_eq!(other.free(), 3);
+    }
+
+    #[test]
+    fn a_shorter_text_has_fewer_pages() {
+        let (pool, mut sequence) = (PagePool::new(4, 4), Sequence::new());
+        sequence.take(&pool, 128).expect("four pages");
+        sequence.extend(&[1; 65], Kind::Prompt);
+        sequence.trim();
+        for (keep, pages) in [(65, 3), (64, 2), (33, 2), (32, 1), (1, 1), (0, 0)] {
+            sequence.rewind(keep);
+            assert_eq!((sequence.pages().len(), pool.free()), (pages, 4 - pages), "{keep}");
+        }
+        assert!(sequence.is_on(&pool));
     }
 }

@@ -16,8 +16,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// Positions of the key-value cache.
+    /// Most positions of a text.
     pub context: u32,
+    /// Positions of the key-value cache, which texts share; as many as a text may have if it is not
+    /// said. Texts take them in pages of 32 as they grow.
+    pub cache_positions: Option<u32>,
+    /// Most texts whose tokens go through the model in one step.
+    pub rows: u32,
     /// Most tokens of a prompt in one prefill pass.
     pub prefill: u32,
     /// Element type of the key-value cache, one of [`CACHES`].
@@ -67,13 +72,23 @@ impl SessionOptions {
     pub const SPLIT: u32 = 128;
     /// Longest context by default: the KV cache takes memory for every position.
     const DEFAULT_CONTEXT: u32 = 4096;
+    /// Most texts of a step.
+    pub const MOST_ROWS: u32 = 64;
     /// Most tokens in a pass that returns the logits of every token, because of their size.
     pub(super) const ALL_LOGITS_ROWS: u32 = 32;
 
     /// These sizes, with splits of [`SessionOptions::SPLIT`] positions. All are checked when an
     /// engine is made.
     pub const fn new(context: u32, prefill: u32, cache: DType) -> Self {
-        Self { context, prefill, cache, split: Self::SPLIT, host_compute: None }
+        Self {
+            context,
+            cache_positions: None,
+            rows: 1,
+            prefill,
+            cache,
+            split: Self::SPLIT,
+            host_compute: None,
+        }
     }
 
     /// The model's own context up to 4096, prefill by [`SessionOptions::PREFILL`] tokens, an F32
@@ -89,6 +104,25 @@ impl SessionOptions {
     #[must_use]
     pub const fn with_split(self, split: u32) -> Self {
         Self { split, ..self }
+    }
+
+    /// The same for steps of up to `rows` texts at once: at most [`SessionOptions::MOST_ROWS`],
+    /// which is checked when an engine is made. No bit of a text depends on it.
+    #[must_use]
+    pub const fn with_rows(self, rows: u32) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// The same with a cache of so many positions, which texts share: at least those of the
+    /// longest text, which is checked when an engine is made. No bit of a text depends on it.
+    #[must_use]
+    pub const fn with_cache_positions(self, positions: u32) -> Self {
+        Self { cache_positions: Some(positions), ..self }
+    }
+
+    /// Positions of the key-value cache.
+    pub fn positions(&self) -> u32 {
+        self.cache_positions.unwrap_or(self.context)
     }
 
     /// The same with the CPU computing what is not on the device, if that is wanted. It does
@@ -133,6 +167,20 @@ impl SessionOptions {
             return Err(Error::Usage(format!(
                 "the context is {}, expected 1 to max_position_embeddings ({most})",
                 self.context
+            )));
+        }
+        if self.positions() < self.context {
+            return Err(Error::Usage(format!(
+                "the cache has {} positions, expected those of a text at least, which are {}",
+                self.positions(),
+                self.context
+            )));
+        }
+        if self.rows == 0 || self.rows > Self::MOST_ROWS {
+            return Err(Error::Usage(format!(
+                "a step takes {} texts, expected 1 to {}",
+                self.rows,
+                Self::MOST_ROWS
             )));
         }
         if self.prefill == 0 || self.prefill > 4096 {

@@ -1,6 +1,8 @@
 //! A step: tokens in, logits out. Its input, the buffers written for it, and the decoding of its
 //! output.
 
+use std::ops::Range;
+
 use super::{
     SessionOptions,
     sequence::{Kind, Sequence},
@@ -9,7 +11,7 @@ use crate::{
     base::error::{Error, Result},
     machine::{
         Machine,
-        step::{self, PAGE, RowRecord},
+        step::{self, PAGE},
     },
     model::{Scratch, config::Config, rope},
     text::sampler::{Candidate, Needs},
@@ -130,22 +132,33 @@ pub trait Stepper {
     async fn step(&mut self, input: Input<'_>) -> Result<StepOutput>;
 }
 
-/// A token of a step, and its position.
+/// Tokens of one text in a pass.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    pub(crate) id: u32,
+pub(crate) struct Text<'a> {
+    /// The tokens, in order.
+    pub(crate) ids: &'a [u32],
+    /// The position of the first.
     pub(crate) position: u32,
+    /// The text's pages of the cache, in the order of its positions.
+    pub(crate) pages: &'a [u32],
+    /// Whether the logits of its last token are wanted.
+    pub(crate) wanted: bool,
+}
+
+impl Text<'_> {
+    /// The position after its last token.
+    pub(crate) fn end(&self) -> u32 {
+        self.position + u32::try_from(self.ids.len()).expect("a step has few tokens")
+    }
 }
 
 /// The inputs of a pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Staged<'a> {
-    /// Tokens of one text.
-    pub(crate) rows: &'a [Row],
+    /// The rows: those of each text, one text after another.
+    pub(crate) texts: &'a [Text<'a>],
     /// Their rows of the embedding table, if it is not on the machine.
     pub(crate) embedded: &'a [u8],
-    /// The text's pages of the cache, in the order of its positions.
-    pub(crate) pages: &'a [u32],
 }
 
 /// Writes the inputs of a pass into its buffers. The buffers may have more rows than there are
@@ -155,104 +168,128 @@ pub(crate) fn stage<M: Machine>(
     c: &Config,
     angles: &[rope::Angles],
     s: &Scratch,
-    Staged { rows, embedded, pages }: Staged<'_>,
+    Staged { texts, embedded }: Staged<'_>,
 ) -> Result<()> {
-    let tokens = s.tokens as usize;
-    let head_dim = c.head_dim as usize;
-    let mut ids = vec![0u32; tokens];
+    let (mut ids, mut records, mut table, mut picked) = (vec![], vec![], vec![], vec![]);
+    for (sequence, text) in (0..).zip(texts) {
+        let first = u32::try_from(table.len()).expect("a cache has fewer pages");
+        table.extend_from_slice(&text.pages[..text.end().div_ceil(PAGE) as usize]);
+        records.extend(step::rows_of(sequence, first, text.position..text.end()));
+        ids.extend_from_slice(text.ids);
+        if text.wanted {
+            picked.push(u32::try_from(ids.len()).expect("a step has few tokens") - 1);
+        }
+    }
+    let tiles = step::tiles_of(&records, s.tile_rows);
+    let (tokens, head_dim) = (s.tokens as usize, c.head_dim as usize);
     if let Some(tensor) = s.embedded {
         machine.write(tensor, 0, embedded)?;
+        // Their rows are in the order of the tokens.
+        ids = (0..s.tokens).take(ids.len()).collect();
     }
+    ids.resize(tokens, 0);
     let mut temperature = vec![1.0f32; tokens];
-    for ((at, place), row) in (0..).zip(&mut ids).zip(rows) {
-        *place = if s.embedded.is_some() { at } else { row.id };
-    }
-    for (temperature, row) in temperature.iter_mut().zip(rows) {
+    for (temperature, row) in temperature.iter_mut().zip(&records) {
         *temperature = rope::temperature(c.attention.temperature_len, row.position);
     }
     let mut cos_sin = vec![0.0f32; tokens * head_dim];
-    for (angles, &table) in angles.iter().zip(&s.cos_sin) {
-        for (row, of_row) in rows.iter().zip(cos_sin.chunks_exact_mut(head_dim)) {
+    for (angles, &tensor) in angles.iter().zip(&s.cos_sin) {
+        for (row, of_row) in records.iter().zip(cos_sin.chunks_exact_mut(head_dim)) {
             angles.row(row.position, of_row);
         }
-        machine.write(table, 0, bytemuck::cast_slice(&cos_sin))?;
+        machine.write(tensor, 0, bytemuck::cast_slice(&cos_sin))?;
     }
-    let records: Vec<RowRecord> = rows
-        .iter()
-        .map(|row| RowRecord { position: row.position, table: 0, flags: 0, sequence: 0 })
-        .collect();
-    let tiles = step::tiles_of(&records, s.tile_rows);
-    let end = rows.iter().map(|row| row.position + 1).max().unwrap_or_default();
-    let pages = &pages[..end.div_ceil(PAGE) as usize];
-    let count = u32::try_from(rows.len()).expect("a step has few tokens");
     machine.write(s.ids, 0, bytemuck::cast_slice(&ids))?;
-    machine.write(s.step, 0, bytemuck::cast_slice(&step::header(tiles.len(), rows.len())))?;
+    machine.write(s.step, 0, bytemuck::cast_slice(&step::header(tiles.len(), records.len())))?;
     if s.head_step != s.step {
-        machine.write(s.head_step, 0, bytemuck::cast_slice(&step::header(0, 1)))?;
+        let header = step::header(0, picked.len());
+        machine.write(s.head_step, 0, bytemuck::cast_slice(&header))?;
     }
     machine.write(s.rows, 0, bytemuck::cast_slice(&records))?;
     machine.write(s.row_tiles, 0, bytemuck::cast_slice(&tiles))?;
-    machine.write(s.table, 0, bytemuck::cast_slice(pages))?;
+    machine.write(s.table, 0, bytemuck::cast_slice(&table))?;
     machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
-    machine.write(s.last_row, 0, bytemuck::cast_slice(&[count - 1]))
+    machine.write(s.last_row, 0, bytemuck::cast_slice(&picked))
 }
 
-/// The bytes read back: logits as `read` asks, then ids and probabilities of each layer,
-/// alternating.
-#[derive(Clone, Copy)]
+/// The bytes read back of a pass.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Answer<'a> {
-    pub(super) read: Readback,
-    pub(super) logits: &'a [Vec<u8>],
+    /// Values and ids of the largest logits of each row that was wanted, if they were read.
+    pub(super) top: Option<[&'a [u8]; 2]>,
+    /// Logits of each row that was wanted, if they were read; or of all rows.
+    pub(super) logits: Option<&'a [u8]>,
+    /// Ids and probabilities of each layer, alternating.
     pub(super) routes: &'a [Vec<u8>],
-    /// Rows of the pass that are not padding.
-    pub(super) rows: usize,
+    /// How many rows were wanted.
+    pub(super) wanted: usize,
+}
+
+/// What a run gets of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) read: Readback,
+    /// Its rows of the pass.
+    pub(super) rows: Range<usize>,
+    /// Which of the rows that were wanted is its last one.
+    pub(super) picked: usize,
+    /// Whether it gets routes.
+    pub(super) routes: bool,
     /// Length of the text after the pass.
     pub(super) end: usize,
 }
 
 impl Answer<'_> {
-    /// Decodes the bytes; an error if a logit is not finite.
-    pub(super) fn decode(self, c: &Config) -> Result<StepOutput> {
+    /// Decodes the part of a run; an error if one of its logits is not finite.
+    pub(super) fn decode(self, part: Part, c: &Config) -> Result<StepOutput> {
+        let Part { read, rows, picked, routes, end } = part;
+        let not_finite = || Error::NonFinite { what: format!("after token {end}") };
         let mut output = StepOutput::default();
-        match self.read {
+        let logits = self.logits.unwrap_or_default();
+        match read {
             Readback::Nothing => {}
-            Readback::Top(_) => {
-                let logits = words(&self.logits[0]).map(f32::from_bits);
-                output.candidates = words(&self.logits[1])
-                    .zip(logits)
+            Readback::Top(count) => {
+                let [values, ids] = self.top.unwrap_or_default().map(|all| self.row(all, picked));
+                // A longer list may have been read, for another text.
+                output.candidates = words(ids)
+                    .zip(words(values).map(f32::from_bits))
                     .map(|(id, logit)| Candidate { id, logit })
+                    .take(count as usize)
                     .collect();
                 // `topk` replaces a logit that is not finite by the largest finite number.
                 if output.candidates.iter().any(|c| !c.logit.is_finite() || c.logit >= f32::MAX) {
-                    return Err(self.not_finite());
+                    return Err(not_finite());
                 }
             }
             Readback::Logits => {
-                let logits = words(&self.logits[0]).map(f32::from_bits);
+                let logits = words(self.row(logits, picked)).map(f32::from_bits);
                 output.candidates =
                     (0..).zip(logits).map(|(id, logit)| Candidate { id, logit }).collect();
                 if output.candidates.iter().any(|c| !c.logit.is_finite()) {
-                    return Err(self.not_finite());
+                    return Err(not_finite());
                 }
             }
             Readback::AllLogits => {
-                let logits: Vec<f32> = words(&self.logits[0]).map(f32::from_bits).collect();
-                let rows = logits.chunks_exact(c.vocab_size as usize).take(self.rows);
-                output.rows = rows.map(<[f32]>::to_vec).collect();
+                let logits: Vec<f32> = words(logits).map(f32::from_bits).collect();
+                let of_rows = logits.chunks_exact(c.vocab_size as usize);
+                output.rows =
+                    of_rows.skip(rows.start).take(rows.len()).map(<[f32]>::to_vec).collect();
                 if output.rows.iter().flatten().any(|logit| !logit.is_finite()) {
-                    return Err(self.not_finite());
+                    return Err(not_finite());
                 }
             }
         }
-        if !self.routes.is_empty() {
-            let first = if self.read == Readback::AllLogits { 0 } else { self.rows - 1 };
-            output.routes = (first..self.rows).map(|row| self.routes_of(row, c)).collect();
+        if routes {
+            let first = if read == Readback::AllLogits { rows.start } else { rows.end - 1 };
+            output.routes = (first..rows.end).map(|row| self.routes_of(row, c)).collect();
         }
         Ok(output)
     }
 
-    fn not_finite(self) -> Error {
-        Error::NonFinite { what: format!("after token {}", self.end) }
+    /// The part of a row that was wanted.
+    fn row(self, all: &[u8], row: usize) -> &[u8] {
+        let each = all.len() / self.wanted.max(1);
+        all.get(row * each..(row + 1) * each).unwrap_or_default()
     }
 
     /// The experts that each layer chose for this row.

@@ -174,8 +174,7 @@ impl Streamer {
     ///
     /// # Errors
     ///
-    /// Errors of reading the weights and of the machine; [`Error::NonFinite`] if a router chose
-    /// what is no expert.
+    /// Errors of reading the weights and of the machine.
     pub(super) async fn run<M: Machine>(
         &mut self,
         model: &Model,
@@ -265,15 +264,15 @@ impl Streamer {
                     next = Some(layer + 1);
                     let ids: Vec<u32> =
                         read.get(1).map_or_else(Vec::new, |ids| bytemuck::pod_collect_to_vec(ids));
-                    expect_experts_of(target.model, layer, &ids)?;
                     (layer, scratch.routed, ids)
                 }
                 Need::Layer(_) => return Err(Error::Usage("the CPU computes no layer".into())),
             };
             let each = chosen.len() / rows.max(1);
-            let mut units = chosen.clone();
-            units.sort_unstable();
-            units.dedup();
+            let units = match need {
+                Need::Dense { .. } => vec![Unit::DENSE],
+                _ => experts_of(target.model, layer, &chosen),
+            };
             let units: Vec<(&Mlp, Unit)> =
                 units.iter().map(|&at| unit(target.model, layer, at)).collect::<Result<_>>()?;
             for &(mlp, unit) in &units {
@@ -318,9 +317,7 @@ impl Streamer {
         at: Tensor,
         block: Option<&M::Plan>,
     ) -> Result<()> {
-        let mut left = chosen.to_vec();
-        left.sort_unstable();
-        left.dedup();
+        let mut left = experts_of(target.model, layer, chosen);
         if self.early.take() != Some(layer) {
             self.expect_experts(target.model, layer, &left);
         }
@@ -331,7 +328,7 @@ impl Streamer {
             self.expect_experts(target.model, layer + 1, &left);
             self.early = Some(layer + 1);
         }
-        while !left.is_empty() {
+        loop {
             let round = self.round(target, layer, &left).await?;
             let place = |id: &u32| {
                 round.iter().find(|(expert, _)| expert == id).map_or(ABSENT, |(_, slot)| *slot)
@@ -343,6 +340,9 @@ impl Streamer {
                 Some(block) => drop(target.machine.run_plan(block, &[]).await?),
                 None if left.is_empty() => {}
                 None => return Err(Error::Usage("experts without room, in one round".into())),
+            }
+            if left.is_empty() {
+                break;
             }
         }
         self.bring_whole(target, layer + 1).await
@@ -359,7 +359,6 @@ impl Streamer {
         let Some((routed, slots)) = routed.and_then(|of| Some((of, of.slots?))) else {
             return Err(Error::Usage(format!("layer {layer} has no experts that are brought")));
         };
-        expect_experts_of(model, layer, experts)?;
         let first = first_tensor(&routed.experts.gate_proj);
         let pool = self.pools.entry(first).or_insert_with(|| Pool::new(slots));
         let round = pool.round(layer, experts);
@@ -480,13 +479,15 @@ fn unit(model: &Model, layer: usize, expert: u32) -> Result<(&Mlp, Unit)> {
     Ok((mlp.ok_or_else(none)?, Unit { layer, expert }))
 }
 
-/// Checks that a router chose experts.
-fn expect_experts_of(model: &Model, layer: usize, chosen: &[u32]) -> Result<()> {
+/// The experts among what a router chose, each once. Of a token that is not finite it may have
+/// chosen what is no expert: then none is brought for it, and since its probabilities are not
+/// finite either, whatever reads its logits sees it.
+fn experts_of(model: &Model, layer: usize, chosen: &[u32]) -> Vec<u32> {
     let count = model.layers[layer].feed_forward.routed().map_or(0, |routed| routed.rule.count);
-    if chosen.iter().any(|&expert| expert >= count) {
-        return Err(Error::NonFinite { what: format!("in the router of layer {layer}") });
-    }
-    Ok(())
+    let mut experts: Vec<u32> = chosen.iter().copied().filter(|&id| id < count).collect();
+    experts.sort_unstable();
+    experts.dedup();
+    experts
 }
 
 /// Reads pieces and writes them to the machine. Returns how many bytes were read.
@@ -514,9 +515,7 @@ fn first_tensor(matrix: &Matrix) -> usize {
 
 /// The first rows of a tensor.
 fn first_rows(tensor: Tensor, rows: usize) -> Result<Tensor> {
-    let [all, cols] = tensor.dims()?;
-    let rows = u32::try_from(rows).map_or(all, |rows| rows.min(all));
-    Ok(Tensor { shape: [rows, cols].into(), ..tensor })
+    tensor.first_rows(u32::try_from(rows).unwrap_or(u32::MAX))
 }
 
 /// The segment that uses what is needed, if the pass is cut after it, and the parts that follow.

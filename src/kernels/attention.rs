@@ -296,6 +296,10 @@ pub(super) fn cases() -> Rows {
     rows
 }
 
+/// Positions of the kinds of tokens of `Rows::alike`: on one page, and on several, of which the
+/// last begins with it.
+const POSITIONS: [u32; 4] = [70, 5, 64, 33];
+
 /// What a row of the table is about.
 #[derive(Clone, Debug)]
 struct Setup {
@@ -368,6 +372,34 @@ impl Setup {
             cap: self.cap,
             acc: host.unwritten([tokens, n_heads, splits, dim]),
             stats: host.unwritten([tokens, n_heads, splits, 2]),
+        }
+    }
+
+    /// Nine texts of the kinds of `Rows::alike`, with a row each: those of a kind have the same
+    /// keys and values on pages of their own, and the same queries.
+    fn alike(&self, host: &mut Host) -> Attention {
+        let [tokens, n_heads, _, dim] = self.shape;
+        let kernel = self.build(host, Fill::Normal);
+        let width = self.width() as usize;
+        let of_kinds = |host: &mut Host, cache: Tensor| {
+            let mut values = host.floats(cache).to_vec();
+            for (row, kind) in super::LETTERS.iter().enumerate() {
+                let first = super::LETTERS.iter().position(|other| other == kind);
+                let first = first.expect("it is one of them");
+                for position in 0..=self.texts.rows[row].position {
+                    let from = self.at(first, position);
+                    values.copy_within(from..from + width, self.at(row, position));
+                }
+            }
+            host.floats_from(self.dtype, [self.shard[1], self.width()], values)
+        };
+        let temperature = (0..tokens).map(|t| 1.0 + f64::from(super::letter(t)) / 8.0).collect();
+        Attention {
+            q: super::repeated(host, &[n_heads, dim]),
+            k: of_kinds(host, kernel.k),
+            v: of_kinds(host, kernel.v),
+            temperature: host.floats_from(F32, [tokens], temperature),
+            ..kernel
         }
     }
 
@@ -512,6 +544,17 @@ fn of_texts(rows: &mut Rows, dtype: DType) {
             let normal = setup.clone();
             rows.add(name.clone(), move |host| normal.build(host, Fill::Normal));
             rows.exact(format!("{name}, equal keys sum integers"), move |host| setup.equal(host));
+        }
+    }
+
+    let of_kinds = super::LETTERS.map(|kind| (POSITIONS[kind as usize], 1));
+    for (name, tile) in [("generated tokens", 1), ("prompts", 32)] {
+        for heads in [[4, 2, 32], [6, 2, 64]] {
+            let shape = [9, heads[0], heads[1], heads[2]];
+            let setup = Setup::new(dtype, shape, Texts::new(&of_kinds), 32).in_tiles(tile);
+            rows.alike(format!("{dtype} {name}, heads of {}", heads[2]), move |host| {
+                setup.alike(host)
+            });
         }
     }
 

@@ -183,6 +183,18 @@ pub(super) fn cases() -> Rows {
             kernel
         });
     }
+    // One split, all of 32, longer ones, and a few.
+    let of_kinds = super::LETTERS.map(|kind| [5, 1023, 1500, 70][kind as usize]);
+    rows.alike("4 heads in up to 32 splits", move |host| {
+        let kernel = case(host, [9, 4, 32, 36], &of_kinds, Fill::Normal);
+        let [acc, stats] = [kernel.acc, kernel.stats].map(|tensor| {
+            let all = host.floats(tensor).to_vec();
+            let of = |&kind: &u32| all.chunks(all.len() / 9).nth(kind as usize).unwrap_or_default();
+            let values = super::LETTERS.iter().flat_map(of).copied().collect();
+            host.floats_from(F32, tensor.shape, values)
+        });
+        AttentionMerge { acc, stats, ..kernel }
+    });
     rows.exact("one split divides by its sum", |host| AttentionMerge {
         acc: host.f32([1, 2, 1, 8], Fill::Integers(8)),
         stats: host.f32([1, 2, 1, 2], Fill::Constant(1.0)),

@@ -261,6 +261,24 @@ fn of_type(rows: &mut Rows, dtype: DType) {
             case(host, dtype, shape, &texts, Fill::Normal)
         });
     }
+    // Nine texts with a token each, whose pages are in the order of the texts.
+    let positions = [3, 0, 31, 17];
+    let of_kinds = super::LETTERS.map(|kind| (positions[kind as usize], 1));
+    let texts = Texts::new(&of_kinds).on(0..9);
+    rows.alike(format!("{dtype} 4 on 2 heads"), move |host| {
+        let kernel = case(host, dtype, [9, 4, 2, 32], &texts, Fill::Normal);
+        let angles = super::LETTERS.iter().flat_map(|&kind| {
+            (0..16).flat_map(move |i| {
+                let (sin, cos) = f64::from(100 * kind + i).sin_cos();
+                [cos, sin]
+            })
+        });
+        RopeCache {
+            qkv: super::repeated(host, &[8 * 32]),
+            cos_sin: host.floats_from(F32, [9, 32], angles.collect()),
+            ..kernel
+        }
+    });
     // Positions 28 to 35 are on two pages, in two shards.
     for (name, slot0) in [("the first shard takes its page", 0), ("the second takes the other", 32)]
     {

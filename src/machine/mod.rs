@@ -173,6 +173,26 @@ pub trait Machine {
         read: &[Tensor],
     ) -> impl Future<Output = Result<Vec<Vec<u8>>>>;
 
+    /// Runs plans in one submission, one after another, then reads whole tensors back: for each
+    /// plan those beside it, which no later plan may write. The default submits and reads plan by
+    /// plan.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Machine::run_plan`].
+    fn run_plans(
+        &mut self,
+        runs: &[(&Self::Plan, &[Tensor])],
+    ) -> impl Future<Output = Result<Vec<Vec<Vec<u8>>>>> {
+        async move {
+            let mut all = Vec::with_capacity(runs.len());
+            for (plan, read) in runs {
+                all.push(self.run_plan(plan, read).await?);
+            }
+            Ok(all)
+        }
+    }
+
     /// Reads parts of tensors back, one after another, as they are when everything is done that was
     /// run and written so far.
     ///
@@ -267,6 +287,10 @@ impl<M: Machine> Machine for &mut M {
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         (**self).run_plan(plan, read).await
+    }
+
+    async fn run_plans(&mut self, runs: &[(&Self::Plan, &[Tensor])]) -> Result<Vec<Vec<Vec<u8>>>> {
+        (**self).run_plans(runs).await
     }
 
     async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {

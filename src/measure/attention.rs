@@ -16,7 +16,7 @@ use crate::{
         Machine as _,
         gpu::{Caps, Gpu, RecordedPass},
     },
-    model::{Brought, LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
+    model::{Brought, LayerCache, Phase, Reach, Scratch, alloc_cache, attend, config::Config},
     variants::{Class, Form, Heads, Setting, Tuning, VARIANTS},
 };
 
@@ -124,7 +124,8 @@ async fn time(
     positions: u32,
     rounds: u32,
 ) -> Result<f64> {
-    let plan: RecordedPass = gpu.record(&mut |exec| attend(exec, c, s, kv, positions))?;
+    let plan: RecordedPass =
+        gpu.record(&mut |exec| attend(exec, c, s, kv, Reach::of_one(positions)))?;
     gpu.flush().await?;
     let mut least = f64::INFINITY;
     for round in 0..=rounds {

@@ -10,7 +10,7 @@ use crate::{
         Machine as _,
         counting::{Counted, Counting, DeviceLimits},
     },
-    model::{Embedding, Model, Placement, alloc_cache, config::Config, weights::Weights},
+    model::{Embedding, Model, Placement, alloc_pool, config::Config, weights::Weights},
 };
 
 /// The memory that a model takes on a device.
@@ -110,8 +110,9 @@ impl Planner {
         let decode = engine.decode_plan(0, Readback::Top(candidates))?.clone();
         let mut cache = Counting::new(self.machine.limits());
         let mut cache_shards = 0;
+        let of = [sizes.context, sizes.positions()];
         for _ in 0..c.num_hidden_layers() {
-            cache_shards = alloc_cache(&mut cache, c, sizes.context, sizes.cache)?.shards.len();
+            cache_shards = alloc_pool(&mut cache, c, of, sizes.cache)?.shards.len();
         }
         let all = engine.machine();
         Ok(MemoryPlan {
@@ -322,6 +323,29 @@ mod tests {
         // The head has 2 GiB, in bindings of 128 MiB.
         assert_eq!(planner.model().lm_head.shards.len(), 16);
         assert!(plan.cuts > 30 && plan.scratch > 0, "{plan:?}");
+    }
+
+    #[test]
+    fn many_texts_take_buffers_and_cache() {
+        let planner = planner("grok-2", DeviceLimits::BASELINE);
+        let sizes = SessionOptions::new(4096, 256, DType::Q8);
+        let of = |sizes| planner.plan(sizes).expect("fits");
+        let (one, many) = (of(sizes), of(sizes.with_rows(16)));
+        assert_eq!(many.cache, one.cache);
+        // Logits of a row, and the largest of them, for prompts and for generated tokens.
+        assert!(many.scratch - one.scratch > 2 * 15 * 4 * 131_072, "{many:?}");
+        assert!(many.scratch < 2 * one.scratch, "{many:?} {one:?}");
+        let shared = of(sizes.with_cache_positions(3 * 4096));
+        assert_eq!((shared.cache, shared.scratch), (3 * one.cache, one.scratch));
+        assert_eq!(one.decode, many.decode);
+        for (wrong, what) in [
+            (sizes.with_rows(0), "0 texts"),
+            (sizes.with_rows(65), "expected 1 to 64"),
+            (sizes.with_cache_positions(4095), "the cache has 4095 positions"),
+        ] {
+            let error = planner.plan(wrong).expect_err(what);
+            assert!(error.to_string().contains(what), "{error}");
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, V
     let s = Scratch::alloc(gpu, (c, model.brought()), phase, tokens, &caches[0], split)?;
     // A prompt has the logits of its last token; generated tokens have one row each.
     let all = phase == Phase::Decode && tokens > 1;
-    let lists = if all { Vec::new() } else { top_lists(gpu, c.vocab_size, 1)? };
+    let lists = if all { Vec::new() } else { top_lists(gpu, c.vocab_size, 1, 1)? };
     let output = if all {
         let shape = [tokens, c.vocab_size].into();
         Output::All(gpu.alloc(BufferRole::Storage, DType::F32, shape)?)
@@ -147,7 +147,7 @@ fn recorded(gpu: &mut Gpu, model: &Model, load: Load) -> Result<(RecordedPass, V
     stage_last(gpu, c, &s, &(0..tokens).map(id).collect::<Vec<_>>(), positions)?;
     let tuning = gpu.tuning().clone();
     let mut works = Vec::new();
-    let pass = Pass { output, positions };
+    let pass = Pass::of_one(output, positions);
     let plan = gpu.record(&mut |exec| {
         // A device may refuse a program, and have the pass recorded once more.
         works.clear();
@@ -285,7 +285,7 @@ mod tests {
         let mut works = Vec::new();
         let (tuning, before) = (Tuning::default(), positions - tokens);
         let mut noting = Noting { exec: &mut Nothing, tuning: &tuning, before, works: &mut works };
-        let pass = Pass { output: Output::Last, positions };
+        let pass = Pass::of_one(Output::Last, positions);
         forward(&mut noting, &model, &s, &caches, pass).expect("shapes agree");
         (config, works)
     }

@@ -20,7 +20,7 @@ pub mod work;
 
 use crate::{
     base::error::Result,
-    engine::step::{Row, Staged, stage},
+    engine::step::{Staged, Text, stage},
     machine::{
         gpu::Gpu,
         host::{Fill, Host},
@@ -33,18 +33,14 @@ use crate::{
 /// text is on the first pages of the caches. Where the embedding table is not on the device, their
 /// rows of it are random, so that experts are chosen as differently as they can be.
 fn stage_last(gpu: &mut Gpu, c: &Config, s: &Scratch, ids: &[u32], positions: u32) -> Result<()> {
-    let rows: Vec<Row> = ids
-        .iter()
-        .zip((0..positions).skip(positions as usize - ids.len()))
-        .map(|(&id, position)| Row { id, position })
-        .collect();
+    let tokens = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let pages: Vec<u32> = (0..positions.div_ceil(PAGE)).collect();
     let mut host = Host::with_seed(1);
     let embedded = s.embedded.map(|tensor| {
-        let tokens = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let made = host.filled(tensor.dtype, [tokens, c.hidden_size], Fill::Normal);
         host.bytes(made)
     });
     let embedded = embedded.as_deref().unwrap_or_default();
-    stage(gpu, c, &rope::Angles::of(c), s, Staged { rows: &rows, embedded, pages: &pages })
+    let text = Text { ids, position: positions - tokens, pages: &pages, wanted: true };
+    stage(gpu, c, &rope::Angles::of(c), s, Staged { texts: &[text], embedded })
 }

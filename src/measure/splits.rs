@@ -14,7 +14,7 @@ use crate::{
         gpu::{Gpu, RecordedPass},
         step,
     },
-    model::{Brought, LayerCache, Phase, Scratch, alloc_cache, attend, config::Config},
+    model::{Brought, LayerCache, Phase, Reach, Scratch, alloc_cache, attend, config::Config},
 };
 
 /// The lengths that are compared, in positions.
@@ -98,8 +98,9 @@ async fn measured_at(
         let s =
             Scratch::alloc(gpu, (&one, Brought::default()), Phase::Decode, 1, &caches[0], length)?;
         let plan = |&positions: &u32| {
+            let reach = Reach::of_one(positions);
             gpu.record(&mut |exec| {
-                caches.iter().try_for_each(|kv| attend(exec, &one, &s, kv, positions))
+                caches.iter().try_for_each(|kv| attend(exec, &one, &s, kv, reach))
             })
         };
         let of_length = all.iter().map(plan).collect::<Result<Vec<RecordedPass>>>()?;

@@ -4,7 +4,7 @@
 
 use super::{
     CacheShard, Embedding, FeedForward, Layer, LayerCache, Matrix, Mlp, Model, Phase, Routed,
-    Routes, Scratch, TEXTS, TopList,
+    Routes, Scratch, TopList,
 };
 use crate::{
     base::{
@@ -27,9 +27,9 @@ use crate::{
 pub enum Output<'a> {
     /// Nothing: for chunks of a prompt before its last.
     Nothing,
-    /// Logits of the last real row, in `s.logits`.
+    /// Logits of the rows that are wanted, in the first rows of `s.logits`.
     Last,
-    /// The largest logits of the last real row, in the last of these lists.
+    /// The same, and the largest of them, in the last of these lists.
     Top(&'a [TopList]),
     /// Logits of every row, in this tensor: `[tokens, vocab_size]`.
     All(Tensor),
@@ -40,8 +40,34 @@ pub enum Output<'a> {
 pub struct Pass<'a> {
     /// What it computes.
     pub output: Output<'a>,
-    /// Positions that attention must cover: those of all tokens so far, and possibly more.
+    /// How far attention must reach.
+    pub reach: Reach,
+    /// In prefill, how many rows' logits are wanted.
+    pub picked: u32,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over tokens of one text that is on the first pages of the cache, whose first
+    /// `positions` attention must cover.
+    pub fn of_one(output: Output<'a>, positions: u32) -> Self {
+        Self { output, reach: Reach::of_one(positions), picked: 1 }
+    }
+}
+
+/// How far attention must reach at the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reach {
+    /// Positions of each text.
     pub positions: u32,
+    /// Slots of the cache that the texts' pages are in.
+    pub slots: u32,
+}
+
+impl Reach {
+    /// To so many positions of a text that is on the first pages of the cache.
+    pub fn of_one(positions: u32) -> Self {
+        Self { positions, slots: positions }
+    }
 }
 
 /// Runs the tokens staged in `s` through the model: embedding, all layers, and the head as
@@ -73,7 +99,7 @@ pub fn forward(
     for (i, layer) in m.layers.iter().enumerate() {
         exec.need(Need::Layer(i))?;
         let cos_sin = s.cos_sin[usize::from(c.layers[i].rope)];
-        attention(exec, c, layer, s, cos_sin, &kv[i], pass.positions)?;
+        attention(exec, c, layer, s, cos_sin, &kv[i], pass.reach)?;
         exec.sum_over_ranks(s.block)?;
 
         let (sum, out) = (s.x, s.h);
@@ -126,7 +152,7 @@ pub fn forward(
         exec.used(Need::Layer(i))?;
     }
     if exec.ends(&[s.x, s.h]) {
-        head(exec, m, s, pass.output)?;
+        head(exec, m, s, pass)?;
     }
     Ok(())
 }
@@ -155,10 +181,10 @@ fn attention(
     s: &Scratch,
     cos_sin: Tensor,
     kv: &LayerCache,
-    positions: u32,
+    reach: Reach,
 ) -> Result<()> {
     matmul(exec, s, s.h, &w.qkv_proj, s.qkv)?;
-    for shard in shards(kv, positions) {
+    for shard in shards(kv, reach) {
         exec.run(&RopeCache {
             step: s.step,
             rows: s.rows,
@@ -171,7 +197,7 @@ fn attention(
             slot0: shard.slot0,
         })?;
     }
-    attend(exec, c, s, kv, positions)?;
+    attend(exec, c, s, kv, reach)?;
     matmul(exec, s, s.heads, &w.o_proj, s.block)
 }
 
@@ -181,9 +207,9 @@ pub(crate) fn attend(
     c: &Config,
     s: &Scratch,
     kv: &LayerCache,
-    positions: u32,
+    reach: Reach,
 ) -> Result<()> {
-    for shard in shards(kv, positions) {
+    for shard in shards(kv, reach) {
         exec.run(&Attention {
             form: s.phase.form(),
             step: s.step,
@@ -194,8 +220,8 @@ pub(crate) fn attend(
             v: shard.v,
             temperature: s.temperature,
             tile: s.tile_rows,
-            texts: TEXTS,
-            positions,
+            texts: s.texts,
+            positions: reach.positions,
             slot0: shard.slot0,
             least: s.least_split,
             scale: round(c.attention.scale),
@@ -214,10 +240,9 @@ pub(crate) fn attend(
     })
 }
 
-/// The shards of a cache that have some of the positions. With one text whose pages are in order, a
-/// position's slot is the position; in another order, `positions` are all that the cache holds.
-fn shards(kv: &LayerCache, positions: u32) -> impl Iterator<Item = &CacheShard> {
-    kv.shards.iter().filter(move |shard| shard.slot0 < positions)
+/// The shards of a cache in which pages of the texts may be.
+fn shards(kv: &LayerCache, reach: Reach) -> impl Iterator<Item = &CacheShard> {
+    kv.shards.iter().filter(move |shard| shard.slot0 < reach.slots)
 }
 
 /// The routed experts, and the dense MLP beside them if there is one: `s.h` in, `s.dense` and
@@ -312,10 +337,10 @@ fn gated(exec: &mut dyn Executor, c: &Config, mlp: &Mlp, s: &Scratch) -> Result<
     Ok(())
 }
 
-/// Logits of the rows in `s.h`: `softcap(scale * dot)`.
-fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> Result<()> {
+/// Logits of the rows in `s.h` that are wanted: `softcap(scale * dot)`.
+fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, pass: Pass<'_>) -> Result<()> {
     let end = End { scale: round(m.config.ends.output_scale), cap: round(m.config.ends.softcap) };
-    let lists = match output {
+    let lists = match pass.output {
         Output::Nothing => return Ok(()),
         Output::All(out) => {
             return product(exec, s.phase.form(), s.step, s.h, &m.lm_head, out, end);
@@ -323,17 +348,19 @@ fn head(exec: &mut dyn Executor, m: &Model, s: &Scratch, output: Output<'_>) -> 
         Output::Last => &[],
         Output::Top(lists) => lists,
     };
-    let x = match s.phase {
-        Phase::Decode => s.h,
+    let (x, logits) = match s.phase {
+        Phase::Decode => (s.h, s.logits),
         Phase::Prefill => {
-            exec.run(&Gather { x: s.h, rows: s.last_row, out: s.last })?;
-            s.last
+            let rows = Tensor { shape: [pass.picked].into(), ..s.last_row };
+            let out = s.last.first_rows(pass.picked)?;
+            exec.run(&Gather { x: s.h, rows, out })?;
+            (out, s.logits.first_rows(pass.picked)?)
         }
     };
-    product(exec, Form::Vector, s.head_step, x, &m.lm_head, s.logits, end)?;
+    product(exec, Form::Vector, s.head_step, x, &m.lm_head, logits, end)?;
     if let Some(first) = lists.first() {
         let [_, len] = lists[lists.len() - 1].values.dims()?;
-        exec.run(&TopK { logits: s.logits, count: len, values: first.values, ids: first.ids })?;
+        exec.run(&TopK { logits, count: len, values: first.values, ids: first.ids })?;
         for pair in lists.windows(2) {
             exec.run(&TopKMerge {
                 values: pair[0].values,

@@ -14,11 +14,11 @@ mod upload;
 pub mod weights;
 
 pub(crate) use forward::attend;
-pub use forward::{Output, Pass, forward};
+pub use forward::{Output, Pass, Reach, forward};
 pub use matrices::{Matrix, Shard};
 pub use placement::{Pinned, Placement, Slots};
 pub use scratch::{
-    Brought, CacheShard, LayerCache, Phase, Routes, Scratch, TEXTS, TopList, alloc_cache,
+    Brought, CacheShard, LayerCache, Phase, Routes, Scratch, TopList, alloc_cache, alloc_pool,
 };
 pub use upload::{Piece, upload};
 

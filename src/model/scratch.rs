@@ -23,9 +23,6 @@ const SHORTEST_SEGMENT: u32 = 128;
 /// Most rows of a tile of a prompt.
 const PROMPT_TILE: u32 = 32;
 
-/// Texts that a step's rows may be of.
-pub const TEXTS: u32 = 1;
-
 /// Prefill or decode: which kernels a pass uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -67,6 +64,8 @@ pub struct LayerCache {
     pub shards: Vec<CacheShard>,
     /// Slots of a shard: a power of two, which follows from the binding limit alone.
     pub segment: u32,
+    /// Most positions of a text, in whole pages.
+    pub of_text: u32,
 }
 
 /// Keys and values in some slots.
@@ -120,6 +119,8 @@ pub struct Scratch {
     pub least_split: u32,
     /// Most rows of a tile of attention.
     pub tile_rows: u32,
+    /// Most texts that the rows are of.
+    pub texts: u32,
 
     // Written by the host before each step.
     /// Row of each token in the embedding table, or in `embedded`: `[tokens]`
@@ -136,13 +137,13 @@ pub struct Scratch {
     pub rows: Tensor,
     /// Tiles of the step, a [`step::TileRecord`] each: `[RECORDS, 4]`
     pub row_tiles: Tensor,
-    /// Page table: the pages of each text: `[pages of the context]`
+    /// Page table: the pages of each text, one after another: `[texts * pages of a text]`
     pub table: Tensor,
     /// Cosine and sine of each rotary angle, for each rope: `[tokens, head_dim]`
     pub cos_sin: Vec<Tensor>,
     /// Attention temperature: `[tokens]`
     pub temperature: Tensor,
-    /// The row whose logits are wanted: `[1]`
+    /// In prefill, the rows whose logits are wanted: `[texts]`
     pub last_row: Tensor,
 
     // Computed by the kernels of each step.
@@ -185,18 +186,17 @@ pub struct Scratch {
     pub expert_act: Tensor,
     /// Outputs of the chosen experts: `[tokens, num_experts_per_tok, hidden_size]`
     pub routed: Tensor,
-    /// In prefill, the row of `h` whose logits are wanted: `[1, hidden_size]`
+    /// In prefill, the rows of `h` whose logits are wanted: `[texts, hidden_size]`
     pub last: Tensor,
-    /// Logits of one row: `[1, vocab_size]`
+    /// Logits of these rows, in decode of all rows: `[texts, vocab_size]`
     pub logits: Tensor,
 }
 
 impl Scratch {
-    /// Allocates buffers for `tokens` rows of a model to whose passes the host brings `brought`
-    /// ([`Model::brought`](super::Model::brought)), for attention over the positions of `cache`, in
-    /// decode
-    /// in splits of at least `split` positions: a power of two and a multiple of [`PAGE`]. At later
-    /// positions splits are longer: see [`step::split_len`].
+    /// Allocates buffers for `tokens` rows of one text, of a model to whose passes the host brings
+    /// `brought` ([`Model::brought`](super::Model::brought)), for attention over the positions of
+    /// `cache`, in decode in splits of at least `split` positions: a power of two and a multiple of
+    /// [`PAGE`]. At later positions splits are longer: see [`step::split_len`].
     ///
     /// # Errors
     ///
@@ -211,12 +211,12 @@ impl Scratch {
         split: u32,
     ) -> Result<Self> {
         let mut alloc = |role, dtype, shape| machine.alloc(role, dtype, shape);
-        Self::made_of((c, brought), phase, tokens, cache, split, &mut alloc)
+        Self::made_of((c, brought), phase, [tokens, 1], cache, split, &mut alloc)
     }
 
-    /// Allocates buffers for the largest of some numbers of rows. Returns for each number, in
-    /// order, buffers that are the first rows of those: they share memory, so a pass may use any,
-    /// one after another.
+    /// Allocates buffers for the largest of some numbers of rows, of up to `texts` texts. Returns
+    /// for each number, in order, buffers that are the first rows of those: they share memory, so a
+    /// pass may use any, one after another.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Scratch {
         machine: &mut M,
         (c, brought): (&Config, Brought),
         phase: Phase,
-        numbers: &[u32],
+        (numbers, texts): (&[u32], u32),
         cache: &LayerCache,
         split: u32,
     ) -> Result<Vec<Self>> {
@@ -236,7 +236,8 @@ impl Scratch {
             made.push(tensor.id);
             Ok(tensor)
         };
-        Self::made_of((c, brought), phase, largest, cache, split, &mut alloc)?;
+        let sizes = [largest, texts];
+        Self::made_of((c, brought), phase, sizes, cache, split, &mut alloc)?;
         let of = |&tokens: &u32| {
             let mut ids = made.iter();
             let mut first_rows = |_, dtype, shape| {
@@ -244,7 +245,8 @@ impl Scratch {
                 let &id = ids.next().ok_or_else(none)?;
                 Ok(Tensor { id, shape, dtype })
             };
-            Self::made_of((c, brought), phase, tokens, cache, split, &mut first_rows)
+            let sizes = [tokens, texts];
+            Self::made_of((c, brought), phase, sizes, cache, split, &mut first_rows)
         };
         numbers.iter().map(of).collect()
     }
@@ -256,19 +258,19 @@ impl Scratch {
         Tensor { shape: [tiles, 4].into(), ..self.tiles }
     }
 
-    /// Buffers for `tokens` rows, each from `make`. Their rows are the outermost axis, and their
-    /// order does not depend on `tokens`.
+    /// Buffers for `tokens` rows of up to `texts` texts, each from `make`. Their rows are the
+    /// outermost axis, and their order does not depend on the numbers.
     fn made_of(
         (c, brought): (&Config, Brought),
         phase: Phase,
-        tokens: u32,
+        [tokens, texts]: [u32; 2],
         cache: &LayerCache,
         split: u32,
         make: &mut dyn FnMut(BufferRole, DType, Shape) -> Result<Tensor>,
     ) -> Result<Self> {
-        let context = cache.shards.iter().map(|shard| shard.len).sum::<u32>();
+        let texts = texts.min(tokens);
         let (least_split, tile_rows) = phase.attention(cache, split);
-        let splits = step::most_splits(context, least_split);
+        let splits = step::most_splits(cache.of_text, least_split);
         let (heads, head_dim) = (c.num_attention_heads, c.head_dim);
         // A model without experts, or without a dense MLP, still gets those buffers, which nothing
         // uses.
@@ -294,9 +296,8 @@ impl Scratch {
             .map(|_| floats([tokens, head_dim].into()))
             .collect::<Result<Vec<_>>>()?;
         let temperature = floats([tokens].into())?;
-        let x = floats([tokens, c.hidden_size].into())?;
-        let h = floats([tokens, c.hidden_size].into())?;
-        let block = floats([tokens, c.hidden_size].into())?;
+        let mut hidden = || floats([tokens, c.hidden_size].into());
+        let (x, h, block) = (hidden()?, hidden()?, hidden()?);
         let qkv = floats([tokens, qkv].into())?;
         let q = floats([tokens, heads, head_dim].into())?;
         let split_acc = floats([tokens, heads, splits, head_dim].into())?;
@@ -315,8 +316,8 @@ impl Scratch {
         };
         let expert_act = floats([tokens, chosen, expert_width].into())?;
         let routed = floats([tokens, chosen, c.hidden_size].into())?;
-        let last = floats([1, c.hidden_size].into())?;
-        let logits = floats([1, c.vocab_size].into())?;
+        let last = floats([texts, c.hidden_size].into())?;
+        let logits = floats([texts, c.vocab_size].into())?;
         let probs =
             with_experts.map(|_| floats([tokens, chosen].into())).collect::<Result<Vec<_>>>()?;
         let mut ints = |shape: Shape| make(BufferRole::Storage, U32, shape);
@@ -326,10 +327,10 @@ impl Scratch {
             .collect::<Result<_>>()?;
         let at = brought.experts.then(|| ints([tokens, chosen].into())).transpose()?;
         let ids = ints([tokens].into())?;
-        let last_row = ints([1].into())?;
+        let last_row = ints([texts].into())?;
         let order = ints([tokens * chosen].into())?;
         let tiles = ints([tiles, 4].into())?;
-        let table = ints([TEXTS * context / PAGE].into())?;
+        let table = ints([texts * (cache.of_text / PAGE)].into())?;
         let embedded = brought
             .embedded
             .map(|dtype| make(BufferRole::Storage, dtype, [tokens, c.hidden_size].into()))
@@ -340,6 +341,7 @@ impl Scratch {
             tokens,
             least_split,
             tile_rows,
+            texts,
             ids,
             embedded,
             step,
@@ -389,31 +391,50 @@ fn step_record(
     Ok([step, rows, tiles, head_step])
 }
 
-/// Allocates the KV cache of one layer for `context` positions, rounded up to whole pages, of
-/// element type `dtype`.
+/// Allocates the KV cache of one layer for a text of `context` positions, rounded up to whole
+/// pages, of element type `dtype`.
 ///
 /// # Errors
 ///
-/// [`Error::Limit`] if the binding limit would cut it into more shards than a row has splits;
-/// errors of the machine's allocation.
+/// Those of [`alloc_pool`].
 pub fn alloc_cache<M: Machine>(
     machine: &mut M,
     c: &Config,
     context: u32,
     dtype: DType,
 ) -> Result<LayerCache> {
+    alloc_pool(machine, c, [context; 2], dtype)
+}
+
+/// Allocates the KV cache of one layer for `positions` of texts of up to `context` positions each,
+/// both rounded up to whole pages, of element type `dtype`.
+///
+/// # Errors
+///
+/// [`Error::Limit`] if the binding limit would cut a text into more segments than a row has splits;
+/// errors of the machine's allocation.
+pub fn alloc_pool<M: Machine>(
+    machine: &mut M,
+    c: &Config,
+    [context, positions]: [u32; 2],
+    dtype: DType,
+) -> Result<LayerCache> {
     let width = c.num_key_value_heads * c.head_dim;
-    let what = || format!("the key-value cache of a layer for {context} tokens in {dtype}");
+    let what = |positions| {
+        move || format!("the key-value cache of a layer for {positions} tokens in {dtype}")
+    };
     // A power of two is a multiple of every split that is not longer. It depends neither on the
     // context nor on the splits of decode, so that the bits of a prompt, which has a split a
     // segment, do not either.
     let fit = machine.max_binding_bytes() / dtype.row_bytes(width.into());
     let fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(SHORTEST_SEGMENT, 1 << 30);
     let segment = 1 << fit.ilog2();
-    let slots = context.checked_next_multiple_of(PAGE).unwrap_or(u32::MAX / PAGE * PAGE);
-    if slots.div_ceil(segment) > SPLITS {
+    let whole =
+        |positions: u32| positions.checked_next_multiple_of(PAGE).unwrap_or(u32::MAX / PAGE * PAGE);
+    let [of_text, slots] = [context, positions].map(whole);
+    if of_text.div_ceil(segment) > SPLITS {
         return Err(Error::Limit {
-            what: what(),
+            what: what(context)(),
             got: context.into(),
             limit: u64::from(SPLITS) * u64::from(segment),
         });
@@ -424,10 +445,10 @@ pub fn alloc_cache<M: Machine>(
             let len = segment.min(slots - slot0);
             let mut half = || {
                 let alloc = machine.alloc(BufferRole::Storage, dtype, [len, width].into());
-                alloc.map_err(|error| error.storing(what))
+                alloc.map_err(|error| error.storing(what(positions)))
             };
             Ok(CacheShard { slot0, len, k: half()?, v: half()? })
         })
         .collect::<Result<_>>()?;
-    Ok(LayerCache { shards, segment })
+    Ok(LayerCache { shards, segment, of_text })
 }

@@ -11,14 +11,14 @@ use super::{
     plan::{RecordedPass, Step},
     wait,
 };
-use crate::base::error::Result;
+use crate::base::{error::Result, tensor::Tensor};
 
 /// All that the commands of a run depend on.
 #[derive(Clone, Debug)]
 struct Run {
-    /// The dispatches.
-    steps: Arc<[Step]>,
-    /// Those of each submission.
+    /// The dispatches of each plan.
+    plans: Vec<Arc<[Step]>>,
+    /// Those of each submission, of the dispatches of all plans.
     ranges: Vec<Range<usize>>,
     /// What is copied for the host after them.
     copies: Vec<Region>,
@@ -27,15 +27,21 @@ struct Run {
 }
 
 impl Run {
-    /// What tells its plan from others, as long as the run is kept.
-    fn plan(&self) -> usize {
-        self.steps.as_ptr().addr()
+    /// What tells its plans from others, as long as the run is kept.
+    fn plans(&self) -> Vec<usize> {
+        self.plans.iter().map(|plan| plan.as_ptr().addr()).collect()
+    }
+
+    /// The dispatches of a submission.
+    fn steps(&self, part: usize) -> impl Iterator<Item = &Step> {
+        let Range { start, end } = self.ranges[part];
+        self.plans.iter().flat_map(|plan| plan.iter()).skip(start).take(end - start)
     }
 }
 
 impl PartialEq for Run {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.steps, &other.steps)
+        self.plans() == other.plans()
             && (&self.ranges, &self.copies, &self.staging)
                 == (&other.ranges, &other.copies, &other.staging)
     }
@@ -48,9 +54,9 @@ pub(super) struct Ahead {
     on: bool,
     /// The last run, if its results were waited for.
     last: Option<Run>,
-    /// The run that followed one of this plan, whose results were waited for, the last time; and
+    /// The run that followed one of these plans, whose results were waited for, the last time; and
     /// that one. A generated token follows another, and a segment of it the one before.
-    followers: HashMap<usize, (Run, Run)>,
+    followers: HashMap<Vec<usize>, (Run, Run)>,
     /// Commands for the run that is expected next, one for each submission, or none.
     commands: Option<(Run, Vec<wgpu::CommandBuffer>)>,
 }
@@ -71,9 +77,9 @@ impl Ahead {
     /// this run followed the last one.
     fn take(&mut self, run: &Run) -> Vec<wgpu::CommandBuffer> {
         if let Some(last) = self.last.take() {
-            let known = self.followers.get(&last.plan());
+            let known = self.followers.get(&last.plans());
             if known.is_none_or(|(before, next)| (before, next) != (&last, run)) {
-                self.followers.insert(last.plan(), (last, run.clone()));
+                self.followers.insert(last.plans(), (last, run.clone()));
             }
         }
         let commands = self.commands.take();
@@ -82,7 +88,7 @@ impl Ahead {
 
     /// The run that followed one like `run`.
     fn follower(&self, run: &Run) -> Option<Run> {
-        let (before, next) = self.followers.get(&run.plan())?;
+        let (before, next) = self.followers.get(&run.plans())?;
         (before == run).then(|| next.clone())
     }
 }
@@ -100,35 +106,52 @@ impl Gpu {
         self.waited
     }
 
-    /// Runs a plan, then reads `copies` back.
+    /// Runs plans, one after another, then reads whole tensors back.
+    pub(super) async fn run_and_read(
+        &mut self,
+        plans: &[&RecordedPass],
+        read: &[Tensor],
+    ) -> Result<Vec<Vec<u8>>> {
+        let region = |tensor: &Tensor| {
+            let (slot, size) = (tensor.id, tensor.size_bytes().next_multiple_of(4));
+            Region { slot, offset: self.slots[slot].offset, size }
+        };
+        let regions = read.iter().map(region).collect();
+        let mut bytes = self.run(plans, regions).await?;
+        for (tensor, bytes) in read.iter().zip(&mut bytes) {
+            bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
+        }
+        Ok(bytes)
+    }
+
+    /// Runs plans, one after another, then reads `copies` back.
     ///
     /// What followed a run follows it again, as a rule: the next generated token, or the next
     /// segment of one. So while results are waited for, that is encoded ahead. Nothing is where no
     /// results are waited for, as between the chunks of a prompt: there the host is ahead anyway.
-    pub(super) async fn run(
-        &mut self,
-        plan: &RecordedPass,
-        copies: Vec<Region>,
-    ) -> Result<Vec<Vec<u8>>> {
+    async fn run(&mut self, plans: &[&RecordedPass], copies: Vec<Region>) -> Result<Vec<Vec<u8>>> {
         let total: u64 = copies.iter().map(|region| region.size).sum();
         let staging = if total > 0 { Some(self.staging(total)?) } else { None };
-        let ranges = self.pace.divide(plan.costs());
-        let run = Run { steps: plan.steps.clone(), ranges, copies, staging };
+        let ranges = self.pace.divide(plans.iter().flat_map(|plan| plan.costs()));
+        let steps = plans.iter().map(|plan| plan.steps.clone()).collect();
+        let run = Run { plans: steps, ranges, copies, staging };
         let ready = self.ahead.take(&run);
         self.counters.encoded_ahead += ready.len() as u64;
         let mut ready = ready.into_iter();
         for part in 0..run.ranges.len() {
             let commands = ready.next().unwrap_or_else(|| self.commands(&run, part));
             let now = wait::now();
-            for step in &run.steps[run.ranges[part].clone()] {
+            for step in run.steps(part) {
                 self.pace.submitted(step.cost, now);
             }
             self.queue.submit([commands]);
         }
         self.counters.submissions += run.ranges.len() as u64;
-        self.counters.dispatches += plan.dispatches();
-        self.counters.bytes_bound += plan.bytes_bound();
-        self.counters.bytes_touched += plan.bytes_touched();
+        for plan in plans {
+            self.counters.dispatches += plan.dispatches();
+            self.counters.bytes_bound += plan.bytes_bound();
+            self.counters.bytes_touched += plan.bytes_touched();
+        }
         let Some(staging) = run.staging.clone() else {
             return self.check().map(|()| vec![Vec::new(); run.copies.len()]);
         };
@@ -158,7 +181,7 @@ impl Gpu {
     fn commands(&self, run: &Run, part: usize) -> wgpu::CommandBuffer {
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        super::plan::encode(&mut encoder, &run.steps[run.ranges[part].clone()]);
+        super::plan::encode(&mut encoder, run.steps(part));
         if let Some(staging) = run.staging.as_ref().filter(|_| part + 1 == run.ranges.len()) {
             self.copy_out(&mut encoder, &run.copies, staging);
         }

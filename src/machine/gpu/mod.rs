@@ -535,19 +535,14 @@ impl Machine for Gpu {
     }
 
     async fn run_plan(&mut self, plan: &Self::Plan, read: &[Tensor]) -> Result<Vec<Vec<u8>>> {
-        let regions: Vec<Region> = read
-            .iter()
-            .map(|t| Region {
-                slot: t.id,
-                offset: self.slots[t.id].offset,
-                size: t.size_bytes().next_multiple_of(4),
-            })
-            .collect();
-        let mut bytes = self.run(plan, regions).await?;
-        for (tensor, bytes) in read.iter().zip(&mut bytes) {
-            bytes.truncate(usize::try_from(tensor.size_bytes()).expect("not larger than that"));
-        }
-        Ok(bytes)
+        self.run_and_read(&[plan], read).await
+    }
+
+    async fn run_plans(&mut self, runs: &[(&Self::Plan, &[Tensor])]) -> Result<Vec<Vec<Vec<u8>>>> {
+        let plans: Vec<&RecordedPass> = runs.iter().map(|(plan, _)| *plan).collect();
+        let read: Vec<Tensor> = runs.iter().flat_map(|(_, read)| *read).copied().collect();
+        let mut bytes = self.run_and_read(&plans, &read).await?.into_iter();
+        Ok(runs.iter().map(|(_, read)| bytes.by_ref().take(read.len()).collect()).collect())
     }
 
     async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {

@@ -125,13 +125,16 @@ impl RecordedPass {
 }
 
 /// Encodes dispatches as one pass.
-pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Step]) {
+pub(super) fn encode<'a>(
+    encoder: &mut wgpu::CommandEncoder,
+    steps: impl IntoIterator<Item = &'a Step>,
+) {
     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
     encode_all(&mut pass, steps);
 }
 
 /// Adds dispatches to a pass that has none yet.
-fn encode_all(pass: &mut wgpu::ComputePass<'_>, steps: &[Step]) {
+fn encode_all<'a>(pass: &mut wgpu::ComputePass<'_>, steps: impl IntoIterator<Item = &'a Step>) {
     let mut before = None;
     for step in steps {
         step.encode(pass, before);

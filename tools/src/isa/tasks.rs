@@ -136,7 +136,7 @@ fn record(load: Load, tuning: &Tuning, dispatches: &mut Vec<Dispatch>) -> Result
         Output::Last
     };
     let mut noting = Noting { tuning, dispatches };
-    forward(&mut noting, &model, &s, &caches, Pass { output, positions })?;
+    forward(&mut noting, &model, &s, &caches, Pass::of_one(output, positions))?;
     Ok((model, config))
 }
 
