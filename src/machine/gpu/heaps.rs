@@ -1,9 +1,46 @@
 //! How much memory a device has, where the driver tells. One of the few modules with `unsafe`.
 
-/// Bytes of the largest heap of an adapter's own memory that the driver would give this program, by
-/// Vulkan's `VK_EXT_memory_budget`. `None` where the driver does not tell, as in browsers.
-#[cfg(any(target_arch = "wasm32", target_vendor = "apple"))]
-pub(super) fn free(_: &wgpu::Adapter) -> Option<u64> {
+/// Bytes of a device's own memory that this program may still take. `None` where nobody tells, as
+/// in browsers.
+#[cfg(not(any(target_os = "macos", windows)))]
+pub(super) fn free(adapter: &wgpu::Adapter) -> Option<u64> {
+    vulkan(adapter)
+}
+
+/// Bytes of a device's own memory that this program may still take: by Direct3D, or by Vulkan if
+/// that has the device. `None` where neither tells.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "wgpu has no safe way to ask for the memory that there is")]
+pub(super) fn free(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: nothing of what wgpu lends is destroyed, and it is given back at the end of this
+    // function.
+    let Some(direct3d) = (unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }) else {
+        return vulkan(adapter);
+    };
+    // Of the two groups of memory, number 0 is the device's own.
+    let told = direct3d.raw_adapter().query_video_memory_info(Default::default()).ok()?;
+    (told.Budget > 0).then(|| told.Budget.saturating_sub(told.CurrentUsage))
+}
+
+/// Bytes that this program may still take of what Metal recommends to use at the most. `None` where
+/// Metal does not tell.
+#[cfg(target_os = "macos")]
+#[expect(unsafe_code, reason = "wgpu has no safe way to ask for the memory that there is")]
+pub(super) fn free(adapter: &wgpu::Adapter) -> Option<u64> {
+    use objc2_metal::MTLDevice as _;
+
+    // SAFETY: nothing of what wgpu lends is destroyed, and it is given back at the end of this
+    // function.
+    let metal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
+    let device = metal.raw_device();
+    let (most, used) = (device.recommendedMaxWorkingSetSize(), device.currentAllocatedSize());
+    // It is 0 where it is not known.
+    (most > 0).then(|| most.saturating_sub(used as u64))
+}
+
+/// Nobody tells.
+#[cfg(any(target_arch = "wasm32", all(target_vendor = "apple", not(target_os = "macos"))))]
+const fn vulkan(_: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
@@ -11,7 +48,7 @@ pub(super) fn free(_: &wgpu::Adapter) -> Option<u64> {
 /// Vulkan's `VK_EXT_memory_budget`. `None` where the driver does not tell.
 #[cfg(not(any(target_arch = "wasm32", target_vendor = "apple")))]
 #[expect(unsafe_code, reason = "wgpu has no safe way to ask for the memory that there is")]
-pub(super) fn free(adapter: &wgpu::Adapter) -> Option<u64> {
+fn vulkan(adapter: &wgpu::Adapter) -> Option<u64> {
     use ash::{ext::memory_budget, vk};
 
     // SAFETY: nothing of what wgpu lends is destroyed, and it is given back at the end of this
