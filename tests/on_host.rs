@@ -126,7 +126,7 @@ struct Watched<'a> {
     gpu: &'a mut Gpu,
     config: &'a Config,
     weights: &'a Synthetic,
-    /// The layers whose dense MLP (`false`) or experts (`true`) the CPU has, in the order of a pass.
+    /// The layers whose dense MLP (`false`) or experts (`true`) the CPU has, in a pass's order.
     away: Vec<(u32, bool)>,
     /// The next of them.
     next: usize,

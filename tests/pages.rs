@@ -383,7 +383,7 @@ fn a_pool_is_what_the_naive_model_is() {
             *sum += count;
         }
     }
-    println!("hits, refused, joined, given away: {seen:?}");
+    eprintln!("hits, refused, joined, given away: {seen:?}");
     assert!(seen.iter().all(|&count| count > 50), "{seen:?}");
 }
 

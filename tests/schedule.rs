@@ -1,6 +1,6 @@
 //! The scheduler in a simulated world: random texts that come, pause, fail and leave, caches that
-//! are too small, devices that are lost. What is in each slot of the cache is simulated too, so that
-//! a text that reads a page which is not its own is seen. Needs no device.
+//! are too small, devices that are lost. What is in each slot of the cache is simulated too, so
+//! that a text that reads a page which is not its own is seen. Needs no device.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -598,7 +598,7 @@ fn every_text_ends_in_100_000_random_steps() {
         all.forced += seen.forced;
         all.lost += seen.lost;
     }
-    println!("{all:?}");
+    eprintln!("{all:?}");
     let Seen { ended, cancelled, expired, refused, preempted, copied, hits, forced, lost, .. } =
         all;
     assert!(all.steps >= 100_000);

@@ -149,14 +149,13 @@ fn dtype(weights: &Ahead, matrix: &Matrix, unit: Unit) -> Result<DType> {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use fearless_simd::Level;
     use pollster::block_on;
 
     use super::*;
     use crate::{
         checkpoint::Synthetic,
         engine::{Engine, SessionOptions},
-        machine::{Machine as _, host::Host},
+        machine::{Machine as _, cpu::Level, host::Host},
         model::{Placement, Slots, config::Config},
     };
 

@@ -48,7 +48,7 @@ impl Script {
         let (mut tokens, mut kind) = (Vec::new(), Kind::Prompt);
         while tokens.len() < length {
             let most = if kind == Kind::Prompt { length } else { 12 };
-            for _ in 0..1 + random.below(most) {
+            for _ in 0..=random.below(most) {
                 let id = random.below(vocab as usize);
                 tokens.push((kind, u32::try_from(id).expect("ids are small")));
             }

@@ -4,7 +4,8 @@
 mod dot;
 mod lanes;
 
-use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
+pub use fearless_simd::Level;
+use fearless_simd::{Simd, dispatch, f32x16, prelude::*};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use crate::base::{
