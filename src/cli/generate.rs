@@ -1,5 +1,6 @@
 //! `generate`: text after a prompt.
 
+mod many;
 mod report;
 
 use std::{
@@ -24,6 +25,7 @@ use grok_wgpu::lab::{
     files::native::{FileSource, read_text},
     text::{
         chat::{Choice, Message, Role, choose, encode_chat},
+        sampler::Sampling,
         tokenizer::Tokenizer,
     },
 };
@@ -60,6 +62,11 @@ With --json-lines, each line of the output is an object. Its `type` is
   end     the last line: `finish_reason` (stop, length or interrupted), `usage` (prompt_tokens,
           completion_tokens, total_tokens), `seed`, `timings` without the compiling of shaders
 
+With --out, many texts are made at once. Each line of --file is an object with a `prompt`, and
+perhaps `id`, `max_tokens`, `seed` and `stop`, a list of texts. Each line of the output is one with
+`id`, `text`, `ids`, `finish_reason`, `usage` and `seed`, or `error`, in the order of the prompts. A
+text is the one that is made alone with its seed.
+
 A single word or text is the model if there is a file or folder of this name, or if it begins as a
 path or an address does (/, ./, ../, hf://); otherwise it is the prompt, for the shipped model.")]
 pub(super) struct Options {
@@ -91,6 +98,14 @@ pub(super) struct Options {
     /// Print the prompt before what the model adds
     #[arg(long, conflicts_with = "json")]
     echo: bool,
+    /// Continue all prompts of --file, which has a JSON object on each line, and write the texts to
+    /// this file
+    #[arg(long, value_name = "FILE", requires = "file")]
+    #[arg(conflicts_with_all = ["json", "json_lines", "echo", "system", "logprobs"])]
+    out: Option<PathBuf>,
+    /// Texts that are made at once [default: 8]
+    #[arg(long, value_name = "N", requires = "out", value_parser = clap::value_parser!(u32).range(1..=48))]
+    rows: Option<u32>,
     /// Go on after the model has ended its text
     #[arg(long)]
     ignore_eos: bool,
@@ -111,6 +126,10 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let opened = open(&locate(model.as_deref()), globals).await?;
     let mut sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = tokenizer(globals, &opened).await?;
+    if let Some(out) = &options.out {
+        let sampling = sampler.sampling();
+        return options.many(globals, &opened, &tokenizer, sampling, (&prompt, out)).await;
+    }
     let ids = options.encode(terminal, &opened, &tokenizer, &prompt)?;
     if ids.is_empty() {
         return Err(Error::Usage("the prompt is empty".into()));
@@ -122,13 +141,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return Err(Error::ContextLength { prompt: ids.len(), wanted: 1, context });
     }
     let seed = sampler.sampling().seed;
-    let mut settings = options::Options::until_end(&tokenizer);
-    if options.ignore_eos {
-        settings.stop_ids.clear();
-    }
-    settings.stop_texts.clone_from(&options.stop);
-    settings.max_tokens = options.max_tokens as usize;
-    settings.logprobs = options.logprobs.map(usize::from);
+    let settings = options.settings(&tokenizer);
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
     let reload = Reload { globals, opened: &opened, sizes, prompt: ids.len(), read };
     let mut session = Resuming::new(reload).await?.keeping_cache(options.keep.wanted());
@@ -165,6 +178,40 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 impl Options {
+    /// What a text is, but for its sampling.
+    fn settings(&self, tokenizer: &Tokenizer) -> options::Options {
+        let mut settings = options::Options::until_end(tokenizer);
+        if self.ignore_eos {
+            settings.stop_ids.clear();
+        }
+        settings.stop_texts.clone_from(&self.stop);
+        settings.max_tokens = self.max_tokens as usize;
+        settings.logprobs = self.logprobs.map(usize::from);
+        settings
+    }
+
+    /// Generates the texts after all prompts of a file.
+    async fn many(
+        &self,
+        globals: &Globals,
+        opened: &Opened<FileSource>,
+        tokenizer: &Tokenizer,
+        sampling: Sampling,
+        (lines, out): (&str, &Path),
+    ) -> Result<()> {
+        let file = self.file.as_deref().unwrap_or(Path::new("-"));
+        let asked = many::parse(file, lines, tokenizer, (self.max_tokens, sampling))?;
+        let wanted = |text: &many::Asked| text.ids.len() as u64 + u64::from(text.most);
+        let longest = asked.iter().map(wanted).max().unwrap_or_default();
+        let sizes = self.sizes.sizes(&opened.config, longest);
+        let sizes = many::sizes(sizes, self.rows.unwrap_or(many::ROWS));
+        let settings = self.settings(tokenizer);
+        let read = settings.read(&opened.config, tokenizer, sampling);
+        let prompt = asked.iter().map(|text| text.ids.len()).max().unwrap_or_default();
+        let reload = Reload { globals, opened, sizes, prompt, read };
+        many::run(globals.terminal(), reload, (tokenizer, &settings), asked, out).await
+    }
+
     /// How the text is printed; `json` says whether `--json` was given.
     fn form(&self, json: bool) -> Result<Form> {
         match (json, self.json_lines) {

@@ -87,6 +87,9 @@ pub(crate) struct Sizes {
     /// Longest chunk, where the device decides, if the context is not shorter.
     most: u32,
     cache: DType,
+    /// Texts of a step, and positions of the cache that they share.
+    rows: u32,
+    positions: Option<u32>,
     /// The memory that may be taken.
     pub(crate) memory: MemoryOption,
     /// Whether the CPU computes what is not on the device.
@@ -138,7 +141,7 @@ impl Rule {
 
 impl From<SessionOptions> for Sizes {
     fn from(sizes: SessionOptions) -> Self {
-        let SessionOptions { context, prefill, cache, host_compute, .. } = sizes;
+        let SessionOptions { context, prefill, cache, rows, host_compute, .. } = sizes;
         let (prefill, memory) = (Some(prefill), MemoryOption::WHOLE);
         let kept = host_compute.map_or(0, |host| host.memory);
         Self {
@@ -146,6 +149,8 @@ impl From<SessionOptions> for Sizes {
             prefill,
             most: u32::MAX,
             cache,
+            rows,
+            positions: sizes.cache_positions,
             memory,
             host_compute,
             kept,
@@ -158,8 +163,25 @@ impl Sizes {
     pub(crate) fn new(context: u32, prefill: PrefillOption, cache: CacheOption) -> Self {
         let (prefill, cache) = (prefill.prefill, cache.dtype());
         let memory = MemoryOption::WHOLE;
-        let (most, host_compute, kept) = (u32::MAX, None, 0);
-        Self { context, prefill, most, cache, memory, host_compute, kept, to_choose: None }
+        let (most, rows, positions) = (u32::MAX, 1, None);
+        let (host_compute, kept, to_choose) = (None, 0, None);
+        Self {
+            context,
+            prefill,
+            most,
+            cache,
+            rows,
+            positions,
+            memory,
+            host_compute,
+            kept,
+            to_choose,
+        }
+    }
+
+    /// The same for steps of several texts, which share a cache of so many positions.
+    pub(crate) fn with_rows(self, rows: u32, positions: u32) -> Self {
+        Self { rows, positions: Some(positions), ..self }
     }
 
     /// The same in so much memory.
@@ -182,12 +204,20 @@ impl Sizes {
     pub(crate) fn usual(self) -> SessionOptions {
         let usual = self.in_chunks_of(SessionOptions::PREFILL);
         let prefill = self.prefill.unwrap_or(usual.prefill);
-        SessionOptions::new(self.context, prefill, self.cache)
+        self.session(prefill)
+    }
+
+    fn session(self, prefill: u32) -> SessionOptions {
+        let session = SessionOptions::new(self.context, prefill, self.cache).with_rows(self.rows);
+        match self.positions {
+            Some(positions) => session.with_cache_positions(positions),
+            None => session,
+        }
     }
 
     /// The sizes with chunks of a length that a device decided.
     fn in_chunks_of(self, length: u32) -> SessionOptions {
-        SessionOptions::new(self.context, 1, self.cache).in_chunks_of(length.min(self.most))
+        self.session(1).in_chunks_of(length.min(self.most))
     }
 
     /// The sizes for a device with what was measured on it, or for an unknown device.

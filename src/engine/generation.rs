@@ -1,5 +1,6 @@
 //! Text generation as a state machine: which step it needs next, and what it has produced.
 
+mod planned;
 mod shift;
 
 use std::{borrow::BorrowMut, ops::ControlFlow};

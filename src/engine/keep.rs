@@ -70,7 +70,7 @@ impl<M: Machine> Engine<M> {
         sequence.release();
         let mut again = Sequence::new();
         again.take(&self.pool, store.count(sequence) * PAGE as usize)?;
-        let there = self.put_back(&again, sequence, store).await?;
+        let there = self.put_back(again.pages(), sequence, store, 0).await?;
         let (mut left, mut replayed) = (there, 0);
         for (kind, ids) in sequence.runs() {
             let (known, mut rest) = ids.split_at(left.min(ids.len()));
@@ -90,16 +90,17 @@ impl<M: Machine> Engine<M> {
         Ok(replayed)
     }
 
-    /// Writes the pages of a text that `store` has to the pages that `again` has in the cache.
-    /// Returns their positions.
-    async fn put_back(
+    /// Writes those pages of a text that `store` has, without the first ones, to these pages of the
+    /// cache, as many as there are. Returns their positions.
+    pub(super) async fn put_back(
         &mut self,
-        again: &Sequence,
+        to: &[u32],
         text: &Sequence,
         store: &mut Store,
+        first: usize,
     ) -> Result<usize> {
         let (mut pages, mut unflushed) = (0, 0);
-        for (bytes, &page) in store.pages(text).zip(again.pages()) {
+        for (bytes, &page) in store.pages(text).skip(first).zip(to) {
             let mut rest = bytes;
             for Span { tensor, offset, bytes } in self.page(page) {
                 let (of_span, others) = rest.split_at(count(bytes));

@@ -27,6 +27,7 @@ pub mod step;
 pub mod store;
 mod streamer;
 mod table;
+pub mod texts;
 mod views;
 
 pub(crate) use plans::top_lists;

@@ -223,3 +223,38 @@ fn a_tokenizer_larger_than_any_is_refused_unread() {
     assert!(told.contains("error[tokenizer]: "), "{told}");
     assert!(told.contains("1099511627776 bytes, more than the 67108864 allowed"), "{told}");
 }
+
+/// Many texts at once are those that are made one by one.
+#[test]
+fn prompts_of_a_file_are_continued_together() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let prompts: Vec<String> =
+        (0..7).map(|at| format!("The other day she said {}", "no ".repeat(at * 6))).collect();
+    let line = |(at, prompt): (usize, &String)| json!({ "prompt": prompt, "id": format!("t{at}"), "seed": at, "max_tokens": 5 + at });
+    let lines: Vec<String> = prompts.iter().enumerate().map(|of| line(of).to_string()).collect();
+    write(&dir, "prompts.jsonl", &(lines.join("\n") + "\n\n"));
+    let [file, out] = ["prompts.jsonl", "texts.jsonl"].map(|name| dir.path().join(name));
+    let model = path(model());
+    let many = ["generate", model, "--file", path(&file), "--out", path(&out), "--rows", "3"];
+    good(&many);
+    let made = fs::read_to_string(&out).expect("it was written");
+    let made: Vec<Value> =
+        made.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(made.len(), prompts.len());
+    for (at, (made, prompt)) in made.iter().zip(&prompts).enumerate() {
+        let (seed, most) = (at.to_string(), (5 + at).to_string());
+        let alone = json(&["generate", model, prompt, "--seed", &seed, "-n", &most, "--json"]);
+        for name in ["text", "ids", "finish_reason", "seed"] {
+            assert_eq!(made[name], alone[name], "{at}: {made}");
+        }
+        assert_eq!(made["id"], json!(format!("t{at}")));
+        assert_eq!(made["usage"]["prompt_tokens"], alone["prompt_tokens"]);
+    }
+    for (wrong, what) in [("{}", "missing field `prompt`"), ("\n7", "line 2"), ("", "no prompts")] {
+        write(&dir, "prompts.jsonl", wrong);
+        let output = run(&many);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(what), "{told}");
+    }
+    assert_eq!(fs::read_to_string(&out).expect("as before").lines().count(), prompts.len());
+}
