@@ -196,11 +196,11 @@ impl Options {
         globals: &Globals,
         opened: &Opened<FileSource>,
         tokenizer: &Tokenizer,
-        sampling: Sampling,
+        sampling: &Sampling,
         (lines, out): (&str, &Path),
     ) -> Result<()> {
         let file = self.file.as_deref().unwrap_or(Path::new("-"));
-        let asked = many::parse(file, lines, tokenizer, (self.max_tokens, sampling))?;
+        let asked = many::parse(file, lines, tokenizer, (self.max_tokens, *sampling))?;
         let wanted = |text: &many::Asked| text.ids.len() as u64 + u64::from(text.most);
         let longest = asked.iter().map(wanted).max().unwrap_or_default();
         let sizes = self.sizes.sizes(&opened.config, longest);

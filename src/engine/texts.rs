@@ -95,7 +95,7 @@ pub struct Texts<'t, M: Machine> {
     engine: Engine<M>,
     scheduler: Scheduler,
     tokenizer: &'t Tokenizer,
-    texts: BTreeMap<Id, Text<'t>>,
+    by_id: BTreeMap<Id, Text<'t>>,
     /// Pages of texts that have lost theirs.
     store: Store,
     ended: Vec<Ended>,
@@ -116,7 +116,7 @@ impl<'t, M: Machine> Texts<'t, M> {
             engine,
             scheduler: Scheduler::new(limits, pool),
             tokenizer,
-            texts: BTreeMap::new(),
+            by_id: BTreeMap::new(),
             store: Store::new(host_bytes),
             ended: Vec::new(),
             preemptions: 0,
@@ -195,7 +195,7 @@ impl<'t, M: Machine> Texts<'t, M> {
             copies: u32::try_from(texts.len()).unwrap_or(u32::MAX),
             deadline,
         })?;
-        self.texts.extend(ids.iter().copied().zip(texts));
+        self.by_id.extend(ids.iter().copied().zip(texts));
         Ok(ids)
     }
 
@@ -221,7 +221,7 @@ impl<'t, M: Machine> Texts<'t, M> {
     /// Ends a text at once. Returns what was generated, if there is such a text.
     pub fn cancel(&mut self, id: Id) -> Option<Generated> {
         self.scheduler.cancel(id);
-        self.texts.remove(&id).map(|text| text.generation.into_generated())
+        self.by_id.remove(&id).map(|text| text.generation.into_generated())
     }
 
     /// The texts that have ended since this was last asked, those cancelled excepted.
@@ -243,7 +243,7 @@ impl<'t, M: Machine> Texts<'t, M> {
 
     fn lost(&mut self) {
         self.scheduler.lost();
-        for text in self.texts.values_mut() {
+        for text in self.by_id.values_mut() {
             text.sequence.release();
         }
     }
@@ -262,7 +262,7 @@ impl<'t, M: Machine> Texts<'t, M> {
         clock: &mut dyn FnMut() -> u64,
         on_event: &mut OnEvent<'_>,
     ) -> Result<bool> {
-        let (texts, store) = (&self.texts, &self.store);
+        let (texts, store) = (&self.by_id, &self.store);
         let kept = |id: Id| texts.get(&id).map_or(0, |text| store.count(&text.sequence));
         let plan = self.scheduler.next(clock(), &kept);
         for &id in &plan.expired {
@@ -301,7 +301,7 @@ impl<'t, M: Machine> Texts<'t, M> {
 
     /// Takes a text out, which has ended.
     fn end(&mut self, id: Id, result: Result<()>) {
-        if let Some(text) = self.texts.remove(&id) {
+        if let Some(text) = self.by_id.remove(&id) {
             self.ended.push((id, result.map(|()| text.generation.into_generated())));
         }
     }
@@ -310,12 +310,12 @@ impl<'t, M: Machine> Texts<'t, M> {
     async fn run(&mut self, plan: &Plan) -> Result<Vec<(Id, Result<StepOutput>)>> {
         for preempted in &plan.preempted {
             self.preemptions += 1;
-            let Some(text) = self.texts.get_mut(&preempted.id) else { continue };
+            let Some(text) = self.by_id.get_mut(&preempted.id) else { continue };
             self.engine.keep(&text.sequence, &mut self.store).await?;
             text.sequence.release();
         }
         for Placed { id, copied, positions, .. } in &plan.placed {
-            let Some(text) = self.texts.get_mut(id) else { continue };
+            let Some(text) = self.by_id.get_mut(id) else { continue };
             let pages = self.scheduler.pages(*id).unwrap_or_default();
             if !copied.is_empty() {
                 // The store knows them by all tokens that the text had.
@@ -335,7 +335,7 @@ impl<'t, M: Machine> Texts<'t, M> {
         });
         let mut wanted: BTreeMap<Id, _> = rows.chain(runs).collect();
         let (mut ids, mut runs) = (Vec::new(), Vec::new());
-        for (&id, Text { generation, sequence }) in &mut self.texts {
+        for (&id, Text { generation, sequence }) in &mut self.by_id {
             let Some((positions, read)) = wanted.remove(&id) else { continue };
             self.engine.lend(sequence, self.scheduler.pages(id).unwrap_or_default())?;
             ids.push(id);
@@ -356,7 +356,7 @@ impl<'t, M: Machine> Texts<'t, M> {
         output: Result<StepOutput>,
         on_event: &mut OnEvent<'_>,
     ) -> Result<bool> {
-        let Some(text) = self.texts.get_mut(&id) else { return Ok(true) };
+        let Some(text) = self.by_id.get_mut(&id) else { return Ok(true) };
         let output = output?;
         if let Some(run) = plan.runs.iter().find(|run| run.id == id) {
             text.generation.accept_prompt(run.positions.end as usize, output);

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::Path, time::Instant};
 use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::{
-        Engine,
         options::{self, Event, FinishReason, Generated},
         pages::Namespace,
         resume::{Change, Rebuild as _},
