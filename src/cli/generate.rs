@@ -104,7 +104,8 @@ pub(super) struct Options {
     #[arg(conflicts_with_all = ["json", "json_lines", "echo", "system", "logprobs"])]
     out: Option<PathBuf>,
     /// Texts that are made at once [default: 8]
-    #[arg(long, value_name = "N", requires = "out", value_parser = clap::value_parser!(u32).range(1..=48))]
+    #[arg(long, value_name = "N", requires = "out")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=48))]
     rows: Option<u32>,
     /// Go on after the model has ended its text
     #[arg(long)]

@@ -209,6 +209,8 @@ pub(crate) fn stage<M: Machine>(
     machine.write(s.row_tiles, 0, bytemuck::cast_slice(&tiles))?;
     machine.write(s.table, 0, bytemuck::cast_slice(&table))?;
     machine.write(s.temperature, 0, bytemuck::cast_slice(&temperature))?;
+    // A plan may pick more rows than are wanted.
+    picked.resize(s.last_row.shape.extents()[0] as usize, 0);
     machine.write(s.last_row, 0, bytemuck::cast_slice(&picked))
 }
 

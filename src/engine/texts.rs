@@ -1,5 +1,5 @@
-//! Many texts that are generated on one engine: the scheduler's plans are run, and each text is told
-//! what came of its tokens.
+//! Many texts that are generated on one engine: the scheduler's plans are run, and each text is
+//! told what came of its tokens.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 

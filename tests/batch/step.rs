@@ -84,7 +84,8 @@ fn a_step_is_one_submission_and_one_read_back() {
 #[test]
 fn more_rows_compile_no_other_program() {
     let gpu = common::open(LimitProfile::Baseline);
-    let mut engine = load(gpu, &tiny("tiny", 2), TOGETHER, Placement::WHOLE);
+    let sizes = TOGETHER.with_cache_positions(192);
+    let mut engine = load(gpu, &tiny("tiny", 2), sizes, Placement::WHOLE);
     let mut all = texts::<6>();
     let (prompt, id) = ([5, 6, 7], 9);
     let (start, next) = (Input::prompt(&prompt, TOP), Input::generated(&id, TOP));
