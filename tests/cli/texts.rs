@@ -230,7 +230,10 @@ fn prompts_of_a_file_are_continued_together() {
     let dir = tempfile::tempdir().expect("a folder");
     let prompts: Vec<String> =
         (0..7).map(|at| format!("The other day she said {}", "no ".repeat(at * 6))).collect();
-    let line = |(at, prompt): (usize, &String)| json!({ "prompt": prompt, "id": format!("t{at}"), "seed": at, "max_tokens": 5 + at });
+    let line = |(at, prompt): (usize, &String)| {
+        let (id, most) = (format!("t{at}"), 5 + at);
+        json!({ "prompt": prompt, "id": id, "seed": at, "max_tokens": most })
+    };
     let lines: Vec<String> = prompts.iter().enumerate().map(|of| line(of).to_string()).collect();
     write(&dir, "prompts.jsonl", &(lines.join("\n") + "\n\n"));
     let [file, out] = ["prompts.jsonl", "texts.jsonl"].map(|name| dir.path().join(name));
