@@ -2,6 +2,8 @@
 //! that it is alone, to the bit, though prompts share pages and texts lose theirs.
 
 mod common;
+#[path = "common/random.rs"]
+mod random;
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -25,20 +27,7 @@ use grok_wgpu::lab::{
     },
 };
 use pollster::block_on;
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
-
-struct Random(ChaCha8Rng);
-
-impl Random {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0.next_u32() % n
-    }
-
-    fn once_in(&mut self, n: u32) -> bool {
-        self.below(n) == 0
-    }
-}
+use random::Random;
 
 const ALONE: SessionOptions = SessionOptions::new(128, 40, DType::F32);
 /// Steps of four texts, in a cache of six pages.
@@ -108,7 +97,7 @@ fn check(made: &Generated, alone: &Generated) {
 
 /// Runs random texts; returns how many were whole, preempted, and had pages of others.
 fn crowd<M: Machine>(seed: u64, count: usize, host_bytes: u64, open: impl Fn() -> M) -> [u32; 3] {
-    let mut random = Random(ChaCha8Rng::seed_from_u64(seed));
+    let mut random = Random::new(seed);
     let tokenizer = tokenizer();
     let mut session = Session::from(load(open(), ALONE));
     let mut texts = Texts::new(load(open(), TOGETHER), &tokenizer, host_bytes).expect("texts");

@@ -13,7 +13,7 @@ use std::{
 use grok_wgpu::lab::{
     base::{
         error::Result,
-        tensor::{DType, Shape, Tensor},
+        tensor::{DType, Tensor},
     },
     checkpoint::Synthetic,
     engine::{
@@ -24,7 +24,7 @@ use grok_wgpu::lab::{
         store::Store,
     },
     machine::{
-        BufferRole, Machine, Span,
+        Machine, Span,
         gpu::{Counters, Gpu, LimitProfile, RecordedPass},
         kernel::Executor,
     },
@@ -86,9 +86,7 @@ impl Mortal {
 impl Machine for Mortal {
     type Plan = RecordedPass;
 
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.gpu.alloc(role, dtype, shape)
-    }
+    grok_wgpu::lab::machine::forward_machine!(gpu);
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.used(WRITE);
@@ -112,24 +110,8 @@ impl Machine for Mortal {
         self.gpu.read(spans).await
     }
 
-    async fn flush(&mut self) -> Result<()> {
-        self.gpu.flush().await
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.gpu.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.gpu.truncate(keep);
-    }
-
     fn is_lost(&self) -> bool {
         self.gpu.is_lost()
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.gpu.max_binding_bytes()
     }
 }
 

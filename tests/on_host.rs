@@ -29,7 +29,7 @@ use grok_wgpu::lab::{
         step::Readback,
     },
     machine::{
-        BufferRole, Machine, Span,
+        Machine, Span,
         cpu::{MlpRows, Rows},
         gpu::{Gpu, LimitProfile, RecordedPass},
         kernel::Executor,
@@ -231,9 +231,7 @@ fn in_f64(mlp: MlpRows<'_>, gelu: Gelu, x: &[f32]) -> Vec<Bounded> {
 impl Machine for Watched<'_> {
     type Plan = RecordedPass;
 
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.gpu.alloc(role, dtype, shape)
-    }
+    grok_wgpu::lab::machine::forward_machine!(gpu);
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.compare(bytes);
@@ -263,22 +261,6 @@ impl Machine for Watched<'_> {
 
     async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
         self.gpu.read(spans).await
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.gpu.flush().await
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.gpu.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.gpu.truncate(keep);
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.gpu.max_binding_bytes()
     }
 }
 

@@ -1,26 +1,16 @@
 //! The pages of a cache against a naive model: random texts that come, grow, share pages and leave.
 //! Needs no device.
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use grok_wgpu::lab::{
     engine::pages::{Held, Namespace, PagePool, Usage, Want},
     machine::step::PAGE,
 };
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
-
-struct Random(ChaCha8Rng);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
-    }
-
-    fn below(&mut self, n: u32) -> u32 {
-        self.0.next_u32() % n
-    }
-}
+use random::Random;
 
 /// A page in the tree, by all tokens up to its end.
 #[derive(Clone, Debug)]
@@ -358,7 +348,7 @@ fn simulate(seed: u64, steps: u32) -> [u32; 4] {
                 model.lose(&pages, had);
             }
         }
-        if random.below(200) == 0 {
+        if random.once_in(200) {
             pool.forget();
             let (idle, kept) = model.tree.drain(..).partition(|entry| entry.texts == 0);
             model.tree = kept;

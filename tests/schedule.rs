@@ -2,6 +2,9 @@
 //! are too small, devices that are lost. What is in each slot of the cache is simulated too, so
 //! that a text that reads a page which is not its own is seen. Needs no device.
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use grok_wgpu::lab::{
@@ -11,24 +14,7 @@ use grok_wgpu::lab::{
     },
     machine::step::PAGE,
 };
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
-
-struct Random(ChaCha8Rng);
-
-impl Random {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0.next_u32() % n
-    }
-
-    fn once_in(&mut self, n: u32) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(count(list.len())) as usize]
-    }
-}
+use random::Random;
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).expect("few")
@@ -122,13 +108,13 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random(ChaCha8Rng::seed_from_u64(seed));
+        let mut random = Random::new(seed);
         let pages = 3 + random.below(30);
         let segment = if random.once_in(3) { 1 + random.below(pages) } else { pages };
         let limits = Limits {
             context: PAGE * (2 + random.below(8)) + random.below(PAGE),
             rows: 1 + random.below(8),
-            chunk: random.of(&[8, 32, 40, 64, 100, 256]),
+            chunk: [8, 32, 40, 64, 100, 256][random.below(6) as usize],
             runs: 1 + random.below(4),
             queue: 1 + random.below(20) as usize,
             stall: u64::from(random.below(3000)),

@@ -235,13 +235,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::tensor::{DType, Shape, Tensor},
+        base::tensor::{DType, Tensor},
         checkpoint::Synthetic,
         engine::{
             generation::generate,
             options::{Event, Generated, Options},
         },
-        machine::{BufferRole, Span, host::Host, kernel::Executor},
+        machine::{Span, host::Host, kernel::Executor},
         text::{
             sampler::{Sampler, Sampling},
             tokenizer::{Tokenizer, synthetic_tok_json},
@@ -278,9 +278,7 @@ mod tests {
     impl Machine for Mortal {
         type Plan = <Host as Machine>::Plan;
 
-        fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-            self.host.alloc(role, dtype, shape)
-        }
+        crate::machine::forward_machine!(host);
 
         fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
             Machine::write(&mut self.host, tensor, offset, bytes)
@@ -314,24 +312,8 @@ mod tests {
             self.host.read(spans).await
         }
 
-        async fn flush(&mut self) -> Result<()> {
-            self.host.flush().await
-        }
-
-        fn tensor_count(&self) -> usize {
-            self.host.tensor_count()
-        }
-
-        fn truncate(&mut self, keep: usize) {
-            self.host.truncate(keep);
-        }
-
         fn is_lost(&self) -> bool {
             self.lost
-        }
-
-        fn max_binding_bytes(&self) -> u64 {
-            self.host.max_binding_bytes()
         }
     }
 

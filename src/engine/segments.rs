@@ -3,10 +3,10 @@
 use crate::{
     base::{
         error::{Error, Result},
-        tensor::{DType, Shape, Tensor},
+        tensor::Tensor,
     },
     machine::{
-        BufferRole, Machine, Span, Transfer,
+        Machine, Span, Transfer,
         kernel::{Executor, Kernel, Need},
     },
 };
@@ -297,9 +297,7 @@ fn run_all(pass: &Kernels, exec: &mut dyn Executor) -> Result<()> {
 impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
     type Plan = Segments<M::Plan>;
 
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.machine.alloc(role, dtype, shape)
-    }
+    crate::machine::forward_machine!(machine);
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.machine.write(tensor, offset, bytes)
@@ -351,27 +349,11 @@ impl<M: Machine, R: Runner<M>> Machine for Segmented<M, R> {
         self.machine.read(spans).await
     }
 
-    async fn flush(&mut self) -> Result<()> {
-        self.machine.flush().await
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.machine.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.machine.truncate(keep);
-    }
-
     fn is_lost(&self) -> bool {
         self.machine.is_lost()
     }
 
     fn is_discrete(&self) -> bool {
         self.machine.is_discrete()
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.machine.max_binding_bytes()
     }
 }

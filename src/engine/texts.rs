@@ -277,19 +277,14 @@ impl<'t, M: Machine> Texts<'t, M> {
                 return Err(error);
             }
         };
-        let mut outcomes = BTreeMap::new();
-        let mut over = Vec::new();
+        let mut over = BTreeMap::new();
         for (id, output) in outputs {
-            let result = self.accept(&plan, id, output, on_event);
-            if !matches!(result, Ok(false)) {
-                over.push((id, result.map(|_| ())));
+            match self.accept(&plan, id, output, on_event) {
+                Ok(false) => {}
+                ended => _ = over.insert(id, ended.map(|_| ())),
             }
-            outcomes.insert(id, over.last().is_some_and(|&(last, _)| last == id));
         }
-        let outcome = |id: Id| {
-            let over = outcomes.get(&id).copied().unwrap_or_default();
-            if over { Outcome::Over } else { Outcome::GoesOn }
-        };
+        let outcome = |id| if over.contains_key(&id) { Outcome::Over } else { Outcome::GoesOn };
         let rows: Vec<Outcome> = plan.rows.iter().map(|row| outcome(row.id)).collect();
         let runs: Vec<Outcome> = plan.runs.iter().map(|run| outcome(run.id)).collect();
         let full = self.scheduler.done(&plan, &rows, &runs, clock());

@@ -230,6 +230,41 @@ pub trait Machine {
     fn max_binding_bytes(&self) -> u64;
 }
 
+/// The methods of a [`Machine`] that those around another one, in the field `$of`, pass on to it:
+/// of allocation, and of limits. What runs and what is written they look at, or change.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! forward_machine {
+    ($of:ident) => {
+        fn alloc(
+            &mut self,
+            role: $crate::lab::machine::BufferRole,
+            dtype: $crate::lab::base::tensor::DType,
+            shape: $crate::lab::base::tensor::Shape,
+        ) -> $crate::Result<$crate::lab::base::tensor::Tensor> {
+            self.$of.alloc(role, dtype, shape)
+        }
+
+        async fn flush(&mut self) -> $crate::Result<()> {
+            self.$of.flush().await
+        }
+
+        fn tensor_count(&self) -> usize {
+            self.$of.tensor_count()
+        }
+
+        fn truncate(&mut self, keep: usize) {
+            self.$of.truncate(keep);
+        }
+
+        fn max_binding_bytes(&self) -> u64 {
+            self.$of.max_binding_bytes()
+        }
+    };
+}
+#[doc(hidden)]
+pub use forward_machine;
+
 /// A borrowed machine: its tensors stay when the session that used it ends.
 impl<M: Machine> Machine for &mut M {
     type Plan = M::Plan;

@@ -4,12 +4,9 @@ use std::collections::HashMap;
 
 use super::compare::{Compared, compare};
 use crate::{
-    base::{
-        error::Result,
-        tensor::{DType, Shape, Tensor},
-    },
+    base::{error::Result, tensor::Tensor},
     machine::{
-        BufferRole, Machine, Span, Transfer,
+        Machine, Span, Transfer,
         binder::Access,
         gpu::Gpu,
         host::Host,
@@ -138,9 +135,7 @@ impl<'a> Bisect<'a> {
 impl Machine for Bisect<'_> {
     type Plan = Steps;
 
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.gpu.alloc(role, dtype, shape)
-    }
+    crate::machine::forward_machine!(gpu);
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.gpu.write(tensor, offset, bytes)
@@ -179,24 +174,8 @@ impl Machine for Bisect<'_> {
         self.gpu.read(spans).await
     }
 
-    async fn flush(&mut self) -> Result<()> {
-        self.gpu.flush().await
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.gpu.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.gpu.truncate(keep);
-    }
-
     fn is_lost(&self) -> bool {
         self.gpu.is_lost()
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.gpu.max_binding_bytes()
     }
 }
 

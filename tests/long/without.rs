@@ -1,12 +1,9 @@
 //! A device that leaves out attention where a test asks for it.
 
 use grok_wgpu::lab::{
-    base::{
-        error::Result,
-        tensor::{DType, Shape, Tensor},
-    },
+    base::{error::Result, tensor::Tensor},
     machine::{
-        BufferRole, Machine, Span,
+        Machine, Span,
         gpu::Gpu,
         kernel::{Executor, Kernel, Need},
     },
@@ -52,9 +49,7 @@ impl Executor for Rest<'_> {
 impl Machine for Without {
     type Plan = <Gpu as Machine>::Plan;
 
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.gpu.alloc(role, dtype, shape)
-    }
+    grok_wgpu::lab::machine::forward_machine!(gpu);
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         self.gpu.write(tensor, offset, bytes)
@@ -77,21 +72,5 @@ impl Machine for Without {
 
     async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
         self.gpu.read(spans).await
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.gpu.flush().await
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.gpu.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.gpu.truncate(keep);
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.gpu.max_binding_bytes()
     }
 }

@@ -7,7 +7,7 @@ use grok_wgpu::lab::{
     base::{
         error::Result,
         quant::{self, BLOCK},
-        tensor::{DType, Shape, Tensor},
+        tensor::{DType, Tensor},
     },
     checkpoint::{
         Synthetic,
@@ -18,7 +18,7 @@ use grok_wgpu::lab::{
     },
     engine::{SessionOptions, segments::Segmented, session::Session, step::Readback},
     machine::{
-        BufferRole, Machine, Span,
+        Machine, Span,
         binder::Operand,
         gpu::LimitProfile,
         host::{self, Host},
@@ -133,9 +133,7 @@ impl Executor for Steps {
 impl Machine for Watched {
     type Plan = Steps;
 
-    fn alloc(&mut self, role: BufferRole, dtype: DType, shape: Shape) -> Result<Tensor> {
-        self.host.alloc(role, dtype, shape)
-    }
+    grok_wgpu::lab::machine::forward_machine!(host);
 
     fn write(&mut self, tensor: Tensor, offset: u64, bytes: &[u8]) -> Result<()> {
         Machine::write(&mut self.host, tensor, offset, bytes)
@@ -160,22 +158,6 @@ impl Machine for Watched {
 
     async fn read(&mut self, spans: &[Span]) -> Result<Vec<u8>> {
         self.host.read(spans).await
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn tensor_count(&self) -> usize {
-        self.host.tensor_count()
-    }
-
-    fn truncate(&mut self, keep: usize) {
-        self.host.truncate(keep);
-    }
-
-    fn max_binding_bytes(&self) -> u64 {
-        self.host.max_binding_bytes()
     }
 }
 
