@@ -96,6 +96,22 @@ python_is_there() {
     have python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1
 }
 
+# python_packages NAME LOCK: installs PyPI's packages by a lock file with their digests, in a folder
+# of that name in tools/ of the target folder.
+python_packages() {
+    local folder
+    folder="$(target_folder)/tools/$1"
+    if cmp -s "$2" "$folder/installed.txt"; then
+        return
+    fi
+    say "installing packages of PyPI: $1"
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --only-binary :all: --require-hashes -r "$2"
+    cp "$2" "$folder/installed.txt"
+}
+
 # Installs web/'s npm packages by its lock file.
 web_packages() {
     if [ ! web/package-lock.json -nt web/node_modules/.package-lock.json ] \
