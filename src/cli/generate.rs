@@ -205,12 +205,15 @@ impl Options {
         let wanted = |text: &many::Asked| text.ids.len() as u64 + u64::from(text.most);
         let longest = asked.iter().map(wanted).max().unwrap_or_default();
         let sizes = self.sizes.sizes(&opened.config, longest);
-        let sizes = many::sizes(sizes, self.rows.unwrap_or(many::ROWS));
+        let rows = self.rows.unwrap_or(many::ROWS);
+        // Each has room for the whole context.
+        let sizes = sizes.for_texts(rows, rows);
         let settings = self.settings(tokenizer);
         let read = settings.read(&opened.config, tokenizer, sampling);
         let prompt = asked.iter().map(|text| text.ids.len()).max().unwrap_or_default();
         let reload = Reload { globals, opened, sizes, prompt, read };
-        many::run(globals.terminal(), reload, (tokenizer, &settings), asked, out).await
+        let kept = self.keep.wanted();
+        many::run(globals.terminal(), reload, (tokenizer, &settings), kept, asked, out).await
     }
 
     /// How the text is printed; `json` says whether `--json` was given.

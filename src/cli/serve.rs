@@ -17,8 +17,8 @@ use grok_wgpu::lab::{
     checkpoint::open::Opened,
     engine::{
         Engine, SessionOptions, options,
-        resume::{Change, Rebuild, Resuming},
-        step::Stepper as _,
+        resume::{Change, Rebuild},
+        texts::{Sharing, Texts},
     },
     files::native::{FileSource, read_text},
     machine::gpu::Gpu,
@@ -51,14 +51,15 @@ const CONNECTIONS: usize = 512;
 
 /// Answer programs that speak OpenAI's protocol
 ///
-/// Requests are answered one after another; those that come meanwhile wait in a queue. A page to
-/// talk with the model is at the server's address. Each request leaves a line of JSON on the
-/// standard error, which has numbers and nothing of the texts.
+/// Texts are generated together, --rows at a time; others wait in a queue. No bit of a text depends
+/// on those beside it. A page to talk with the model is at the server's address. Each request
+/// leaves a line of JSON on the standard error, which has numbers and nothing of the texts.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   grok-wgpu serve models/demo
   grok-wgpu serve models/demo --port 9000 --alias demo --max-tokens 512
+  grok-wgpu serve models/demo --rows 16 --cache q8
   grok-wgpu serve hf://xai-org/grok-2 --host 0.0.0.0 --api-key-file keys.txt
 
 Then, from any program that speaks OpenAI's protocol:
@@ -67,7 +68,7 @@ Then, from any program that speaks OpenAI's protocol:
   OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none your-program
 
 Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize,
-/apply-template, /health, /ready, /props, /metrics, /openapi.json, and / with the page.
+/apply-template, /health, /ready, /props, /slots, /metrics, /openapi.json, and / with the page.
 
 Environment:
   GROK_WGPU_API_KEY   a key that each request must have, as `Authorization: Bearer KEY`
@@ -82,6 +83,25 @@ pub(super) struct Options {
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
+    /// Texts that are generated at once
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    rows: u32,
+    /// Tokens for which the key-value cache has room, those of all texts together, in multiples of
+    /// the context; texts wait, and the last of them are put aside for a while, if it is full. Not
+    /// more than --rows
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    contexts: u32,
+    /// How long the tokens of texts may wait for prompts of others, in milliseconds, where a step
+    /// with 32 tokens of a prompt does not take longer
+    #[arg(long, value_name = "MS", default_value_t = 250)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_stall: u32,
+    /// Let texts of all keys share what their prompts begin with. Otherwise those of one key do,
+    /// since the time to the first token tells whether somebody has sent the same beginning
+    #[arg(long)]
+    share_prefixes: bool,
     /// Requests' texts that may wait; more are refused with status 429
     #[arg(long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
@@ -180,6 +200,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     encode_chat(&tokenizer, scaffold, &[Message::new(Role::User, "")])?;
     let enough = SessionOptions::of(&opened.config).context;
     let sizes = options.sizes.sizes(&opened.config, enough.into());
+    let sizes = sizes.for_texts(options.rows, options.contexts.min(options.rows));
 
     let alias = options.alias.clone().unwrap_or_else(|| name(&place));
     let mut times = Times::default();
@@ -224,24 +245,30 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 
     let read = options::Options::until_end(&tokenizer).read(&opened.config, &tokenizer, &sampling);
     let facts = Arc::default();
-    let reload = Serving {
+    let mut serving = Serving {
         reload: Reload { globals, opened: &opened, sizes, prompt: 1, read },
         facts: Arc::clone(&facts),
     };
-    let mut session = Resuming::new(reload).await?.keeping_cache(options.keep.wanted());
+    let engine = serving.build().await?;
     let facts = facts.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-    let context = session.options().context;
-    server.ready(Ready { context, fingerprint: fingerprint(globals, &opened, &facts), facts });
+    let (context, rows) = (engine.options().context, options.rows);
+    let texts = Texts::new(engine, &tokenizer, options.sharing())?;
+    server.ready(Ready {
+        context,
+        rows,
+        fingerprint: fingerprint(globals, &opened, &facts),
+        facts,
+    });
     let url = format!("http://{}", server.address());
     if globals.json {
-        out_json(&json!({ "url": url, "model": alias, "context": context }))?;
+        out_json(&json!({ "url": url, "model": alias, "context": context, "rows": rows }))?;
     }
     terminal.note(format!(
         "serving {alias} at {url}, where a page to talk with it is; or try:\n  \
          curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    \
          -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'"
     ));
-    let ended = Box::pin(driver::run(&mut session, &tokenizer, &mut jobs)).await;
+    let ended = Box::pin(driver::run(texts, &mut serving, &mut jobs, options.share_prefixes)).await;
     // What waits has nobody to answer it.
     drop(jobs);
     over.store(true, Ordering::SeqCst);
@@ -254,6 +281,13 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 impl Options {
+    fn sharing(&self) -> Sharing {
+        let mut sharing = Sharing::default().keeping(self.keep.wanted());
+        sharing.queue = self.queue.into();
+        sharing.stall = u64::from(self.max_stall) * 1000;
+        sharing
+    }
+
     /// The keys of the file and of the environment.
     async fn keys(&self) -> Result<Vec<Key>> {
         let mut keys = Vec::new();

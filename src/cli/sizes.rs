@@ -179,9 +179,13 @@ impl Sizes {
         }
     }
 
-    /// The same for steps of several texts, which share a cache of so many positions.
-    pub(crate) fn with_rows(self, rows: u32, positions: u32) -> Self {
-        Self { rows, positions: Some(positions), ..self }
+    /// The same for steps that generate a token of so many texts, which share a cache of `contexts`
+    /// times the context.
+    pub(crate) fn for_texts(self, rows: u32, contexts: u32) -> Self {
+        // Prompts of the next texts have places of their own in a step.
+        let places = rows + (rows / 4).max(1);
+        let positions = self.context.saturating_mul(contexts);
+        Self { rows: places, positions: Some(positions), ..self }
     }
 
     /// The same in so much memory.

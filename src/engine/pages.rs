@@ -73,7 +73,7 @@ impl Held {
 }
 
 /// How many pages of a pool are what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Nothing is in them.
     pub free: u32,

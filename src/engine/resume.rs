@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Most replacement devices tried in a row for one step.
-const TRIES: u32 = 3;
+pub(super) const TRIES: u32 = 3;
 
 /// Builds engines with the same model and sizes, each on a new device.
 #[expect(async_fn_in_trait, reason = "an engine is one thread, and browser futures are not Send")]

@@ -11,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-pub use self::plan::{Id, Limits, Outcome, Placed, Plan, Preempted, Refusal, Request, Row, Run};
+pub use self::plan::{
+    Id, Limits, Outcome, Phase, Placed, Plan, Preempted, Progress, Refusal, Request, Row, Run,
+};
 use crate::{
     engine::pages::{Held, Namespace, PagePool, Usage, Want},
     machine::step::PAGE,
@@ -249,6 +251,22 @@ impl Scheduler {
     /// Whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
+    }
+
+    /// How far all texts have come, in the order in which they were asked for.
+    pub fn progress(&self) -> impl Iterator<Item = Progress> {
+        self.texts.iter().map(|(&id, text)| {
+            let phase = match &text.held {
+                None if self.waiting.contains(&id) => Phase::Waiting,
+                None => Phase::Preempted,
+                Some(_) if text.paused => Phase::Paused,
+                Some(_) if text.cached < text.length() => Phase::Prompt,
+                Some(_) => Phase::Generating,
+            };
+            let &Text { cached, generated, most, .. } = text;
+            let pages = text.held.as_ref().map_or(0, |held| held.pages().len());
+            Progress { id, phase, prompt: text.length(), cached, generated, most, pages }
+        })
     }
 
     /// How many pages are what.

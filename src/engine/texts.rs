@@ -1,12 +1,14 @@
 //! Many texts that are generated on one engine: the scheduler's plans are run, and each text is
 //! told what came of its tokens.
 
+mod lasting;
+
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use crate::{
     base::error::{Error, Result},
     engine::{
-        Engine,
+        Engine, SessionOptions,
         generation::{Generation, Next},
         options::{Event, Generated, Options},
         pages::{Namespace, PagePool},
@@ -15,18 +17,49 @@ use crate::{
         step::{Run, StepOutput},
         store::Store,
     },
-    machine::Machine,
+    machine::{Machine, step::PAGE},
+    model::config::Config,
     text::{sampler::Sampler, tokenizer::Tokenizer},
 };
 
-/// Generated tokens for which there must be room before a text begins.
-const RESERVE: u32 = 256;
+/// How texts share an engine.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Sharing {
+    /// Texts that may wait to begin.
+    pub queue: usize,
+    /// Microseconds that a step should take at the most while texts generate: it has as many tokens
+    /// of prompts as fit, and a page of 32 in any case.
+    pub stall: u64,
+    /// Generated tokens for which there must be room before a text begins.
+    pub reserve: u32,
+    /// Bytes of pages that are kept on the host for texts that have lost theirs.
+    pub host_bytes: u64,
+    /// Whether finished pages are copied to the host after each step, as many as the cache has at
+    /// the least, so that little is computed again after the loss of a device. With `None` it is
+    /// done if weights are brought while the model runs.
+    pub keep: Option<bool>,
+}
 
-/// Texts that wait, unless another number is asked for.
-const QUEUE: usize = 64;
+impl Default for Sharing {
+    fn default() -> Self {
+        Self { queue: 64, stall: 250_000, reserve: 256, host_bytes: 1 << 30, keep: None }
+    }
+}
 
-/// How long a step should take while texts generate, in microseconds.
-const STALL: u64 = 250_000;
+impl Sharing {
+    /// The same with so many bytes of pages on the host.
+    #[must_use]
+    pub fn with_host_bytes(self, host_bytes: u64) -> Self {
+        Self { host_bytes, ..self }
+    }
+
+    /// The same with finished pages copied to the host after each step, or not.
+    #[must_use]
+    pub fn keeping(self, keep: Option<bool>) -> Self {
+        Self { keep, ..self }
+    }
+}
 
 /// Whose a text is, and until when it is wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +87,10 @@ pub enum NotTaken {
 struct Text<'t> {
     generation: Generation<'t>,
     sequence: Sequence,
+    /// Whether it has left the queue.
+    begun: bool,
+    /// Its first pages that were copied to the host, or for which there was no room there.
+    kept: usize,
 }
 
 impl Text<'_> {
@@ -64,7 +101,7 @@ impl Text<'_> {
                 Next::Step(_) => return Ok(false),
                 Next::Done => return Ok(true),
                 Next::Event(event) => {
-                    if on_event(id, event).is_break() {
+                    if on_event(id, News::Event(event)).is_break() {
                         self.generation.interrupt();
                     }
                 }
@@ -82,8 +119,38 @@ impl Text<'_> {
     }
 }
 
-/// Is told of the events of each text, and may end it.
-pub type OnEvent<'a> = dyn FnMut(Id, Event<'_>) -> ControlFlow<()> + 'a;
+/// What is told of a text.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// It has left the queue.
+    Begun,
+    /// It has come so far.
+    Event(Event<'a>),
+}
+
+/// Is told the news of each text, and may end it by those that are events.
+pub type OnEvent<'a> = dyn FnMut(Id, News<'_>) -> ControlFlow<()> + 'a;
+
+/// What went through the model in a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Generated tokens, each of another text.
+    pub rows: usize,
+    /// Tokens of prompts.
+    pub prompt: usize,
+}
+
+impl Ran {
+    fn of(plan: &Plan) -> Self {
+        let tokens = plan.runs.iter().map(|run| run.positions.len()).sum();
+        Self { rows: plan.rows.len(), prompt: tokens }
+    }
+
+    /// Whether nothing did: there are no texts, or all are paused.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
 
 /// A text that has ended: what was generated, or why it failed.
 pub type Ended = (Id, Result<Generated>);
@@ -92,34 +159,45 @@ pub type Ended = (Id, Result<Generated>);
 ///
 /// No bit of a text depends on the others, on when it came, or on whether it had lost its pages.
 pub struct Texts<'t, M: Machine> {
-    engine: Engine<M>,
+    /// `None` from a loss until another one takes its place.
+    engine: Option<Engine<M>>,
+    config: Config,
+    sizes: SessionOptions,
     scheduler: Scheduler,
     tokenizer: &'t Tokenizer,
     by_id: BTreeMap<Id, Text<'t>>,
     /// Pages of texts that have lost theirs.
     store: Store,
+    /// Whether finished pages are copied there after each step.
+    keeps: bool,
     ended: Vec<Ended>,
     preemptions: u64,
+    losses: lasting::Losses,
 }
 
 impl<'t, M: Machine> Texts<'t, M> {
-    /// Texts on this engine. The pages of those that lose theirs are kept on the host, as far as
-    /// they take no more than `host_bytes`.
+    /// Texts on this engine.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] if a step of the engine takes only one text, or if a text is in its cache.
-    pub fn new(engine: Engine<M>, tokenizer: &'t Tokenizer, host_bytes: u64) -> Result<Self> {
-        let limits = Self::limits(&engine)?;
+    pub fn new(engine: Engine<M>, tokenizer: &'t Tokenizer, sharing: Sharing) -> Result<Self> {
+        let limits = Self::limits(engine.options(), sharing)?;
         let pool = Self::pool(&engine)?;
+        let keeps = sharing.keep.unwrap_or_else(|| engine.streams());
+        let whole = if keeps { engine.cache_bytes() } else { 0 };
         Ok(Self {
-            engine,
+            config: engine.config().clone(),
+            sizes: engine.options(),
+            engine: Some(engine),
             scheduler: Scheduler::new(limits, pool),
             tokenizer,
             by_id: BTreeMap::new(),
-            store: Store::new(host_bytes),
+            store: Store::new(sharing.host_bytes.max(whole)),
+            keeps,
             ended: Vec::new(),
             preemptions: 0,
+            losses: lasting::Losses::default(),
         })
     }
 
@@ -137,8 +215,7 @@ impl<'t, M: Machine> Texts<'t, M> {
     }
 
     /// What fits a step of the engine.
-    fn limits(engine: &Engine<M>) -> Result<Limits> {
-        let options = engine.options();
+    fn limits(options: SessionOptions, sharing: Sharing) -> Result<Limits> {
         if options.rows < 2 {
             return Err(Error::Usage(
                 "a step takes one text, expected two or more: give the engine more rows".into(),
@@ -151,9 +228,9 @@ impl<'t, M: Machine> Texts<'t, M> {
             rows: options.rows - runs,
             chunk: options.prefill,
             runs,
-            queue: QUEUE,
-            stall: STALL,
-            reserve: RESERVE,
+            queue: sharing.queue,
+            stall: sharing.stall,
+            reserve: sharing.reserve,
         })
     }
 
@@ -171,19 +248,18 @@ impl<'t, M: Machine> Texts<'t, M> {
         options: &Options,
         claim: Claim,
     ) -> Result<Vec<Id>, NotTaken> {
-        let config = self.engine.config();
+        let Self { config, sizes, .. } = self;
         if let Some(id) = prompt.iter().find(|&&id| id >= config.vocab_size) {
             let what = format!("token id {id} is not below vocab_size {}", config.vocab_size);
             return Err(Error::Usage(what).into());
         }
-        let session = self.engine.options();
         let texts = samplers
             .into_iter()
             .map(|sampler| {
                 let options = options.clone();
                 let generation =
-                    Generation::new(config, session, self.tokenizer, sampler, prompt, options)?;
-                Ok(Text { generation, sequence: Sequence::new() })
+                    Generation::new(config, *sizes, self.tokenizer, sampler, prompt, options)?;
+                Ok(Text { generation, sequence: Sequence::new(), begun: false, kept: 0 })
             })
             .collect::<Result<Vec<_>>>()?;
         let Claim { key, namespace, deadline } = claim;
@@ -236,11 +312,12 @@ impl<'t, M: Machine> Texts<'t, M> {
     /// Those of [`Texts::new`].
     pub fn replace(&mut self, engine: Engine<M>) -> Result<()> {
         Self::pool(&engine)?;
-        self.engine = engine;
+        self.engine = Some(engine);
         self.lost();
         Ok(())
     }
 
+    /// No text has pages any more.
     fn lost(&mut self) {
         self.scheduler.lost();
         for text in self.by_id.values_mut() {
@@ -248,25 +325,36 @@ impl<'t, M: Machine> Texts<'t, M> {
         }
     }
 
-    /// Runs one step. `clock` tells the time in microseconds. Returns whether anything went through
-    /// the model: if nothing did, there are no texts, or all are paused.
+    /// Runs one step. `clock` tells the time in microseconds.
     ///
     /// A text that fails ends, and the others go on.
     ///
     /// # Errors
     ///
     /// Those of [`Engine::step`]. No text has changed then, and the step can be tried again. After
-    /// [`Error::Lost`] that takes another engine: [`Texts::replace`].
+    /// [`Error::Lost`] that takes another engine: [`Texts::replace`], or [`Texts::step_on`], which
+    /// does both.
     pub async fn step(
         &mut self,
         clock: &mut dyn FnMut() -> u64,
         on_event: &mut OnEvent<'_>,
-    ) -> Result<bool> {
+    ) -> Result<Ran> {
+        if let Err(error) = self.keep_finished().await {
+            self.lost();
+            return Err(error);
+        }
         let (texts, store) = (&self.by_id, &self.store);
         let kept = |id: Id| texts.get(&id).map_or(0, |text| store.count(&text.sequence));
         let plan = self.scheduler.next(clock(), &kept);
         for &id in &plan.expired {
             self.end(id, Ok(()));
+        }
+        for placed in &plan.placed {
+            let Some(text) = self.by_id.get_mut(&placed.id).filter(|text| !text.begun) else {
+                continue;
+            };
+            text.begun = true;
+            let _ = on_event(placed.id, News::Begun);
         }
         let ran = self.run(&plan).await;
         let outputs = match ran {
@@ -291,7 +379,20 @@ impl<'t, M: Machine> Texts<'t, M> {
         for (id, result) in over.into_iter().chain(full.into_iter().map(|id| (id, Ok(())))) {
             self.end(id, result);
         }
-        Ok(!plan.is_empty())
+        Ok(Ran::of(&plan))
+    }
+
+    /// Copies pages to the host that the last step has finished, if that is wanted.
+    async fn keep_finished(&mut self) -> Result<()> {
+        let Some(engine) = self.engine.as_mut().filter(|_| self.keeps) else { return Ok(()) };
+        for text in self.by_id.values_mut() {
+            let finished = text.sequence.tokens().len() / PAGE as usize;
+            if finished > text.kept {
+                engine.keep(&text.sequence, &mut self.store).await?;
+                text.kept = finished;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a text out, which has ended.
@@ -303,10 +404,12 @@ impl<'t, M: Machine> Texts<'t, M> {
 
     /// Moves pages as the plan says, and runs its tokens. Returns the result of each text.
     async fn run(&mut self, plan: &Plan) -> Result<Vec<(Id, Result<StepOutput>)>> {
+        let lost = || Error::Lost("the engine was lost, and no other has its place".into());
+        let engine = self.engine.as_mut().ok_or_else(lost)?;
         for preempted in &plan.preempted {
             self.preemptions += 1;
             let Some(text) = self.by_id.get_mut(&preempted.id) else { continue };
-            self.engine.keep(&text.sequence, &mut self.store).await?;
+            engine.keep(&text.sequence, &mut self.store).await?;
             text.sequence.release();
         }
         for Placed { id, copied, positions, .. } in &plan.placed {
@@ -315,9 +418,9 @@ impl<'t, M: Machine> Texts<'t, M> {
             if !copied.is_empty() {
                 // The store knows them by all tokens that the text had.
                 let to = &pages[copied.clone()];
-                self.engine.put_back(to, &text.sequence, &mut self.store, copied.start).await?;
+                engine.put_back(to, &text.sequence, &mut self.store, copied.start).await?;
             }
-            self.engine.lend(&mut text.sequence, pages)?;
+            engine.lend(&mut text.sequence, pages)?;
             text.begin_at(*positions as usize);
         }
         let rows = plan.rows.iter().map(|row| {
@@ -330,16 +433,16 @@ impl<'t, M: Machine> Texts<'t, M> {
         });
         let mut wanted: BTreeMap<Id, _> = rows.chain(runs).collect();
         let (mut ids, mut runs) = (Vec::new(), Vec::new());
-        for (&id, Text { generation, sequence }) in &mut self.by_id {
+        for (&id, Text { generation, sequence, .. }) in &mut self.by_id {
             let Some((positions, read)) = wanted.remove(&id) else { continue };
-            self.engine.lend(sequence, self.scheduler.pages(id).unwrap_or_default())?;
+            engine.lend(sequence, self.scheduler.pages(id).unwrap_or_default())?;
             ids.push(id);
             runs.push(Run { sequence, input: generation.input_at(positions, read) });
         }
         if runs.is_empty() {
             return Ok(Vec::new());
         }
-        let outputs = self.engine.step(&mut runs).await?;
+        let outputs = engine.step(&mut runs).await?;
         Ok(ids.into_iter().zip(outputs).collect())
     }
 

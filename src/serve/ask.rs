@@ -77,12 +77,18 @@ impl Asked {
         })
     }
 
-    /// The texts that this asks of the engine after some prompts, in the order of their indices.
+    /// The texts that this asks of the engine after some prompts, in the order of their indices,
+    /// for whoever has the key of this number.
     ///
     /// # Errors
     ///
     /// Status 400 if a prompt is empty or the context has no room for it and what is to follow.
-    pub(super) fn texts(&self, app: &App, prompts: Vec<Vec<u32>>) -> Result<Vec<Wanted>, Refusal> {
+    pub(super) fn texts(
+        &self,
+        app: &App,
+        key: u64,
+        prompts: Vec<Vec<u32>>,
+    ) -> Result<Vec<Wanted>, Refusal> {
         let context = app.context()?;
         let mut texts = Vec::new();
         for prompt in prompts {
@@ -93,8 +99,8 @@ impl Asked {
             if !self.ignore_end {
                 options.stop_ids = app.model.tokenizer.stop_ids();
             }
-            let wanted =
-                Wanted { prompt, sampling: self.sampling, stream: 0, options, reuse: self.reuse };
+            let &Self { sampling, reuse, .. } = self;
+            let wanted = Wanted { prompt, sampling, stream: 0, options, reuse, key };
             texts.extend((0..self.count).map(|i| Wanted { stream: i.into(), ..wanted.clone() }));
         }
         Ok(texts)

@@ -1,95 +1,228 @@
-//! The engine's loop: makes texts one after another, in the order in which they came.
+//! The engine's loop: makes all texts at once, as far as there is room.
 
-use super::engine::{Event, Failure, Job, Jobs, Usage};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use super::{
+    engine::{Event, Failure, Job, Jobs, Usage},
+    load::{Load, Snapshot},
+};
 use crate::{
     base::error::{Error, Result},
     engine::{
-        generation::{Generation, Next},
         options,
-        step::Stepper,
+        pages::Namespace,
+        resume::{Change, Rebuild},
+        schedule::Id,
+        texts::{Claim, News, NotTaken, Ran, Texts},
     },
-    text::{sampler::Sampler, tokenizer::Tokenizer},
+    machine::Machine,
+    text::sampler::Sampler,
 };
 
-/// Makes texts until the server ends.
+/// How long the engine waits if all texts wait for their clients.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Makes texts until the server ends. `share` says whether those of all keys share pages of their
+/// prompts.
 ///
-/// A text takes from the cache only what went through the model as a prompt, so that its bits are
-/// those that it has with an empty cache.
+/// No bit of a text depends on the others: those of one prompt share pages that were computed as a
+/// prompt, so that they are those that a text has with an empty cache.
 ///
 /// # Errors
 ///
 /// [`Error::Lost`] if the device was lost and could not be replaced: all texts have failed then.
-/// Other errors fail the text that has them, alone.
-pub async fn run<S: Stepper>(
-    stepper: &mut S,
-    tokenizer: &Tokenizer,
+/// Other errors of a step fail the texts that are under way, and those of a text that text alone.
+pub async fn run<R: Rebuild>(
+    texts: Texts<'_, R::Machine>,
+    rebuild: &mut R,
     jobs: &mut Jobs,
+    share: bool,
 ) -> Result<()> {
-    while let Some(mut job) = jobs.take() {
-        let error = match text(stepper, tokenizer, jobs, &mut job).await {
-            Ok(event) => {
-                job.emit(event);
-                continue;
+    let mut driver = Driver { texts, jobs: BTreeMap::new(), ended: Vec::new(), share };
+    let begun = Instant::now();
+    let mut clock = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    loop {
+        if driver.is_idle() {
+            jobs.wait(None);
+        }
+        while let Some(request) = jobs.take() {
+            driver.submit(request);
+        }
+        driver.tend();
+        if jobs.is_over() {
+            driver.fail_all(&Failure::Stopping);
+            return Ok(());
+        }
+        let ran = driver.step(rebuild, jobs.load(), &mut clock).await;
+        driver.tell(jobs.load());
+        match ran {
+            // All wait for their clients, or there was nothing but texts to end.
+            Ok(ran) if ran.is_empty() && !driver.is_idle() => jobs.wait(Some(PAUSE)),
+            Ok(_) => {}
+            Err(error) => {
+                let failure = failure(&error);
+                driver.fail_all(&failure);
+                driver.tell(jobs.load());
+                if matches!(failure, Failure::DeviceLost(_)) {
+                    while let Some(request) = jobs.take() {
+                        for job in request {
+                            fail(job, failure.clone());
+                        }
+                    }
+                    return Err(error);
+                }
             }
-            Err(error) => error,
-        };
-        // What the cache has of it is not used again.
-        stepper.sequence().rewind(0);
-        let failure = failure(&error);
-        job.emit(Event::Failed(failure.clone()));
-        if matches!(failure, Failure::DeviceLost(_)) {
-            jobs.fail_all(&failure);
-            return Err(error);
         }
     }
-    Ok(())
 }
 
-/// Makes a text. Returns its last event.
-async fn text<S: Stepper>(
-    stepper: &mut S,
-    tokenizer: &Tokenizer,
-    jobs: &mut Jobs,
-    job: &mut Job,
-) -> Result<Event> {
-    let wanted = &job.wanted;
-    let sampler = Sampler::of_stream(wanted.sampling, wanted.stream)?;
-    let (config, sizes) = (stepper.config(), stepper.options());
-    let (prompt, options) = (&wanted.prompt, wanted.options.clone());
-    let mut generation = Generation::new(config, sizes, tokenizer, sampler, prompt, options)?;
-    let sequence = stepper.sequence();
-    let cached = if wanted.reuse { generation.reuse(sequence.prompt()) } else { 0 };
-    sequence.rewind(cached);
-    let prompt = wanted.prompt.len();
-    loop {
-        jobs.look();
-        if let Some(failure) = job.must_end() {
-            return Ok(Event::Failed(failure));
+struct Driver<'t, M: Machine> {
+    texts: Texts<'t, M>,
+    jobs: BTreeMap<Id, Job>,
+    /// Texts that are complete, whose clients have not read all of them.
+    ended: Vec<Job>,
+    share: bool,
+}
+
+impl<M: Machine> Driver<'_, M> {
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.ended.is_empty()
+    }
+
+    /// Puts the texts of a request into the scheduler's queue.
+    fn submit(&mut self, mut request: Vec<Job>) {
+        while !request.is_empty() {
+            // Texts of one prompt have it run once.
+            let prompt = &request[0].wanted.prompt;
+            let same = request.iter().take_while(|job| job.wanted.prompt == *prompt).count();
+            let rest = request.split_off(same);
+            self.submit_some(std::mem::replace(&mut request, rest));
         }
-        match generation.advance()? {
-            Next::Step(input) => {
-                jobs.load().stepping(true);
-                let output = stepper.step(input).await;
-                jobs.load().stepping(false);
-                generation.accept(output?)?;
-            }
-            Next::Event(options::Event::Prompt { .. }) => {}
-            Next::Event(options::Event::Token(token)) => job.emit(Event::Text {
-                id: Some(token.id),
-                text: token.text.clone(),
-                logprobs: token.logprobs.clone(),
-            }),
-            Next::Event(options::Event::Rest(text)) => {
-                job.emit(Event::Text { id: None, text: text.to_owned(), logprobs: None });
-            }
-            Next::Done => {
-                let made = generation.into_generated();
-                let completion = made.tokens.len();
-                let usage = Usage { prompt, cached, completion };
-                return Ok(Event::End { finish: made.finish, usage });
+    }
+
+    /// The same for texts of one prompt.
+    fn submit_some(&mut self, jobs: Vec<Job>) {
+        let wanted = &jobs[0].wanted;
+        let key = if self.share { 0 } else { wanted.key };
+        let namespace = wanted.reuse.then_some(Namespace::Key(key));
+        let claim = Claim { key: wanted.key, namespace, deadline: None };
+        let sampler = |job: &Job| Sampler::of_stream(job.wanted.sampling, job.wanted.stream);
+        let samplers = jobs.iter().map(sampler).collect::<Result<Vec<_>>>();
+        let ids = samplers.map_err(NotTaken::from).and_then(|samplers| {
+            self.texts.submit(&wanted.prompt, samplers, &wanted.options, claim)
+        });
+        match ids {
+            Ok(ids) => self.jobs.extend(ids.into_iter().zip(jobs)),
+            Err(not) => {
+                let failure = match not {
+                    NotTaken::Wrong(error) => failure(&error),
+                    NotTaken::Refused(refusal) => Failure::Other("usage", refusal.to_string()),
+                };
+                for job in jobs {
+                    fail(job, failure.clone());
+                }
             }
         }
     }
+
+    /// Ends what nobody waits for, and has texts wait whose clients do not read.
+    fn tend(&mut self) {
+        self.ended.retain_mut(|job| !job.flush() && job.must_end().is_none());
+        let mut over = Vec::new();
+        for (&id, job) in &mut self.jobs {
+            let read = job.flush();
+            match job.must_end() {
+                Some(failure) => over.push((id, failure)),
+                None => self.texts.pause(id, !read),
+            }
+        }
+        for (id, failure) in over {
+            self.texts.cancel(id);
+            if let Some(job) = self.jobs.remove(&id) {
+                fail(job, failure);
+            }
+        }
+    }
+
+    /// Runs a step, and sends what came of it.
+    async fn step<R: Rebuild<Machine = M>>(
+        &mut self,
+        rebuild: &mut R,
+        load: &Load,
+        clock: &mut dyn FnMut() -> u64,
+    ) -> Result<Ran> {
+        let jobs = &mut self.jobs;
+        let mut on_event = |id: Id, news: News<'_>| {
+            if let Some(job) = jobs.get_mut(&id) {
+                tell(job, news);
+            }
+            ControlFlow::Continue(())
+        };
+        let begun = Instant::now();
+        load.step_begins();
+        let ran = self.texts.step_on(&mut Noted { rebuild, load }, clock, &mut on_event).await;
+        load.step_ends(*ran.as_ref().unwrap_or(&Ran::default()), begun.elapsed());
+        for (id, made) in self.texts.ended() {
+            let Some(mut job) = self.jobs.remove(&id) else { continue };
+            match made {
+                Ok(made) => {
+                    let (prompt, completion) = (job.wanted.prompt.len(), made.tokens.len());
+                    let usage = Usage { prompt, cached: made.reused, completion };
+                    job.send(Event::End { finish: made.finish, usage });
+                }
+                Err(error) => job.send(Event::Failed(failure(&error))),
+            }
+            if !job.flush() {
+                self.ended.push(job);
+            }
+        }
+        ran
+    }
+
+    /// Fails all texts.
+    fn fail_all(&mut self, failure: &Failure) {
+        for (id, job) in std::mem::take(&mut self.jobs) {
+            self.texts.cancel(id);
+            fail(job, failure.clone());
+        }
+    }
+
+    /// Tells how much there is to do.
+    fn tell(&self, load: &Load) {
+        let scheduler = self.texts.scheduler();
+        load.tell(Snapshot {
+            texts: scheduler.progress().collect(),
+            pages: scheduler.usage(),
+            preemptions: self.texts.preemptions(),
+            losses: self.texts.losses(),
+        });
+    }
+}
+
+/// Sends news of a text to its client.
+fn tell(job: &mut Job, news: News<'_>) {
+    match news {
+        News::Begun => job.start(),
+        News::Event(options::Event::Prompt { .. }) => {}
+        News::Event(options::Event::Token(token)) => job.send(Event::Text {
+            id: Some(token.id),
+            text: token.text.clone(),
+            logprobs: token.logprobs.clone(),
+        }),
+        News::Event(options::Event::Rest(text)) => {
+            job.send(Event::Text { id: None, text: text.to_owned(), logprobs: None });
+        }
+    }
+}
+
+/// Ends a text that cannot be completed. If its client does not read, the channel closes without an
+/// end, which says as much.
+fn fail(mut job: Job, failure: Failure) {
+    job.send(Event::Failed(failure));
 }
 
 /// What a client learns of an error.
@@ -100,5 +233,24 @@ fn failure(error: &Error) -> Failure {
         Error::NonFinite { .. } => Failure::NonFinite(error.to_string()),
         Error::Interrupted => Failure::Stopping,
         other => Failure::Other(other.code(), other.to_string()),
+    }
+}
+
+/// Notes while a device is being replaced.
+struct Noted<'a, R> {
+    rebuild: &'a mut R,
+    load: &'a Load,
+}
+
+impl<R: Rebuild> Rebuild for Noted<'_, R> {
+    type Machine = R::Machine;
+
+    async fn build(&mut self) -> Result<crate::engine::Engine<R::Machine>> {
+        self.rebuild.build().await
+    }
+
+    fn on_change(&mut self, change: Change<'_>) {
+        self.load.set_lost(matches!(change, Change::Lost(_)));
+        self.rebuild.on_change(change);
     }
 }

@@ -1,31 +1,28 @@
 //! The interface between the server and its engine: texts to make, and what becomes of them.
 //!
-//! Whoever has the [`Submit`] asks for texts; whoever has the [`Jobs`] makes them, one after
-//! another or many at once. A [`Job`] carries the channel to the one who asked.
+//! Whoever has the [`Submit`] asks for texts; whoever has the [`Jobs`] makes them. A [`Job`]
+//! carries the channel to the one who asked.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, Ordering},
         mpsc,
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc as bounded;
 
+use super::load::{Load, Place};
 use crate::{
     engine::options::{FinishReason, Logprobs, Options},
     text::sampler::Sampling,
 };
 
 /// Events of a text that may wait to be sent to its client.
-pub const EVENTS: usize = 256;
-
-/// How often a full channel is tried again.
-const PAUSE: Duration = Duration::from_millis(2);
+pub const EVENTS: usize = 64;
 
 /// What becomes of a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,72 +118,6 @@ impl Cancel {
     }
 }
 
-/// How much the engine has to do, and whether it may go on.
-#[derive(Debug)]
-pub struct Load {
-    waiting: AtomicUsize,
-    running: AtomicUsize,
-    queue: usize,
-    /// No text is begun any more.
-    stopping: AtomicBool,
-    /// Running texts end as well.
-    ended: AtomicBool,
-    begun: Instant,
-    /// When the step that runs began, in milliseconds after `begun`; 0 if none runs.
-    step: AtomicU64,
-    steps: AtomicU64,
-}
-
-impl Load {
-    /// Texts in the queue.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
-    }
-
-    /// Texts that are being made.
-    pub fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
-    }
-
-    /// Texts that may wait at once.
-    pub fn queue(&self) -> usize {
-        self.queue
-    }
-
-    /// Steps of the engine so far.
-    pub fn steps(&self) -> u64 {
-        self.steps.load(Ordering::Relaxed)
-    }
-
-    /// How long the step that runs has been running.
-    pub fn step_time(&self) -> Option<Duration> {
-        let step = self.step.load(Ordering::SeqCst);
-        let since = self.begun.checked_add(Duration::from_millis(step))?;
-        (step > 0).then(|| since.elapsed())
-    }
-
-    /// Called by the engine around each step.
-    pub fn stepping(&self, begins: bool) {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        self.step.store(if begins { now } else { 0 }, Ordering::SeqCst);
-        self.steps.fetch_add(u64::from(!begins), Ordering::Relaxed);
-    }
-}
-
-/// Counts a text where it is: in the queue, then among those that run.
-#[derive(Debug)]
-struct Place {
-    load: Arc<Load>,
-    running: bool,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let count = if self.running { &self.load.running } else { &self.load.waiting };
-        count.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// What a text is to be.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -200,6 +131,8 @@ pub struct Wanted {
     pub options: Options,
     /// Whether what is in the cache may be used.
     pub reuse: bool,
+    /// Whose it is: keys have equal shares of the work.
+    pub key: u64,
 }
 
 /// A text to make.
@@ -209,51 +142,62 @@ pub struct Job {
     pub wanted: Wanted,
     cancel: Arc<Cancel>,
     events: bounded::Sender<Event>,
+    /// Events for which the channel has had no room.
+    backlog: VecDeque<Event>,
+    /// Since when there are some.
+    behind: Option<Instant>,
     place: Place,
-    /// How long the engine may still wait for the client to read.
+    /// How long its client may read nothing.
     patience: Duration,
 }
 
 impl Job {
     /// It has left the queue.
-    fn start(&mut self) {
-        self.place.load.running.fetch_add(1, Ordering::SeqCst);
-        self.place.load.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.place.running = true;
-        self.emit(Event::Started);
+    pub fn start(&mut self) {
+        if self.place.start() {
+            self.send(Event::Started);
+        }
     }
 
     /// Why it must end now, if it must. To be asked before each step.
     pub fn must_end(&self) -> Option<Failure> {
-        if self.place.load.ended.load(Ordering::SeqCst) {
+        if self.place.must_end() {
             return Some(Failure::Stopping);
         }
         if self.events.is_closed() {
             self.cancel.set(Why::Left);
         }
+        if self.behind.is_some_and(|since| since.elapsed() > self.patience) {
+            self.cancel.set(Why::Slow);
+        }
         self.cancel.why().map(Failure::Cancelled)
     }
 
-    /// Sends an event. Waits while the client does not read, for [`Job`]'s patience in all; then
-    /// the text is cancelled.
-    pub fn emit(&mut self, event: Event) {
-        let mut event = event;
-        while self.must_end().is_none() || matches!(event, Event::Failed(_)) {
+    /// Sends an event to the client, once it has read what was sent before.
+    pub fn send(&mut self, event: Event) {
+        self.backlog.push_back(event);
+        self.flush();
+    }
+
+    /// Sends what could not be sent before, as far as the client has read. Returns whether nothing
+    /// is left: otherwise the text is not to go on.
+    pub fn flush(&mut self) -> bool {
+        while let Some(event) = self.backlog.pop_front() {
             match self.events.try_send(event) {
-                Ok(()) => return,
-                Err(bounded::error::TrySendError::Closed(_)) => return self.cancel.set(Why::Left),
-                Err(bounded::error::TrySendError::Full(back)) => event = back,
+                Ok(()) => self.behind = None,
+                Err(bounded::error::TrySendError::Closed(_)) => {
+                    self.backlog.clear();
+                    self.cancel.set(Why::Left);
+                }
+                Err(bounded::error::TrySendError::Full(event)) => {
+                    self.backlog.push_front(event);
+                    self.behind.get_or_insert_with(Instant::now);
+                    return false;
+                }
             }
-            if matches!(event, Event::Failed(_)) {
-                // The channel closes without an end, which says as much.
-                return;
-            }
-            match self.patience.checked_sub(PAUSE) {
-                Some(left) => self.patience = left,
-                None => return self.cancel.set(Why::Slow),
-            }
-            thread::sleep(PAUSE);
         }
+        self.behind = None;
+        true
     }
 }
 
@@ -276,28 +220,20 @@ pub struct Submit {
 #[derive(Debug)]
 pub struct Jobs {
     commands: mpsc::Receiver<Command>,
-    waiting: VecDeque<Job>,
+    /// What came while it was waited for.
+    came: Option<Command>,
     load: Arc<Load>,
     /// Whether the loop ends.
     over: bool,
 }
 
-/// Both ends, for at most `queue` texts that wait. The engine waits for a text's client to read for
-/// at most `patience` in all.
+/// Both ends, for at most `queue` texts that wait. A text whose client reads nothing for `patience`
+/// is cancelled.
 pub fn channel(queue: usize, patience: Duration) -> (Submit, Jobs) {
     let (sender, receiver) = mpsc::channel();
-    let load = Arc::new(Load {
-        waiting: AtomicUsize::new(0),
-        running: AtomicUsize::new(0),
-        queue,
-        stopping: AtomicBool::new(false),
-        ended: AtomicBool::new(false),
-        begun: Instant::now(),
-        step: AtomicU64::new(0),
-        steps: AtomicU64::new(0),
-    });
+    let load = Arc::new(Load::new(queue));
     let submit = Submit { commands: sender, load: Arc::clone(&load), patience };
-    (submit, Jobs { commands: receiver, waiting: VecDeque::new(), load, over: false })
+    (submit, Jobs { commands: receiver, came: None, load, over: false })
 }
 
 /// Why a text was not taken.
@@ -320,22 +256,18 @@ impl Submit {
         wanted: Vec<Wanted>,
         cancel: &Arc<Cancel>,
     ) -> Result<Vec<bounded::Receiver<Event>>, Refused> {
-        let load = &self.load;
-        if load.stopping.load(Ordering::SeqCst) {
+        if self.load.is_stopping() {
             return Err(Refused::Stopping);
         }
-        let count = wanted.len();
-        let room = |waiting: usize| waiting.checked_add(count).filter(|all| *all <= load.queue);
-        load.waiting
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, room)
-            .map_err(|_| Refused::Full)?;
+        let places = Load::enter(&self.load, wanted.len()).ok_or(Refused::Full)?;
         let (jobs, receivers): (Vec<Job>, Vec<_>) = wanted
             .into_iter()
-            .map(|wanted| {
+            .zip(places)
+            .map(|(wanted, place)| {
                 let (events, receiver) = bounded::channel(EVENTS);
-                let place = Place { load: Arc::clone(load), running: false };
                 let (cancel, patience) = (Arc::clone(cancel), self.patience);
-                (Job { wanted, cancel, events, place, patience }, receiver)
+                let (backlog, behind) = (VecDeque::new(), None);
+                (Job { wanted, cancel, events, backlog, behind, place, patience }, receiver)
             })
             .unzip();
         self.commands.send(Command::Submit(jobs)).map_err(|_| Refused::Stopping)?;
@@ -349,12 +281,12 @@ impl Submit {
 
     /// From now on no text is begun; those in the queue fail.
     pub fn stop(&self) {
-        self.load.stopping.store(true, Ordering::SeqCst);
+        self.load.stop();
     }
 
     /// Texts that run end with an error.
     pub fn end(&self) {
-        self.load.ended.store(true, Ordering::SeqCst);
+        self.load.end();
     }
 
     /// The engine's loop ends.
@@ -367,50 +299,36 @@ impl Submit {
 }
 
 impl Jobs {
-    /// The next text, in the order in which they came. Waits for one; `None` at the end.
-    pub fn take(&mut self) -> Option<Job> {
-        loop {
-            self.look();
-            if let Some(mut job) = self.waiting.pop_front() {
-                job.start();
-                return Some(job);
-            }
-            if self.over {
-                return None;
-            }
-            match self.commands.recv() {
-                Ok(Command::Submit(jobs)) => self.waiting.extend(jobs),
-                Ok(Command::Shutdown) | Err(_) => self.over = true,
+    /// The texts of the next request that has come, if one has.
+    pub fn take(&mut self) -> Option<Vec<Job>> {
+        match self.came.take().or_else(|| self.commands.try_recv().ok())? {
+            Command::Submit(jobs) => Some(jobs),
+            Command::Shutdown => {
+                self.over = true;
+                None
             }
         }
     }
 
-    /// Takes in what came meanwhile, and drops what nobody waits for. To be called before each
-    /// step, so that the queue has room again at once.
-    pub fn look(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                Command::Submit(jobs) => self.waiting.extend(jobs),
-                Command::Shutdown => self.over = true,
-            }
+    /// Waits until there is something to take, for `limit` at the most.
+    pub fn wait(&mut self, limit: Option<Duration>) {
+        if self.came.is_some() || self.over {
+            return;
         }
-        let stopping = self.load.stopping.load(Ordering::SeqCst);
-        self.waiting.retain_mut(|job| {
-            let failed = if stopping { Some(Failure::Stopping) } else { job.must_end() };
-            let kept = failed.is_none();
-            if let Some(failure) = failed {
-                job.emit(Event::Failed(failure));
-            }
-            kept
-        });
+        let came = match limit {
+            Some(limit) => match self.commands.recv_timeout(limit) {
+                Err(mpsc::RecvTimeoutError::Timeout) => return,
+                came => came.ok(),
+            },
+            None => self.commands.recv().ok(),
+        };
+        // Without anybody who could ask, it is over as well.
+        self.came = Some(came.unwrap_or(Command::Shutdown));
     }
 
-    /// Fails all texts in the queue.
-    pub fn fail_all(&mut self, failure: &Failure) {
-        self.look();
-        for mut job in self.waiting.drain(..) {
-            job.emit(Event::Failed(failure.clone()));
-        }
+    /// Whether the engine's loop ends.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// How much there is to do.
@@ -430,6 +348,7 @@ mod tests {
             stream: 0,
             options: Options::default(),
             reuse: true,
+            key: 0,
         }
     }
 
@@ -446,10 +365,14 @@ mod tests {
         let _one = submit.submit(vec![wanted()], &cancel).expect("there is room");
         let load = submit.load();
         assert_eq!((load.waiting(), load.running()), (3, 0));
-        let job = jobs.take().expect("a job");
+        let mut request = jobs.take().expect("a request");
+        assert_eq!(request.len(), 2);
+        assert_eq!((load.waiting(), load.running()), (3, 0));
+        request[0].start();
+        request[0].start();
         assert_eq!((load.waiting(), load.running()), (2, 1));
-        drop(job);
-        assert_eq!((load.waiting(), load.running()), (2, 0));
+        drop(request);
+        assert_eq!((load.waiting(), load.running()), (1, 0));
         drop(jobs);
         assert_eq!(load.waiting(), 0, "nobody is left behind");
         assert_eq!(submit.submit(vec![wanted()], &cancel).err(), Some(Refused::Stopping));
@@ -457,51 +380,63 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_dropped() {
+    fn the_first_reason_counts() {
         let (submit, mut jobs, cancel) = ends(8);
-        let mut kept = submit.submit(vec![wanted()], &Arc::default()).expect("room");
-        let gone = submit.submit(vec![wanted()], &Arc::default()).expect("room");
-        let mut late = submit.submit(vec![wanted()], &cancel).expect("room");
-        drop(gone);
-        cancel.set(Why::Late);
-        cancel.set(Why::Left);
-        jobs.look();
-        assert_eq!(submit.load().waiting(), 1);
-        let failed = Event::Failed(Failure::Cancelled(Why::Late));
-        assert_eq!(late[0].try_recv().ok(), Some(failed), "the first reason counts");
-        let job = jobs.take().expect("a job");
-        assert_eq!(kept[0].try_recv().ok(), Some(Event::Started));
+        let mut events = submit.submit(vec![wanted()], &cancel).expect("room");
+        let mut job = jobs.take().expect("a request").remove(0);
+        job.start();
+        assert_eq!(events[0].try_recv().ok(), Some(Event::Started));
         assert_eq!(job.must_end(), None);
-        drop(kept);
-        assert_eq!(job.must_end(), Some(Failure::Cancelled(Why::Left)));
+        cancel.set(Why::Late);
+        drop(events);
+        assert_eq!(job.must_end(), Some(Failure::Cancelled(Why::Late)));
     }
 
     #[test]
-    fn a_client_that_does_not_read_loses_its_text() {
+    fn texts_wait_for_their_readers_and_not_for_ever() {
         let (submit, mut jobs, cancel) = ends(8);
-        let events = submit.submit(vec![wanted()], &cancel).expect("room");
-        let mut job = jobs.take().expect("a job");
-        for _ in 0..EVENTS * 2 {
-            job.emit(Event::Text { id: None, text: String::new(), logprobs: None });
+        let mut events = submit.submit(vec![wanted()], &cancel).expect("room");
+        let mut job = jobs.take().expect("a request").remove(0);
+        let text = |i: usize| Event::Text { id: None, text: i.to_string(), logprobs: None };
+        for i in 0..EVENTS + 2 {
+            job.send(text(i));
+            assert_eq!(job.flush(), i < EVENTS);
         }
+        assert_eq!(job.must_end(), None);
+        for i in 0..EVENTS + 2 {
+            assert_eq!(events[0].try_recv().ok(), Some(text(i)), "in order");
+            job.flush();
+        }
+        for i in 0..=EVENTS {
+            job.send(text(i));
+        }
+        std::thread::sleep(Duration::from_millis(30));
         assert_eq!(job.must_end(), Some(Failure::Cancelled(Why::Slow)));
-        drop(events);
     }
 
     #[test]
     fn the_end_reaches_all() {
         let (submit, mut jobs, cancel) = ends(8);
-        let mut events = submit.submit(vec![wanted(); 2], &cancel).expect("room");
-        let job = jobs.take().expect("a job");
+        let _events = submit.submit(vec![wanted(); 2], &cancel).expect("room");
+        let mut request = jobs.take().expect("a request");
+        request[0].start();
         submit.stop();
         assert_eq!(submit.submit(vec![wanted()], &cancel).err(), Some(Refused::Stopping));
-        jobs.look();
-        let stopping = Event::Failed(Failure::Stopping);
-        assert_eq!(events[1].try_recv().ok(), Some(stopping));
-        assert_eq!(job.must_end(), None, "what runs has its time");
+        assert_eq!(request[0].must_end(), None, "what runs has its time");
+        assert_eq!(request[1].must_end(), Some(Failure::Stopping));
         submit.shutdown();
-        assert_eq!(job.must_end(), Some(Failure::Stopping));
-        jobs.look();
-        assert!(jobs.take().is_none());
+        assert_eq!(request[0].must_end(), Some(Failure::Stopping));
+        jobs.wait(None);
+        assert!(jobs.take().is_none() && jobs.is_over());
+    }
+
+    #[test]
+    fn nobody_waits_for_those_who_are_gone() {
+        let (submit, mut jobs, _) = ends(8);
+        jobs.wait(Some(Duration::from_millis(1)));
+        assert!(jobs.take().is_none() && !jobs.is_over());
+        drop(submit);
+        jobs.wait(None);
+        assert!(jobs.take().is_none() && jobs.is_over());
     }
 }

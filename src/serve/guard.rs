@@ -5,7 +5,7 @@ use hyper::{
     header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN},
 };
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::wire::Refusal;
 
@@ -27,14 +27,15 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Checks the key of a request, if there are keys. All are compared, in the same time.
+/// Checks the key of a request, if there are keys. All are compared, in the same time. Returns its
+/// number, counted from 1; 0 if there are no keys.
 ///
 /// # Errors
 ///
 /// Status 401.
-pub(super) fn check_key(keys: &[Key], headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_key(keys: &[Key], headers: &HeaderMap) -> Result<u64, Refusal> {
     if keys.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = given.and_then(|value| value.split_once(' '));
@@ -44,11 +45,12 @@ pub(super) fn check_key(keys: &[Key], headers: &HeaderMap) -> Result<(), Refusal
         return Err(Refusal::new(401, "invalid_api_key", what));
     };
     let Key(given) = Key::new(key.trim());
-    let same = keys.iter().fold(Choice::from(0), |same, Key(key)| same | key.ct_eq(&given));
-    if bool::from(same) {
-        Ok(())
-    } else {
-        Err(Refusal::new(401, "invalid_api_key", "this key is not one of the server's"))
+    let same = |number: u64, (at, Key(key)): (u64, &Key)| {
+        u64::conditional_select(&number, &at, key.ct_eq(&given))
+    };
+    match (1..).zip(keys).fold(0, same) {
+        0 => Err(Refusal::new(401, "invalid_api_key", "this key is not one of the server's")),
+        number => Ok(number),
     }
 }
 

@@ -123,6 +123,8 @@ pub struct Model {
 pub struct Ready {
     /// Positions of the context.
     pub context: u32,
+    /// Texts that are generated at once.
+    pub rows: u32,
     /// What decides the bits of an answer.
     pub fingerprint: String,
     /// What `/props` tells beside.

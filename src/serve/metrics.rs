@@ -13,46 +13,12 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    engine::{Load, Usage, Why},
+    engine::{Usage, Why},
+    histogram::{Histogram, head},
     http::App,
+    load::{Load, Phase, Snapshot},
 };
-
-/// Upper ends of the buckets of times, in seconds.
-const BUCKETS: [f64; 13] =
-    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
-
-/// Times, by how many are at most as long as each of [`BUCKETS`].
-#[derive(Debug, Default)]
-struct Histogram {
-    counts: [AtomicU64; BUCKETS.len()],
-    all: AtomicU64,
-    micros: AtomicU64,
-}
-
-impl Histogram {
-    fn record(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        for (count, end) in self.counts.iter().zip(BUCKETS) {
-            count.fetch_add(u64::from(seconds <= end), Ordering::Relaxed);
-        }
-        self.all.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-    }
-
-    fn write(&self, text: &mut String, name: &str, help: &str) {
-        head(text, name, "histogram", help);
-        for (count, end) in self.counts.iter().zip(BUCKETS) {
-            let count = count.load(Ordering::Relaxed);
-            let _ = writeln!(text, "grok_wgpu_{name}_bucket{{le=\"{end}\"}} {count}");
-        }
-        let all = self.all.load(Ordering::Relaxed);
-        let sum = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
-        let _ = writeln!(text, "grok_wgpu_{name}_bucket{{le=\"+Inf\"}} {all}");
-        let _ = writeln!(text, "grok_wgpu_{name}_sum {sum}");
-        let _ = writeln!(text, "grok_wgpu_{name}_count {all}");
-    }
-}
+use crate::engine::schedule;
 
 /// What the server counts.
 #[derive(Debug, Default)]
@@ -87,9 +53,28 @@ impl Metrics {
         }
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let waiting = load.waiting() as u64;
+        let Snapshot { texts, pages, preemptions, losses } = load.snapshot();
+        let paused = texts.iter().filter(|text| text.phase == schedule::Phase::Paused).count();
+        head(&mut text, "pages", "gauge", "Pages of the cache, of 32 positions, by state.");
+        for (state, count) in [("free", pages.free), ("idle", pages.idle), ("used", pages.used)] {
+            let _ = writeln!(text, "grok_wgpu_pages{{state=\"{state}\"}} {count}");
+        }
         for (name, kind, value, help) in [
             ("requests_running", "gauge", load.running() as u64, "Texts that are being made."),
             ("requests_waiting", "gauge", waiting, "Texts in the queue."),
+            (
+                "requests_paused",
+                "gauge",
+                paused as u64,
+                "Texts that wait for their clients to read.",
+            ),
+            (
+                "preemptions_total",
+                "counter",
+                preemptions,
+                "How often a text has lost its pages to others.",
+            ),
+            ("device_losses_total", "counter", losses, "Devices that were lost."),
             ("prompt_tokens_total", "counter", of(&self.prompt), "Tokens of prompts."),
             (
                 "prompt_tokens_cached_total",
@@ -109,20 +94,22 @@ impl Metrics {
         let what = "Time between two tokens of a text, as the server sends them.";
         self.between.write(&mut text, "inter_token_seconds", what);
         self.request.write(&mut text, "request_seconds", "Time from a request to its end.");
+        load.rows.write(&mut text, "rows_per_step", "Texts that a step generates a token of.");
+        head(&mut text, "step_seconds", "histogram", "Time of a step, by what it has.");
+        for phase in Phase::ALL {
+            let label = format!("phase=\"{}\",", phase.name());
+            load.times[phase as usize].write_series(&mut text, "step_seconds", &label);
+        }
         text
     }
 
     pub(super) fn queued(&self, time: Duration) {
-        self.queue.record(time);
+        self.queue.time(time);
     }
 
     pub(super) fn between(&self, time: Duration) {
-        self.between.record(time);
+        self.between.time(time);
     }
-}
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP grok_wgpu_{name} {help}\n# TYPE grok_wgpu_{name} {kind}");
 }
 
 /// A request as it is counted and logged, when it ends. It has numbers and names of the server's
@@ -186,9 +173,9 @@ impl Drop for Entry {
         add(&metrics.prompt, prompt);
         add(&metrics.cached, cached);
         add(&metrics.generated, completion);
-        metrics.request.record(time);
+        metrics.request.time(time);
         if let Some(first) = self.first {
-            metrics.first.record(first);
+            metrics.first.time(first);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;

@@ -7,6 +7,7 @@
 
 pub mod driver;
 pub mod engine;
+pub mod load;
 
 mod answer;
 mod ask;
@@ -14,6 +15,7 @@ mod chat;
 mod completions;
 mod connection;
 mod guard;
+mod histogram;
 mod http;
 mod metrics;
 mod page;

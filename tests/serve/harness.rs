@@ -1,6 +1,7 @@
 //! A server whose engine follows a script, and a client that sees every byte.
 
 use std::{
+    collections::VecDeque,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -15,7 +16,7 @@ use grok_wgpu::lab::{
     engine::options::{FinishReason, Logprobs},
     serve::{
         Model, Ready, Server, Settings, Times,
-        engine::{Event, Failure, Job, Usage, channel},
+        engine::{Event, Failure, Job, Jobs, Usage, channel},
     },
     text::{
         chat::Scaffold,
@@ -91,8 +92,7 @@ fn act(tokenizer: &Tokenizer, job: &mut Job) -> Option<Failure> {
     let mut say = |job: &mut Job, text: &str| {
         said += 1;
         let (id, text) = (Some(200), text.to_owned());
-        job.emit(Event::Text { id, text, logprobs: logprobs.clone() });
-        job.must_end()
+        send(job, Event::Text { id, text, logprobs: logprobs.clone() })
     };
     match order {
         // For ever, one each few milliseconds.
@@ -138,11 +138,34 @@ fn act(tokenizer: &Tokenizer, job: &mut Job) -> Option<Failure> {
         }
     }
     if order == "held" {
-        job.emit(Event::Text { id: None, text: "!".into(), logprobs: None });
+        send(job, Event::Text { id: None, text: "!".into(), logprobs: None });
     }
     let usage = Usage { prompt: job.wanted.prompt.len(), cached: 3, completion: said };
-    job.emit(Event::End { finish, usage });
-    None
+    send(job, Event::End { finish, usage })
+}
+
+/// Sends an event, and waits until the client has read enough. Returns why the text must end, if it
+/// must.
+fn send(job: &mut Job, event: Event) -> Option<Failure> {
+    job.send(event);
+    while !job.flush() && job.must_end().is_none() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    job.must_end()
+}
+
+/// Takes in the texts that came, and drops those that nobody waits for.
+fn look(jobs: &mut Jobs, waiting: &mut VecDeque<Job>) {
+    while let Some(request) = jobs.take() {
+        waiting.extend(request);
+    }
+    waiting.retain_mut(|job| match job.must_end() {
+        Some(failure) => {
+            job.send(Event::Failed(failure));
+            false
+        }
+        None => true,
+    });
 }
 
 /// Log-probabilities, of which the library makes none outside of a generation.
@@ -166,7 +189,12 @@ impl Served {
         let server = Self::loading(settings, queue, patience);
         let (fingerprint, facts) = ("fp_test".into(), json!({ "adapter": "none" }));
         let context = u32::try_from(CONTEXT).expect("small");
-        server.server.as_ref().expect("it runs").ready(Ready { context, fingerprint, facts });
+        server.server.as_ref().expect("it runs").ready(Ready {
+            context,
+            rows: 1,
+            fingerprint,
+            facts,
+        });
         server
     }
 
@@ -193,7 +221,17 @@ impl Served {
         let begun = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&begun);
         let engine = thread::spawn(move || {
-            while let Some(mut job) = jobs.take() {
+            let mut waiting = VecDeque::new();
+            loop {
+                look(&mut jobs, &mut waiting);
+                let Some(mut job) = waiting.pop_front() else {
+                    if jobs.is_over() {
+                        break;
+                    }
+                    jobs.wait(None);
+                    continue;
+                };
+                job.start();
                 let wanted = &job.wanted;
                 let all = || all.lock().unwrap_or_else(PoisonError::into_inner);
                 let at = all().len();
@@ -207,7 +245,7 @@ impl Served {
                     reuse: wanted.reuse,
                     ended: None,
                 });
-                jobs.look();
+                look(&mut jobs, &mut waiting);
                 let failure = act(&tokenizer, &mut job);
                 all()[at].ended = Some(failure.as_ref().map_or_else(
                     || "done".to_owned(),
@@ -217,7 +255,7 @@ impl Served {
                     },
                 ));
                 if let Some(failure) = failure {
-                    job.emit(Event::Failed(failure));
+                    job.send(Event::Failed(failure));
                 }
             }
         });

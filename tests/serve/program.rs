@@ -66,6 +66,15 @@ impl Program {
         stream
     }
 
+    fn get(&self, path: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+        let address = &self.address;
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+        Answer::of(&rest(&mut stream))
+    }
+
     fn post(&self, path: &str, body: &Value) -> Answer {
         Answer::of(&rest(&mut self.send(path, body)))
     }
@@ -115,16 +124,20 @@ fn texts_are_those_that_generate_writes() {
     assert_eq!(answer["choices"][0]["text"].as_str().map(str::trim_end), Some(wanted.trim_end()));
     assert_eq!(answer["usage"]["completion_tokens"], 24);
 
-    // Once more: the prompt is in the cache, and the bits are the same.
-    let more = json!({ "prompt": STORY, "max_tokens": 24, "temperature": 0, "logprobs": 2 });
-    let first = server.post("/v1/completions", &more).json();
+    // Once more: whole pages of the prompt are in the cache, and the bits are the same.
+    let long = [STORY; 12].join(" ");
+    let more = json!({ "prompt": long, "max_tokens": 24, "temperature": 0, "logprobs": 2 });
     let mut fresh = more.clone();
     fresh["cache_prompt"] = false.into();
-    let again = server.post("/v1/completions", &fresh).json();
+    let [first, again, fresh] =
+        [&more, &more, &fresh].map(|body| server.post("/v1/completions", body).json());
     assert_eq!(first["choices"], again["choices"]);
+    assert_eq!(first["choices"], fresh["choices"]);
     let cached = |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].clone();
-    let prompt = answer["usage"]["prompt_tokens"].as_u64().expect("a number");
-    assert_eq!((cached(&first), cached(&again)), (json!(prompt - 1), json!(0)));
+    let prompt = first["usage"]["prompt_tokens"].as_u64().expect("a number");
+    assert!(prompt > 33, "{first}");
+    let whole = json!((prompt - 1) / 32 * 32);
+    assert_eq!([&first, &again, &fresh].map(cached), [json!(0), whole, json!(0)]);
 
     // A conversation, as `generate --system` has it; sampled, by seed.
     let seeded = [
@@ -193,6 +206,44 @@ fn texts_are_those_that_generate_writes() {
         said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert!(lines.iter().any(|line| line["outcome"] == "client_left"), "{said}");
     assert!(!said.contains("story"), "{said}");
+}
+
+/// Texts of several keys in a cache that has room for one context: they are those that they are
+/// alone, to the bits of their log-probabilities.
+#[test]
+fn texts_at_once_are_those_that_they_are_alone() {
+    let args = ["--rows", "3", "--contexts", "1", "--context", "160", "--max-stall", "1"];
+    let server = Program::start(&args);
+    let body = |i: usize| {
+        let prompt = [STORY; 10][..=(i * 2 % 9)].join(" ");
+        json!({
+            "prompt": prompt, "max_tokens": 60, "seed": i, "temperature": 0.7, "logprobs": 1,
+            "ignore_eos": true, "n": 1 + i % 2, "cache_prompt": !i.is_multiple_of(3),
+        })
+    };
+    let bodies: Vec<Value> = (0..7).map(body).collect();
+    let choices = |answer: Answer| answer.json()["choices"].clone();
+    let together: Vec<Value> = thread::scope(|scope| {
+        let server = &server;
+        let ask = |body| scope.spawn(move || choices(server.post("/v1/completions", body)));
+        let asked: Vec<_> = bodies.iter().map(ask).collect();
+        asked.into_iter().map(|answer| answer.join().expect("an answer")).collect()
+    });
+    for (body, together) in bodies.iter().zip(together) {
+        let mut alone = body.clone();
+        alone["cache_prompt"] = false.into();
+        assert_eq!(choices(server.post("/v1/completions", &alone)), together, "{body}");
+    }
+    let metrics = server.get("/metrics").body;
+    let of = |name: &str| -> u64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name}: {metrics}"))
+    };
+    assert!(of("grok_wgpu_preemptions_total") > 0, "{metrics}");
+    assert!(of("grok_wgpu_rows_per_step_bucket{le=\"1\"}") < of("grok_wgpu_rows_per_step_count"));
+    assert!(of("grok_wgpu_step_seconds_count{phase=\"mixed\"}") > 0, "{metrics}");
+    assert_eq!(of("grok_wgpu_pages{state=\"used\"}"), 0, "{metrics}");
+    assert_eq!(server.get("/slots").json(), json!([]));
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::Path, time::Instant};
 use grok_wgpu::lab::{
     base::error::{Error, Result},
     engine::{
-        options::{self, Event, FinishReason, Generated},
+        options::{self, FinishReason, Generated},
         pages::Namespace,
-        resume::{Change, Rebuild as _},
+        resume::Rebuild as _,
         schedule::{Id, Refusal},
-        texts::{Claim, NotTaken, Texts},
+        texts::{Claim, News, NotTaken, Sharing, Texts},
     },
     files::replace::{check_writable, replace_file},
     machine::gpu::Gpu,
@@ -24,18 +24,11 @@ use serde_json::{Value, json};
 use super::super::{
     model::Reload,
     signals::{interrupted, keep},
-    sizes::Sizes,
     terminal::Terminal,
 };
 
 /// Texts in a step, unless another number is asked for.
 pub(super) const ROWS: u32 = 8;
-
-/// Devices that are tried in a row, if one is lost.
-const TRIES: u32 = 3;
-
-/// Bytes of pages that are kept on the host for texts that have lost theirs.
-const HOST_BYTES: u64 = 1 << 30;
 
 /// A line of the file.
 #[derive(Debug, Deserialize)]
@@ -93,18 +86,12 @@ pub(super) fn parse(
     Ok(asked)
 }
 
-/// Sizes for so many texts at once, each with room for the whole context.
-pub(super) fn sizes(sizes: Sizes, rows: u32) -> Sizes {
-    // Prompts of the next texts have places of their own in a step.
-    let places = rows + (rows / 4).max(1);
-    sizes.with_rows(places, sizes.context.saturating_mul(rows))
-}
-
 /// Generates the texts, and writes a line for each to `out`, in the order of the prompts.
 pub(super) async fn run(
     terminal: Terminal,
     mut reload: Reload<'_>,
     (tokenizer, settings): (&Tokenizer, &options::Options),
+    keep_cache: Option<bool>,
     asked: Vec<Asked>,
     out: &Path,
 ) -> Result<()> {
@@ -112,16 +99,15 @@ pub(super) async fn run(
     let engine = reload.build().await?;
     let _kept = keep();
     let start = Instant::now();
-    let mut texts = Texts::new(engine, tokenizer, HOST_BYTES)?;
+    let mut texts = Texts::new(engine, tokenizer, Sharing::default().keeping(keep_cache))?;
     let bar = terminal.bar("texts", asked.len() as u64, false);
     let mut made: Vec<Option<Result<Generated>>> = asked.iter().map(|_| None).collect();
     let mut numbers: BTreeMap<Id, usize> = BTreeMap::new();
     let mut next = 0;
     let mut clock = || u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let mut on_event = |_: Id, _: Event<'_>| {
+    let mut on_event = |_: Id, _: News<'_>| {
         if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let mut losses = 0;
     while !interrupted() && (next < asked.len() || !numbers.is_empty()) {
         while let Some(text) = asked.get(next) {
             match submit(&mut texts, text, settings) {
@@ -134,14 +120,9 @@ pub(super) async fn run(
             }
             next += 1;
         }
-        match texts.step(&mut clock, &mut on_event).await {
-            Ok(_) => losses = 0,
+        match texts.step_on(&mut reload, &mut clock, &mut on_event).await {
+            Ok(_) => {}
             Err(Error::Interrupted) => break,
-            Err(error @ Error::Lost(_)) if losses < TRIES => {
-                losses += 1;
-                reload.on_change(Change::Lost(&error));
-                texts.replace(reload.build().await?)?;
-            }
             Err(error) => return Err(error),
         }
         for (id, text) in texts.ended() {

@@ -156,3 +156,50 @@ pub enum Outcome {
     /// The text has ended, or has failed.
     Over,
 }
+
+/// What a text does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It waits in the queue.
+    Waiting,
+    /// It has begun, and has lost its pages: it waits for some.
+    Preempted,
+    /// It keeps its pages, and is not to go on.
+    Paused,
+    /// Its prompt goes through the model.
+    Prompt,
+    /// Its tokens are generated.
+    Generating,
+}
+
+impl Phase {
+    /// Its name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Preempted => "preempted",
+            Self::Paused => "paused",
+            Self::Prompt => "prompt",
+            Self::Generating => "generating",
+        }
+    }
+}
+
+/// How far a text has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The text.
+    pub id: Id,
+    /// What it does.
+    pub phase: Phase,
+    /// Tokens of its prompt.
+    pub prompt: u32,
+    /// Positions that are in the cache.
+    pub cached: u32,
+    /// Tokens that it has generated.
+    pub generated: u32,
+    /// Tokens that it may generate.
+    pub most: u32,
+    /// Pages that it has.
+    pub pages: usize,
+}

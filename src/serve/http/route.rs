@@ -22,18 +22,21 @@ use hyper::{
 use serde_json::{Value, json};
 
 use super::App;
-use crate::serve::{
-    answer::{Form, Texts, failed},
-    ask::Asked,
-    chat::{self, Chat},
-    completions::{self, Completion},
-    engine::{Event, Failure, Wanted},
-    guard,
-    metrics::Entry,
-    page::{PAGE, POLICY},
-    sse::{AnswerBody, Stream},
-    tokens,
-    wire::{Fields, Refusal},
+use crate::{
+    engine::schedule::{Phase, Progress},
+    serve::{
+        answer::{Form, Texts, failed},
+        ask::Asked,
+        chat::{self, Chat},
+        completions::{self, Completion},
+        engine::{Event, Failure, Wanted},
+        guard,
+        metrics::Entry,
+        page::{PAGE, POLICY},
+        sse::{AnswerBody, Stream},
+        tokens,
+        wire::{Fields, Refusal},
+    },
 };
 
 type Answer = Response<AnswerBody>;
@@ -56,6 +59,7 @@ enum Route {
     Ready,
     Models,
     Props,
+    Slots,
     Metrics,
     OpenApi,
     Chat,
@@ -66,12 +70,13 @@ enum Route {
 }
 
 /// Paths, their routes, whether they take POST instead of GET, and whether they need a key.
-const ROUTES: [(&str, Route, bool, bool); 12] = [
+const ROUTES: [(&str, Route, bool, bool); 13] = [
     ("/", Route::Page, false, false),
     ("/health", Route::Health, false, false),
     ("/ready", Route::Ready, false, false),
     ("/v1/models", Route::Models, false, true),
     ("/props", Route::Props, false, true),
+    ("/slots", Route::Slots, false, true),
     ("/metrics", Route::Metrics, false, true),
     ("/openapi.json", Route::OpenApi, false, true),
     ("/v1/chat/completions", Route::Chat, true, true),
@@ -265,9 +270,7 @@ async fn admitted(
             return Err(Refusal::new(404, "not_found", what));
         }
     };
-    if needs_key {
-        guard::check_key(&app.settings.keys, headers)?;
-    }
+    let key = if needs_key { guard::check_key(&app.settings.keys, headers)? } else { 0 };
     let method = request.method();
     if *method != if posts { Method::POST } else { Method::GET } {
         let wanted = if posts { "POST" } else { "GET" };
@@ -275,7 +278,7 @@ async fn admitted(
         return Err(Refusal::new(405, "method_not_allowed", what).on(wanted));
     }
     if posts {
-        return post(app, route, request, entry).await;
+        return post(app, route, key, request, entry).await;
     }
     get(app, route, model).map(Made::Whole)
 }
@@ -340,6 +343,7 @@ fn get(app: &App, route: Route, model: Option<&str>) -> Result<Answer, Refusal> 
             }
         }
         Route::Props => as_json(&props(app)),
+        Route::Slots => as_json(&slots(app)),
         Route::Metrics => {
             of_type("text/plain; version=0.0.4; charset=utf-8", app.metrics.text(app.submit.load()))
         }
@@ -350,12 +354,34 @@ fn get(app: &App, route: Route, model: Option<&str>) -> Result<Answer, Refusal> 
 /// Whether the server can do its work.
 fn health(app: &App) -> Result<(), Refusal> {
     app.context()?;
+    if app.submit.load().is_lost() {
+        let what = "the device was lost, and the model is loaded onto a new one";
+        return Err(Refusal::new(503, "device_lost", what).retry_after(1));
+    }
     let stalled = app.submit.load().step_time().filter(|time| *time > app.settings.times.stall);
     if let Some(time) = stalled {
         let what = format!("a step of the engine has been running for {} s", time.as_secs());
         return Err(Refusal::new(503, "stalled", what));
     }
     Ok(())
+}
+
+/// What becomes of each text, in numbers.
+fn slots(app: &App) -> Value {
+    let texts = app.submit.load().snapshot().texts;
+    let slot = |text: &Progress| {
+        json!({
+            "id": text.id.0,
+            "state": text.phase.name(),
+            "is_processing": matches!(text.phase, Phase::Prompt | Phase::Generating),
+            "prompt_tokens": text.prompt,
+            "generated_tokens": text.generated,
+            "max_tokens": text.most,
+            "positions": text.cached,
+            "pages": text.pages,
+        })
+    };
+    texts.iter().map(slot).collect()
 }
 
 /// What the server is and allows; nothing of where its files are.
@@ -377,6 +403,7 @@ fn props(app: &App) -> Value {
             "connections": settings.connections,
             "request_seconds": settings.times.request.as_secs(),
         },
+        "rows": ready.map(|ready| ready.rows),
         "load": { "running": load.running(), "waiting": load.waiting() },
     })
 }
@@ -385,6 +412,7 @@ fn props(app: &App) -> Value {
 async fn post(
     app: &Arc<App>,
     route: Route,
+    key: u64,
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Made, Refusal> {
@@ -392,7 +420,7 @@ async fn post(
     let body = read(app, request).await?;
     let shared = Arc::clone(app);
     // Long texts take a while: they must not keep other connections waiting.
-    let work = tokio::task::spawn_blocking(move || prepare(&shared, route, &body));
+    let work = tokio::task::spawn_blocking(move || prepare(&shared, route, key, &body));
     let prepared = work.await.map_err(|_| {
         Refusal::new(500, "internal_error", "the request could not be handled").finally()
     })??;
@@ -491,7 +519,7 @@ struct Asking {
     chat: bool,
 }
 
-fn prepare(app: &App, route: Route, body: &[u8]) -> Result<Prepared, Refusal> {
+fn prepare(app: &App, route: Route, key: u64, body: &[u8]) -> Result<Prepared, Refusal> {
     let mut fields = Fields::parse(body)?;
     let answer: fn(&App, &mut Fields) -> Result<Value, Refusal> = match route {
         Route::Tokenize => tokens::tokenize,
@@ -500,26 +528,21 @@ fn prepare(app: &App, route: Route, body: &[u8]) -> Result<Prepared, Refusal> {
         Route::Chat => {
             let Chat { messages, asked } = Chat::read(app, &mut fields)?;
             let prompts = vec![chat::encode(app, &messages)?];
-            return texts(app, asked, prompts, &fields, true);
+            let wanted = asked.texts(app, key, prompts)?;
+            return Ok(texts(asked, wanted, &fields, true));
         }
         _ => {
             let Completion { prompts, asked } = Completion::read(app, &mut fields)?;
             let encode = |prompt| completions::encode(app, prompt);
             let prompts = prompts.into_iter().map(encode).collect::<Result<_, _>>()?;
-            return texts(app, asked, prompts, &fields, false);
+            let wanted = asked.texts(app, key, prompts)?;
+            return Ok(texts(asked, wanted, &fields, false));
         }
     };
     let value = answer(app, &mut fields)?;
     Ok(Prepared::Whole(value, fields.ignored()))
 }
 
-fn texts(
-    app: &App,
-    asked: Asked,
-    prompts: Vec<Vec<u32>>,
-    fields: &Fields,
-    chat: bool,
-) -> Result<Prepared, Refusal> {
-    let wanted = asked.texts(app, prompts)?;
-    Ok(Prepared::Texts(Box::new(Asking { asked, wanted, ignored: fields.ignored(), chat })))
+fn texts(asked: Asked, wanted: Vec<Wanted>, fields: &Fields, chat: bool) -> Prepared {
+    Prepared::Texts(Box::new(Asking { asked, wanted, ignored: fields.ignored(), chat }))
 }
