@@ -6,7 +6,7 @@
 //! `cargo run --release --example make_gguf -- --model models/demo --out /tmp/demo.gguf`
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, BufWriter, Write},
     mem,
@@ -220,16 +220,15 @@ fn add_tokenizer(file: &mut Writer, tokens: &str) -> Result<()> {
         tokens.push(String::from_utf8_lossy(&bytes(&token)).into_owned());
         types.push(CONTROL);
     }
-    for token in list("regular_tokens") {
-        let text: Vec<char> =
-            bytes(&token).iter().map(|&byte| letters[usize::from(byte)]).collect();
-        // The start of each token is one too, and so is every byte.
-        if let [start @ .., last] = text.as_slice()
-            && !start.is_empty()
-        {
-            merges.push(format!("{} {last}", start.iter().collect::<String>()));
+    let regular: Vec<Vec<u8>> = list("regular_tokens").iter().map(bytes).collect();
+    let ranks = regular.iter().zip(0..).map(|(token, rank)| (token.as_slice(), rank)).collect();
+    let written =
+        |part: &[u8]| -> String { part.iter().map(|&byte| letters[usize::from(byte)]).collect() };
+    for token in &regular {
+        if let Some((start, end)) = halves(token, &ranks) {
+            merges.push(format!("{} {}", written(start), written(end)));
         }
-        tokens.push(text.into_iter().collect());
+        tokens.push(written(token));
         types.push(NORMAL);
     }
     file.text("tokenizer.ggml.model", "gpt2");
@@ -240,4 +239,18 @@ fn add_tokenizer(file: &mut Writer, tokens: &str) -> Result<()> {
     file.int("tokenizer.ggml.eos_token_id", 2);
     file.int("tokenizer.ggml.eot_token_id", 1);
     Ok(())
+}
+
+/// The two parts whose merge makes a token: what the merges of lower ranks leave of its bytes.
+/// `None` for a byte, and for a token that no merge makes.
+fn halves<'a>(token: &'a [u8], ranks: &HashMap<&[u8], u32>) -> Option<(&'a [u8], &'a [u8])> {
+    let own = *ranks.get(token)?;
+    let mut ends: Vec<usize> = (0..=token.len()).collect();
+    while ends.len() > 3 {
+        let rank = |at: usize| ranks.get(&token[ends[at]..ends[at + 2]]).copied();
+        let pairs = (0..ends.len() - 2).filter_map(|at| Some((rank(at)?, at)));
+        let (_, at) = pairs.filter(|(rank, _)| *rank < own).min()?;
+        ends.remove(at + 1);
+    }
+    (ends.len() == 3).then(|| token.split_at(ends[1]))
 }
