@@ -135,12 +135,26 @@ pub(super) fn listed(
 ) -> Result<(Listing, Vec<Remote>)> {
     let shown = Shown { terminal, bar: ProgressBar::hidden() };
     let listing = hub.list(name, commit, &mut |event| shown.on(event))?;
+    let wanted = wanted_of(name, &listing)?;
+    Ok((listing, wanted))
+}
+
+/// Which of the files that are listed are wanted, in order of need.
+fn wanted_of(name: &Name, listing: &Listing) -> Result<Vec<Remote>> {
     let (folder, file) = name.folder_and_file();
     let paths: Vec<&str> = listing.files.iter().map(|file| &*file.path).collect();
     let wanted = wanted(&name.above().to_string(), folder, file, &paths)?;
     let find = |path: &String| listing.files.iter().find(|file| file.path == *path).cloned();
-    let wanted = wanted.iter().filter_map(find).collect();
-    Ok((listing, wanted))
+    Ok(wanted.iter().filter_map(find).collect())
+}
+
+/// Paths of wanted files that the cache lacks, where another program has noted what there is.
+/// Without a tokenizer, for one, a model opens that is not whole.
+pub(super) fn lacking(hub: &Hub, name: &Name, commit: &str) -> Vec<String> {
+    let Some(listing) = hub.kept_list(name, commit) else { return Vec::new() };
+    let mut lacking = wanted_of(name, &listing).unwrap_or_default();
+    lacking.retain(|file| !hub.has(name, commit, file));
+    lacking.into_iter().map(|file| file.path).collect()
 }
 
 /// Downloads what is not in the cache, with a progress bar.
@@ -191,12 +205,18 @@ pub(super) async fn open_cached(name: &Name, globals: &Globals) -> Result<Opened
     let hub = hub().await?;
     let commit = commit(&hub, name, terminal)?;
     let here = in_cache(&hub, name, &commit, globals).await;
-    if here.is_ok() || hub.is_offline() {
+    if hub.is_offline() || here.is_ok() && lacking(&hub, name, &commit).is_empty() {
         return here;
     }
     let (listing, files) = listed(&hub, name, &commit, terminal)?;
     terminal.note(described(name, &files));
-    download(&hub, &listing, &files, terminal)?;
+    match (download(&hub, &listing, &files, terminal), here) {
+        (Err(error), Ok(here)) if !matches!(error, Error::Interrupted) => {
+            terminal.warn(format!("{error}; what is here of {name} is taken"));
+            return Ok(here);
+        }
+        (fetched, _) => fetched?,
+    };
     open_model(&hub.folder(name, &commit), globals.compat.into()).await
 }
 

@@ -1,17 +1,20 @@
 //! `pull`: downloads a model of the Hugging Face hub into the cache that other programs share.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use clap::Args;
 use grok_wgpu::lab::{
-    base::{error::Result, num::size},
-    files::hub::{Fetched, Name, Remote},
+    base::{
+        error::{Error, Result},
+        num::size,
+    },
+    files::hub::{Fetched, Hub, Name, Remote},
 };
 use serde_json::{Value, json};
 
 use super::{
     globals::Globals,
-    hub::{commit, described, download, hub, in_cache, listed},
+    hub::{commit, described, download, hub, in_cache, lacking, listed},
     terminal::{out, out_json},
 };
 
@@ -51,8 +54,9 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let commit = commit(&hub, &name, terminal)?;
     let folder = hub.folder(&name, &commit);
     let (files, fetched) = if hub.is_offline() {
-        // There is no listing: what opens is whole.
+        // What opens is whole, unless a listing in the cache says otherwise.
         in_cache(&hub, &name, &commit, globals).await?;
+        whole(&hub, &name, &commit)?;
         (Vec::new(), Fetched::default())
     } else {
         let (listing, files) = listed(&hub, &name, &commit, terminal)?;
@@ -89,6 +93,18 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     };
     terminal.note(format!("{came}\nnext: grok-wgpu chat {name}"));
     Ok(())
+}
+
+/// An error if the cache lacks files that are wanted, as far as it knows.
+fn whole(hub: &Hub, name: &Name, commit: &str) -> Result<()> {
+    let lacking = lacking(hub, name, commit);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let what = format!("HF_HUB_OFFLINE is set, and the cache lacks {}", lacking.join(", "));
+    let error = io::Error::new(io::ErrorKind::NotFound, what);
+    Err(Error::io(name.to_string(), error)
+        .with_hint(format!("`grok-wgpu pull {name}` without HF_HUB_OFFLINE fetches it.")))
 }
 
 fn as_json(file: &Remote) -> Value {

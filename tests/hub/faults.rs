@@ -330,6 +330,24 @@ fn busy_servers_are_asked_again_when_they_say() {
 }
 
 #[test]
+fn a_date_says_when_to_ask_again() {
+    let files = Files::usual(100);
+    let served = files.clone();
+    let server = Server::new(move |request, before| match before {
+        0 if request.path.contains("/tree/") => Reply::of(503, "")
+            .with("Date", "Sun, 06 Nov 1994 08:49:37 GMT")
+            .with("Retry-After", "Sun, 06 Nov 1994 08:50:00 GMT"),
+        _ => served.reply(request),
+    });
+    let cache = tempfile::tempdir().expect("a folder");
+    let start = Instant::now();
+    let (fetched, _) = pull(settings(&server, cache.path()));
+    fetched.expect("fetched");
+    // 23 s are asked for, and cut at the longest wait; the usual one is 10 ms.
+    assert!(start.elapsed() >= Duration::from_millis(400));
+}
+
+#[test]
 fn what_the_hub_refuses_is_told_with_what_to_do() {
     for (status, code, token, wanted, hint) in [
         (401, "RepoNotFound", false, "no such model, or it is private", "set HF_TOKEN"),

@@ -4,9 +4,10 @@ use std::{fs, path::Path};
 
 use grok_wgpu::lab::files::{
     Source as _,
-    hub::{Hub, Remote},
+    hub::{Hub, Remote, Settings},
 };
 use pollster::block_on;
+use serde_json::{Map, Value, json};
 
 use crate::{
     assert_whole, name, pull, pull_by,
@@ -50,6 +51,104 @@ fn what_python_downloaded_is_taken() {
     assert_eq!((fetched.files, fetched.present), (0, 3));
     assert!(server.asked("/resolve/").is_empty());
     assert_whole(cache.path(), &files);
+}
+
+/// A commit's listing as Python's `huggingface_hub` notes it.
+fn noted(files: &Files) -> Value {
+    let entry = |path: &String| {
+        let (size, etag) = (files.get(path).len(), files.etag(path));
+        if etag.len() == 40 {
+            return json!({ "size": size, "blob_id": etag });
+        }
+        json!({
+            "size": size, "blob_id": "0".repeat(40), "lfs_sha256": etag, "lfs_size": size,
+            "xet_hash": "1".repeat(64),
+        })
+    };
+    let entries: Map<String, Value> =
+        files.0.iter().map(|(path, _)| (path.clone(), entry(path))).collect();
+    json!({ "format_version": 1, "files": entries })
+}
+
+fn write_tree(cache: &Path, text: &str) {
+    let trees = cache.join("models--a--b/trees");
+    fs::create_dir_all(&trees).expect("made");
+    fs::write(trees.join(format!("{COMMIT}.json")), text).expect("written");
+}
+
+#[test]
+fn a_listing_that_python_noted_is_used() {
+    let mut files = Files::usual(1000);
+    files.0.push(("q4/deep/config.json".into(), b"{ }".to_vec()));
+    let server = good(&files);
+    let cache = tempfile::tempdir().expect("a folder");
+    write_tree(cache.path(), &noted(&files).to_string());
+    let (fetched, _) = pull(settings(&server, cache.path()));
+    assert_eq!(fetched.expect("fetched").files, 3);
+    assert!(server.asked("/tree/").is_empty());
+    assert_whole(cache.path(), &files);
+
+    // What it lists is what the hub lists, of a folder as of all, and needs no network.
+    let mut offline = settings(&server, cache.path());
+    offline.offline = true;
+    let asked = settings(&server, tempfile::tempdir().expect("a folder").path());
+    for (text, count) in [("a/b", 3), ("a/b/q4", 1), ("a/b/q", 0)] {
+        let list = |settings: &Settings| {
+            let hub = Hub::new(settings.clone()).expect("a hub");
+            let listing = hub.list(&name(text), COMMIT, &mut |_| Ok(())).expect("a listing");
+            let mut files = listing.files;
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            files
+        };
+        let listed = list(&offline);
+        assert_eq!(listed.len(), count, "{text}");
+        if text == "a/b" {
+            assert_eq!(listed, list(&asked));
+        }
+    }
+    let hub = Hub::new(offline).expect("a hub");
+    for path in [WEIGHTS, "config.json"] {
+        let listing = hub.kept_list(&name("a/b"), COMMIT).expect("a listing");
+        let file = listing.files.iter().find(|file| file.path == path).expect("listed");
+        assert!(hub.has(&name("a/b"), COMMIT, file));
+        assert!(!hub.has(&name("a/b"), COMMIT, &Remote { size: file.size + 1, ..file.clone() }));
+    }
+}
+
+#[test]
+fn a_listing_that_makes_no_sense_is_asked_for() {
+    let files = Files::usual(1000);
+    let good_one = noted(&files);
+    let with = |key: &str, value: Value| {
+        let mut tree = good_one.clone();
+        tree["files"][key] = value;
+        tree.to_string()
+    };
+    let mut newer = good_one.clone();
+    newer["format_version"] = 2.into();
+    let of = |hash: &str| json!({ "size": 1, "blob_id": hash });
+    let hash = "a".repeat(40);
+    for text in [
+        String::new(),
+        "nonsense".into(),
+        "{}".into(),
+        newer.to_string(),
+        with("../x", of(&hash)),
+        with("/x", of(&hash)),
+        with("config.json/x", of(&hash)),
+        with("x", of("../../x")),
+        with("x", of(&hash[1..])),
+        with("x", json!({ "size": -1, "blob_id": hash })),
+        with("x", json!({ "size": 1, "blob_id": hash, "lfs_sha256": hash })),
+        with("x", json!({ "size": u64::MAX, "blob_id": hash })),
+    ] {
+        let server = good(&files);
+        let cache = tempfile::tempdir().expect("a folder");
+        write_tree(cache.path(), &text);
+        pull(settings(&server, cache.path())).0.expect("fetched");
+        assert_eq!(server.asked("/tree/").len(), 1, "{text}");
+        assert_whole(cache.path(), &files);
+    }
 }
 
 #[cfg(unix)]

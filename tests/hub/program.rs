@@ -126,6 +126,62 @@ fn pull_and_then_the_name_is_a_model() {
 }
 
 #[test]
+fn what_another_program_left_out_is_fetched() {
+    let files = model();
+    let served = files.clone();
+    let server = Server::new(move |request, before| match before {
+        1.. if request.path.ends_with("tokenizer.tok.json") => Reply::of(404, ""),
+        _ => served.reply(request),
+    });
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = good_output(&run(&server.address, home.path(), &["pull", "some-one/tiny"]));
+    let tokenizer = Path::new(folder.trim()).join("tokenizer.tok.json");
+    let sizes = files.0.iter().map(|(path, bytes)| {
+        let (size, etag) = (bytes.len(), files.etag(path));
+        let id = "0".repeat(40);
+        let entry = match etag.len() {
+            40 => serde_json::json!({ "size": size, "blob_id": etag }),
+            _ => serde_json::json!({ "size": size, "blob_id": id, "lfs_sha256": etag }),
+        };
+        (path.clone(), entry)
+    });
+    let sizes: serde_json::Map<String, Value> = sizes.collect();
+    let tree = serde_json::json!({ "format_version": 1, "files": sizes });
+    let trees = home.path().join("hub/models--some-one--tiny/trees");
+    fs::create_dir_all(&trees).expect("made");
+    fs::write(trees.join(format!("{COMMIT}.json")), tree.to_string()).expect("written");
+
+    let name = format!("hf://some-one/tiny@{COMMIT}");
+    let logits = || {
+        let args = ["logits", &name, "--ids", "1"];
+        run(&server.address, home.path(), &args)
+    };
+    let pull = || {
+        let mut command = command(&server.address, home.path(), &["pull", &name]);
+        command.env("HF_HUB_OFFLINE", "1").output().expect("the program runs")
+    };
+    good_output(&pull());
+    fs::remove_file(&tokenizer).expect("removed");
+    let (_, told) = failed(&pull());
+    assert!(told.contains("the cache lacks tokenizer.tok.json"), "{told}");
+    let before = server.requests().len();
+    good_output(&logits());
+    assert!(tokenizer.is_file());
+    assert!(server.asked("/tree/").len() == 1, "the listing is known");
+    good_output(&pull());
+
+    // Where it cannot be had, what is there is taken.
+    fs::remove_file(&tokenizer).expect("removed");
+    let blobs = home.path().join("hub/models--some-one--tiny/blobs");
+    fs::remove_file(blobs.join(files.etag("tokenizer.tok.json"))).expect("removed");
+    let asked = server.requests().len();
+    assert_eq!(asked, before, "the blob was there");
+    let output = logits();
+    good_output(&output);
+    assert!(text(&output.stderr).contains("what is here of"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn inspect_reads_headers_where_they_are() {
     let files = model();
     let server = good(&files);

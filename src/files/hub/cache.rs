@@ -1,5 +1,7 @@
 //! The hub's cache on a disk, in the layout that all programs share: `blobs/ETAG`,
-//! `snapshots/COMMIT/PATH` and `refs/REVISION` in `models--OWNER--NAME`, with locks in `.locks`.
+//! `snapshots/COMMIT/PATH` and `refs/REVISION` in `models--OWNER--NAME`, with locks in `.locks`;
+//! and `trees/COMMIT.json`, which lists a commit and is read only: to `huggingface_hub` a snapshot
+//! that lacks any file of it is incomplete, and nothing is fetched here that the engine leaves.
 //!
 //! A snapshot has links to blobs, or the files themselves where the system makes no links. What is
 //! being downloaded is beside the blobs under a name of its own, with a sidecar that says what it
@@ -98,6 +100,12 @@ impl Cache {
         let path = self.dir.join("refs").join(revision);
         make_parent(&path)?;
         replace_file(&path, commit.as_bytes())
+    }
+
+    /// What other programs have noted that a commit has, if it is of `most` bytes at the most.
+    pub(super) fn tree(&self, commit: &str, most: u64) -> Option<String> {
+        let path = self.dir.join("trees").join(format!("{commit}.json"));
+        String::from_utf8(read_small(&path, most).ok()??).ok()
     }
 
     /// Whether a snapshot has a file of this length.

@@ -5,7 +5,7 @@ use std::{
     io::{ErrorKind, Read as _},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use ureq::{
@@ -325,8 +325,9 @@ impl Client {
         // An address that the hub signed for some minutes is refused later: it makes another one.
         let expired = !answer.own && matches!(status, 401 | 403 | 404 | 410);
         if expired || matches!(status, 408 | 425 | 429 | 500..) {
-            let wait = answer.header("retry-after").and_then(|text| text.parse().ok());
-            return Failure::Passing { what: said, wait: wait.map(Duration::from_secs) };
+            let date = answer.header("date");
+            let wait = answer.header("retry-after").and_then(|when| wait_until(when, date));
+            return Failure::Passing { what: said, wait };
         }
         let repository = about.name.repository();
         let code = answer.header("x-error-code").unwrap_or_default();
@@ -374,6 +375,18 @@ impl Client {
             ),
         }
     }
+}
+
+/// The wait that a `Retry-After` header asks for, in seconds or as a date. A date is compared with
+/// that of the answer, if it has one: the clocks of this machine and of the server may differ.
+/// `None` for a date that is past, and for what is neither.
+fn wait_until(when: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = when.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = now.unwrap_or_else(SystemTime::now);
+    httpdate::parse_http_date(when).ok()?.duration_since(now).ok()
 }
 
 /// The error for a certificate that is not taken.
@@ -430,4 +443,32 @@ pub(super) fn pause(mut time: Duration, on: &mut Listener<'_>) -> Result<()> {
         time -= step;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let is = |when, date, wanted: Option<u64>| {
+            assert_eq!(wait_until(when, date), wanted.map(Duration::from_secs), "{when}");
+        };
+        is("120", Some(date), Some(120));
+        is("Sun, 06 Nov 1994 08:50:00 GMT", Some(date), Some(23));
+        // The two older forms, which servers may still use.
+        is("Sunday, 06-Nov-94 08:50:00 GMT", Some(date), Some(23));
+        is("Sun Nov  6 08:50:00 1994", Some(date), Some(23));
+        // Past, by the server's clock and by this machine's.
+        is("Sun, 06 Nov 1994 08:49:00 GMT", Some(date), None);
+        is("Sun, 06 Nov 1994 08:50:00 GMT", None, None);
+        is("Sun, 06 Nov 1994 08:50:00 GMT", Some("nonsense"), None);
+        for wrong in ["", "soon", "-1", "1.5", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+            is(wrong, Some(date), None);
+        }
+        let later = SystemTime::now() + Duration::from_secs(100);
+        let wait = wait_until(&httpdate::fmt_http_date(later), None).expect("a wait");
+        assert!((90..=100).contains(&wait.as_secs()), "{wait:?}");
+    }
 }

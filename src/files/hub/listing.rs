@@ -1,6 +1,10 @@
 //! What a model has on the hub at one commit: names, sizes and hashes, before a byte of them.
 
-use std::{collections::BTreeSet, io::Read as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::Path,
+};
 
 use serde::Deserialize;
 
@@ -157,6 +161,42 @@ pub fn read_page(text: &str) -> Result<Vec<Remote>> {
     Ok(files)
 }
 
+/// A commit's files as `huggingface_hub` notes them.
+#[derive(Deserialize)]
+struct Tree {
+    format_version: u64,
+    files: BTreeMap<String, Noted>,
+}
+
+/// A file of a [`Tree`].
+#[derive(Deserialize)]
+struct Noted {
+    size: u64,
+    blob_id: String,
+    lfs_sha256: Option<String>,
+    lfs_size: Option<u64>,
+}
+
+/// The files below a folder, as a tree of the cache lists them; `None` if it is of another form, or
+/// anything in it may be no part of a path: the hub has the same listing.
+pub(super) fn of_tree(text: &str, folder: &str) -> Option<Vec<Remote>> {
+    let tree: Tree = serde_json::from_str(text).ok().filter(|of: &Tree| of.format_version == 1)?;
+    let remotes = tree.files.into_iter().map(|(path, of)| {
+        let lfs = of.lfs_sha256.map(|oid| Lfs { oid, size: of.lfs_size.unwrap_or(of.size) });
+        let (kind, size, oid) = ("file".to_owned(), of.size, of.blob_id);
+        remote(Entry { kind, path, size, oid, lfs }, "")
+    });
+    let mut files: Vec<Remote> = remotes.collect::<Result<_, _>>().ok()?;
+    check(&files).ok()?;
+    files.retain(|file| is_below(&file.path, folder));
+    Some(files)
+}
+
+/// Whether a path is below a folder, which is empty for all.
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| folder.is_empty() || rest.starts_with('/'))
+}
+
 fn bad(address: &str, what: &str) -> Failure {
     let hint = "Something else than the hub may answer, such as the page of a network that wants a \
                 login: open the address in a browser.";
@@ -178,9 +218,7 @@ fn remote(entry: Entry, folder: &str) -> Result<Remote, String> {
     if !is_path(&path) {
         return Err(format!("the listing has a file `{shown}`, which is no plain path"));
     }
-    let inside =
-        path.strip_prefix(folder).is_some_and(|rest| folder.is_empty() || rest.starts_with('/'));
-    if !inside {
+    if !is_below(&path, folder) {
         return Err(format!("the listing of {folder} has a file `{shown}`, which is elsewhere"));
     }
     let (etag, size, digits) = match lfs {

@@ -234,13 +234,30 @@ impl Hub {
             .fold(snapshot, |at, part| at.join(part))
     }
 
+    /// What a commit has in the folder that is named, or in the folder of the file that is, as
+    /// another program has noted it in the cache. Nothing is sent.
+    pub fn kept_list(&self, name: &Name, commit: &str) -> Option<Listing> {
+        let tree = self.cache_of(name).tree(commit, self.settings.limits.page_bytes)?;
+        let files = listing::of_tree(&tree, name.folder_and_file().0)?;
+        Some(Listing { name: name.clone(), commit: commit.to_owned(), files })
+    }
+
+    /// Whether the cache has a file of a commit, with its length.
+    pub fn has(&self, name: &Name, commit: &str, file: &Remote) -> bool {
+        self.cache_of(name).has(commit, &file.path, file.size)
+    }
+
     /// Lists what a commit has in the folder that is named, or in the folder of the file that is.
+    /// Nothing is sent if the cache knows it.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the hub cannot be reached, is not to be, or refuses; [`Error::Format`] if
     /// the listing makes no sense, or names files that lead elsewhere.
     pub fn list(&self, name: &Name, commit: &str, on: &mut Listener<'_>) -> Result<Listing> {
+        if let Some(kept) = self.kept_list(name, commit) {
+            return Ok(kept);
+        }
         if self.settings.offline {
             return Err(self.absent(name));
         }
