@@ -169,7 +169,7 @@ impl<S: Source> Checkpoint<S> {
         into: &mut Vec<u8>,
     ) -> Result<()> {
         check_rows(name, &stored.shape, row0, rows)?;
-        into.clear();
+        // All of it is read over. Clearing it first would have every byte written as zero.
         resize(name, into, rows * stored.row_bytes())?;
         let read = match stored.axis {
             0 => self.read_stacked(stored, row0, into).await,
@@ -225,7 +225,6 @@ impl<S: Source> Checkpoint<S> {
             let mut row = row0;
             for rows in into.chunks_mut(row_len.saturating_mul(at_once)) {
                 let count = (rows.len() / row_len) as u64;
-                part.clear();
                 resize(name, &mut part, count * part_bytes)?;
                 self.read_piece(piece, row * part_bytes, &mut part).await?;
                 let part_len = part.len() * row_len / rows.len();

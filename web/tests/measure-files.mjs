@@ -60,14 +60,15 @@ async function measure(total, rounds) {
     const usage = GPUBufferUsage.MAP_WRITE | GPUBufferUsage.COPY_SRC;
     const made = Array.from({ length: count }, () => device.createBuffer({ size, usage, mappedAtCreation: true }));
     const ring = made.map((buffer) => ({ buffer, mapped: Promise.resolve() }));
-    const upload = async (targets, fill) => {
+    // Each target takes `each` bytes, and the first one more after the last one.
+    const upload = async (targets, fill, each = size) => {
       for (let at = 0; at < total; at += size) {
         const { buffer, mapped } = ring.shift();
         await mapped;
         fill(new Uint8Array(buffer.getMappedRange()), at);
         buffer.unmap();
         const encoder = device.createCommandEncoder();
-        encoder.copyBufferToBuffer(buffer, 0, targets[(at / size) % targets.length], 0, size);
+        encoder.copyBufferToBuffer(buffer, 0, targets[Math.floor(at / each) % targets.length], at % each, size);
         device.queue.submit([encoder.finish()]);
         ring.push({ buffer, mapped: buffer.mapAsync(GPUMapMode.WRITE) });
       }
@@ -87,6 +88,15 @@ async function measure(total, rounds) {
     await time(`reading and writing to new memory, ${name}`, async () => {
       const fresh = Array.from({ length: total / size }, () => target(size));
       await upload(fresh, read);
+      for (const buffer of fresh) {
+        buffer.destroy();
+      }
+    });
+    // As experts of a layer, which are in one buffer: the adapter clears all of it before the first part is written.
+    const large = 32 * MIB;
+    await time(`reading and writing to new memory of ${large / MIB} MiB, ${name}`, async () => {
+      const fresh = Array.from({ length: Math.ceil(total / large) }, () => target(large));
+      await upload(fresh, read, large);
       for (const buffer of fresh) {
         buffer.destroy();
       }
