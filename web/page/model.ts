@@ -268,10 +268,15 @@ export class ModelPanel {
     ];
     const rows = FACTS.map((name, i): [string, string] => [name, values[i] ?? ""]);
     if (model.placement) {
-      const { deviceBytes, fileBytes, tokenFileBytes } = model.placement;
+      const { deviceBytes, fileBytes, tokenFileBytes, fileBytesPerSecond } = model.placement;
       rows.push(["On the adapter", `${bytes(deviceBytes)} of weights`]);
       rows.push(["In the files", `${bytes(fileBytes)} of weights`]);
       rows.push(["A token reads", `up to ${bytes(tokenFileBytes)} of the files`]);
+      if (fileBytesPerSecond !== null && tokenFileBytes > 0) {
+        const most = fileBytesPerSecond / tokenFileBytes;
+        const tokens = most < 10 ? String(Number(most.toPrecision(2))) : whole(Math.round(most));
+        rows.push(["Files give", `${bytes(fileBytesPerSecond)}/s, enough for ${tokens} tokens/s`]);
+      }
     }
     facts.replaceChildren(...pairs(rows));
     showAdapter(adapter);

@@ -89,7 +89,13 @@ export interface ModelInfo {
   /** How tokens are sampled where `generate` is not told: the usual, or as the model's `generation_config.json` says. */
   sampling: Required<Omit<SamplingOptions, "seed">>;
   /** Bytes of weights on the adapter and in the model's files, and what a token reads of those; `null` if all are on it. */
-  placement: { deviceBytes: number; fileBytes: number; tokenFileBytes: number } | null;
+  placement: {
+    deviceBytes: number;
+    fileBytes: number;
+    tokenFileBytes: number;
+    /** How fast weights went from the files to the adapter while the model was loaded; `null` if too few did. */
+    fileBytesPerSecond: number | null;
+  } | null;
   /** Fields of `config.json`, by Hugging Face's names. */
   config: {
     vocab_size: number;

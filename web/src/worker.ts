@@ -97,10 +97,14 @@ async function load(
   if (signal.aborted) {
     throw abortedError("loading");
   }
+  const pace = new Pace();
   const onEvent = (json: string): boolean => {
     const news = JSON.parse(json) as { progress?: [LoadProgress["phase"], number, number]; device?: DeviceEvent };
     if (news.progress) {
       const [phase, done, total] = news.progress;
+      if (phase === "weights") {
+        pace.note(done);
+      }
       onProgress({ phase, done, total, cached: 0 });
       return !signal.aborted;
     }
@@ -124,7 +128,31 @@ async function load(
   stop.signal = undefined;
   missing = true;
   const model = JSON.parse(engine.info()) as Omit<ModelInfo, "name">;
+  if (model.placement) {
+    model.placement.fileBytesPerSecond = pace.rate;
+  }
   return { model: { name: found.name, ...model }, adapter: await describeAdapter(engine.caps()) };
+}
+
+/** How fast weights go from the files to the adapter. */
+class Pace {
+  #first: { done: number; time: number } | undefined;
+  #last = { done: 0, time: 0 };
+
+  /** So many bytes are there; with 0 the adapter only begins to make its buffers. */
+  note(done: number): void {
+    if (done > 0) {
+      this.#last = { done, time: performance.now() };
+      this.#first ??= this.#last;
+    }
+  }
+
+  /** Bytes a second; null if too few came to tell. */
+  get rate(): number | null {
+    const seconds = (this.#last.time - (this.#first?.time ?? 0)) / 1000;
+    const came = this.#last.done - (this.#first?.done ?? 0);
+    return came > 0 && seconds > 0 ? came / seconds : null;
+  }
 }
 
 /** Keeps the error of a failed read, since the Rust library only learns that reading failed. */

@@ -59,7 +59,9 @@ rates.sort((a, b) => a - b);
 whole.sort((a, b) => a - b);
 const show = (rate) => `${rate.toFixed(3)} GB/s`;
 console.log(`${(bytes / 1e6).toFixed(0)} MB of weights, ${visits} visits: median ${show(rates[rates.length >> 1])}`);
-console.log(`from ${show(rates[0])} to ${show(rates.at(-1))}; with making the buffers ${show(whole[whole.length >> 1])}`);
+console.log(
+  `from ${show(rates[0])} to ${show(rates.at(-1))}; with making the buffers ${show(whole[whole.length >> 1])}`,
+);
 
 /** Has the worker note when weights are asked for and when they came, in each part, from the first piece of a text on. */
 const noting = `
@@ -108,7 +110,9 @@ if (memory) {
   }
   streamed.sort((a, b) => a.rate - b.rate);
   const [slowest, fastest, usual] = [streamed[0], streamed.at(-1), streamed[streamed.length >> 1]];
-  console.log(`${(usual.bytes / 1e6).toFixed(0)} MB read by generated tokens in ${memory} bytes: median ${show(usual.rate)}`);
+  console.log(
+    `${(usual.bytes / 1e6).toFixed(0)} MB read by generated tokens in ${memory} bytes: median ${show(usual.rate)}`,
+  );
   console.log(`from ${show(slowest.rate)} to ${show(fastest.rate)}`);
 }
 await browser.close();

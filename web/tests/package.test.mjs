@@ -440,6 +440,8 @@ describe("a model that is larger than the memory it may take", () => {
     const { bytes, placement } = await page.evaluate(() => engine.model);
     const { deviceBytes, fileBytes, tokenFileBytes } = placement;
     assert.ok(fileBytes > bytes / 2 && deviceBytes < bytes / 2 && tokenFileBytes > 0, JSON.stringify(placement));
+    const { fileBytesPerSecond } = placement;
+    assert.ok(fileBytesPerSecond > 1e5 && fileBytesPerSecond < 1e11, JSON.stringify(placement));
     await lose();
     await page.evaluate(() => engine.dispose());
   });

@@ -336,6 +336,8 @@ async function loadLeast(page) {
   await ready(page);
   const facts = await page.locator("#facts").textContent();
   assert.match(facts, /On the adapter[\d.]+ MB of weightsIn the files[\d.]+ MB of weightsA token readsup to [\d.]+ MB/);
+  const most = facts.match(/Files give[\d.]+ [kMG]B\/s, enough for ([\d.,e-]+) tokens\/s/)?.[1];
+  assert.ok(Number(most?.replaceAll(",", "")) > 0, facts);
   const { question, text } = reference();
   await sample(page, GREEDY);
   await ask(page, question);
