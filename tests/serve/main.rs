@@ -1,8 +1,11 @@
 //! The server: its protocol against an engine that follows a script, and the program with the demo
 //! model.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod harness;
 mod limits;
+mod lost;
 mod program;
 mod protocol;
 mod streams;
