@@ -3,7 +3,10 @@
 mod planned;
 mod shift;
 
-use std::{borrow::BorrowMut, ops::ControlFlow};
+use std::{
+    borrow::{BorrowMut, Cow},
+    ops::ControlFlow,
+};
 
 use crate::{
     base::error::{Error, Result},
@@ -88,7 +91,8 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     /// # Errors
     ///
     /// [`Error::ContextLength`] if the prompt alone is longer than the context, [`Error::Usage`] if
-    /// it or a stop text is empty, [`Error::Tokenizer`] if the prompt cannot be decoded.
+    /// it or a stop text is empty or a penalty out of range, [`Error::Tokenizer`] if the prompt
+    /// cannot be decoded.
     pub fn new(
         config: &Config,
         session: SessionOptions,
@@ -98,6 +102,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         options: Options,
     ) -> Result<Self> {
         let context = session.context as usize;
+        options.shaping.validate()?;
         if prompt.is_empty() {
             return Err(Error::Usage("the prompt is empty".into()));
         }
@@ -256,7 +261,12 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         }
         let StepOutput { mut candidates, routes, .. } = std::mem::take(&mut self.output);
         candidates.retain(|candidate| (candidate.id as usize) < self.vocab);
-        let id = self.sampler.borrow_mut().sample(&candidates, &self.ids)?;
+        let mut shaped = Cow::Borrowed(&candidates[..]);
+        if !self.options.shaping.is_none() {
+            let made = self.made.tokens.iter().map(|token| token.id);
+            self.options.shaping.apply(shaped.to_mut(), made);
+        }
+        let id = self.sampler.borrow_mut().sample(&shaped, &self.ids)?;
         if self.options.stop_ids.contains(&id) {
             self.end(FinishReason::Stop);
             return Ok(());

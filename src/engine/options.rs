@@ -3,7 +3,7 @@
 use crate::{
     engine::step::{Readback, Route},
     model::config::Config,
-    text::{sampler::Sampling, tokenizer::Tokenizer},
+    text::{sampler::Sampling, shaping::Shaping, tokenizer::Tokenizer},
 };
 
 /// When to stop, and what to report.
@@ -20,6 +20,8 @@ pub struct Options {
     pub logprobs: Option<usize>,
     /// Whether to report a [`Trace`] with each token.
     pub trace: bool,
+    /// What is added to logits before a token is chosen. Log-probabilities are those without it.
+    pub shaping: Shaping,
 }
 
 /// At most [`Options::MAX_TOKENS`] tokens, and nothing but they end the text.
@@ -31,6 +33,7 @@ impl Default for Options {
             stop_texts: Vec::new(),
             logprobs: None,
             trace: false,
+            shaping: Shaping::default(),
         }
     }
 }
@@ -50,7 +53,9 @@ impl Options {
     pub fn read(&self, config: &Config, tokenizer: &Tokenizer, sampling: &Sampling) -> Readback {
         // The top-k list of the device could hold only ids that the tokenizer lacks.
         let beyond = tokenizer.vocab_size() < config.vocab_size as usize;
-        if self.logprobs.is_some() || beyond { Readback::Logits } else { sampling.needs().into() }
+        // A bias can bring any token to the front, and so can a penalty.
+        let all = self.logprobs.is_some() || beyond || !self.shaping.is_none();
+        if all { Readback::Logits } else { sampling.needs().into() }
     }
 }
 

@@ -9,10 +9,15 @@ use super::{
     http::App,
     wire::{Fields, Refusal, wrong},
 };
-use crate::{engine::options::Options, text::sampler::Sampling};
+use crate::{
+    engine::options::Options,
+    text::{sampler::Sampling, shaping::Shaping},
+};
 
 /// Most texts of a request.
 const MOST_TEXTS: u32 = 8;
+/// Most biases of logits.
+const BIASES: usize = 1024;
 /// Most stop texts, and bytes of each.
 const STOPS: (usize, usize) = (16, 1024);
 
@@ -23,6 +28,7 @@ pub(super) struct Asked {
     pub(super) sampling: Sampling,
     max_tokens: Option<u32>,
     stops: Vec<String>,
+    shaping: Shaping,
     /// Texts for each prompt.
     pub(super) count: u32,
     pub(super) stream: bool,
@@ -55,11 +61,6 @@ impl Asked {
                 options.flag("include_usage")?.unwrap_or(false)
             }
         };
-        for name in ["frequency_penalty", "presence_penalty"] {
-            let zero = |value: &Value| value.as_f64() == Some(0.0);
-            fields.refuse_unless(name, zero, "this server has `repetition_penalty` alone")?;
-        }
-        fields.refuse_unless("logit_bias", is_empty, "this server changes no logits")?;
         for name in ["user", "metadata", "service_tier", "parallel_tool_calls"] {
             fields.accept(name);
         }
@@ -67,6 +68,7 @@ impl Asked {
             sampling,
             max_tokens: max_tokens(fields)?,
             stops: stops(fields)?,
+            shaping: shaping(app, fields)?,
             count,
             stream,
             usage,
@@ -95,6 +97,7 @@ impl Asked {
             let max_tokens = self.most(app, prompt.len(), context)?;
             let mut options = Options { max_tokens, ..Options::default() };
             options.stop_texts.clone_from(&self.stops);
+            options.shaping.clone_from(&self.shaping);
             options.logprobs = self.logprobs.map(|count| count as usize);
             if !self.ignore_end {
                 options.stop_ids = app.model.tokenizer.stop_ids();
@@ -162,6 +165,34 @@ fn sampling(usual: Sampling, fields: &mut Fields) -> Result<Sampling, Refusal> {
     // every client's numbers.
     let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
     Ok(Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed })
+}
+
+/// Penalties and biases.
+#[expect(clippy::cast_possible_truncation, reason = "a number in range is rounded")]
+fn shaping(app: &App, fields: &mut Fields) -> Result<Shaping, Refusal> {
+    let mut penalty = |name| fields.number(name, -2.0, 2.0).map(|n| n.unwrap_or_default() as f32);
+    let mut shaping = Shaping {
+        frequency_penalty: penalty("frequency_penalty")?,
+        presence_penalty: penalty("presence_penalty")?,
+        ..Shaping::default()
+    };
+    let wanted = || {
+        format!(
+            "an object of up to {BIASES} numbers from -100 to 100, by ids of tokens below {}",
+            app.model.tokenizer.vocab_size()
+        )
+    };
+    let one = |(id, bias): (&String, &Value)| {
+        let id = id.parse().ok().filter(|&id| app.has_token(id))?;
+        let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias))?;
+        Some((id, bias as f32))
+    };
+    let all = |value: &Value| {
+        let biases = value.as_object().filter(|biases| biases.len() <= BIASES)?;
+        biases.iter().map(one).collect()
+    };
+    shaping.logit_bias = fields.of("logit_bias", wanted, all)?.unwrap_or_default();
+    Ok(shaping)
 }
 
 /// The most tokens, by its two names.

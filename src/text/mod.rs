@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod sampler;
+pub mod shaping;
 pub mod stop;
 pub mod talk;
 mod template;

@@ -21,6 +21,7 @@ use grok_wgpu::lab::{
     text::{
         chat::Scaffold,
         sampler::Sampling,
+        shaping::Shaping,
         tokenizer::{Tokenizer, synthetic_tok_json},
     },
 };
@@ -53,6 +54,7 @@ pub(crate) struct Begun {
     pub(crate) stops: Vec<String>,
     pub(crate) stop_ids: usize,
     pub(crate) reuse: bool,
+    pub(crate) shaping: Shaping,
     /// How it ended: `done`, or why it had to.
     pub(crate) ended: Option<String>,
 }
@@ -168,6 +170,48 @@ fn look(jobs: &mut Jobs, waiting: &mut VecDeque<Job>) {
     });
 }
 
+/// The engine that follows the script.
+fn follow(mut jobs: Jobs, tokenizer: &Tokenizer, begun: &Mutex<Vec<Begun>>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        look(&mut jobs, &mut waiting);
+        let Some(mut job) = waiting.pop_front() else {
+            if jobs.is_over() {
+                break;
+            }
+            jobs.wait(None);
+            continue;
+        };
+        job.start();
+        let wanted = &job.wanted;
+        let all = || begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = all().len();
+        all().push(Begun {
+            prompt: wanted.prompt.clone(),
+            sampling: wanted.sampling,
+            stream: wanted.stream,
+            max_tokens: wanted.options.max_tokens,
+            stops: wanted.options.stop_texts.clone(),
+            stop_ids: wanted.options.stop_ids.len(),
+            reuse: wanted.reuse,
+            shaping: wanted.options.shaping.clone(),
+            ended: None,
+        });
+        look(&mut jobs, &mut waiting);
+        let failure = act(tokenizer, &mut job);
+        all()[at].ended = Some(failure.as_ref().map_or_else(
+            || "done".to_owned(),
+            |failure| match failure {
+                Failure::Cancelled(why) => why.name().to_owned(),
+                other => format!("{other:?}"),
+            },
+        ));
+        if let Some(failure) = failure {
+            job.send(Event::Failed(failure));
+        }
+    }
+}
+
 /// Log-probabilities, of which the library makes none outside of a generation.
 fn logprobs(of: &Value, count: usize) -> Logprobs {
     let number = |name: &str| of[name].as_f64().expect("a number");
@@ -187,26 +231,29 @@ impl Served {
     /// A server with a queue of this length, whose engine waits so long for slow readers.
     pub(crate) fn queueing(settings: Settings, queue: usize, patience: Duration) -> Self {
         let server = Self::loading(settings, queue, patience);
-        let (fingerprint, facts) = ("fp_test".into(), json!({ "adapter": "none" }));
-        let context = u32::try_from(CONTEXT).expect("small");
-        server.server.as_ref().expect("it runs").ready(Ready {
-            context,
-            rows: 1,
-            fingerprint,
-            facts,
-        });
+        server.ready();
         server
     }
 
     /// The same, whose model is never loaded.
-    pub(crate) fn loading(mut settings: Settings, queue: usize, patience: Duration) -> Self {
+    pub(crate) fn loading(settings: Settings, queue: usize, patience: Duration) -> Self {
+        Self::before(settings, queue, patience, follow)
+    }
+
+    /// A server before this engine, which is a thread.
+    pub(crate) fn before(
+        mut settings: Settings,
+        queue: usize,
+        patience: Duration,
+        engine: impl FnOnce(Jobs, &Tokenizer, &Mutex<Vec<Begun>>) + Send + 'static,
+    ) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
         settings.log = Arc::new(move |line| {
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
         });
         let tokenizer = Arc::new(tokenizer());
-        let (submit, mut jobs) = channel(queue, patience);
+        let (submit, jobs) = channel(queue, patience);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -220,47 +267,17 @@ impl Served {
         let server = Server::start(listener, settings, model, submit, asks).expect("a server");
         let begun = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&begun);
-        let engine = thread::spawn(move || {
-            let mut waiting = VecDeque::new();
-            loop {
-                look(&mut jobs, &mut waiting);
-                let Some(mut job) = waiting.pop_front() else {
-                    if jobs.is_over() {
-                        break;
-                    }
-                    jobs.wait(None);
-                    continue;
-                };
-                job.start();
-                let wanted = &job.wanted;
-                let all = || all.lock().unwrap_or_else(PoisonError::into_inner);
-                let at = all().len();
-                all().push(Begun {
-                    prompt: wanted.prompt.clone(),
-                    sampling: wanted.sampling,
-                    stream: wanted.stream,
-                    max_tokens: wanted.options.max_tokens,
-                    stops: wanted.options.stop_texts.clone(),
-                    stop_ids: wanted.options.stop_ids.len(),
-                    reuse: wanted.reuse,
-                    ended: None,
-                });
-                look(&mut jobs, &mut waiting);
-                let failure = act(&tokenizer, &mut job);
-                all()[at].ended = Some(failure.as_ref().map_or_else(
-                    || "done".to_owned(),
-                    |failure| match failure {
-                        Failure::Cancelled(why) => why.name().to_owned(),
-                        other => format!("{other:?}"),
-                    },
-                ));
-                if let Some(failure) = failure {
-                    job.send(Event::Failed(failure));
-                }
-            }
-        });
+        let engine = thread::spawn(move || engine(jobs, &tokenizer, &all));
         let address = server.address();
         Self { address, stop, server: Some(server), engine: Some(engine), log, begun }
+    }
+
+    /// Says that the model is loaded.
+    pub(crate) fn ready(&self) {
+        let (fingerprint, facts) = ("fp_test".into(), json!({ "adapter": "none" }));
+        let context = u32::try_from(CONTEXT).expect("small");
+        let ready = Ready { context, rows: 1, fingerprint, facts };
+        self.server.as_ref().expect("it runs").ready(ready);
     }
 
     /// What the engine was asked for.

@@ -1,6 +1,7 @@
 //! The program with the demo model, on the adapter under test.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     process::{Child, ChildStderr, Command, Output, Stdio},
@@ -192,6 +193,26 @@ fn texts_are_those_that_generate_writes() {
     let (before, _) = content.split_once(stop).expect("it is there");
     assert_eq!(stopped["choices"][0]["message"]["content"], before);
     assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+
+    // Its first token is ruled out; one that is biased enough comes always, unless penalties grow.
+    let with = |name: &str, value: Value| {
+        let mut body = json!({
+            "prompt": STORY, "max_tokens": 8, "temperature": 0, "return_token_ids": true,
+        });
+        body[name] = value;
+        let answer = server.post("/v1/completions", &body).json();
+        answer["choices"][0]["token_ids"].as_array().expect("ids").clone()
+    };
+    let plain = with("seed", json!(1));
+    let id = plain[0].to_string();
+    let ruled_out = with("logit_bias", json!({ id.as_str(): -100 }));
+    assert!(!ruled_out.contains(&plain[0]), "{ruled_out:?}");
+    let forced = with("logit_bias", json!({ id.as_str(): 100 }));
+    assert!(forced.iter().all(|other| *other == plain[0]), "{forced:?}");
+    let repeated = with("frequency_penalty", json!(-2));
+    let fresh = with("presence_penalty", json!(2));
+    let kinds = |ids: &[Value]| ids.iter().map(Value::to_string).collect::<BTreeSet<_>>().len();
+    assert!(kinds(&repeated) <= kinds(&plain) && kinds(&plain) <= kinds(&fresh), "{fresh:?}");
 
     // A client that leaves, in the middle of a long text, is no hindrance.
     let long = chat("Tell me a story.", &json!({ "max_tokens": 1500, "ignore_eos": true }));

@@ -64,8 +64,8 @@ fn fields_reach_the_engine() {
         // Accepted, and without effect.
         "user": "x", "metadata": {"a": "b"}, "store": false, "service_tier": "auto",
         "parallel_tool_calls": true, "tools": [], "tool_choice": "none", "functions": null,
-        "response_format": {"type": "text"}, "modalities": ["text"], "logit_bias": {},
-        "frequency_penalty": 0, "presence_penalty": 0.0, "reasoning_effort": "none",
+        "response_format": {"type": "text"}, "modalities": ["text"], "reasoning_effort": "none",
+        "logit_bias": {"201": -100, "5": 1.5}, "frequency_penalty": 0.5, "presence_penalty": -2,
         "n": 1, "stream": false, "logprobs": false, "top_logprobs": 0, "audio": null,
     });
     let answer = server.chat("hello", &more);
@@ -79,6 +79,9 @@ fn fields_reach_the_engine() {
     assert_eq!((sampling.repetition_penalty, sampling.seed), (1.5, u64::MAX));
     assert_eq!((begun.max_tokens, begun.reuse, begun.stop_ids), (7, false, 0));
     assert_eq!(begun.stops, ["a", "b"]);
+    let shaping = &begun.shaping;
+    assert_eq!((shaping.frequency_penalty, shaping.presence_penalty), (0.5, -2.0));
+    assert!(shaping.logit_bias.iter().eq([(&5, &1.5), (&201, &-100.0)]), "{shaping:?}");
 
     // What is absent: the server's own, and a seed of each request's own.
     for _ in 0..2 {
@@ -128,9 +131,12 @@ fn values_out_of_range_are_refused_by_name() {
         ("messages", json!([]), value),
         ("messages", json!("hello"), value),
         ("messages", json!(null), value),
-        ("frequency_penalty", json!(0.5), missing),
-        ("presence_penalty", json!(-0.5), missing),
-        ("logit_bias", json!({ "5": 1 }), missing),
+        ("frequency_penalty", json!(2.5), value),
+        ("presence_penalty", json!(-3), value),
+        ("logit_bias", json!({ "5": 101 }), value),
+        ("logit_bias", json!({ "99999": 1 }), value),
+        ("logit_bias", json!({ "x": 1 }), value),
+        ("logit_bias", json!([5]), value),
         ("tools", tool.clone(), missing),
         ("tool_choice", json!("required"), missing),
         ("functions", tool.clone(), missing),
