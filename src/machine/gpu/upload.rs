@@ -18,12 +18,12 @@ use crate::{
 /// Bytes of the smallest write that goes through the ring.
 const LARGE: usize = 64 << 10;
 
-/// Bytes of a staging buffer.
-const STAGED: usize = 2 << 20;
+/// Bytes of a staging buffer. In browsers each is several messages to another process, so that
+/// fewer and larger ones take less time.
+const STAGED: usize = if cfg!(target_arch = "wasm32") { 4 << 20 } else { 2 << 20 };
 
-/// Staging buffers of the ring. Browsers fill some while the device copies others: nothing waits
-/// for the device within a write.
-const COUNT: usize = if cfg!(target_arch = "wasm32") { 8 } else { 4 };
+/// Staging buffers of the ring: some are filled while the device copies others.
+const COUNT: usize = 4;
 
 /// The staging buffers for large writes.
 #[derive(Debug)]
