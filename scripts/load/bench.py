@@ -67,8 +67,8 @@ def spread(values):
 
 def measure(options, server, count):
     """One round: `count` texts at once, while all of them generate."""
-    has_metrics = server is not None and server.counts
-    before = metrics(server.url) if has_metrics else None
+    before = metrics(server.url) if server.counts else None
+    cpu = server.cpu()
     answers = load(server.url, [body(options, row) for row in range(count)])
     times = [answer.pieces()[0] for answer in answers]
     if min(map(len, times)) < 3:
@@ -92,7 +92,9 @@ def measure(options, server, count):
         / (max(a.ended for a in answers) - min(a.begun for a in answers)),
         "texts": [answer.pieces()[1] for answer in answers],
     }
-    if has_metrics:
+    if cpu is not None:
+        found["cpu_seconds_per_token"] = (server.cpu() - cpu) / (count * options.tokens)
+    if server.counts:
         steps = metrics(server.url)["grok_wgpu_steps_total"] - before["grok_wgpu_steps_total"]
         found["tokens_per_step"] = count * options.tokens / steps
     return found
@@ -144,10 +146,11 @@ def table(report):
     for server in report["servers"]:
         lines += ["", f"{server['name']}: {server['device']}"]
         head = ["rows", "tokens/s", "of one", "each", "first ms", "gap ms", "99 of 100"]
-        head += ["tokens/step", "other texts", "other bits"]
+        head += ["CPU ms", "tokens/step", "other texts", "other bits"]
         rows = [head]
         for row in server["rows"]:
             changed = row["changed"]
+            has_cpu = "cpu_seconds_per_token" in row
             each = row["tokens_per_second"] / row["rows"]
             rows.append(
                 [
@@ -158,6 +161,7 @@ def table(report):
                     f"{row['first_token']['median_ms']:.0f}",
                     f"{row['gaps']['median_ms']:.1f}",
                     f"{row['gaps']['p99_ms']:.1f}",
+                    f"{1e3 * row['cpu_seconds_per_token']:.2f}" if has_cpu else "-",
                     f"{row['tokens_per_step']:.2f}" if "tokens_per_step" in row else "-",
                     f"{changed['texts']} of {row['rows']}",
                     f"{changed['logprobs']} of {row['rows']}",
@@ -211,6 +215,9 @@ def run(options):
                 rates = [r["tokens_per_second"] for r in rounds[server.name, count]]
                 row["tokens_per_second_all"] = rates
                 row["changed"] = changed[count]
+                if "cpu_seconds_per_token" in row:
+                    times = [r["cpu_seconds_per_token"] for r in rounds[server.name, count]]
+                    row["cpu_seconds_per_token"] = statistics.median(times)
                 rows.append(row)
             one = rows[0]["tokens_per_second"] / rows[0]["rows"]
             for row in rows:

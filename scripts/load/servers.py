@@ -44,6 +44,16 @@ class Started:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu(self):
+        """Seconds of a CPU that it has used, where the system says so."""
+        try:
+            line = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return None
+        # The name may have spaces; its own time and the system's for it are the 14th and 15th.
+        own, system = line.rpartition(")")[2].split()[11:13]
+        return (int(own) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def close(self):
         """Ends it as a service manager does, and returns its exit code."""
         self.process.terminate()
