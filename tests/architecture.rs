@@ -49,6 +49,7 @@ const CONFINED: &[(&str, &str, &[&str])] = &[
     ("js_sys", "browsers differ in few places", &["files/", "web/"]),
     ("std::fs", "parsing is pure", FILES),
     ("fs::", "parsing is pure", FILES),
+    ("llguidance", "one place has grammars", &["text/grammar.rs"]),
     ("hyper", "one place talks to clients", &["serve/"]),
     ("tokio", "one place talks to clients", &["serve/"]),
     ("std::thread", "an engine is one thread", &["files/", "serve/", "cli/"]),

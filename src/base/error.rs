@@ -158,6 +158,12 @@ pub enum Error {
         /// Where.
         what: String,
     },
+    /// A schema or a grammar that no text can be made of.
+    #[error("{0}")]
+    Schema(String),
+    /// A text of a prescribed form that cannot go on.
+    #[error("the text cannot go on as its grammar prescribes: {0}")]
+    DeadEnd(String),
     /// A check of the engine against its oracle failed.
     #[error("verification failed: {0}")]
     Verification(String),
@@ -192,6 +198,8 @@ impl Error {
             Self::Device(_) | Self::Refused { .. } => "device",
             Self::Lost(_) => "device_lost",
             Self::NonFinite { .. } => "non_finite",
+            Self::Schema(_) => "invalid_schema",
+            Self::DeadEnd(_) => "grammar_dead_end",
             Self::Verification(_) => "verification",
             Self::Interrupted => "interrupted",
             Self::Hinted { error, .. } => error.code(),
@@ -254,6 +262,13 @@ impl Error {
                 "Compare the files of the weights with their publisher's checksums; `selftest` \
                  checks device and driver."
             }
+            Self::Schema(_) => {
+                "Leave out what is named, or say it with other keywords; README.md has those that \
+                 are obeyed."
+            }
+            Self::DeadEnd(_) => {
+                "Make the grammar simpler, or let it end where the text has come to."
+            }
             Self::Verification(_) => {
                 "Update the graphics driver; if it still fails, please report it with what \
                  `selftest --report FILE` writes."
@@ -291,7 +306,7 @@ impl Error {
     /// The exit code of the command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::ContextLength { .. } => 2,
+            Self::Usage(_) | Self::ContextLength { .. } | Self::Schema(_) => 2,
             Self::Io { .. }
             | Self::Format { .. }
             | Self::Config { .. }
@@ -305,7 +320,8 @@ impl Error {
             Self::Operand { .. }
             | Self::Aliased { .. }
             | Self::Rank { .. }
-            | Self::NonFinite { .. } => 1,
+            | Self::NonFinite { .. }
+            | Self::DeadEnd(_) => 1,
         }
     }
 
@@ -415,6 +431,8 @@ mod tests {
             Error::NonFinite { what: what() },
             Error::Verification(what()),
             Error::Interrupted,
+            Error::Schema(what()),
+            Error::DeadEnd(what()),
             Error::Usage(what()).with_hint("Do this."),
         ];
         let place = |error: &Error| match error {
@@ -437,7 +455,9 @@ mod tests {
             Error::NonFinite { .. } => 16,
             Error::Verification(_) => 17,
             Error::Interrupted => 18,
-            Error::Hinted { .. } => 19,
+            Error::Schema(_) => 19,
+            Error::DeadEnd(_) => 20,
+            Error::Hinted { .. } => 21,
         };
         assert!(all.iter().map(place).eq(0..all.len()), "one of each, in this order");
         all

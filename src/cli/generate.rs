@@ -33,6 +33,7 @@ use grok_wgpu::lab::{
 use self::report::{Form, Printer};
 use super::{
     clock::Clock,
+    form::FormOptions,
     globals::Globals,
     memory::KeepOption,
     model::{Reload, locate, open, tokenizer},
@@ -54,6 +55,7 @@ Examples:
   grok-wgpu generate models/demo --file story.txt --temperature 0 --json
   grok-wgpu generate models/demo \"Tell me a story.\" --system \"Be brief.\" --stop \"The end\"
   grok-wgpu generate models/demo \"Once upon a time\" --json-lines
+  grok-wgpu generate models/demo \"Tom as JSON:\" --schema person.json
   grok-wgpu generate models/demo -- \"- a prompt that begins with a dash\"
 
 With --json-lines, each line of the output is an object. Its `type` is
@@ -111,6 +113,8 @@ pub(super) struct Options {
     #[arg(long)]
     ignore_eos: bool,
     #[command(flatten)]
+    form: FormOptions,
+    #[command(flatten)]
     sampling: SamplingOptions,
     #[command(flatten)]
     sizes: SizeOptions,
@@ -127,9 +131,11 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let opened = open(&locate(model.as_deref()), globals).await?;
     let mut sampler = options.sampling.sampler(opened.sampling)?;
     let tokenizer = tokenizer(globals, &opened).await?;
+    let mut settings = options.settings(&tokenizer);
+    settings.constraint = options.form.constraint(&tokenizer).await?;
     if let Some(out) = &options.out {
-        let sampling = sampler.sampling();
-        return options.many(globals, &opened, &tokenizer, sampling, (&prompt, out)).await;
+        let how = (sampler.sampling(), &settings);
+        return options.many(globals, &opened, &tokenizer, how, (&prompt, out)).await;
     }
     let ids = options.encode(terminal, &opened, &tokenizer, &prompt)?;
     if ids.is_empty() {
@@ -142,7 +148,6 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         return Err(Error::ContextLength { prompt: ids.len(), wanted: 1, context });
     }
     let seed = sampler.sampling().seed;
-    let settings = options.settings(&tokenizer);
     let read = settings.read(&opened.config, &tokenizer, sampler.sampling());
     let reload = Reload { globals, opened: &opened, sizes, prompt: ids.len(), read };
     let mut session = Resuming::new(reload).await?.keeping_cache(options.keep.wanted());
@@ -179,7 +184,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
 }
 
 impl Options {
-    /// What a text is, but for its sampling.
+    /// What a text is, but for its sampling and its form.
     fn settings(&self, tokenizer: &Tokenizer) -> options::Options {
         let mut settings = options::Options::until_end(tokenizer);
         if self.ignore_eos {
@@ -197,7 +202,7 @@ impl Options {
         globals: &Globals,
         opened: &Opened<FileSource>,
         tokenizer: &Tokenizer,
-        sampling: &Sampling,
+        (sampling, settings): (&Sampling, &options::Options),
         (lines, out): (&str, &Path),
     ) -> Result<()> {
         let file = self.file.as_deref().unwrap_or(Path::new("-"));
@@ -208,12 +213,11 @@ impl Options {
         let rows = self.rows.unwrap_or(many::ROWS);
         // Each has room for the whole context.
         let sizes = sizes.for_texts(rows, rows);
-        let settings = self.settings(tokenizer);
         let read = settings.read(&opened.config, tokenizer, sampling);
         let prompt = asked.iter().map(|text| text.ids.len()).max().unwrap_or_default();
         let reload = Reload { globals, opened, sizes, prompt, read };
         let kept = self.keep.wanted();
-        many::run(globals.terminal(), reload, (tokenizer, &settings), kept, asked, out).await
+        many::run(globals.terminal(), reload, (tokenizer, settings), kept, asked, out).await
     }
 
     /// How the text is printed; `json` says whether `--json` was given.

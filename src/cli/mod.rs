@@ -8,6 +8,7 @@ mod clock;
 #[cfg(target_os = "linux")]
 mod environment;
 mod expected;
+mod form;
 mod generate;
 mod globals;
 mod hub;

@@ -1,5 +1,6 @@
 //! Text generation as a state machine: which step it needs next, and what it has produced.
 
+mod constrained;
 mod planned;
 mod shift;
 
@@ -23,6 +24,7 @@ use crate::{
     },
 };
 
+use self::constrained::Constrained;
 pub use self::shift::generate_with_room;
 
 /// What a [`Generation`] asks of its driver next.
@@ -50,6 +52,8 @@ pub struct Generation<'t, S = Sampler> {
     sampler: S,
     stream: StreamDecoder<'t>,
     stops: StopTexts,
+    /// What may come next, if the text is to be of some form.
+    constrained: Option<Constrained>,
     /// The prompt, then the generated tokens.
     ids: Vec<u32>,
     /// Tokens of the prompt: of what goes through the model as one.
@@ -92,7 +96,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     ///
     /// [`Error::ContextLength`] if the prompt alone is longer than the context, [`Error::Usage`] if
     /// it or a stop text is empty or a penalty out of range, [`Error::Tokenizer`] if the prompt
-    /// cannot be decoded.
+    /// cannot be decoded; those of the constraint.
     pub fn new(
         config: &Config,
         session: SessionOptions,
@@ -118,6 +122,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
             sampler,
             stream: tokenizer.stream_after(prompt)?,
             stops: StopTexts::new(&options.stop_texts)?,
+            constrained: Constrained::new(&options)?,
             options,
             ids: prompt.to_vec(),
             prompt: prompt.len(),
@@ -160,7 +165,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     ///
     /// # Errors
     ///
-    /// Errors of the sampler and the tokenizer.
+    /// Errors of the sampler, the tokenizer and the constraint.
     pub fn advance(&mut self) -> Result<Next<'_>> {
         loop {
             match self.state {
@@ -180,7 +185,9 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
                     }
                 }
                 State::Token => {
-                    if self.made.tokens.len() == self.options.max_tokens {
+                    if self.is_whole() {
+                        self.end(FinishReason::Stop);
+                    } else if self.made.tokens.len() == self.options.max_tokens {
                         self.end(FinishReason::Length);
                     } else if self.ids.len() > self.session.context as usize {
                         self.end(FinishReason::Context);
@@ -248,6 +255,11 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         input.with_routes(self.options.trace)
     }
 
+    /// Whether its form is complete, and lets nothing follow.
+    fn is_whole(&self) -> bool {
+        self.constrained.as_ref().is_some_and(Constrained::is_over)
+    }
+
     fn end(&mut self, finish: FinishReason) {
         self.made.finish = finish;
         self.state = State::Rest;
@@ -259,9 +271,17 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
             self.end(FinishReason::Length);
             return Ok(());
         }
+        if self.is_whole() {
+            self.end(FinishReason::Stop);
+            return Ok(());
+        }
         let StepOutput { mut candidates, routes, .. } = std::mem::take(&mut self.output);
         candidates.retain(|candidate| (candidate.id as usize) < self.vocab);
-        let mut shaped = Cow::Borrowed(&candidates[..]);
+        // What may be chosen from, unless it is all of them as they are.
+        let mut shaped = match &self.constrained {
+            None => Cow::Borrowed(&candidates[..]),
+            Some(constrained) => Cow::Owned(constrained.choose(&candidates)?),
+        };
         if !self.options.shaping.is_none() {
             let made = self.made.tokens.iter().map(|token| token.id);
             self.options.shaping.apply(shaped.to_mut(), made);
@@ -279,6 +299,9 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         self.made.tokens.push(Token { id, text, logprobs, trace });
         self.ids.push(id);
         self.state = State::Token;
+        if let Some(constrained) = &mut self.constrained {
+            constrained.push(id, &self.options)?;
+        }
         if stopped {
             self.made.finish = FinishReason::Stop;
             self.state = State::Done;

@@ -1,9 +1,11 @@
 //! Options of a generation, and its events and results.
 
+use std::sync::Arc;
+
 use crate::{
     engine::step::{Readback, Route},
     model::config::Config,
-    text::{sampler::Sampling, shaping::Shaping, tokenizer::Tokenizer},
+    text::{constraint::Constraint, sampler::Sampling, shaping::Shaping, tokenizer::Tokenizer},
 };
 
 /// When to stop, and what to report.
@@ -22,6 +24,9 @@ pub struct Options {
     pub trace: bool,
     /// What is added to logits before a token is chosen. Log-probabilities are those without it.
     pub shaping: Shaping,
+    /// What the text may be: each token is chosen among those that it allows. If nothing may
+    /// follow, the text ends.
+    pub constraint: Option<Arc<dyn Constraint>>,
 }
 
 /// At most [`Options::MAX_TOKENS`] tokens, and nothing but they end the text.
@@ -34,6 +39,7 @@ impl Default for Options {
             logprobs: None,
             trace: false,
             shaping: Shaping::default(),
+            constraint: None,
         }
     }
 }
@@ -54,7 +60,10 @@ impl Options {
         // The top-k list of the device could hold only ids that the tokenizer lacks.
         let beyond = tokenizer.vocab_size() < config.vocab_size as usize;
         // A bias can bring any token to the front, and so can a penalty.
-        let all = self.logprobs.is_some() || beyond || !self.shaping.is_none();
+        let all = self.logprobs.is_some()
+            || self.constraint.is_some()
+            || beyond
+            || !self.shaping.is_none();
         if all { Readback::Logits } else { sampling.needs().into() }
     }
 }
@@ -138,7 +147,8 @@ impl Event<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// A stop id was sampled, or a stop text was generated.
+    /// A stop id was sampled, or a stop text was generated, or the text is all that its constraint
+    /// allows.
     Stop,
     /// `max_tokens` were generated.
     Length,

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    calls::{Calls, Said},
     engine::{Cancel, Event, Failure, Usage, Wanted, Why},
     http::App,
     metrics::Entry,
@@ -119,6 +120,7 @@ impl Texts {
 }
 
 /// What stands around the texts of an answer.
+#[expect(clippy::struct_excessive_bools, reason = "they are fields of requests")]
 pub(super) struct Form {
     pub(super) app: Arc<App>,
     /// Whether it is the answer of a conversation.
@@ -129,6 +131,8 @@ pub(super) struct Form {
     pub(super) logprobs: bool,
     /// Whether the ids of tokens are reported.
     pub(super) ids: bool,
+    /// Whether answers may be calls of functions.
+    pub(super) calls: bool,
     /// Texts for each prompt.
     pub(super) count: usize,
 }
@@ -137,6 +141,7 @@ pub(super) struct Form {
 #[derive(Default)]
 pub(super) struct Told {
     trim: Trim,
+    calls: Calls,
     /// Characters so far.
     len: usize,
 }
@@ -145,6 +150,10 @@ pub(super) struct Told {
 #[derive(Default)]
 pub(super) struct Piece {
     pub(super) text: String,
+    /// The function that is called, when it is known.
+    name: Option<String>,
+    /// JSON of its arguments.
+    arguments: String,
     pub(super) logprobs: Vec<Value>,
     pub(super) ids: Vec<u32>,
 }
@@ -152,13 +161,22 @@ pub(super) struct Piece {
 impl Piece {
     /// Whether a client would see nothing of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.logprobs.is_empty() && self.ids.is_empty()
+        let called = self.name.is_some() || !self.arguments.is_empty();
+        !called && self.text.is_empty() && self.logprobs.is_empty() && self.ids.is_empty()
     }
 
     fn add(&mut self, more: Self) {
         self.text += &more.text;
+        self.name = self.name.take().or(more.name);
+        self.arguments += &more.arguments;
         self.logprobs.extend(more.logprobs);
         self.ids.extend(more.ids);
+    }
+}
+
+impl From<Said> for Piece {
+    fn from(Said { text, name, arguments }: Said) -> Self {
+        Self { text, name, arguments, ..Self::default() }
     }
 }
 
@@ -176,7 +194,11 @@ impl Form {
         logprobs: Option<&Logprobs>,
     ) -> Result<Piece, Refusal> {
         let text = if self.chat { told.trim.next(text) } else { text };
-        let mut piece = Piece { text: text.to_owned(), ..Piece::default() };
+        let mut piece = if self.calls {
+            told.calls.push(text).into()
+        } else {
+            Piece { text: text.to_owned(), ..Piece::default() }
+        };
         if let (true, Some(id), Some(logprobs)) = (self.logprobs, id, logprobs) {
             let entry = if self.chat {
                 self.entry(id, logprobs)
@@ -190,6 +212,28 @@ impl Form {
         }
         told.len += text.chars().count();
         Ok(piece)
+    }
+
+    /// What of a text was held back until its end, and why it ended.
+    pub(super) fn end(&self, told: &mut Told, finish: FinishReason) -> (Piece, &'static str) {
+        if !self.calls {
+            return (Piece::default(), finish.name());
+        }
+        let whole = finish == FinishReason::Stop;
+        let rest = told.calls.finish(whole).into();
+        let called = whole && told.calls.is_call();
+        (rest, if called { "tool_calls" } else { finish.name() })
+    }
+
+    /// A call, or what is new of it, as one of a list.
+    fn call(&self, index: usize, name: Option<String>, arguments: &str) -> Value {
+        let id = self.id.rsplit('-').next().unwrap_or_default();
+        let mut function = json!({ "arguments": arguments });
+        if let Some(name) = name {
+            function["name"] = name.into();
+        }
+        json!({ "index": 0, "id": format!("call_{id}{index}"), "type": "function",
+            "function": function })
     }
 
     /// A token as text and bytes, with its log-probability.
@@ -276,15 +320,21 @@ impl Form {
         &self,
         index: usize,
         piece: Piece,
-        finish: Option<FinishReason>,
+        finish: Option<&'static str>,
         usage: bool,
     ) -> Value {
-        let finish = finish.map(FinishReason::name);
         let logprobs = if finish.is_some() { Value::Null } else { self.logprobs(&piece.logprobs) };
         let mut choice = json!({ "index": index, "logprobs": logprobs, "finish_reason": finish });
         if self.chat {
-            let content = json!({ "content": piece.text });
-            choice["delta"] = if finish.is_some() { json!({}) } else { content };
+            let mut delta = json!({});
+            let called = piece.name.is_some() || !piece.arguments.is_empty();
+            if finish.is_none() && !(called && piece.text.is_empty()) {
+                delta["content"] = piece.text.into();
+            }
+            if called {
+                delta["tool_calls"] = json!([self.call(index, piece.name, &piece.arguments)]);
+            }
+            choice["delta"] = delta;
         } else {
             choice["text"] = piece.text.into();
         }
@@ -337,7 +387,9 @@ impl Form {
                     made[i].add(self.piece(&mut told[i], id, &text, logprobs.as_ref())?);
                 }
                 Event::End { finish, usage } => {
-                    finished[i] = Some(finish.name());
+                    let (rest, finish) = self.end(&mut told[i], finish);
+                    made[i].add(rest);
+                    finished[i] = Some(finish);
                     self.count(i, usage, &mut entry.usage);
                 }
                 Event::Failed(failure) => return Err(failed(entry, failure)),
@@ -349,8 +401,18 @@ impl Form {
             let mut choice =
                 json!({ "index": index, "logprobs": logprobs, "finish_reason": finish });
             if self.chat {
-                choice["message"] =
+                let mut message =
                     json!({ "role": "assistant", "content": piece.text, "refusal": null });
+                if let Some(name) = piece.name {
+                    if message["content"] == "" {
+                        message["content"] = Value::Null;
+                    }
+                    let mut call = self.call(index, Some(name), &piece.arguments);
+                    // Only in streams do calls come in parts that must be put together.
+                    call.as_object_mut().map(|call| call.remove("index"));
+                    message["tool_calls"] = json!([call]);
+                }
+                choice["message"] = message;
             } else {
                 choice["text"] = piece.text.into();
             }

@@ -1,6 +1,9 @@
 //! What both endpoints that make texts take in the same way.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     engine::options::Options,
-    text::{sampler::Sampling, shaping::Shaping},
+    text::{constraint::Constraint, sampler::Sampling, shaping::Shaping},
 };
 
 /// Most texts of a request.
@@ -40,10 +43,15 @@ pub(super) struct Asked {
     /// Whether the ids of the answer are reported.
     pub(super) ids: bool,
     reuse: bool,
+    /// What the texts may be.
+    pub(super) constraint: Option<Arc<dyn Constraint>>,
+    /// Whether they may be calls of functions.
+    pub(super) calls: bool,
 }
 
 impl Asked {
-    /// Takes the fields that both endpoints have. `logprobs` is left to be set.
+    /// Takes the fields that both endpoints have. `logprobs` and what texts may be are left to be
+    /// set.
     pub(super) fn read(app: &App, fields: &mut Fields) -> Result<Self, Refusal> {
         app.check_model(fields.text("model")?.as_deref())?;
         let sampling = sampling(app.settings.sampling, fields)?;
@@ -76,6 +84,8 @@ impl Asked {
             ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
             ids: fields.flag("return_token_ids")?.unwrap_or(false),
             reuse: fields.flag("cache_prompt")?.unwrap_or(true),
+            constraint: None,
+            calls: false,
         })
     }
 
@@ -99,6 +109,7 @@ impl Asked {
             options.stop_texts.clone_from(&self.stops);
             options.shaping.clone_from(&self.shaping);
             options.logprobs = self.logprobs.map(|count| count as usize);
+            options.constraint.clone_from(&self.constraint);
             if !self.ignore_end {
                 options.stop_ids = app.model.tokenizer.stop_ids();
             }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     ask::{Asked, is_empty, is_false},
+    form::{Prescribed, call_of},
     http::App,
     wire::{Fields, Refusal, wrong},
 };
@@ -11,9 +12,6 @@ use crate::text::chat::{Message, Role, encode_chat};
 
 /// Most messages of a conversation.
 const MESSAGES: usize = 4096;
-
-const NO_TOOLS: &str = "this server does not call tools yet";
-const NO_FORMS: &str = "this server gives text without a prescribed form";
 
 /// A conversation, and what is asked of its next message.
 pub(super) struct Chat {
@@ -37,30 +35,26 @@ impl Chat {
             return Err(Refusal::value("top_logprobs", what));
         }
         asked.logprobs = wanted.then(|| top.unwrap_or(0));
-        Ok(Self { messages: messages(fields)?, asked })
+        let mut messages = messages(fields)?;
+        let (prescribed, param) = (Prescribed::read(fields)?, "response_format");
+        prescribed.explain(&mut messages);
+        asked.calls = prescribed.calls();
+        let param = if asked.calls { "tools" } else { param };
+        asked.constraint = prescribed
+            .form
+            .map(|form| app.forms.of(&app.model.tokenizer, form))
+            .transpose()
+            .map_err(|error| Refusal::from(error).on(param))?;
+        Ok(Self { messages, asked })
     }
 }
 
 /// Refuses fields that ask for what this server does not do; takes them if they do not.
 fn refuse_what_is_missing(fields: &mut Fields) -> Result<(), Refusal> {
     let no_calls = |value: &Value| value.as_str() == Some("none");
-    match fields.take("tool_choice") {
-        // What may not be called is of no use.
-        Some(choice) if no_calls(&choice) => fields.accept("tools"),
-        Some(choice) if choice.as_str() == Some("auto") => {
-            fields.refuse_unless("tools", is_empty, NO_TOOLS)?;
-        }
-        Some(_) => {
-            let what = format!("`tool_choice` asks for a call: {NO_TOOLS}");
-            return Err(Refusal::unsupported("tool_choice", what));
-        }
-        None => fields.refuse_unless("tools", is_empty, NO_TOOLS)?,
-    }
-    let old = "it is the old form of `tools`, and this server does not call tools yet";
-    fields.refuse_unless("functions", is_empty, old)?;
+    fields.refuse_unless("functions", is_empty, "it is the old form of `tools`: use that")?;
+    let old = "it is the old form of `tool_choice`: use that";
     fields.refuse_unless("function_call", no_calls, old)?;
-    let text = |value: &Value| value.get("type").and_then(Value::as_str) == Some("text");
-    fields.refuse_unless("response_format", text, NO_FORMS)?;
     let only_text = |value: &Value| {
         value.as_array().is_some_and(|list| list.iter().all(|one| one.as_str() == Some("text")))
     };
@@ -84,7 +78,18 @@ pub(super) fn messages(fields: &mut Fields) -> Result<Vec<Message>, Refusal> {
     let wanted = format!("a list of 1 to {MESSAGES} messages");
     match fields.take(NAME) {
         Some(Value::Array(list)) if (1..=MESSAGES).contains(&list.len()) => {
-            list.into_iter().enumerate().map(|(i, value)| message(i, value)).collect()
+            let mut messages: Vec<Message> = Vec::new();
+            let mut after_result = false;
+            for (i, value) in list.into_iter().enumerate() {
+                let (message, is_result) = message(i, value)?;
+                match messages.last_mut().filter(|_| is_result && after_result) {
+                    // Results of several calls are one message.
+                    Some(last) => last.content = format!("{}\n{}", last.content, message.content),
+                    None => messages.push(message),
+                }
+                after_result = is_result;
+            }
+            Ok(messages)
         }
         Some(Value::Array(list)) => {
             let what = format!("`{NAME}` has {} messages, expected {wanted}", list.len());
@@ -95,29 +100,37 @@ pub(super) fn messages(fields: &mut Fields) -> Result<Vec<Message>, Refusal> {
     }
 }
 
-fn message(i: usize, value: Value) -> Result<Message, Refusal> {
+/// A message, and whether it is the result of a call.
+fn message(i: usize, value: Value) -> Result<(Message, bool), Refusal> {
     let at = |name: &str| format!("messages[{i}].{name}");
     let mut fields = Fields::within(&format!("messages[{i}]"), value)?;
     let name = fields.text("role").map_err(|error| error.on(at("role")))?;
-    let role = match name.as_deref() {
+    let (role, is_result) = match name.as_deref() {
         // What newer models call the role of the system.
-        Some("system" | "developer") => Role::System,
-        Some("user") => Role::User,
-        Some("assistant") => Role::Assistant,
-        Some("tool" | "function") => {
-            let what = format!("`{}` is a tool: {NO_TOOLS}", at("role"));
+        Some("system" | "developer") => (Role::System, false),
+        Some("user") => (Role::User, false),
+        Some("assistant") => (Role::Assistant, false),
+        // Templates have no role for it.
+        Some("tool") => (Role::User, true),
+        Some("function") => {
+            let what = format!("`{}` is function: results of calls have the role tool", at("role"));
             return Err(Refusal::unsupported(at("role"), what));
         }
         _ => {
-            let wanted = "expected system, developer, user or assistant";
+            let wanted = "expected system, developer, user, assistant or tool";
             return Err(Refusal::value(at("role"), format!("`{}`: {wanted}", at("role"))));
         }
     };
-    if fields.take("tool_calls").is_some_and(|calls| !is_empty(&calls)) {
-        let what = format!("`{}`: {NO_TOOLS}", at("tool_calls"));
-        return Err(Refusal::unsupported(at("tool_calls"), what));
-    }
-    let content = match fields.take("content") {
+    let call = match fields.take("tool_calls") {
+        Some(calls) if role == Role::Assistant && !is_empty(&calls) => {
+            Some(call_of(&at("tool_calls"), calls)?)
+        }
+        Some(calls) if !is_empty(&calls) => {
+            return Err(wrong(&at("tool_calls"), &calls, "nothing: the role is not assistant"));
+        }
+        _ => None,
+    };
+    let mut content = match fields.take("content") {
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
             let mut text = String::new();
@@ -126,12 +139,18 @@ fn message(i: usize, value: Value) -> Result<Message, Refusal> {
             }
             text
         }
+        None if call.is_some() => String::new(),
         other => {
             let other = other.unwrap_or_default();
             return Err(wrong(&at("content"), &other, "a string, or a list of parts"));
         }
     };
-    Ok(Message::new(role, content))
+    if let Some(call) = call {
+        content.push_str(&call);
+    } else if is_result {
+        content = format!("<tool_response>{content}</tool_response>");
+    }
+    Ok((Message::new(role, content), is_result))
 }
 
 fn text_of_part(at: &str, value: Value) -> Result<String, Refusal> {

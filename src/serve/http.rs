@@ -22,6 +22,7 @@ use tokio::{net::TcpStream, sync::watch, time::sleep};
 use super::{
     connection::{Connection, Patience, Turns},
     engine::Submit,
+    form::Forms,
     guard::Key,
     metrics::Metrics,
     wire::Refusal,
@@ -137,6 +138,7 @@ pub(super) struct App {
     pub(super) model: Model,
     pub(super) submit: Submit,
     pub(super) metrics: Metrics,
+    pub(super) forms: Forms,
     ready: OnceLock<Ready>,
     stopping: watch::Sender<bool>,
     /// Seconds since 1970.
@@ -224,6 +226,7 @@ impl Server {
             model,
             submit,
             metrics: Metrics::default(),
+            forms: Forms::default(),
             ready: OnceLock::new(),
             stopping: watch::Sender::new(false),
             started: now.as_secs(),

@@ -11,9 +11,11 @@ pub mod load;
 
 mod answer;
 mod ask;
+mod calls;
 mod chat;
 mod completions;
 mod connection;
+mod form;
 mod guard;
 mod histogram;
 mod http;

@@ -166,6 +166,10 @@ impl Stream {
             }
             Event::End { finish, usage } => {
                 self.form.count(index, usage, &mut self.sum);
+                let (rest, finish) = self.form.end(&mut self.told[index], finish);
+                if !rest.is_empty() {
+                    self.due.push_back(data(&self.form.next(index, rest, None, self.usage)));
+                }
                 let chunk = self.form.next(index, Piece::default(), Some(finish), self.usage);
                 self.due.push_back(data(&chunk));
             }

@@ -232,7 +232,9 @@ impl Fields {
     /// The names of fields that nobody asked for, as a header can have them.
     pub(super) fn ignored(&self) -> Option<String> {
         let mut names = String::new();
-        for name in self.0.keys().take(IGNORED.0) {
+        let mut sorted: Vec<&String> = self.0.keys().collect();
+        sorted.sort_unstable();
+        for name in sorted.into_iter().take(IGNORED.0) {
             let plain = |c: char| c.is_ascii_graphic() && c != ',' && c != '"' && c != '\\';
             let name: String =
                 name.chars().take(64).map(|c| if plain(c) { c } else { '?' }).collect();

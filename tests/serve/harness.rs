@@ -55,6 +55,8 @@ pub(crate) struct Begun {
     pub(crate) stop_ids: usize,
     pub(crate) reuse: bool,
     pub(crate) shaping: Shaping,
+    /// Whether its form was prescribed.
+    pub(crate) constrained: bool,
     /// How it ended: `done`, or why it had to.
     pub(crate) ended: Option<String>,
 }
@@ -132,6 +134,8 @@ fn act(tokenizer: &Tokenizer, job: &mut Job) -> Option<Failure> {
     let (finish, texts) = match order {
         "long" => (FinishReason::Length, vec![" one", " two", " three"]),
         "blank" => (FinishReason::Stop, vec!["", "é"]),
+        "call" => (FinishReason::Stop, CALL.to_vec()),
+        "cut" => (FinishReason::Length, CALL[..number].to_vec()),
         _ => (FinishReason::Stop, vec![" Hi", " there"]),
     };
     for text in texts {
@@ -170,6 +174,10 @@ fn look(jobs: &mut Jobs, waiting: &mut VecDeque<Job>) {
     });
 }
 
+/// A call, in pieces that have nothing to do with its parts.
+const CALL: [&str; 6] =
+    [" Well <to", "ol_call>{\"na", "me\":\"get_it\",\"arguments\"", ":{\"a\":{}", ",\"b\":1}", "}"];
+
 /// The engine that follows the script.
 fn follow(mut jobs: Jobs, tokenizer: &Tokenizer, begun: &Mutex<Vec<Begun>>) {
     let mut waiting = VecDeque::new();
@@ -195,6 +203,7 @@ fn follow(mut jobs: Jobs, tokenizer: &Tokenizer, begun: &Mutex<Vec<Begun>>) {
             stop_ids: wanted.options.stop_ids.len(),
             reuse: wanted.reuse,
             shaping: wanted.options.shaping.clone(),
+            constrained: wanted.options.constraint.is_some(),
             ended: None,
         });
         look(&mut jobs, &mut waiting);

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod forms;
 mod harness;
 mod limits;
 mod lost;

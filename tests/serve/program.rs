@@ -304,3 +304,58 @@ fn other_computers_need_a_key() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("openssl rand -hex 32") && !said.contains("short"), "{said}");
 }
+
+/// What the demo model says at temperature 1 has the form that was asked for.
+#[test]
+fn forms_and_calls_are_obeyed() {
+    let server = Program::start(&[]);
+    let number = json!({ "type": "integer", "minimum": 1, "maximum": 3 });
+    let schema = json!({
+        "type": "object", "required": ["a"], "additionalProperties": false,
+        "properties": { "a": number },
+    });
+    let get = json!({ "name": "get", "description": "Gets some.", "parameters": schema });
+    let stop = json!({ "name": "stop" });
+    let tools = json!([
+        { "type": "function", "function": get }, { "type": "function", "function": stop },
+    ]);
+    let is_good = |text: &str| {
+        let object: Value = serde_json::from_str(text).expect("JSON");
+        let fields = object.as_object().expect("an object");
+        fields.len() == 1 && fields["a"].as_i64().is_some_and(|a| (1..=3).contains(&a))
+    };
+    let ask = |more: &Value| server.post("/v1/chat/completions", &chat("How many?", more)).json();
+    for seed in 0..3 {
+        let format = json!({ "type": "json_schema", "json_schema": { "schema": schema } });
+        let more = json!({ "seed": seed, "response_format": format });
+        let answer = ask(&more);
+        let choice = &answer["choices"][0];
+        let content = choice["message"]["content"].as_str().expect("text");
+        assert!(is_good(content) && choice["finish_reason"] == "stop", "{answer}");
+        let mut stream = chat("How many?", &more);
+        stream["stream"] = true.into();
+        let answer = server.post("/v1/chat/completions", &stream);
+        assert_eq!(streamed(&answer), content);
+
+        for tool_choice in
+            [json!("required"), json!({ "type": "function", "function": { "name": "get" } })]
+        {
+            let more = json!({ "seed": seed, "tools": tools, "tool_choice": tool_choice });
+            let answer = ask(&more);
+            let choice = &answer["choices"][0];
+            assert_eq!(choice["finish_reason"], "tool_calls", "{answer}");
+            let function = &choice["message"]["tool_calls"][0]["function"];
+            let arguments = function["arguments"].as_str().expect("JSON");
+            match function["name"].as_str() {
+                Some("get") => assert!(is_good(arguments), "{answer}"),
+                Some("stop") if tool_choice.is_string() => assert_eq!(arguments, "{}"),
+                _ => panic!("{answer}"),
+            }
+        }
+    }
+    let cut = ask(&json!({ "max_tokens": 2, "response_format": { "type": "json_object" } }));
+    assert_eq!(cut["choices"][0]["finish_reason"], "length");
+    let auto = ask(&json!({ "max_tokens": 20, "tools": tools }));
+    let message = &auto["choices"][0]["message"];
+    assert!(message["content"].is_string() || message["tool_calls"].is_array(), "{auto}");
+}

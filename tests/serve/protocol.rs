@@ -105,6 +105,7 @@ fn values_out_of_range_are_refused_by_name() {
     let value = "invalid_value";
     let missing = "unsupported_parameter";
     let tool = json!([{ "type": "function", "function": { "name": "f" } }]);
+    let twice = json!([tool[0], tool[0]]);
     for (name, bad, code) in [
         ("temperature", json!(-1), value),
         ("temperature", json!(2.5), value),
@@ -137,11 +138,14 @@ fn values_out_of_range_are_refused_by_name() {
         ("logit_bias", json!({ "99999": 1 }), value),
         ("logit_bias", json!({ "x": 1 }), value),
         ("logit_bias", json!([5]), value),
-        ("tools", tool.clone(), missing),
-        ("tool_choice", json!("required"), missing),
+        ("tools", json!("f"), value),
+        ("tools", twice, value),
+        ("tool_choice", json!("required"), value),
+        ("tool_choice", json!("sometimes"), value),
+        ("tool_choice", json!({ "type": "function", "function": { "name": "f" } }), value),
+        ("response_format", json!("json"), value),
         ("functions", tool.clone(), missing),
         ("function_call", json!("auto"), missing),
-        ("response_format", json!({ "type": "json_object" }), missing),
         ("modalities", json!(["text", "audio"]), missing),
         ("audio", json!({ "voice": "x" }), missing),
         ("prediction", json!({}), missing),
@@ -197,12 +201,22 @@ fn messages_are_read_part_by_part() {
         (json!({ "role": "user" }), "invalid_value", "messages[0].content"),
         (json!({ "role": "user", "content": 3 }), "invalid_value", "messages[0].content"),
         (json!("hello"), "invalid_value", "messages[0]"),
-        (json!({ "role": "tool", "content": "x" }), "unsupported_parameter", "messages[0].role"),
+        (
+            json!({ "role": "function", "content": "x" }),
+            "unsupported_parameter",
+            "messages[0].role",
+        ),
         (
             json!({ "role": "assistant", "content": null, "tool_calls": [{}] }),
-            "unsupported_parameter",
+            "invalid_value",
+            "messages[0].tool_calls[0].function",
+        ),
+        (
+            json!({ "role": "user", "content": "x", "tool_calls": [{}] }),
+            "invalid_value",
             "messages[0].tool_calls",
         ),
+        (json!({ "role": "assistant", "content": null }), "invalid_value", "messages[0].content"),
         (
             json!({ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }),
             "unsupported_content",

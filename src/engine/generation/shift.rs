@@ -17,6 +17,7 @@ impl<S: BorrowMut<Sampler>> Generation<'_, S> {
     /// prompt is replaced.
     pub fn is_full(&self) -> bool {
         self.state == State::Token
+            && !self.is_whole()
             && self.made.tokens.len() < self.options.max_tokens
             && self.ids.len() > self.session.context as usize
     }

@@ -443,6 +443,7 @@ async fn post(
         seed: asked.sampling.seed,
         logprobs: asked.logprobs.is_some(),
         ids: asked.ids,
+        calls: asked.calls,
         count: asked.count as usize,
     };
     let mut texts = Texts::ask(app, wanted)?;

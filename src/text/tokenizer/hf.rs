@@ -8,7 +8,7 @@ use tokenizers::{
     PostProcessorWrapper, decoders::strip::Strip,
 };
 
-use super::around::Around;
+use super::{around::Around, sentencepiece::byte_of};
 use crate::base::json;
 
 /// A tokenizer from `tokenizer.json`.
@@ -194,6 +194,13 @@ impl Hf {
         // The crate decodes a token with any other character as the text itself.
         let bytes: Option<Vec<u8>> = token.chars().map(|c| alphabet.get(&c).copied()).collect();
         Ok(Some(bytes.unwrap_or_else(|| token.into_bytes())))
+    }
+
+    /// The byte that token `id` stands for where characters have no tokens of their own.
+    pub(super) fn fallback_byte(&self, id: u32) -> Option<u8> {
+        let falls_back = |step: &DecoderWrapper| matches!(step, DecoderWrapper::ByteFallback(_));
+        let token = self.inner.id_to_token(id)?;
+        byte_of(&token).filter(|_| self.decoders.iter().any(falls_back))
     }
 
     /// Whether there is a token `id`.

@@ -3,6 +3,7 @@
 
 mod around;
 mod bpe;
+mod bytes;
 mod ggml;
 mod ggml_pieces;
 mod hf;

@@ -385,6 +385,12 @@ impl SentencePiece {
             _ => text.replace(BLANK, " ").into(),
         })
     }
+
+    /// The same of a piece that stands for text.
+    pub(super) fn plain_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let (_, kind) = self.piece(id)?;
+        if matches!(kind, Kind::Control | Kind::Unknown) { None } else { self.token_bytes(id) }
+    }
 }
 
 /// The score of a user-defined piece of so many bytes in a unigram model: above those of normal
@@ -479,7 +485,7 @@ fn bytes<'a>(
 }
 
 /// The byte that is spelt so: `<0x0A>`.
-fn byte_of(text: &str) -> Option<u8> {
+pub(super) fn byte_of(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     let byte = u8::from_str_radix(digits, 16).ok()?;
     (format!("{byte:02X}") == digits).then_some(byte)
