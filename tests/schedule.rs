@@ -156,6 +156,7 @@ impl World {
             max_tokens: random.below(70),
             copies: if random.once_in(5) { random.below(4) } else { 1 },
             deadline: random.once_in(6).then(|| self.now + u64::from(random.below(100_000))),
+            scored: None,
         };
         let Request { key, copies, max_tokens, deadline, .. } = request;
         let (prompt, waiting) = (request.prompt.clone(), self.waiting().count());
@@ -600,14 +601,38 @@ fn go_on(scheduler: &mut Scheduler) -> Plan {
     plan
 }
 
+fn request(prompt: Vec<u32>, copies: u32, scored: Option<u32>) -> Request {
+    let (namespace, deadline) = (scored.map(|_| Namespace::Key(0)), None);
+    Request { key: 0, namespace, prompt, max_tokens: 9, copies, deadline, scored }
+}
+
+/// Each goes through the model by itself, and the last token of each too.
+#[test]
+fn prompts_that_are_scored_share_nothing() {
+    let limits =
+        Limits { context: 256, rows: 4, chunk: 64, runs: 4, queue: 8, stall: 1000, reserve: 8 };
+    let mut scheduler = Scheduler::new(limits, PagePool::new(16, 16));
+    let ids = scheduler.submit(request(vec![5; 70], 2, Some(32))).expect("there is room");
+    let mut there = [0; 2];
+    for _ in 0..9 {
+        for run in go_on(&mut scheduler).runs {
+            let of = ids.iter().position(|&id| id == run.id).expect("one of both");
+            assert_eq!(run.positions.start, there[of], "all of it, in order");
+            assert!(run.positions.len() <= 32 && (run.positions.end < 70 || run.read));
+            assert!(!run.read || run.positions.len() == 1, "{run:?}");
+            there[of] = run.positions.end;
+        }
+    }
+    assert_eq!(there, [70; 2]);
+}
+
 #[test]
 fn copies_of_a_prompt_run_it_once_and_share_its_whole_pages() {
     let limits =
         Limits { context: 256, rows: 4, chunk: 64, runs: 4, queue: 8, stall: 1000, reserve: 8 };
     let mut scheduler = Scheduler::new(limits, PagePool::new(16, 16));
     let prompt = vec![5; 70];
-    let text =
-        Request { key: 0, namespace: None, prompt, max_tokens: 9, copies: 3, deadline: None };
+    let text = request(prompt, 3, None);
     let ids = scheduler.submit(text).expect("there is room");
     let lengths = |plan: &Plan| -> Vec<(Id, usize)> {
         plan.runs.iter().map(|run| (run.id, run.positions.len())).collect()

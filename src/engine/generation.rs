@@ -2,6 +2,7 @@
 
 mod constrained;
 mod planned;
+mod scored;
 mod shift;
 
 use std::{
@@ -18,7 +19,7 @@ use crate::{
     },
     model::{config::Config, rope},
     text::{
-        sampler::{Candidate, Sampler, logprobs, top_logprobs},
+        sampler::Sampler,
         stop::StopTexts,
         tokenizer::{StreamDecoder, Tokenizer},
     },
@@ -63,6 +64,8 @@ pub struct Generation<'t, S = Sampler> {
     /// Tokens of the prompt that were there before its first step.
     skipped: usize,
     output: StepOutput,
+    /// Log-probabilities of the prompt's tokens but the first, as far as they are wanted and known.
+    scores: Vec<Logprobs>,
     /// The text of the [`Event::Rest`] emitted last.
     rest: String,
     state: State,
@@ -76,6 +79,8 @@ enum State {
     Prompt,
     /// A chunk of the prompt has gone through; its event is due.
     Chunk,
+    /// The prompt has; its log-probabilities are due, if they are wanted.
+    Scored,
     /// There are logits to sample from.
     Sample,
     /// The event of a token was emitted.
@@ -129,6 +134,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
             sent: 0,
             skipped: 0,
             output: StepOutput::default(),
+            scores: Vec::new(),
             rest: String::new(),
             state: State::Prompt,
             made: Generated {
@@ -156,7 +162,8 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     fn skip(&mut self, cached: &[u32]) -> usize {
         let prompt = &self.ids[..self.prompt];
         let same = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        self.skipped = same.min(self.prompt - 1);
+        // Tokens that are to be scored go through the model.
+        self.skipped = if self.scores() { 0 } else { same.min(self.prompt - 1) };
         self.sent = self.skipped;
         self.skipped
     }
@@ -172,10 +179,16 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
                 State::Prompt | State::Decode => return Ok(Next::Step(self.input())),
                 State::Chunk => {
                     let left = self.sent < self.prompt;
-                    self.state = if left { State::Prompt } else { State::Sample };
+                    self.state = if left { State::Prompt } else { State::Scored };
                     let skipped = self.skipped;
                     let (done, total) = (self.sent - skipped, self.prompt - skipped);
                     return Ok(Next::Event(Event::Prompt { done, total }));
+                }
+                State::Scored => {
+                    self.state = State::Sample;
+                    if self.scores() {
+                        return Ok(Next::Event(Event::Scored(&self.scores)));
+                    }
                 }
                 State::Sample => {
                     self.sample()?;
@@ -223,6 +236,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         match self.state {
             State::Prompt => {
                 self.sent += self.input().ids.len();
+                self.score(&output)?;
                 self.state = State::Chunk;
             }
             State::Decode => self.state = State::Sample,
@@ -246,7 +260,10 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
 
     /// The step that is due.
     fn input(&self) -> Input<'_> {
-        let input = if self.state == State::Prompt {
+        let last = self.prompt - 1;
+        let input = if self.state == State::Prompt && self.scores() && self.sent < last {
+            Input::next_chunk(&self.ids[self.sent..last], Readback::AllLogits, self.session)
+        } else if self.state == State::Prompt {
             Input::next_chunk(&self.ids[self.sent..self.prompt], self.read, self.session)
         } else {
             let last = self.ids.last().expect("a prompt has tokens");
@@ -292,7 +309,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
             return Ok(());
         }
         let count = self.options.logprobs;
-        let logprobs = count.map(|count| report(&candidates, id, count)).transpose()?;
+        let logprobs = count.map(|count| scored::candidates(&candidates, id, count)).transpose()?;
         let trace = self.options.trace.then(|| self.trace(routes));
         let (text, stopped) = self.stops.push(&self.stream.push(id)?);
         self.made.text.push_str(&text);
@@ -340,15 +357,6 @@ pub async fn generate<S: Stepper>(
 ) -> Result<Generated> {
     let mut no_room = |_| Ok(None);
     generate_with_room(stepper, tokenizer, sampler, prompt, options, on_event, &mut no_room).await
-}
-
-/// The log-probabilities over all candidates, which are sorted by id.
-fn report(candidates: &[Candidate], id: u32, count: usize) -> Result<Logprobs> {
-    let logits: Vec<f32> = candidates.iter().map(|candidate| candidate.logit).collect();
-    let top = top_logprobs(&logits, count)?;
-    let chosen = logprobs(&logits, &[id])?[0];
-    // The candidates are all ids from 0 on, so the id is the index.
-    Ok(Logprobs { chosen, top, norm: f64::from(logits[id as usize]) - chosen })
 }
 
 #[cfg(test)]
@@ -439,6 +447,7 @@ mod tests {
         let made = run(&mut session(64), &options(8), &mut |event| {
             match event {
                 Event::Prompt { done, total } => prompt.push((done, total)),
+                Event::Scored(_) => panic!("nobody asked for it"),
                 Event::Token(token) => text += &token.text,
                 Event::Rest(rest) => text += rest,
             }

@@ -20,6 +20,8 @@ pub struct Options {
     pub stop_texts: Vec<String>,
     /// Whether to report log-probabilities, and for how many of the likeliest tokens.
     pub logprobs: Option<usize>,
+    /// Whether [`Options::logprobs`] are also those of the prompt's tokens: [`Event::Scored`].
+    pub scored: bool,
     /// Whether to report a [`Trace`] with each token.
     pub trace: bool,
     /// What is added to logits before a token is chosen. Log-probabilities are those without it.
@@ -37,6 +39,7 @@ impl Default for Options {
             stop_ids: Vec::new(),
             stop_texts: Vec::new(),
             logprobs: None,
+            scored: false,
             trace: false,
             shaping: Shaping::default(),
             constraint: None,
@@ -126,6 +129,9 @@ pub enum Event<'a> {
         /// Tokens that must go through it: the prompt without what was in the cache.
         total: usize,
     },
+    /// The log-probabilities of all tokens of the prompt but the first, in order, once it has gone
+    /// through the model; only if [`Options::scored`].
+    Scored(&'a [Logprobs]),
     /// The next token.
     Token(&'a Token),
     /// Text that was held back, emitted once no more tokens come.
@@ -133,10 +139,10 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// The text that is new with this event; empty for progress of the prompt.
+    /// The text that is new with this event; empty for what is about the prompt.
     pub fn text(&self) -> &str {
         match self {
-            Self::Prompt { .. } => "",
+            Self::Prompt { .. } | Self::Scored(_) => "",
             Self::Token(token) => &token.text,
             Self::Rest(text) => text,
         }

@@ -34,6 +34,8 @@ struct Text {
     /// Tokens that it may generate.
     most: u32,
     deadline: Option<u64>,
+    /// Most tokens of the prompt in a step, if all its logits are read.
+    scored: Option<u32>,
     /// The text whose prompt it has too. It begins after that prompt has gone through the model.
     copy_of: Option<Id>,
     paused: bool,
@@ -142,7 +144,7 @@ impl Scheduler {
     ///
     /// A [`Refusal`], which says why.
     pub fn submit(&mut self, request: Request) -> Result<Vec<Id>, Refusal> {
-        let Request { key, namespace, prompt, max_tokens, copies, deadline } = request;
+        let Request { key, namespace, prompt, max_tokens, copies, deadline, scored } = request;
         let Limits { context, queue: most, .. } = self.limits;
         if prompt.is_empty() || copies == 0 {
             return Err(Refusal::Empty);
@@ -163,6 +165,8 @@ impl Scheduler {
         }
         let first = Id(self.next);
         let namespace = namespace.or((copies > 1).then_some(Namespace::Request(first.0)));
+        // What is shared would not go through the model.
+        let namespace = namespace.filter(|_| scored.is_none());
         let prompt: Arc<[u32]> = prompt.into();
         let ids: Vec<Id> = (self.next..).map(Id).take(copies as usize).collect();
         self.next += u64::from(copies);
@@ -173,7 +177,8 @@ impl Scheduler {
                 prompt: prompt.clone(),
                 most: max_tokens,
                 deadline,
-                copy_of: (id != first).then_some(first),
+                scored,
+                copy_of: (id != first && scored.is_none()).then_some(first),
                 paused: false,
                 generated: 0,
                 cached: 0,
@@ -503,8 +508,12 @@ impl Scheduler {
             if left == 0 || plan.runs.len() >= self.limits.runs as usize {
                 break;
             }
-            let mut to = text.length().min(from.saturating_add(left));
-            if to < text.length() {
+            // The last token is read as it is in other texts.
+            let apart = text.scored.is_some() && from + 1 < text.length();
+            let end = text.length() - u32::from(apart);
+            let most = text.scored.map_or(left, |most| most.min(left));
+            let mut to = end.min(from.saturating_add(most));
+            if to < end {
                 to = from + (to - from) / unit * unit;
             }
             if to == from {

@@ -14,7 +14,7 @@ use crate::{
         pages::{Namespace, PagePool},
         schedule::{Id, Limits, Outcome, Placed, Plan, Refusal, Request, Scheduler},
         sequence::{Kind, Sequence},
-        step::{Run, StepOutput},
+        step::{Readback, Run, StepOutput},
         store::Store,
     },
     machine::{Machine, step::PAGE},
@@ -263,6 +263,8 @@ impl<'t, M: Machine> Texts<'t, M> {
             })
             .collect::<Result<Vec<_>>>()?;
         let Claim { key, namespace, deadline } = claim;
+        let all = sizes.chunk(Readback::AllLogits);
+        let scored = options.scored.then(|| u32::try_from(all).unwrap_or(u32::MAX));
         let ids = self.scheduler.submit(Request {
             key,
             namespace,
@@ -270,6 +272,7 @@ impl<'t, M: Machine> Texts<'t, M> {
             max_tokens: u32::try_from(options.max_tokens).unwrap_or(u32::MAX),
             copies: u32::try_from(texts.len()).unwrap_or(u32::MAX),
             deadline,
+            scored,
         })?;
         self.by_id.extend(ids.iter().copied().zip(texts));
         Ok(ids)
@@ -457,7 +460,7 @@ impl<'t, M: Machine> Texts<'t, M> {
         let Some(text) = self.by_id.get_mut(&id) else { return Ok(true) };
         let output = output?;
         if let Some(run) = plan.runs.iter().find(|run| run.id == id) {
-            text.generation.accept_prompt(run.positions.end as usize, output);
+            text.generation.accept_prompt(run.positions.end as usize, output)?;
         } else if plan.rows.iter().any(|row| row.id == id && !row.forced) {
             text.generation.accept(output)?;
         }

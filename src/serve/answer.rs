@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     calls::{Calls, Said},
+    echo::Echo,
     engine::{Cancel, Event, Failure, Usage, Wanted, Why},
     http::App,
     metrics::Entry,
@@ -88,7 +89,7 @@ impl Texts {
                         app.metrics.between(now - last);
                     }
                 }
-                Event::Text { .. } => {}
+                Event::Text { .. } | Event::Scored(_) => {}
                 Event::End { .. } | Event::Failed(_) => self.receivers[i] = None,
             }
             return Poll::Ready(Some((i, event)));
@@ -135,6 +136,8 @@ pub(super) struct Form {
     pub(super) calls: bool,
     /// Texts for each prompt.
     pub(super) count: usize,
+    /// The prompts, if they are given back.
+    pub(super) echo: Vec<Echo>,
 }
 
 /// One of the texts, as far as it has come.
@@ -143,7 +146,7 @@ pub(super) struct Told {
     trim: Trim,
     calls: Calls,
     /// Characters so far.
-    len: usize,
+    pub(super) len: usize,
 }
 
 /// What is new of a text.
@@ -252,18 +255,25 @@ impl Form {
     }
 
     /// The same after a text that is continued: to be put into lists.
-    fn old_entry(&self, id: u32, logprobs: &Logprobs, offset: usize) -> Result<Value, Refusal> {
-        let text = |id: u32| -> Result<String, Refusal> {
-            let bytes = self.app.model.tokenizer.token_bytes(id)?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
+    pub(super) fn old_entry(
+        &self,
+        id: u32,
+        logprobs: &Logprobs,
+        offset: usize,
+    ) -> Result<Value, Refusal> {
         let mut top = Map::new();
         for &(id, logprob) in &logprobs.top {
             // Several tokens may be parts of characters, and the same text then: the first is the
             // likeliest.
-            top.entry(text(id)?).or_insert_with(|| finite(logprob).into());
+            top.entry(self.token_text(id)?).or_insert_with(|| finite(logprob).into());
         }
-        Ok(json!([text(id)?, finite(logprobs.chosen), top, offset]))
+        Ok(json!([self.token_text(id)?, finite(logprobs.chosen), top, offset]))
+    }
+
+    /// A token's own text.
+    pub(super) fn token_text(&self, id: u32) -> Result<String, Refusal> {
+        let bytes = self.app.model.tokenizer.token_bytes(id)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Log-probabilities as a field of a choice.
@@ -376,12 +386,14 @@ impl Form {
     ) -> Result<Value, Refusal> {
         let count = texts.receivers.len();
         let mut told: Vec<Told> = (0..count).map(|_| Told::default()).collect();
-        let mut made: Vec<Piece> = (0..count).map(|_| Piece::default()).collect();
+        let openings = told.iter_mut().enumerate().map(|(i, told)| self.opening(told, i));
+        let mut made = openings.collect::<Result<Vec<Piece>, _>>()?;
         let mut finished = vec![None; count];
         let app = &self.app;
         while let Some((i, event)) = poll_fn(|cx| texts.poll_next(app, cx)).await {
             match event {
                 Event::Started => {}
+                Event::Scored(scores) => made[i].add(self.echoed(&mut told[i], i, &scores)?),
                 Event::Text { id, text, logprobs } => {
                     entry.came(id);
                     made[i].add(self.piece(&mut told[i], id, &text, logprobs.as_ref())?);

@@ -47,12 +47,14 @@ pub(super) struct Asked {
     pub(super) constraint: Option<Arc<dyn Constraint>>,
     /// Whether they may be calls of functions.
     pub(super) calls: bool,
+    /// Whether the prompt is given back.
+    pub(super) echo: bool,
 }
 
 impl Asked {
-    /// Takes the fields that both endpoints have. `logprobs` and what texts may be are left to be
-    /// set.
-    pub(super) fn read(app: &App, fields: &mut Fields) -> Result<Self, Refusal> {
+    /// Takes the fields that both endpoints have; texts may have no fewer tokens than `least`.
+    /// `logprobs` and what texts may be are left to be set.
+    pub(super) fn read(app: &App, fields: &mut Fields, least: u32) -> Result<Self, Refusal> {
         app.check_model(fields.text("model")?.as_deref())?;
         let sampling = sampling(app.settings.sampling, fields)?;
         let count = fields.whole("n", 1, MOST_TEXTS)?.unwrap_or(1);
@@ -74,7 +76,7 @@ impl Asked {
         }
         Ok(Self {
             sampling,
-            max_tokens: max_tokens(fields)?,
+            max_tokens: max_tokens(fields, least)?,
             stops: stops(fields)?,
             shaping: shaping(app, fields)?,
             count,
@@ -86,6 +88,7 @@ impl Asked {
             reuse: fields.flag("cache_prompt")?.unwrap_or(true),
             constraint: None,
             calls: false,
+            echo: false,
         })
     }
 
@@ -107,6 +110,7 @@ impl Asked {
             let max_tokens = self.most(app, prompt.len(), context)?;
             let mut options = Options { max_tokens, ..Options::default() };
             options.stop_texts.clone_from(&self.stops);
+            options.scored = self.echo && self.logprobs.is_some();
             options.shaping.clone_from(&self.shaping);
             options.logprobs = self.logprobs.map(|count| count as usize);
             options.constraint.clone_from(&self.constraint);
@@ -128,7 +132,7 @@ impl Asked {
         let room = context.saturating_sub(prompt);
         let usual = (app.settings.max_tokens as usize).min(room);
         let wanted = self.max_tokens.map_or(usual, |most| most as usize);
-        if room == 0 || wanted > room {
+        if room == 0 && self.max_tokens != Some(0) || wanted > room {
             let wanted = wanted.max(1);
             let what = format!(
                 "This model's maximum context length is {context} tokens. However, you requested \
@@ -207,9 +211,9 @@ fn shaping(app: &App, fields: &mut Fields) -> Result<Shaping, Refusal> {
 }
 
 /// The most tokens, by its two names.
-fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, Refusal> {
+fn max_tokens(fields: &mut Fields, least: u32) -> Result<Option<u32>, Refusal> {
     const NAMES: [&str; 2] = ["max_completion_tokens", "max_tokens"];
-    let [new, old] = NAMES.map(|name| fields.whole(name, 1, u32::MAX));
+    let [new, old] = NAMES.map(|name| fields.whole(name, least, u32::MAX));
     match (new?, old?) {
         (Some(new), Some(old)) if new != old => {
             let what = format!("`{}` is {new} and `{}` is {old}: give one", NAMES[0], NAMES[1]);

@@ -27,7 +27,7 @@ impl Chat {
     /// Status 400 for a value that a field cannot have, and for what this server does not do.
     pub(super) fn read(app: &App, fields: &mut Fields) -> Result<Self, Refusal> {
         refuse_what_is_missing(fields)?;
-        let mut asked = Asked::read(app, fields)?;
+        let mut asked = Asked::read(app, fields, 1)?;
         let wanted = fields.flag("logprobs")?.unwrap_or(false);
         let top = fields.whole("top_logprobs", 0, 20)?;
         if !wanted && top.is_some_and(|top| top > 0) {

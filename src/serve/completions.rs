@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    ask::{Asked, is_empty, is_false},
+    ask::{Asked, is_empty},
+    echo::Echo,
     http::App,
     wire::{Fields, Refusal, wrong},
 };
@@ -31,9 +32,11 @@ impl Completion {
     ///
     /// Status 400 for a value that a field cannot have, and for what this server does not do.
     pub(super) fn read(app: &App, fields: &mut Fields) -> Result<Self, Refusal> {
-        let mut asked = Asked::read(app, fields)?;
+        let echo = fields.flag("echo")?.unwrap_or(false);
+        // The prompt alone may be what is wanted.
+        let mut asked = Asked::read(app, fields, u32::from(!echo))?;
         asked.logprobs = fields.whole("logprobs", 0, 5)?;
-        fields.refuse_unless("echo", is_false, "this server gives no prompts back")?;
+        asked.echo = echo;
         fields.refuse_unless("suffix", is_empty, "the model was not made to fill gaps")?;
         let best = u64::from(asked.count);
         let same = |value: &Value| value.as_u64() == Some(best);
@@ -73,10 +76,11 @@ fn prompts(app: &App, fields: &mut Fields) -> Result<Vec<Prompt>, Refusal> {
     prompts.ok_or_else(|| wrong(NAME, &value, wanted))
 }
 
-/// The ids of a prompt.
-pub(super) fn encode(app: &App, prompt: Prompt) -> Result<Vec<u32>, Refusal> {
-    match prompt {
-        Prompt::Text(text) => app.model.tokenizer.encode_prompt(&text).map_err(Refusal::from),
-        Prompt::Ids(ids) => Ok(ids),
-    }
+/// A prompt as text and as ids.
+pub(super) fn encode(app: &App, prompt: Prompt) -> Result<Echo, Refusal> {
+    let tokenizer = &app.model.tokenizer;
+    Ok(match prompt {
+        Prompt::Text(text) => Echo { ids: tokenizer.encode_prompt(&text)?, text },
+        Prompt::Ids(ids) => Echo { text: tokenizer.decode_lossy(&ids)?, ids },
+    })
 }

@@ -208,6 +208,7 @@ fn tell(job: &mut Job, news: News<'_>) {
     match news {
         News::Begun => job.start(),
         News::Event(options::Event::Prompt { .. }) => {}
+        News::Event(options::Event::Scored(scores)) => job.send(Event::Scored(scores.to_vec())),
         News::Event(options::Event::Token(token)) => job.send(Event::Text {
             id: Some(token.id),
             text: token.text.clone(),

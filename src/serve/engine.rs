@@ -30,6 +30,8 @@ pub const EVENTS: usize = 64;
 pub enum Event {
     /// It is no longer in the queue.
     Started,
+    /// The log-probabilities of the prompt's tokens but the first, if they were requested.
+    Scored(Vec<Logprobs>),
     /// New text.
     Text {
         /// The token that completed it; none for text that was held back until the end.

@@ -15,6 +15,7 @@ mod calls;
 mod chat;
 mod completions;
 mod connection;
+mod echo;
 mod form;
 mod guard;
 mod histogram;

@@ -119,6 +119,10 @@ impl Stream {
                 stream.due.push_back(data(&stream.form.begin(index, usage)));
             }
         }
+        for index in 0..count {
+            let piece = stream.form.opening(&mut stream.told[index], index);
+            stream.send(index, piece);
+        }
         if let Some((index, event)) = first {
             stream.take(index, event);
         }
@@ -152,17 +156,15 @@ impl Stream {
     fn take(&mut self, index: usize, event: Event) {
         match event {
             Event::Started => {}
+            Event::Scored(scores) => {
+                let piece = self.form.echoed(&mut self.told[index], index, &scores);
+                self.send(index, piece);
+            }
             Event::Text { id, text, logprobs } => {
                 self.entry.came(id);
                 let told = &mut self.told[index];
-                match self.form.piece(told, id, &text, logprobs.as_ref()) {
-                    Ok(piece) if piece.is_empty() => {}
-                    Ok(piece) => {
-                        let chunk = self.form.next(index, piece, None, self.usage);
-                        self.due.push_back(data(&chunk));
-                    }
-                    Err(refusal) => self.fail(&refusal),
-                }
+                let piece = self.form.piece(told, id, &text, logprobs.as_ref());
+                self.send(index, piece);
             }
             Event::End { finish, usage } => {
                 self.form.count(index, usage, &mut self.sum);
@@ -179,6 +181,18 @@ impl Stream {
             }
         }
         self.entry.usage = self.sum;
+    }
+
+    /// Puts what is new of a text to what is due, unless a client would see nothing of it.
+    fn send(&mut self, index: usize, piece: Result<Piece, Refusal>) {
+        match piece {
+            Ok(piece) if piece.is_empty() => {}
+            Ok(piece) => {
+                let chunk = self.form.next(index, piece, None, self.usage);
+                self.due.push_back(data(&chunk));
+            }
+            Err(refusal) => self.fail(&refusal),
+        }
     }
 
     /// An error in the middle: clients see it, and that the end is missing.

@@ -1,6 +1,7 @@
 //! The server: its protocol against an engine that follows a script, and the program with the demo
 //! model.
 
+mod choices;
 #[path = "../common/mod.rs"]
 mod common;
 mod forms;

@@ -166,7 +166,8 @@ fn values_out_of_range_are_refused_by_name() {
         ("prompt", json!([99_999]), value),
         ("prompt", json!([[1], [-1]]), value),
         ("logprobs", json!(6), value),
-        ("echo", json!(true), missing),
+        ("echo", json!("yes"), value),
+        ("max_tokens", json!(0), value),
         ("suffix", json!("end"), missing),
         ("best_of", json!(3), missing),
     ] {

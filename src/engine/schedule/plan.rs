@@ -43,6 +43,9 @@ pub struct Request {
     pub copies: u32,
     /// When it ends, finished or not, in microseconds.
     pub deadline: Option<u64>,
+    /// Whether the logits of all tokens of the prompt are read. Then each text has all of it go
+    /// through the model, the last token by itself, and no more than this many others in a step.
+    pub scored: Option<u32>,
 }
 
 /// Why a request is not taken.

@@ -29,6 +29,7 @@ use crate::{
         ask::Asked,
         chat::{self, Chat},
         completions::{self, Completion},
+        echo::Echo,
         engine::{Event, Failure, Wanted},
         guard,
         metrics::Entry,
@@ -424,7 +425,7 @@ async fn post(
     let prepared = work.await.map_err(|_| {
         Refusal::new(500, "internal_error", "the request could not be handled").finally()
     })??;
-    let Asking { asked, wanted, ignored, chat } = match prepared {
+    let Asking { asked, wanted, ignored, chat, echo } = match prepared {
         Prepared::Whole(value, ignored) => {
             let mut response = as_json(&value);
             note_ignored(response.headers_mut(), ignored);
@@ -445,6 +446,7 @@ async fn post(
         ids: asked.ids,
         calls: asked.calls,
         count: asked.count as usize,
+        echo,
     };
     let mut texts = Texts::ask(app, wanted)?;
     if !asked.stream {
@@ -518,6 +520,7 @@ struct Asking {
     wanted: Vec<Wanted>,
     ignored: Option<String>,
     chat: bool,
+    echo: Vec<Echo>,
 }
 
 fn prepare(app: &App, route: Route, key: u64, body: &[u8]) -> Result<Prepared, Refusal> {
@@ -530,20 +533,24 @@ fn prepare(app: &App, route: Route, key: u64, body: &[u8]) -> Result<Prepared, R
             let Chat { messages, asked } = Chat::read(app, &mut fields)?;
             let prompts = vec![chat::encode(app, &messages)?];
             let wanted = asked.texts(app, key, prompts)?;
-            return Ok(texts(asked, wanted, &fields, true));
+            return Ok(texts(asked, wanted, &fields, None));
         }
         _ => {
             let Completion { prompts, asked } = Completion::read(app, &mut fields)?;
             let encode = |prompt| completions::encode(app, prompt);
-            let prompts = prompts.into_iter().map(encode).collect::<Result<_, _>>()?;
-            let wanted = asked.texts(app, key, prompts)?;
-            return Ok(texts(asked, wanted, &fields, false));
+            let prompts = prompts.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+            let ids = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
+            let wanted = asked.texts(app, key, ids)?;
+            let echo = if asked.echo { prompts } else { Vec::new() };
+            return Ok(texts(asked, wanted, &fields, Some(echo)));
         }
     };
     let value = answer(app, &mut fields)?;
     Ok(Prepared::Whole(value, fields.ignored()))
 }
 
-fn texts(asked: Asked, wanted: Vec<Wanted>, fields: &Fields, chat: bool) -> Prepared {
-    Prepared::Texts(Box::new(Asking { asked, wanted, ignored: fields.ignored(), chat }))
+/// Texts to ask for, with the prompts to give back; none of these after a conversation.
+fn texts(asked: Asked, wanted: Vec<Wanted>, fields: &Fields, echo: Option<Vec<Echo>>) -> Prepared {
+    let (chat, echo) = (echo.is_none(), echo.unwrap_or_default());
+    Prepared::Texts(Box::new(Asking { asked, wanted, ignored: fields.ignored(), chat, echo }))
 }
