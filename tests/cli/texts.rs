@@ -261,3 +261,65 @@ fn prompts_of_a_file_are_continued_together() {
     }
     assert_eq!(fs::read_to_string(&out).expect("as before").lines().count(), prompts.len());
 }
+
+/// Whatever a model would say, its text has the form that is asked for.
+#[test]
+fn texts_have_the_form_that_is_asked_for() {
+    let dir = words(&Value::Null);
+    let schema = json!({
+        "type": "object", "required": ["a"], "additionalProperties": false,
+        "properties": { "a": { "enum": [1, 22, 333] }, "b": { "type": "boolean" } },
+    });
+    write(&dir, "schema.json", &schema.to_string());
+    write(&dir, "bad.json", "{\"properties\":{\"a\":{\"type\":\"string\",\"if\":{}}}}");
+    write(&dir, "grammar.lark", "start: \" w3\" /[0-9]/ \" w4\" /[0-9]/ \" w5\"\n");
+    write(&dir, "prompts.jsonl", "{\"prompt\":\"x\"}\n{\"prompt\":\"y\",\"seed\":9}\n");
+    let [schema, bad, grammar, file, out] =
+        ["schema.json", "bad.json", "grammar.lark", "prompts.jsonl", "texts.jsonl"]
+            .map(|name| dir.path().join(name));
+    let object = |text: &str| {
+        let object: Value = serde_json::from_str(text).expect("JSON");
+        let number = object["a"].as_u64().is_some_and(|a| [1, 22, 333].contains(&a));
+        let known = object.as_object().expect("an object").keys().all(|key| "ab".contains(key));
+        assert!(number && known && !text.trim_start().contains(' '), "{text}");
+    };
+    let hot = ["--temperature", "2", "--seed", "4", "--top-k", "0", "--top-p", "1"];
+    let base = ["generate", path(model()), "A number:", "--schema", path(&schema)];
+    for more in [&hot[..], &["--temperature", "0"], &["--temperature", "0", "--logprobs", "2"]] {
+        let made = json(&[&base[..], more, &["--json"]].concat());
+        assert_eq!(made["finish_reason"], "stop", "{made}");
+        object(made["text"].as_str().expect("text"));
+    }
+    let cut = json(&[&base[..], &["-n", "3", "--json"]].concat());
+    assert_eq!(cut["finish_reason"], "length");
+    let many = ["generate", path(model()), "--file", path(&file), "--out", path(&out)];
+    good(&[&many[..], &["--schema", path(&schema)]].concat());
+    let made = fs::read_to_string(&out).expect("it was written");
+    assert_eq!(made.lines().count(), 2);
+    for line in made.lines() {
+        let made: Value = serde_json::from_str(line).expect("JSON");
+        object(made["text"].as_str().expect("text"));
+    }
+    let any = ["generate", path(model()), "x", "--json-object", "-n", "2", "-q", "--seed", "1"];
+    assert!(good(&any).trim_start().starts_with('{'));
+
+    // Tokens that depend on their neighbours have the bytes that they have within a text.
+    let words = ["generate", path(dir.path()), "w7", "--grammar", path(&grammar), "--json"];
+    let made = json(&[&words[..], &hot].concat());
+    let said = made["text"].as_str().expect("text");
+    assert!(said.len() == 11 && said.starts_with(" w3") && said.contains(" w4"), "{said}");
+    assert_eq!(
+        (&made["finish_reason"], made["ids"].as_array().map(Vec::len)),
+        (&json!("stop"), Some(3))
+    );
+
+    let wrong = ["generate", path(model()), "x", "--schema", path(&bad)];
+    assert_eq!(super::code(&wrong, "invalid_schema"), 2);
+    let told = String::from_utf8_lossy(&run(&wrong).stderr).into_owned();
+    assert!(told.contains("bad.json") && told.contains(" at /properties/a: "), "{told}");
+    // No word of this model has a brace.
+    let dead = ["generate", path(dir.path()), "w7", "--json-object"];
+    assert_eq!(super::code(&dead, "grammar_dead_end"), 1);
+    let both = [&base[..], &["--json-object"]].concat();
+    assert_eq!(run(&both).status.code(), Some(2));
+}

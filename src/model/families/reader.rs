@@ -41,7 +41,8 @@ impl Reader {
     /// The problems, and a warning about the fields that nothing has read.
     pub(super) fn finish(self, ignored: &[&str]) -> (Vec<String>, Vec<String>) {
         let known = |name: &str| IGNORED.contains(&name) || ignored.contains(&name);
-        let names: Vec<&String> = self.fields.keys().filter(|name| !known(name)).collect();
+        let mut names: Vec<&String> = self.fields.keys().filter(|name| !known(name)).collect();
+        names.sort_unstable();
         if names.is_empty() {
             return (self.problems, Vec::new());
         }
