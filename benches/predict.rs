@@ -2,8 +2,8 @@
 //! source: `GROK_WGPU_ADAPTER=NAME cargo bench --bench predict`.
 //!
 //! All threads share the source, as they share a disk. The rates of the device are measured first,
-//! as `tune --rates` does, and how fast it computes on the model where all of it is there. Lines
-//! for each placement and each rate of the source.
+//! as `tune --rates MODEL` does; for prompts, also how fast it computes on the model where all of it
+//! is there. Lines for each placement and each rate of the source.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
 
@@ -24,6 +24,7 @@ use grok_wgpu::lab::{
         gpu::{AdapterChoice, Gpu, LimitProfile},
     },
     measure::{
+        computing,
         placement::placed,
         rates::{Kind, Outlook, Rate, Rates, Room},
         transfers,
@@ -119,10 +120,18 @@ fn main() -> Result<()> {
         ("on the CPU, nothing kept", Placement { attention: LAYERS, ..least }, true),
     ];
     let weights = Throttled::new(&config)?;
-    let rates = of_whole(&mut gpu, &config, &weights, rates)?;
-    for rate in [Rate::Device, Rate::Operations] {
-        println!("{} of this model, whole: {:.3e}", rate.what(), rates.get(rate));
+    let mut progress = || Ok(());
+    let own = computing::of_model(&mut gpu, &config, &weights, &rates, &mut progress);
+    if let Some(own) = block_on(own)? {
+        rates = rates.with(Rate::Device, own)?;
     }
+    println!("{} of this model's kernels: {:.3e}", Rate::Device.what(), rates.get(Rate::Device));
+    let rates = of_whole(&mut gpu, &config, &weights, rates)?;
+    println!(
+        "{} of this model, whole: {:.3e}",
+        Rate::Operations.what(),
+        rates.get(Rate::Operations)
+    );
     println!("{:<26} {:<8} {:>9} {:>10} {:>10}", "placement", "", "source", "expected", "measured");
     for rate in RATES {
         let weights = Throttled { rate, ..weights.clone() };
@@ -150,20 +159,22 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The same rates, and how fast the device computes this model where all of it is there. Software
-/// drivers are slower with small matrices than with the large one that `tune` measures, and what
-/// is to be shown here is what bringing weights takes.
+/// The same rates, with how fast the device computes prompts of this model where all of it is
+/// there. Software drivers are slower with small matrices than with the large one that `tune`
+/// measures, and what is to be shown here is what bringing weights takes.
 fn of_whole(gpu: &mut Gpu, config: &Config, weights: &Throttled, rates: Rates) -> Result<Rates> {
     let sizes = SessionOptions::new(96, PROMPT, DType::F32);
     let limits = DeviceLimits::of(gpu.caps());
     let whole = placed(config, weights, limits, sizes, Placement::WHOLE)?;
     let outlook = Outlook::of(&whole, &rates, Room::default());
     let ([token, prompt], _) = measured(gpu, config, weights, sizes, Placement::WHOLE)?;
-    let token = 1.0 / token - outlook.token.calls;
+    let expected = outlook.token.tokens_per_second();
+    println!(
+        "a token, whole: {expected:.3} expected, {token:.3} measured, {:.2}",
+        expected / token
+    );
     let prompt = f64::from(PROMPT) / prompt - outlook.prompt.calls;
-    rates
-        .with(Rate::Device, whole.token.device as f64 / token)?
-        .with(Rate::Operations, whole.prompt.operations as f64 / prompt)
+    rates.with(Rate::Operations, whole.prompt.operations as f64 / prompt)
 }
 
 /// Tokens a second: of the median generated token, and of the median prompt of one chunk. Then the

@@ -6,6 +6,7 @@ pub mod bandwidth;
 pub mod calibrate;
 pub mod capacity;
 pub mod chunks;
+pub mod computing;
 pub mod device;
 pub mod fit;
 pub mod kernels;

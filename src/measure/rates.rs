@@ -85,10 +85,12 @@ impl Rate {
 }
 
 /// The name of a rate among what is kept of an adapter: that of products has the type of their
-/// weights, and that of files their folder, if they are a model's.
+/// weights, and that of files their folder, if they are a model's. That of the device's memory has
+/// both, if it was measured with kernels of a model's sizes.
 pub fn key(rate: Rate, dtype: DType, folder: Option<&str>) -> String {
     let name = rate.name();
     match (rate, folder) {
+        (Rate::Device, Some(folder)) => format!("{name} {dtype} {folder}"),
         (Rate::Device | Rate::Link | Rate::Cpu | Rate::Operations, _) => format!("{name} {dtype}"),
         (Rate::Files | Rate::Cached, Some(folder)) => format!("{name} {folder}"),
         _ => name.to_owned(),
@@ -149,7 +151,8 @@ impl Rates {
 
     /// The same with what was measured on an adapter, for weights of type `dtype` in a folder.
     ///
-    /// What is not known of the folder is that of a scratch file, if one was measured.
+    /// What is not known of the folder is that of a scratch file, or of a large matrix, if one was
+    /// measured.
     ///
     /// # Errors
     ///
@@ -453,9 +456,13 @@ mod tests {
         let files = [None, Some("/a")].map(|folder| key(Rate::Files, DType::Q4, folder));
         let [general, own] = files;
         assert!(general != own && link.ends_with("Q4"), "{own} {link}");
+        let [matrix, kernels] =
+            [None, Some("/a")].map(|folder| key(Rate::Device, DType::Q4, folder));
+        assert_ne!(matrix, kernels);
         let kept = Kept {
             bandwidth: Some(7),
-            rates: [(link, 5.0), (general, 3.0), (own, 2.0)].into(),
+            rates: [(link, 5.0), (general, 3.0), (own, 2.0), (matrix, 20.0), (kernels, 10.0)]
+                .into(),
             ..Kept::default()
         };
         let of = |dtype, folder| {
@@ -466,11 +473,11 @@ mod tests {
         };
         assert_eq!(
             of(DType::Q4, Some("/a")).map(f64::to_bits),
-            [7.0, 5.0, 2.0, -1.0].map(f64::to_bits)
+            [10.0, 5.0, 2.0, -1.0].map(f64::to_bits)
         );
         assert_eq!(
             of(DType::Q4, Some("/b")).map(f64::to_bits),
-            [7.0, 5.0, 3.0, -1.0].map(f64::to_bits)
+            [20.0, 5.0, 3.0, -1.0].map(f64::to_bits)
         );
         assert_eq!(of(DType::Q8, None).map(f64::to_bits), [7.0, -1.0, 3.0, -1.0].map(f64::to_bits));
         let wrong =

@@ -256,7 +256,7 @@ pub fn cpu(dtype: DType) -> Result<f64> {
 }
 
 /// Bytes that are the numbers of some matrix of any type: exponents of floats and scales are small.
-fn numbers(len: usize) -> Vec<u8> {
+pub(super) fn numbers(len: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -160,6 +160,8 @@ fn rates_are_measured_kept_and_heeded() {
         "cpu_bytes_per_second",
         "cached_bytes_per_second",
     ];
+    const DEVICE: &str = "device_bytes_per_second";
+    const MATRIX: &str = "matrix_bytes_per_second";
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let file = folder.path().join("new").join("tuning.json");
     let keep = ["--tuning-file", path(&file)];
@@ -180,6 +182,10 @@ fn rates_are_measured_kept_and_heeded() {
         let rate = |report: &Value| report["rates"][name].as_f64().is_some_and(|rate| rate > 0.0);
         assert!(rate(&scratch) && rate(&report), "{name}: {scratch} {report}");
     }
+    // The device's rate is that of the model's kernels; a large matrix's is kept beside it.
+    assert_eq!(scratch["rates"][DEVICE], scratch[MATRIX], "{scratch}");
+    assert!(report[MATRIX].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+    assert_ne!(report["rates"][DEVICE], report[MATRIX], "{report}");
     let own = report["folder"].as_str().expect("the model's");
     assert!(own.starts_with('/') || !cfg!(unix), "{own}");
 

@@ -10,9 +10,10 @@ use grok_wgpu::lab::{
     },
     checkpoint::open::Opened,
     files::{Source as _, native::FileSource, replace::make_parent, scratch::Scratch},
-    machine::counting::DeviceLimits,
+    machine::{counting::DeviceLimits, gpu::Gpu},
     measure::{
         capacity::Planner,
+        computing,
         fit::type_of_most,
         placement::least,
         rates::{Rate, Rates, key},
@@ -57,7 +58,10 @@ struct Found {
     dtype: DType,
     /// The folder of the model's files; `None` for a scratch file.
     folder: Option<String>,
+    /// That of the device's memory is of the model's own kernels, if they were measured.
     rates: Vec<(Rate, f64)>,
+    /// That of the device's memory with a large matrix.
+    matrix: Option<f64>,
 }
 
 /// Runs the command.
@@ -76,25 +80,33 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         (None, None) => DType::Q4,
     };
     let (mut gpu, _) = adapter::measured(globals).await?;
-    let bar = terminal.bar("measuring", transfers::RATES.len() as u64 + 2, false);
+    let bar = terminal.bar("measuring", transfers::RATES.len() as u64 + 3, false);
     let mut progress = |_: Rate| {
         bar.inc(1);
         check_interrupt()
     };
     let mut rates = Box::pin(transfers::measure(&mut gpu, dtype, &mut progress)).await?;
+    let matrix = rates.iter().find(|(rate, _)| *rate == Rate::Device).map(|&(_, value)| value);
+    let folder = opened.as_ref().and_then(folder_of);
+    if let (Some(opened), Some(_)) = (&opened, &folder) {
+        progress(Rate::Device)?;
+        if let Some(own) = Box::pin(of_kernels(&mut gpu, opened, &rates)).await? {
+            rates.retain(|(rate, _)| *rate != Rate::Device);
+            rates.push((Rate::Device, own));
+        }
+    }
     progress(Rate::Cpu)?;
     match transfers::cpu(dtype) {
         Ok(rate) => rates.push((Rate::Cpu, rate)),
         Err(error) => terminal.warn(format!("not measured: {}: {error}", Rate::Cpu.what())),
     }
     progress(Rate::Files)?;
-    let folder = opened.as_ref().and_then(folder_of);
     match (&opened, &folder) {
         (Some(opened), Some(_)) => rates.extend(of_model(opened).await?),
         _ => rates.extend(of_scratch(globals, terminal).await?),
     }
     bar.finish_and_clear();
-    let found = Found { device: gpu.caps().describe(), dtype, folder, rates };
+    let found = Found { device: gpu.caps().describe(), dtype, folder, rates, matrix };
     let assumed = Rates::assumed(kind(Some(&gpu)));
     let missing = Rate::ALL.into_iter().filter(|rate| found.rates.iter().all(|(of, _)| of != rate));
     let taken =
@@ -114,7 +126,9 @@ impl Found {
     fn kept(&self) -> Kept {
         let folder = self.folder.as_deref();
         let one = |&(rate, value): &(Rate, f64)| (key(rate, self.dtype, folder), value);
-        Kept { rates: self.rates.iter().map(one).collect(), ..Kept::default() }
+        let of_matrix = self.matrix.map(|value| (key(Rate::Device, self.dtype, None), value));
+        let rates = self.rates.iter().map(one).chain(of_matrix).collect();
+        Kept { rates, ..Kept::default() }
     }
 
     fn describe(&self) -> String {
@@ -127,7 +141,14 @@ impl Found {
             };
             format!("{:<48} {:>14}\n", format!("{}{of}", rate.what()), amount(rate, value))
         };
-        self.rates.iter().map(line).collect()
+        let of_matrix = self.matrix.filter(|_| self.folder.is_some()).map(|value| {
+            format!(
+                "{:<48} {:>14}\n",
+                "  of them, with one large matrix",
+                amount(Rate::Device, value)
+            )
+        });
+        self.rates.iter().map(line).chain(of_matrix).collect()
     }
 
     fn as_json(&self, kept: Option<&Path>) -> Value {
@@ -139,8 +160,21 @@ impl Found {
             "type": self.dtype.name(),
             "folder": self.folder,
             "rates": rates,
+            "matrix_bytes_per_second": self.matrix,
         })
     }
+}
+
+/// How fast the device reads its memory with kernels of a model's sizes, by what else is known of
+/// it. `None` if that cannot be told.
+async fn of_kernels(
+    gpu: &mut Gpu,
+    Opened { config, weights, .. }: &Opened<FileSource>,
+    found: &[(Rate, f64)],
+) -> Result<Option<f64>> {
+    let assumed = Rates::assumed(kind(Some(gpu)));
+    let rates = found.iter().try_fold(assumed, |rates, &(rate, value)| rates.with(rate, value))?;
+    computing::of_model(gpu, config, weights, &rates, &mut check_interrupt).await
 }
 
 /// The rates of a model's files: of random experts and matrices, each read as when it is brought.
