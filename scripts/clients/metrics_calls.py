@@ -49,11 +49,16 @@ def histograms_add_up():
     kinds = [family for family in families().values() if family.type == "histogram"]
     assert len(kinds) >= 4
     for family in kinds:
-        counts = [s.value for s in family.samples if s.name.endswith("_bucket")]
-        total = [s.value for s in family.samples if s.name.endswith("_count")]
-        assert counts == sorted(counts) and [counts[-1]] == total and total[0] > 0, family.name
-        ends = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
-        assert ends == sorted(set(ends)) and ends[-1] == float("inf"), family.name
+        series = {}
+        for sample in family.samples:
+            labels = {name: text for name, text in sample.labels.items() if name != "le"}
+            series.setdefault(tuple(labels.items()), []).append(sample)
+        for samples in series.values():
+            buckets = [s for s in samples if s.name.endswith("_bucket")]
+            counts, ends = [s.value for s in buckets], [float(s.labels["le"]) for s in buckets]
+            total = [s.value for s in samples if s.name.endswith("_count")]
+            assert counts == sorted(counts) and [counts[-1]] == total, family.name
+            assert ends == sorted(set(ends)) and ends[-1] == float("inf"), family.name
 
 
 @call

@@ -160,17 +160,13 @@ pub(super) fn is_false(value: &Value) -> bool {
 
 fn sampling(usual: Sampling, fields: &mut Fields) -> Result<Sampling, Refusal> {
     #[expect(clippy::cast_possible_truncation, reason = "a number in range is rounded")]
-    let mut number = |name: &str, most: f64, usual: f32| {
-        fields.number(name, 0.0, most).map(|number| number.map_or(usual, |number| number as f32))
+    let mut number = |name: &str, least: f64, most: f64, usual: f32| {
+        fields.number(name, least, most).map(|number| number.map_or(usual, |number| number as f32))
     };
-    let temperature = number("temperature", 2.0, usual.temperature)?;
-    let top_p = number("top_p", 1.0, usual.top_p)?;
-    let min_p = number("min_p", 1.0, usual.min_p)?;
-    let repetition_penalty = number("repetition_penalty", 2.0, usual.repetition_penalty)?;
-    if repetition_penalty <= 0.0 {
-        let what = "`repetition_penalty` is 0, expected a number above 0, up to 2";
-        return Err(Refusal::value("repetition_penalty", what));
-    }
+    let temperature = number("temperature", 0.0, 2.0, usual.temperature)?;
+    let top_p = number("top_p", 0.0, 1.0, usual.top_p)?;
+    let min_p = number("min_p", 0.0, 1.0, usual.min_p)?;
+    let repetition_penalty = number("repetition_penalty", 0.01, 2.0, usual.repetition_penalty)?;
     let top_k = fields.whole("top_k", 0, u32::MAX)?.unwrap_or(usual.top_k);
     let wanted = || "a whole number of 64 bits".to_owned();
     // Negative ones are numbers like others.

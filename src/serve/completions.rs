@@ -6,7 +6,7 @@ use super::{
     ask::{Asked, is_empty},
     echo::Echo,
     http::App,
-    wire::{Fields, Refusal, wrong},
+    wire::{Fields, Refusal, whole, wrong},
 };
 
 /// Most prompts of a request.
@@ -55,8 +55,7 @@ fn prompts(app: &App, fields: &mut Fields) -> Result<Vec<Prompt>, Refusal> {
         return Err(Refusal::value(NAME, format!("`{NAME}` is missing, expected {wanted}")));
     };
     let ids = |list: &[Value]| -> Option<Vec<u32>> {
-        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
-        list.iter().map(|value| id(value).filter(|&id| app.has_token(id))).collect()
+        list.iter().map(|value| whole(value).filter(|&id| app.has_token(id))).collect()
     };
     let one = |value: &Value| match value {
         Value::String(text) => Some(Prompt::Text(text.clone())),

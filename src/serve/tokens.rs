@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     chat,
     http::App,
-    wire::{Fields, Refusal, wrong},
+    wire::{Fields, Refusal, whole, wrong},
 };
 
 /// `/tokenize`: the ids of a text. What looks like a special token in it stays text.
@@ -34,7 +34,7 @@ pub(super) fn tokenize(app: &App, fields: &mut Fields) -> Result<Value, Refusal>
 /// `/detokenize`: the text of ids.
 pub(super) fn detokenize(app: &App, fields: &mut Fields) -> Result<Value, Refusal> {
     const NAME: &str = "tokens";
-    let id = |value: &Value| u32::try_from(value.as_u64()?).ok().filter(|&id| app.has_token(id));
+    let id = |value: &Value| whole(value).filter(|&id| app.has_token(id));
     let wanted = format!("a list of token ids below {}", app.model.tokenizer.vocab_size());
     let value = fields.take(NAME).unwrap_or_default();
     let ids: Option<Vec<u32>> = value.as_array().and_then(|list| list.iter().map(id).collect());

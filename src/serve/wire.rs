@@ -182,7 +182,7 @@ impl Fields {
     ) -> Result<Option<u32>, Refusal> {
         let wanted = || format!("a whole number from {least} to {most}");
         self.of(name, wanted, |value| {
-            let number = u32::try_from(value.as_u64()?).ok()?;
+            let number = whole(value)?;
             (least..=most).contains(&number).then_some(number)
         })
     }
@@ -265,4 +265,11 @@ fn shown(value: &Value) -> String {
         Value::Object(_) => "an object".to_owned(),
         other => clipped(&other.to_string()),
     }
+}
+
+/// A whole number that is not negative. JSON has one kind of numbers: 1.0 is whole, too.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+pub(super) fn whole(value: &Value) -> Option<u32> {
+    let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+    (0.0..=f64::from(u32::MAX)).contains(&number).then_some(number as u32)
 }

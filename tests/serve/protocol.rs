@@ -342,6 +342,14 @@ fn what_the_server_is_can_be_asked() {
     assert_eq!((&props["context"], &props["limits"]["queue"]), (&json!(CONTEXT), &json!(8)));
     let document = server.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");
+    // The largest id is the model's. Some programs write whole numbers with a point.
+    let most = document["components"]["schemas"]["TokenId"]["maximum"].as_u64().expect("a number");
+    for (id, status) in [(json!(most), 200), (json!(65.0), 200), (json!(most + 1), 400)] {
+        assert_eq!(server.post("/detokenize", &json!({ "tokens": [id] })).status, status, "{id}");
+    }
+    for id in [json!(65.5), json!(-1), json!(-0.5), json!(1e300), json!("65")] {
+        assert_eq!(server.post("/detokenize", &json!({ "tokens": [id] })).status, 400, "{id}");
+    }
     for path in document["paths"].as_object().expect("paths").keys() {
         let method = if document["paths"][path].get("post").is_some() { "POST" } else { "GET" };
         let answer = server.ask(method, &path.replace("{id}", "demo"), JSON, "{}");

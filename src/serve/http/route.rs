@@ -48,6 +48,8 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 const JSON: &str = "application/json";
 const OPENAPI: &str = include_str!("../openapi.json");
+/// Where its text has the largest id of a token, which is the model's.
+const LARGEST_ID: &str = "\"maximum\": 4294967295";
 /// How long a stream waits for its first event before its headers are sent: what goes wrong until
 /// then has a status of its own.
 const FIRST: Duration = Duration::from_secs(10);
@@ -348,8 +350,14 @@ fn get(app: &App, route: Route, model: Option<&str>) -> Result<Answer, Refusal> 
         Route::Metrics => {
             of_type("text/plain; version=0.0.4; charset=utf-8", app.metrics.text(app.submit.load()))
         }
-        _ => of_type(JSON, OPENAPI),
+        _ => of_type(JSON, openapi(app)),
     })
+}
+
+/// The description of all endpoints, for this model.
+fn openapi(app: &App) -> String {
+    let tokens = app.model.tokenizer.vocab_size().min(app.model.vocab as usize);
+    OPENAPI.replace(LARGEST_ID, &format!("\"maximum\": {}", tokens.saturating_sub(1)))
 }
 
 /// Whether the server can do its work.
