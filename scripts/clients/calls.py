@@ -27,11 +27,12 @@ def run(client):
     """Makes all calls, says how many passed, and exits."""
     failed = 0
     for function in CALLS:
+        began = time.monotonic()
         try:
             result = function()
             if inspect.isawaitable(result):
                 asyncio.run(result)
-            print("ok    ", client, function.__name__)
+            print("ok    ", client, function.__name__, f"({time.monotonic() - began:.1f} s)")
         except Exception:
             traceback.print_exc()
             failed += 1

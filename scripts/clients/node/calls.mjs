@@ -27,3 +27,25 @@ export async function leaving(run) {
   }
   assert.fail("the server did not notice that its client left");
 }
+
+/** The longest answers of the forms have room in this, even if each token is one byte. */
+export const TOKENS = 96;
+
+/** What no grammar of JSON can hold an answer to, and where. */
+export const IMPOSSIBLE = {
+  type: "object",
+  properties: { kind: { type: "string", if: { minLength: 2 } } },
+};
+export const IMPOSSIBLE_AT = "/properties/kind";
+
+/** The id of a text that is one token. */
+export async function token(content) {
+  const answer = await fetch(`${SERVER}/tokenize`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ content, add_special: false }),
+  });
+  const { tokens } = await answer.json();
+  assert.equal(tokens.length, 1, content);
+  return tokens[0];
+}
