@@ -9,13 +9,16 @@ import urllib.request
 from typing import Literal
 
 from calls import SERVER
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 TOKENS = 96
 
 
 class Pet(BaseModel):
     """Notes a pet."""
+
+    # Otherwise the schema has room for more, and a model may go on for ever.
+    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["cat", "dog", "bird"]
     legs: int = Field(ge=0, le=8)
@@ -24,6 +27,8 @@ class Pet(BaseModel):
 
 class Stop(BaseModel):
     """Ends it."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 # What no grammar of JSON can hold an answer to.

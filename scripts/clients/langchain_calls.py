@@ -1,11 +1,15 @@
 """Calls a server by LangChain for Python. scripts/clients/run runs it."""
 
 import asyncio
+from typing import Annotated
 
 import langchain_openai
 import openai
 from calls import LEFT, MODEL, SERVER, STORY, call, left, metric, raises, run
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from forms import IMPOSSIBLE, IMPOSSIBLE_AT, TOKENS, Pet, Stop
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import Field
 
 
 def model(**settings):
@@ -60,7 +64,67 @@ def batch():
 
 
 @call
+def structured_output():
+    # A schema by itself, or by a call that is forced.
+    for method in ["json_schema", "function_calling"]:
+        form = model(max_tokens=TOKENS).with_structured_output(Pet, method=method)
+        assert isinstance(form.invoke(STORY), Pet), method
+        raw = model(max_tokens=TOKENS).with_structured_output(Pet, method=method, include_raw=True)
+        answer = raw.invoke(STORY)
+        assert answer["parsed"] == form.invoke(STORY) and answer["parsing_error"] is None
+        assert len(answer["raw"].tool_calls) == (1 if method == "function_calling" else 0)
+        *_, last = form.stream(STORY)
+        assert last == answer["parsed"], method
+    usual = model(max_tokens=TOKENS).with_structured_output(Pet.model_json_schema())
+    assert Pet.model_validate(usual.invoke(STORY))
+
+
+@call
+def tool_loop():
+    noted = []
+
+    @tool
+    def note(legs: Annotated[int, Field(ge=0, le=8)], tame: bool) -> str:
+        """Notes a pet."""
+        noted.append((legs, tame))
+        return "It is noted."
+
+    talk = [HumanMessage("Note a pet, then tell me of it.")]
+    chat = model(max_tokens=TOKENS)
+    first = chat.bind_tools([note], tool_choice="note", strict=True).invoke(talk)
+    (made,) = first.tool_calls
+    assert first.response_metadata["finish_reason"] == "tool_calls" and not first.invalid_tool_calls
+    result = note.invoke(made)
+    assert isinstance(result, ToolMessage) and result.tool_call_id == made["id"]
+    ((legs, tame),) = noted
+    assert 0 <= legs <= 8 and isinstance(tame, bool)
+    talk += [first, result]
+    assert model().bind_tools([note], tool_choice="none").invoke(talk).content
+    again = chat.bind_tools([Pet, Stop], tool_choice="any").invoke(talk)
+    (other,) = again.tool_calls
+    assert {"Pet": Pet, "Stop": Stop}[other["name"]].model_validate(other["args"])
+
+
+@call
+def streamed_calls():
+    bound = model(max_tokens=TOKENS).bind_tools([Pet], tool_choice="required")
+    whole = bound.invoke(STORY).tool_calls[0]
+    parts = list(bound.stream(STORY))
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    (made,) = total.tool_calls
+    assert len(parts) > 3 and (made["name"], made["args"]) == ("Pet", whole["args"])
+    (first, *_) = [chunk for part in parts for chunk in part.tool_call_chunks]
+    assert made["id"] == first["id"], made
+
+
+@call
 def errors():
+    tool = {"name": "f", "description": "", "parameters": IMPOSSIBLE}
+    bound = model().bind_tools([{"type": "function", "function": tool}])
+    error = raises(openai.BadRequestError, lambda: bound.invoke(STORY))
+    assert error.code == "invalid_schema" and IMPOSSIBLE_AT in str(error)
     raises(openai.BadRequestError, lambda: model(temperature=3).invoke(STORY))
     raises(openai.BadRequestError, lambda: model(max_tokens=10**6).invoke(STORY))
     other = model().bind(model="gpt-4")

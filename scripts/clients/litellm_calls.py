@@ -7,6 +7,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 from calls import LEFT, MODEL, SERVER, STORY, call, left, metric, raises, run
+from forms import IMPOSSIBLE, IMPOSSIBLE_AT, TOKENS, Pet, token
 
 litellm.suppress_debug_info = True
 ASK = {
@@ -53,6 +54,51 @@ def settings():
     assert len(answer.choices) == 2
 
 
+NOTE = {
+    "type": "function",
+    "function": {"name": "Pet", "parameters": Pet.model_json_schema()},
+}
+ONE = {"tools": [NOTE], "tool_choice": {"type": "function", "function": {"name": "Pet"}}}
+FORM = {**ASK, "max_tokens": TOKENS}
+
+
+@call
+def forms():
+    choice = litellm.completion(**FORM, response_format=Pet).choices[0]
+    assert choice.finish_reason == "stop" and Pet.model_validate_json(choice.message.content)
+    bias = {str(token("}")): 100}
+    any_object = {"response_format": {"type": "json_object"}, "logit_bias": bias}
+    assert litellm.completion(**FORM, **any_object).choices[0].message.content == "{}"
+
+
+@call
+def tool_loop():
+    first = litellm.completion(**FORM, **ONE).choices[0]
+    (made,) = first.message.tool_calls
+    assert first.finish_reason == "tool_calls" and made.function.name == "Pet" and made.id
+    assert Pet.model_validate_json(made.function.arguments)
+    result = {"role": "tool", "tool_call_id": made.id, "content": "It is noted."}
+    messages = [*ASK["messages"], first.message, result]
+    asked = {**ASK, "messages": messages}
+    assert litellm.completion(**asked, tools=[NOTE], tool_choice="none").choices[0].message.content
+    required = litellm.completion(
+        **{**FORM, "messages": messages}, **{**ONE, "tool_choice": "required"}
+    )
+    assert Pet.model_validate_json(required.choices[0].message.tool_calls[0].function.arguments)
+
+
+@call
+def streamed_calls():
+    whole = litellm.completion(**FORM, **ONE).choices[0].message.tool_calls[0].function
+    parts = list(litellm.completion(**FORM, **ONE, stream=True))
+    built = litellm.stream_chunk_builder(parts, messages=ASK["messages"]).choices[0]
+    (made,) = built.message.tool_calls
+    assert len(parts) > 3 and built.finish_reason == "tool_calls"
+    assert (made.function.name, made.function.arguments) == ("Pet", whole.arguments)
+    deltas = [call for part in parts for call in part.choices[0].delta.tool_calls or []]
+    assert made.id == deltas[0].id, made
+
+
 @call
 def completions():
     ask = {**ASK, "model": f"text-completion-openai/{MODEL}", "prompt": "Once upon a time"}
@@ -68,6 +114,9 @@ def errors():
     # It is told apart by the words of the message, by which programs cut conversations.
     endless = {**ASK, "max_tokens": 10**6}
     raises(litellm.ContextWindowExceededError, lambda: litellm.completion(**endless))
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": IMPOSSIBLE}}
+    error = raises(bad, lambda: litellm.completion(**ASK, response_format=form))
+    assert IMPOSSIBLE_AT in error.message, error
 
 
 @call

@@ -1,9 +1,12 @@
 """Calls a server by Pydantic AI. scripts/clients/run runs it."""
 
 import asyncio
+from typing import Annotated
 
 from calls import LEFT, MODEL, SERVER, STORY, call, left, metric, raises, run
-from pydantic_ai import Agent
+from forms import TOKENS, Pet
+from pydantic import Field
+from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -11,10 +14,11 @@ from pydantic_ai.providers.openai import OpenAIProvider
 SETTINGS = {"max_tokens": 12, "seed": 3}
 
 
-def agent(**settings):
+def agent(output_type=str, settings=None, **more):
     provider = OpenAIProvider(base_url=SERVER + "/v1", api_key="none")
     chat = OpenAIChatModel(MODEL, provider=provider)
-    return Agent(chat, model_settings={**SETTINGS, **settings})
+    settings = settings or {**SETTINGS, **more}
+    return Agent(chat, output_type=output_type, model_settings=settings, retries=0)
 
 
 async def text():
@@ -46,6 +50,58 @@ async def several_at_once():
     alone = await text()
     answers = await asyncio.gather(*[agent().run(STORY) for _ in range(4)])
     assert [answer.output for answer in answers] == [alone] * 4
+
+
+@call
+async def forms():
+    # A class alone is asked for by a forced call.
+    for output in [Pet, ToolOutput(Pet, name="note"), NativeOutput(Pet)]:
+        answer = await agent(output, max_tokens=TOKENS).run("Note a pet.")
+        assert isinstance(answer.output, Pet)
+        last = answer.all_messages()[1]
+        called = [part for part in last.parts if part.part_kind == "tool-call"]
+        assert len(called) == (0 if isinstance(output, NativeOutput) else 1), last
+        assert last.finish_reason == ("tool_call" if called else "stop"), last
+
+
+@call
+async def streamed_form():
+    for output in [Pet, NativeOutput(Pet)]:
+        wanted = (await agent(output, max_tokens=TOKENS).run("Note a pet.")).output
+        async with agent(output, max_tokens=TOKENS).run_stream("Note a pet.") as answer:
+            assert await answer.get_output() == wanted
+
+
+@call
+async def tool():
+    # First the function, then the answer, which is a call too.
+    def settings(context):
+        choice = {"tool_choice": ["note"]} if context.run_step == 1 else {}
+        return {**SETTINGS, "max_tokens": TOKENS, **choice}
+
+    async def only_first(context, definition):
+        return definition if context.run_step == 1 else None
+
+    noted = []
+    several = agent(ToolOutput(Pet, name="answer"), settings)
+
+    @several.tool_plain(prepare=only_first)
+    def note(legs: Annotated[int, Field(ge=0, le=8)], tame: bool) -> str:
+        """Notes a pet."""
+        noted.append((legs, tame))
+        return "It is noted."
+
+    answer = await several.run("Note it, and answer.")
+    ((legs, tame),) = noted
+    assert 0 <= legs <= 8 and isinstance(tame, bool) and isinstance(answer.output, Pet)
+    parts = [part for message in answer.all_messages() for part in message.parts]
+    called = [
+        (part.tool_name, part.tool_call_id) for part in parts if part.part_kind == "tool-call"
+    ]
+    assert [name for name, _ in called] == ["note", "answer"] and called[0] != called[1]
+    results = [part for part in parts if part.part_kind == "tool-return"]
+    assert [(part.tool_name, part.tool_call_id) for part in results] == called
+    assert results[0].content == "It is noted."
 
 
 @call

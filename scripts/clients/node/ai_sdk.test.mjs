@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { APICallError, generateText, streamText } from "ai";
-import { leaving, MODEL, SERVER, STORY } from "./calls.mjs";
+import { APICallError, generateObject, generateText, Output, stepCountIs, streamText, tool } from "ai";
+import { leaving, MODEL, Pet, SERVER, STORY, TOKENS } from "./calls.mjs";
 
 const provider = (more = {}) => createOpenAICompatible({ name: "grok-wgpu", baseURL: `${SERVER}/v1`, ...more });
 const ask = {
@@ -42,6 +42,84 @@ test("a stream, without usage and with it", async () => {
     assert.equal(content, await text());
     assert.equal((await answer.usage).outputTokens, includeUsage ? 12 : undefined);
   }
+});
+
+// It sends schemas only to providers that are said to obey them.
+const form = {
+  ...ask,
+  model: provider({ supportsStructuredOutputs: true })(MODEL),
+  maxOutputTokens: TOKENS,
+};
+
+test("answers of a schema, whole and streamed", async () => {
+  const answer = await generateObject({ ...form, schema: Pet });
+  assert.equal(answer.finishReason, "stop");
+  assert.deepEqual(Pet.parse(answer.object), answer.object);
+  const output = Output.object({ schema: Pet });
+  assert.deepEqual((await generateText({ ...form, output })).output, answer.object);
+  const stream = streamText({ ...form, output });
+  let last;
+  for await (const part of stream.partialOutputStream) {
+    last = part;
+  }
+  assert.deepEqual(last, answer.object);
+  assert.deepEqual(await stream.output, answer.object);
+});
+
+test("answers that are one of several words", async () => {
+  const words = ["sunny", "rainy", "snowy"];
+  const one = await generateObject({ ...form, output: "enum", enum: words });
+  assert.ok(words.includes(one.object), one.object);
+});
+
+test("a loop of calls and results", async () => {
+  const noted = [];
+  const note = tool({
+    description: "Notes a pet.",
+    inputSchema: Pet,
+    execute: (pet) => {
+      noted.push(pet);
+      return { noted: true };
+    },
+  });
+  const steps = {
+    ...form,
+    tools: { note },
+    stopWhen: stepCountIs(2),
+    // First the function, then the answer.
+    prepareStep: ({ stepNumber }) => ({
+      toolChoice: stepNumber === 0 ? { type: "tool", toolName: "note" } : "none",
+    }),
+  };
+  const whole = await generateText(steps);
+  assert.equal(whole.steps.length, 2);
+  assert.equal(whole.steps[0].finishReason, "tool-calls");
+  assert.equal(whole.steps[0].toolCalls.length, 1);
+  assert.deepEqual(noted, [Pet.parse(whole.steps[0].toolCalls[0].input)]);
+  assert.deepEqual(whole.steps[0].toolResults[0].output, { noted: true });
+  assert.ok(whole.text);
+
+  const stream = streamText(steps);
+  let input = "";
+  const ids = new Set();
+  for await (const part of stream.fullStream) {
+    if (part.type === "tool-input-delta") {
+      input += part.delta;
+      ids.add(part.id);
+    }
+  }
+  assert.equal(ids.size, 1);
+  assert.deepEqual(JSON.parse(input), noted[0]);
+  assert.deepEqual(noted, [noted[0], noted[0]]);
+  assert.equal(await stream.text, whole.text);
+  assert.ok(ids.has((await stream.steps)[0].toolCalls[0].toolCallId));
+});
+
+test("calls that must be", async () => {
+  const note = tool({ inputSchema: Pet });
+  const answer = await generateText({ ...form, tools: { note }, toolChoice: "required" });
+  assert.equal(answer.finishReason, "tool-calls");
+  assert.deepEqual(Pet.parse(answer.toolCalls[0].input), answer.toolCalls[0].input);
 });
 
 test("errors", async () => {

@@ -1,6 +1,7 @@
 // What programs that call a server share. GROK_WGPU_SERVER is its address; it has the demo model.
 import assert from "node:assert/strict";
 import { setTimeout } from "node:timers/promises";
+import { z } from "zod";
 
 export const SERVER = process.env.GROK_WGPU_SERVER ?? "http://127.0.0.1:8080";
 export const MODEL = "demo";
@@ -30,6 +31,13 @@ export async function leaving(run) {
 
 /** The longest answers of the forms have room in this, even if each token is one byte. */
 export const TOKENS = 96;
+
+/** A form of answers, and arguments of a function. */
+export const Pet = z.object({
+  kind: z.enum(["cat", "dog", "bird"]),
+  legs: z.int().min(0).max(8),
+  tame: z.boolean(),
+});
 
 /** What no grammar of JSON can hold an answer to, and where. */
 export const IMPOSSIBLE = {

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AIMessage, HumanMessage, SystemMessage } from "@langchain/core/messages";
+import { tool } from "@langchain/core/tools";
 import { ChatOpenAI } from "@langchain/openai";
-import { leaving, MODEL, SERVER, STORY } from "./calls.mjs";
+import { IMPOSSIBLE, IMPOSSIBLE_AT, leaving, MODEL, Pet, SERVER, STORY, TOKENS } from "./calls.mjs";
 
 const model = (more = {}) =>
   new ChatOpenAI({
@@ -53,7 +54,72 @@ test("several at once", async () => {
   );
 });
 
+const noted = [];
+const note = tool(
+  (pet) => {
+    noted.push(pet);
+    return "It is noted.";
+  },
+  { name: "note", description: "Notes a pet.", schema: Pet },
+);
+const form = () => model({ maxTokens: TOKENS });
+
+test("answers of a schema, by itself and by a call that is forced", async () => {
+  for (const method of ["jsonSchema", "functionCalling"]) {
+    const plain = form().withStructuredOutput(Pet, { method, name: "pet" });
+    const pet = Pet.parse(await plain.invoke(STORY));
+    const raw = form().withStructuredOutput(Pet, { method, name: "pet", includeRaw: true });
+    const answer = await raw.invoke(STORY);
+    assert.deepEqual(answer.parsed, pet);
+    assert.equal(answer.raw.tool_calls.length, method === "functionCalling" ? 1 : 0);
+    let last;
+    for await (const part of await plain.stream(STORY)) {
+      last = part;
+    }
+    assert.deepEqual(last, pet);
+  }
+});
+
+test("a loop of calls and results", async () => {
+  const talk = [new HumanMessage("Note a pet, then tell me of it.")];
+  const first = await form().bindTools([note], { tool_choice: "note" }).invoke(talk);
+  assert.equal(first.response_metadata.finish_reason, "tool_calls");
+  assert.equal(first.tool_calls.length, 1);
+  const result = await note.invoke(first.tool_calls[0]);
+  assert.equal(result.tool_call_id, first.tool_calls[0].id);
+  assert.deepEqual(noted, [Pet.parse(first.tool_calls[0].args)]);
+  talk.push(first, result);
+  const none = await model().bindTools([note], { tool_choice: "none" }).invoke(talk);
+  assert.ok(none.content && !none.tool_calls.length);
+  const again = await form().bindTools([note], { tool_choice: "any" }).invoke(talk);
+  assert.ok(Pet.parse(again.tool_calls[0].args));
+});
+
+test("streamed calls", async () => {
+  const bound = form().bindTools([note], { tool_choice: "required" });
+  const [whole] = (await bound.invoke(STORY)).tool_calls;
+  let total;
+  let parts = 0;
+  let id;
+  for await (const part of await bound.stream(STORY)) {
+    total = total === undefined ? part : total.concat(part);
+    id ??= part.tool_call_chunks[0]?.id;
+    parts++;
+  }
+  assert.ok(parts > 3);
+  assert.equal(total.tool_calls.length, 1);
+  assert.equal(total.tool_calls[0].name, "note");
+  assert.deepEqual(total.tool_calls[0].args, whole.args);
+  assert.ok(id);
+  assert.equal(total.tool_calls[0].id, id);
+});
+
 test("errors", async () => {
+  const bad = { type: "function", function: { name: "f", parameters: IMPOSSIBLE } };
+  await assert.rejects(
+    () => model().bindTools([bad]).invoke(STORY),
+    (error) => error.code === "invalid_schema" && error.message.includes(IMPOSSIBLE_AT),
+  );
   await assert.rejects(() => model({ temperature: 3 }).invoke(STORY), { status: 400 });
   await assert.rejects(() => model({ model: "gpt-4" }).invoke(STORY), { status: 404 });
 });

@@ -4,8 +4,7 @@ import { test } from "node:test";
 import OpenAI from "openai";
 import { LengthFinishReasonError } from "openai/error";
 import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
-import { z } from "zod";
-import { IMPOSSIBLE, IMPOSSIBLE_AT, leaving, MODEL, SERVER, STORY, TOKENS, token } from "./calls.mjs";
+import { IMPOSSIBLE, IMPOSSIBLE_AT, leaving, MODEL, Pet, SERVER, STORY, TOKENS, token } from "./calls.mjs";
 
 const client = new OpenAI({ baseURL: `${SERVER}/v1`, apiKey: "none", maxRetries: 0 });
 const ask = {
@@ -15,11 +14,6 @@ const ask = {
   seed: 3,
 };
 const create = (more = {}, options = {}) => client.chat.completions.create({ ...ask, ...more }, options);
-const Pet = z.object({
-  kind: z.enum(["cat", "dog", "bird"]),
-  legs: z.int().min(0).max(8),
-  tame: z.boolean(),
-});
 const form = { ...ask, max_completion_tokens: TOKENS };
 const parse = (more) => client.chat.completions.parse({ ...form, ...more });
 const note = (more = {}) => zodFunction({ name: "note_pet", description: "Notes a pet.", parameters: Pet, ...more });
