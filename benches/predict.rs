@@ -2,8 +2,8 @@
 //! source: `GROK_WGPU_ADAPTER=NAME cargo bench --bench predict`.
 //!
 //! All threads share the source, as they share a disk. The rates of the device are measured first,
-//! as `tune --rates MODEL` does; for prompts, also how fast it computes on the model where all of it
-//! is there. Lines for each placement and each rate of the source.
+//! as `tune --rates MODEL` does; for prompts, also how fast it computes on the model where all of
+//! it is there. Lines for each placement and each rate of the source.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
 

@@ -321,10 +321,10 @@ fn header(name: &str, items: &[(DType, &Item)]) -> Result<Vec<u8>> {
     let fail = |error: String| Error::format(name, error);
     let metadata =
         Metadata::new(Some(about(items)), infos).map_err(|error| fail(error.to_string()))?;
-    // Through a `Value`, whose fields are sorted: the order of a hash map changes with every run.
-    let mut header = serde_json::to_value(&metadata)
-        .and_then(|value| serde_json::to_vec(&value))
-        .map_err(|error| fail(error.to_string()))?;
+    let mut value = serde_json::to_value(&metadata).map_err(|error| fail(error.to_string()))?;
+    // The order of a hash map changes with every run.
+    value.sort_all_objects();
+    let mut header = serde_json::to_vec(&value).map_err(|error| fail(error.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
 }

@@ -334,7 +334,7 @@ impl Form {
         usage: bool,
     ) -> Value {
         let logprobs = if finish.is_some() { Value::Null } else { self.logprobs(&piece.logprobs) };
-        let mut choice = json!({ "index": index, "logprobs": logprobs, "finish_reason": finish });
+        let mut choice = json!({ "index": index });
         if self.chat {
             let mut delta = json!({});
             let called = piece.name.is_some() || !piece.arguments.is_empty();
@@ -348,6 +348,8 @@ impl Form {
         } else {
             choice["text"] = piece.text.into();
         }
+        choice["logprobs"] = logprobs;
+        choice["finish_reason"] = finish.into();
         if self.ids && finish.is_none() {
             choice["token_ids"] = piece.ids.into();
         }
@@ -410,8 +412,7 @@ impl Form {
         let choices = made.into_iter().zip(finished).enumerate();
         let choices = choices.map(|(index, (piece, finish))| {
             let logprobs = self.logprobs(&piece.logprobs);
-            let mut choice =
-                json!({ "index": index, "logprobs": logprobs, "finish_reason": finish });
+            let mut choice = json!({ "index": index });
             if self.chat {
                 let mut message =
                     json!({ "role": "assistant", "content": piece.text, "refusal": null });
@@ -428,6 +429,8 @@ impl Form {
             } else {
                 choice["text"] = piece.text.into();
             }
+            choice["logprobs"] = logprobs;
+            choice["finish_reason"] = finish.into();
             if self.ids {
                 choice["token_ids"] = piece.ids.into();
             }

@@ -195,6 +195,8 @@ impl Engine {
         let mut on_event = |event: Event<'_>| {
             Ok(listener.emit(&match event {
                 Event::Prompt { done, total } => json!({ "prompt": [done, total] }),
+                // Nobody asks for them here.
+                Event::Scored(_) => return Ok(ControlFlow::Continue(())),
                 Event::Token(token) => {
                     let piece = shown(&token.text);
                     text.push_str(&piece);

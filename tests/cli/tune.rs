@@ -182,10 +182,14 @@ fn rates_are_measured_kept_and_heeded() {
         let rate = |report: &Value| report["rates"][name].as_f64().is_some_and(|rate| rate > 0.0);
         assert!(rate(&scratch) && rate(&report), "{name}: {scratch} {report}");
     }
-    // The device's rate is that of the model's kernels; a large matrix's is kept beside it.
-    assert_eq!(scratch["rates"][DEVICE], scratch[MATRIX], "{scratch}");
-    assert!(report[MATRIX].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
-    assert_ne!(report["rates"][DEVICE], report[MATRIX], "{report}");
+    // The device's rate is that of the model's kernels, unless they are too short to tell: in a
+    // model as small as this one, starting them may take longer than they do.
+    assert_eq!(scratch["device_measured_with"], "matrix", "{scratch}");
+    for report in [&scratch, &report] {
+        assert!(report[MATRIX].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+        let same = report["rates"][DEVICE] == report[MATRIX];
+        assert_eq!(report["device_measured_with"] == "matrix", same, "{report}");
+    }
     let own = report["folder"].as_str().expect("the model's");
     assert!(own.starts_with('/') || !cfg!(unix), "{own}");
 

@@ -58,10 +58,11 @@ struct Found {
     dtype: DType,
     /// The folder of the model's files; `None` for a scratch file.
     folder: Option<String>,
-    /// That of the device's memory is of the model's own kernels, if they were measured.
     rates: Vec<(Rate, f64)>,
     /// That of the device's memory with a large matrix.
     matrix: Option<f64>,
+    /// Whether that among the others is of the model's own kernels.
+    kernels: bool,
 }
 
 /// Runs the command.
@@ -88,11 +89,15 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
     let mut rates = Box::pin(transfers::measure(&mut gpu, dtype, &mut progress)).await?;
     let matrix = rates.iter().find(|(rate, _)| *rate == Rate::Device).map(|&(_, value)| value);
     let folder = opened.as_ref().and_then(folder_of);
+    let mut kernels = false;
     if let (Some(opened), Some(_)) = (&opened, &folder) {
         progress(Rate::Device)?;
         if let Some(own) = Box::pin(of_kernels(&mut gpu, opened, &rates)).await? {
             rates.retain(|(rate, _)| *rate != Rate::Device);
             rates.push((Rate::Device, own));
+            kernels = true;
+        } else {
+            terminal.note("this model's kernels are too short to tell how fast they read weights");
         }
     }
     progress(Rate::Cpu)?;
@@ -106,7 +111,7 @@ pub(super) async fn run(globals: &Globals, options: &Options) -> Result<()> {
         _ => rates.extend(of_scratch(globals, terminal).await?),
     }
     bar.finish_and_clear();
-    let found = Found { device: gpu.caps().describe(), dtype, folder, rates, matrix };
+    let found = Found { device: gpu.caps().describe(), dtype, folder, rates, matrix, kernels };
     let assumed = Rates::assumed(kind(Some(&gpu)));
     let missing = Rate::ALL.into_iter().filter(|rate| found.rates.iter().all(|(of, _)| of != rate));
     let taken =
@@ -125,7 +130,8 @@ impl Found {
     /// What other commands heed.
     fn kept(&self) -> Kept {
         let folder = self.folder.as_deref();
-        let one = |&(rate, value): &(Rate, f64)| (key(rate, self.dtype, folder), value);
+        let of = |rate| if rate == Rate::Device && !self.kernels { None } else { folder };
+        let one = |&(rate, value): &(Rate, f64)| (key(rate, self.dtype, of(rate)), value);
         let of_matrix = self.matrix.map(|value| (key(Rate::Device, self.dtype, None), value));
         let rates = self.rates.iter().map(one).chain(of_matrix).collect();
         Kept { rates, ..Kept::default() }
@@ -141,7 +147,7 @@ impl Found {
             };
             format!("{:<48} {:>14}\n", format!("{}{of}", rate.what()), amount(rate, value))
         };
-        let of_matrix = self.matrix.filter(|_| self.folder.is_some()).map(|value| {
+        let of_matrix = self.matrix.filter(|_| self.kernels).map(|value| {
             format!(
                 "{:<48} {:>14}\n",
                 "  of them, with one large matrix",
@@ -161,6 +167,7 @@ impl Found {
             "folder": self.folder,
             "rates": rates,
             "matrix_bytes_per_second": self.matrix,
+            "device_measured_with": if self.kernels { "kernels" } else { "matrix" },
         })
     }
 }
