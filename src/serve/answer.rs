@@ -132,8 +132,9 @@ pub(super) struct Form {
     pub(super) logprobs: bool,
     /// Whether the ids of tokens are reported.
     pub(super) ids: bool,
-    /// Whether answers may be calls of functions.
+    /// Whether answers may be calls of functions, and whether they must be.
     pub(super) calls: bool,
+    pub(super) forced: bool,
     /// Texts for each prompt.
     pub(super) count: usize,
     /// The prompts, if they are given back.
@@ -223,20 +224,24 @@ impl Form {
             return (Piece::default(), finish.name());
         }
         let whole = finish == FinishReason::Stop;
-        let rest = told.calls.finish(whole).into();
-        let called = whole && told.calls.is_call();
+        let rest = told.calls.finish(whole, self.forced).into();
+        let called = told.calls.is_whole();
         (rest, if called { "tool_calls" } else { finish.name() })
     }
 
     /// A call, or what is new of it, as one of a list.
     fn call(&self, index: usize, name: Option<String>, arguments: &str) -> Value {
         let id = self.id.rsplit('-').next().unwrap_or_default();
-        let mut function = json!({ "arguments": arguments });
-        if let Some(name) = name {
-            function["name"] = name.into();
+        // Clients put ids and names together as they do arguments: they come once.
+        match name {
+            Some(name) => json!({
+                "index": 0, "id": format!("call_{id}{index}"), "type": "function",
+                "function": { "name": name, "arguments": arguments },
+            }),
+            None => {
+                json!({ "index": 0, "type": "function", "function": { "arguments": arguments } })
+            }
         }
-        json!({ "index": 0, "id": format!("call_{id}{index}"), "type": "function",
-            "function": function })
     }
 
     /// A token as text and bytes, with its log-probability.

@@ -47,6 +47,8 @@ pub(super) struct Asked {
     pub(super) constraint: Option<Arc<dyn Constraint>>,
     /// Whether they may be calls of functions.
     pub(super) calls: bool,
+    /// Whether they must be.
+    pub(super) forced: bool,
     /// Whether the prompt is given back.
     pub(super) echo: bool,
 }
@@ -88,6 +90,7 @@ impl Asked {
             reuse: fields.flag("cache_prompt")?.unwrap_or(true),
             constraint: None,
             calls: false,
+            forced: false,
             echo: false,
         })
     }

@@ -1,5 +1,7 @@
 //! Calls of functions in answers, as they come in pieces.
 
+use serde::de::IgnoredAny;
+
 use crate::text::grammar::CALL;
 
 /// How a call goes on after [`CALL`]: its name follows.
@@ -14,6 +16,10 @@ pub(super) struct Calls {
     state: State,
     /// What cannot be told yet.
     held: String,
+    /// The arguments so far.
+    arguments: String,
+    /// Whether it has ended as a call that is complete.
+    whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,24 +72,31 @@ impl Calls {
             // The last brace is not one of the arguments.
             let last = self.held.char_indices().next_back().map_or(0, |(at, _)| at);
             said.arguments.extend(self.held.drain(..last));
+            self.arguments += &said.arguments;
         }
         said
     }
 
-    /// What is left at the end; `whole` says whether the answer has come to its own end.
-    pub(super) fn finish(&mut self, whole: bool) -> Said {
+    /// What is left at the end. `stopped` says whether the answer has come to an end of its own,
+    /// which may be a stop text in the middle of a call; `forced`, whether it must be a call.
+    pub(super) fn finish(&mut self, stopped: bool, forced: bool) -> Said {
         let held = std::mem::take(&mut self.held);
         match self.state {
-            State::Text => Said { text: held, ..Said::default() },
-            State::Arguments if !whole => Said { arguments: held, ..Said::default() },
-            // Half of a name is of no use.
-            _ => Said::default(),
+            State::Text if !forced => Said { text: held, ..Said::default() },
+            State::Arguments => {
+                let is_json = serde_json::from_str::<IgnoredAny>(&self.arguments).is_ok();
+                self.whole = stopped && held == "}" && is_json;
+                let arguments = if self.whole { String::new() } else { held };
+                Said { arguments, ..Said::default() }
+            }
+            // Half of a name is of no use, nor is the beginning of a call's mark.
+            State::Text | State::Name => Said::default(),
         }
     }
 
-    /// Whether it is a call of which the name is known.
-    pub(super) fn is_call(&self) -> bool {
-        self.state == State::Arguments
+    /// Whether it was a call, and complete.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 }
 
@@ -92,7 +105,7 @@ mod tests {
     use super::*;
 
     /// The whole of an answer in pieces of so many characters.
-    fn all(answer: &str, piece: usize, whole: bool) -> (Said, bool) {
+    fn all(answer: &str, piece: usize, stopped: bool) -> (Said, bool) {
         let (mut calls, mut all) = (Calls::default(), Said::default());
         let chars: Vec<char> = answer.chars().collect();
         let pieces = chars.chunks(piece).map(|piece| piece.iter().collect::<String>());
@@ -104,8 +117,8 @@ mod tests {
         for piece in pieces {
             add(calls.push(&piece));
         }
-        add(calls.finish(whole));
-        (all, calls.is_call())
+        add(calls.finish(stopped, false));
+        (all, calls.is_whole())
     }
 
     #[test]
@@ -130,8 +143,19 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_told_as_far_as_it_came() {
         let (said, is_call) = all("<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":{}", 5, false);
-        assert_eq!((said.arguments.as_str(), is_call), ("{\"a\":{}", true));
+        assert_eq!((said.arguments.as_str(), is_call), ("{\"a\":{}", false));
         let (said, is_call) = all("<tool_call>{\"name\":\"f", 5, false);
         assert_eq!((said, is_call), (Said::default(), false));
+        // A stop text in the middle of a call.
+        for arguments in ["{\"kind\":\"cat\",\"", "{\"kind\":\"cat\",\"legs\":", "{\"a\":{}", "{}"]
+        {
+            let cut = format!("<tool_call>{{\"name\":\"f\",\"arguments\":{arguments}");
+            let (said, is_call) = all(&cut, 7, true);
+            assert_eq!((said.arguments.as_str(), is_call), (arguments, false));
+        }
+        // The mark of a call that must come is no text.
+        let mut calls = Calls::default();
+        assert_eq!(calls.push("<tool_c"), Said::default());
+        assert_eq!(calls.finish(true, true), Said::default());
     }
 }

@@ -8,7 +8,10 @@ use super::{
     http::App,
     wire::{Fields, Refusal, wrong},
 };
-use crate::text::chat::{Message, Role, encode_chat};
+use crate::text::{
+    chat::{Message, Role, encode_chat},
+    grammar::Form,
+};
 
 /// Most messages of a conversation.
 const MESSAGES: usize = 4096;
@@ -39,6 +42,7 @@ impl Chat {
         let (prescribed, param) = (Prescribed::read(fields)?, "response_format");
         prescribed.explain(&mut messages);
         asked.calls = prescribed.calls();
+        asked.forced = matches!(prescribed.form, Some(Form::Call(_)));
         let param = if asked.calls { "tools" } else { param };
         asked.constraint = prescribed
             .form
@@ -145,6 +149,12 @@ fn message(i: usize, value: Value) -> Result<(Message, bool), Refusal> {
             return Err(wrong(&at("content"), &other, "a string, or a list of parts"));
         }
     };
+    if is_result {
+        let id = fields.text("tool_call_id").map_err(|error| error.on(at("tool_call_id")))?;
+        if id.is_none() {
+            return Err(wrong(&at("tool_call_id"), &Value::Null, "the id of a call"));
+        }
+    }
     if let Some(call) = call {
         content.push_str(&call);
     } else if is_result {

@@ -255,6 +255,15 @@ pub(super) fn call_of(at: &str, calls: Value) -> Result<String, Refusal> {
     for (i, value) in calls.into_iter().enumerate() {
         let at = format!("{at}[{i}]");
         let mut call = Fields::within(&at, value)?;
+        let mut of_call = |name: &str| {
+            let part = call.text(name).map_err(|error| error.on(format!("{at}.{name}")))?;
+            part.ok_or_else(|| wrong(&format!("{at}.{name}"), &Value::Null, "a string"))
+        };
+        of_call("id")?;
+        let kind = of_call("type")?;
+        if kind != "function" {
+            return Err(wrong(&format!("{at}.type"), &kind.into(), "function"));
+        }
         let at = format!("{at}.function");
         let mut function = Fields::within(&at, call.take("function").unwrap_or_default())?;
         let mut part = |name: &str| {

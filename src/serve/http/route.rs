@@ -453,6 +453,7 @@ async fn post(
         logprobs: asked.logprobs.is_some(),
         ids: asked.ids,
         calls: asked.calls,
+        forced: asked.forced,
         count: asked.count as usize,
         echo,
     };
