@@ -210,7 +210,28 @@ fn messages_are_read_part_by_part() {
         (
             json!({ "role": "assistant", "content": null, "tool_calls": [{}] }),
             "invalid_value",
+            "messages[0].tool_calls[0].id",
+        ),
+        (
+            json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": 7 }] }),
+            "invalid_value",
+            "messages[0].tool_calls[0].id",
+        ),
+        (
+            json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "x", "type": "custom" }] }),
+            "invalid_value",
+            "messages[0].tool_calls[0].type",
+        ),
+        (
+            json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "x", "type": "function" }] }),
+            "invalid_value",
             "messages[0].tool_calls[0].function",
+        ),
+        (json!({ "role": "tool", "content": "x" }), "invalid_value", "messages[0].tool_call_id"),
+        (
+            json!({ "role": "tool", "content": "x", "tool_call_id": {} }),
+            "invalid_value",
+            "messages[0].tool_call_id",
         ),
         (
             json!({ "role": "user", "content": "x", "tool_calls": [{}] }),
