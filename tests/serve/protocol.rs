@@ -218,12 +218,18 @@ fn messages_are_read_part_by_part() {
             "messages[0].tool_calls[0].id",
         ),
         (
-            json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "x", "type": "custom" }] }),
+            json!({
+                "role": "assistant", "content": null,
+                "tool_calls": [{ "id": "x", "type": "custom" }],
+            }),
             "invalid_value",
             "messages[0].tool_calls[0].type",
         ),
         (
-            json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "x", "type": "function" }] }),
+            json!({
+                "role": "assistant", "content": null,
+                "tool_calls": [{ "id": "x", "type": "function" }],
+            }),
             "invalid_value",
             "messages[0].tool_calls[0].function",
         ),
