@@ -163,7 +163,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
         let prompt = &self.ids[..self.prompt];
         let same = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // Tokens that are to be scored go through the model.
-        self.skipped = if self.scores() { 0 } else { same.min(self.prompt - 1) };
+        self.skipped = if self.options.scores() { 0 } else { same.min(self.prompt - 1) };
         self.sent = self.skipped;
         self.skipped
     }
@@ -186,7 +186,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
                 }
                 State::Scored => {
                     self.state = State::Sample;
-                    if self.scores() {
+                    if self.options.scores() {
                         return Ok(Next::Event(Event::Scored(&self.scores)));
                     }
                 }
@@ -261,7 +261,7 @@ impl<'t, S: BorrowMut<Sampler>> Generation<'t, S> {
     /// The step that is due.
     fn input(&self) -> Input<'_> {
         let last = self.prompt - 1;
-        let input = if self.state == State::Prompt && self.scores() && self.sent < last {
+        let input = if self.state == State::Prompt && self.options.scores() && self.sent < last {
             Input::next_chunk(&self.ids[self.sent..last], Readback::AllLogits, self.session)
         } else if self.state == State::Prompt {
             Input::next_chunk(&self.ids[self.sent..self.prompt], self.read, self.session)

@@ -58,6 +58,11 @@ impl Options {
         Self { stop_ids: tokenizer.stop_ids(), ..Self::default() }
     }
 
+    /// Whether the tokens of the prompt are scored.
+    pub(super) fn scores(&self) -> bool {
+        self.scored && self.logprobs.is_some()
+    }
+
     /// What each step that generates a token must read back.
     pub fn read(&self, config: &Config, tokenizer: &Tokenizer, sampling: &Sampling) -> Readback {
         // The top-k list of the device could hold only ids that the tokenizer lacks.

@@ -264,7 +264,7 @@ impl<'t, M: Machine> Texts<'t, M> {
             .collect::<Result<Vec<_>>>()?;
         let Claim { key, namespace, deadline } = claim;
         let all = sizes.chunk(Readback::AllLogits);
-        let scored = options.scored.then(|| u32::try_from(all).unwrap_or(u32::MAX));
+        let scored = options.scores().then(|| u32::try_from(all).unwrap_or(u32::MAX));
         let ids = self.scheduler.submit(Request {
             key,
             namespace,

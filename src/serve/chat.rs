@@ -46,7 +46,7 @@ impl Chat {
         let param = if asked.calls { "tools" } else { param };
         asked.constraint = prescribed
             .form
-            .map(|form| app.forms.of(&app.model.tokenizer, form))
+            .map(|form| app.forms.of(&app.model.tokenizer, &form))
             .transpose()
             .map_err(|error| Refusal::from(error).on(param))?;
         Ok(Self { messages, asked })
@@ -150,10 +150,7 @@ fn message(i: usize, value: Value) -> Result<(Message, bool), Refusal> {
         }
     };
     if is_result {
-        let id = fields.text("tool_call_id").map_err(|error| error.on(at("tool_call_id")))?;
-        if id.is_none() {
-            return Err(wrong(&at("tool_call_id"), &Value::Null, "the id of a call"));
-        }
+        fields.text_of(&format!("messages[{i}]"), "tool_call_id", "the id of a call")?;
     }
     if let Some(call) = call {
         content.push_str(&call);

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// # Errors
 ///
 /// [`Error::Lost`] if the device was lost and could not be replaced: all texts have failed then.
-/// Other errors of a step fail the texts that are under way, and those of a text that text alone.
+/// Other errors of a step fail all texts that there are, and those of a text that text alone.
 pub async fn run<R: Rebuild>(
     texts: Texts<'_, R::Machine>,
     rebuild: &mut R,

@@ -29,17 +29,19 @@ const KEPT: usize = 32;
 #[derive(Default)]
 pub(super) struct Forms {
     grammars: OnceLock<Grammars>,
-    /// Those that were wanted last, with what they were made of.
-    kept: Mutex<VecDeque<(Form, Arc<dyn Constraint>)>>,
+    /// Those that were wanted last, with what they were made of as text: schemas are equal whatever
+    /// the order of their fields, and their texts are not.
+    kept: Mutex<VecDeque<(String, Arc<dyn Constraint>)>>,
 }
 
 impl Forms {
     /// Texts of this form, after the blank that models write.
-    pub(super) fn of(&self, tokenizer: &Tokenizer, form: Form) -> Result<Arc<dyn Constraint>> {
+    pub(super) fn of(&self, tokenizer: &Tokenizer, form: &Form) -> Result<Arc<dyn Constraint>> {
+        let key = format!("{form:?}");
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut kept = kept();
-            if let Some(at) = kept.iter().position(|(other, _)| *other == form) {
+            if let Some(at) = kept.iter().position(|(other, _)| *other == key) {
                 let found = kept.remove(at).expect("it is there");
                 let constraint = Arc::clone(&found.1);
                 kept.push_front(found);
@@ -52,9 +54,9 @@ impl Forms {
             let new = Grammars::new(tokenizer)?;
             self.grammars.get_or_init(|| new)
         };
-        let constraint: Arc<dyn Constraint> = Arc::new(grammars.compile(&form, true)?);
+        let constraint: Arc<dyn Constraint> = Arc::new(grammars.compile(form, true)?);
         let mut kept = kept();
-        kept.push_front((form, Arc::clone(&constraint)));
+        kept.push_front((key, Arc::clone(&constraint)));
         kept.truncate(KEPT);
         Ok(constraint)
     }
@@ -198,9 +200,7 @@ fn tool(at: &str, value: Value) -> Result<Tool, Refusal> {
     let at = format!("{at}.function");
     let mut function = Fields::within(&at, fields.take("function").unwrap_or_default())?;
     let name = function.text("name").map_err(|error| error.on(format!("{at}.name")))?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let name = name.filter(|name| (1..=64).contains(&name.len()) && name.chars().all(plain));
-    let Some(name) = name else {
+    let Some(name) = name.filter(|name| Function::is_name(name)) else {
         let what = format!("`{at}.name`: expected 1 to 64 letters, digits, _ and -");
         return Err(Refusal::value(format!("{at}.name"), what));
     };
@@ -255,25 +255,46 @@ pub(super) fn call_of(at: &str, calls: Value) -> Result<String, Refusal> {
     for (i, value) in calls.into_iter().enumerate() {
         let at = format!("{at}[{i}]");
         let mut call = Fields::within(&at, value)?;
-        let mut of_call = |name: &str| {
-            let part = call.text(name).map_err(|error| error.on(format!("{at}.{name}")))?;
-            part.ok_or_else(|| wrong(&format!("{at}.{name}"), &Value::Null, "a string"))
-        };
-        of_call("id")?;
-        let kind = of_call("type")?;
+        call.text_of(&at, "id", "a string")?;
+        let kind = call.text_of(&at, "type", "a string")?;
         if kind != "function" {
             return Err(wrong(&format!("{at}.type"), &kind.into(), "function"));
         }
         let at = format!("{at}.function");
         let mut function = Fields::within(&at, call.take("function").unwrap_or_default())?;
-        let mut part = |name: &str| {
-            let part = function.text(name).map_err(|error| error.on(format!("{at}.{name}")))?;
-            part.ok_or_else(|| wrong(&format!("{at}.{name}"), &Value::Null, "a string"))
-        };
+        let mut part = |name: &str| function.text_of(&at, name, "a string");
         let (name, arguments) = (Value::from(part("name")?), part("arguments")?);
         // What a model wrote before may be no JSON: then it is a text.
         let arguments = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
         let _ = write!(text, "{CALL}{{\"name\":{name},\"arguments\":{arguments}}}");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::tokenizer::synthetic_tok_json;
+
+    /// Members come in the order of the schema, so the order of its fields matters.
+    #[test]
+    fn forms_are_kept_by_all_that_they_say() {
+        let json = synthetic_tok_json(700).expect("in range");
+        let tokenizer = Tokenizer::from_tok_json("synthetic", json.as_bytes()).expect("valid");
+        let forms = Forms::default();
+        let of = |text: &str| {
+            let schema = serde_json::from_str(text).expect("JSON");
+            forms.of(&tokenizer, &Form::Schema(schema)).expect("a grammar")
+        };
+        let schema = |first: &str, second: &str| {
+            format!(
+                "{{\"type\":\"object\",\"required\":[\"a\",\"b\"],\"properties\":\
+                 {{\"{first}\":{{\"type\":\"null\"}},\"{second}\":{{\"type\":\"null\"}}}}}}"
+            )
+        };
+        let [one, other] = [schema("a", "b"), schema("b", "a")];
+        let first = of(&one);
+        assert!(Arc::ptr_eq(&first, &of(&one)));
+        assert!(!Arc::ptr_eq(&first, &of(&other)));
+    }
 }

@@ -197,6 +197,18 @@ impl Fields {
         self.of(name, || "a string".to_owned(), |value| value.as_str().map(str::to_owned))
     }
 
+    /// Takes a text that must be there, of the object that is at this place in a request.
+    pub(super) fn text_of(
+        &mut self,
+        at: &str,
+        name: &str,
+        wanted: &str,
+    ) -> Result<String, Refusal> {
+        let at = format!("{at}.{name}");
+        let text = self.text(name).map_err(|error| error.on(at.as_str()))?;
+        text.ok_or_else(|| wrong(&at, &Value::Null, wanted))
+    }
+
     /// Takes a value of some kind.
     pub(super) fn of<T>(
         &mut self,

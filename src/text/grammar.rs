@@ -59,6 +59,14 @@ pub struct Function {
     pub parameters: Value,
 }
 
+impl Function {
+    /// Whether functions may have this name.
+    pub fn is_name(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        (1..=64).contains(&name.len()) && name.chars().all(plain)
+    }
+}
+
 /// Makes grammars over the tokens of a tokenizer.
 pub struct Grammars {
     factory: ParserFactory,
@@ -261,8 +269,7 @@ fn call_lark(functions: &[Function], other: &Else, blank: bool) -> Result<String
     let names: Vec<String> = (0..functions.len()).map(|i| format!("call_{i}")).collect();
     let _ = write!(lark, "call: {}", names.join(" | "));
     for (i, Function { name, parameters }) in functions.iter().enumerate() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        if !Function::is_name(name) {
             return Err(Error::Schema(format!(
                 "the name of a function is {:?}, expected 1 to 64 letters, digits, _ and -",
                 clipped_to(name, 80)

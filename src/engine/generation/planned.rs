@@ -32,7 +32,7 @@ impl<S: BorrowMut<Sampler>> Generation<'_, S> {
     /// If it has no tokens there.
     pub fn input_at(&self, positions: Range<usize>, wanted: bool) -> Input<'_> {
         let kind = if positions.start < self.prompt { Kind::Prompt } else { Kind::Generated };
-        let scored = self.scores() && positions.end < self.prompt;
+        let scored = self.options.scores() && positions.end < self.prompt;
         let read = if wanted { self.read } else { Readback::Nothing };
         let read = if scored { Readback::AllLogits } else { read };
         let input = Input { kind, ..Input::prompt(&self.ids[positions], read) };

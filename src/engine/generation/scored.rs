@@ -10,15 +10,12 @@ use crate::{
 };
 
 impl<S: BorrowMut<Sampler>> Generation<'_, S> {
-    /// Whether the prompt's tokens are scored.
-    pub(super) fn scores(&self) -> bool {
-        self.options.scored && self.options.logprobs.is_some()
-    }
-
     /// Takes the logits of the prompt's tokens that were sent last. What is known already, since
     /// they went through the model before, stays.
     pub(super) fn score(&mut self, output: &StepOutput) -> Result<()> {
-        let Some(count) = self.options.logprobs.filter(|_| self.scores()) else { return Ok(()) };
+        let Some(count) = self.options.logprobs.filter(|_| self.options.scores()) else {
+            return Ok(());
+        };
         let first = self.sent - output.rows.len();
         for (position, logits) in
             (first..).zip(&output.rows).skip(self.scores.len().saturating_sub(first))

@@ -3,7 +3,10 @@
 use super::{OnEvent, Ran, Texts};
 use crate::{
     base::error::{Error, Result},
-    engine::resume::{Change, Rebuild, TRIES},
+    engine::{
+        Engine,
+        resume::{Change, Rebuild, TRIES},
+    },
     machine::{Machine, step::PAGE},
 };
 
@@ -56,7 +59,7 @@ impl<M: Machine> Texts<'_, M> {
                 Err(error) => {
                     // A device that was lost for want of memory: another one would be, too. Its
                     // memory is freed, and the next step, with fewer texts, may have enough.
-                    let lost = |engine: &crate::engine::Engine<M>| engine.machine().is_lost();
+                    let lost = |engine: &Engine<M>| engine.machine().is_lost();
                     if self.engine.as_ref().is_none_or(lost) {
                         self.engine = None;
                         rebuild.on_change(Change::Failed(&error));
